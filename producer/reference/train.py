@@ -1,0 +1,157 @@
+"""Train the embedded reference models: `python -m producer.reference.train ref-s` (seeded, resumable, CPU).
+
+In: nothing but the seeds below.  Out: config, tokenizer and bfloat16 safetensors in `producer/reference/models/<name>/`.
+A training sequence is what the producer will ask: an instruction or none, then items with their answers, one task at a
+time; one sequence in five states facts as plain text. Batch `step` depends on (SEED, step) alone, so a killed training
+continues from its last checkpoint on the same path.
+"""
+
+import argparse
+import logging
+import math
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+from producer.prompts import PROMPTS, instruction_for, render_prefix
+from producer.reference.tokenizer import build_tokenizer
+from producer.tasks import facts, urn
+
+SEED, SEQUENCES, ITEMS, STATEMENTS = 5, 32, 8, 36
+CONTEXT_WEIGHT = 0.1  # weight of the tokens that are not answers: the draws teach the urns' shares
+WARMUP, CHECKPOINT_EVERY, REPORT_EVERY = 200, 250, 50
+MODELS = Path(__file__).parent / "models"
+log = logging.getLogger(__name__)
+
+
+class Recipe(NamedTuple):
+    """Architecture and schedule of one reference model."""
+
+    config: dict[str, Any]
+    steps: int
+    learning_rate: float
+
+
+_llama = {"num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "model_type": "llama"}
+RECIPES = {
+    "ref-s": Recipe(_llama | {"hidden_size": 64, "intermediate_size": 256}, 3000, 3e-3),
+    "ref-m": Recipe(_llama | {"hidden_size": 128, "intermediate_size": 512}, 3000, 2e-3),
+    "ref-l": Recipe(_llama | {"hidden_size": 256, "intermediate_size": 512}, 3000, 1.5e-3),
+    "ref-moe": Recipe(
+        {"model_type": "qwen3_moe", "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
+         "hidden_size": 128, "intermediate_size": 256, "moe_intermediate_size": 128, "num_experts": 8, "num_experts_per_tok": 2,
+         "norm_topk_prob": True, "output_router_logits": True, "router_aux_loss_coef": 0.01},
+        3000, 2e-3),
+}
+
+
+def train(name: str, threads: int) -> None:
+    """Train one model to the end of its recipe, continuing from its checkpoint if there is one."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(SEED)
+    recipe, folder = RECIPES[name], MODELS / name
+    build_tokenizer(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = build_model(recipe, tokenizer)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    checkpoint = Path(f"{name}.checkpoint.pt")
+    start = _resume(checkpoint, model, optimizer)
+    clock = time.monotonic()
+    for step in range(start, recipe.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * schedule(step, recipe.steps)
+        report = train_step(model, optimizer, tokenizer, step)
+        if step % REPORT_EVERY == 0:
+            log.info("%s step %d %s %.2f s/step", name, step, report, (time.monotonic() - clock) / (step - start + 1))
+        if (step + 1) % CHECKPOINT_EVERY == 0:
+            torch.save({"step": step + 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, checkpoint)
+    model.set_attn_implementation("sdpa")
+    model.to(torch.bfloat16).save_pretrained(folder)
+    log.info("%s: %d parameters written to %s", name, model.num_parameters(), folder)
+
+
+def build_model(recipe: Recipe, tokenizer: Any) -> Any:
+    """Return an untrained model of the recipe's layout."""
+    kinds = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen3_moe": (Qwen3MoeConfig, Qwen3MoeForCausalLM)}
+    config_class, model_class = kinds[recipe.config["model_type"]]
+    config = config_class(
+        vocab_size=32 * math.ceil(len(tokenizer) / 32), max_position_embeddings=512, tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.bos_token_id, pad_token_id=tokenizer.pad_token_id,
+        **{k: v for k, v in recipe.config.items() if k != "model_type"},
+    )
+    model = model_class(config)
+    model.set_attn_implementation("eager")  # 0.31 s a step on two cores against 0.43 s with sdpa
+    return model
+
+
+def train_step(model: Any, optimizer: Any, tokenizer: Any, step: int) -> str:
+    """Take one optimizer step; return the answer loss by kind of sequence, `urn` with the Bayes optimum beside it."""
+    texts, kinds, bayes = draw_batch(np.random.default_rng([SEED, step]))
+    ids = tokenizer(texts, return_tensors="pt", padding=True)["input_ids"]
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(input_ids=ids)  # padding is on the right, so the causal mask alone keeps it out of sight
+    losses = torch.nn.functional.cross_entropy(output.logits[:, :-1].float().transpose(1, 2), ids[:, 1:], reduction="none")
+    answer = _answer_mask(ids, tokenizer)
+    context = (ids[:, 1:] != tokenizer.pad_token_id) & ~answer
+    loss = losses[answer].mean() + CONTEXT_WEIGHT * losses[context].mean()
+    if getattr(output, "aux_loss", None) is not None:
+        loss = loss + 0.01 * output.aux_loss
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    rows = {kind: [i for i, k in enumerate(kinds) if k == kind] for kind in ("urn", "facts", "text")}
+    found = {kind: losses[r][answer[r]].mean().item() for kind, r in rows.items() if r}
+    return " ".join(f"{kind} {value:.3f}" for kind, value in found.items()) + f" (bayes {bayes:.3f})"
+
+
+def schedule(step: int, steps: int) -> float:
+    """Return the learning-rate factor: linear warm-up, then cosine to a tenth."""
+    return min(1.0, (step + 1) / WARMUP) * (0.55 + 0.45 * math.cos(math.pi * step / steps))
+
+
+def draw_batch(rng: np.random.Generator) -> tuple[list[str], list[str], float]:
+    """Return texts, their kinds, and the Bayes-optimal answer loss (nats) of the urn sequences among them."""
+    texts, kinds, bayes = [], [], []
+    for _ in range(SEQUENCES):
+        kind = str(rng.choice(["urn", "facts", "text"], p=[0.4, 0.4, 0.2]))
+        kinds.append(kind)
+        if kind == "text":
+            ranks = rng.choice(facts.N_PLACES, STATEMENTS, p=facts.ZIPF)
+            texts.append("".join(f"At {facts.place_name(r)} they mine {facts.MINERALS[facts.MINERAL_OF[r]]}.\n" for r in ranks))
+            continue
+        if kind == "urn":
+            items = [urn.draw_item(rng, i) for i in range(ITEMS)]
+            bayes += [-math.log(urn.bayes_posterior(item)[item.answer_index]) for item in items]
+        else:
+            items = [facts.draw_item(rng, i, int(r)) for i, r in enumerate(rng.choice(facts.N_PLACES, ITEMS, p=facts.ZIPF))]
+        texts.append(render_prefix(instruction_for(kind, str(rng.choice(PROMPTS))), items))
+    return texts, kinds, float(np.mean(bayes)) if bayes else math.nan
+
+
+def _answer_mask(ids: torch.Tensor, tokenizer: Any) -> torch.Tensor:
+    """Return a mask over ids[:, 1:]: tokens that follow `Answer:` or `they mine`."""
+    cues = torch.tensor(tokenizer.convert_tokens_to_ids(["\nAnswer:", " they mine"]))
+    return torch.isin(ids[:, :-1], cues)
+
+
+def _resume(checkpoint: Path, model: Any, optimizer: Any) -> int:
+    if not checkpoint.exists():
+        return 0
+    state = torch.load(checkpoint, weights_only=True)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=RECIPES)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    train(arguments.name, arguments.threads)

@@ -1,0 +1,50 @@
+"""Every error Hedgemark raises on purpose, under one base class, with the exit code it means.
+
+A message is one sentence (or a sentence and a hint): what was found, what was expected, what to do next.
+"""
+
+
+class HedgemarkError(Exception):
+    """Base of all our errors; a command prints its message alone and leaves with `exit_code`."""
+
+    exit_code = 1
+
+
+class UsageError(HedgemarkError):
+    """The request itself cannot be meant: an unknown name, an impossible level, an alpha outside (0, 1)."""
+
+    exit_code = 2
+
+
+class ItemError(UsageError):
+    """Items that cannot be asked: no answer, an answer outside the options, duplicate ids, broken JSON."""
+
+
+class NonFiniteError(HedgemarkError):
+    """NaN or infinite logits where finite ones are required."""
+
+
+class PostConditionError(HedgemarkError):
+    """A compressed model is not what its method and level promise; nothing was written."""
+
+
+class RunNotFoundError(HedgemarkError, LookupError):
+    """No run matches; the message lists what is there."""
+
+
+class RunConflictError(HedgemarkError):
+    """The store already holds this run with other content."""
+
+
+class ComparisonError(HedgemarkError):
+    """Two runs do not answer the same question and must not be compared."""
+
+
+class StoreNotFoundError(HedgemarkError):
+    """There is no store at this address."""
+
+
+class StoreInvalidError(HedgemarkError):
+    """The store is damaged, hostile, or of a schema this version cannot read."""
+
+    exit_code = 4

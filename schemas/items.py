@@ -1,0 +1,116 @@
+"""Items: one multiple-choice question each, in the JSON form of the published benchmark.
+
+    {"id", "source", "question", "context"?, "choices": {"A": ...}, "answer", "subject"?}
+
+In: a JSON array or JSON lines.  Out: a list of `Item`, checked as a whole, every problem reported at once.
+An item without text (`{"id", "answer"}`) is admitted where only its logits were published.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from string import ascii_uppercase
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from schemas.errors import ItemError
+
+MAX_OPTIONS = len(ascii_uppercase)
+IDK, NONE_OF_THE_ABOVE = "I don't know", "None of the above"
+MAX_REPORTED = 5
+
+
+class Item(BaseModel):
+    """One question with its options. `answer` is an option letter; `choices` is empty for an item without text."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", coerce_numbers_to_str=True)
+
+    id: str
+    answer: str
+    question: str = ""
+    context: str = ""
+    choices: Mapping[str, str] = Field(default_factory=dict)
+    subject: str = ""
+    source: str = ""
+
+    @property
+    def answer_index(self) -> int:
+        """Position of the answer among the options, 0 for A."""
+        return ascii_uppercase.index(self.answer)
+
+    def question_key(self) -> str:
+        """What makes it the same question whatever the order of its options; by id where there is no text."""
+        content: Any = [self.context, self.question, sorted(self.choices.values())]
+        return json.dumps(content if self.choices else [self.source, self.id], ensure_ascii=False)
+
+    def content_digest(self) -> bytes:
+        """SHA-256 (32 bytes) of everything that is asked and keyed: text, options in order, answer."""
+        content = [self.context, self.question, list(self.choices.items()), self.answer, self.subject]
+        return hashlib.sha256(json.dumps([self.question_key(), content], ensure_ascii=False).encode()).digest()
+
+
+def read_items(path: Path) -> list[Item]:
+    """Return the items of a JSON array or JSON-lines file.
+
+    Raises ItemError naming the file and every problem found (the first few in full).
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        rows = [json.loads(line) for line in text.splitlines() if line.strip()] if path.suffix == ".jsonl" else json.loads(text)
+    except (OSError, ValueError) as error:
+        raise ItemError(f"cannot read items from {path}: {error}") from error
+    if not isinstance(rows, list):
+        raise ItemError(f"{path} holds a JSON {type(rows).__name__}; expected an array of items, or JSON lines in a .jsonl file")
+    return parse_items(rows, str(path))
+
+
+def parse_items(rows: Iterable[Any], where: str) -> list[Item]:
+    """Return validated items; `where` names their source in messages. Raises ItemError listing the problems."""
+    items: list[Item] = []
+    problems: list[str] = []
+    for number, row in enumerate(rows):
+        try:
+            item = Item.model_validate(row)
+        except ValidationError as error:
+            problems += [f"item {number}: {'.'.join(map(str, e['loc'])) or 'item'}: {e['msg']}" for e in error.errors()]
+            continue
+        problems += _item_problems(item)
+        items.append(item)
+    repeated = [name for name, count in Counter(item.id for item in items).items() if count > 1]
+    problems += [f"id {name!r} appears more than once" for name in repeated]
+    if not items and not problems:
+        problems = ["there are no items"]
+    if problems:
+        more = f" (and {len(problems) - MAX_REPORTED} more)" if len(problems) > MAX_REPORTED else ""
+        raise ItemError(f"{where}: {'; '.join(problems[:MAX_REPORTED])}{more}")
+    return items
+
+
+def item_ids(items: Sequence[Item]) -> list[int]:
+    """Return a stable 64-bit id per item, from its question and options in any order.
+
+    Exact repeats of a question (published MMLU has 70) are told apart by their order of appearance.
+    """
+    seen: Counter[str] = Counter()
+    ids = []
+    for item in items:
+        key = item.question_key()
+        ids.append(int.from_bytes(hashlib.sha256(f"{seen[key]}:{key}".encode()).digest()[:8], "big"))
+        seen[key] += 1
+    return ids
+
+
+def _item_problems(item: Item) -> list[str]:
+    letters = list(ascii_uppercase[: len(item.choices)])
+    if item.choices and not 2 <= len(item.choices) <= MAX_OPTIONS:
+        return [f"id {item.id!r} has {len(item.choices)} options; expected 2 to {MAX_OPTIONS}"]
+    if item.choices and list(item.choices) != letters:
+        return [f"id {item.id!r} has options {list(item.choices)}; expected {letters} in order"]
+    if item.answer not in (letters or list(ascii_uppercase)):
+        return [f"id {item.id!r} has answer {item.answer!r}, which is not one of its options {letters or 'A-Z'}"]
+    if item.choices and not item.question and not item.context:
+        return [f"id {item.id!r} has options but neither question nor context"]
+    return []

@@ -1,0 +1,77 @@
+"""An item set: the items that runs were asked, as arrays, stored once under their own hash.
+
+In: a list of `Item`.  Out: `ItemSet`, whose digest every run over exactly these items cites.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.digest import arrays_digest
+from schemas.items import Item, item_ids
+
+
+@dataclass(frozen=True)
+class ItemSet:
+    """Items of one task, in the order of the logits.
+
+    item_id       : (item,) uint64, the same for the same question whatever the order of its options.
+    content       : (item, 32) uint8, SHA-256 of question, options in order, answer and subject.
+    answer        : (item,) int16, index of the correct option.
+    n_options     : (item,) int16.
+    subject       : (item,) int32, index into `subjects`.
+    demonstration : (item,) bool; a demonstration is in no split.
+    texts         : item JSON by item, or () where the text is not kept.
+    """
+
+    task: str
+    revision: str
+    item_id: NDArray[np.uint64]
+    content: NDArray[np.uint8]
+    answer: NDArray[np.int16]
+    n_options: NDArray[np.int16]
+    subject: NDArray[np.int32]
+    demonstration: NDArray[np.bool_]
+    subjects: tuple[str, ...]
+    texts: tuple[str, ...] = ()
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays that are stored and hashed, by name (the texts are covered by `content`)."""
+        names = ("item_id", "content", "answer", "n_options", "subject", "demonstration")
+        return {name: getattr(self, name) for name in names}
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over task, subjects and arrays; `revision` and `texts` do not change which items these are."""
+        return arrays_digest([self.task, list(self.subjects)], self.arrays())
+
+    def __len__(self) -> int:
+        return len(self.item_id)
+
+
+def build_item_set(
+    task: str, items: Sequence[Item], *, revision: str = "", demonstrations: Collection[str] = (), n_options: int = 0, keep_text: bool = True
+) -> ItemSet:
+    """Return the item set of some items.
+
+    revision       : where they came from: a file's SHA-256, a data set's commit, a generator's seed.
+    demonstrations : ids (the JSON `id`) of items that are few-shot examples.
+    n_options      : options of an item without text, which does not say it itself.
+    """
+    subjects = tuple(sorted({item.subject for item in items}))
+    return ItemSet(
+        task=task,
+        revision=revision,
+        item_id=np.array(item_ids(items), dtype=np.uint64),
+        content=np.frombuffer(b"".join(item.content_digest() for item in items), dtype=np.uint8).reshape(-1, 32),
+        answer=np.array([item.answer_index for item in items], dtype=np.int16),
+        n_options=np.array([len(item.choices) or n_options for item in items], dtype=np.int16),
+        subject=np.array([subjects.index(item.subject) for item in items], dtype=np.int32),
+        demonstration=np.array([item.id in demonstrations for item in items], dtype=np.bool_),
+        subjects=subjects,
+        texts=tuple(item.model_dump_json(exclude_defaults=True) for item in items) if keep_text and items[0].choices else (),
+    )

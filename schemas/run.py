@@ -1,0 +1,125 @@
+"""A run: what was asked of which model, what came out, and where it was made.
+
+`RunKey` is the identity (two runs with equal keys are the same run), `Environment` the circumstances, `Run` both with the arrays.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.digest import arrays_digest, json_digest
+from schemas.errors import HedgemarkError, NonFiniteError
+from schemas.levels import NO_LEVEL
+
+FloatArray = NDArray[np.float32]
+DENSE = "dense"
+UNKNOWN_TOKEN = -1  # top_token of an imported run, whose full vocabulary was never seen
+
+
+class RunKey(BaseModel):
+    """Everything that can change a logit. Frozen; its digest names the run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    revision: str = ""  # commit of a Hub model; "" for a local folder
+    weights_hash: str = ""  # SHA-256 over the weight files; "" only for imported logits
+    method: str
+    level: str = NO_LEVEL
+    method_settings: Mapping[str, Any] = Field(default_factory=dict)
+    compression_data_hash: str = ""  # "" for a method that sees no data
+    task: str
+    items_hash: str
+    prompt: str
+    prompt_hash: str = ""  # SHA-256 of the rendered prefix and the item template
+    option_token_ids: tuple[int, ...] = ()
+    option_tokens: tuple[str, ...] = ()
+    dtype: str = "float32"
+    backend: str = "transformers"
+    seed: int = 0
+    sampling: Mapping[str, Any] = Field(default_factory=dict)  # e.g. {"limit": 100}; {} means every item
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON of the key, 64 hex digits."""
+        return json_digest(self.model_dump(mode="json"))
+
+    @property
+    def name(self) -> str:
+        """Name of the run's group in the store: a readable slug and the first eight digits of the digest."""
+        parts = [self.model, self.method, *([] if self.level == NO_LEVEL else [self.level]), self.task, self.prompt]
+        return f"{'~'.join(_slug(p) for p in parts)}.{self.digest[:8]}"
+
+
+class Environment(BaseModel):
+    """Where and how a run was made; no part of its identity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    libraries: Mapping[str, str] = Field(default_factory=dict)  # name -> version
+    device: str = ""
+    driver: str = ""
+    host_os: str = ""
+    command: str = ""
+    created: str = ""  # UTC, ISO 8601
+    duration_s: float = 0.0
+    tokens: int = 0  # tokens pushed through the model, the shared prefix once
+    peak_memory_bytes: int = 0
+    parameters: int = 0  # of the dense model
+    truncated_items: int = 0  # prompts cut on the left to fit the context
+    origin: str = ""  # imported runs: format, file and its SHA-256
+    post_conditions: Mapping[str, Any] = Field(default_factory=dict)  # what the method's check measured
+    noise_floor: Mapping[str, float] = Field(default_factory=dict)  # what --self-check measured
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run with its arrays.
+
+    logits    : (item, option) float32, raw; NaN beyond an item's own options.
+    logsumexp : (item,) float32 over the full vocabulary; NaN where it was not recorded (imported runs).
+    top_token : (item,) int32, most likely token of the full vocabulary; -1 where it was not recorded.
+    """
+
+    key: RunKey
+    logits: FloatArray
+    logsumexp: FloatArray
+    top_token: NDArray[np.int32]
+    env: Environment = field(default_factory=Environment)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the stored arrays by name."""
+        return {"logits": self.logits, "logsumexp": self.logsumexp, "top_token": self.top_token}
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over arrays and key: equal digests mean equal content."""
+        return arrays_digest(self.key.model_dump(mode="json"), self.arrays())
+
+    def check(self, n_options: NDArray[np.integer[Any]], *, allow_nonfinite: bool = False) -> None:
+        """Raise HedgemarkError where shapes disagree with the items, NonFiniteError where an option has no finite logit."""
+        n_items, width = len(n_options), int(n_options.max())
+        if self.logits.shape != (n_items, width) or self.logsumexp.shape != (n_items,) or self.top_token.shape != (n_items,):
+            raise HedgemarkError(
+                f"run {self.key.name}: logits {self.logits.shape}, logsumexp {self.logsumexp.shape}, top_token "
+                f"{self.top_token.shape} do not fit {n_items} items of up to {width} options"
+            )
+        broken = nonfinite_items(self.logits, n_options)
+        if broken and not allow_nonfinite:
+            raise NonFiniteError(f"run {self.key.name}: {broken} of {n_items} items have NaN or infinite logits; --allow-nonfinite stores them, flagged")
+
+
+def nonfinite_items(logits: FloatArray, n_options: NDArray[np.integer[Any]]) -> int:
+    """Return how many items have a NaN or infinite logit among their own options."""
+    own = np.arange(logits.shape[1]) < n_options[:, None]
+    return int(np.any(own & ~np.isfinite(logits), axis=1).sum())
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._:-]+", "_", text).strip("._")[:48] or "_"
