@@ -1,0 +1,11 @@
+# Test schemas, store and analyzer with the interpreter $1 in an environment of its own, which has no torch.
+set -e
+minor=$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+venv=.venv-$minor
+if [ ! -e "$venv/.ready" ] || [ pyproject.toml -nt "$venv/.ready" ] || [ constraints.txt -nt "$venv/.ready" ]; then
+  "$1" -m venv "$venv"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+  touch "$venv/.ready"
+fi
+echo "== Python $minor"
+"$venv/bin/python" -m pytest -n 2 -m 'not slow and not producer' --ignore-glob='*test_producer_*'

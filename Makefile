@@ -1,0 +1,45 @@
+# `make demo` and `make test` set everything up themselves; the rest is for people who work on the code.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP     = pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo setup test test-default test-base test-all lint bench readme clean
+
+demo: setup ## train nothing, download no weights: the embedded models through both stages
+	$(BIN)/python -m producer.demo
+
+setup: $(VENV)/.ready
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/$(PIP) torch==2.13.0 # first and pinned: with a range pip would bring a newer build and gigabytes of CUDA
+	$(BIN)/$(PIP) --editable '.[producer,dev]'
+	touch $@
+
+test: test-default test-base ## every test that takes seconds, on every supported interpreter found
+
+test-default: setup
+	$(BIN)/python -m pytest -n 2 -m 'not slow'
+
+test-base: ## schemas, store and analyzer without torch, on the other interpreters
+	sh .ci/other-interpreters.sh $(PYTHON) | while read -r python; do sh .ci/test-base.sh "$$python" </dev/null || exit 1; done
+
+test-all: setup test-base ## the slow ones too
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m cogapp --check README.md
+
+readme: setup ## run the commands README shows and put their output there
+	$(BIN)/python -m cogapp -r README.md
+
+bench: setup
+	$(BIN)/python -m analyzer.bench
+	$(BIN)/python -m store.bench
+	$(BIN)/python -m producer.bench
+
+clean:
+	rm -rf .venv .venv-* demo-store
