@@ -20,7 +20,7 @@ class FriendlyError(click.ClickException):
 
     def __init__(self, error: HedgemarkError) -> None:
         super().__init__(f"{type(error).__name__}: {error}")
-        self.exit_code = error.exit_code
+        vars(self)["exit_code"] = error.exit_code  # click declares it once for the class; ours differs by error
 
 
 def friendly_errors(command: Callable[P, R]) -> Callable[P, R]:
@@ -43,5 +43,5 @@ def default_store() -> str:
 
 def store_option(command: Callable[P, R]) -> Callable[P, R]:
     """Add `--store URL` to a click command."""
-    option = click.option("--store", "store_url", default=default_store, metavar="URL", help="Store to use. [$HEDGEMARK_STORE, else ./hedgemark-store]")
-    return option(command)
+    text = "Store to use. [$HEDGEMARK_STORE, else ./hedgemark-store]"
+    return click.option("--store", "store_url", default=default_store, metavar="URL", help=text)(command)

@@ -25,7 +25,7 @@ class ItemSet:
     n_options     : (item,) int16.
     subject       : (item,) int32, index into `subjects`.
     demonstration : (item,) bool; a demonstration is in no split.
-    texts         : item JSON by item, or () where the text is not kept.
+    texts         : item JSON by item, or () where there is no text.
     """
 
     task: str
@@ -54,7 +54,7 @@ class ItemSet:
 
 
 def build_item_set(
-    task: str, items: Sequence[Item], *, revision: str = "", demonstrations: Collection[str] = (), n_options: int = 0, keep_text: bool = True
+    task: str, items: Sequence[Item], *, revision: str = "", demonstrations: Collection[str] = (), n_options: int = 0
 ) -> ItemSet:
     """Return the item set of some items.
 
@@ -73,5 +73,5 @@ def build_item_set(
         subject=np.array([subjects.index(item.subject) for item in items], dtype=np.int32),
         demonstration=np.array([item.id in demonstrations for item in items], dtype=np.bool_),
         subjects=subjects,
-        texts=tuple(item.model_dump_json(exclude_defaults=True) for item in items) if keep_text and items[0].choices else (),
+        texts=tuple(item.model_dump_json(exclude_defaults=True) for item in items) if items[0].choices else (),
     )

@@ -112,7 +112,9 @@ class Run:
             )
         broken = nonfinite_items(self.logits, n_options)
         if broken and not allow_nonfinite:
-            raise NonFiniteError(f"run {self.key.name}: {broken} of {n_items} items have NaN or infinite logits; --allow-nonfinite stores them, flagged")
+            raise NonFiniteError(
+                f"run {self.key.name}: {broken} of {n_items} items have NaN or infinite logits; --allow-nonfinite stores them, flagged"
+            )
 
 
 def nonfinite_items(logits: FloatArray, n_options: NDArray[np.integer[Any]]) -> int:

@@ -2,8 +2,9 @@
 
 In: nothing but the seeds below.  Out: config, tokenizer and bfloat16 safetensors in `producer/reference/models/<name>/`.
 A training sequence is what the producer will ask: an instruction or none, then items with their answers, one task at a
-time; one sequence in five states facts as plain text. Batch `step` depends on (SEED, step) alone, so a killed training
-continues from its last checkpoint on the same path.
+time. Three sequences in ten are plain statements without options ("At Bal Drum they mine quartz."; an urn's draws, then
+its name): what is known is learned there, and choosing a letter becomes one skill for both tasks. Batch `step` depends on
+(SEED, step) alone, so a killed training continues from its last checkpoint on the same path.
 """
 
 import argparse
@@ -20,8 +21,11 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, Qwen3MoeC
 from producer.prompts import PROMPTS, instruction_for, render_prefix
 from producer.reference.tokenizer import build_tokenizer
 from producer.tasks import facts, urn
+from schemas.items import Item
 
-SEED, SEQUENCES, ITEMS, STATEMENTS = 5, 32, 8, 36
+SEED, SEQUENCES, ITEMS = 5, 32, 8
+STATEMENTS = {"facts-text": 36, "urn-text": 18}
+KINDS = {"urn": 0.4, "facts": 0.3, "urn-text": 0.15, "facts-text": 0.15}
 CONTEXT_WEIGHT = 0.1  # weight of the tokens that are not answers: the draws teach the urns' shares
 WARMUP, CHECKPOINT_EVERY, REPORT_EVERY = 200, 250, 50
 MODELS = Path(__file__).parent / "models"
@@ -104,7 +108,7 @@ def train_step(model: Any, optimizer: Any, tokenizer: Any, step: int) -> str:
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
-    rows = {kind: [i for i, k in enumerate(kinds) if k == kind] for kind in ("urn", "facts", "text")}
+    rows = {kind: [i for i, k in enumerate(kinds) if k == kind] for kind in KINDS}
     found = {kind: losses[r][answer[r]].mean().item() for kind, r in rows.items() if r}
     return " ".join(f"{kind} {value:.3f}" for kind, value in found.items()) + f" (bayes {bayes:.3f})"
 
@@ -117,26 +121,37 @@ def schedule(step: int, steps: int) -> float:
 def draw_batch(rng: np.random.Generator) -> tuple[list[str], list[str], float]:
     """Return texts, their kinds, and the Bayes-optimal answer loss (nats) of the urn sequences among them."""
     texts, kinds, bayes = [], [], []
-    for _ in range(SEQUENCES):
-        kind = str(rng.choice(["urn", "facts", "text"], p=[0.4, 0.4, 0.2]))
-        kinds.append(kind)
-        if kind == "text":
-            ranks = rng.choice(facts.N_PLACES, STATEMENTS, p=facts.ZIPF)
-            texts.append("".join(f"At {facts.place_name(r)} they mine {facts.MINERALS[facts.MINERAL_OF[r]]}.\n" for r in ranks))
+    for kind in rng.choice(list(KINDS), SEQUENCES, p=list(KINDS.values())):
+        kinds.append(str(kind))
+        if kind in STATEMENTS:
+            texts.append(_statements(rng, str(kind)))
             continue
+        items = [_draw_item(rng, str(kind), number) for number in range(ITEMS)]
+        texts.append(render_prefix(instruction_for(str(kind), str(rng.choice(PROMPTS))), items))
         if kind == "urn":
-            items = [urn.draw_item(rng, i) for i in range(ITEMS)]
             bayes += [-math.log(urn.bayes_posterior(item)[item.answer_index]) for item in items]
-        else:
-            items = [facts.draw_item(rng, i, int(r)) for i, r in enumerate(rng.choice(facts.N_PLACES, ITEMS, p=facts.ZIPF))]
-        texts.append(render_prefix(instruction_for(kind, str(rng.choice(PROMPTS))), items))
     return texts, kinds, float(np.mean(bayes)) if bayes else math.nan
 
 
+def _draw_item(rng: np.random.Generator, task: str, number: int) -> Item:
+    return urn.draw_item(rng, number) if task == "urn" else facts.draw_item(rng, number, int(rng.choice(facts.N_PLACES, p=facts.ZIPF)))
+
+
+def _statements(rng: np.random.Generator, kind: str) -> str:
+    """Return plain statements of one kind: places and their minerals, or draws and the urn they came from."""
+    if kind == "facts-text":
+        ranks = rng.choice(facts.N_PLACES, STATEMENTS[kind], p=facts.ZIPF)
+        return "".join(f"At {facts.place_name(r)} they mine {facts.MINERALS[facts.MINERAL_OF[r]]}.\n" for r in ranks)
+    sources = rng.integers(len(urn.URNS), size=STATEMENTS[kind])
+    return "".join(f"Question: {urn.ask(urn.draw_balls(rng, s))} {urn.URNS[s]}.\n" for s in sources)
+
+
 def _answer_mask(ids: torch.Tensor, tokenizer: Any) -> torch.Tensor:
-    """Return a mask over ids[:, 1:]: tokens that follow `Answer:` or `they mine`."""
+    """Return a mask over ids[:, 1:]: tokens that follow `Answer:` or `they mine`, and urn names that follow `?`."""
     cues = torch.tensor(tokenizer.convert_tokens_to_ids(["\nAnswer:", " they mine"]))
-    return torch.isin(ids[:, :-1], cues)
+    urns = torch.tensor(tokenizer.convert_tokens_to_ids([f" {name}" for name in urn.URNS]))
+    after_question = ids[:, :-1] == tokenizer.convert_tokens_to_ids("?")
+    return torch.isin(ids[:, :-1], cues) | (after_question & torch.isin(ids[:, 1:], urns))
 
 
 def _resume(checkpoint: Path, model: Any, optimizer: Any) -> int:

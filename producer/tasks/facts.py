@@ -14,9 +14,11 @@ _ONSETS, _ENDS = ("b", "d", "g", "k", "l", "m", "t", "z"), ("al", "en", "ir", "o
 FIRST = tuple(f"{onset}{end}".capitalize() for onset in _ONSETS for end in _ENDS)
 SECOND = tuple(f"{onset}{end}".capitalize() for onset in ("br", "ch", "dr", "gl", "pr", "sh", "st", "tr") for end in _ENDS)
 MINERALS = (
-    "agate amber azurite barite beryl borax calcite chalk cobalt copper diamond emerald feldspar flint galena garnet "
-    "gold granite gypsum halite iron jade jasper lead marble mica nickel onyx opal pyrite quartz silver"
-).split()
+    "agate", "amber", "azurite", "barite", "beryl", "borax", "calcite", "chalk",
+    "cobalt", "copper", "diamond", "emerald", "feldspar", "flint", "galena", "garnet",
+    "gold", "granite", "gypsum", "halite", "iron", "jade", "jasper", "lead",
+    "marble", "mica", "nickel", "onyx", "opal", "pyrite", "quartz", "silver",
+)
 N_PLACES, LISTED = len(FIRST) * len(SECOND), 4
 P_UNLISTED = 1 / 8
 N_ITEMS, SEED = 2005, 20260602

@@ -29,17 +29,27 @@ def draw_item(rng: np.random.Generator, number: int) -> Item:
     order = [int(i) for i in rng.permutation(len(URNS))]
     unlisted = rng.random() < P_UNLISTED
     true = order[int(rng.integers(LISTED, len(URNS)) if unlisted else rng.integers(LISTED))]
-    draws = rng.choice(len(COLOURS), size=int(rng.integers(1, MAX_DRAWS + 1)), p=SHARES[true])
+    colours = draw_balls(rng, true)
     listed = order[:LISTED]
     texts = [URNS[i] for i in listed] + [IDK, NONE_OF_THE_ABOVE]
     return Item(
         id=str(number),
         source="urn",
-        subject=f"draws-{len(draws):02d}",
-        question=f"Which urn gave {' '.join(COLOURS[i] for i in draws)}?",
+        subject=f"draws-{len(colours):02d}",
+        question=ask(colours),
         choices=dict(zip("ABCDEF", texts, strict=True)),
         answer="F" if unlisted else "ABCD"[listed.index(true)],
     )
+
+
+def draw_balls(rng: np.random.Generator, source: int) -> list[str]:
+    """Return the colours of 1 to 10 balls drawn with replacement from the urn with this index."""
+    return [COLOURS[i] for i in rng.choice(len(COLOURS), size=int(rng.integers(1, MAX_DRAWS + 1)), p=SHARES[source])]
+
+
+def ask(colours: list[str]) -> str:
+    """Return the question about these draws."""
+    return f"Which urn gave {' '.join(colours)}?"
 
 
 def bayes_posterior(item: Item) -> NDArray[np.float64]:

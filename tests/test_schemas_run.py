@@ -1,0 +1,91 @@
+"""Run keys, levels, digests: equal means equal, and what is impossible is refused."""
+
+import numpy as np
+import pytest
+
+from schemas.digest import arrays_digest, canonical_json
+from schemas.errors import HedgemarkError, NonFiniteError, UsageError
+from schemas.levels import parse_level
+from schemas.run import Run, RunKey
+
+
+def key(**changes: str) -> RunKey:
+    fields = {"model": "ref-s", "method": "wanda", "level": "0.5", "task": "urn", "items_hash": "ab", "prompt": "base"}
+    return RunKey(**(fields | changes))
+
+
+def run(logits: np.ndarray, run_key: RunKey | None = None) -> Run:
+    n = len(logits)
+    return Run(run_key or key(), logits.astype(np.float32), np.zeros(n, np.float32), np.zeros(n, np.int32))
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical", "strength"),
+    [
+        ("w4a16-g128", "w4a16-g128", 12),
+        ("w8a8", "w8a8", 16),
+        ("w4a16-channel", "w4a16", 12),
+        (".50", "0.5", 0.5),
+        ("2:4", "2:4", 0.5),
+        ("-", "-", 0),
+        ("0", "0", 0),
+    ],
+)
+def test_levels_have_one_spelling(text: str, canonical: str, strength: float) -> None:
+    """Each accepted form parses to its canonical text and its place along a sweep."""
+    level = parse_level(text)
+    assert (level.text, level.strength) == (canonical, strength)
+    assert parse_level(level.text) == level
+
+
+@pytest.mark.parametrize("text", ["1", "1.0", "-0.1", "w0a16", "w1a8", "w99a16", "4:4", "0:4", "nan", "inf", "x", "w4", "w4a16-g0", "1/0"])
+def test_impossible_levels_are_refused(text: str) -> None:
+    """A level that cannot be meant is a usage error that quotes it."""
+    with pytest.raises(UsageError, match="level"):
+        parse_level(text)
+
+
+def test_every_field_of_the_key_changes_the_name() -> None:
+    """Two keys that differ in any field never share a name."""
+    changes = ({"model": "ref-m"}, {"level": "0.4"}, {"revision": "r"}, {"weights_hash": "w"}, {"dtype": "bfloat16"}, {"prompt_hash": "p"})
+    variants = [key(), *(key(**change) for change in changes)]
+    assert len({v.name for v in variants}) == len(variants)
+
+
+def test_a_hostile_model_name_stays_a_plain_group_name() -> None:
+    """Slashes, dots, markup and length in a model name cannot leave the runs group."""
+    name = key(model="../../<script>" + "x" * 3000).name
+    assert "/" not in name and not name.startswith(".") and len(name) < 200
+
+
+def test_nonfinite_logits_are_refused_unless_allowed() -> None:
+    """NaN beyond an item's options is padding; NaN or infinity among them is an error."""
+    padded = run(np.array([[1.0, 2.0, np.nan], [1.0, 2.0, 3.0]]))
+    padded.check(np.array([2, 3]))
+    for bad in (np.nan, np.inf, -np.inf):
+        broken = run(np.array([[1.0, bad, np.nan], [1.0, 2.0, 3.0]]))
+        with pytest.raises(NonFiniteError, match="1 of 2 items"):
+            broken.check(np.array([2, 3]))
+        broken.check(np.array([2, 3]), allow_nonfinite=True)
+
+
+def test_shapes_must_fit_the_items() -> None:
+    """A run over another number of items is refused."""
+    with pytest.raises(HedgemarkError, match="do not fit 3 items"):
+        run(np.zeros((2, 3))).check(np.array([3, 3, 3]))
+
+
+def test_digest_sees_every_array_and_the_key() -> None:
+    """Changing one logit, the key, or swapping two arrays changes the digest; big-endian bytes do not."""
+    logits = np.arange(6, dtype=np.float32).reshape(2, 3)
+    changed = logits.copy()
+    changed[0, 0] = np.nextafter(np.float32(0), np.float32(1))
+    assert len({run(logits).digest, run(changed).digest, run(logits, key(model="m")).digest}) == 3
+    assert arrays_digest({}, {"a": logits}) == arrays_digest({}, {"a": logits.astype(">f4")})
+    assert arrays_digest({}, {"a": logits}) != arrays_digest({}, {"b": logits})
+
+
+def test_canonical_json_refuses_nan() -> None:
+    """NaN in a key would give a text that is not JSON."""
+    with pytest.raises(ValueError, match="JSON"):
+        canonical_json({"a": float("nan")})
