@@ -44,6 +44,10 @@ class StoreNotFoundError(HedgemarkError):
     """There is no store at this address."""
 
 
+class StoreUnreachableError(HedgemarkError):
+    """The server that holds the store does not answer or does not let us in."""
+
+
 class StoreInvalidError(HedgemarkError):
     """The store is damaged, hostile, or of a schema this version cannot read."""
 

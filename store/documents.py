@@ -1,0 +1,56 @@
+"""Metadata documents of a store, read as a stranger's: bounded, plain JSON, sealed.
+
+In: the bytes of a zarr.json.  Out: attributes, or one StoreInvalidError.
+"""
+
+import json
+from typing import Any
+
+from schemas.errors import StoreInvalidError
+from schemas.layout import MAX_DOCUMENT_BYTES, MAX_JSON_DEPTH, group_document, seal_holds
+
+
+def parse_document(stored: bytes | None, where: str) -> dict[str, Any]:
+    """Return the JSON object of a document. Raises StoreInvalidError where it is absent, too large, too deep or not an object."""
+    if stored is None:
+        raise StoreInvalidError(f"{where} is missing")
+    if len(stored) > MAX_DOCUMENT_BYTES:
+        raise StoreInvalidError(f"{where} has {len(stored)} bytes of metadata; at most {MAX_DOCUMENT_BYTES} are read")
+    try:
+        document = json.loads(stored, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise StoreInvalidError(f"{where} is not JSON we read: {str(error)[:200]}") from error
+    if not isinstance(document, dict) or _depth(document) > MAX_JSON_DEPTH:
+        raise StoreInvalidError(f"{where} is not a JSON object of at most {MAX_JSON_DEPTH} levels")
+    return document
+
+
+def group_attributes(stored: bytes | None, where: str, *, seal: bool = True) -> dict[str, Any]:
+    """Return a group's attributes. Raises StoreInvalidError where it is no group of ours or its seal is broken."""
+    document = parse_document(stored, where)
+    attributes = document.get("attributes")
+    if not isinstance(attributes, dict) or document != group_document(attributes):
+        raise StoreInvalidError(f"{where} is not a plain Zarr v3 group")
+    if seal and not seal_holds(attributes):
+        raise StoreInvalidError(f"{where}: the attributes are not those that were written; the metadata are damaged")
+    return attributes
+
+
+def dump_document(document: dict[str, Any]) -> bytes:
+    """Return the stored bytes of a document."""
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _depth(value: Any) -> int:
+    """Return how deep a value nests; iterative, since the value may be hostile."""
+    deepest, stack = 0, [(value, 1)]
+    while stack:
+        current, depth = stack.pop()
+        deepest = max(deepest, depth)
+        children = current.values() if isinstance(current, dict) else current if isinstance(current, list) else ()
+        stack.extend((child, depth + 1) for child in children)
+    return deepest

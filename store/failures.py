@@ -1,0 +1,39 @@
+"""Turn what Icechunk raises, panics of its Rust core included, into our errors with one sentence."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import icechunk
+
+from schemas.errors import HedgemarkError, StoreInvalidError, StoreUnreachableError
+
+# Words of the object store client's messages for "the other side did not serve us", as opposed to "what it served is broken".
+UNREACHABLE = ("dispatch failure", "error sending request", "connection", "timed out", "timeout", "service error", "credential")
+
+
+@contextmanager
+def readable(address: object) -> Iterator[None]:
+    """Within it, every failure of Icechunk is a StoreInvalidError, or a StoreUnreachableError where the server is at fault."""
+    try:
+        yield
+    except HedgemarkError:
+        raise
+    except icechunk.IcechunkError as error:
+        raise _translated(address, str(error)) from error
+    except BaseException as error:
+        if type(error).__name__ in ("RustPanic", "PanicException"):  # a PanicException is no Exception
+            raise StoreInvalidError(f"store {address} is damaged: reading it made icechunk panic") from error
+        raise
+
+
+def first_line(message: str) -> str:
+    """Return the sentence of an Icechunk message, without its trace (1.x draws a tree, 2.x lists a context)."""
+    lines = [re.sub(r"^\W*(x )?\s*", "", line) for line in message.splitlines()]
+    return next((line for line in lines if line), "unknown error")
+
+
+def _translated(address: object, message: str) -> HedgemarkError:
+    if any(word in message.lower() for word in UNREACHABLE):
+        return StoreUnreachableError(f"store {address} cannot be reached: {first_line(message)}")
+    return StoreInvalidError(f"store {address} is damaged or not a store: {first_line(message)}")

@@ -1,0 +1,87 @@
+"""Keys and bytes: the little that reading a store needs, whether it is an Icechunk session or an exported zip file.
+
+In: Zarr keys.  Out: bytes, None where a key is absent. Everything above this file works on `Keys`.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import icechunk
+from zarr.core.buffer import default_buffer_prototype
+
+from schemas.errors import StoreInvalidError
+from schemas.layout import MAX_CHUNK_BYTES
+from store.failures import readable
+from store.loop import wait
+
+IN_FLIGHT = 256  # gets under way at once; bounds memory when thousands of runs are read
+MAX_STORED_CHUNK = MAX_CHUNK_BYTES + MAX_CHUNK_BYTES // 128 + 1024  # zstd's worst case and the checksum
+
+
+class Keys(Protocol):
+    """Read access to the keys of one snapshot."""
+
+    @property
+    def where(self) -> str:
+        """What messages call this store."""
+
+    def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return the bytes at each key, None where there are none."""
+
+    def children(self, group: str) -> list[str]:
+        """Return the sorted names directly under a group."""
+
+
+class SessionKeys:
+    """Keys of an Icechunk session."""
+
+    def __init__(self, session: icechunk.Session, where: str) -> None:
+        self._store = session.store
+        self.where = where
+
+    def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return the bytes at each key, None where there are none."""
+        with readable(self.where):
+            return [value for batch in _batches(keys) for value in wait(self._gather(batch))]
+
+    def children(self, group: str) -> list[str]:
+        """Return the sorted names directly under a group."""
+        with readable(self.where):
+            return wait(self._children(group))
+
+    def set_many(self, nodes: Iterable[tuple[str, bytes]]) -> None:
+        """Put bytes at keys, in order."""
+        with readable(self.where):
+            wait(self._set(nodes))
+
+    def delete_group(self, group: str) -> None:
+        """Remove a group and everything under it."""
+        with readable(self.where):
+            wait(self._store.delete_dir(group))
+
+    async def _gather(self, keys: Sequence[str]) -> list[bytes | None]:
+        return list(await asyncio.gather(*(self._get(key) for key in keys)))
+
+    async def _get(self, key: str) -> bytes | None:
+        if "/c/" in key and await self._exists(key) and (size := await self._store.getsize(key)) > MAX_STORED_CHUNK:
+            raise StoreInvalidError(f"store {self.where}: {key[:120]} has {size} bytes; a chunk has at most {MAX_STORED_CHUNK}")
+        value = await self._store.get(key, default_buffer_prototype())
+        return None if value is None else value.to_bytes()
+
+    async def _exists(self, key: str) -> bool:
+        return await self._store.exists(key)
+
+    async def _children(self, group: str) -> list[str]:
+        return sorted([name async for name in self._store.list_dir(group) if name != "zarr.json"])
+
+    async def _set(self, nodes: Iterable[tuple[str, bytes]]) -> None:
+        buffer = default_buffer_prototype().buffer
+        for key, value in nodes:
+            await self._store.set(key, buffer.from_bytes(value))
+
+
+def _batches(keys: Sequence[str]) -> Iterable[tuple[str, ...]]:
+    iterator = iter(keys)
+    return iter(lambda: tuple(itertools.islice(iterator, IN_FLIGHT)), ())

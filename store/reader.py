@@ -1,0 +1,60 @@
+"""Read a store at one snapshot: its catalog, runs and item sets, every digest verified.
+
+In: a store's address and a tag or snapshot id.  Out: a `Reader`.
+"""
+
+from difflib import get_close_matches
+from functools import cached_property, lru_cache
+
+import polars as pl
+
+from schemas.errors import RunNotFoundError
+from schemas.itemset import ItemSet
+from schemas.layout import RUNS
+from schemas.run import Run
+from store.catalog import read_catalog, run_names
+from store.item_sets import read_items
+from store.keys import Keys
+from store.repository import open_repository
+from store.runs import parse_run_record, read_run
+
+ITEM_SETS_KEPT = 16
+
+
+def open_reader(url: str, at: str | None = None) -> "Reader":
+    """Open a store for reading.
+
+    at : tag or snapshot id; None is the newest snapshot of main.
+    Raises StoreNotFoundError, StoreInvalidError, or UsageError for an unknown tag.
+    """
+    snapshot, keys = open_repository(url).keys(at)
+    return Reader(url, snapshot, keys)
+
+
+class Reader:
+    """One snapshot of a store. `snapshot` is its id, cited in every result."""
+
+    def __init__(self, url: str, snapshot: str, keys: Keys) -> None:
+        self.url, self.snapshot, self.keys = url, snapshot, keys
+        self.items = lru_cache(maxsize=ITEM_SETS_KEPT)(self._items)
+
+    @cached_property
+    def catalog(self) -> pl.DataFrame:
+        """One row per run, sorted by name."""
+        return read_catalog(self.keys, self.snapshot)
+
+    def run(self, name: str) -> Run:
+        """Return a run, its digest verified. Raises RunNotFoundError, or StoreInvalidError on damage."""
+        stored = self.keys.get_many([f"{RUNS}/{name}/zarr.json"])[0]
+        if stored is None:
+            raise RunNotFoundError(f"no run {name!r} in {self.url} at {self.snapshot}.{self._hint(name)}")
+        return read_run(self.keys, name, parse_run_record(stored, name, self.keys.where))
+
+    def _items(self, items_hash: str) -> ItemSet:
+        """Return an item set, its digest verified. Raises StoreInvalidError where it is missing or damaged."""
+        return read_items(self.keys, items_hash)
+
+    def _hint(self, name: str) -> str:
+        names = run_names(self.keys)
+        close = get_close_matches(name, names, n=3, cutoff=0.5) or names[:3]
+        return f" There is: {', '.join(close)}. Try: store ls" if close else " It holds no runs."

@@ -1,0 +1,150 @@
+"""Open or create the Icechunk repository behind a store, and check at the root that it is ours and of a schema we read.
+
+In: an address.  Out: a `Repository` handle: sessions at a tag or snapshot, and the lock that commits on a local directory take.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from uuid import uuid4
+
+import icechunk
+from filelock import FileLock
+
+from schemas.errors import StoreInvalidError, StoreNotFoundError, UsageError
+from schemas.layout import FORMAT, ITEMS, ROOT, RUNS, SCHEMA_VERSION, group_document, root_attributes
+from store.address import Address, parse_address
+from store.backends import storage
+from store.documents import dump_document, group_attributes
+from store.failures import first_line, readable
+from store.keys import SessionKeys
+
+BRANCH = "main"
+LOCK_FILE = "hedgemark.lock"
+ICECHUNK_NAMES = {"refs", "snapshots", "manifests", "transactions", "chunks", "config.yaml", "attributes", "overwritten"}
+# Icechunk warns on every open that local commits need care; ours take a lock, so only errors are news.
+icechunk.set_logs_filter("error")
+
+
+@dataclass(frozen=True)
+class Repository:
+    """An open store."""
+
+    address: Address
+    ice: icechunk.Repository
+
+    def session(self, at: str | None = None) -> icechunk.Session:
+        """Return a read-only session at a tag or snapshot id, the newest of main by default."""
+        with readable(self.address):
+            if at is None:
+                return self.ice.readonly_session(BRANCH)
+            if at in self.ice.list_tags():
+                return self.ice.readonly_session(tag=at)
+        try:
+            return self.ice.readonly_session(snapshot_id=at)
+        except icechunk.IcechunkError as error:
+            tags = ", ".join(sorted(self.ice.list_tags())) or "none"
+            raise UsageError(f"no tag or snapshot {at!r} in {self.address} ({first_line(str(error))}); tags: {tags}") from error
+
+    def keys(self, at: str | None = None) -> tuple[str, SessionKeys]:
+        """Return the snapshot id and the keys at a tag or snapshot, once its root has been checked."""
+        session = self.session(at)
+        keys = SessionKeys(session, str(self.address))
+        check_root(keys)
+        return str(session.snapshot_id), keys
+
+    def writable(self) -> icechunk.Session:
+        """Return a session that can write to main."""
+        if self.address.read_only:
+            raise UsageError(f"store {self.address} is read-only: {self.address.scheme} has no way to write")
+        with readable(self.address):
+            return self.ice.writable_session(BRANCH)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold what makes a commit safe: on a local directory a lock file (unlocked commits were seen to lose runs), elsewhere nothing."""
+        with FileLock(self.address.path / LOCK_FILE) if self.address.path else nullcontext():
+            yield
+
+
+def open_repository(url: str) -> Repository:
+    """Open an existing store. Raises StoreNotFoundError, StoreInvalidError or StoreUnreachableError."""
+    address = parse_address(url)
+    if address.path and not _is_repository(address.path):
+        raise StoreNotFoundError(f"there is no store at {address}; create one with: store init --store {address}")
+    with readable(address):
+        where = storage(address)
+        if not icechunk.Repository.exists(where):
+            raise StoreNotFoundError(f"there is no store at {address}; create one with: store init --store {address}")
+        return Repository(address, icechunk.Repository.open(where))
+
+
+def init_store(url: str) -> None:
+    """Create an empty store; an existing one is left as it is. Raises StoreInvalidError for a file or a folder of something else."""
+    address = parse_address(url)
+    if address.read_only:
+        raise UsageError(f"store {address} is read-only: {address.scheme} has no way to write")
+    if address.path is not None:
+        if not _is_repository(address.path):
+            _create_folder(address, address.path)
+        open_repository(url).keys()
+        return
+    with readable(address):
+        exists = icechunk.Repository.exists(storage(address))
+    if not exists:
+        _create(address)
+    open_repository(url).keys()
+
+
+def check_root(keys: SessionKeys) -> None:
+    """Raise StoreInvalidError unless the root group is that of a store of a schema this version reads."""
+    stored = keys.get_many(["zarr.json"])[0]
+    attributes = group_attributes(stored, f"store {keys.where}", seal=False) if stored else {}
+    if attributes.get("format") != FORMAT or not isinstance(attributes.get("min_reader"), int):
+        raise StoreInvalidError(f"{keys.where} is an Icechunk repository, but not a Hedgemark store")
+    if attributes["min_reader"] > SCHEMA_VERSION:
+        needed = attributes["min_reader"]
+        raise StoreInvalidError(f"store {keys.where} needs schema {needed}; this version reads up to {SCHEMA_VERSION}: upgrade hedgemark")
+
+
+def _create_folder(address: Address, path: Path) -> None:
+    """Create the store beside its place and move it there whole, so that nobody ever sees half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+    try:
+        _create(replace(address, path=partial))
+        partial.rename(path)
+    except OSError as error:
+        if not _is_repository(path):  # else another process was faster, and its store is as good
+            raise StoreInvalidError(f"cannot create a store at {address}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _create(address: Address) -> None:
+    where = storage(address)
+    with readable(address):
+        if icechunk.__version__.startswith("1."):
+            ice = icechunk.Repository.create(where)
+        else:  # format 1, so that every reader can open it
+            ice = icechunk.Repository.create(where, spec_version=1)  # type: ignore[call-arg,unused-ignore]
+        session = ice.writable_session(BRANCH)
+        keys = SessionKeys(session, str(address))
+        empty = dump_document(group_document({}))
+        root = dump_document(group_document(root_attributes()))
+        keys.set_many([(f"{ROOT}zarr.json", root), (f"{ITEMS}/zarr.json", empty), (f"{RUNS}/zarr.json", empty)])
+        session.commit("create the store")
+
+
+def _is_repository(path: Path) -> bool:
+    """Return whether a store may be at a path. Raises StoreInvalidError where something else is."""
+    if not path.exists():
+        return False
+    if not path.is_dir():
+        raise StoreInvalidError(f"{path} is a file, not a store")
+    names = {entry.name for entry in path.iterdir()} - {LOCK_FILE}
+    if names and not {"refs", "snapshots"} & names:
+        raise StoreInvalidError(f"{path} is a folder of other things ({', '.join(sorted(names)[:3])}), not a store")
+    return bool(names)
