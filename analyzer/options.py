@@ -1,0 +1,33 @@
+"""Options that every analysis command has. Light to import, so that `--help` is instant."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from analyzer.names import FIELDS, FORMATS
+from schemas.command import store_option
+
+SELECTION = [
+    click.option(f"--{field}", field, multiple=True, metavar=field.upper(), help=f"Only this {field}; repeatable.") for field in FIELDS
+]
+ALPHA_HELP = "Allowed miscoverage: 0.1, 1/10, or a range 0.01:0.99:0.01; repeatable. [0.1]"
+OPTIONS: list[Callable[[Any], Any]] = [
+    store_option,
+    click.option("--at", metavar="SNAPSHOT|TAG", help="Read the store as it was then. [newest snapshot]"),
+    *SELECTION,
+    click.option("--alpha", "alphas", multiple=True, metavar="A", help=ALPHA_HELP),
+    click.option("--scorer", "scorers", multiple=True, metavar="S", help="Nonconformity score; repeatable. [lac, aps]"),
+    click.option("--split", metavar="all|N|seed:K", help="All splits by the exact law, N drawn ones, or the one of seed K. [all]"),
+    click.option("--calibration-fraction", metavar="F", help="Share of the items that calibrates. [0.5]"),
+    click.option("--protocol", default="exact", show_default=True, metavar="exact|ye2024|tong2026", help="A named bundle of rules."),
+    click.option("--empty", type=click.Choice(["keep", "top1"]), help="Leave empty sets empty, or put the top option in. [keep]"),
+    click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="How to print."),
+]
+
+
+def analysis_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the common options to a click command."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command

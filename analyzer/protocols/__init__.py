@@ -1,0 +1,40 @@
+"""Protocols: named bundles of rules, `--protocol`. One file each, one line here."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from analyzer.conformal import measure
+from analyzer.measured import Measured
+from analyzer.protocols import tong2026, ye2024
+from analyzer.question import Question
+from analyzer.view import RunView
+from schemas.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Rules:
+    """A protocol: the question it asks by default, which of its fields a user may not change, and how it is answered.
+
+    choose  : view -> the part of it that the protocol uses.
+    measure : (view, scorer, question) -> one cell per alpha.
+    """
+
+    default: Question
+    choose: Callable[[RunView], RunView]
+    measure: Callable[[RunView, str, Question], Iterator[Measured]]
+    fixed: tuple[str, ...] = ()
+    scorers: tuple[str, ...] = ()  # the only scorers it knows; () means all
+
+
+PROTOCOLS: dict[str, Rules] = {
+    "exact": Rules(Question(), lambda view: view, measure),
+    "ye2024": Rules(ye2024.DEFAULT, ye2024.choose, ye2024.measure, ("split", "calibration_fraction", "empty"), ("lac", "aps")),
+    "tong2026": Rules(tong2026.DEFAULT, tong2026.choose, measure),
+}
+
+
+def rules(name: str) -> Rules:
+    """Return a protocol by name. Raises UsageError that lists the known ones."""
+    if name not in PROTOCOLS:
+        raise UsageError(f"unknown protocol {name!r}; known: {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]

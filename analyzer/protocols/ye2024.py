@@ -1,0 +1,139 @@
+"""ye2024: the published benchmark of Ye et al. (arXiv:2401.12794), replayed to the last digit.
+
+Its rules differ from `exact` in seven places, all kept: items 1, 3, 5, 7, 9 dropped; one split, scikit-learn's train_test_split with
+random_state 42; softmax in float32; the (k+1)-th calibration score as threshold whenever k < n, which is what np.quantile(..,
+method="higher") returns; LAC membership as `p >= 1 - q`; tied options in the order
+of its sort (network.py); empty sets get the top option.
+"""
+
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyzer.arrays import BoolArray, IntArray
+from analyzer.conformal import set_statistics
+from analyzer.estimate import Estimate
+from analyzer.influence import split_influence
+from analyzer.law import rank_law
+from analyzer.measured import Measured, nothing, uacc
+from analyzer.protocols.network import network_argsort
+from analyzer.question import Question
+from analyzer.ranks import rank_scores, threshold_rank
+from analyzer.splits import Split, calibration_size
+from analyzer.view import RunView
+
+Float32Array = NDArray[np.float32]
+DROPPED, SEED = (1, 3, 5, 7, 9), 42
+DEFAULT = Question(alphas=(Fraction(1, 10),), split=Split(f"train_test_split:{SEED}"), empty="top1", protocol="ye2024")
+
+
+class Scored(NamedTuple):
+    """Float32 scores by the published code, (item, option), and which option an empty set gets, (item,)."""
+
+    probs: Float32Array
+    scores: Float32Array
+    top: IntArray
+
+
+def choose(view: RunView) -> RunView:
+    """Return all items but the five that the benchmark uses as demonstrations, whatever the task."""
+    return view.keep(~np.isin(view.position, DROPPED))
+
+
+def measure(view: RunView, scorer: str, question: Question) -> Iterator[Measured]:
+    """Yield one cell per alpha: all figures over the test half."""
+    if view.n_items == 0:
+        yield from (nothing(view, scorer, alpha) for alpha in question.alphas)
+        return
+    scored = SCORERS[scorer](_softmax32(view))
+    calibrates = _calibration_half(view.n_items)
+    for alpha in question.alphas:
+        yield _cell(view, scorer, alpha, scored, calibrates)
+
+
+def _cell(view: RunView, scorer: str, alpha: Fraction, scored: Scored, calibrates: BoolArray) -> Measured:
+    n = int(calibrates.sum())
+    k = _higher(n, threshold_rank(n, alpha))
+    items = np.arange(view.n_items)
+    of_answer = scored.scores[items, view.answer]
+    threshold = np.float32(np.inf) if k > n else np.sort(of_answer[calibrates])[k - 1]
+    sets = MEMBERSHIP[scorer](scored, threshold) & ~np.isnan(view.probs)
+    sets[items, scored.top] |= ~sets.any(axis=1)
+    size, covered = sets.sum(axis=1)[~calibrates], sets[items, view.answer][~calibrates]
+    values = {"coverage": covered, "set_size": size, "empty_rate": size == 0, "singleton_rate": size == 1}
+    estimates = _with_influence(view, scored, calibrates, k, {name: float(v.mean()) for name, v in values.items()})
+    accuracy = _accuracy(scored.probs.argmax(axis=1) == view.answer, ~calibrates)
+    return Measured(
+        view,
+        scorer,
+        alpha,
+        n,
+        {"accuracy": accuracy, "uacc": uacc(accuracy, estimates["set_size"], view), **estimates},
+        {"coverage_sd": math.nan, "set_size_sd": math.nan},
+        f"{n} calibration items are too few for alpha {float(alpha):g}: every set is full" if k > n else None,
+    )
+
+
+def _with_influence(view: RunView, scored: Scored, calibrates: BoolArray, k: int, values: dict[str, float]) -> dict[str, Estimate]:
+    """The published figures, with the influence that items have under our own membership rule, which differs by rounding only."""
+    scores = np.where(np.isnan(view.probs), np.nan, scored.scores).astype(np.float64)
+    ranks = rank_scores(scores, view.answer, view.probs, "top1")
+    law = rank_law(view.n_items, int(calibrates.sum()), k)
+    tested = (~calibrates).astype(np.float64)
+    return {name: Estimate(values[name], split_influence(law, ranks.own, s, tested), s.share) for name, s in set_statistics(ranks).items()}
+
+
+def _accuracy(correct: BoolArray, tested: BoolArray) -> Estimate:
+    """Accuracy over the test half alone: items of the other half have no influence."""
+    value = float(correct[tested].mean())
+    return Estimate(value, (correct - value) * tested * (tested.size / tested.sum()), share=True)
+
+
+def _higher(n: int, k: int) -> int:
+    """Rank, 1-based, of np.quantile(scores, k / n, method="higher"): index ceil(k / n * (n - 1)) is k for k < n, and n - 1 for k = n."""
+    return k + 1 if k < n else k
+
+
+def _calibration_half(n_items: int) -> BoolArray:
+    """True for the training half of sklearn.model_selection.train_test_split(train_size=0.5, random_state=42)."""
+    n = calibration_size(n_items, Fraction(1, 2))
+    order = np.random.RandomState(SEED).permutation(n_items)
+    calibrates = np.zeros(n_items, dtype=np.bool_)
+    calibrates[order[n_items - n :]] = True
+    return calibrates
+
+
+def _softmax32(view: RunView) -> Float32Array:
+    own = np.arange(view.logits.shape[1]) < view.n_options[:, None]
+    logits = np.where(own, view.logits, np.float32(-np.inf))
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def _lac(probs: Float32Array) -> Scored:
+    return Scored(probs, np.float32(1) - probs, probs.argmax(axis=1))
+
+
+def _aps(probs: Float32Array) -> Scored:
+    order = network_argsort(probs)[:, ::-1]
+    scores = np.empty_like(probs)
+    np.put_along_axis(scores, order, np.take_along_axis(probs, order, axis=1).cumsum(axis=1), axis=1)
+    return Scored(probs, scores, order[:, 0])
+
+
+SCORERS = {"lac": _lac, "aps": _aps}
+
+
+def _lac_sets(scored: Scored, threshold: np.float32) -> BoolArray:
+    return np.asarray(scored.probs >= np.float32(1) - threshold)
+
+
+def _aps_sets(scored: Scored, threshold: np.float32) -> BoolArray:
+    return np.asarray(scored.scores <= threshold)
+
+
+MEMBERSHIP = {"lac": _lac_sets, "aps": _aps_sets}

@@ -1,0 +1,95 @@
+"""Flat records in the glossary's words: what every analysis command prints as JSON, CSV or Parquet, and its tables are made of."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from analyzer.estimate import Estimate, average
+from analyzer.measured import ESTIMATED, Measured
+from analyzer.question import Question
+from analyzer.unreliable import cell_reasons, run_reasons
+
+Record = dict[str, Any]
+
+
+def cell_record(cells: Sequence[Measured], question: Question, extra: Mapping[str, Estimate] | None = None) -> Record:
+    """Return the record of one cell, or of the mean over several cells (prompts, scorers) of one model, method, level, task and alpha.
+
+    extra : further estimates by name, such as changes against the dense run.
+    """
+    first = cells[0]
+    row = first.view.row
+    record: Record = {field: row[field] for field in ("model", "method", "level", "task")}
+    record |= {
+        "prompt": "+".join(dict.fromkeys(cell.view.row["prompt"] for cell in cells)),
+        "scorer": "+".join(dict.fromkeys(cell.scorer for cell in cells)),
+        "alpha": float(first.alpha),
+        "n_items": first.view.n_items,
+        "n_calibration": first.n_calibration,
+    }
+    for name in ESTIMATED:
+        record |= interval_fields(name, average([on_whole_set(cell.estimates[name], cell) for cell in cells]))
+    for name, estimate in (extra or {}).items():
+        record |= interval_fields(name, estimate)
+    facts = first.facts if len(cells) == 1 else dict.fromkeys(first.facts, math.nan)
+    record |= {name: _number(value) for name, value in facts.items()}
+    return record | {
+        "unreliable": unreliable(cells),
+        "protocol": question.protocol,
+        "split": question.split.text,
+        "calibration_fraction": float(question.calibration_fraction),
+        "empty": question.empty,
+        "run": "+".join(dict.fromkeys(cell.view.row["name"] for cell in cells)),
+        "snapshot": first.view.snapshot,
+    }
+
+
+def on_whole_set(estimate: Estimate, cell: Measured) -> Estimate:
+    """Return an estimate whose influence runs over the run's whole item set, 0 for items it left out, so that runs can be averaged."""
+    view = cell.view
+    if not estimate.influence.size or view.n_items == len(view.items):
+        return estimate
+    influence = np.zeros(len(view.items))
+    influence[view.position] = estimate.influence * (len(view.items) / view.n_items)
+    return replace(estimate, influence=influence)
+
+
+def interval_fields(name: str, estimate: Estimate) -> Record:
+    """Return `<name>`, `<name>_low` and `<name>_high`; null where there is no number."""
+    low, high = estimate.interval()
+    return {name: _number(estimate.value), f"{name}_low": _number(low), f"{name}_high": _number(high)}
+
+
+def unreliable(cells: Iterable[Measured]) -> str | None:
+    """Return every reason not to trust a record, or None; a mean names the runs it should not have been taken over."""
+    found = [(cell, "; ".join([*run_reasons(cell.view), *cell_reasons(cell)])) for cell in cells]
+    broken = [(cell, reason) for cell, reason in found if reason]
+    if not broken:
+        return None
+    if len(found) == 1:
+        return broken[0][1]
+    return "; ".join(f"includes {cell.view.row['prompt']}/{cell.scorer}: {reason}" for cell, reason in broken)
+
+
+def average_groups(cells: Iterable[Measured]) -> list[list[Measured]]:
+    """Return cells grouped for a mean over prompts and scorers: one group per model, method, level, task, item set and alpha."""
+
+    def key(cell: Measured) -> tuple[Any, ...]:
+        row = cell.view.row
+        return row["model"], row["task"], row["method"], row["level"], row["items_hash"], cell.alpha
+
+    return [list(group) for _, group in groupby(sorted(cells, key=key), key=key)]
+
+
+def frame(records: Sequence[Record]) -> pl.DataFrame:
+    """Return records as a polars frame; columns keep their order, nulls their place."""
+    return pl.DataFrame(list(records), infer_schema_length=None)
+
+
+def _number(value: float | str) -> float | str | None:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

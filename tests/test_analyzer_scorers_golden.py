@@ -1,0 +1,57 @@
+"""Scorers against numbers worked by hand, and rules that every scorer keeps."""
+
+import numpy as np
+import pytest
+
+from analyzer.scorers import SCORERS, check_scorers
+from analyzer.uniform import item_uniform
+from schemas.errors import UsageError
+
+PROBS = np.array([[0.5, 0.3, 0.15, 0.05], [0.25, 0.25, 0.5, np.nan]])
+U = np.array([0.5, 0.25])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("lac", [[0.5, 0.7, 0.85, 0.95], [0.75, 0.75, 0.5, np.nan]]),
+        ("aps", [[0.5, 0.8, 0.95, 1.0], [0.75, 1.0, 0.5, np.nan]]),
+        ("aps-rand", [[0.25, 0.65, 0.875, 0.975], [0.6875, 0.9375, 0.375, np.nan]]),
+    ],
+)
+def test_scores_worked_by_hand_golden(name: str, expected: list[list[float]]) -> None:
+    """Each scorer gives the definition's numbers; a tie goes to the lower option first, and no option has no score."""
+    np.testing.assert_allclose(SCORERS[name](PROBS, U), expected, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_a_likelier_option_is_never_stranger(name: str) -> None:
+    """Along falling probs the scores of one item never fall."""
+    rng = np.random.default_rng(1)
+    probs = np.sort(rng.dirichlet(np.ones(6), size=300), axis=1)[:, ::-1]
+    scores = SCORERS[name](probs, rng.random(300))
+    assert (np.diff(scores, axis=1) >= -1e-12).all()
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_items_are_scored_independently(name: str) -> None:
+    """Any order of the items gives the same scores per item."""
+    rng = np.random.default_rng(2)
+    probs, u, order = rng.dirichlet(np.ones(5), size=50), rng.random(50), rng.permutation(50)
+    np.testing.assert_array_equal(SCORERS[name](probs, u)[order], SCORERS[name](probs[order], u[order]))
+
+
+def test_an_unknown_scorer_is_refused_with_the_known_ones() -> None:
+    """The message lists every registered scorer."""
+    with pytest.raises(UsageError, match=f"'banana'; known: {', '.join(SCORERS)}"):
+        check_scorers(["lac", "banana"])
+
+
+def test_item_draws_are_uniform_and_fixed() -> None:
+    """u depends on item_id alone and fills [0, 1) evenly."""
+    ids = np.random.default_rng(3).integers(0, 2**63, 20_000).astype(np.uint64)
+    u = item_uniform(ids)
+    assert (u >= 0).all()
+    assert (u < 1).all()
+    assert np.abs(np.histogram(u, 10, (0, 1))[0] / 2_000 - 1).max() < 0.1
+    np.testing.assert_array_equal(item_uniform(ids[:3]), u[:3])
