@@ -1,0 +1,49 @@
+"""Ctrl-C and SIGTERM: the batch at hand is finished, what is done is committed, and the user is told how to go on."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from schemas.errors import HedgemarkError
+
+
+class Interrupted(HedgemarkError):
+    """A signal asked to stop; the exit code is the shell's for that signal."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+        self.exit_code = 128 + signal_number
+
+
+class Stop:
+    """Remembers the first signal; a second one gets through and ends the process at once."""
+
+    def __init__(self) -> None:
+        self.signal_number = 0
+
+    def check(self) -> None:
+        """Raise Interrupted where a signal came; called between batches."""
+        if self.signal_number:
+            raise Interrupted(f"stopped by {signal.Signals(self.signal_number).name}", self.signal_number)
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Stop]:
+    """Within it Ctrl-C and SIGTERM set `Stop` instead of ending the process."""
+    stop = Stop()
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def remember(number: int, _: FrameType | None) -> None:
+        stop.signal_number = number
+        for each, handler in previous.items():
+            signal.signal(each, handler)
+
+    for number in previous:
+        signal.signal(number, remember)
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,93 @@
+"""From a task's name to the items that are asked, the demonstrations shown before them, and where both came from."""
+
+import hashlib
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from producer.tasks import EMBEDDED, TASKS
+from producer.tasks.published import ODD, PUBLISHED, find_file
+from schemas.errors import ItemError, UsageError
+from schemas.items import Item, read_items
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TaskItems:
+    """A task ready to be asked.
+
+    items          : asked, in file order; no demonstration is among them.
+    demonstrations : shown before every item.
+    revision       : the file's SHA-256, or the embedded generator's name.
+    limit          : how many items were drawn by seed, 0 for all.
+    """
+
+    name: str
+    items: Sequence[Item]
+    demonstrations: Sequence[Item]
+    revision: str
+    limit: int = 0
+
+
+def load_task(name: str, data: Path | None = None) -> TaskItems:
+    """Return all items of a named task or of a .json/.jsonl file.
+
+    Raises UsageError for an unknown name, ItemError for items that cannot be asked.
+    """
+    if name in EMBEDDED:
+        return _without_demonstrations(name, EMBEDDED[name](), ODD, f"producer.tasks.{name}")
+    if name in PUBLISHED:
+        path = find_file(name, data)
+        items, ids = _with_text(read_items(path), path), PUBLISHED[name].demonstrations
+        task = _without_demonstrations(name, items, ids, _file_revision(path))
+        return _unambiguous(task) if name == "cosmosqa" else task
+    path = Path(name)
+    if path.suffix not in (".json", ".jsonl"):
+        raise UsageError(f"unknown task {name!r}; known: {', '.join(TASKS)}; also any .json or .jsonl file of items")
+    return TaskItems(path.stem, _with_text(read_items(path), path), (), _file_revision(path))
+
+
+def draw(task: TaskItems, limit: int, seed: int) -> TaskItems:
+    """Return the task with `limit` items drawn without replacement, in file order.
+
+    The draw of a smaller limit is part of the draw of a larger one: both are prefixes of one seeded permutation.
+    """
+    if not 0 < limit < len(task.items):
+        return task
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(task.items))[:limit])
+    return replace(task, items=[task.items[i] for i in drawn], limit=limit)
+
+
+def _without_demonstrations(name: str, items: Sequence[Item], ids: Sequence[str], revision: str) -> TaskItems:
+    by_id = {item.id: item for item in items}
+    if missing := [i for i in ids if i not in by_id]:
+        raise ItemError(f"task {name!r} has no item with id {', '.join(missing)}, which its prompts show as demonstrations")
+    asked = [item for item in items if item.id not in ids]
+    return TaskItems(name, asked, [by_id[i] for i in ids], revision)
+
+
+def _unambiguous(task: TaskItems) -> TaskItems:
+    """Drop items where one of the four options already says "None of the above": they would have two such options."""
+    kept = [item for item in task.items if not any(_says_none(text) for text in list(item.choices.values())[:4])]
+    if dropped := len(task.items) - len(kept):
+        log.warning("%s: %d items dropped, one of their options already is 'None of the above'; %d left", task.name, dropped, len(kept))
+    return replace(task, items=kept)
+
+
+def _says_none(text: str) -> bool:
+    return re.match(r"\W*none of the above", text, re.IGNORECASE) is not None
+
+
+def _with_text(items: Sequence[Item], path: Path) -> Sequence[Item]:
+    if bare := [item.id for item in items if not item.choices]:
+        raise ItemError(f"{path} has {len(bare)} items without options (the first: id {bare[0]!r}); only items with text can be asked")
+    return items
+
+
+def _file_revision(path: Path) -> str:
+    return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,69 @@
+"""The weights hash: which numbers a run was made with, whatever the model is called.
+
+In: a model folder.  Out: SHA-256 over weight files, config and tokenizer. A file's hash is remembered by path, size and time.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from producer.cache_dir import cache_dir
+from producer.models import ModelFiles
+from schemas.errors import HedgemarkError
+
+# The config holds numbers that change logits as weights do (rope_theta, rms_norm_eps); the tokenizer decides what is asked.
+BESIDE_WEIGHTS = ("config.json", "tokenizer.json", "tokenizer.model")
+
+
+def weights_hash(files: ModelFiles) -> str:
+    """Return the SHA-256 (64 hex digits) of a model's weight files, config and tokenizer."""
+    total = hashlib.sha256()
+    for path in _files(files):
+        total.update(f"{path.name}:{_file_hash(path)}\n".encode())
+    return total.hexdigest()
+
+
+def weight_bytes(files: ModelFiles) -> int:
+    """Return the size of the weight files on disk, 0 where they are not here yet."""
+    return sum(path.stat().st_size for path in _weight_files(files))
+
+
+def _files(files: ModelFiles) -> list[Path]:
+    weights = _weight_files(files)
+    if not weights:
+        raise HedgemarkError(f"no weight files (*.safetensors, *.bin, *.gguf) in {files.folder}")
+    return [*weights, *(files.folder / name for name in BESIDE_WEIGHTS if (files.folder / name).is_file())]
+
+
+def _weight_files(files: ModelFiles) -> list[Path]:
+    if files.gguf:
+        return [files.folder / files.gguf]
+    found = sorted(files.folder.glob("*.safetensors")) or sorted(files.folder.glob("*.bin"))
+    return [path for path in found if path.is_file()]
+
+
+def _file_hash(path: Path) -> str:
+    status = path.stat()
+    cache = cache_dir() / "hashes.json"
+    stamp = [status.st_size, status.st_mtime_ns]
+    known = _read(cache).get(str(path.resolve()))
+    if known and known[:2] == stamp:
+        return str(known[2])
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    _write(cache, _read(cache) | {str(path.resolve()): [*stamp, digest]})
+    return digest
+
+
+def _read(cache: Path) -> dict[str, list[int | str]]:
+    try:
+        return dict(json.loads(cache.read_text()))
+    except (OSError, ValueError):
+        return {}  # no cache yet, or one cut off by a crash: everything is hashed again
+
+
+def _write(cache: Path, known: dict[str, list[int | str]]) -> None:
+    scratch = cache.with_suffix(f".{os.getpid()}")
+    scratch.write_text(json.dumps(known))
+    scratch.replace(cache)
