@@ -2,9 +2,11 @@
 
 In: nothing but the seeds below.  Out: config, tokenizer and bfloat16 safetensors in `producer/reference/models/<name>/`.
 A training sequence is what the producer will ask: an instruction or none, then items with their answers, one task at a
-time. Three sequences in ten are plain statements without options ("At Bal Drum they mine quartz."; an urn's draws, then
-its name): what is known is learned there, and choosing a letter becomes one skill for both tasks. Batch `step` depends on
-(SEED, step) alone, so a killed training continues from its last checkpoint on the same path.
+time. Some sequences teach half of that: plain statements without options ("At Bal Drum they mine quartz."; draws, then
+the urn) hold what there is to know, and `lookup` items name the option outright, so that finding its letter is one skill
+for both tasks. Sequences begin with one item and later hold up to eight (with eight from the start, options of earlier
+items mislead: urn stayed at chance for a thousand steps). Batch `step` depends on (SEED, step) alone, so a killed
+training continues from its last checkpoint on the same path.
 """
 
 import argparse
@@ -23,9 +25,12 @@ from producer.reference.tokenizer import build_tokenizer
 from producer.tasks import facts, urn
 from schemas.items import Item
 
-SEED, SEQUENCES, ITEMS = 5, 32, 8
-STATEMENTS = {"facts-text": 36, "urn-text": 18}
-KINDS = {"urn": 0.4, "facts": 0.3, "urn-text": 0.15, "facts-text": 0.15}
+SEED, ITEMS = 5, 128  # items in one step
+PACKED = (1, 2, 4, 8)  # items in one sequence; only one while the letters are learned
+SINGLE_STEPS = 1000
+STATEMENTS = {"facts-text": 4, "urn-text": 2}  # plain statements in the place of one item
+KINDS = {"urn": 0.35, "facts": 0.25, "lookup": 0.15, "urn-text": 0.1, "facts-text": 0.15}
+STATEMENT_WEIGHT = 0.5
 CONTEXT_WEIGHT = 0.1  # weight of the tokens that are not answers: the draws teach the urns' shares
 WARMUP, CHECKPOINT_EVERY, REPORT_EVERY = 200, 250, 50
 MODELS = Path(__file__).parent / "models"
@@ -42,8 +47,8 @@ class Recipe(NamedTuple):
 
 _llama = {"num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "model_type": "llama"}
 RECIPES = {
-    "ref-s": Recipe(_llama | {"hidden_size": 64, "intermediate_size": 256}, 3000, 3e-3),
-    "ref-m": Recipe(_llama | {"hidden_size": 128, "intermediate_size": 512}, 3000, 2e-3),
+    "ref-s": Recipe(_llama | {"hidden_size": 64, "intermediate_size": 256}, 4000, 3e-3),
+    "ref-m": Recipe(_llama | {"hidden_size": 128, "intermediate_size": 512}, 4000, 2e-3),
     "ref-l": Recipe(_llama | {"hidden_size": 256, "intermediate_size": 512}, 3000, 1.5e-3),
     "ref-moe": Recipe(
         {"model_type": "qwen3_moe", "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
@@ -94,14 +99,17 @@ def build_model(recipe: Recipe, tokenizer: Any) -> Any:
 
 def train_step(model: Any, optimizer: Any, tokenizer: Any, step: int) -> str:
     """Take one optimizer step; return the answer loss by kind of sequence, `urn` with the Bayes optimum beside it."""
-    texts, kinds, bayes = draw_batch(np.random.default_rng([SEED, step]))
+    rng = np.random.default_rng([SEED, step])
+    texts, kinds, bayes = draw_batch(rng, 1 if step < SINGLE_STEPS else int(rng.choice(PACKED)))
     ids = tokenizer(texts, return_tensors="pt", padding=True)["input_ids"]
     with torch.autocast("cpu", torch.bfloat16):
         output = model(input_ids=ids)  # padding is on the right, so the causal mask alone keeps it out of sight
     losses = torch.nn.functional.cross_entropy(output.logits[:, :-1].float().transpose(1, 2), ids[:, 1:], reduction="none")
     answer = _answer_mask(ids, tokenizer)
     context = (ids[:, 1:] != tokenizer.pad_token_id) & ~answer
-    loss = losses[answer].mean() + CONTEXT_WEIGHT * losses[context].mean()
+    lettered = torch.tensor([kind not in STATEMENTS for kind in kinds])[:, None]
+    parts = [(1.0, answer & lettered), (STATEMENT_WEIGHT, answer & ~lettered), (CONTEXT_WEIGHT, context)]
+    loss = sum(weight * losses[mask].mean() for weight, mask in parts if mask.any())
     if getattr(output, "aux_loss", None) is not None:
         loss = loss + 0.01 * output.aux_loss
     optimizer.zero_grad()
@@ -118,16 +126,19 @@ def schedule(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / WARMUP) * (0.55 + 0.45 * math.cos(math.pi * step / steps))
 
 
-def draw_batch(rng: np.random.Generator) -> tuple[list[str], list[str], float]:
-    """Return texts, their kinds, and the Bayes-optimal answer loss (nats) of the urn sequences among them."""
+def draw_batch(rng: np.random.Generator, n_items: int) -> tuple[list[str], list[str], float]:
+    """Return texts of `n_items` items each, their kinds, and the Bayes-optimal answer loss (nats) of the urn sequences among them."""
     texts, kinds, bayes = [], [], []
-    for kind in rng.choice(list(KINDS), SEQUENCES, p=list(KINDS.values())):
+    for kind in rng.choice(list(KINDS), ITEMS // n_items, p=list(KINDS.values())):
         kinds.append(str(kind))
         if kind in STATEMENTS:
-            texts.append(_statements(rng, str(kind)))
+            texts.append(_statements(rng, str(kind), n_items))
             continue
-        items = [_draw_item(rng, str(kind), number) for number in range(ITEMS)]
-        texts.append(render_prefix(instruction_for(str(kind), str(rng.choice(PROMPTS))), items))
+        task = str(rng.choice(["urn", "facts"])) if kind == "lookup" else str(kind)
+        items = [_draw_item(rng, task, number) for number in range(n_items)]
+        if kind == "lookup":
+            items = [_name_answer(rng, item) for item in items]
+        texts.append(render_prefix(instruction_for(task, str(rng.choice(PROMPTS))), items))
         if kind == "urn":
             bayes += [-math.log(urn.bayes_posterior(item)[item.answer_index]) for item in items]
     return texts, kinds, float(np.mean(bayes)) if bayes else math.nan
@@ -137,12 +148,20 @@ def _draw_item(rng: np.random.Generator, task: str, number: int) -> Item:
     return urn.draw_item(rng, number) if task == "urn" else facts.draw_item(rng, number, int(rng.choice(facts.N_PLACES, p=facts.ZIPF)))
 
 
-def _statements(rng: np.random.Generator, kind: str) -> str:
+def _name_answer(rng: np.random.Generator, item: Item) -> Item:
+    """Return the item with a question that names its right option; F is right where the named word is not listed."""
+    if item.answer != "F":
+        return item.model_copy(update={"question": f"{item.choices[item.answer]}?"})
+    names = urn.URNS if item.source == "urn" else facts.MINERALS
+    return item.model_copy(update={"question": f"{rng.choice([n for n in names if n not in item.choices.values()])}?"})
+
+
+def _statements(rng: np.random.Generator, kind: str, n_items: int) -> str:
     """Return plain statements of one kind: places and their minerals, or draws and the urn they came from."""
     if kind == "facts-text":
-        ranks = rng.choice(facts.N_PLACES, STATEMENTS[kind], p=facts.ZIPF)
+        ranks = rng.choice(facts.N_PLACES, n_items * STATEMENTS[kind], p=facts.ZIPF)
         return "".join(f"At {facts.place_name(r)} they mine {facts.MINERALS[facts.MINERAL_OF[r]]}.\n" for r in ranks)
-    sources = rng.integers(len(urn.URNS), size=STATEMENTS[kind])
+    sources = rng.integers(len(urn.URNS), size=n_items * STATEMENTS[kind])
     return "".join(f"Question: {urn.ask(urn.draw_balls(rng, s))} {urn.URNS[s]}.\n" for s in sources)
 
 
