@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 INTERVAL_S = 60.0
+POLL_S = 1.0
 
 
 class Batch:
@@ -19,7 +20,7 @@ class Batch:
     land : commits what is pending, given a message, and returns the snapshot id.
     """
 
-    def __init__(self, land: Callable[[str], str], interval_s: float = INTERVAL_S) -> None:
+    def __init__(self, land: Callable[[str], str], interval_s: float) -> None:
         self._land, self._interval_s = land, interval_s
         self._last = time.monotonic()
         self._lock = threading.RLock()
@@ -48,7 +49,7 @@ class Batch:
         with self._exclusive():
             yield
             self._dirty = True
-        if time.monotonic() - self._last >= self._interval_s:
+        if self._due():
             self.commit("")
 
     def commit(self, message: str) -> str:
@@ -72,6 +73,9 @@ class Batch:
         if self._terminated:
             raise SystemExit(128 + signal.SIGTERM)
 
+    def _due(self) -> bool:
+        return time.monotonic() - self._last >= self._interval_s
+
     def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
         """Leave through the writer's `with` block, which commits; a step or commit under way is finished first."""
         self._terminated = True
@@ -79,9 +83,8 @@ class Batch:
             raise SystemExit(128 + signum)
 
     def _tick(self) -> None:
-        while not self._closed.wait(max(0.05, self._last + self._interval_s - time.monotonic()) if self._dirty else self._interval_s / 60):
-            due = time.monotonic() - self._last >= self._interval_s
-            if self._dirty and due:
+        while not self._closed.wait(min(POLL_S, self._interval_s)):
+            if self._dirty and self._due():
                 self._commit_by_clock()
 
     def _commit_by_clock(self) -> None:

@@ -5,6 +5,7 @@ In: `Keys` and a snapshot id.  Out: a polars table sorted by name. The cache may
 
 import logging
 import os
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from uuid import uuid4
 
 import polars as pl
 
-from schemas.errors import StoreInvalidError
+from schemas.errors import RunNotFoundError, StoreInvalidError
 from schemas.layout import MAX_NAME_LENGTH, RUNS
 from store.keys import Keys
 from store.runs import RunRecord, parse_run_record
@@ -38,6 +39,7 @@ SCHEMA = {
     "digest": pl.String,
     "nonfinite": pl.Int64,
 }
+SHOWN = 20  # values listed in a message
 KEPT = 64  # cached catalogs; a snapshot that is asked for again is read again
 
 
@@ -55,6 +57,20 @@ def read_catalog(keys: Keys, snapshot: str) -> pl.DataFrame:
 def build_catalog(keys: Keys) -> pl.DataFrame:
     """Return the catalog, read from every run's attributes. Raises StoreInvalidError naming the first run that is damaged."""
     return pl.DataFrame([_row(name, record) for name, record in read_records(keys).items()], schema=SCHEMA, orient="row")
+
+
+def select_runs(catalog: pl.DataFrame, filters: Mapping[str, Sequence[str]]) -> pl.DataFrame:
+    """Return the rows whose columns hold one of the wanted values; an empty filter wants all.
+
+    Raises RunNotFoundError listing the values there are, where one that is wanted is not among them.
+    """
+    for column, wanted in filters.items():
+        there = catalog[column].unique().sort().to_list()
+        if missing := [value for value in wanted if value not in there]:
+            raise RunNotFoundError(f"no run has {column} {missing[0]!r}; there is: {', '.join(there[:SHOWN]) or 'nothing'}")
+        if wanted:
+            catalog = catalog.filter(pl.col(column).is_in(list(wanted)))
+    return catalog
 
 
 def read_records(keys: Keys) -> dict[str, RunRecord]:

@@ -47,14 +47,15 @@ class Reader:
         """Return a run, its digest verified. Raises RunNotFoundError, or StoreInvalidError on damage."""
         stored = self.keys.get_many([f"{RUNS}/{name}/zarr.json"])[0]
         if stored is None:
-            raise RunNotFoundError(f"no run {name!r} in {self.url} at {self.snapshot}.{self._hint(name)}")
+            raise RunNotFoundError(f"no run {name!r} in {self.url} at {self.snapshot}.{self.hint(name)}")
         return read_run(self.keys, name, parse_run_record(stored, name, self.keys.where))
 
     def _items(self, items_hash: str) -> ItemSet:
         """Return an item set, its digest verified. Raises StoreInvalidError where it is missing or damaged."""
         return read_items(self.keys, items_hash)
 
-    def _hint(self, name: str) -> str:
+    def hint(self, name: str) -> str:
+        """Return what to say to somebody who asked for a run that is not there."""
         names = run_names(self.keys)
         close = get_close_matches(name, names, n=3, cutoff=0.5) or names[:3]
         return f" There is: {', '.join(close)}. Try: store ls" if close else " It holds no runs."

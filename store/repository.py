@@ -77,6 +77,8 @@ def open_repository(url: str) -> Repository:
     with readable(address):
         where = storage(address)
         if not icechunk.Repository.exists(where):
+            if address.path:
+                raise StoreInvalidError(f"store {address} is damaged: its branch {BRANCH} is gone")
             raise StoreNotFoundError(f"there is no store at {address}; create one with: store init --store {address}")
         return Repository(address, icechunk.Repository.open(where))
 

@@ -16,7 +16,7 @@ from schemas.errors import HedgemarkError, RunConflictError
 from schemas.itemset import ItemSet
 from schemas.layout import ITEMS, RUNS
 from schemas.run import Run, RunKey
-from store.batching import Batch
+from store.batching import INTERVAL_S, Batch
 from store.failures import readable
 from store.item_sets import encode_items
 from store.keys import SessionKeys
@@ -29,9 +29,13 @@ TRIES = 200  # commits lost to other writers before giving up; each one lost mea
 PAUSE_S = 0.05
 
 
-def open_writer(url: str) -> "Writer":
-    """Open a store for writing; use it in a `with` block, which commits at its end. Raises like open_reader."""
-    return Writer(open_repository(url))
+def open_writer(url: str, *, interval_s: float = INTERVAL_S) -> "Writer":
+    """Open a store for writing; use it in a `with` block, which commits at its end.
+
+    interval_s : seconds after a commit until the next one is due.
+    Raises like open_reader.
+    """
+    return Writer(open_repository(url), interval_s)
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,13 @@ class _Pending:
 class Writer:
     """Writes runs to main. What has not been committed is visible to this writer only."""
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, interval_s: float) -> None:
         self._repository = repository
         self._pending: dict[str, _Pending] = {}
+        self._conflicts: list[RunConflictError] = []
         self._begin()
         check_root(self._keys)
-        self._batch = Batch(self._land)
+        self._batch = Batch(self._land, interval_s)
 
     def __enter__(self) -> "Writer":
         self._batch.open()
@@ -86,35 +91,49 @@ class Writer:
         """Make everything written so far permanent and return the snapshot id."""
         return self._batch.commit(message)
 
+    def discard(self) -> None:
+        """Forget what has not been committed."""
+        with self._batch.step():
+            self._begin()
+
     def _add(self, pending: _Pending) -> None:
+        self._mend()
         name = pending.run.key.name
         record = self._record(name)
         if record is not None and record.digest == pending.run.digest:
             return
         if record is not None and not (pending.replace and record.key == pending.run.key):
             raise RunConflictError(f"store {self._keys.where} holds run {name} with other content; --replace puts this one in its place")
+        nodes = list(encode_run(pending.run, pending.items.n_options))
         if not self._holds_items(pending.items.digest):
-            self._keys.set_many(encode_items(pending.items))
-        self._keys.set_many(encode_run(pending.run, pending.items.n_options))
+            nodes = [*encode_items(pending.items), *nodes]
+        self._torn = True  # until every key is in: what a failing upload leaves behind must never be committed
+        self._keys.set_many(nodes)
+        self._torn = False
         self._pending[name] = pending
 
     def _land(self, message: str) -> str:
         """Commit the session, after rebasing upon whatever other writers committed meanwhile."""
+        self._mend()
         if not self._session.has_uncommitted_changes:
             self._pending.clear()
             return str(self._session.snapshot_id)
         with self._repository.lock(), readable(self._repository.address):
-            snapshot = self._commit_or_rebase(message or _message(list(self._pending)))
+            snapshot = self._commit_or_rebase(message)
         for name in self._pending:
             log.info("wrote run %s in snapshot %s", name, snapshot)
-        self._pending.clear()
+        conflicts = self._conflicts
         self._begin()
+        if conflicts:
+            raise conflicts[0]
         return snapshot
 
     def _commit_or_rebase(self, message: str) -> str:
         for _ in range(TRIES):
+            if not self._session.has_uncommitted_changes:  # another writer brought exactly the same
+                return str(self._session.snapshot_id)
             try:
-                return str(self._session.commit(message, metadata={"runs": len(self._pending)}))
+                return str(self._session.commit(message or _message(list(self._pending)), metadata={"runs": len(self._pending)}))
             except icechunk.ConflictError:
                 self._rebase()
         raise HedgemarkError(f"store {self._keys.where}: {TRIES} commits in a row lost to other writers; this batch was not written")
@@ -123,15 +142,32 @@ class Writer:
         try:
             self._session.rebase(icechunk.ConflictDetector())
         except icechunk.RebaseFailedError:  # another writer brought the same item set or run: look again at what is there now
-            pending, self._pending = self._pending, {}
-            self._begin()
-            for one in pending.values():
-                self._add(one)
+            self._again()
         time.sleep(random.uniform(0, PAUSE_S))
 
+    def _mend(self) -> None:
+        if self._torn:
+            self._again()
+
+    def _again(self) -> None:
+        """Start from what the store holds now and add everything pending once more.
+
+        A run that another writer brought with other content is left out, and reported once the others are safe.
+        """
+        pending, conflicts = self._pending, self._conflicts
+        self._begin()
+        self._conflicts = conflicts
+        for one in pending.values():
+            try:
+                self._add(one)
+            except RunConflictError as error:
+                conflicts.append(error)
+
     def _begin(self) -> None:
+        self._pending, self._conflicts = {}, []
+        self._torn = False
         self._session = self._repository.writable()
-        self._keys = SessionKeys(self._session, str(self._repository.address))
+        self._keys: SessionKeys = SessionKeys(self._session, str(self._repository.address))
 
     def _record(self, name: str) -> RunRecord | None:
         stored = self._keys.get_many([f"{RUNS}/{name}/zarr.json"])[0]

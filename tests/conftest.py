@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from store_tiny import own_cache, store_url  # noqa: F401  # fixtures of every test that writes a store
 
 SHARED = Path(__file__).parents[2] / "shared"
 

@@ -1,0 +1,121 @@
+"""The command `store`: a thin shell over the library; data to stdout, progress and messages to stderr."""
+
+import logging
+import sys
+
+import click
+
+from schemas.command import friendly_errors, store_option
+from store.cli_import import IMPORT_COMMANDS
+from store.printing import format_option, print_table
+
+FILTERS = ("model", "method", "level", "task", "prompt")
+LS_COLUMNS = ["name", "model", "method", "level", "task", "prompt", "n_items", "nonfinite", "created"]
+
+at_option = click.option("--at", metavar="SNAPSHOT|TAG", help="Read this snapshot or tag instead of the newest.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-v", "--verbose", is_flag=True, help="Log what is written.")
+def main(verbose: bool) -> None:
+    """Keep runs: versioned, verified, shared."""
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, stream=sys.stderr, format="%(message)s")
+
+
+@main.command()
+@store_option
+@friendly_errors
+def init(store_url: str) -> None:
+    """Create an empty store; an existing one is left as it is.
+
+    Example: store init --store s3://bucket/logits
+    """
+    from store import init_store
+
+    init_store(store_url)
+    click.echo(f"store at {store_url}", err=True)
+
+
+@main.command()
+@store_option
+@at_option
+@click.option("--model", multiple=True, help="Only runs of this model (repeatable, like the other filters).")
+@click.option("--method", multiple=True, help="Only this method.")
+@click.option("--level", multiple=True, help="Only this level.")
+@click.option("--task", multiple=True, help="Only this task.")
+@click.option("--prompt", multiple=True, help="Only this prompt.")
+@format_option
+@friendly_errors
+def ls(store_url: str, at: str | None, format_: str, **filters: tuple[str, ...]) -> None:
+    """List runs, one line each.
+
+    Example: store ls --model Llama-2-7b-hf --task mmlu --format json
+    """
+    from store import open_reader
+    from store.catalog import select_runs
+
+    table = select_runs(open_reader(store_url, at).catalog, filters)
+    print_table(table if format_ != "table" else table.select(LS_COLUMNS), format_)
+
+
+@main.command()
+@click.argument("name", required=False)
+@store_option
+@at_option
+@click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", show_default=True, help="How to print.")
+@friendly_errors
+def show(name: str | None, store_url: str, at: str | None, format_: str) -> None:
+    """Show one run in full, or the store as a whole.
+
+    Example: store show Llama-2-7b-hf~dense~mmlu~base.5c9ce9a0
+    """
+    from store.describe import describe_run, describe_store
+    from store.printing import print_record
+
+    print_record(describe_run(store_url, name, at) if name else describe_store(store_url, at), format_)
+
+
+@main.command()
+@store_option
+@at_option
+@format_option
+@friendly_errors
+def log(store_url: str, at: str | None, format_: str) -> None:
+    """List the commits of the store, newest first.
+
+    Example: store log --format json
+    """
+    from store.history import history
+
+    print_table(history(store_url, at), format_)
+
+
+@main.command()
+@store_option
+@at_option
+@friendly_errors
+def verify(store_url: str, at: str | None) -> None:
+    """Re-read everything and list what is wrong; exit code 4 if anything is.
+
+    Example: store verify --store ./hedgemark-store
+    """
+    from schemas.errors import StoreInvalidError
+    from store.verify import verify_store
+
+    report = verify_store(store_url, at)
+    for note in report.notes:
+        click.echo(f"note: {note}", err=True)
+    for problem in report.problems:
+        click.echo(problem)
+    click.echo(f"read {report.runs} runs and {report.item_sets} item sets in {len(report.snapshots)} snapshots", err=True)
+    if report.problems:
+        raise StoreInvalidError(f"{store_url}: {len(report.problems)} problems")
+
+
+@main.group("import")
+def import_() -> None:
+    """Bring in runs from elsewhere, all of them in one commit."""
+
+
+for _name, _command in IMPORT_COMMANDS.items():
+    import_.add_command(_command, _name)

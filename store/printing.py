@@ -1,0 +1,65 @@
+"""Print a table as text, JSON or CSV; data go to stdout and nothing else does."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    import polars as pl
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def format_option(command: Callable[P, R]) -> Callable[P, R]:
+    """Add `--format table|json|csv` to a click command."""
+    formats = click.Choice(["table", "json", "csv"])
+    return click.option("--format", "format_", type=formats, default="table", show_default=True, help="How to print.")(command)
+
+
+def print_table(table: "pl.DataFrame", format_: str) -> None:
+    """Print a table in a format; text is aligned and never shortened, so that it can be read by eye and by awk."""
+    if format_ == "json":
+        click.echo(json.dumps(table.to_dicts(), indent=1, ensure_ascii=False))
+    elif format_ == "csv":
+        click.echo(table.write_csv(), nl=False)
+    else:
+        click.echo(_text(table))
+
+
+def print_record(record: Mapping[str, Any], format_: str) -> None:
+    """Print a nested record, one `path  value` a line, or as JSON."""
+    if format_ == "json":
+        click.echo(json.dumps(record, indent=1, ensure_ascii=False))
+    else:
+        rows = list(_flat(record))
+        width = max(len(path) for path, _ in rows)
+        click.echo("\n".join(f"{path.ljust(width)}  {value}" for path, value in rows))
+
+
+def _flat(record: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in record.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{path}{name}.")
+        elif value not in ("", None, {}, []):
+            yield f"{path}{name}", _cell(value)
+
+
+def _text(table: "pl.DataFrame") -> str:
+    columns = [[name, *(_cell(value) for value in table[name].to_list())] for name in table.columns]
+    widths = [max(map(len, column)) for column in columns]
+    right = [dtype.is_numeric() for dtype in table.dtypes]
+    rows = zip(*columns, strict=True)
+    lines = (
+        "  ".join(cell.rjust(width) if to_right else cell.ljust(width) for cell, width, to_right in zip(row, widths, right, strict=True))
+        for row in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _cell(value: Any) -> str:
+    """Return one cell; control characters of a stranger's store do not reach the terminal."""
+    text = "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,0 +1,109 @@
+"""The command `store`: every command answers, prints what it should, and fails in one sentence."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from store_tiny import tiny_items, tiny_run, write_runs
+
+from store.cli import import_, main
+
+
+def _store(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments))
+
+
+@pytest.fixture
+def filled(store_url):
+    """Return the address of a store with two runs."""
+    items = tiny_items(n_items=200)
+    write_runs(store_url, items, [tiny_run(items, model=model) for model in ("ref-s", "ref-l")])
+    return store_url
+
+
+@pytest.mark.parametrize("command", [*main.commands.values(), *import_.commands.values()], ids=lambda command: command.name)
+def test_every_command_has_help_an_example_and_a_store(command):
+    """Each command says in one line what it does, shows an example, and takes --store."""
+    if command is import_:
+        return
+    help_ = command.help or ""
+    assert help_.splitlines()[0].endswith(".") and "Example: store " in help_
+    assert any(parameter.name == "store_url" for parameter in command.params)
+
+
+def test_help_imports_nothing_heavy():
+    """`store --help` does without icechunk, zarr, polars and torch."""
+    code = "import sys, store.cli; print(sorted({'icechunk', 'zarr', 'polars', 'torch', 'numpy'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_ls_prints_the_runs_it_was_asked_for(filled):
+    """Filters narrow the list, and the formats hold the same runs."""
+    assert len(_store("ls", "--store", filled).stdout.splitlines()) == 3
+    rows = json.loads(_store("ls", "--store", filled, "--model", "ref-s", "--format", "json").stdout)
+    assert [row["model"] for row in rows] == ["ref-s"] and len(rows[0]["digest"]) == 64
+    assert _store("ls", "--store", filled, "--format", "csv").stdout.startswith("name,model,")
+
+
+def test_ls_of_an_unknown_value_lists_what_is_there(filled):
+    """A filter that matches nothing names the values there are."""
+    result = _store("ls", "--store", filled, "--model", "llama")
+    assert result.exit_code == 1 and "there is: ref-l, ref-s" in result.output
+
+
+def test_show_describes_store_and_run(filled):
+    """`show` prints the store, or a run found by the start of its name."""
+    assert "runs       2" in _store("show", "--store", filled).stdout
+    record = json.loads(_store("show", "ref-s", "--store", filled, "--format", "json").stdout)
+    assert record["key"]["model"] == "ref-s" and record["env"]["libraries"] == {"numpy": "2.0"}
+    assert "2 runs begin with 'ref'" in _store("show", "ref", "--store", filled).output
+
+
+def test_log_lists_commits_newest_first(filled):
+    """`log` shows each commit with the runs it wrote."""
+    rows = json.loads(_store("log", "--store", filled, "--format", "json").stdout)
+    assert [row["runs"] for row in rows] == [2, 0, 0] and rows[0]["message"] == "add 2 runs"
+
+
+def test_verify_passes_a_good_store(filled):
+    """A good store verifies with exit 0 and says what was read."""
+    result = _store("verify", "--store", filled)
+    assert result.exit_code == 0 and "read 2 runs and 1 item sets" in result.stderr and result.stdout == ""
+
+
+def test_verify_lists_what_is_wrong(filled):
+    """A flipped bit in a chunk is reported with the run's name and exit 4."""
+    largest = max((Path(filled) / "chunks").iterdir(), key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    result = _store("verify", "--store", filled)
+    assert result.exit_code == 4 and "damaged" in result.stdout and "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("command", ["ls", "show", "log", "verify"])
+def test_no_store_and_not_a_store(command, tmp_path):
+    """A missing store exits 1, a file 4, each with one line."""
+    (tmp_path / "file").write_text("x")
+    missing, file = _store(command, "--store", str(tmp_path / "none")), _store(command, "--store", str(tmp_path / "file"))
+    assert (missing.exit_code, file.exit_code) == (1, 4)
+    assert len(missing.output.splitlines()) == len(file.output.splitlines()) == 1
+
+
+def test_init_creates_and_keeps(tmp_path):
+    """`init` creates a store, and leaves an existing one alone."""
+    address = str(tmp_path / "a" / "b")
+    assert _store("init", "--store", address).exit_code == 0
+    assert _store("init", "--store", address).exit_code == 0
+    assert json.loads(_store("ls", "--store", address, "--format", "json").stdout) == []
+
+
+def test_store_without_its_branch_is_damaged_not_missing(filled):
+    """A store whose branch file is gone exits 4."""
+    shutil.rmtree(Path(filled) / "refs" / "branch.main")
+    assert _store("verify", "--store", filled).exit_code == 4

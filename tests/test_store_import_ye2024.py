@@ -1,0 +1,113 @@
+"""The importer of published logits: real files come in whole, hostile pickles do nothing."""
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from schemas.errors import UsageError
+from store import open_reader
+from store.cli import main
+from store.importers.safe_pickle import load_plain_pickle
+
+NAME = "toy-1b_halu_dialogue_base_icl1.pkl"
+
+
+class Attack:
+    """A pickle of this would run a command."""
+
+    def __reduce__(self):
+        return os.system, ("touch /tmp/hedgemark-was-here",)
+
+
+def _folders(tmp_path: Path, logits: object, n_items: int = 4) -> list[str]:
+    data, pickles = tmp_path / "data", tmp_path / "pickles"
+    data.mkdir()
+    pickles.mkdir()
+    (data / "halu_dialogue.json").write_text(json.dumps([{"id": i, "answer": "ABCF"[i % 4]} for i in range(n_items)]))
+    (pickles / NAME).write_bytes(pickle.dumps(logits))
+    return ["import", "ye2024", "--store", str(tmp_path / "store"), "--data", str(data), "--logits", str(pickles)]
+
+
+def _rows(n_items: int = 4, **changes: object) -> list[dict[str, object]]:
+    return [{"id": i, "logits_options": np.arange(6, dtype=np.float32) + i, **changes} for i in range(n_items)]
+
+
+def test_published_runs_roundtrip(shared_data, tmp_path):
+    """A slice of the published files comes in with their names, order and logits unchanged."""
+    folder = tmp_path / "logits"
+    folder.mkdir()
+    for task in ("mmlu_10k", "halu_summarization"):
+        (folder / f"Yi-6B_{task}_base_icl1.pkl").symlink_to(shared_data / "ye2024" / "outputs_base" / f"Yi-6B_{task}_base_icl1.pkl")
+    url = str(tmp_path / "store")
+    arguments = ["import", "ye2024", "--store", url, "--data", str(shared_data / "ye2024" / "data"), "--logits", str(folder)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    reader = open_reader(url)
+    assert reader.catalog["task"].to_list() == ["halusum", "mmlu"] and reader.catalog["model"].unique().to_list() == ["Yi-6B"]
+    name = reader.catalog["name"][1]
+    rows = load_plain_pickle((folder / "Yi-6B_mmlu_10k_base_icl1.pkl").read_bytes(), "mmlu")
+    items = reader.items(reader.run(name).key.items_hash)
+    np.testing.assert_array_equal(reader.run(name).logits, np.stack([row["logits_options"] for row in rows]))
+    assert np.flatnonzero(items.demonstration).tolist() == [1, 3, 5, 7, 9] and len(items.subjects) == 57
+    assert json.loads(items.texts[0])["question"] == "Where is the Louvre museum?"
+
+
+def test_second_import_changes_nothing(tmp_path):
+    """Importing the same files again adds no commit."""
+    arguments = _folders(tmp_path, _rows())
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    snapshot = open_reader(str(tmp_path / "store")).snapshot
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    assert open_reader(str(tmp_path / "store")).snapshot == snapshot
+
+
+@pytest.mark.parametrize(
+    ("logits", "message"),
+    [
+        (Attack(), "posix.system"),
+        ([{"id": 0, "logits_options": Attack()}], "posix.system"),
+        (_rows(3), "ids differ"),
+        (_rows(4, id=1), "repeated ids|ids differ"),
+        (_rows(4, logits_options=np.arange(5, dtype=np.float32)), "6 half- or single-precision"),
+        (_rows(4, logits_options=np.arange(6)), "6 half- or single-precision"),
+        (_rows(4, logits_options=[1.0] * 6), "6 half- or single-precision"),
+        (7, "not a list"),
+        (_rows(4, logits_options=np.full(6, np.nan, dtype=np.float32)), "NaN or infinite"),
+    ],
+)
+def test_bad_pickles_write_nothing(tmp_path, logits, message):
+    """A pickle that is not plain logits is named in one sentence, runs nothing, and creates no store."""
+    result = CliRunner().invoke(main, _folders(tmp_path, logits))
+    assert result.exit_code in (1, 2) and len(result.output.strip().splitlines()) == 1
+    assert any(part in result.output for part in message.split("|"))
+    assert not (tmp_path / "store").exists() and not Path("/tmp/hedgemark-was-here").exists()
+
+
+def test_nonfinite_logits_come_in_when_allowed(tmp_path):
+    """--allow-nonfinite stores NaN logits, flagged."""
+    arguments = _folders(tmp_path, _rows(4, logits_options=np.full(6, np.nan, dtype=np.float32)))
+    assert CliRunner().invoke(main, [*arguments, "--allow-nonfinite"]).exit_code == 0
+    assert open_reader(str(tmp_path / "store")).catalog["nonfinite"].to_list() == [4]
+
+
+BROKEN = [b"", b"\x80", b"cos\nsystem\n(S'id'\ntR.", pickle.dumps(_rows())[:-9], b"\x80\x04\x95" + b"\xff" * 7 + b"\x7f"]
+
+
+@pytest.mark.parametrize("content", BROKEN)
+def test_broken_pickles_are_one_error(content):
+    """Truncated, empty and old-protocol pickles end in the same error class."""
+    with pytest.raises(UsageError):
+        load_plain_pickle(content, "x.pkl")
+
+
+def test_unknown_file_name_is_refused(tmp_path):
+    """A pickle whose name is not of the published form stops the import."""
+    arguments = _folders(tmp_path, _rows())
+    (tmp_path / "pickles" / NAME).rename(tmp_path / "pickles" / "toy.pkl")
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2 and "'toy.pkl' is not named" in result.output

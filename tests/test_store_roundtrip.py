@@ -1,0 +1,220 @@
+"""What is written to a store is what comes back, and plain xarray reads it too."""
+
+import dataclasses
+import json
+import multiprocessing
+import warnings
+from pathlib import Path
+
+import icechunk
+import numpy as np
+import pytest
+import xarray
+from store_tiny import tiny_items, tiny_run, write_runs
+
+from schemas.errors import (
+    HedgemarkError,
+    NonFiniteError,
+    RunConflictError,
+    RunNotFoundError,
+    StoreInvalidError,
+    StoreNotFoundError,
+    UsageError,
+)
+from schemas.layout import RUN_ARRAYS, chunk_keys, chunk_shape
+from store import init_store, open_reader, open_writer
+
+
+def test_run_and_items_roundtrip(store_url):
+    """A run and its items come back bit for bit, texts and environment included."""
+    items = tiny_items()
+    run = tiny_run(items, level="0.5", method="wanda", method_settings={"rate": 0.5}, option_token_ids=(1, 2, 3, 4))
+    snapshot = write_runs(store_url, items, [run])
+    reader = open_reader(store_url)
+    back, back_items = reader.run(run.key.name), reader.items(items.digest)
+    assert reader.snapshot == snapshot
+    assert back.key == run.key and back.env == run.env and back.digest == run.digest
+    assert all(back.arrays()[name].tobytes() == array.tobytes() for name, array in run.arrays().items())
+    assert back_items.texts == items.texts and back_items.revision == items.revision and back_items.subjects == items.subjects
+
+
+def test_items_without_text_roundtrip(store_url):
+    """Items whose text is not kept come back without it."""
+    items = dataclasses.replace(tiny_items(), texts=())
+    write_runs(store_url, items, [tiny_run(items)])
+    assert open_reader(store_url).items(items.digest).texts == ()
+
+
+def test_arrays_larger_than_a_chunk_roundtrip(store_url, monkeypatch):
+    """Arrays of several chunks come back whole, the last chunk padded in the store alone."""
+    monkeypatch.setattr("schemas.layout.MAX_CHUNK_BYTES", 100)
+    items = tiny_items(n_items=33)
+    run = tiny_run(items)
+    write_runs(store_url, items, [run])
+    assert len(chunk_keys(RUN_ARRAYS["logits"], run.logits.shape)) == 6
+    assert open_reader(store_url).run(run.key.name).digest == run.digest
+    assert open_reader(store_url).items(items.digest).texts == items.texts
+
+
+@pytest.mark.parametrize("shape", [(1, 6), (10, 2), (10_000_000, 6)])
+def test_chunks_are_whole_rows_within_the_bound(shape):
+    """A chunk has whole rows and at most 16 MiB."""
+    rows, width = chunk_shape(RUN_ARRAYS["logits"], shape)
+    assert width == shape[1] and 1 <= rows <= shape[0] and rows * width * 4 <= 16 * 2**20
+
+
+def test_xarray_reads_a_run_without_our_code(store_url):
+    """Plain xarray opens a run and an item set of the store, without a warning."""
+    items = tiny_items()
+    run = tiny_run(items)
+    write_runs(store_url, items, [run])
+    session = icechunk.Repository.open(icechunk.local_filesystem_storage(store_url)).readonly_session("main")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        opened = xarray.open_zarr(session.store, group=f"runs/{run.key.name}", consolidated=False)
+        opened_items = xarray.open_zarr(session.store, group=f"items/{items.digest}", consolidated=False)
+        np.testing.assert_array_equal(opened["logits"].values, run.logits)
+    assert opened["logits"].dims == ("item", "option") and opened.attrs["key"]["model"] == "ref-s"
+    np.testing.assert_array_equal(opened_items["answer"].values, items.answer)
+    start, end = opened_items["text_offsets"].values[3:5]
+    assert json.loads(opened_items["texts"].values[start:end].tobytes())["question"] == "urn 3: naïve?"
+
+
+def test_catalog_has_one_row_per_run(store_url):
+    """The catalog lists every run with what its key and environment say, cached or not."""
+    items = tiny_items()
+    runs = [tiny_run(items, model=model) for model in ("ref-l", "ref-s")]
+    write_runs(store_url, items, runs)
+    for _ in range(2):
+        catalog = open_reader(store_url).catalog
+        assert catalog["name"].to_list() == [run.key.name for run in runs]
+        assert catalog.row(0, named=True)["duration_s"] == 1.5 and catalog["n_items"].to_list() == [12, 12]
+
+
+def test_catalog_survives_a_broken_cache(store_url, tmp_path):
+    """A cache file of garbage is read past."""
+    items = tiny_items()
+    write_runs(store_url, items, [tiny_run(items)])
+    assert len(open_reader(store_url).catalog) == 1
+    for path in (tmp_path / "cache").rglob("*.parquet"):
+        path.write_bytes(b"garbage")
+    assert len(open_reader(store_url).catalog) == 1
+
+
+def test_equal_run_again_is_a_no_op(store_url):
+    """Writing the same run twice leaves one run and no further commit."""
+    items = tiny_items()
+    first = write_runs(store_url, items, [tiny_run(items)])
+    assert write_runs(store_url, items, [tiny_run(items)]) == first
+
+
+def test_other_content_is_a_conflict_unless_replaced(store_url):
+    """The same key with other logits is refused; --replace puts it in place and keeps the old one in history."""
+    items = tiny_items()
+    old, new = tiny_run(items), tiny_run(items, logit_seed=1)
+    before = write_runs(store_url, items, [old])
+    with pytest.raises(RunConflictError, match=old.key.name):
+        write_runs(store_url, items, [new])
+    with open_writer(store_url) as writer:
+        writer.write(items, new, replace=True)
+    assert open_reader(store_url).run(new.key.name).digest == new.digest
+    assert open_reader(store_url, before).run(old.key.name).digest == old.digest
+
+
+def test_nonfinite_logits_need_permission(store_url):
+    """NaN logits are refused, and stored with their count when allowed."""
+    items = tiny_items()
+    run = tiny_run(items)
+    broken = dataclasses.replace(run, logits=np.where(np.arange(12)[:, None] < 2, np.float32("inf"), run.logits))
+    with pytest.raises(NonFiniteError), open_writer(store_url) as writer:
+        writer.write(items, broken)
+    assert open_reader(store_url).catalog.is_empty()
+    with open_writer(store_url) as writer:
+        writer.write(items, broken, allow_nonfinite=True)
+    assert open_reader(store_url).catalog["nonfinite"].to_list() == [2]
+
+
+def test_run_of_other_items_is_refused(store_url):
+    """A run is written only with the items it answered."""
+    with pytest.raises(HedgemarkError, match="answers items"), open_writer(store_url) as writer:
+        writer.write(tiny_items("facts"), tiny_run(tiny_items()))
+
+
+def test_wrong_dtype_leaves_nothing_behind(store_url):
+    """A run whose arrays do not fit the layout is refused, and the batch around it lands."""
+    items = tiny_items()
+    good, bad = tiny_run(items), tiny_run(items, seed=1)
+    with open_writer(store_url) as writer:
+        writer.write(items, good)
+        with pytest.raises(HedgemarkError, match="float64"):
+            writer.write(items, dataclasses.replace(bad, logsumexp=bad.logsumexp.astype(np.float64)))
+    assert open_reader(store_url).catalog["name"].to_list() == [good.key.name]
+
+
+def test_writer_knows_what_is_there(store_url):
+    """`contains` sees pending and committed runs and no others."""
+    items = tiny_items()
+    run = tiny_run(items)
+    with open_writer(store_url) as writer:
+        assert not writer.contains(run.key)
+        writer.write(items, run)
+        assert writer.contains(run.key)
+    with open_writer(store_url) as writer:
+        assert writer.contains(run.key) and not writer.contains(tiny_run(items, seed=7).key)
+
+
+def test_missing_run_names_what_is_there(store_url):
+    """Asking for an unknown run says which ones there are."""
+    items = tiny_items()
+    run = tiny_run(items)
+    write_runs(store_url, items, [run])
+    with pytest.raises(RunNotFoundError, match=run.key.name):
+        open_reader(store_url).run("ref-s~dense~urn~base.00000000")
+
+
+def test_places_that_are_not_stores(tmp_path):
+    """A file, a foreign folder, nothing, and an unknown tag are told apart."""
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "thesis.tex").write_text("x")
+    for function in (init_store, open_reader, open_writer):
+        with pytest.raises(StoreInvalidError, match="is a file"):
+            function(str(tmp_path / "file"))
+        with pytest.raises(StoreInvalidError, match=r"thesis\.tex"):
+            function(str(tmp_path / "folder"))
+    with pytest.raises(StoreNotFoundError, match="store init"):
+        open_reader(str(tmp_path / "nothing"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_unknown_tag_lists_the_tags(store_url):
+    """An unknown tag or snapshot is a usage error."""
+    with pytest.raises(UsageError, match="tags: none"):
+        open_reader(store_url, "v1")
+
+
+def test_foreign_icechunk_repository_is_not_a_store(tmp_path):
+    """An Icechunk repository of somebody else is refused."""
+    icechunk.Repository.create(icechunk.local_filesystem_storage(str(tmp_path / "other")))
+    with pytest.raises(StoreInvalidError, match="not a Hedgemark store"):
+        open_reader(str(tmp_path / "other"))
+
+
+def test_newer_schema_is_refused(store_url, monkeypatch):
+    """A store that needs a newer reader is refused with both versions."""
+    monkeypatch.setattr("store.repository.SCHEMA_VERSION", 0)
+    with pytest.raises(StoreInvalidError, match="needs schema 1; this version reads up to 0"):
+        open_reader(store_url)
+
+
+def _init(address: str) -> None:
+    init_store(address)
+
+
+def test_two_processes_create_one_store(tmp_path: Path):
+    """Processes that create the same store at once leave one good store and no debris."""
+    address = str(tmp_path / "shared")
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        pool.map(_init, [address] * 8, chunksize=1)
+    assert open_reader(address).catalog.is_empty()
+    assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["shared"]
