@@ -1,0 +1,135 @@
+"""Encoding: what is shared is found in the tokens, what is too long is cut on the left and counted."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from producer_standin import save_standin, urn_rows
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from producer.encode import encode, prompt_hash
+from producer.option_tokens import option_tokens
+from producer.prompts import render_item, render_prefix
+from schemas.errors import UsageError
+from schemas.items import Item, parse_items
+
+pytestmark = pytest.mark.producer
+ITEMS = parse_items(urn_rows(8), "test")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFast:
+    return AutoTokenizer.from_pretrained(save_standin(tmp_path_factory.mktemp("model")))
+
+
+class Pairs:
+    """A tokenizer that merges two characters into one token, across any border in the text."""
+
+    bos_token_id = None
+
+    def __call__(self, texts: list[str]) -> dict[str, list[list[int]]]:
+        return {"input_ids": [[hash(text[i : i + 2]) % 10**6 for i in range(0, len(text), 2)] for text in texts]}
+
+
+@given(questions=st.lists(st.text("abc ", min_size=1, max_size=9), min_size=1, max_size=6))
+@settings(max_examples=60, deadline=None)
+def test_sharing_never_changes_a_token_properties(questions: list[str]) -> None:
+    """Prefix and suffix together are the encoding of the whole prompt, even if tokens straddle their border."""
+    items = [ITEMS[0].model_copy(update={"question": q}) for q in questions]
+    prompts = encode(Pairs(), "Say.", ITEMS[6:7], items, 10_000)
+    whole = Pairs()([render_prefix("Say.", ITEMS[6:7]) + render_item(item) for item in items])["input_ids"]
+    assert [prompts.whole(i) for i in range(len(items))] == whole
+    assert all(len(suffix) > 0 for suffix in prompts.suffixes)
+
+
+def test_demonstrations_are_shared_and_counted_once(tokenizer: PreTrainedTokenizerFast) -> None:
+    """The rendered demonstrations are in the prefix, and tokens count them once for all items."""
+    prompts = encode(tokenizer, "", ITEMS[:3], ITEMS[3:], 512)
+    assert len(prompts.prefix) >= len(tokenizer(render_prefix("", ITEMS[:3]))["input_ids"])
+    assert prompts.tokens == len(prompts.prefix) + sum(map(len, prompts.suffixes))
+    assert prompts.truncated == 0
+
+
+def test_a_single_item_keeps_a_token_of_its_own(tokenizer: PreTrainedTokenizerFast) -> None:
+    """With one item everything is shared but the last token, which is the one that is read."""
+    assert len(encode(tokenizer, "", [], ITEMS[:1], 512).suffixes[0]) == 1
+
+
+def test_long_prompts_lose_their_left_and_keep_the_first_token(tokenizer: PreTrainedTokenizerFast) -> None:
+    """A cut prompt is as long as the context, begins with the begin-of-text token and ends as it did."""
+    whole = encode(tokenizer, "", ITEMS[:3], ITEMS[3:], 512)
+    longest = max(len(whole.whole(i)) for i in range(5))
+    prompts = encode(tokenizer, "", ITEMS[:3], ITEMS[3:], longest - 1)
+    assert 0 < prompts.truncated < 5
+    for i in range(5):
+        own = prompts.whole(i)
+        assert len(own) <= longest - 1
+        assert own[0] == tokenizer.bos_token_id
+        assert own[1:] == whole.whole(i)[1:][-(len(own) - 1) :]
+
+
+def test_the_prompt_hash_follows_wording_and_demonstrations() -> None:
+    """Another instruction or another demonstration is another prompt."""
+    hashes = {prompt_hash("", []), prompt_hash("Say.", []), prompt_hash("", ITEMS[:1]), prompt_hash("", ITEMS[1:2])}
+    assert len(hashes) == 4
+
+
+def test_option_tokens_are_those_after_the_cue(tokenizer: PreTrainedTokenizerFast) -> None:
+    """The token of an option is the one that follows `Answer:`, blank included."""
+    assert option_tokens(tokenizer, 6).texts == (" A", " B", " C", " D", " E", " F")
+
+
+def test_an_unknown_option_letter_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+    """The reference tokenizer has no G; a task of seven options cannot be asked."""
+    with pytest.raises(UsageError, match=r"option G|G is not one token"):
+        option_tokens(tokenizer, 7)
+
+
+class Letters:
+    """A tokenizer given by a table, in the shape of the real ones."""
+
+    unk_token_id = 0
+
+    def __init__(self, after_cue: dict[str, list[int]], end: tuple[int, ...] = ()) -> None:
+        self.after_cue, self.end = after_cue, end
+
+    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
+        letter = text.removeprefix("Answer:").strip()
+        ids = [7, 8, *(self.after_cue[letter] if letter else [])]
+        return {"input_ids": [*ids, *(self.end if add_special_tokens else ())]}
+
+    def convert_ids_to_tokens(self, ids: list[int] | int) -> list[str] | str:
+        return f"<{ids}>" if isinstance(ids, int) else [f"<{i}>" for i in ids]
+
+
+@pytest.mark.parametrize(
+    ("tokenizer_", "message"),
+    [
+        (Letters({"A": [30, 1], "B": [30, 2]}), "A is not one token"),
+        (Letters({"A": [1], "B": [1]}), "options A and B share the token '<1>'"),
+        (Letters({"A": [1], "B": [0]}), "does not know option B"),
+        (Letters({"A": [1], "B": [2]}, end=(9,)), "puts '<9>' after a text"),
+    ],
+)
+def test_tokenizers_that_cannot_name_an_option_are_refused(tokenizer_: Letters, message: str) -> None:
+    """A letter split off, two letters in one token, an unknown letter, or an end token: refused with the reason."""
+    with pytest.raises(UsageError, match=message):
+        option_tokens(tokenizer_, 2)
+
+
+def test_options_that_are_one_token_each_are_taken() -> None:
+    """The same table with distinct tokens is accepted."""
+    assert option_tokens(Letters({"A": [1], "B": [2]}), 2).ids == (1, 2)
+
+
+def test_the_item_template_ends_in_the_cue() -> None:
+    """Every prompt ends in `Answer:`, the text the option token follows."""
+    assert render_item(Item(id="1", answer="A", question="q", choices={"A": "x", "B": "y"})).endswith("\nAnswer:")
+
+
+def test_a_folder_is_enough_for_a_tokenizer(tmp_path: Path) -> None:
+    """The stand-in's folder loads through the same call as any model's."""
+    from producer.models import find_model, load_tokenizer
+
+    assert len(load_tokenizer(find_model(str(save_standin(tmp_path))))) > 200

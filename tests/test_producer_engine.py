@@ -1,0 +1,119 @@
+"""The prefill engine: the same numbers as one plain forward pass per prompt, whatever is shared, batched or cut."""
+
+import numpy as np
+import pytest
+import torch
+from producer_tiny import CONFIGS, SIZES, VOCABULARY, tiny
+from transformers import GPT2Config, MistralConfig, MistralForCausalLM
+
+from producer.encode import Prompts
+from producer.engine.batches import MAX_WASTE, padding_share, plan_batches
+from producer.engine.prefill import Answers, prefill
+from producer.engine.skeleton import check_layout
+from schemas.errors import UsageError
+
+pytestmark = pytest.mark.producer
+
+OPTIONS = (5, 9, 11, 40)
+
+
+def some_prompts(n_items: int = 7, n_prefix: int = 9, cut: int = 1, seed: int = 0) -> Prompts:
+    rng = np.random.default_rng(seed)
+    suffixes = [rng.integers(1, VOCABULARY, size=rng.integers(1, 12)).tolist() for _ in range(n_items)]
+    return Prompts(tuple(rng.integers(1, VOCABULARY, n_prefix).tolist()), suffixes, [item < cut for item in range(n_items)])
+
+
+def run(model: object, prompts: Prompts, tokens: int = 24) -> Answers:
+    return prefill(model, prompts, OPTIONS, tokens, lambda _: None)
+
+
+def plain(model: object, prompts: Prompts) -> np.ndarray:
+    with torch.inference_mode():
+        rows = [model(input_ids=torch.tensor([prompts.whole(i)])).logits[0, -1] for i in range(len(prompts.suffixes))]
+    return torch.stack(rows).numpy()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_engine_agrees_with_a_plain_forward_pass(name: str) -> None:
+    """Option logits, log-sum-exp and top token equal those of the model's own forward pass, prompt by prompt."""
+    model, prompts = tiny(name), some_prompts()
+    answers, whole = run(model, prompts), plain(model, prompts)
+    np.testing.assert_allclose(answers.logits, whole[:, OPTIONS], atol=2e-5, rtol=1e-5)
+    np.testing.assert_allclose(answers.logsumexp, np.log(np.exp(whole.astype(float)).sum(1)), rtol=1e-5)
+    np.testing.assert_array_equal(answers.top_token, whole.argmax(1))
+
+
+@pytest.mark.parametrize("tokens", [1, 13, 10_000])
+def test_batch_size_moves_logits_by_rounding_only(tokens: int) -> None:
+    """One item at a time or all at once, the logits differ by rounding only."""
+    model, prompts = tiny(), some_prompts(20)
+    np.testing.assert_allclose(run(model, prompts, tokens).logits, run(model, prompts).logits, atol=2e-5)
+
+
+def test_a_sliding_window_is_kept_across_the_shared_prefix() -> None:
+    """A window shorter than the prompt hides the same tokens as in the model's own forward pass."""
+    torch.manual_seed(0)
+    model = MistralForCausalLM(MistralConfig(**SIZES, sliding_window=6)).eval()
+    prompts = some_prompts()
+    np.testing.assert_allclose(run(model, prompts).logits, plain(model, prompts)[:, OPTIONS], atol=2e-5)
+
+
+def test_prompts_without_a_shared_prefix_are_answered() -> None:
+    """Items that share nothing, and items that all were cut, need no prefix."""
+    model = tiny()
+    for prompts in (some_prompts(n_prefix=0, cut=0), some_prompts(cut=7)):
+        np.testing.assert_allclose(run(model, prompts).logits, plain(model, prompts)[:, OPTIONS], atol=2e-5)
+
+
+def test_out_of_memory_halves_the_batch_and_loses_nothing(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """A batch of more than two items runs out of memory here; every item is still answered, once."""
+    import producer.engine.prefill as engine
+
+    real, finished = engine._last_states, []
+
+    def scarce(skeleton: object, sequences: list[list[int]], *rest: object) -> object:
+        if len(sequences) > 2:
+            raise torch.OutOfMemoryError("injected")
+        return real(skeleton, sequences, *rest)
+
+    model, prompts = tiny(), some_prompts(20)
+    expected = run(model, prompts).logits
+    monkeypatch.setattr(engine, "_last_states", scarce)
+    answers = prefill(model, prompts, OPTIONS, 10_000, finished.append)
+    np.testing.assert_allclose(answers.logits, expected, atol=2e-5)
+    assert sum(finished) == 20
+    assert max(finished) <= 2
+    assert "out of memory" in caplog.text
+
+
+def test_an_unrelated_error_is_not_taken_for_scarce_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only running out of memory is met by smaller batches; any other failure ends the run."""
+    import producer.engine.prefill as engine
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(engine, "_last_states", broken)
+    with pytest.raises(RuntimeError, match="shapes"):
+        run(tiny(), some_prompts())
+
+
+def test_an_unknown_model_type_is_refused() -> None:
+    """A model whose forward pass may do more than the engine knows is refused by name, before weights."""
+    with pytest.raises(UsageError, match=r"'gpt2'.*known: llama"):
+        check_layout(GPT2Config())
+
+
+def test_batches_hold_every_item_once_within_budget_and_waste() -> None:
+    """Every item is in one batch, no batch of several items exceeds the budget, and at most 5 % of tokens are padding."""
+    lengths = np.random.default_rng(0).integers(20, 400, 500).tolist()
+    batches = plan_batches(lengths, 2048)
+    assert sorted(item for batch in batches for item in batch) == list(range(500))
+    assert all(len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= 2048 for batch in batches)
+    assert padding_share(batches, lengths) <= MAX_WASTE
+
+
+def test_an_item_longer_than_the_budget_is_a_batch_of_its_own() -> None:
+    """The budget bounds batches, not items."""
+    assert plan_batches([10, 50, 10], 20) == [[1], [0, 2]]
+    assert padding_share([], []) == 0.0
