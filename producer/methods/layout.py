@@ -1,0 +1,66 @@
+"""Which models the methods know, and the widths of their linear layers, from the config alone.
+
+In: a Hugging Face config.  Out: layer names (without the layer's number) and shapes; no weight is read.
+All known layouts are the Llama skeleton: query/key/value/output projections and a gated MLP, or experts that each are one.
+"""
+
+from typing import Any, NamedTuple
+
+LAYOUTS = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3", "qwen3_moe": "Qwen3-MoE"}
+MODELS = ", ".join(LAYOUTS.values())
+
+
+class Shape(NamedTuple):
+    """Rows (outputs) and columns (inputs) of a linear layer's weight."""
+
+    rows: int
+    columns: int
+
+
+def unknown_layout(config: Any) -> str:
+    """Return why no method can do this model, or ""."""
+    found = getattr(config, "model_type", None)
+    if found not in LAYOUTS:
+        return f"its layout {found!r} is unknown; known layouts: {', '.join(LAYOUTS)}"
+    return ""
+
+
+def linear_shapes(config: Any) -> dict[str, Shape]:
+    """Return the shape of every kind of linear layer that is compressed: all but embeddings, head and router."""
+    hidden = config.hidden_size
+    head = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
+    queries, keys = config.num_attention_heads * head, config.num_key_value_heads * head
+    shapes = {
+        "self_attn.q_proj": Shape(queries, hidden),
+        "self_attn.k_proj": Shape(keys, hidden),
+        "self_attn.v_proj": Shape(keys, hidden),
+        "self_attn.o_proj": Shape(hidden, queries),
+    }
+    experts = [("mlp.experts.*", config.moe_intermediate_size)] if is_moe(config) else []
+    dense = [("mlp", config.intermediate_size)] if not is_moe(config) or has_dense_layers(config) else []
+    for name, width in [*dense, *experts]:
+        shapes[f"{name}.gate_proj"] = shapes[f"{name}.up_proj"] = Shape(width, hidden)
+        shapes[f"{name}.down_proj"] = Shape(hidden, width)
+    return shapes
+
+
+def is_moe(config: Any) -> bool:
+    """Whether the model routes tokens to experts."""
+    return bool(config.model_type == "qwen3_moe")
+
+
+def has_dense_layers(config: Any) -> bool:
+    """Whether a mixture-of-experts model also has layers with an ordinary MLP."""
+    return bool(getattr(config, "mlp_only_layers", None)) or getattr(config, "decoder_sparse_step", 1) > 1
+
+
+def undivided(config: Any, size: int) -> str:
+    """Return which layers a group of `size` columns does not divide, and the common divisors that would do; "" where all fit."""
+    shapes = linear_shapes(config)
+    wrong = {name: shape.columns for name, shape in shapes.items() if shape.columns % size}
+    if not wrong:
+        return ""
+    name, columns = next(iter(wrong.items()))
+    fitting = [d for d in range(2, min(s.columns for s in shapes.values()) + 1) if all(s.columns % d == 0 for s in shapes.values())]
+    more = f" (and {len(wrong) - 1} other kinds of layer)" if len(wrong) > 1 else ""
+    return f"{size} does not divide the {columns} columns of {name}{more}; sizes that divide every layer: {', '.join(map(str, fitting))}"

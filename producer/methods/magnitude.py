@@ -1,0 +1,39 @@
+"""Magnitude pruning: in every weight matrix the smallest absolute values go. Needs no data."""
+
+from typing import Any
+
+from producer.methods.base import NOTHING, Job, Method
+from producer.methods.layers import split_experts, target_layers
+from producer.methods.layout import MODELS
+from producer.methods.sparsity import SPARSITY_LEVELS, accepts_sparsity, fits_pattern, prune_smallest, pruned_of, verify_zeros
+from schemas.levels import Level
+
+
+def magnitude(model: Any, job: Job) -> Any:
+    """Return the model with the smallest weights of every target layer set to zero; a fraction ranks the whole matrix."""
+    for layer in target_layers(split_experts(model)).values():
+        weight = layer.weight.data
+        weight = weight if job.level.kind == "pattern" else weight.view(1, -1)
+        prune_smallest(weight, weight.abs(), job.level)
+    return model
+
+
+def expected_zeros(weight: Any, level: Level) -> int:
+    """Return how many weights of a matrix a level prunes."""
+    return pruned_of(weight.numel(), level)
+
+
+METHOD = Method(
+    name="magnitude",
+    kind="unstructured / n:m",
+    paper="Han et al. 2015, arXiv:1506.02626",
+    default_level="0.5",
+    levels=SPARSITY_LEVELS,
+    needs=NOTHING,
+    models=MODELS,
+    compress=magnitude,
+    settings_for=lambda level: {"ranked_within": "m neighbours" if level.kind == "pattern" else "matrix"},
+    accepts=accepts_sparsity,
+    fits=fits_pattern,
+    verify=verify_zeros(expected_zeros),
+)

@@ -1,0 +1,43 @@
+"""RTN: round every weight to the nearest point of its grid, without looking at data. Made by llm-compressor."""
+
+from typing import Any
+
+from producer.methods.base import NOTHING, Job, Method
+from producer.methods.layers import split_experts
+from producer.methods.layout import MODELS
+from producer.methods.quantization import (
+    WEIGHT_LEVELS,
+    accepts_weights,
+    fits_groups,
+    quantization_settings,
+    scheme,
+    settle,
+    verify_grid,
+)
+from producer.methods.upstream import oneshot
+
+
+def round_to_nearest(model: Any, job: Job) -> Any:
+    """Return the model with every target weight on its grid."""
+    def recipe() -> list[Any]:
+        from llmcompressor.modifiers.quantization import QuantizationModifier
+
+        return [QuantizationModifier(**scheme(job.level))]
+
+    return settle(oneshot(split_experts(model), recipe), job.level)
+
+
+METHOD = Method(
+    name="rtn",
+    kind="weight-only",
+    paper="Nagel et al. 2021, arXiv:2106.08295, section 2 (round to nearest)",
+    default_level="w4a16-g128",
+    levels=WEIGHT_LEVELS,
+    needs=NOTHING,
+    models=MODELS,
+    compress=round_to_nearest,
+    settings_for=quantization_settings,
+    accepts=accepts_weights,
+    fits=fits_groups,
+    verify=verify_grid,
+)

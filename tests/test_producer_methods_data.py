@@ -1,0 +1,77 @@
+"""Compression data: named, seeded, hashed, and never the evaluation items."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from producer.compression_data import check_overlap, default_source, draw_compression_data
+from producer.tasks.facts import facts
+from producer.tasks.urn import urn
+from schemas.errors import UsageError
+from schemas.items import Item
+
+pytestmark = pytest.mark.producer
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    from transformers import AutoTokenizer
+
+    from producer.reference.tokenizer import build_tokenizer
+
+    path = tmp_path_factory.mktemp("tokenizer")
+    build_tokenizer(path)
+    return AutoTokenizer.from_pretrained(path)
+
+
+def test_the_same_seed_draws_the_same_data(tokenizer: Any) -> None:
+    """Name and seed fix every token and so the hash; another seed gives another."""
+    first, again, other = (draw_compression_data("embedded", tokenizer, seed=s, sequences=4, length=64) for s in (3, 3, 4))
+    assert first.digest == again.digest != other.digest
+    assert {len(row) for row in first.input_ids} == {64}
+    assert len(first.input_ids) == 4
+
+
+def test_embedded_data_is_readable_and_held_out(tokenizer: Any) -> None:
+    """The default sample has no unknown token and contains no item of the embedded tasks."""
+    data = draw_compression_data("embedded", tokenizer)
+    assert not any(tokenizer.unk_token_id in row for row in data.input_ids)
+    check_overlap(data, urn())
+    check_overlap(data, facts())
+
+
+def test_text_that_contains_an_item_is_refused(tokenizer: Any, tmp_path: Path) -> None:
+    """A text file that holds an evaluation item, however spaced, is an error that quotes the item."""
+    item = urn(1)[0]
+    text = " red blue" * 40 + f"\nQuestion:   {item.question}\nChoices:\n"
+    text += "\n".join(f"{letter}. {option}" for letter, option in item.choices.items()) + "\nAnswer: A"
+    (tmp_path / "leak.txt").write_text(text)
+    data = draw_compression_data(str(tmp_path / "leak.txt"), tokenizer, sequences=2, length=32)
+    with pytest.raises(UsageError, match="contains evaluation item '0'"):
+        check_overlap(data, [item])
+    check_overlap(data, [Item(id="x", answer="A")])  # an item without text cannot be searched for
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        (" \n", "is empty"),
+        ("red red red", "holds 0 sequences"),
+        ("zq. " * 200, r"does not know \d\d% of"),
+        (None, "unknown compression data"),
+    ],
+)
+def test_unusable_text_is_refused(tokenizer: Any, tmp_path: Path, text: str | None, message: str) -> None:
+    """An empty file, too short a text, text in unknown words and a file that is not there each get their own sentence."""
+    path = tmp_path / "text.txt"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        draw_compression_data(str(path), tokenizer, sequences=2, length=16)
+
+
+def test_each_task_has_a_source_that_needs_no_network() -> None:
+    """The embedded tasks are compressed on what the reference models speak, any other on the packaged text."""
+    assert [default_source(task) for task in ("urn", "facts", "mmlu", "my-items")] == ["embedded", "embedded", "packaged", "packaged"]

@@ -1,0 +1,127 @@
+"""Magnitude and Wanda against their papers' formulas in float64, on every layout."""
+
+from typing import Any
+
+import pytest
+from producer_tiny import CONFIGS, tiny, tiny_data
+
+from producer.methods import METHODS
+from producer.methods.base import Job
+from producer.methods.layers import split_experts, target_layers
+from schemas.errors import PostConditionError
+from schemas.levels import parse_level
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.producer
+LEVELS = ["0.29", "0.5", "2:4", "1:4"]
+
+
+def pruned(model: Any) -> dict[str, Any]:
+    return {name: layer.weight == 0 for name, layer in target_layers(model).items()}
+
+
+def inputs_of(model: Any, data: Any) -> dict[str, Any]:
+    """Inputs of every target layer on the dense model, (token, column) float64."""
+    seen: dict[str, list[Any]] = {}
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, args, name=name: seen.setdefault(name, []).append(args[0].double().flatten(0, -2)))
+        for name, layer in target_layers(model).items()
+    ]
+    with torch.no_grad():
+        model(input_ids=torch.tensor(data.input_ids), use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    return {name: torch.cat(parts) for name, parts in seen.items()}
+
+
+def smallest(importance: Any, text: str) -> Any:
+    """Mask of the weights a level prunes, ranking each row of `importance`."""
+    level = parse_level(text)
+    rows = importance.reshape(-1, level.of) if level.kind == "pattern" else importance
+    pruned = level.of - level.kept if level.kind == "pattern" else round(rows.shape[1] * level.fraction)
+    mask = torch.zeros_like(rows, dtype=torch.bool)
+    mask.scatter_(1, rows.argsort(dim=1)[:, :pruned], True)
+    return mask.reshape(importance.shape)
+
+
+@pytest.mark.parametrize("text", LEVELS)
+def test_magnitude_prunes_the_smallest_weights_of_a_matrix(text: str) -> None:
+    """The mask is the ranking of |W| over the matrix (over each group of m for n:m), and other weights keep their value."""
+    model = tiny("llama")
+    weights = {name: layer.weight.clone() for name, layer in target_layers(model).items()}
+    after = METHODS["magnitude"].apply(model, parse_level(text), None, 0).model
+    for name, layer in target_layers(after).items():
+        rows = weights[name] if ":" in text else weights[name].reshape(1, -1)
+        expected = smallest(rows.abs().double(), text).reshape(layer.weight.shape)
+        assert torch.equal(layer.weight == 0, expected)
+        assert torch.equal(layer.weight[~expected], weights[name][~expected])
+
+
+@pytest.mark.parametrize("text", LEVELS)
+def test_wanda_prunes_by_weight_times_input_norm(text: str) -> None:
+    """The mask is the ranking of |W| * ||x|| within each row, x being the dense model's inputs (Sun et al. 2024, equation 1)."""
+    model, data = tiny("llama"), tiny_data()
+    norms = {name: x.square().sum(0).sqrt() for name, x in inputs_of(model, data).items()}
+    scores = {name: layer.weight.detach().double().abs() * norms[name] for name, layer in target_layers(model).items()}
+    after = METHODS["wanda"].apply(model, parse_level(text), data, 0).model
+    for name, mask in pruned(after).items():
+        assert torch.equal(mask, smallest(scores[name], text)), name
+
+
+def test_wanda_calibrates_every_expert_on_every_token() -> None:
+    """In a mixture of experts each expert's norms come from all tokens, not from those routed to it."""
+    model, data = split_experts(tiny("qwen3_moe")), tiny_data()
+    experts = model.model.layers[0].mlp.experts
+    seen: list[Any] = []
+    hook = model.model.layers[0].mlp.register_forward_pre_hook(lambda _, args: seen.append(args[0].double().flatten(0, -2)))
+    with torch.no_grad():
+        model(input_ids=torch.tensor(data.input_ids), use_cache=False)
+    hook.remove()
+    scores = [experts[i].up_proj.weight.detach().double().abs() * torch.cat(seen).norm(dim=0) for i in range(4)]
+    after = METHODS["wanda"].apply(model, parse_level("0.5"), data, 0).model
+    for i, score in enumerate(scores):
+        assert torch.equal(after.model.layers[0].mlp.experts[i].up_proj.weight == 0, smallest(score, "0.5"))
+
+
+@pytest.mark.parametrize("layout", CONFIGS)
+@pytest.mark.parametrize("name", ["magnitude", "wanda"])
+def test_pruning_reaches_its_sparsity_on_every_layout(name: str, layout: str) -> None:
+    """Exact sparsity in every layer, recorded with the run; the head and the embeddings keep their weights."""
+    applied = METHODS[name].apply(tiny(layout), parse_level("0.5"), tiny_data(), 0)
+    assert applied.conditions["sparsity"] == applied.conditions["sparsity_lowest"] == applied.conditions["sparsity_highest"] == 0.5
+    assert applied.conditions["logit_change"] > 0
+    assert torch.equal(applied.model.lm_head.weight, tiny(layout).lm_head.weight)
+
+
+def test_a_sweep_equals_single_runs_and_leaves_the_dense_model_alone() -> None:
+    """Levels made in one sweep have the weights of levels made one by one, and level 0 is the dense model."""
+    levels = [parse_level(text) for text in ("0.5", "0", "0.3")]
+    sweep = [
+        {name: layer.weight.clone() for name, layer in target_layers(a.model).items()}
+        for a in METHODS["wanda"].sweep(tiny(), levels, tiny_data(), 0)
+    ]
+    for level, weights in zip(levels, sweep, strict=True):
+        alone = target_layers(METHODS["wanda"].apply(tiny(), level, tiny_data(), 0).model)
+        assert all(torch.equal(weights[name], alone[name].weight) for name in weights)
+    dense = target_layers(tiny())
+    assert all(torch.equal(sweep[1][name], dense[name].weight) for name in dense)
+
+
+def test_ties_are_pruned_in_order() -> None:
+    """Equal weights are pruned by index, so the same model gives the same run on any machine."""
+    model = tiny()
+    for layer in target_layers(model).values():
+        layer.weight.data = layer.weight.data.sign()
+    after = METHODS["magnitude"].apply(model, parse_level("0.25"), None, 0).model
+    for layer in target_layers(after).values():
+        zeros = (layer.weight == 0).flatten().nonzero().flatten()
+        assert torch.equal(zeros, torch.arange(len(zeros)))
+
+
+def test_a_layer_that_was_not_pruned_violates_the_post_condition() -> None:
+    """One dense layer among pruned ones stops the run, named."""
+    method, level = METHODS["wanda"], parse_level("2:4")
+    model = method.apply(tiny(), level, tiny_data(), 0).model
+    model.model.layers[1].mlp.up_proj.weight.data.fill_(1.0)
+    with pytest.raises(PostConditionError, match=r"layers.1.mlp.up_proj"):
+        method.verify(model, Job(level, {}, None, 0))

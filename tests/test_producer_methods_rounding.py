@@ -1,0 +1,70 @@
+"""RTN against its formula in float64, and the check that weights lie on their grid."""
+
+from typing import Any
+
+import pytest
+from producer_tiny import CONFIGS, tiny, tiny_data
+
+from producer.methods import METHODS
+from producer.methods.base import Job
+from producer.methods.layers import target_layers
+from schemas.errors import PostConditionError
+from schemas.levels import parse_level
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.producer
+
+
+def rounded(weight: Any, bits: int, group: int) -> Any:
+    """Asymmetric rounding of each group between its smallest and largest value, zero included, float64."""
+    groups = weight.double().reshape(-1, group)
+    low, high = groups.amin(1, keepdim=True).clamp(max=0), groups.amax(1, keepdim=True).clamp(min=0)
+    scale = (high - low) / (2**bits - 1)
+    zero = (-low / scale).round()
+    return (((groups / scale).round() + zero).clamp(0, 2**bits - 1) - zero).mul(scale).reshape(weight.shape)
+
+
+@pytest.mark.parametrize(("text", "bits", "group"), [("w4a16-g32", 4, 32), ("w3a16-g8", 3, 8), ("w2a16-g16", 2, 16), ("w8a16", 8, 0)])
+def test_rtn_is_rounding_to_the_grid(text: str, bits: int, group: int) -> None:
+    """Every weight equals the float64 reference; a weight halfway between two grid points may go either way."""
+    model = tiny()
+    weights = {name: layer.weight.clone() for name, layer in target_layers(model).items()}
+    applied = METHODS["rtn"].apply(model, parse_level(text), None, 0)
+    for name, layer in target_layers(applied.model).items():
+        expected = rounded(weights[name], bits, group or layer.weight.shape[1])
+        wrong = (layer.weight.double() - expected).abs() > 1e-6 * expected.abs().max()
+        assert wrong.double().mean() < 1e-3, name
+
+
+def test_bits_per_weight_count_scales_and_zero_points() -> None:
+    """A 4-bit group of 32 carries a 16-bit scale and a 4-bit zero point: 4 + 20/32 bits a weight."""
+    conditions = METHODS["rtn"].apply(tiny(), parse_level("w4a16-g32"), None, 0).conditions
+    assert conditions["bits_per_weight"] == 4 + 20 / 32
+    assert conditions["logit_change"] > 0
+
+
+@pytest.mark.parametrize("layout", CONFIGS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_rtn_takes_every_layout_and_dtype(layout: str, dtype: str) -> None:
+    """Weights lie on the grid to the precision of their dtype, and the forward pass is a plain one again."""
+    applied = METHODS["rtn"].apply(tiny(layout, dtype=getattr(torch, dtype)), parse_level("w4a16-g8"), tiny_data(), 0)
+    assert applied.conditions["steps_off_grid"] < 0.2
+    assert all("forward" not in layer.__dict__ for layer in target_layers(applied.model).values())
+    assert torch.equal(applied.model.lm_head.weight, tiny(layout, dtype=getattr(torch, dtype)).lm_head.weight)
+
+
+def test_more_bits_lie_closer_to_the_dense_model() -> None:
+    """The logit change shrinks from 2 to 8 bits."""
+    levels = [parse_level(f"w{bits}a16-g16") for bits in (2, 3, 4, 6, 8)]
+    changes = [a.conditions["logit_change"] for a in METHODS["rtn"].sweep(tiny(), levels, None, 0)]
+    assert changes == sorted(changes, reverse=True)
+
+
+def test_a_weight_off_its_grid_violates_the_post_condition() -> None:
+    """One weight moved by half a step stops the run, its layer named."""
+    method, level = METHODS["rtn"], parse_level("w4a16-g16")
+    model = method.apply(tiny(), level, None, 0).model
+    layer = model.model.layers[2].self_attn.o_proj
+    layer.weight.data[3, 5] += 0.5 * layer.weight_scale[3, 0]
+    with pytest.raises(PostConditionError, match=r"layers.2.self_attn.o_proj .* off its 4-bit grid"):
+        method.verify(model, Job(level, {}, None, 0))
