@@ -1,0 +1,242 @@
+"""The command `produce`: what it writes, what it finds again, and what it refuses with one sentence."""
+
+import json
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from producer_standin import save_standin, urn_rows, write_items
+from safetensors.torch import load_file, save_file
+
+import producer.produce
+from producer.cli import main
+from producer.tasks import TASKS
+from producer.tasks.urn import bayes_posterior
+from schemas.items import Item
+from store import open_reader
+
+pytestmark = pytest.mark.producer
+Produce = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_standin(tmp_path_factory.mktemp("models") / "standin")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def produce(model: Path, store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Produce:
+    """Run `produce` on the stand-in model and an empty store, with a cache of its own."""
+    monkeypatch.setenv("HEDGEMARK_CACHE", str(tmp_path / "cache"))
+
+    def run(*arguments: str, model_name: str = str(model)) -> Result:
+        return CliRunner().invoke(main, ["--model", model_name, "--store", str(store), *arguments])
+
+    return run
+
+
+def test_a_run_is_written_once_and_found_again(produce: Produce, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second command finds the run in the store and does no forward pass."""
+    first = produce("--task", "urn", "--limit", "12")
+    assert first.exit_code == 0, first.output
+    assert "1 runs written, 0 already stored" in first.stderr
+    monkeypatch.setattr("producer.backends.transformers.load_model", lambda *_: pytest.fail("weights were loaded"))
+    second = produce("--task", "urn", "--limit", "12")
+    assert second.exit_code == 0, second.output
+    assert second.stdout == ""
+    assert "0 runs written, 1 already stored" in second.stderr
+    assert len(open_reader(str(store)).catalog) == 1
+
+
+def test_a_run_records_its_circumstances(produce: Produce, store: Path) -> None:
+    """Key and environment hold what a reader needs: weights hash, option tokens, sampling, tokens, libraries."""
+    name = produce("--task", "urn", "--limit", "5", "--prompt", "shared").stdout.strip()
+    run = open_reader(str(store)).run(name)
+    assert len(run.key.weights_hash) == 64
+    assert run.key.option_tokens == (" A", " B", " C", " D", " E", " F")
+    assert (run.key.prompt, run.key.sampling, run.key.dtype) == ("shared", {"limit": 5}, "float32")
+    assert run.env.tokens > 5
+    assert run.env.parameters > 0
+    assert "torch" in run.env.libraries
+    assert np.all(run.logsumexp > run.logits.max(1))
+
+
+def test_options_sweep(produce: Produce, store: Path) -> None:
+    """Every combination of method, level, task and prompt is one run; a level goes to the methods that take it."""
+    sweep = "--method dense --method magnitude --level 0.5 --level 0.25 --task urn --task facts --limit 4"
+    done = produce(*sweep.split())
+    assert done.exit_code == 0, done.output
+    catalog = open_reader(str(store)).catalog
+    compressed = (("dense", "-"), ("magnitude", "0.5"), ("magnitude", "0.25"))
+    expected = sorted((method, level, task) for method, level in compressed for task in ("urn", "facts"))
+    assert sorted(zip(catalog["method"], catalog["level"], catalog["task"], strict=True)) == expected
+
+
+def test_items_with_unlike_numbers_of_options_are_padded_with_nan(produce: Produce, store: Path, tmp_path: Path) -> None:
+    """An item of two options has NaN beyond them, and the run is stored as finite."""
+    rows = [*urn_rows(2), {"id": "x", "question": "red?", "choices": {"A": "ash", "B": "elm"}, "answer": "B"}]
+    name = produce("--task", str(write_items(tmp_path / "mixed.json", rows))).stdout.strip()
+    logits = open_reader(str(store)).run(name).logits
+    assert np.isnan(logits).tolist() == [[False] * 6, [False] * 6, [False] * 2 + [True] * 4]
+
+
+def test_dry_run_says_what_is_stored_and_writes_nothing(produce: Produce, store: Path) -> None:
+    """The plan lists runs and tokens; what an earlier command stored is marked."""
+    arguments = ("--task", "urn", "--prompt", "base", "--limit", "6")
+    before = produce(*arguments, "--dry-run")
+    assert before.exit_code == 0, before.output
+    assert not store.exists()
+    assert "1 runs, 1 to make" in before.stdout
+    assert "weights as float32 on cpu" in before.stdout
+    produce(*arguments)
+    assert "1 runs, 0 to make, 0 tokens" in produce(*arguments, "--dry-run").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--task", "nonsense"], "known: urn, facts"),
+        (["--task", "urn", "--method", "nonsense"], "known: dense"),
+        (["--task", "urn", "--prompt", "nonsense"], "known: base, shared, task"),
+        (["--task", "urn", "--backend", "nonsense"], "known: transformers"),
+        (["--task", "urn", "--dtype", "float8"], "known: auto, float32"),
+        (["--task", "urn", "--device", "nonsense"], "device 'nonsense' cannot be used"),
+        (["--task", "urn", "--method", "magnitude", "--level", "w4a16"], "magnitude"),
+        (["--task", "urn", "--method", "dense", "--level", "0.5"], "dense"),
+        (["--task", "urn", "--method", "magnitude", "--level", "1.5"], r"lies in \[0, 1\)"),
+        (["--task", "urn", "--limit", "0"], "limit"),
+        (["--task", "mmlu", "--data", "nowhere"], "not a folder"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_writes_nothing(produce: Produce, store: Path, arguments: list[str], message: str) -> None:
+    """A name, level or folder that cannot be meant ends with exit 2, lists what is known, and leaves no store behind."""
+    result = produce(*arguments)
+    assert result.exit_code == 2, result.output
+    assert re.search(message, result.stderr), result.stderr
+    assert "Traceback" not in result.output
+    assert not store.exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"id": 0, "question": "q", "choices": {"A": "x", "B": "y"}}], "answer"),
+        ([{"id": 0, "question": "q", "choices": {"A": "x", "B": "y"}, "answer": "C"}], "not one of its options"),
+        (urn_rows(2) + urn_rows(1), "more than once"),
+        ([], "no items"),
+    ],
+)
+def test_broken_items_are_refused(produce: Produce, store: Path, tmp_path: Path, rows: list[dict[str, object]], message: str) -> None:
+    """Items without a usable answer, or with repeated ids, are refused before anything is loaded."""
+    result = produce("--task", str(write_items(tmp_path / "broken.json", rows)))
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not store.exists()
+
+
+@pytest.mark.parametrize("name", ["nonsense", "./nowhere", "a/b/c"])
+def test_an_unknown_model_lists_the_known_ones(produce: Produce, store: Path, name: str) -> None:
+    """A model that is neither alias, Hub id nor folder is refused with the list of aliases."""
+    result = produce("--task", "urn", model_name=name)
+    assert result.exit_code == 2
+    assert "llama3.1-70b" in result.stderr
+    assert not store.exists()
+
+
+def test_nonfinite_logits_are_refused_unless_allowed(model: Path, produce: Produce, store: Path, tmp_path: Path) -> None:
+    """A model that says NaN is an error that writes no run; --allow-nonfinite stores it, counted."""
+    broken = save_standin(tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    weights["model.norm.weight"][0] = float("nan")
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    refused = produce("--task", "urn", "--limit", "3", model_name=str(broken))
+    assert refused.exit_code == 1
+    assert "--allow-nonfinite" in refused.stderr
+    assert open_reader(str(store)).catalog.is_empty()
+    assert produce("--task", "urn", "--limit", "3", "--allow-nonfinite", model_name=str(broken)).exit_code == 0
+    assert open_reader(str(store)).catalog["nonfinite"].to_list() == [3]
+
+
+def test_a_violated_post_condition_writes_nothing(produce: Produce, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A method that changes nothing is caught by its check, and no run is written."""
+    from dataclasses import replace
+
+    from producer.methods import METHODS
+
+    monkeypatch.setitem(METHODS, "magnitude", replace(METHODS["magnitude"], compress=lambda model, job: model))
+    result = produce("--task", "urn", "--limit", "3", "--method", "magnitude", "--level", "0.5")
+    assert result.exit_code == 1
+    assert "PostConditionError" in result.stderr
+    assert open_reader(str(store)).catalog.is_empty()
+
+
+def test_changed_weights_or_config_are_another_run(produce: Produce, store: Path, tmp_path: Path) -> None:
+    """The same name over other weights or another config is another key, so nothing stale is found again."""
+    folder = save_standin(tmp_path / "changing")
+    arguments = ("--task", "urn", "--limit", "3")
+    names = [produce(*arguments, model_name=str(folder)).stdout]
+    save_standin(folder, seed=1)
+    names.append(produce(*arguments, model_name=str(folder)).stdout)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-3}))
+    names.append(produce(*arguments, model_name=str(folder)).stdout)
+    assert len(set(names)) == 3
+
+
+def test_a_signal_commits_what_is_done_and_says_how_to_go_on(produce: Produce, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM in the second run keeps the first one; the same command then makes only what is missing."""
+    real, calls = producer.produce._Worker._answer, []
+
+    def interrupted(self: object, cell: object, ready: object) -> object:
+        calls.append(cell)
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return real(self, cell, ready)
+
+    arguments = ("--task", "urn", "--task", "facts", "--limit", "4")
+    monkeypatch.setattr(producer.produce._Worker, "_answer", interrupted)
+    result = produce(*arguments)
+    assert result.exit_code == 128 + signal.SIGTERM
+    assert "1 finished run is in the store" in result.stderr
+    assert "same command again" in result.stderr
+    assert len(open_reader(str(store)).catalog) == 1
+    assert "1 runs written, 1 already stored" in produce(*arguments).stderr
+
+
+def test_the_bayes_reference_is_a_run(produce: Produce, store: Path) -> None:
+    """Its logits are the log posterior of each item, floored for the option that is never right."""
+    name = produce("--method", "bayes", "--task", "urn", "--limit", "9", model_name="bayes").stdout.strip()
+    reader = open_reader(str(store))
+    run = reader.run(name)
+    assert (run.key.model, run.key.method) == ("bayes", "bayes")
+    item = Item.model_validate_json(reader.items(run.key.items_hash).texts[0])
+    np.testing.assert_allclose(np.exp(run.logits[0]), np.maximum(bayes_posterior(item), 1e-12), rtol=1e-5)
+    assert produce("--task", "facts", model_name="bayes").exit_code == 2
+    assert produce("--method", "wanda", "--task", "urn", model_name="bayes").exit_code == 2
+
+
+@pytest.mark.parametrize("kind", ["models", "methods", "tasks", "prompts", "backends"])
+def test_lists_name_everything(kind: str) -> None:
+    """`--list` prints one line per known name."""
+    result = CliRunner().invoke(main, ["--list", kind])
+    assert result.exit_code == 0, result.output
+    expected = {"models": "ref-moe", "methods": "wanda", "tasks": "halusum", "prompts": "shared", "backends": "transformers"}
+    assert expected[kind] in result.stdout
+    if kind == "tasks":
+        assert [line.split()[0] for line in result.stdout.splitlines()] == [*TASKS]
+
+
+def test_a_command_without_a_model_is_a_usage_error() -> None:
+    """No model is exit 2 and a hint at --list models."""
+    result = CliRunner().invoke(main, [])
+    assert result.exit_code == 2
+    assert "--list models" in result.stderr
