@@ -6,8 +6,11 @@ PIP     = pip install --quiet --disable-pip-version-check --constraint constrain
 
 .PHONY: demo setup test test-default test-base test-all lint bench readme clean
 
-demo: setup ## train nothing, download no weights: the embedded models through both stages
-	$(BIN)/python -m producer.demo
+demo: setup ## no downloads: the embedded models through both stages; a second time everything is found in the store
+	$(BIN)/produce --store demo-store --model bayes --method bayes --task urn
+	$(BIN)/produce --store demo-store --model ref-s --model ref-m --model ref-l --model ref-moe --task urn --task facts \
+	    --method dense --method rtn --level w4a16-g32 --level w3a16-g32 --method magnitude --method wanda --level 0.3 --level 0.5
+	COLUMNS=140 $(BIN)/analyze compare --store demo-store --scorer lac
 
 setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml constraints.txt
