@@ -18,11 +18,26 @@ class Shape(NamedTuple):
 
 
 def unknown_layout(config: Any) -> str:
-    """Return why no method can do this model, or ""."""
+    """Return why no method can compress this model, or ""."""
+    stored = stored_quantization(config)
+    if stored not in ("", "gguf"):  # GGUF weights are dequantized as they are loaded
+        return f"its weights are already quantized ({stored}); run it as found with --method checkpoint"
+    return unknown_skeleton(config)
+
+
+def unknown_skeleton(config: Any) -> str:
+    """Return why this model cannot be run, or ""."""
     found = getattr(config, "model_type", None)
     if found not in LAYOUTS:
         return f"its layout {found!r} is unknown; known layouts: {', '.join(LAYOUTS)}"
     return ""
+
+
+def stored_quantization(config: Any) -> str:
+    """Return the name of the format a checkpoint's weights are quantized in, "" for plain weights."""
+    stored = getattr(config, "quantization_config", None) or {}
+    name = stored.get("quant_method", "") if isinstance(stored, dict) else getattr(stored, "quant_method", "")
+    return str(getattr(name, "value", name))
 
 
 def linear_shapes(config: Any) -> dict[str, Shape]:

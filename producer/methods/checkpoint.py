@@ -1,0 +1,34 @@
+"""Checkpoint: an artifact that is already compressed, run as it was found (compressed-tensors, GPTQ, AWQ, GGUF)."""
+
+from typing import Any
+
+from producer.methods.base import NOTHING, Job, Method
+from producer.methods.dense import accepts_none
+from producer.methods.layers import target_layers
+from producer.methods.layout import MODELS, stored_quantization, unknown_skeleton
+from schemas.levels import NO_LEVEL
+
+
+def describe(model: Any, job: Job) -> dict[str, Any]:
+    """Return what was found: how the weights are stored, and the share of zeros where they are stored plainly."""
+    weights = [layer.weight for layer in target_layers(model).values() if getattr(layer, "weight", None) is not None]
+    plain = [weight for weight in weights if weight.is_floating_point()]
+    total = sum(weight.numel() for weight in plain)
+    zeros = sum(int((weight == 0).sum()) for weight in plain)
+    return {"stored_as": stored_quantization(model.config) or "plain weights", "sparsity": zeros / total if total else 0.0}
+
+
+METHOD = Method(
+    name="checkpoint",
+    kind="deployed artifact",
+    paper="-",
+    default_level=NO_LEVEL,
+    levels="no level (as found)",
+    needs=NOTHING,
+    models=f"{MODELS}; stored as compressed-tensors, GPTQ, AWQ or GGUF",
+    compress=lambda model, job: model,
+    settings_for=lambda level: {},
+    accepts=accepts_none,
+    fits=lambda config, level: unknown_skeleton(config),
+    verify=describe,
+)

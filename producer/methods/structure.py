@@ -1,0 +1,72 @@
+"""The residual stream of a model: who reads it, who writes it, and how their weights are replaced.
+
+In: a decoder layer or a model.  Out: its modules by role. A reader takes the normalised stream, a writer adds to it.
+"""
+
+from typing import Any
+
+
+def attention_readers(layer: Any) -> list[Any]:
+    """Return the projections that read the stream behind `input_layernorm`."""
+    attention = layer.self_attn
+    return [attention.q_proj, attention.k_proj, attention.v_proj]
+
+
+def mlp_readers(layer: Any) -> list[Any]:
+    """Return what reads the stream behind `post_attention_layernorm`: gates and up projections, and the router if there is one."""
+    routers = [layer.mlp.gate] if hasattr(layer.mlp, "experts") else []
+    return [projection for mlp in mlps(layer) for projection in (mlp.gate_proj, mlp.up_proj)] + routers
+
+
+def attention_writers(layer: Any) -> list[Any]:
+    """Return the projection that adds the attention's result to the stream."""
+    return [layer.self_attn.o_proj]
+
+
+def mlp_writers(layer: Any) -> list[Any]:
+    """Return the down projections that add to the stream."""
+    return [mlp.down_proj for mlp in mlps(layer)]
+
+
+def mlps(layer: Any) -> list[Any]:
+    """Return the gated MLPs of a layer: one, or its (split) experts."""
+    experts = getattr(layer.mlp, "experts", None)
+    return [layer.mlp] if experts is None else [expert for expert in experts if hasattr(expert, "down_proj")]
+
+
+def replace_weight(module: Any, weight: Any, bias: Any = None) -> None:
+    """Give a module another weight, in its own dtype, and its recorded sizes the new shape."""
+    import torch
+
+    old = module.weight
+    module.weight = torch.nn.Parameter(weight.to(old.dtype).contiguous(), requires_grad=old.requires_grad)
+    if bias is not None:
+        module.bias = torch.nn.Parameter(bias.to(old.dtype).contiguous(), requires_grad=old.requires_grad)
+    if isinstance(module, torch.nn.Linear):
+        module.out_features, module.in_features = weight.shape
+    elif isinstance(module, torch.nn.Embedding):
+        module.embedding_dim = weight.shape[1]
+    elif hasattr(module, "hidden_dim"):
+        module.hidden_dim = weight.shape[1]  # the router reshapes its input by it
+
+
+def untie(model: Any) -> None:
+    """Give the head weights of its own, so that it may differ from the embedding."""
+    if model.lm_head.weight is model.model.embed_tokens.weight:
+        replace_weight(model.lm_head, model.lm_head.weight.detach().clone())
+        model.config.tie_word_embeddings = False
+
+
+def fuse_norms(model: Any) -> None:
+    """Move the scales of every norm on the stream into its readers, in place; the function is unchanged."""
+    untie(model)
+    for layer in model.model.layers:
+        _fuse(layer.input_layernorm, attention_readers(layer))
+        _fuse(layer.post_attention_layernorm, mlp_readers(layer))
+    _fuse(model.model.norm, [model.lm_head])
+
+
+def _fuse(norm: Any, readers: list[Any]) -> None:
+    for reader in readers:
+        replace_weight(reader, reader.weight.detach().double() * norm.weight.detach().double())
+    replace_weight(norm, norm.weight.detach().clone().fill_(1.0))
