@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from analyzer.options import analysis_options
+from analyzer.options import analysis_options, comparison_options
 from schemas.command import friendly_errors
 
 
@@ -41,9 +41,13 @@ def sets_command(average: bool, **options: Any) -> None:
 
 @main.command("compare")
 @analysis_options
+@comparison_options
+@click.option("--against", metavar="MODEL", help="Compare every run with this model's dense runs instead of with its own.")
+@click.option("--common-items", is_flag=True, help="Compare runs asked of different items on those they share.")
+@click.option("--average", is_flag=True, help="Print means over prompts and scorers instead of every run.")
 @friendly_errors
-def compare_command(**options: Any) -> None:
-    """Compare every compressed run with its dense run: changes with paired intervals, flips, KL.
+def compare_command(against: str | None, common_items: bool, average: bool, **options: Any) -> None:
+    """Compare every compressed run with its dense run: paired changes, flips, KL, tests, and a verdict on two axes.
 
     Example: analyze compare --model ref-m --task urn --scorer lac
     """
@@ -51,8 +55,10 @@ def compare_command(**options: Any) -> None:
     from analyzer.compare import compare
     from analyzer.loading import open_runs
     from analyzer.output import emit
-    from analyzer.request import request
+    from analyzer.pairs import Partners
+    from analyzer.request import request, tolerances
 
     asked = request(options)
-    runs = open_runs(asked.store_url, asked.at, asked.wanted, with_dense=True)
-    emit(compare(runs, asked.question), asked.form, COMPARE)
+    runs = open_runs(asked.store_url, asked.at, asked.wanted, with_dense=True, against=against)
+    partners = Partners(runs.rows, against, common_items)
+    emit(compare(runs, asked.question, partners=partners, tolerances=tolerances(options), average=average), asked.form, COMPARE)

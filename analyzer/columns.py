@@ -1,6 +1,6 @@
 """The columns of each command's table."""
 
-from analyzer.table import Column, estimate, number
+from analyzer.table import Column, estimate, number, words
 
 SETS = (
     Column("accuracy", estimate("accuracy")),
@@ -13,9 +13,10 @@ SETS = (
 COMPARE = (
     Column("accuracy", number("accuracy")),
     Column("Δ accuracy", estimate("accuracy_change", sign=True)),
-    Column("coverage", number("coverage"), dispensable=1),
-    Column("set size", estimate("set_size", 2)),
+    Column("coverage", number("coverage"), dispensable=4),
+    Column("set size", number("set_size", 2)),
     Column("Δ set size", estimate("set_size_change", 2, sign=True)),
-    Column("flips", number("flips")),
-    Column("KL", number("kl")),
+    Column("flips", number("flips"), dispensable=2),
+    Column("KL", number("kl"), dispensable=3),
+    Column("verdict", words("verdict")),
 )

@@ -1,82 +1,118 @@
-"""`analyze compare`: every compressed run against its dense run on the same items and splits."""
+"""`analyze compare`: every compressed run against its dense run on the same items and splits, and what to make of the difference."""
 
-import logging
-from collections.abc import Callable, Iterator, Mapping
-from fractions import Fraction
-from functools import lru_cache
-from typing import Any, NamedTuple
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Any
 
-from analyzer.estimate import Estimate, difference
-from analyzer.loading import Runs
-from analyzer.measured import NOTHING, Measured
-from analyzer.pairs import dense_partner, flips, kl, pair_views
-from analyzer.protocols import rules
+from analyzer.estimate import Estimate, average
+from analyzer.loading import Runs, reading_order
+from analyzer.measured import NOTHING
+from analyzer.paired import CHANGED, Paired, paired
+from analyzer.pairs import Partners
 from analyzer.question import Question
-from analyzer.records import Record, cell_record
-from analyzer.view import RunView
-from schemas.errors import RunNotFoundError
-from schemas.run import DENSE
+from analyzer.records import Record, cell_record, on_whole_set, unreliable
+from analyzer.verdicts.axes import Tolerances, verdict
+from analyzer.verdicts.changes import CHANGES
+from analyzer.verdicts.significance import detectable, holm, mcnemar, paired_p
 
-log = logging.getLogger(__name__)
-
-CHANGED = ("accuracy", "coverage", "set_size", "uacc")
-UNPAIRED = dict.fromkeys([*(f"{name}_change" for name in CHANGED), "flips", "kl"], NOTHING)
-RECENT = 2  # in reading order a dense run comes right before the runs compared with it
-
-Cells = dict[tuple[str, Fraction], Measured]
-Row = Mapping[str, Any]
+ALL_CHANGES = (*(f"{name}_change" for name in CHANGED), *CHANGES)
+TESTED = ("accuracy", "set_size")
 
 
-class MeasuredRun(NamedTuple):
-    """A run's items under the protocol, and its cells by scorer and alpha."""
+def compare(
+    runs: Runs,
+    question: Question,
+    *,
+    partners: Partners | None = None,
+    tolerances: Tolerances | None = None,
+    average: bool = False,
+) -> list[Record]:
+    """Return one record per run, scorer and alpha; every change is null for a run without partner.
 
-    view: RunView
-    cells: Cells
-
-
-def compare(runs: Runs, question: Question) -> list[Record]:
-    """Return one record per run, scorer and alpha; changes, flips and KL are null for a dense run and for a run without one.
-
-    Raises RunNotFoundError where no selected run has a dense partner.
+    partners : which run each is compared with; None means its own dense run.
+    average  : one record per model, method, level, task and alpha instead, the mean over prompts and scorers.
+    Raises RunNotFoundError where no selected run has a partner, ComparisonError where two runs answer different questions.
     """
-    partners = {row["name"]: dense_partner(row, runs.rows) for row in runs.rows}
-    if not any(partners.values()):
-        raise RunNotFoundError(f"nothing to compare: none of {len(runs.rows)} selected runs is compressed and has a dense run of its items")
-    measure = lru_cache(maxsize=RECENT)(lambda name: _measure(runs, name, question))
-    return [record for row in runs.rows for record in _records(row, partners[row["name"]], measure, question)]
+    groups = averaged(paired(runs, question, partners)) if average else ([cell] for cell in paired(runs, question, partners))
+    records = [pair_record(group, question, tolerances or Tolerances()) for group in groups]
+    return add_holm(sorted(records, key=_table_order(runs)))
 
 
-def changes(before: Measured, after: Measured) -> dict[str, Estimate]:
-    """Return the paired change of every figure, compressed minus dense."""
-    return {f"{name}_change": difference(after.estimates[name], before.estimates[name]) for name in CHANGED}
+def averaged(cells: Iterable[Paired]) -> Iterator[list[Paired]]:
+    """Yield the cells of one model, method, level, task, item set and alpha together: its prompts and scorers."""
+
+    def key(cell: Paired) -> tuple[Any, ...]:
+        row = cell.row
+        return row["model"], row["method"], row["level"], row["task"], row["items_hash"]
+
+    for _, runs in groupby(cells, key=key):
+        by_alpha: dict[Any, list[Paired]] = {}
+        for cell in runs:
+            by_alpha.setdefault(cell.after.alpha, []).append(cell)
+        yield from by_alpha.values()
 
 
-def _records(row: Row, partner: Row | None, measure: Callable[[str], MeasuredRun], question: Question) -> Iterator[Record]:
-    run = measure(row["name"])
-    if partner is None:
-        if row["method"] != DENSE:
-            log.warning("%s has no dense run of the same items to be compared with", row["name"])
-        yield from (cell_record([cell], question, UNPAIRED) for cell in run.cells.values())
-        return
-    dense = measure(partner["name"])
-    pair = pair_views(dense.view, run.view)
-    before, after = _common(dense, pair.dense, question), _common(run, pair.compressed, question)
-    shared = {"flips": flips(pair), "kl": kl(pair)}
-    for key, cell in after.items():
-        yield cell_record([cell], question, changes(before[key], cell) | shared)
+def pair_record(cells: Sequence[Paired], question: Question, tolerances: Tolerances) -> Record:
+    """Return the record of one pair, or of the mean over several (prompts, scorers), with its tests and verdict."""
+    changes = {name: mean_change(cells, name) for name in ALL_CHANGES}
+    record = cell_record([cell.after for cell in cells], question, changes)
+    record["compared_with"] = "+".join(dict.fromkeys(cell.before.view.row["name"] for cell in cells if cell.before)) or None
+    record["accuracy_p"] = _finite(_accuracy_p(cells, changes["accuracy_change"]))
+    record["set_size_p"] = _finite(paired_p(changes["set_size_change"]))
+    for name in TESTED:
+        record[f"{name}_detectable"] = _finite(detectable(changes[f"{name}_change"]))
+    record["verdict"] = verdict(changes["accuracy_change"], changes["set_size_change"], tolerances) if record["compared_with"] else None
+    record["unreliable"] = pair_unreliable(cells)
+    return record
 
 
-def _measure(runs: Runs, name: str, question: Question) -> MeasuredRun:
-    row = next(row for row in runs.rows if row["name"] == name)
-    view = rules(question.protocol).choose(runs.view(row))
-    return MeasuredRun(view, _cells(view, question))
+def mean_change(cells: Sequence[Paired], name: str) -> Estimate:
+    """Return the mean of one change over cells of the same items; nothing where one of them has none."""
+    found = [on_whole_set(cell.changes.get(name, NOTHING), cell.after) for cell in cells]
+    return average(found) if all(estimate.influence.size for estimate in found) else NOTHING
 
 
-def _common(run: MeasuredRun, view: RunView, question: Question) -> Cells:
-    """The cells on the items of a pair: those already measured, unless the partner lacks some items."""
-    return run.cells if view.n_items == run.view.n_items else _cells(view, question)
+def pair_unreliable(cells: Sequence[Paired]) -> str | None:
+    """Return every reason not to trust a comparison: those of the runs themselves and of the runs they are compared with."""
+    before = unreliable(cell.before for cell in cells if cell.before)
+    reasons = [unreliable(cell.after for cell in cells), before and f"compared with an unreliable run: {before}"]
+    return "; ".join(filter(None, reasons)) or None
 
 
-def _cells(view: RunView, question: Question) -> Cells:
-    protocol = rules(question.protocol)
-    return {(cell.scorer, cell.alpha): cell for scorer in question.scorers for cell in protocol.measure(view, scorer, question)}
+def add_holm(records: list[Record]) -> list[Record]:
+    """Add p-values corrected over the table, each axis for itself; a pair's accuracy is tested once, whatever its scorers and alphas."""
+    for name in TESTED:
+        p_values = {_test(record, name): record[f"{name}_p"] for record in records if record[f"{name}_p"] is not None}
+        adjusted = holm(p_values)
+        for record in records:
+            record[f"{name}_p_holm"] = adjusted.get(_test(record, name))
+    return records
+
+
+def _test(record: Record, name: str) -> tuple[Any, ...]:
+    pair = record["run"], record["compared_with"]
+    return pair if name == "accuracy" else (*pair, record["scorer"], record["alpha"])
+
+
+def _accuracy_p(cells: Sequence[Paired], change: Estimate) -> float:
+    """McNemar's test of one pair of runs; a mean over prompts has no flips of its own and takes the paired t test."""
+    pairs = {id(cell.pair): cell.pair for cell in cells if cell.pair}
+    if len(pairs) != 1:
+        return paired_p(change)
+    pair = next(iter(pairs.values()))
+    before, after = pair.dense.correct, pair.compressed.correct
+    return mcnemar(int((before & ~after).sum()), int((~before & after).sum())) if before.size else math.nan
+
+
+def _table_order(runs: Runs) -> Any:
+    place = {row["name"]: reading_order(row) for row in runs.rows}
+
+    def key(record: Record) -> Any:
+        return place[record["run"].split("+")[0]]
+
+    return key
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

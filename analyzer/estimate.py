@@ -19,7 +19,7 @@ LEVEL = 0.95
 
 
 class Interval(NamedTuple):
-    """Lower and upper end, 95 %."""
+    """Lower and upper end."""
 
     low: float
     high: float
@@ -32,11 +32,13 @@ class Estimate:
     value     : the figure; NaN where there is nothing to estimate it from.
     influence : (item,) mean zero.
     share     : True for a share in [0, 1], whose interval stays in there (Wilson's form).
+    unseen    : error that the items at hand cannot show, added in quadrature: that of a change which happens to none of them.
     """
 
     value: float
     influence: FloatArray
     share: bool = False
+    unseen: float = 0.0
 
     @property
     def error(self) -> float:
@@ -44,13 +46,13 @@ class Estimate:
         n_items = self.influence.size
         if n_items < 2:
             return math.nan
-        return math.sqrt(float(self.influence @ self.influence) / (n_items * (n_items - 1)))
+        return math.hypot(math.sqrt(float(self.influence @ self.influence) / (n_items * (n_items - 1))), self.unseen)
 
-    def interval(self) -> Interval:
-        """Return the 95 % interval: Student's t for a mean, Wilson's with the effective number of items for a share."""
+    def interval(self, level: float = LEVEL) -> Interval:
+        """Return the interval, 95 % unless told: Student's t for a mean, Wilson's with the effective number of items for a share."""
         if self.influence.size < 2:
             return Interval(math.nan, math.nan)
-        t = student(self.influence.size - 1)
+        t = student(self.influence.size - 1, level)
         return self._wilson(t) if self.share else Interval(self.value - t * self.error, self.value + t * self.error)
 
     def _wilson(self, t: float) -> Interval:
@@ -74,8 +76,13 @@ def mean(values: AnyArray, *, share: bool = False) -> Estimate:
 
 
 def difference(after: Estimate, before: Estimate) -> Estimate:
-    """Return after - before of two estimates over the same items."""
-    return Estimate(after.value - before.value, after.influence - before.influence)
+    """Return after - before of two estimates over the same items.
+
+    Two runs that agree on all N items may still differ on the next one, so one item's unit of change is never excluded; without it,
+    50 items without a flip would prove that nothing changed (the pseudo-count of Agresti & Min 2005, for paired shares).
+    """
+    influence = after.influence - before.influence
+    return Estimate(after.value - before.value, influence, unseen=1 / max(influence.size, 1))
 
 
 def average(estimates: Sequence[Estimate]) -> Estimate:
@@ -83,10 +90,10 @@ def average(estimates: Sequence[Estimate]) -> Estimate:
     count = len(estimates)
     value = sum(e.value for e in estimates) / count
     influence = np.sum([e.influence for e in estimates], axis=0) / count
-    return Estimate(value, influence, all(e.share for e in estimates))
+    return Estimate(value, influence, all(e.share for e in estimates), sum(e.unseen for e in estimates) / count)
 
 
 @lru_cache(maxsize=64)
-def student(freedom: int) -> float:
-    """Return the two-sided 95 % quantile of Student's t."""
-    return float(stdtrit(freedom, 0.5 + LEVEL / 2))
+def student(freedom: int, level: float = LEVEL) -> float:
+    """Return the two-sided quantile of Student's t, 95 % unless told."""
+    return float(stdtrit(freedom, 0.5 + level / 2))

@@ -51,28 +51,36 @@ class Runs:
         return (self.view(row) for row in self.rows)
 
 
-def open_runs(store_url: str, at: str | None, wanted: Mapping[str, Sequence[str]], *, with_dense: bool = False) -> Runs:
+def open_runs(
+    store_url: str, at: str | None, wanted: Mapping[str, Sequence[str]], *, with_dense: bool = False, against: str | None = None
+) -> Runs:
     """Return the runs of a store that match.
 
     wanted     : field (model, method, level, task, prompt) -> accepted values; an empty list accepts all.
     with_dense : also the dense runs of the same models, tasks and prompts, whatever method and level are wanted.
+    against    : also this model's dense runs of the same tasks and prompts.
     Raises RunNotFoundError that lists the known names.
     """
     from store import open_reader
 
-    return select_runs(open_reader(store_url, at), wanted, with_dense=with_dense)
+    return select_runs(open_reader(store_url, at), wanted, with_dense=with_dense, against=against)
 
 
-def select_runs(reader: Reader, wanted: Mapping[str, Sequence[str]], *, with_dense: bool = False) -> Runs:
+def select_runs(
+    reader: Reader, wanted: Mapping[str, Sequence[str]], *, with_dense: bool = False, against: str | None = None
+) -> Runs:
     """Return the runs of an open reader that match; see open_runs."""
     rows = reader.catalog.to_dicts()
     if not rows:
         raise RunNotFoundError(f"the store has no runs at snapshot {reader.snapshot}; make some with produce, or use store import")
     dense = [row for row in rows if with_dense and row["method"] == DENSE]
+    if against is not None:
+        _matching(dense, "model", [against], reader.snapshot)
     for field in FIELDS:
         rows = _matching(rows, field, wanted.get(field, ()), reader.snapshot)
-    same = {tuple(row[field] for field in PARTNER) for row in rows}
-    rows += [row for row in dense if row not in rows and tuple(row[field] for field in PARTNER) in same]
+    chosen = {row["name"] for row in rows}
+    same = {tuple(row[field] for field in PARTNER) for row in rows} | {(against, row["task"], row["prompt"]) for row in rows}
+    rows += [row for row in dense if row["name"] not in chosen and tuple(row[field] for field in PARTNER) in same]
     return Runs(reader, sorted(rows, key=reading_order))
 
 

@@ -12,6 +12,7 @@ from analyzer.view import RunView
 
 NOTHING = Estimate(math.nan, np.empty(0))
 ESTIMATED = ("accuracy", "coverage", "set_size", "uacc", "empty_rate", "singleton_rate")
+FACTS = ("coverage_sd", "set_size_sd")
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Measured:
     """One cell of an analysis.
 
     estimates : by name; each carries its influence, so cells of the same items can be compared and averaged.
-    facts     : plain numbers that have no interval, such as the sd of coverage over splits.
+    facts     : by name; plain numbers that have no interval, such as the sd of coverage over splits.
     note      : why the cell says nothing about the model, or None.
     """
 
@@ -43,4 +44,4 @@ def uacc(accuracy: Estimate, set_size: Estimate, view: RunView) -> Estimate:
 
 def nothing(view: RunView, scorer: str, alpha: Fraction) -> Measured:
     """Return the cell of a run that has too few finite items to split: no figure at all, and the run's flag says why."""
-    return Measured(view, scorer, alpha, 0, dict.fromkeys(ESTIMATED, NOTHING))
+    return Measured(view, scorer, alpha, 0, dict.fromkeys(ESTIMATED, NOTHING), dict.fromkeys(FACTS, math.nan))

@@ -26,8 +26,23 @@ OPTIONS: list[Callable[[Any], Any]] = [
 ]
 
 
+TOLERANCES = [
+    click.option("--accuracy-tolerance", metavar="X", type=float, default=0.02, show_default=True, help="Loss of accuracy that is none."),
+    click.option("--set-size-tolerance", metavar="X", type=float, default=0.1, show_default=True, help="Growth of the mean set that is none."),
+]
+
+
 def analysis_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the common options to a click command."""
-    for option in reversed(OPTIONS):
+    return _with(OPTIONS, command)
+
+
+def comparison_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a command that calls a change small or large: what is tolerated."""
+    return _with(TOLERANCES, command)
+
+
+def _with(options: list[Callable[[Any], Any]], command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(options):
         command = option(command)
     return command

@@ -1,18 +1,23 @@
-"""Pairs: a compressed run and the dense run of the same model, task, prompt and items."""
+"""Pairs: a compressed run and the run that it is compared with, over the items that both answered.
 
+The partner is the dense run of the same model, task and prompt, or with `against` that of another model. Runs that do not answer the
+same question are refused: the error says what differs.
+"""
+
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from analyzer.arrays import FloatArray
-from analyzer.estimate import Estimate, mean
+from analyzer.arrays import IntArray
 from analyzer.view import RunView
 from schemas.errors import ComparisonError
-from schemas.run import DENSE
+from schemas.run import DENSE, RunKey
 
-SAME = ("model", "task", "prompt", "items_hash")
 ALIKE = ("dtype", "backend", "seed")
+SAME_KEY = {"prompt_hash": "wording of the prompt", "option_tokens": "option tokens", "revision": "revision of the weights"}
 
 Row = Mapping[str, Any]
 
@@ -24,43 +29,91 @@ class Pair(NamedTuple):
     compressed: RunView
 
 
-def dense_partner(row: Row, dense_rows: Sequence[Row]) -> Row | None:
-    """Return the dense run that a run is compared with, or None; of several, the one alike in dtype, backend and seed.
+@dataclass(frozen=True)
+class Partners:
+    """Which run each run is compared with.
 
-    Raises ComparisonError where several are equally alike.
+    rows         : the selected rows of the catalog.
+    against      : a model whose dense runs everything else is compared with; None pairs each run with its own model's dense run.
+    common_items : runs asked of different items are compared on those they share.
     """
-    partners = [dense for dense in dense_rows if dense["method"] == DENSE and all(dense[field] == row[field] for field in SAME)]
-    if row["method"] == DENSE or not partners:
-        return None
-    likeness = [sum(dense[field] == row[field] for field in ALIKE) for dense in partners]
-    best = [dense for dense, alike in zip(partners, likeness, strict=True) if alike == max(likeness)]
-    if len(best) > 1:
-        names = ", ".join(dense["name"] for dense in best)
-        raise ComparisonError(f"run {row['name']} has {len(best)} dense partners alike in {', '.join(ALIKE)}: {names}")
-    return best[0]
+
+    rows: Sequence[Row]
+    against: str | None = None
+    common_items: bool = False
+    _dense: dict[tuple[str, str, str], list[Row]] = field(default_factory=lambda: defaultdict(list))
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if row["method"] == DENSE:
+                self._dense[row["model"], row["task"], row["prompt"]].append(row)
+
+    def of(self, row: Row) -> Row | None:
+        """Return the partner's row, or None; of several, the one alike in items, dtype, backend and seed.
+
+        Raises ComparisonError where several are equally alike.
+        """
+        candidates = self._dense.get((self.against or row["model"], row["task"], row["prompt"]), [])
+        if not candidates or (row["method"] == DENSE and self.against in (None, row["model"])):
+            return None
+        same = [dense for dense in candidates if dense["items_hash"] == row["items_hash"]] or candidates
+        likeness = [sum(dense[name] == row[name] for name in ALIKE) for dense in same]
+        best = [dense for dense, alike in zip(same, likeness, strict=True) if alike == max(likeness)]
+        if len(best) > 1:
+            names = ", ".join(dense["name"] for dense in best)
+            raise ComparisonError(f"run {row['name']} has {len(best)} dense partners alike in {', '.join(ALIKE)}: {names}")
+        return best[0]
 
 
-def pair_views(dense: RunView, compressed: RunView) -> Pair:
-    """Return both runs on their common finite items."""
-    return Pair(dense.keep(np.isin(dense.position, compressed.position)), compressed.keep(np.isin(compressed.position, dense.position)))
+def pair_views(dense: RunView, compressed: RunView, *, common_items: bool = False) -> Pair:
+    """Return both runs on their common finite items; the views themselves where nothing had to be left out.
+
+    common_items : runs asked of different item sets are intersected by item id, items whose content differs left out.
+    Raises ComparisonError that says what differs.
+    """
+    if dense.key.model == compressed.key.model:
+        _check_keys(dense.key, compressed.key)
+    if dense.items.digest == compressed.items.digest:
+        return Pair(_kept(dense, compressed.position), _kept(compressed, dense.position))
+    return _intersection(dense, compressed, common_items)
 
 
-def flips(pair: Pair) -> Estimate:
-    """Return the share of items that turn from right to wrong or from wrong to right."""
-    return mean(pair.dense.correct != pair.compressed.correct, share=True)
+def _check_keys(dense: RunKey, compressed: RunKey) -> None:
+    """A checkpoint has weights of its own; everything else starts from the dense run's weights. Imported runs do not say."""
+    for name, words in SAME_KEY.items():
+        values = getattr(dense, name), getattr(compressed, name)
+        if all(values) and values[0] != values[1] and not (name == "revision" and compressed.method == "checkpoint"):
+            found = " and ".join(str(value) for value in values)
+            raise ComparisonError(f"{compressed.name} cannot be compared with {dense.name}: they differ in {words} ({found})")
 
 
-def kl(pair: Pair) -> Estimate:
-    """Return the mean over items of KL(dense || compressed) over the options, in nats."""
-    if not pair.dense.n_items:
-        return mean(np.empty(0))
-    per_item = np.nansum(pair.dense.probs * (log_probs(pair.dense) - log_probs(pair.compressed)), axis=1)
-    return mean(np.maximum(per_item, 0.0))
+def _kept(view: RunView, positions: IntArray) -> RunView:
+    chosen = np.isin(view.position, positions)
+    return view if chosen.all() else view.keep(chosen)
 
 
-def log_probs(view: RunView) -> FloatArray:
-    """Return (item, option) log-probs, exact where the prob underflows to 0; NaN beyond an item's own options."""
-    own = ~np.isnan(view.probs)
-    raw = np.where(own, view.logits, -np.inf).astype(np.float64)
-    raw -= raw.max(axis=1, keepdims=True)
-    return np.where(own, raw - np.log(np.exp(raw).sum(axis=1, keepdims=True)), np.nan)
+def _intersection(dense: RunView, compressed: RunView, common_items: bool) -> Pair:
+    _, first, second = np.intersect1d(
+        dense.items.item_id[dense.position], compressed.items.item_id[compressed.position], return_indices=True
+    )
+    alike = np.all(dense.items.content[dense.position[first]] == compressed.items.content[compressed.position[second]], axis=1)
+    order = np.argsort(second[alike])
+    first, second = first[alike][order], second[alike][order]
+    if not common_items or not first.size:
+        raise ComparisonError(
+            f"{compressed.row['name']} ({compressed.n_items} items) cannot be compared with {dense.row['name']} ({dense.n_items} items): "
+            f"they share {alike.size} questions, {int((~alike).sum())} of them with other options, order or answer; "
+            + (f"--common-items compares on the {first.size} equal ones" if first.size else "no item is the same in both")
+        )
+    kept = _rows(compressed, second)
+    return Pair(replace(_rows(dense, first), items=kept.items, position=kept.position), kept)
+
+
+def _rows(view: RunView, places: IntArray) -> RunView:
+    return replace(
+        view,
+        position=view.position[places],
+        logits=view.logits[places],
+        logsumexp=view.logsumexp[places],
+        top_token=view.top_token[places],
+    )

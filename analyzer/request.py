@@ -11,6 +11,7 @@ from analyzer.protocols import rules
 from analyzer.question import Question
 from analyzer.scorers import check_scorers
 from analyzer.splits import parse_split
+from analyzer.verdicts.axes import Tolerances
 from schemas.errors import UsageError
 
 
@@ -29,6 +30,11 @@ def request(options: Mapping[str, Any]) -> Request:
     """Return what parsed options ask. Raises UsageError quoting the value that cannot be meant."""
     wanted = {field: options[field] for field in FIELDS}
     return Request(options["store_url"], options["at"], wanted, ask(options), options["form"])
+
+
+def tolerances(options: Mapping[str, Any]) -> Tolerances:
+    """Return the tolerances of parsed options."""
+    return Tolerances(options["accuracy_tolerance"], options["set_size_tolerance"])
 
 
 def ask(options: Mapping[str, Any]) -> Question:

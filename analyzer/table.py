@@ -59,6 +59,11 @@ def number(name: str, digits: int = 3, sd: str = "") -> Callable[[Record], str]:
     return text
 
 
+def words(name: str) -> Callable[[Record], str]:
+    """Return the cell maker of a text."""
+    return lambda record: record.get(name) or ""
+
+
 def _fit(columns: Sequence[Column], records: Sequence[Record], width: int, n_keys: int) -> list[str]:
     kept = list(columns)
     cells = {id(column): [column.text(record) for record in records] for column in kept}

@@ -5,7 +5,7 @@ Coverage alone cannot see a broken model: it is near 1 - alpha for any scores.
 
 import math
 
-from scipy.stats import binom
+from scipy.special import bdtr
 
 from analyzer.measured import Measured
 from analyzer.view import RunView
@@ -22,7 +22,7 @@ def run_reasons(view: RunView) -> list[str]:
         reasons.append(f"{view.n_nonfinite} of {total} items have non-finite logits and are left out")
     if view.n_items:
         chance, right = float((1 / view.n_options).mean()), int(view.correct.sum())
-        if binom.cdf(right, view.n_items, chance) < NOISE:
+        if bdtr(right, view.n_items, chance) < NOISE:
             reasons.append(f"accuracy {right / view.n_items:.3f} is below chance {chance:.3f} beyond noise")
     return reasons
 

@@ -11,7 +11,7 @@ from analyzer.arrays import BoolArray, FloatArray, IntArray
 from analyzer.probs import softmax, top_option
 from schemas.itemset import ItemSet
 from schemas.run import FloatArray as Float32Array
-from schemas.run import Run
+from schemas.run import Run, RunKey
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class RunView:
     logits     : (item, option) float32, finite on an item's own options, NaN beyond.
     logsumexp, top_token : (item,) as stored.
     n_nonfinite: items left out because an option's logit is NaN or infinite.
+    key        : everything that could change a logit: weights, wording of the prompt, option tokens.
     """
 
     row: Mapping[str, Any]
@@ -35,6 +36,7 @@ class RunView:
     logsumexp: Float32Array
     top_token: IntArray
     n_nonfinite: int
+    key: RunKey
 
     @property
     def n_items(self) -> int:
@@ -82,5 +84,6 @@ def view_run(run: Run, items: ItemSet, row: Mapping[str, Any], snapshot: str) ->
     own = np.arange(run.logits.shape[1]) < items.n_options[:, None]
     finite = np.all(np.isfinite(run.logits) | ~own, axis=1)
     wanted = ~items.demonstration
-    view = RunView(row, snapshot, items, np.arange(len(items)), run.logits, run.logsumexp, run.top_token, int((wanted & ~finite).sum()))
+    n_nonfinite = int((wanted & ~finite).sum())
+    view = RunView(row, snapshot, items, np.arange(len(items)), run.logits, run.logsumexp, run.top_token, n_nonfinite, run.key)
     return view.keep(wanted & finite)
