@@ -28,7 +28,7 @@ OPTIONS: list[Callable[[Any], Any]] = [
 
 TOLERANCES = [
     click.option("--accuracy-tolerance", metavar="X", type=float, default=0.02, show_default=True, help="Loss of accuracy that is none."),
-    click.option("--set-size-tolerance", metavar="X", type=float, default=0.1, show_default=True, help="Growth of the mean set that is none."),
+    click.option("--set-size-tolerance", metavar="X", type=float, default=0.1, show_default=True, help="Growth of mean sets that is none."),
 ]
 
 
