@@ -37,11 +37,11 @@ def _parquet(records: Sequence[Record]) -> bytes:
 
 def warn(records: Sequence[Record], form: str) -> None:
     """Say on stderr which records are unreliable, each run and reason once; a table carries the reasons itself."""
-    count = sum(record["unreliable"] is not None for record in records)
+    count = sum(record.get("unreliable") is not None for record in records)
     if count and form == "table":
         click.echo(f"{count} of {len(records)} rows are unreliable; the reasons are below the table", err=True)
         return
-    said = list(dict.fromkeys(f"{record['run']}: {record['unreliable']}" for record in records if record["unreliable"]))
+    said = list(dict.fromkeys(f"{record['run']}: {record['unreliable']}" for record in records if record.get("unreliable")))
     for line in said[:MAX_WARNED]:
         click.echo(f"unreliable: {line}", err=True)
     if len(said) > MAX_WARNED:

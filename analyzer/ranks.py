@@ -29,7 +29,7 @@ def threshold_rank(n_calibration: int, alpha: Fraction) -> int:
 class Ranks:
     """Ranks of one run under one scorer.
 
-    own    : (item,) place of the item's answer score among all N, a permutation; ties in item order.
+    own    : (item,) place of the item's calibration score among all N, a permutation; ties in item order.
     option : (option, item) first rank whose score is >= the option's score; N above all of them; N + 1 where there is no option.
     answer : (item,) the same for the answer.
     """
@@ -40,23 +40,26 @@ class Ranks:
 
     @property
     def n_items(self) -> int:
-        """Number of items, N."""
+        """Number of items that may calibrate, N."""
         return self.own.size
 
 
-def rank_scores(scores: FloatArray, answer: IntArray, probs: FloatArray, empty: Empty = "keep") -> Ranks:
+def rank_scores(
+    scores: FloatArray, answer: IntArray, probs: FloatArray, empty: Empty = "keep", calibration: FloatArray | None = None
+) -> Ranks:
     """Return the ranks of (item, option) scores.
 
-    answer : (item,) index of the correct option.
-    empty  : "top1" puts the top option by prob in every set, so its rank is 0; calibration scores do not change.
+    answer      : (item,) index of the correct option.
+    empty       : "top1" puts the top option by prob in every set, so its rank is 0; calibration scores do not change.
+    calibration : (calibration item,) answer scores that calibrate, of another run or of other items; None means the items' own.
     """
-    n_items = len(answer)
-    items = np.arange(n_items)
-    of_answer = scores[items, answer]
-    order = np.argsort(of_answer, kind="stable")
+    items = np.arange(len(answer))
+    calibrating = scores[items, answer] if calibration is None else calibration
+    n_items = calibrating.size
+    order = np.argsort(calibrating, kind="stable")
     own = np.empty(n_items, dtype=np.int64)
-    own[order] = items
-    option = np.searchsorted(of_answer[order], scores.T).astype(np.int64)
+    own[order] = np.arange(n_items)
+    option = np.searchsorted(calibrating[order], scores.T).astype(np.int64)
     option[np.isnan(probs.T)] = n_items + 1
     if empty == "top1":
         option[top_option(probs), items] = 0

@@ -23,29 +23,37 @@ def cell_record(cells: Sequence[Measured], question: Question, extra: Mapping[st
     extra : further estimates by name, such as changes against the dense run.
     """
     first = cells[0]
-    row = first.view.row
-    record: Record = {field: row[field] for field in ("model", "method", "level", "task")}
-    record |= {
-        "prompt": "+".join(dict.fromkeys(cell.view.row["prompt"] for cell in cells)),
-        "scorer": "+".join(dict.fromkeys(cell.scorer for cell in cells)),
-        "alpha": float(first.alpha),
-        "n_items": first.view.n_items,
-        "n_calibration": first.n_calibration,
-    }
+    record = identity(cells)
     for name in ESTIMATED:
         record |= interval_fields(name, average([on_whole_set(cell.estimates[name], cell) for cell in cells]))
     for name, estimate in (extra or {}).items():
         record |= interval_fields(name, estimate)
     facts = first.facts if len(cells) == 1 else dict.fromkeys(first.facts, math.nan)
     record |= {name: _number(value) for name, value in facts.items()}
-    return record | {
-        "unreliable": unreliable(cells),
+    return record | {"unreliable": unreliable(cells)} | provenance(cells, question)
+
+
+def identity(cells: Sequence[Measured]) -> Record:
+    """Return what a record is about, in the first fields of every record."""
+    first = cells[0]
+    return {field: first.view.row[field] for field in ("model", "method", "level", "task")} | {
+        "prompt": "+".join(dict.fromkeys(cell.view.row["prompt"] for cell in cells)),
+        "scorer": "+".join(dict.fromkeys(cell.scorer for cell in cells)),
+        "alpha": float(first.alpha),
+        "n_items": first.view.n_items,
+        "n_calibration": first.n_calibration,
+    }
+
+
+def provenance(cells: Sequence[Measured], question: Question) -> Record:
+    """Return how and from what a record was made, its last fields."""
+    return {
         "protocol": question.protocol,
         "split": question.split.text,
         "calibration_fraction": float(question.calibration_fraction),
         "empty": question.empty,
         "run": "+".join(dict.fromkeys(cell.view.row["name"] for cell in cells)),
-        "snapshot": first.view.snapshot,
+        "snapshot": cells[0].view.snapshot,
     }
 
 

@@ -24,12 +24,13 @@ class Column:
 def render(records: Sequence[Record], columns: Sequence[Column], width: int | None = None) -> str:
     """Return the table: caption, header, rows, and the reasons of rows marked `!`."""
     width = width or shutil.get_terminal_size((WIDTH, 0)).columns
-    keys = [key for key in KEYS if len({record[key] for record in records}) > 1]
-    reasons = list(dict.fromkeys(record["unreliable"] for record in records if record["unreliable"]))
+    known = [key for key in (*KEYS, *SHARED) if all(key in record for record in records)]
+    keys = [key for key in KEYS if key in known and len({record[key] for record in records}) > 1]
+    reasons = list(dict.fromkeys(record["unreliable"] for record in records if record.get("unreliable")))
     leading = [Column(key, _plain_field(key)) for key in keys]
     flag = [Column("!", lambda record: f"!{reasons.index(record['unreliable']) + 1}" if record["unreliable"] else "")] if reasons else []
     lines = _fit([*leading, *columns, *flag], records, width, len(keys))
-    caption = " · ".join(f"{WORDS.get(key, key)} {_common(records, key)}" for key in (*KEYS, *SHARED) if key not in keys)
+    caption = " · ".join(f"{WORDS.get(key, key)} {_common(records, key)}" for key in known if key not in keys)
     notes = [f"!{number + 1} unreliable: {reason}" for number, reason in enumerate(reasons)]
     return "\n".join([caption, "", *lines, *([""] if notes else []), *notes])
 
