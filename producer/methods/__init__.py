@@ -1,6 +1,20 @@
 """The compression methods by name: one file, one line each."""
 
-from producer.methods import awq, checkpoint, dense, gptq, magnitude, rtn, smoothquant, sparsegpt, wanda
+from producer.methods import (
+    awq,
+    checkpoint,
+    dense,
+    gptq,
+    llm_pruner,
+    magnitude,
+    quarot,
+    rtn,
+    slicegpt,
+    smoothquant,
+    sparsegpt,
+    spinquant,
+    wanda,
+)
 from producer.methods.base import Applied, Method
 
 METHODS: dict[str, Method] = {
@@ -9,9 +23,13 @@ METHODS: dict[str, Method] = {
     "gptq": gptq.METHOD,
     "awq": awq.METHOD,
     "smoothquant": smoothquant.METHOD,
+    "quarot": quarot.METHOD,
+    "spinquant": spinquant.METHOD,
     "magnitude": magnitude.METHOD,
     "wanda": wanda.METHOD,
     "sparsegpt": sparsegpt.METHOD,
+    "llm-pruner": llm_pruner.METHOD,
+    "slicegpt": slicegpt.METHOD,
     "checkpoint": checkpoint.METHOD,
 }
 

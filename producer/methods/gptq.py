@@ -35,14 +35,16 @@ def gptq_modifier(level: Level) -> Any:
 
         def _log_rtn_fallback_summary(self) -> None:
             if names := self._rtn_fallback_module_names:
-                raise PostConditionError(f"the Hessian of {names[0]} (and {len(names) - 1} others) cannot be inverted; give more compression data")
+                others = f" (and {len(names) - 1} others)" if len(names) > 1 else ""
+                raise PostConditionError(f"the Hessian of {names[0]}{others} cannot be inverted; give more compression data")
 
     return StrictGPTQ(**scheme(level), block_size=BLOCK, dampening_frac=DAMPENING, actorder="static")
 
 
 def settings_for(level: Level) -> dict[str, Any]:
     """Return what a GPTQ run records."""
-    return quantization_settings(level) | {"dampening": DAMPENING, "block": BLOCK, "column_order": "by Hessian diagonal, groups as they lie"}
+    order = "by Hessian diagonal, groups as they lie"
+    return quantization_settings(level) | {"dampening": DAMPENING, "block": BLOCK, "column_order": order}
 
 
 METHOD = Method(

@@ -17,12 +17,18 @@ def split_experts(model: Any) -> Any:
     """Replace fused expert weights by one gated MLP of linear layers per expert, in place; the function is unchanged."""
     if not is_moe(model.config):
         return model
+    from compressed_tensors.offload.module import remove_module_offload  # type: ignore[import-untyped]
     from llmcompressor.modeling.moe.linearize import linearize_moe
 
     from producer.methods.upstream import quiet
 
     with quiet():
-        return linearize_moe(model)
+        linearize_moe(model)
+    for module in model.modules():
+        if hasattr(module, "_original_forward_func"):  # a cache whose weights are overwritten in place, which no gradient survives
+            remove_module_offload(module)
+            del module.forward
+    return model
 
 
 def target_layers(model: Any) -> dict[str, Any]:

@@ -1,0 +1,188 @@
+"""LLM-Pruner: remove the coupled structures whose |gradient * weight| is smallest, in every block but the first and last.
+
+Structures are the channels of an MLP (a row of gate and up, a column of down) and the key/value groups of an attention (rows of
+key and value, the rows of query and the columns of output of their query heads). In a mixture of experts every expert loses
+the same number of its own channels, and the router stays. An expert that no token was routed to has no gradient: there the
+order is that of |weight|.
+Source: Ma et al. 2023, arXiv:2305.11627, section 3.2, first-order importance of each element, summed over a structure.
+"""
+
+from typing import Any, NamedTuple
+
+from producer.methods.base import GRADIENTS, Job, Method
+from producer.methods.layers import split_experts, target_layers, token_batches
+from producer.methods.layout import MODELS, is_moe, linear_shapes, unknown_layout
+from producer.methods.structure import mlps, replace_weight
+from producer.methods.structured import STRUCTURED_LEVELS, accepts_fraction, left_over
+from schemas.errors import PostConditionError
+from schemas.levels import Level
+
+KEPT = 2  # blocks: the first and the last
+ROOM = 0.05  # share of a structure count by which rounding may miss the level
+
+
+class Plan(NamedTuple):
+    """How many structures each pruned block loses; channels by the width of the MLP."""
+
+    groups: int
+    channels: int
+
+
+class Statistics(NamedTuple):
+    """|gradient * weight| of every target layer by name, (row, column), and the decoder weights before."""
+
+    importance: dict[str, Any]
+    decoder_weights: int
+
+
+def collect_importance(model: Any, data: Any, seed: int) -> Statistics:
+    """Return the importance of every weight for the loss of the next token over all compression data."""
+    import torch
+
+    targets = target_layers(split_experts(model))
+    before = sum(p.numel() for p in model.model.layers.parameters())
+    model.requires_grad_(False)
+    for layer in targets.values():
+        layer.weight.requires_grad_(True)
+    for batch in token_batches(data):
+        ids = batch.to(model.device)
+        logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
+        (torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum") / ids.numel()).backward()
+    importance = {name: _taylor(layer.weight).cpu() for name, layer in targets.items()}
+    for layer in targets.values():
+        layer.weight.grad = None
+    return Statistics(importance, before)
+
+
+def llm_pruner(model: Any, job: Job) -> Any:
+    """Return the model with the least important structures of its inner blocks removed."""
+    model = split_experts(model)
+    plan = plan_for(model.config, job.level.fraction)
+    importance, names = job.statistics.importance, {layer: name for name, layer in target_layers(model).items()}
+    for block in list(model.model.layers)[1:-1]:
+        remove_groups(block.self_attn, importance, names, plan.groups)
+        for mlp in mlps(block):
+            remove_channels(mlp, importance, names, plan.channels)
+    return model
+
+
+def plan_for(config: Any, fraction: float) -> Plan:
+    """Return the plan that removes a fraction of all decoder weights from the inner blocks.
+
+    Key/value groups are few, so their number is rounded down, and channels make up for the rest.
+    """
+    shapes = linear_shapes(config)
+    experts = config.num_experts if is_moe(config) else 1
+    mlp_name = "mlp.experts.*" if is_moe(config) else "mlp"
+    width, hidden = shapes[f"{mlp_name}.gate_proj"]
+    attention = sum(rows * columns for name, (rows, columns) in shapes.items() if name.startswith("self_attn"))
+    block, per_channel = attention + 3 * experts * width * hidden, 3 * experts * hidden
+    share = fraction * config.num_hidden_layers / max(config.num_hidden_layers - KEPT, 1)
+    groups = min(int(share * config.num_key_value_heads + 1e-9), config.num_key_value_heads - 1)
+    channels = round((share * block - attention * groups / config.num_key_value_heads) / per_channel)
+    return Plan(groups, channels)
+
+
+def remove_groups(attention: Any, importance: dict[str, Any], names: dict[Any, str], count: int) -> None:
+    """Remove the `count` least important key/value groups of an attention with the query heads that use them."""
+    query, key, value, output = (getattr(attention, f"{part}_proj") for part in "qkvo")
+    size = attention.head_dim
+    groups = key.weight.shape[0] // size
+    by_row = [importance[names[m]].sum(1).reshape(groups, -1).sum(1) for m in (query, key, value)]
+    by_column = importance[names[output]].sum(0).reshape(groups, -1).sum(1)
+    keep = kept(sum(by_row) + by_column, count)
+    for module in (query, key, value):
+        bias = None if module.bias is None else _blocks(module.bias.detach(), groups, keep)
+        replace_weight(module, _blocks(module.weight.detach(), groups, keep), bias)
+    replace_weight(output, _blocks(output.weight.detach().T, groups, keep).T)
+
+
+def remove_channels(mlp: Any, importance: dict[str, Any], names: dict[Any, str], count: int) -> None:
+    """Remove the `count` least important channels of a gated MLP."""
+    gate, up, down = mlp.gate_proj, mlp.up_proj, mlp.down_proj
+    keep = kept(importance[names[gate]].sum(1) + importance[names[up]].sum(1) + importance[names[down]].sum(0), count)
+    for module in (gate, up):
+        bias = None if module.bias is None else module.bias.detach()[keep]
+        replace_weight(module, module.weight.detach()[keep], bias)
+    replace_weight(down, down.weight.detach()[:, keep])
+
+
+def kept(importance: Any, count: int) -> Any:
+    """Return the indices, ascending, that stay when the `count` least important go; ties go in order."""
+    order = importance.argsort(stable=True)
+    return order[count:].sort().values
+
+
+def _blocks(weight: Any, groups: int, keep: Any) -> Any:
+    """Return the rows of the groups that stay."""
+    return weight.unflatten(0, (groups, -1))[keep.to(weight.device)].flatten(0, 1)
+
+
+def _taylor(weight: Any) -> Any:
+    if weight.grad is None or not weight.grad.any():
+        return weight.detach().abs().float()
+    return (weight.grad * weight.detach()).abs().float()
+
+
+def fits(config: Any, level: Level) -> str:
+    """Return why a model cannot lose a level's share of structures, or ""."""
+    if reason := unknown_layout(config):
+        return reason
+    inner = config.num_hidden_layers - KEPT
+    if level.fraction and inner < 1:
+        return f"its first and last block are kept, and it has {config.num_hidden_layers}"
+    width = linear_shapes(config)["mlp.experts.*.gate_proj" if is_moe(config) else "mlp.gate_proj"].rows
+    channels = plan_for(config, level.fraction).channels
+    if channels < width:
+        return ""
+    largest = max(f / 100 for f in range(100) if plan_for(config, f / 100).channels < width)
+    return f"its {inner} inner blocks would have to lose {channels} of {width} channels each; fractions up to {largest:g} fit"
+
+
+def verify_structures(model: Any, job: Job) -> dict[str, Any]:
+    """Return what was removed and where. Raises PostConditionError where coupled shapes disagree or the level was missed."""
+    plan = plan_for(model.config, job.level.fraction)
+    heads, channels = [], []
+    for block in model.model.layers:
+        heads.append(check_attention(block.self_attn))
+        channels.append(sorted({check_mlp(mlp) for mlp in mlps(block)}))
+    result = left_over(model, job.statistics.decoder_weights)
+    removed = result["decoder_weights_removed"]
+    if abs(removed - job.level.fraction) > ROOM:
+        raise PostConditionError(f"level {job.level.text!r} removed {removed:.3f} of the decoder weights")
+    return result | {"groups_removed": plan.groups, "channels_removed": plan.channels, "kv_heads": heads, "channels": channels}
+
+
+def check_attention(attention: Any) -> int:
+    """Return the key/value heads left. Raises PostConditionError where the projections disagree."""
+    query, key, value, output = (getattr(attention, f"{part}_proj").weight for part in "qkvo")
+    heads = key.shape[0] // attention.head_dim
+    queries = key.shape[0] * attention.num_key_value_groups
+    if value.shape[0] != key.shape[0] or not queries == query.shape[0] == output.shape[1]:
+        raise PostConditionError(f"attention projections do not fit: {[tuple(w.shape) for w in (query, key, value, output)]}")
+    return heads
+
+
+def check_mlp(mlp: Any) -> int:
+    """Return the channels left. Raises PostConditionError where the projections disagree."""
+    gate, up, down = mlp.gate_proj.weight, mlp.up_proj.weight, mlp.down_proj.weight
+    if not gate.shape[0] == up.shape[0] == down.shape[1]:
+        raise PostConditionError(f"MLP projections do not fit: {[tuple(w.shape) for w in (gate, up, down)]}")
+    return int(gate.shape[0])
+
+
+METHOD = Method(
+    name="llm-pruner",
+    kind="structured",
+    paper="Ma et al. 2023, arXiv:2305.11627",
+    default_level="0.2",
+    levels=STRUCTURED_LEVELS,
+    needs=GRADIENTS,
+    models=MODELS,
+    compress=llm_pruner,
+    settings_for=lambda level: {"importance": "sum of |gradient * weight|", "kept_blocks": "first and last", "retrained": False},
+    accepts=accepts_fraction,
+    fits=fits,
+    verify=verify_structures,
+    collect=collect_importance,
+)

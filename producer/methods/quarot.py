@@ -1,0 +1,58 @@
+"""QuaRot: random Hadamard rotations, GPTQ weights, activations rounded per token. Nothing is learned; simulated in memory."""
+
+from typing import Any
+
+from producer.methods.base import DATA, Job, Method
+from producer.methods.conditions import dense_logits
+from producer.methods.gptq import BLOCK, DAMPENING, gptq_modifier
+from producer.methods.layers import split_experts
+from producer.methods.layout import MODELS
+from producer.methods.quantization import ACTIVATION_LEVELS, accepts_activations, fits_groups, quantization_settings, settle, verify_grid
+from producer.methods.rotation import no_hadamard, random_rotations, require_same_function, rotate
+from producer.methods.upstream import oneshot
+from schemas.levels import Level
+
+
+def quarot(model: Any, job: Job) -> Any:
+    """Return the rotated model with weights and activations rounded."""
+    model = split_experts(model)
+    return quantize_rotated(model, random_rotations(model, job.seed), job)
+
+
+def quantize_rotated(model: Any, rotations: Any, job: Job) -> Any:
+    """Rotate a model, check that this alone changes nothing, then quantize it by GPTQ; the change is kept on the model."""
+    dense = dense_logits(model, job.data)
+    rotate(model, rotations)
+    model.rotation_change = require_same_function(model, dense, job.data)
+    return settle(oneshot(model, lambda: [gptq_modifier(job.level)], job.data), job.level)
+
+
+def verify_rotated(model: Any, job: Job) -> dict[str, Any]:
+    """Return how much rotation alone moved the logits, and the grid check."""
+    return {"logit_change_by_rotation": model.rotation_change} | verify_grid(model, job)
+
+
+def fits_rotation(config: Any, level: Level) -> str:
+    """Return why a model cannot be rotated and quantized at a level, or ""."""
+    return fits_groups(config, level) or no_hadamard(config)
+
+
+def settings_for(level: Level) -> dict[str, Any]:
+    """Return what a QuaRot run records."""
+    return quantization_settings(level) | {"rotations": "random Hadamard R1, R2, R4", "dampening": DAMPENING, "block": BLOCK}
+
+
+METHOD = Method(
+    name="quarot",
+    kind="weight + activation, simulated",
+    paper="Ashkboos et al. 2024, arXiv:2404.00456",
+    default_level="w4a4",
+    levels=ACTIVATION_LEVELS,
+    needs=DATA,
+    models=MODELS,
+    compress=quarot,
+    settings_for=settings_for,
+    accepts=accepts_activations,
+    fits=fits_rotation,
+    verify=verify_rotated,
+)

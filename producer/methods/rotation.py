@@ -1,0 +1,138 @@
+"""Rotations of a model that leave its function unchanged but spread outliers, so that activations survive few bits.
+
+R1 turns the residual stream, R2 the values of every attention head; both vanish into weights. R4 turns the input of every down
+projection while the model runs. llm-compressor has them too, but its mappings leave a router unturned and it centres the
+embeddings, which only a LayerNorm forgives: with RMSNorm the function changes. Its Hadamard matrices are used.
+Source: Ashkboos et al. 2024 (QuaRot, arXiv:2404.00456) section 4; Liu et al. 2025 (SpinQuant, arXiv:2405.16406) figure 1.
+"""
+
+from typing import Any, NamedTuple
+
+from producer.methods.conditions import SAME, relative_change
+from producer.methods.layers import probe_tokens
+from producer.methods.layout import linear_shapes
+from producer.methods.structure import (
+    attention_readers,
+    attention_writers,
+    fuse_norms,
+    mlp_readers,
+    mlp_writers,
+    mlps,
+    replace_weight,
+)
+from schemas.errors import PostConditionError
+
+# Sizes of Sloane's Hadamard matrices that compressed-tensors carries; times any power of two a matrix is known.
+KNOWN = (1, 12, 20, 28, 36, 40, 52, 60, 108, 140, 156, 172)
+TOLERANCE = {"float64": 1e-10, "float32": 1e-5}  # relative logit change by rotation alone; other dtypes round weights visibly
+
+
+class Rotations(NamedTuple):
+    """R1 (hidden, hidden), one R2 (head, head) per layer, R4 as (a, a) and (b, b) whose Kronecker product it is, by width; float64."""
+
+    stream: Any
+    values: list[Any]
+    down: dict[int, tuple[Any, Any]]
+
+
+class RotateInput:
+    """Forward pre-hook: multiply a layer's input by the Kronecker product of two small orthogonal matrices."""
+
+    def __init__(self, left: Any, right: Any) -> None:
+        self.left, self.right = left, right
+
+    def __call__(self, layer: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the arguments with the first, (..., a * b), rotated."""
+        x = arguments[0]
+        left, right = (part.to(x.device, x.dtype) for part in (self.left, self.right))
+        blocks = x.unflatten(-1, (left.shape[0], right.shape[0]))
+        return ((left.T @ blocks @ right).flatten(-2), *arguments[1:])
+
+
+def no_hadamard(config: Any) -> str:
+    """Return which of the model's widths has no known Hadamard matrix, or ""."""
+    shapes = linear_shapes(config)
+    widths = {"hidden_size": shapes["self_attn.q_proj"].columns, "head_dim": head_size(config)}
+    widths |= {name: shape.columns for name, shape in shapes.items() if name.endswith("down_proj")}
+    for name, width in widths.items():
+        if not any(width % size == 0 and (width // size).bit_count() == 1 for size in KNOWN):
+            return f"no Hadamard matrix of size {width} ({name}) is known"
+    return ""
+
+
+def head_size(config: Any) -> int:
+    """Return the width of one attention head."""
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
+def random_rotations(model: Any, seed: int) -> Rotations:
+    """Return random Hadamard rotations of a model's sizes, fixed by the seed."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    head, hidden = head_size(model.config), model.model.embed_tokens.weight.shape[1]
+    widths = sorted({writer.weight.shape[1] for layer in model.model.layers for writer in mlp_writers(layer)})
+    down = {}
+    for width in widths:
+        right = 1 << ((width & -width).bit_length() - 1) // 2  # half of the powers of two in the width
+        down[width] = (_hadamard(width // right, generator), _hadamard(right, generator))
+    return Rotations(_hadamard(hidden, generator), [_hadamard(head, generator) for _ in model.model.layers], down)
+
+
+def rotate(model: Any, rotations: Rotations) -> Any:
+    """Fuse the norms and rotate a model in place; computed in float64, stored in the model's dtype."""
+    fuse_norms(model)
+    turn = rotations.stream.to(model.device)
+    for module in (model.model.embed_tokens, model.lm_head):
+        replace_weight(module, module.weight.detach().double() @ turn)
+    for layer, values in zip(model.model.layers, rotations.values, strict=True):
+        for reader in attention_readers(layer) + mlp_readers(layer):
+            replace_weight(reader, reader.weight.detach().double() @ turn)
+        for writer in attention_writers(layer) + mlp_writers(layer):
+            replace_weight(writer, turn.T @ writer.weight.detach().double(), _turned_bias(writer, turn))
+        _rotate_values(layer.self_attn, values.to(model.device))
+        for mlp in mlps(layer):
+            _rotate_down(mlp.down_proj, *rotations.down[mlp.down_proj.weight.shape[1]])
+    return model
+
+
+def require_same_function(model: Any, dense: Any, data: Any) -> float:
+    """Return the relative logit change that rotation alone made. Raises PostConditionError where it is more than rounding."""
+    import torch
+
+    with torch.no_grad():
+        rotated = model(input_ids=probe_tokens(model, data), use_cache=False).logits
+    dtype = str(model.dtype).removeprefix("torch.")
+    change, allowed = relative_change(rotated.double(), dense.double()), TOLERANCE.get(dtype, 50 * SAME)
+    if not change <= allowed:
+        raise PostConditionError(f"rotation alone moved logits by {change:.2g} of their range; in {dtype} at most {allowed:g} is rounding")
+    return change
+
+
+def _hadamard(size: int, generator: Any) -> Any:
+    """Return a random orthogonal Hadamard matrix, float64."""
+    import torch
+    from compressed_tensors.transform.utils.hadamard import random_hadamard_matrix  # type: ignore[import-untyped]
+
+    return random_hadamard_matrix(size, dtype=torch.float64, gen=generator) / size**0.5
+
+
+def _turned_bias(writer: Any, turn: Any) -> Any:
+    return None if writer.bias is None else writer.bias.detach().double() @ turn
+
+
+def _rotate_values(attention: Any, turn: Any) -> None:
+    """Rotate what every head's values are written in, and let the output projection turn it back."""
+    value, output, size = attention.v_proj, attention.o_proj, turn.shape[0]
+    rows = turn.T @ value.weight.detach().double().unflatten(0, (-1, size))
+    bias = None if value.bias is None else (value.bias.detach().double().unflatten(0, (-1, size)) @ turn).flatten()
+    replace_weight(value, rows.flatten(0, 1), bias)
+    replace_weight(output, (output.weight.detach().double().unflatten(1, (-1, size)) @ turn).flatten(1))
+
+
+def _rotate_down(projection: Any, left: Any, right: Any) -> None:
+    """Rotate the columns of a down projection and, as it runs, its input."""
+    hook = RotateInput(left, right)
+    (weight,) = hook(projection, (projection.weight.detach().double(),))
+    replace_weight(projection, weight)
+    projection.register_forward_pre_hook(hook)

@@ -1,0 +1,108 @@
+"""SpinQuant: QuaRot with R1 and R2 learned on the Stiefel manifold, so that rounded activations change the output least.
+
+As in the paper only activations are rounded while learning, for GPTQ takes care of the weights. The loss is the Kullback-Leibler
+divergence from the dense model's own predictions, where the paper has the next token: it asks for the same function.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from producer.methods.base import GRADIENTS, Job, Method
+from producer.methods.layers import split_experts
+from producer.methods.layout import MODELS
+from producer.methods.quantization import ACTIVATION_LEVELS, accepts_activations
+from producer.methods.quarot import fits_rotation, quantize_rotated, verify_rotated
+from producer.methods.quarot import settings_for as quarot_settings
+from producer.methods.rotated_forward import RotatedModel
+from producer.methods.rotation import Rotations, random_rotations
+from producer.methods.stiefel import CayleySGD
+from schemas.errors import PostConditionError
+from schemas.levels import Level
+
+STEPS, RATE, CHECK_EVERY = 60, 0.05, 10
+SEQUENCES, LENGTH, BATCH = 32, 256, 8  # of the compression data; rotations have few degrees of freedom, and need gradients in memory
+ORTHOGONAL = 1e-6
+
+
+def spinquant(model: Any, job: Job) -> Any:
+    """Return the model with learned rotations, weights and activations rounded."""
+    model = split_experts(model)
+    learned, before, after = learn(model, random_rotations(model, job.seed), job)
+    model = quantize_rotated(model, learned, job)
+    model.learning = {"rotation_loss_before": before, "rotation_loss_after": after, "rotation_orthogonality": orthogonality(learned)}
+    return model
+
+
+def learn(model: Any, start: Rotations, job: Job) -> tuple[Rotations, float, float]:
+    """Return the best rotations met, and the loss (nats per token) of the start and the best; R4 stays as it is.
+
+    Every CHECK_EVERY steps the loss over all batches is taken, and the best matrices are kept, the start among them.
+    """
+    import torch
+
+    rotated = RotatedModel(model, start, job.level.activation_bits)
+    matrices = [matrix.clone().to(model.device) for matrix in (start.stream, *start.values)]
+    optimizer, batches = CayleySGD(matrices, RATE), learning_batches(model, job.data)
+    best, first = [m.clone() for m in matrices], mean_loss(rotated, matrices, batches)
+    best_loss = first
+    for step in range(STEPS):
+        variables = [m.clone().requires_grad_() for m in matrices]
+        loss = rotated.loss(variables, batches[step % len(batches)])
+        optimizer.step(list(torch.autograd.grad(loss, variables)), 1 - step / STEPS)
+        if (step + 1) % CHECK_EVERY == 0 and (now := mean_loss(rotated, matrices, batches)) < best_loss:
+            best, best_loss = [m.clone() for m in matrices], now
+    return Rotations(best[0], best[1:], start.down), first, best_loss
+
+
+def learning_batches(model: Any, data: Any) -> list[Any]:
+    """Return the token ids that the rotations are learned on, (sequence, token) each."""
+    import torch
+
+    ids = torch.tensor([row[:LENGTH] for row in data.input_ids[:SEQUENCES]], device=model.device)
+    return list(ids.split(BATCH))
+
+
+def mean_loss(rotated: RotatedModel, matrices: Sequence[Any], batches: Sequence[Any]) -> float:
+    """Return the loss over all batches, nats per token."""
+    import torch
+
+    with torch.no_grad():
+        return sum(float(rotated.loss(matrices, ids)) * len(ids) for ids in batches) / sum(len(ids) for ids in batches)
+
+
+def orthogonality(rotations: Rotations) -> float:
+    """Return the largest entry of R^T R - I over R1 and every R2."""
+    import torch
+
+    gaps = [(m.T @ m - torch.eye(len(m), dtype=m.dtype, device=m.device)).abs().max() for m in (rotations.stream, *rotations.values)]
+    return float(max(gaps))
+
+
+def verify_learned(model: Any, job: Job) -> dict[str, Any]:
+    """Return what learning gained, and the checks of QuaRot. Raises PostConditionError where a learned matrix is not orthogonal."""
+    gap = model.learning["rotation_orthogonality"]
+    if not gap <= ORTHOGONAL:
+        raise PostConditionError(f"a learned rotation is {gap:.2g} from orthogonal; at most {ORTHOGONAL:g} is rounding")
+    return model.learning | verify_rotated(model, job)
+
+
+def settings_for(level: Level) -> dict[str, Any]:
+    """Return what a SpinQuant run records."""
+    learning = {"steps": STEPS, "rate": RATE, "sequences": SEQUENCES, "length": LENGTH, "batch": BATCH, "loss": "KL from dense"}
+    return quarot_settings(level) | {"rotations": "learned R1, R2, random Hadamard R4", "learning": learning}
+
+
+METHOD = Method(
+    name="spinquant",
+    kind="weight + activation, simulated",
+    paper="Liu et al. 2025, arXiv:2405.16406",
+    default_level="w4a4",
+    levels=ACTIVATION_LEVELS,
+    needs=GRADIENTS,
+    models=MODELS,
+    compress=spinquant,
+    settings_for=settings_for,
+    accepts=accepts_activations,
+    fits=fits_rotation,
+    verify=verify_learned,
+)
