@@ -48,6 +48,10 @@ class StoreUnreachableError(HedgemarkError):
     """The server that holds the store does not answer or does not let us in."""
 
 
+class UnsafeServerError(HedgemarkError):
+    """The server of a remote store would lose commits of simultaneous writers."""
+
+
 class StoreInvalidError(HedgemarkError):
     """The store is damaged, hostile, or of a schema this version cannot read."""
 

@@ -15,6 +15,7 @@ import polars as pl
 
 from schemas.errors import RunNotFoundError, StoreInvalidError
 from schemas.layout import MAX_NAME_LENGTH, RUNS
+from store.cache import cache_folder
 from store.keys import Keys
 from store.runs import RunRecord, parse_run_record
 
@@ -45,7 +46,7 @@ KEPT = 64  # cached catalogs; a snapshot that is asked for again is read again
 
 def read_catalog(keys: Keys, snapshot: str) -> pl.DataFrame:
     """Return the catalog of a snapshot, from the cache where it is there."""
-    path = _cache_folder() / f"{sha256(f'{os.path.abspath(keys.where)} {snapshot}'.encode()).hexdigest()}.parquet"
+    path = cache_folder("catalog") / f"{sha256(f'{os.path.abspath(keys.where)} {snapshot}'.encode()).hexdigest()}.parquet"
     cached = _load(path)
     if cached is not None:
         return cached
@@ -92,10 +93,6 @@ def run_names(keys: Keys) -> list[str]:
 def _row(name: str, record: RunRecord) -> tuple[Any, ...]:
     values = {**dict(record.key), **dict(record.env), **vars(record), "name": name}
     return tuple(values[column] for column in SCHEMA)
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hedgemark" / "catalog"
 
 
 def _load(path: Path) -> pl.DataFrame | None:

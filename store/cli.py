@@ -91,6 +91,56 @@ def log(store_url: str, at: str | None, format_: str) -> None:
 
 
 @main.command()
+@click.argument("before", metavar="A")
+@click.argument("after", metavar="B")
+@store_option
+@format_option
+@friendly_errors
+def diff(before: str, after: str, store_url: str, format_: str) -> None:
+    """List the runs added, removed and replaced from snapshot or tag A to B.
+
+    Example: store diff v1 v2
+    """
+    from store.history import diff_snapshots
+
+    print_table(diff_snapshots(store_url, before, after), format_)
+
+
+@main.command()
+@click.argument("name")
+@store_option
+@at_option
+@friendly_errors
+def tag(name: str, store_url: str, at: str | None) -> None:
+    """Name a snapshot, the newest by default; a tag never moves.
+
+    Example: store tag paper-v1
+    """
+    from store.history import tag_snapshot
+
+    click.echo(f"{name} is {tag_snapshot(store_url, name, at)}", err=True)
+
+
+@main.command()
+@store_option
+@click.option("--older-than", "days", type=click.IntRange(min=7), default=7, show_default=True, help="Age in days; never below a week.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
+@friendly_errors
+def gc(store_url: str, days: int, dry_run: bool) -> None:
+    """Delete what crashed writers left: nothing a tag, a branch or a week-old session can reach.
+
+    Example: store gc --dry-run
+    """
+    from datetime import timedelta
+
+    from store.garbage import collect_garbage
+
+    found = collect_garbage(store_url, timedelta(days=days), dry_run=dry_run)
+    verb = "would delete" if dry_run else "deleted"
+    click.echo(f"{verb} {found.bytes} bytes: {found.chunks} chunks, {found.manifests} manifests, {found.snapshots} snapshots", err=True)
+
+
+@main.command()
 @store_option
 @at_option
 @friendly_errors

@@ -5,7 +5,7 @@ In: an address.  Out: a `Repository` handle: sessions at a tag or snapshot, and 
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
@@ -20,6 +20,7 @@ from store.backends import storage
 from store.documents import dump_document, group_attributes
 from store.failures import first_line, readable
 from store.keys import SessionKeys
+from store.probe import ensure_conditional_writes
 
 BRANCH = "main"
 LOCK_FILE = "hedgemark.lock"
@@ -60,6 +61,8 @@ class Repository:
         if self.address.read_only:
             raise UsageError(f"store {self.address} is read-only: {self.address.scheme} has no way to write")
         with readable(self.address):
+            if self.address.path is None:
+                ensure_conditional_writes(str(self.address), self.ice, self.ice.lookup_branch(BRANCH))
             return self.ice.writable_session(BRANCH)
 
     @contextmanager
@@ -93,10 +96,7 @@ def init_store(url: str) -> None:
             _create_folder(address, address.path)
         open_repository(url).keys()
         return
-    with readable(address):
-        exists = icechunk.Repository.exists(storage(address))
-    if not exists:
-        _create(address)
+    _create(address)
     open_repository(url).keys()
 
 
@@ -126,18 +126,28 @@ def _create_folder(address: Address, path: Path) -> None:
 
 
 def _create(address: Address) -> None:
-    where = storage(address)
+    """Create the repository and its root group; one that a crash left without a root is finished, one of somebody else left alone."""
     with readable(address):
-        if icechunk.__version__.startswith("1."):
-            ice = icechunk.Repository.create(where)
-        else:  # format 1, so that every reader can open it
-            ice = icechunk.Repository.create(where, spec_version=1)  # type: ignore[call-arg,unused-ignore]
+        ice = _create_or_open(storage(address))
         session = ice.writable_session(BRANCH)
         keys = SessionKeys(session, str(address))
+        if keys.get_many(["zarr.json"])[0] is not None or keys.children(ROOT):
+            return
+        if address.path is None:
+            ensure_conditional_writes(str(address), ice, ice.lookup_branch(BRANCH))
         empty = dump_document(group_document({}))
         root = dump_document(group_document(root_attributes()))
-        keys.set_many([(f"{ROOT}zarr.json", root), (f"{ITEMS}/zarr.json", empty), (f"{RUNS}/zarr.json", empty)])
-        session.commit("create the store")
+        keys.set_many([("zarr.json", root), (f"{ITEMS}/zarr.json", empty), (f"{RUNS}/zarr.json", empty)])
+        with suppress(icechunk.ConflictError):  # somebody else was faster, and wrote the same
+            session.commit("create the store")
+
+
+def _create_or_open(where: icechunk.Storage) -> icechunk.Repository:
+    if icechunk.Repository.exists(where):
+        return icechunk.Repository.open(where)
+    if icechunk.__version__.startswith("1."):
+        return icechunk.Repository.create(where)
+    return icechunk.Repository.create(where, spec_version=1)  # type: ignore[call-arg,unused-ignore]  # so that every reader can open it
 
 
 def _is_repository(path: Path) -> bool:
