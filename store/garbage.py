@@ -30,7 +30,7 @@ def collect_garbage(url: str, older_than: timedelta = SESSION_LIFE, *, dry_run: 
     Raises UsageError for a younger age otherwise.
     """
     if older_than < SESSION_LIFE and not sessions_closed:
-        raise UsageError(f"what is younger than {SESSION_LIFE.days} days may belong to a writer that is still open, so {older_than} is refused")
+        raise UsageError(f"what is younger than {SESSION_LIFE.days} days may belong to a writer still open, so {older_than} is refused")
     repository = open_repository(url)
     repository.writable()  # refuses what cannot be written
     with repository.lock(), readable(repository.address):

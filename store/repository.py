@@ -19,6 +19,7 @@ from store.address import Address, parse_address
 from store.backends import storage
 from store.documents import dump_document, group_attributes
 from store.failures import first_line, readable
+from store.guard import check_folder
 from store.keys import SessionKeys
 from store.probe import ensure_conditional_writes
 
@@ -77,12 +78,15 @@ def open_repository(url: str) -> Repository:
     address = parse_address(url)
     if address.path and not _is_repository(address.path):
         raise StoreNotFoundError(f"there is no store at {address}; create one with: store init --store {address}")
+    if address.path:
+        check_folder(address.path)
     with readable(address):
         where = storage(address)
         if not icechunk.Repository.exists(where):
             if address.path:
                 raise StoreInvalidError(f"store {address} is damaged: its branch {BRANCH} is gone")
             raise StoreNotFoundError(f"there is no store at {address}; create one with: store init --store {address}")
+        _check_config(address, icechunk.Repository.fetch_config(where))
         return Repository(address, icechunk.Repository.open(where))
 
 
@@ -98,6 +102,12 @@ def init_store(url: str) -> None:
         return
     _create(address)
     open_repository(url).keys()
+
+
+def _check_config(address: Address, config: icechunk.RepositoryConfig | None) -> None:
+    """Refuse a stored configuration: ours has none, and one could point chunks elsewhere or switch conditional writes off."""
+    if config is not None and (config.virtual_chunk_containers or config.storage is not None):
+        raise StoreInvalidError(f"store {address} brings its own storage settings or virtual chunks; they are not used")
 
 
 def check_root(keys: SessionKeys) -> None:
