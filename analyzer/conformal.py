@@ -1,23 +1,40 @@
 """One run under one scorer at every alpha: one sort, then the exact split law or drawn splits."""
 
 from collections.abc import Iterator
-from fractions import Fraction
 from typing import NamedTuple
 
-import numpy as np
-
 from analyzer.arrays import BoolArray, FloatArray
-from analyzer.drawn import drawn_moments
-from analyzer.estimate import Estimate, mean
+from analyzer.coverage_law import coverage_quantiles
+from analyzer.drawn import drawn_values, over_splits
+from analyzer.estimate import Estimate
 from analyzer.influence import split_influence
-from analyzer.law import Moments, RankLaw, Statistic, crossings, moments, rank_law
-from analyzer.measured import Measured, nothing, uacc
+from analyzer.law import Moments, RankLaw, Statistics, moments, rank_law, statistics
+from analyzer.measured import Measured, nothing, parameter_text, too_few, uacc
+from analyzer.metrics import answer_metrics
 from analyzer.question import Question
 from analyzer.ranks import Ranks, rank_scores, threshold_rank
-from analyzer.scorers import SCORERS
-from analyzer.splits import calibration_size, draw_splits
+from analyzer.scorers import SCORERS, scorer_parameters
+from analyzer.splits import calibration_size, draw_splits, draw_stratified, given_split
 from analyzer.uniform import item_uniform
 from analyzer.view import RunView
+from schemas.errors import UsageError
+
+
+class Scored(NamedTuple):
+    """A run under one scorer, sorted once for every alpha.
+
+    masks  : (split, item) true where an item calibrates; None for all splits.  tested : (item,) share of the splits it tests in.
+    values : (split, alpha, statistic) of drawn splits, None for all.
+    """
+
+    question: Question
+    scorer: str
+    n_calibration: int
+    ranks: Ranks
+    statistics: Statistics
+    masks: BoolArray | None
+    tested: FloatArray | None
+    values: FloatArray | None
 
 
 def measure(view: RunView, scorer: str, question: Question) -> Iterator[Measured]:
@@ -28,63 +45,72 @@ def measure(view: RunView, scorer: str, question: Question) -> Iterator[Measured
     if view.n_items == 0:
         yield from (nothing(view, scorer, alpha) for alpha in question.alphas)
         return
-    scored = _score(view, scorer, question)
-    yield from (_cell(view, scorer, alpha, scored) for alpha in question.alphas)
+    scored = score_run(view, view.probs, scorer, question, calibration_masks(view, question))
+    yield from (cell(view, scored, place) for place in range(len(question.alphas)))
 
 
-def set_statistics(ranks: Ranks) -> dict[str, Statistic]:
-    """Return what is measured of prediction sets, by name."""
-    size = crossings(np.sort(ranks.option, axis=0), ranks.own)
-    n_options = ranks.option.shape[0]
-    return {
-        "coverage": Statistic(crossings(ranks.answer[None], ranks.own), (0, 1), True),
-        "set_size": Statistic(size, tuple(range(n_options + 1)), False),
-        "empty_rate": Statistic(size, (1,) + (0,) * n_options, True),
-        "singleton_rate": Statistic(size, (0, 1) + (0,) * (n_options - 1), True),
-    }
-
-
-class Scored(NamedTuple):
-    """A run under one scorer, sorted once for every alpha; `masks` (split, item) is None for all splits, `tested` likewise."""
-
-    n_calibration: int
-    ranks: Ranks
-    statistics: dict[str, Statistic]
-    masks: BoolArray | None
-    tested: FloatArray | None
-
-
-def _score(view: RunView, scorer: str, question: Question) -> Scored:
+def calibration_masks(view: RunView, question: Question) -> BoolArray | None:
+    """Return (split, item) the calibration items of every drawn or given split; None where all splits are meant."""
+    split = question.split
+    if split.calibration_ids is not None:
+        return given_split(view.items.item_id[view.position], split)
     n = calibration_size(view.n_items, question.calibration_fraction)
-    scores = SCORERS[scorer](view.probs, item_uniform(view.items.item_id[view.position]))
-    ranks = rank_scores(scores, view.answer, view.probs, question.empty)
-    masks = None if question.split.seeds is None else draw_splits(view.n_items, n, question.split.seeds)
-    return Scored(n, ranks, set_statistics(ranks), masks, None if masks is None else 1 - masks.mean(axis=0))
+    if split.seeds is None:
+        if question.stratify:
+            raise UsageError("stratified splits are drawn ones; ask for some with --split N")
+        return None
+    if question.stratify:
+        return draw_stratified(view.items.subject[view.position], question.calibration_fraction, split.seeds)
+    return draw_splits(view.n_items, n, split.seeds)
 
 
-def _cell(view: RunView, scorer: str, alpha: Fraction, scored: Scored) -> Measured:
-    n, k = scored.n_calibration, threshold_rank(scored.n_calibration, alpha)
+def scores_of(view: RunView, probs: FloatArray, scorer: str, question: Question) -> FloatArray:
+    """Return (item, option) scores: the one path for calibration and prediction."""
+    parameters = scorer_parameters(scorer, question.parameters.get(scorer, {}))
+    return SCORERS[scorer](probs, item_uniform(view.items.item_id[view.position]), **parameters)
+
+
+def score_run(view: RunView, probs: FloatArray, scorer: str, question: Question, masks: BoolArray | None) -> Scored:
+    """Return a run under one scorer, ready for every alpha; probs (item, option) may be reliability-calibrated ones."""
+    ranks = rank_scores(scores_of(view, probs, scorer, question), view.answer, probs, question.empty)
+    known = statistics(ranks, sizes=question.sizes)
+    if masks is None:
+        n = calibration_size(view.n_items, question.calibration_fraction)
+        return Scored(question, scorer, n, ranks, known, None, None, None)
+    n = int(masks[0].sum())
+    values = drawn_values(known, ranks.own, masks, [threshold_rank(n, alpha) for alpha in question.alphas])
+    return Scored(question, scorer, n, ranks, known, masks, 1 - masks.mean(axis=0), values)
+
+
+def cell(view: RunView, scored: Scored, place: int) -> Measured:
+    """Return the cell of the question's alpha at `place`."""
+    alpha, n = scored.question.alphas[place], scored.n_calibration
+    k = threshold_rank(n, alpha)
     law = rank_law(view.n_items, n, k)
-    found = {name: _moments(statistic, law, scored) for name, statistic in scored.statistics.items()}
-    estimates = {name: _estimate(statistic, found[name], law, scored) for name, statistic in scored.statistics.items()}
-    accuracy = mean(view.correct, share=True)
+    found = moments(law, scored.statistics) if scored.values is None else over_splits(scored.values[:, place])
+    estimates = _estimates(law, scored, found) | answer_metrics(view)
     return Measured(
         view,
-        scorer,
+        scored.scorer,
         alpha,
         n,
-        {"accuracy": accuracy, "uacc": uacc(accuracy, estimates["set_size"], view), **estimates},
-        {"coverage_sd": found["coverage"].sd, "set_size_sd": found["set_size"].sd},
-        f"{n} calibration items are too few for alpha {float(alpha):g}: every set is full" if k > n else None,
+        estimates | {"uacc": uacc(estimates["accuracy"], estimates["set_size"], view)},
+        _facts(law, scored, found, place),
+        too_few(n, alpha) if k > n else None,
     )
 
 
-def _moments(statistic: Statistic, law: RankLaw, scored: Scored) -> Moments:
-    if scored.masks is None:
-        return moments(law, statistic)
-    return drawn_moments(law.k, statistic, scored.ranks.own, scored.masks)
+def _estimates(law: RankLaw, scored: Scored, found: Moments) -> dict[str, Estimate]:
+    known = scored.statistics
+    influence = split_influence(law, scored.ranks.own, known, scored.tested)
+    return {name: Estimate(float(found.mean[i]), influence[i], known.share[i]) for i, name in enumerate(known.names)}
 
 
-def _estimate(statistic: Statistic, found: Moments, law: RankLaw, scored: Scored) -> Estimate:
-    influence = split_influence(law, scored.ranks.own, statistic, scored.tested)
-    return Estimate(found.mean, influence, statistic.share)
+def _facts(law: RankLaw, scored: Scored, found: Moments, place: int) -> dict[str, float | str]:
+    spread = scored.statistics.names if scored.question.sizes else ("coverage", "set_size")
+    facts: dict[str, float | str] = {f"{name}_sd": float(found.sd[scored.statistics.names.index(name)]) for name in spread}
+    if scored.question.quantiles:
+        drawn = None if scored.values is None else scored.values[:, place, 0]
+        facts |= coverage_quantiles(law, scored.statistics.table, drawn)
+    parameters = scorer_parameters(scored.scorer, scored.question.parameters.get(scored.scorer, {}))
+    return facts | {"parameters": parameter_text(parameters)}

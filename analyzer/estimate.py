@@ -67,6 +67,17 @@ class Estimate:
         return Interval(max(middle - half, 0.0), min(middle + half, 1.0))
 
 
+NOTHING = Estimate(math.nan, np.empty(0))
+
+
+def ratio(over: Estimate, under: Estimate) -> Estimate:
+    """Return over / under of two estimates over the same items, by the delta method; nothing where under is 0."""
+    if not under.value > 0:
+        return NOTHING
+    value = over.value / under.value
+    return Estimate(value, (over.influence - value * under.influence) / under.value, over.share)
+
+
 def mean(values: AnyArray, *, share: bool = False) -> Estimate:
     """Return the estimate of a plain mean of (item,) values; NaN without items."""
     if values.size == 0:

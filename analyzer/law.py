@@ -5,13 +5,14 @@ without replacement. Means and variances follow in closed form. Derivation and p
 """
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from analyzer.arrays import FloatArray, IntArray
+from analyzer.ranks import Ranks
 
+NEGLIGIBLE = 1e-20  # weights below this share of the largest are left out; their sum cannot reach the last digit
 REACH_SD = 40  # ranks further than this from the mean have probability below 1e-17, even for the exponential tail of k = 1
 
 
@@ -48,9 +49,9 @@ class RankLaw(NamedTuple):
 
 
 class Crossings(NamedTuple):
-    """How many items have at least `row + 1` hits at threshold rank p, of those ranked below and above p.
+    """How many items have each row's hit at threshold rank p, of those ranked below and above p.
 
-    rows  : (row, item) rank at which an item's next hit comes; rising down the rows.
+    rows  : (row, item) rank at which a hit comes.
     below : (row, p) items ranked below p, p from 0 to N.
     above : (row, p) items ranked above p.
     enter : (row, rank) items whose hit comes exactly at this rank.
@@ -62,22 +63,29 @@ class Crossings(NamedTuple):
     enter: IntArray
 
 
-class Statistic(NamedTuple):
-    """A mean over test items of `value[number of hits]`, hits counted by a table. `share`: it lies in [0, 1].
+class Statistics(NamedTuple):
+    """Means over test items that are functions of an item's hits: start + steps @ (hits reached, one per row).
 
-    value : length rows + 1; for set size 0, 1, .., K; for a rate 0 or 1.
+    table : hits; row 0 is the answer's, rows 1 to K the options' in the order in which they enter the set.
+    names : (statistic,).  share : (statistic,) whether it lies in [0, 1].
+    start : (statistic,) value without any hit.  steps : (statistic, row) what each hit adds.
+    square_start, square_steps : the same for the squared value.
     """
 
     table: Crossings
-    value: tuple[float, ...]
-    share: bool
+    names: tuple[str, ...]
+    share: tuple[bool, ...]
+    start: FloatArray
+    steps: FloatArray
+    square_start: FloatArray
+    square_steps: FloatArray
 
 
 class Moments(NamedTuple):
-    """Mean and standard deviation over all splits of a mean over test items."""
+    """Mean and standard deviation over splits of each statistic, (statistic,)."""
 
-    mean: float
-    sd: float
+    mean: FloatArray
+    sd: FloatArray
 
 
 def rank_law(n_items: int, n_calibration: int, k: int) -> RankLaw:
@@ -94,13 +102,15 @@ def rank_law(n_items: int, n_calibration: int, k: int) -> RankLaw:
     ratio = (p + 1) / (p + 2 - k) * (n_items - 1 - p - n + k) / (n_items - 1 - p)
     down = np.cumprod(1 / ratio[: start - first][::-1])[::-1]
     weights = np.concatenate([down, [1.0], np.cumprod(ratio[start - first :])])
-    return RankLaw(n_items, n, k, first, weights / weights.sum())
+    heavy = np.flatnonzero(weights > NEGLIGIBLE * weights.max())
+    weights = weights[heavy[0] : heavy[-1] + 1]
+    return RankLaw(n_items, n, k, first + int(heavy[0]), weights / weights.sum())
 
 
 def crossings(rows: IntArray, own: IntArray) -> Crossings:
     """Return the counts at every threshold rank, from two bincounts and cumulative sums.
 
-    rows : (row, item) ranks of hits, rising down the rows.  own : (item,) rank of each item.
+    rows : (row, item) ranks of hits.  own : (item,) rank of each item.
     An item ranked below p counts there from rank max(own + 1, r) on; one ranked above p from r until own.
     """
     n_items = own.size
@@ -109,21 +119,38 @@ def crossings(rows: IntArray, own: IntArray) -> Crossings:
     return Crossings(rows, below, above, _count(rows))
 
 
-def moments(law: RankLaw, statistic: Statistic) -> Moments:
-    """Return mean and sd over all splits of a statistic."""
-    table, value = statistic.table, statistic.value
+def statistics(ranks: Ranks, *, sizes: bool = False) -> Statistics:
+    """Return what is measured of prediction sets: coverage, set size, empty and singleton rate.
+
+    sizes : also the rate of every set size, `size_<k>_rate`.
+    """
+    n_options = ranks.option.shape[0]
+    table = crossings(np.vstack([ranks.answer[None], np.sort(ranks.option, axis=0)]), ranks.own)
+    count = np.arange(n_options + 1)
+    by_size = {"set_size": count, "empty_rate": count == 0, "singleton_rate": count == 1}
+    by_size |= {f"size_{size}_rate": count == size for size in count if sizes}
+    values = np.array(list(by_size.values()), dtype=np.float64)
+    covered = np.zeros((1, 1 + n_options))
+    covered[0, 0] = 1.0
+    names = ("coverage", *by_size)
+    first, square = (np.vstack([covered, np.insert(np.diff(v, axis=1), 0, 0.0, axis=1)]) for v in (values, values**2))
+    start, square_start = (np.append(0.0, v[:, 0]) for v in (values, values**2))
+    return Statistics(table, names, tuple(name != "set_size" for name in names), start, first, square_start, square)
+
+
+def moments(law: RankLaw, statistics: Statistics) -> Moments:
+    """Return mean and sd over all splits of every statistic."""
     window = slice(law.first, law.first + law.weights.size)
-    squares = [v * v for v in value]
-    n_tested = law.n_items - law.n_calibration
+    table, n_tested = statistics.table, law.n_items - law.n_calibration
     strata = (
         (table.below[:, window].astype(np.float64), law.ranks, law.tested_below),
         (table.above[:, window].astype(np.float64), np.maximum(law.n_items - 1 - law.ranks, 0), law.tested_above),
     )
-    sums = [_sample(_total(hits, size, value), _total(hits, size, squares), size, tested) for hits, size, tested in strata]
+    sums = [_sample(*_totals(statistics, hits, size), size, tested) for hits, size, tested in strata]
     given_rank = (sums[0][0] + sums[1][0]) / n_tested
-    mean = float(law.weights @ given_rank)
-    variance = float(law.weights @ ((sums[0][1] + sums[1][1]) / n_tested**2 + (given_rank - mean) ** 2))
-    return Moments(mean, math.sqrt(max(variance, 0.0)))
+    mean = given_rank @ law.weights
+    variance = ((sums[0][1] + sums[1][1]) / n_tested**2 + (given_rank - mean[:, None]) ** 2) @ law.weights
+    return Moments(mean, np.sqrt(np.maximum(variance, 0.0)))
 
 
 def _count(rows: IntArray) -> IntArray:
@@ -132,9 +159,10 @@ def _count(rows: IntArray) -> IntArray:
     return np.bincount((rows + offset).ravel(), minlength=rows.shape[0] * width).reshape(-1, width)
 
 
-def _total(counts: FloatArray, n_items: FloatArray, value: Sequence[float]) -> FloatArray:
-    """Sum of value[hits] over a stratum of n_items, from how many items have at least 1, 2, .. hits."""
-    return value[0] * n_items + np.diff(np.asarray(value, dtype=np.float64)) @ counts
+def _totals(statistics: Statistics, hits: FloatArray, size: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Sums (statistic, p) of values and squared values over a stratum of (p,) `size` items, from its hits (row, p)."""
+    values = statistics.start[:, None] * size + statistics.steps @ hits
+    return values, statistics.square_start[:, None] * size + statistics.square_steps @ hits
 
 
 def _sample(total: FloatArray, squares: FloatArray, size: FloatArray, tested: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -5,14 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-import numpy as np
-
-from analyzer.estimate import Estimate
+from analyzer.estimate import NOTHING, Estimate
 from analyzer.view import RunView
 
-NOTHING = Estimate(math.nan, np.empty(0))
 ESTIMATED = ("accuracy", "coverage", "set_size", "uacc", "empty_rate", "singleton_rate")
-FACTS = ("coverage_sd", "set_size_sd")
+MORE = ("nll", "brier", "ece", "aurc", "option_mass", "e_rate", "f_rate", "tie_rate")
+FACTS = ("coverage_sd", "set_size_sd", "parameters")
 
 
 @dataclass(frozen=True)
@@ -22,6 +20,7 @@ class Measured:
     estimates : by name; each carries its influence, so cells of the same items can be compared and averaged.
     facts     : by name; plain numbers that have no interval, such as the sd of coverage over splits.
     note      : why the cell says nothing about the model, or None.
+    group     : which items, "all" or those of one subject, label or set size.
     """
 
     view: RunView
@@ -31,6 +30,7 @@ class Measured:
     estimates: Mapping[str, Estimate]
     facts: Mapping[str, float | str] = field(default_factory=dict)
     note: str | None = None
+    group: str = "all"
 
 
 def uacc(accuracy: Estimate, set_size: Estimate, view: RunView) -> Estimate:
@@ -44,4 +44,14 @@ def uacc(accuracy: Estimate, set_size: Estimate, view: RunView) -> Estimate:
 
 def nothing(view: RunView, scorer: str, alpha: Fraction) -> Measured:
     """Return the cell of a run that has too few finite items to split: no figure at all, and the run's flag says why."""
-    return Measured(view, scorer, alpha, 0, dict.fromkeys(ESTIMATED, NOTHING), dict.fromkeys(FACTS, math.nan))
+    return Measured(view, scorer, alpha, 0, dict.fromkeys((*ESTIMATED, *MORE), NOTHING), dict.fromkeys(FACTS, math.nan))
+
+
+def parameter_text(parameters: Mapping[str, float]) -> str:
+    """Return parameters as records hold them, such as `penalty=0.1 k_reg=2`; empty for a scorer without any."""
+    return " ".join(f"{name}={value:g}" for name, value in parameters.items())
+
+
+def too_few(n_calibration: int, alpha: Fraction) -> str:
+    """Return what is said of a calibration set that is too small for alpha."""
+    return f"{n_calibration} calibration items are too few for alpha {float(alpha):g}: every set is full"

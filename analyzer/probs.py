@@ -10,10 +10,15 @@ def softmax(logits: AnyArray, n_options: IntArray) -> FloatArray:
 
     logits : (item, option), finite on every item's own options.
     """
-    own = np.arange(logits.shape[1]) < n_options[:, None]
-    raw = np.where(own, logits, -np.inf).astype(np.float64)
-    powers = np.exp(raw - raw.max(axis=1, keepdims=True))
+    raw, own = _shifted(logits, n_options)
+    powers = np.exp(raw)
     return np.where(own, powers / powers.sum(axis=1, keepdims=True), np.nan)
+
+
+def log_softmax(logits: AnyArray, n_options: IntArray) -> FloatArray:
+    """Return the logarithm of `softmax`, exact where a prob underflows to 0."""
+    raw, own = _shifted(logits, n_options)
+    return np.where(own, raw - np.log(np.exp(raw).sum(axis=1, keepdims=True)), np.nan)
 
 
 def likely_first(probs: FloatArray) -> IntArray:
@@ -24,3 +29,9 @@ def likely_first(probs: FloatArray) -> IntArray:
 def top_option(probs: FloatArray) -> IntArray:
     """Return (item,) the most likely option, the first of them where several tie."""
     return np.asarray(np.nanargmax(probs, axis=1))
+
+
+def _shifted(logits: AnyArray, n_options: IntArray) -> tuple[FloatArray, AnyArray]:
+    own = np.arange(logits.shape[1]) < n_options[:, None]
+    raw = np.where(own, logits, -np.inf).astype(np.float64)
+    return raw - raw.max(axis=1, keepdims=True), own

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from analyzer.estimate import Estimate, average
-from analyzer.measured import ESTIMATED, Measured
+from analyzer.measured import ESTIMATED, MORE, Measured
 from analyzer.question import Question
 from analyzer.unreliable import cell_reasons, run_reasons
 
@@ -24,11 +24,11 @@ def cell_record(cells: Sequence[Measured], question: Question, extra: Mapping[st
     """
     first = cells[0]
     record = identity(cells)
-    for name in ESTIMATED:
+    for name in (*ESTIMATED, *sorted(set(first.estimates) - {*ESTIMATED, *MORE}), *MORE):
         record |= interval_fields(name, average([on_whole_set(cell.estimates[name], cell) for cell in cells]))
     for name, estimate in (extra or {}).items():
         record |= interval_fields(name, estimate)
-    facts = first.facts if len(cells) == 1 else dict.fromkeys(first.facts, math.nan)
+    facts = first.facts if len(cells) == 1 else {name: _mean_fact([cell.facts[name] for cell in cells]) for name in first.facts}
     record |= {name: _number(value) for name, value in facts.items()}
     return record | {"unreliable": unreliable(cells)} | provenance(cells, question)
 
@@ -48,10 +48,13 @@ def identity(cells: Sequence[Measured]) -> Record:
 def provenance(cells: Sequence[Measured], question: Question) -> Record:
     """Return how and from what a record was made, its last fields."""
     return {
+        "group": cells[0].group,
         "protocol": question.protocol,
         "split": question.split.text,
         "calibration_fraction": float(question.calibration_fraction),
         "empty": question.empty,
+        "reliability": question.reliability,
+        "mondrian": question.mondrian,
         "run": "+".join(dict.fromkeys(cell.view.row["name"] for cell in cells)),
         "snapshot": cells[0].view.snapshot,
     }
@@ -97,6 +100,11 @@ def average_groups(cells: Iterable[Measured]) -> list[list[Measured]]:
 def frame(records: Sequence[Record]) -> pl.DataFrame:
     """Return records as a polars frame; columns keep their order, nulls their place."""
     return pl.DataFrame(list(records), infer_schema_length=None)
+
+
+def _mean_fact(values: Sequence[float | str]) -> float | str:
+    """A mean over cells keeps what they agree on; a spread over splits has no mean."""
+    return values[0] if len(set(values)) == 1 else math.nan
 
 
 def _number(value: float | str) -> float | str | None:

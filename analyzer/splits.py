@@ -1,16 +1,17 @@
-"""Splits: which items calibrate and which test. `all` is the exact law over every split; the others are drawn.
+"""Splits: which items calibrate and which test. `all` is the exact law over every split; the others are drawn, or given in a file.
 
-Split s of `--split N` is the split `--split seed:s`; it depends on the number of items and nothing else, so every run over the same
-items gets the same splits.
+Split s of `--split N` is the split `--split seed:s`; it depends on the number of items (and their subjects, when stratified) and nothing
+else, so every run over the same items gets the same splits.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 
-from analyzer.arrays import BoolArray
+from analyzer.arrays import BoolArray, IntArray
 from schemas.errors import UsageError
 
 BYTE = 256
@@ -19,25 +20,33 @@ MAX_SPLITS = 100_000
 
 @dataclass(frozen=True)
 class Split:
-    """What `--split` asks for: `seeds` is None for all splits, else one seed per drawn split."""
+    """What `--split` asks for: drawn splits have one seed each, a split from a file its calibration items; `all` has neither."""
 
     text: str
     seeds: range | None = None
+    calibration_ids: frozenset[int] | None = None
+
+    @property
+    def exact(self) -> bool:
+        """Whether every split is meant, by the exact law."""
+        return self.seeds is None and self.calibration_ids is None
 
 
 ALL = Split("all")
 
 
 def parse_split(text: str) -> Split:
-    """Return the split that a text names: `all`, a number of splits, or `seed:K` for one split.
+    """Return the split that a text names: `all`, a number of splits, `seed:K` for one split, or `file:PATH`.
 
-    Raises UsageError with the accepted forms.
+    A file lists the item_id of the calibration items, one a line, in decimal. Raises UsageError with the accepted forms.
     """
     if text == "all":
         return ALL
+    if text.startswith("file:"):
+        return Split(text, calibration_ids=_read_ids(Path(text.removeprefix("file:"))))
     seed = text.removeprefix("seed:")
-    if not seed.isdecimal():
-        raise UsageError(f"split {text!r} is not one; expected all, a number of splits, or seed:K")
+    if not (seed.isascii() and seed.isdecimal()):
+        raise UsageError(f"split {text!r} is not one; expected all, a number of splits, seed:K, or file:PATH")
     number = int(seed)
     if seed != text:
         return Split(text, range(number, number + 1))
@@ -59,10 +68,46 @@ def draw_splits(n_items: int, n_calibration: int, seeds: Iterable[int]) -> BoolA
     return np.stack([_draw(np.random.default_rng(seed), n_items, n_calibration) for seed in seeds])
 
 
+def draw_stratified(subject: IntArray, fraction: Fraction, seeds: Iterable[int]) -> BoolArray:
+    """Return (split, item) bool with floor(fraction * size) items of every subject; subject is (item,)."""
+    members = [np.flatnonzero(subject == value) for value in np.unique(subject)]
+    seeds = list(seeds)
+    masks = np.zeros((len(seeds), subject.size), dtype=np.bool_)
+    for mask, seed in zip(masks, seeds, strict=True):
+        rng = np.random.default_rng(seed)
+        for items in members:
+            mask[items] = _draw(rng, items.size, int(items.size * fraction))
+    if not masks[0].any():
+        raise UsageError(f"calibration fraction {float(fraction):g} leaves no calibration item in any of the {len(members)} subjects")
+    return masks
+
+
+def given_split(item_id: IntArray, split: Split) -> BoolArray:
+    """Return (1, item) bool for a split read from a file. Raises UsageError where one side is empty or an id is not among the items."""
+    wanted = np.array(sorted(split.calibration_ids or ()), dtype=np.uint64)
+    mask = np.isin(item_id, wanted)
+    if missing := wanted.size - int(mask.sum()):
+        raise UsageError(f"split {split.text!r} names {missing} of {wanted.size} item ids that are not among the {item_id.size} items")
+    if not 0 < mask.sum() < mask.size:
+        raise UsageError(f"split {split.text!r} calibrates {mask.sum()} of {mask.size} items; both sides need one")
+    return np.asarray(mask[None])
+
+
 def _draw(rng: np.random.Generator, n_items: int, n: int) -> BoolArray:
     """Independent coin flips, then as many random items turned as the count is off: uniform by symmetry, without a shuffle."""
     chosen = rng.integers(0, BYTE, size=n_items, dtype=np.uint8) < BYTE * n // n_items
-    excess = int(chosen.sum()) - n
+    excess = int(np.count_nonzero(chosen)) - n
     pool = np.flatnonzero(chosen if excess > 0 else ~chosen)
     chosen[rng.choice(pool, size=abs(excess), replace=False, shuffle=False)] = excess < 0
     return chosen
+
+
+def _read_ids(path: Path) -> frozenset[int]:
+    try:
+        lines = path.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the split from {path}: {error}") from error
+    wrong = [line for line in lines if not (line.isascii() and line.isdecimal()) or int(line) >= 2**64]
+    if wrong or not lines:
+        raise UsageError(f"{path}: {wrong[0]!r} is not an item_id; expected one a line" if wrong else f"{path} names no calibration item")
+    return frozenset(map(int, lines))

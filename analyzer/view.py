@@ -14,7 +14,7 @@ from schemas.run import FloatArray as Float32Array
 from schemas.run import Run, RunKey
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RunView:
     """Some items of one run.
 

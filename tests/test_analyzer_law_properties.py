@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analyzer.conformal import set_statistics
-from analyzer.law import moments, rank_law
+from analyzer.coverage_law import coverage_law
+from analyzer.law import moments, rank_law, statistics
 from analyzer.ranks import Ranks, rank_scores, threshold_rank
 
 
@@ -27,7 +27,9 @@ def problems(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int, Fraction]:
 
 def naive_splits(scores: np.ndarray, answer: np.ndarray, n: int, alpha: Fraction) -> dict[str, list[float]]:
     items = range(len(answer))
-    found: dict[str, list[float]] = {"coverage": [], "set_size": [], "empty_rate": [], "singleton_rate": []}
+    widest = range(scores.shape[1] + 1)
+    names = ["coverage", "set_size", "empty_rate", "singleton_rate", *(f"size_{size}_rate" for size in widest)]
+    found: dict[str, list[float]] = {name: [] for name in names}
     k = threshold_rank(n, alpha)
     for calibration in combinations(items, n):
         ordered = sorted(scores[i, answer[i]] for i in calibration)
@@ -37,6 +39,8 @@ def naive_splits(scores: np.ndarray, answer: np.ndarray, n: int, alpha: Fraction
         found["set_size"].append(np.mean([len(s) for s in sets.values()]))
         found["empty_rate"].append(np.mean([not s for s in sets.values()]))
         found["singleton_rate"].append(np.mean([len(s) == 1 for s in sets.values()]))
+        for size in widest:
+            found[f"size_{size}_rate"].append(np.mean([len(s) == size for s in sets.values()]))
     return found
 
 
@@ -47,15 +51,20 @@ def ranked(scores: np.ndarray, answer: np.ndarray) -> Ranks:
 @given(problems())
 @settings(max_examples=150, deadline=None)
 def test_exact_law_equals_brute_force_over_all_splits(problem: tuple[np.ndarray, np.ndarray, int, Fraction]) -> None:
-    """Mean and variance of every set statistic are those over all C(N, n) splits, ties and ragged options included."""
+    """Means, variances and the law of coverage are those over all C(N, n) splits, ties and ragged options included."""
     scores, answer, n, alpha = problem
     ranks = ranked(scores, answer)
     law = rank_law(len(answer), n, threshold_rank(n, alpha))
     expected = naive_splits(scores, answer, n, alpha)
-    for name, statistic in set_statistics(ranks).items():
-        mean, sd = moments(law, statistic)
+    known = statistics(ranks, sizes=True)
+    found = moments(law, known)
+    for name, mean, sd in zip(known.names, found.mean, found.sd, strict=True):
         assert abs(mean - np.mean(expected[name])) < 1e-12, name
         assert abs(sd**2 - np.var(expected[name])) < 1e-12, name
+    coverage = coverage_law(law, known.table)
+    values, counts = np.unique(np.round(expected["coverage"], 12), return_counts=True)
+    np.testing.assert_allclose(coverage.value, values, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(coverage.probability, counts / counts.sum(), rtol=0, atol=1e-12)
 
 
 def test_rank_law_adds_up_far_beyond_what_factorials_reach() -> None:
@@ -74,6 +83,7 @@ def test_a_calibration_set_too_small_for_alpha_gives_full_sets() -> None:
     scores = np.array([[0.1, 0.9], [0.2, 0.8], [0.3, 0.7], [0.6, 0.4]])
     ranks = ranked(scores, np.array([0, 1, 1, 0]))
     law = rank_law(4, 2, threshold_rank(2, Fraction(1, 10)))
-    statistics = set_statistics(ranks)
-    assert moments(law, statistics["coverage"]) == (1.0, 0.0)
-    assert moments(law, statistics["set_size"]) == (2.0, 0.0)
+    known = statistics(ranks)
+    found = moments(law, known)
+    assert (found.mean[known.names.index("coverage")], found.sd[known.names.index("coverage")]) == (1.0, 0.0)
+    assert (found.mean[known.names.index("set_size")], found.sd[known.names.index("set_size")]) == (2.0, 0.0)

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.arrays import BoolArray, IntArray
-from analyzer.conformal import set_statistics
 from analyzer.estimate import Estimate
 from analyzer.influence import split_influence
-from analyzer.law import rank_law
-from analyzer.measured import Measured, nothing, uacc
+from analyzer.law import rank_law, statistics
+from analyzer.measured import Measured, nothing, too_few, uacc
+from analyzer.metrics import BENCHMARK_OPTIONS, IDK_INDEX, NONE_INDEX, answer_metrics
 from analyzer.protocols.network import network_argsort
 from analyzer.question import Question
 from analyzer.ranks import rank_scores, threshold_rank
@@ -66,15 +66,17 @@ def _cell(view: RunView, scorer: str, alpha: Fraction, scored: Scored, calibrate
     size, covered = sets.sum(axis=1)[~calibrates], sets[items, view.answer][~calibrates]
     values = {"coverage": covered, "set_size": size, "empty_rate": size == 0, "singleton_rate": size == 1}
     estimates = _with_influence(view, scored, calibrates, k, {name: float(v.mean()) for name, v in values.items()})
-    accuracy = _accuracy(scored.probs.argmax(axis=1) == view.answer, ~calibrates)
+    chosen = scored.probs.argmax(axis=1)
+    rates = {name: _tested_share(flag, ~calibrates) for name, flag in _rates(view, chosen).items()}
+    estimates = answer_metrics(view) | estimates | rates
     return Measured(
         view,
         scorer,
         alpha,
         n,
-        {"accuracy": accuracy, "uacc": uacc(accuracy, estimates["set_size"], view), **estimates},
-        {"coverage_sd": math.nan, "set_size_sd": math.nan},
-        f"{n} calibration items are too few for alpha {float(alpha):g}: every set is full" if k > n else None,
+        estimates | {"uacc": uacc(estimates["accuracy"], estimates["set_size"], view)},
+        {"coverage_sd": math.nan, "set_size_sd": math.nan, "parameters": ""},
+        too_few(n, alpha) if k > n else None,
     )
 
 
@@ -83,14 +85,22 @@ def _with_influence(view: RunView, scored: Scored, calibrates: BoolArray, k: int
     scores = np.where(np.isnan(view.probs), np.nan, scored.scores).astype(np.float64)
     ranks = rank_scores(scores, view.answer, view.probs, "top1")
     law = rank_law(view.n_items, int(calibrates.sum()), k)
-    tested = (~calibrates).astype(np.float64)
-    return {name: Estimate(values[name], split_influence(law, ranks.own, s, tested), s.share) for name, s in set_statistics(ranks).items()}
+    known = statistics(ranks)
+    influence = split_influence(law, ranks.own, known, (~calibrates).astype(np.float64))
+    return {name: Estimate(values[name], influence[place], known.share[place]) for place, name in enumerate(known.names)}
 
 
-def _accuracy(correct: BoolArray, tested: BoolArray) -> Estimate:
-    """Accuracy over the test half alone: items of the other half have no influence."""
-    value = float(correct[tested].mean())
-    return Estimate(value, (correct - value) * tested * (tested.size / tested.sum()), share=True)
+def _rates(view: RunView, chosen: IntArray) -> dict[str, BoolArray]:
+    rates = {"accuracy": chosen == view.answer}
+    if (view.n_options == BENCHMARK_OPTIONS).all():
+        rates |= {"e_rate": chosen == IDK_INDEX, "f_rate": chosen == NONE_INDEX}
+    return rates
+
+
+def _tested_share(flag: BoolArray, tested: BoolArray) -> Estimate:
+    """Share over the test half alone: items of the other half have no influence."""
+    value = float(flag[tested].mean())
+    return Estimate(value, (flag - value) * tested * (tested.size / tested.sum()), share=True)
 
 
 def _higher(n: int, k: int) -> int:

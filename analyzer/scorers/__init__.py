@@ -2,30 +2,34 @@
 
 probs : float64, sum to 1 over an item's own options, NaN beyond them; scores are NaN there too.
 u     : (item,) uniform draws in [0, 1), used by the randomised scorers only.
-A scorer scores all options; which of them is the answer is picked by index in `analyzer.ranks`, in one place.
+A scorer scores all options; which of them is the answer is picked by index in `analyzer.ranks`, in one place. Keyword-only arguments
+are its parameters, which every result records.
 """
 
-from collections.abc import Iterable
-from typing import Protocol
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping
 
 from analyzer.arrays import FloatArray
 from analyzer.scorers.aps import aps
 from analyzer.scorers.aps_rand import aps_rand
 from analyzer.scorers.lac import lac
+from analyzer.scorers.margin import margin
+from analyzer.scorers.raps import raps
+from analyzer.scorers.saps import saps
+from analyzer.scorers.topk import topk
 from schemas.errors import UsageError
 
-
-class Scorer(Protocol):
-    """A nonconformity score of every option."""
-
-    def __call__(self, probs: FloatArray, u: FloatArray | None = None) -> FloatArray:
-        """Return (item, option) scores."""
-
+Scorer = Callable[..., FloatArray]
 
 SCORERS: dict[str, Scorer] = {
     "lac": lac,
     "aps": aps,
     "aps-rand": aps_rand,
+    "raps": raps,
+    "saps": saps,
+    "margin": margin,
+    "topk": topk,
 }
 
 
@@ -36,3 +40,15 @@ def check_scorers(names: Iterable[str]) -> tuple[str, ...]:
         if name not in SCORERS:
             raise UsageError(f"unknown scorer {name!r}; known: {', '.join(SCORERS)}")
     return wanted
+
+
+def scorer_parameters(name: str, given: Mapping[str, float]) -> dict[str, float]:
+    """Return every parameter of a scorer, the given ones over its defaults. Raises UsageError for one that it does not have or below 0."""
+    keywords = inspect.signature(SCORERS[name]).parameters.values()
+    defaults = {p.name: float(p.default) for p in keywords if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    for key, value in given.items():
+        if key not in defaults:
+            raise UsageError(f"scorer {name} has no parameter {key!r}; it has: {', '.join(defaults) or 'none'}")
+        if not (math.isfinite(value) and value >= 0):
+            raise UsageError(f"scorer {name}: {key} is {value}; expected a number of at least 0")
+    return defaults | dict(given)

@@ -1,0 +1,16 @@
+"""RAPS, regularised adaptive prediction sets. Angelopoulos, Bates, Malik & Jordan 2021, arXiv:2009.14193, deterministic form."""
+
+import numpy as np
+
+from analyzer.arrays import FloatArray
+from analyzer.probs import likely_first
+from analyzer.scorers.aps import aps
+
+
+def raps(probs: FloatArray, u: FloatArray | None = None, *, penalty: float = 0.1, k_reg: float = 2) -> FloatArray:
+    """Return the APS score plus `penalty` for every place of the option beyond `k_reg`; the likeliest option has place 1.
+
+    penalty : lambda of the paper, at least 0.
+    """
+    place = np.argsort(likely_first(probs), axis=1, kind="stable") + 1
+    return np.asarray(aps(probs) + penalty * np.maximum(place - k_reg, 0))

@@ -1,0 +1,12 @@
+"""Top-k: the option's place by prob, so that every set holds the same number of options. Angelopoulos & Bates 2021, arXiv:2107.07511."""
+
+import numpy as np
+
+from analyzer.arrays import FloatArray
+from analyzer.probs import likely_first
+
+
+def topk(probs: FloatArray, u: FloatArray | None = None) -> FloatArray:
+    """Return the place of each option, 1 for the likeliest; tied options in index order."""
+    place = np.argsort(likely_first(probs), axis=1, kind="stable") + 1.0
+    return np.where(np.isnan(probs), np.nan, place)
