@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from analyzer.options import analysis_options, comparison_options
+from analyzer.options import analysis_options, comparison_options, set_options
 from schemas.command import friendly_errors
 
 
@@ -21,7 +21,7 @@ def main(verbose: bool) -> None:
 
 @main.command("sets")
 @analysis_options
-@click.option("--average", is_flag=True, help="Print means over prompts and scorers instead of every run.")
+@set_options
 @friendly_errors
 def sets_command(average: bool, **options: Any) -> None:
     """Prediction sets of every run: accuracy, coverage, set size.

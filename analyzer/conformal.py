@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from analyzer.arrays import BoolArray, FloatArray
-from analyzer.coverage_law import coverage_quantiles
+from analyzer.coverage_law import ROUNDING, coverage_band, coverage_quantiles
 from analyzer.drawn import drawn_values, over_splits
 from analyzer.estimate import Estimate
 from analyzer.influence import split_influence
@@ -27,6 +27,7 @@ class Scored(NamedTuple):
     values : (split, alpha, statistic) of drawn splits, None for all.
     """
 
+    view: RunView
     question: Question
     scorer: str
     n_calibration: int
@@ -38,15 +39,22 @@ class Scored(NamedTuple):
 
 
 def measure(view: RunView, scorer: str, question: Question) -> Iterator[Measured]:
-    """Yield one cell per alpha of the question.
+    """Yield one cell per alpha of the question, the run as a whole under one threshold.
 
     Raises UsageError where the calibration fraction leaves one side of the split empty.
     """
-    if view.n_items == 0:
+    if view.n_items < 2:
         yield from (nothing(view, scorer, alpha) for alpha in question.alphas)
         return
     scored = score_run(view, view.probs, scorer, question, calibration_masks(view, question))
-    yield from (cell(view, scored, place) for place in range(len(question.alphas)))
+    yield from (cell(scored, place) for place in range(len(question.alphas)))
+
+
+def drawn_over(known: Statistics, scored: Scored, k: int) -> Moments:
+    """Return mean and sd over the drawn splits of other statistics of a scored run; k is the threshold's rank."""
+    if scored.masks is None:
+        raise ValueError("all splits are meant; there are no drawn ones")
+    return over_splits(drawn_values(known, scored.ranks.own, scored.masks, [k])[:, 0])
 
 
 def calibration_masks(view: RunView, question: Question) -> BoolArray | None:
@@ -76,15 +84,15 @@ def score_run(view: RunView, probs: FloatArray, scorer: str, question: Question,
     known = statistics(ranks, sizes=question.sizes)
     if masks is None:
         n = calibration_size(view.n_items, question.calibration_fraction)
-        return Scored(question, scorer, n, ranks, known, None, None, None)
+        return Scored(view, question, scorer, n, ranks, known, None, None, None)
     n = int(masks[0].sum())
     values = drawn_values(known, ranks.own, masks, [threshold_rank(n, alpha) for alpha in question.alphas])
-    return Scored(question, scorer, n, ranks, known, masks, 1 - masks.mean(axis=0), values)
+    return Scored(view, question, scorer, n, ranks, known, masks, 1 - masks.mean(axis=0), values)
 
 
-def cell(view: RunView, scored: Scored, place: int) -> Measured:
+def cell(scored: Scored, place: int) -> Measured:
     """Return the cell of the question's alpha at `place`."""
-    alpha, n = scored.question.alphas[place], scored.n_calibration
+    view, alpha, n = scored.view, scored.question.alphas[place], scored.n_calibration
     k = threshold_rank(n, alpha)
     law = rank_law(view.n_items, n, k)
     found = moments(law, scored.statistics) if scored.values is None else over_splits(scored.values[:, place])
@@ -97,7 +105,18 @@ def cell(view: RunView, scored: Scored, place: int) -> Measured:
         estimates | {"uacc": uacc(estimates["accuracy"], estimates["set_size"], view)},
         _facts(law, scored, found, place),
         too_few(n, alpha) if k > n else None,
+        reasons=_coverage_reasons(law, scored, float(found.mean[0])),
     )
+
+
+def _coverage_reasons(law: RankLaw, scored: Scored, coverage: float) -> tuple[str, ...]:
+    """Drawn or given splits whose coverage the exact law over all splits does not allow: the items are not exchangeable between them."""
+    if scored.masks is None:
+        return ()
+    low, high = coverage_band(law, scored.statistics.table, len(scored.masks))
+    if low - ROUNDING <= coverage <= high + ROUNDING:
+        return ()
+    return (f"coverage {coverage:.3f} is outside the 99.9 % band [{low:.3f}, {high:.3f}] of its exact law",)
 
 
 def _estimates(law: RankLaw, scored: Scored, found: Moments) -> dict[str, Estimate]:

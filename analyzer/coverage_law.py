@@ -1,20 +1,20 @@
 """The law of coverage over all splits, not only its moments: it is known exactly, ties included.
 
 Given the threshold's rank p, the p - k + 1 tested items below p are covered. Above p only the g items whose score ties with the one at p
-are, and how many of those are tested is hypergeometric.
+are, and how many of those are tested is hypergeometric. Without ties this is Beta-Binomial(N - n, k, n + 1 - k).
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import betaln
-from scipy.stats import betabinom
+from scipy.special import betaln, ndtri
 
 from analyzer.arrays import FloatArray, IntArray
 from analyzer.law import Crossings, RankLaw
 
 QUANTILES = {"coverage_p025": 0.025, "coverage_p25": 0.25, "coverage_p50": 0.5, "coverage_p75": 0.75, "coverage_p975": 0.975}
-BAND = 0.999
+BAND, ROUNDING = 0.999, 1e-12
 REACH_SD = 12  # of the hypergeometric part
 
 
@@ -55,12 +55,15 @@ def coverage_quantiles(law: RankLaw, table: Crossings, drawn: FloatArray | None)
     return {name: known.quantile(level) for name, level in QUANTILES.items()}
 
 
-def tieless_band(n_calibration: int, k: int, n_tested: int) -> tuple[float, float]:
-    """Return the 99.9 % band of coverage on n_tested new items when no scores tie: Beta-Binomial(n_tested, k, n + 1 - k)."""
-    if k > n_calibration:
-        return 1.0, 1.0
-    low, high = betabinom.interval(BAND, n_tested, k, n_calibration + 1 - k)
-    return float(low) / n_tested, float(high) / n_tested
+def coverage_band(law: RankLaw, table: Crossings, n_splits: int) -> tuple[float, float]:
+    """Return the 99.9 % band of the mean coverage of n_splits drawn splits: the law's own quantiles for one, a normal band for more."""
+    known = coverage_law(law, table)
+    if n_splits == 1:
+        return known.quantile((1 - BAND) / 2), known.quantile((1 + BAND) / 2)
+    mean = float(known.value @ known.probability)
+    sd = math.sqrt(max(float(known.value**2 @ known.probability) - mean**2, 0.0))
+    reach = float(ndtri((1 + BAND) / 2)) * sd / math.sqrt(n_splits) + ROUNDING
+    return mean - reach, mean + reach
 
 
 def _likely_counts(size: int, marked: int, drawn: int) -> IntArray:

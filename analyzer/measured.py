@@ -21,6 +21,7 @@ class Measured:
     facts     : by name; plain numbers that have no interval, such as the sd of coverage over splits.
     note      : why the cell says nothing about the model, or None.
     group     : which items, "all" or those of one subject, label or set size.
+    reasons   : why the run cannot be trusted that only a look at another run shows.
     """
 
     view: RunView
@@ -31,6 +32,7 @@ class Measured:
     facts: Mapping[str, float | str] = field(default_factory=dict)
     note: str | None = None
     group: str = "all"
+    reasons: tuple[str, ...] = ()
 
 
 def uacc(accuracy: Estimate, set_size: Estimate, view: RunView) -> Estimate:

@@ -97,6 +97,19 @@ def average_groups(cells: Iterable[Measured]) -> list[list[Measured]]:
     return [list(group) for _, group in groupby(sorted(cells, key=key), key=key)]
 
 
+def same_fields(records: Sequence[Record]) -> list[Record]:
+    """Return records that all have the same fields, null where one did not have it; a field keeps the place of its first appearance."""
+    last = provenance_fields(records)
+    names = dict.fromkeys([name for record in records for name in record if name not in last] + last)
+    return [{name: record.get(name) for name in names} for record in records]
+
+
+def provenance_fields(records: Sequence[Record]) -> list[str]:
+    """Return the fields from `unreliable` on, which stay last."""
+    names = list(records[0]) if records else []
+    return names[names.index("unreliable") :] if names else []
+
+
 def frame(records: Sequence[Record]) -> pl.DataFrame:
     """Return records as a polars frame; columns keep their order, nulls their place."""
     return pl.DataFrame(list(records), infer_schema_length=None)

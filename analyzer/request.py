@@ -9,7 +9,7 @@ from analyzer.alphas import parse_alphas
 from analyzer.names import FIELDS
 from analyzer.protocols import rules
 from analyzer.question import Question
-from analyzer.scorers import check_scorers
+from analyzer.scorers import check_scorers, scorer_parameters
 from analyzer.splits import parse_split
 from analyzer.verdicts.axes import Tolerances
 from schemas.errors import UsageError
@@ -40,12 +40,13 @@ def tolerances(options: Mapping[str, Any]) -> Tolerances:
 def ask(options: Mapping[str, Any]) -> Question:
     """Return the question: the protocol's own, changed where an option was given and the protocol leaves it open."""
     protocol = rules(options["protocol"])
-    given = {
+    given: dict[str, Any] = {
         "alphas": parse_alphas(options["alphas"]) or None,
         "scorers": check_scorers(options["scorers"]) or None,
         "split": parse_split(options["split"]) if options["split"] is not None else None,
         "calibration_fraction": _fraction(options["calibration_fraction"]) if options["calibration_fraction"] is not None else None,
-        "empty": options["empty"],
+        "parameters": _parameters(options["parameters"]) or None,
+        **{name: options.get(name) or None for name in ("empty", "reliability", "stratify", "by", "mondrian", "sizes", "quantiles")},
     }
     changed = {name: value for name, value in given.items() if value is not None}
     for name in protocol.fixed:
@@ -55,6 +56,21 @@ def ask(options: Mapping[str, Any]) -> Question:
         if protocol.scorers and scorer not in protocol.scorers:
             raise UsageError(f"protocol {options['protocol']} has no scorer {scorer!r}; it has: {', '.join(protocol.scorers)}")
     return replace(protocol.default, **changed)
+
+
+def _parameters(texts: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Parameters by scorer and name, from `raps.penalty=0.1`."""
+    found: dict[str, dict[str, float]] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        scorer, _, parameter = name.partition(".")
+        check_scorers([scorer])
+        try:
+            found.setdefault(scorer, {})[parameter] = float(value)
+        except ValueError:
+            raise UsageError(f"parameter {text!r} has no number; expected scorer.name=value, such as raps.penalty=0.1") from None
+        scorer_parameters(scorer, found[scorer])
+    return found
 
 
 def _fraction(text: str) -> Fraction:

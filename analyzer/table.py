@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from analyzer.records import Record
 
 WIDTH = 120
-KEYS = ("model", "task", "prompt", "method", "level", "scorer", "alpha")
+KEYS = ("model", "task", "prompt", "method", "level", "scorer", "alpha", "group")
 SHARED = ("protocol", "split", "empty", "n_items", "n_calibration", "snapshot")
 WORDS = {"n_items": "items", "n_calibration": "calibration items"}
 

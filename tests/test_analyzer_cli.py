@@ -127,7 +127,7 @@ def test_a_calibration_set_too_small_for_alpha_gives_full_sets_and_says_so(store
         (["--alpha", "1"], 2, "alpha '1'"),
         (["--alpha=-0.1"], 2, "alpha '-0.1'"),
         (["--alpha", "x"], 2, "alpha 'x'"),
-        (["--scorer", "nope"], 2, "unknown scorer 'nope'; known: lac, aps, aps-rand"),
+        (["--scorer", "nope"], 2, "unknown scorer 'nope'; known: lac, aps, aps-rand, raps, saps, margin, topk"),
         (["--protocol", "nope"], 2, "unknown protocol 'nope'; known: exact, ye2024, tong2026"),
         (["--protocol", "ye2024", "--split", "7"], 2, "fixes its split"),
         (["--protocol", "ye2024", "--scorer", "aps-rand"], 2, "has no scorer 'aps-rand'"),

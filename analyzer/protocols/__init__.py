@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from analyzer.conformal import measure
+from analyzer.engine import cells
 from analyzer.measured import Measured
 from analyzer.protocols import tong2026, ye2024
 from analyzer.question import Question
@@ -26,10 +26,12 @@ class Rules:
     scorers: tuple[str, ...] = ()  # the only scorers it knows; () means all
 
 
+YE2024_FIXED = ("split", "calibration_fraction", "empty", "reliability", "stratify", "by", "mondrian", "sizes", "quantiles", "parameters")
+
 PROTOCOLS: dict[str, Rules] = {
-    "exact": Rules(Question(), lambda view: view, measure),
-    "ye2024": Rules(ye2024.DEFAULT, ye2024.choose, ye2024.measure, ("split", "calibration_fraction", "empty"), ("lac", "aps")),
-    "tong2026": Rules(tong2026.DEFAULT, tong2026.choose, measure),
+    "exact": Rules(Question(), lambda view: view, cells),
+    "ye2024": Rules(ye2024.DEFAULT, ye2024.choose, ye2024.measure, YE2024_FIXED, ("lac", "aps")),
+    "tong2026": Rules(tong2026.DEFAULT, tong2026.choose, cells),
 }
 
 

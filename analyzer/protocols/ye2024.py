@@ -46,7 +46,7 @@ def choose(view: RunView) -> RunView:
 
 def measure(view: RunView, scorer: str, question: Question) -> Iterator[Measured]:
     """Yield one cell per alpha: all figures over the test half."""
-    if view.n_items == 0:
+    if view.n_items < 2:
         yield from (nothing(view, scorer, alpha) for alpha in question.alphas)
         return
     scored = SCORERS[scorer](_softmax32(view))
