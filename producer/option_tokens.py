@@ -32,8 +32,8 @@ def option_tokens(tokenizer: Any, n_options: int) -> OptionTokens:
     for letter in ascii_uppercase[:n_options]:
         encoded = tokenizer(f"{CUE} {letter}", add_special_tokens=False)["input_ids"]
         if encoded[: len(cue)] != cue or len(encoded) != len(cue) + 1:
-            found = tokenizer.convert_ids_to_tokens(encoded)
-            raise UsageError(f"the tokenizer encodes '{CUE} {letter}' as {found}: {letter} is not one token after '{CUE}' and cannot be scored")
+            seen = tokenizer.convert_ids_to_tokens(encoded)
+            raise UsageError(f"the tokenizer encodes '{CUE} {letter}' as {seen}: {letter} is not one token of its own and cannot be scored")
         ids.append(int(encoded[-1]))
     texts = tuple(str(text) for text in tokenizer.convert_ids_to_tokens(ids))
     _check_distinct(ids, texts, getattr(tokenizer, "unk_token_id", None))

@@ -5,7 +5,7 @@ request (names, levels, items, option tokens, a method that cannot do a model) i
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -69,7 +69,8 @@ class Group:
     model: Model
     method: Method
     data: Any
-    cells: Sequence[Cell] = field(default_factory=tuple)
+    seed: int
+    cells: Sequence[Cell] = ()
 
     def levels(self) -> list[Level]:
         """Return the levels in order, each once."""
@@ -139,7 +140,7 @@ def _groups(
                 for level in levels
                 for question in asked
             ]
-            yield Group(model, method, data, cells)
+            yield Group(model, method, data, request.seed, cells)
 
 
 def _by_source(method: Method, model: Model, questions: Sequence[Question], request: Request) -> list[tuple[Any, list[Question]]]:

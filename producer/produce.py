@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from producer.backends import BACKENDS
-from producer.backends.base import Ready, Settings
+from producer.backends.base import Ready
 from producer.bayes import bayes_runs
 from producer.choices import check_names
 from producer.environment import environment
@@ -21,6 +21,7 @@ from producer.interrupt import Interrupted, Stop, stop_on_signal
 from producer.plan import Cell, Group, make_plan
 from producer.prompts import PROMPTS
 from producer.request import Request
+from producer.settings import Settings
 from schemas.run import Run
 from store import Writer, init_store, open_writer
 

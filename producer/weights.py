@@ -7,11 +7,13 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from producer.cache_dir import cache_dir
 from producer.models import ModelFiles
 from schemas.errors import HedgemarkError
 
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 # The config holds numbers that change logits as weights do (rope_theta, rms_norm_eps); the tokenizer decides what is asked.
 BESIDE_WEIGHTS = ("config.json", "tokenizer.json", "tokenizer.model")
 
@@ -27,6 +29,12 @@ def weights_hash(files: ModelFiles) -> str:
 def weight_bytes(files: ModelFiles) -> int:
     """Return the size of the weight files on disk, 0 where they are not here yet."""
     return sum(path.stat().st_size for path in _weight_files(files))
+
+
+def weight_bytes_as(files: ModelFiles, config: Any, dtype: str) -> int:
+    """Return what the weights take in memory in another dtype than the files'."""
+    stored = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
+    return weight_bytes(files) * BYTES[dtype] // BYTES.get(stored, BYTES["float32"])
 
 
 def _files(files: ModelFiles) -> list[Path]:

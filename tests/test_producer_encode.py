@@ -106,7 +106,7 @@ class Letters:
 @pytest.mark.parametrize(
     ("tokenizer_", "message"),
     [
-        (Letters({"A": [30, 1], "B": [30, 2]}), "A is not one token"),
+        (Letters({"A": [30, 1], "B": [30, 2]}), "A is not one token of its own"),
         (Letters({"A": [1], "B": [1]}), "options A and B share the token '<1>'"),
         (Letters({"A": [1], "B": [0]}), "does not know option B"),
         (Letters({"A": [1], "B": [2]}, end=(9,)), "puts '<9>' after a text"),

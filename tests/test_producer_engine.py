@@ -1,5 +1,9 @@
 """The prefill engine: the same numbers as one plain forward pass per prompt, whatever is shared, batched or cut."""
 
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +12,11 @@ from transformers import GPT2Config, MistralConfig, MistralForCausalLM
 
 from producer.encode import Prompts
 from producer.engine.batches import MAX_WASTE, padding_share, plan_batches
+from producer.engine.layers import Target
+from producer.engine.memory import Layout
 from producer.engine.prefill import Answers, prefill
 from producer.engine.skeleton import check_layout
-from schemas.errors import UsageError
+from schemas.errors import HedgemarkError, UsageError
 
 pytestmark = pytest.mark.producer
 
@@ -23,8 +29,9 @@ def some_prompts(n_items: int = 7, n_prefix: int = 9, cut: int = 1, seed: int = 
     return Prompts(tuple(rng.integers(1, VOCABULARY, n_prefix).tolist()), suffixes, [item < cut for item in range(n_items)])
 
 
-def run(model: object, prompts: Prompts, tokens: int = 24) -> Answers:
-    return prefill(model, prompts, OPTIONS, tokens, lambda _: None)
+def run(model: object, prompts: Prompts, tokens: int = 24, done: Callable[[int], None] = lambda _: None, **layout: Any) -> Answers:
+    how = Layout(streamed=False, batch_tokens=tokens, wave_tokens=0, waiting_on="cpu", head_rows=64)
+    return prefill(model, prompts, OPTIONS, replace(how, **layout), Target("cpu", torch.float32), done)
 
 
 def plain(model: object, prompts: Prompts) -> np.ndarray:
@@ -65,24 +72,45 @@ def test_prompts_without_a_shared_prefix_are_answered() -> None:
         np.testing.assert_allclose(run(model, prompts).logits, plain(model, prompts)[:, OPTIONS], atol=2e-5)
 
 
-def test_out_of_memory_halves_the_batch_and_loses_nothing(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """A batch of more than two items runs out of memory here; every item is still answered, once."""
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("wave_tokens", [30, 10_000])
+def test_layer_major_order_gives_the_same_logits(name: str, wave_tokens: int) -> None:
+    """Layers brought one at a time, in one wave or several, give the same logits, and the model is left as it was."""
+    model, prompts = tiny(name), some_prompts(12)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    answers = run(model, prompts, streamed=True, wave_tokens=wave_tokens)
+    np.testing.assert_allclose(answers.logits, plain(model, prompts)[:, OPTIONS], atol=2e-5)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_layer_major_order_runs_in_another_dtype_than_the_files() -> None:
+    """Weights that lie on the host in bfloat16 are brought over as float32, and computed in it."""
+    model, prompts = tiny(dtype=torch.bfloat16), some_prompts()
+    np.testing.assert_allclose(run(model, prompts, streamed=True).logits, plain(model.float(), prompts)[:, OPTIONS], atol=2e-5)
+
+
+@pytest.mark.parametrize("layout", [{}, {"streamed": True, "wave_tokens": 10_000}])
+def test_out_of_memory_halves_the_batch_and_loses_nothing(
+    layout: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """From some layer on, more than two items run out of memory; every item is still answered, once, and no layer is run again."""
     import producer.engine.prefill as engine
 
-    real, finished = engine._last_states, []
+    real, finished, layers_run = engine.run_layer, [], []
 
-    def scarce(skeleton: object, sequences: list[list[int]], *rest: object) -> object:
-        if len(sequences) > 2:
+    def scarce(layer: Any, window: int | None, rotary: Any, slab: Any, shared: Any) -> Any:
+        if len(slab.items) > 2 and layer.self_attn.layer_idx > 0:
             raise torch.OutOfMemoryError("injected")
-        return real(skeleton, sequences, *rest)
+        layers_run.extend((item, layer.self_attn.layer_idx) for item in slab.items)
+        return real(layer, window, rotary, slab, shared)
 
     model, prompts = tiny(), some_prompts(20)
     expected = run(model, prompts).logits
-    monkeypatch.setattr(engine, "_last_states", scarce)
-    answers = prefill(model, prompts, OPTIONS, 10_000, finished.append)
+    monkeypatch.setattr(engine, "run_layer", scarce)
+    answers = run(model, prompts, 10_000, finished.append, **layout)
     np.testing.assert_allclose(answers.logits, expected, atol=2e-5)
     assert sum(finished) == 20
-    assert max(finished) <= 2
+    assert len(layers_run) == len(set(layers_run)) == 20 * len(model.model.layers)
     assert "out of memory" in caplog.text
 
 
@@ -93,9 +121,19 @@ def test_an_unrelated_error_is_not_taken_for_scarce_memory(monkeypatch: pytest.M
     def broken(*_: object) -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(engine, "_last_states", broken)
+    monkeypatch.setattr(engine, "run_layer", broken)
     with pytest.raises(RuntimeError, match="shapes"):
         run(tiny(), some_prompts())
+
+
+def test_a_layer_that_hides_the_prefix_is_an_error() -> None:
+    """A layer that drops attention arguments would answer without demonstrations; it is refused."""
+    model = tiny()
+    layer = model.model.layers[1]
+    forward = layer.forward
+    layer.forward = lambda hidden, shared=None, **rest: forward(hidden, **rest)
+    with pytest.raises(HedgemarkError, match="without demonstrations"):
+        run(model, some_prompts())
 
 
 def test_an_unknown_model_type_is_refused() -> None:

@@ -1,39 +1,59 @@
-"""Backend `transformers`: any device, every method, our own prefill engine."""
+"""Backend `transformers`: any device, every method, our own prefill engine; layer-major where the weights do not fit."""
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from producer.backends.base import Done, Ready, Settings
-from producer.engine.memory import default_tokens
+from producer.backends.base import Done, Ready
+from producer.engine.layers import Target
+from producer.engine.memory import USABLE, free_memory, measure_needs, plan_memory
 from producer.engine.prefill import Answers, prefill
 from producer.engine.skeleton import check_layout
-from producer.models import load_model
+from producer.models import AS_STORED, load_model
 from producer.plan import Group, Question, is_dense
+from producer.settings import Settings
+from producer.weights import weight_bytes_as
 from schemas.levels import Level
+
+log = logging.getLogger(__name__)
 
 
 class TransformersBackend:
-    """Loads the weights once per group, compresses in memory, runs what was compressed."""
+    """Every method on any device; computes only what the options need."""
 
     def check(self, config: Any, methods: Sequence[str]) -> None:
         """Raise UsageError for a model type the engine does not know."""
         check_layout(config)
 
     def ready(self, group: Group, levels: Sequence[Level], settings: Settings) -> Iterator[Ready]:
-        """Yield the group's model at each level, in memory."""
-        model = load_model(group.model.files, group.model.dtype, group.model.device)
-        parameters = model.num_parameters()
+        """Yield the group's model at each level: on the device where it fits, else on the host."""
+        fits = _fits(group, settings)
+        place = group.model.device if fits else "cpu"
         if is_dense(group):
-            yield Ready(levels[0], {}, parameters, _answerer(model, settings))
+            model = load_model(group.model.files, group.model.dtype if fits else AS_STORED, place)
+            yield Ready(levels[0], {}, model.num_parameters(), _answerer(model, group, settings))
             return
-        seed = group.cells[0].key.seed if group.cells[0].key else 0
-        for level, applied in zip(levels, group.method.sweep(model, levels, group.data, seed), strict=True):
-            yield Ready(level, applied.conditions, parameters, _answerer(applied.model, settings))
+        model = load_model(group.model.files, group.model.dtype, place)
+        parameters = model.num_parameters()
+        for level, applied in zip(levels, group.method.sweep(model, levels, group.data, group.seed), strict=True):
+            yield Ready(level, applied.conditions, parameters, _answerer(applied.model, group, settings))
 
 
-def _answerer(model: Any, settings: Settings) -> Any:
+def _fits(group: Group, settings: Settings) -> bool:
+    budget = settings.device_memory or int(USABLE * free_memory(group.model.device))
+    return weight_bytes_as(group.model.files, group.model.config, group.model.dtype) < budget
+
+
+def _answerer(model: Any, group: Group, settings: Settings) -> Callable[[Question, Done], Answers]:
+    import torch
+
+    target = Target(group.model.device, getattr(torch, group.model.dtype))
+
     def answer(question: Question, done: Done) -> Answers:
-        tokens = settings.batch_tokens or default_tokens(question.model.device)
-        return prefill(model, question.prompts, question.options.ids, tokens, done)
+        needs = measure_needs(model, target.dtype, len(question.prompts.prefix))
+        loaded = str(model.device) == target.device and model.dtype == target.dtype
+        layout = plan_memory(needs, target.device, settings, loaded=loaded)
+        log.info("%s order, batches of %d tokens", "layer-major" if layout.streamed else "in-memory", layout.batch_tokens)
+        return prefill(model, question.prompts, question.options.ids, layout, target, done)
 
     return answer

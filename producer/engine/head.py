@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-ITEMS_AT_ONCE, ROWS_AT_ONCE = 512, 16384  # 34 MB of logits and, for a 8,192 wide model, 0.5 GB of float32 head at a time
+ITEMS_AT_ONCE, ROWS_AT_ONCE = 512, 16384  # 34 MB of logits and, for an 8,192 wide model, 0.5 GB of float32 head at a time
 
 
 class HeadOutput(NamedTuple):
@@ -21,20 +21,23 @@ class HeadOutput(NamedTuple):
     top_token: NDArray[np.int32]
 
 
-def read_head(head: Any, hidden: Any, option_ids: Sequence[int]) -> HeadOutput:
-    """Return what the head says of each item. `hidden` is (item, width) on any device, `head` a linear layer."""
-    parts = [_read(head, chunk.to(head.weight.device), option_ids) for chunk in hidden.split(ITEMS_AT_ONCE)]
+def read_head(head: Any, hidden: Any, option_ids: Sequence[int], rows: int = ROWS_AT_ONCE) -> HeadOutput:
+    """Return what the head says of each item.
+
+    hidden : (item, width) on the device that computes; `head`, a linear layer, may lie on the host and is brought over by `rows`.
+    """
+    parts = [_read(head, chunk, option_ids, rows) for chunk in hidden.split(ITEMS_AT_ONCE)]
     return HeadOutput(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def _read(head: Any, hidden: Any, option_ids: Sequence[int]) -> HeadOutput:
+def _read(head: Any, hidden: Any, option_ids: Sequence[int], rows: int) -> HeadOutput:
     import torch
 
     hidden = hidden.float()
     total = torch.full((len(hidden),), -torch.inf, device=hidden.device)
     best, top = total.clone(), torch.zeros(len(hidden), dtype=torch.int32, device=hidden.device)
-    for start in range(0, head.weight.shape[0], ROWS_AT_ONCE):
-        logits = _product(head, hidden, slice(start, start + ROWS_AT_ONCE))
+    for start in range(0, head.weight.shape[0], rows):
+        logits = _product(head, hidden, slice(start, start + rows))
         total = torch.logaddexp(total, logits.logsumexp(1))
         highest, where = logits.max(1)
         top = torch.where(highest > best, where.int() + start, top)
@@ -46,5 +49,5 @@ def _read(head: Any, hidden: Any, option_ids: Sequence[int]) -> HeadOutput:
 def _product(head: Any, hidden: Any, rows: Any) -> Any:
     import torch
 
-    bias = None if head.bias is None else head.bias[rows].float()
-    return torch.nn.functional.linear(hidden, head.weight[rows].float(), bias)
+    bias = None if head.bias is None else head.bias[rows].to(hidden.device).float()
+    return torch.nn.functional.linear(hidden, head.weight[rows].to(hidden.device).float(), bias)

@@ -1,9 +1,126 @@
-"""How much goes into a batch."""
+"""How much memory there is and how it is shared out: weights, hidden states that wait, activations of one batch.
 
-ON_CPU = 2048  # activations of a small model then stay near the caches
-ON_DEVICE = 32768
+In: a model's shapes, what is free or the stated budget.  Out: a `Layout`: layer-major or not, tokens in a batch, tokens in a wave.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from producer.settings import Settings
+from schemas.errors import UsageError
+
+# Activations of 1,024 tokens of a small model stay in the L3 cache; a larger batch wins nothing on a CPU.
+MOST_TOKENS = {"cpu": 1024, "other": 32768}
+FEWEST_TOKENS = 64
+USABLE = 0.85  # of free memory; the rest is the allocator's and the libraries'
+WAITING = 0.25  # of a budget, for hidden states that wait
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
-def default_tokens(device: str) -> int:
-    """Return the token budget of a batch on a device."""
-    return ON_CPU if device == "cpu" else ON_DEVICE
+@dataclass(frozen=True)
+class Layout:
+    """How a run uses memory.
+
+    streamed     : weights come to the device layer by layer.
+    batch_tokens : most padded tokens in a batch.
+    wave_tokens  : most tokens that go through all layers together; 0 where batches go through one by one.
+    waiting_on   : device on which hidden states wait between layers.
+    head_rows    : rows of the head multiplied at a time.
+    """
+
+    streamed: bool
+    batch_tokens: int
+    wave_tokens: int
+    waiting_on: str
+    head_rows: int
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a model asks for in bytes: all weights, the largest layer, a token's activations, its hidden state, its keys and values."""
+
+    weights: int
+    layer: int
+    activation: int
+    hidden: int
+    prefix: int
+    head_row: int
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes of a size such as 24G, 512M or 1000000. Raises UsageError for anything else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if not match:
+        raise UsageError(f"{text!r} is not a size; examples: 24G, 512M, 1000000")
+    return int(float(match[1]) * UNITS[match[2].upper()])
+
+
+def plan_memory(needs: Needs, device: str, settings: Settings, *, loaded: bool) -> Layout:
+    """Return the layout that fits.
+
+    loaded : whether all weights are on the device already, and what is free is free beside them.
+    Raises UsageError where not even one layer and a small batch fit, with the least that would do.
+    """
+    budget = settings.device_memory or int(USABLE * free_memory(device)) + needs.weights * loaded
+    most = settings.batch_tokens or MOST_TOKENS.get(device.split(":", maxsplit=1)[0], MOST_TOKENS["other"])
+    left = budget - needs.weights
+    if left >= FEWEST_TOKENS * needs.activation + needs.prefix:
+        return Layout(False, _batch(left - needs.prefix, needs, most), 0, device, _head_rows(left, needs))
+    left = budget - 2 * needs.layer - needs.prefix
+    least = 2 * needs.layer + needs.prefix + int(FEWEST_TOKENS * needs.activation / (1 - WAITING))
+    if budget < least:
+        raise UsageError(f"{budget / 2**20:,.0f} MiB of device memory are too little for this model; the least is {least / 2**20:,.0f} MiB")
+    batch = _batch(int((1 - WAITING) * left), needs, most)
+    room = int(WAITING * left) // needs.hidden
+    if device != "cpu" and room >= 4 * batch:
+        return Layout(True, batch, room, device, _head_rows(left, needs))
+    host = (settings.host_memory or int(USABLE * free_memory("cpu") / 2)) // needs.hidden
+    return Layout(True, batch, max(host, batch), "cpu", _head_rows(left, needs))
+
+
+def free_memory(device: str) -> int:
+    """Return the bytes free on a device, or available to processes on the host."""
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[0])
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def measure_needs(model: Any, dtype: Any, n_prefix: int) -> Needs:
+    """Return what a model needs, from its own tensors, so that pruned ones count as they are."""
+    from producer.engine.layers import layer_bytes
+
+    size, config, body = int(dtype.itemsize), model.config, model.model
+    attention = body.layers[0].self_attn
+    heads = sum(_rows(getattr(attention, name, None)) for name in ("q_proj", "k_proj", "v_proj"))
+    key_values = sum(_rows(getattr(layer.self_attn, name, None)) for layer in body.layers for name in ("k_proj", "v_proj"))
+    width = body.embed_tokens.weight.shape[1]
+    inner = _inner_width(config)
+    return Needs(
+        weights=layer_bytes(model, dtype),
+        layer=max(layer_bytes(layer, dtype) for layer in body.layers),
+        activation=(8 * width + 4 * inner + 6 * heads) * size + 8 * width,
+        hidden=width * size,
+        prefix=n_prefix * key_values * size,
+        head_row=width * 4,
+    )
+
+
+def _batch(room: int, needs: Needs, most: int) -> int:
+    return max(FEWEST_TOKENS, min(most, room // needs.activation))
+
+
+def _head_rows(room: int, needs: Needs) -> int:
+    return max(256, min(16384, room // 2 // needs.head_row))
+
+
+def _rows(linear: Any) -> int:
+    return 0 if linear is None else int(linear.weight.shape[0])
+
+
+def _inner_width(config: Any) -> int:
+    expert = getattr(config, "moe_intermediate_size", None)
+    return int(config.num_experts_per_tok * expert) if expert else int(config.intermediate_size)

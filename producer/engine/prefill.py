@@ -1,26 +1,33 @@
 """Prefill: every item through the model once, and only what the options need out of it.
 
-In: a model in memory, prompts.  Out: `Answers` in item order. The shared prefix is computed once; batches are filled by tokens from
-length-sorted items; when memory runs out the batch is halved and nothing already computed is lost.
+In: a model on the device or on the host, prompts.  Out: `Answers` in item order.
+
+Items go in waves; a wave goes through all layers together, batch by batch. With all weights on the device a wave is one batch; in
+layer-major order it is as many batches as may wait, so that bringing a layer to the device is paid once for all of them. The shared
+prefix goes through with the first wave and leaves its keys and values behind. When memory runs out a batch is cut in two where it
+stands, between two layers, and nothing already computed is lost.
 """
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from producer.encode import Prompts
+from producer.engine.attention import SharedPrefix, own_attention
 from producer.engine.batches import padding_share, plan_batches
 from producer.engine.head import read_head
-from producer.engine.prefix import Lender, Recorder
+from producer.engine.layers import LayerSource, Resident, Streamed, Target, copy_weights, installed
+from producer.engine.memory import Layout
 from producer.engine.skeleton import Skeleton, take_apart
-from producer.engine.step import geometry, pad, run_layer
+from producer.engine.step import Slab, pad, run_layer
 
 log = logging.getLogger(__name__)
+Done = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -34,45 +41,105 @@ class Answers:
     padding: float
 
 
-def prefill(model: Any, prompts: Prompts, option_ids: Sequence[int], tokens: int, done: Callable[[int], None]) -> Answers:
+def prefill(model: Any, prompts: Prompts, option_ids: Sequence[int], layout: Layout, target: Target, done: Done) -> Answers:  # noqa: PLR0913, PLR0917
     """Return the answers to all prompts.
 
     option_ids : token id of each option letter.
-    tokens     : most padded tokens in a batch.
-    done       : called with the number of items finished after each batch; may raise to stop.
+    done       : called with the number of items finished; may raise to stop, and is called with 0 in between.
     """
     import torch
 
-    with torch.inference_mode():
+    with torch.inference_mode(), own_attention(model):
         skeleton = take_apart(model)
-        hidden, padding = _all_last_states(skeleton, prompts, tokens, done)
-        read = read_head(skeleton.head, skeleton.norm(hidden), option_ids)
-    return Answers(*read, tokens=prompts.tokens, padding=padding)
+        work = _Prefill(skeleton, prompts, layout, target, done)
+        hidden = work.last_states()
+        with installed(skeleton.norm, copy_weights(skeleton.norm, target)):
+            normed = skeleton.norm(hidden.to(target.device))
+        read = read_head(skeleton.head, normed, option_ids, layout.head_rows)
+    return Answers(*read, tokens=prompts.tokens, padding=work.padding)
 
 
-def _all_last_states(skeleton: Skeleton, prompts: Prompts, tokens: int, done: Callable[[int], None]) -> tuple[Any, float]:
-    """Return the last hidden state of every item (item, width), before the final norm, and the share of padding."""
-    import torch
+class _Prefill:
+    """One pass of all prompts over all layers."""
 
-    lengths = [len(suffix) for suffix in prompts.suffixes]
-    recorder = _record_prefix(skeleton, prompts.prefix) if prompts.prefix else None
-    batches = _batches(prompts, lengths, tokens)
-    padding = padding_share(batches, lengths)
-    queue, states = deque(batches), [None] * len(lengths)
-    while queue:
-        batch = queue.popleft()
-        lent = Lender(recorder) if recorder and not prompts.cut[batch[0]] else None
+    def __init__(self, skeleton: Skeleton, prompts: Prompts, layout: Layout, target: Target, done: Done) -> None:
+        self.skeleton, self.prompts, self.layout, self.target, self.done = skeleton, prompts, layout, target, done
+        self.source: LayerSource = Streamed(skeleton.layers, target) if layout.streamed else Resident(skeleton.layers)
+        self.shared = SharedPrefix() if prompts.prefix else None
+        self.prefix = self._slab([], [prompts.prefix], 0) if prompts.prefix else None
+        lengths = [len(suffix) for suffix in prompts.suffixes]
+        self.batches = deque(_batches(prompts, lengths, layout.batch_tokens))
+        self.padding = padding_share(self.batches, lengths)
+        self.most_items = len(lengths)
+
+    def last_states(self) -> Any:
+        """Return every item's last hidden state (item, width), before the final norm."""
+        import torch
+
+        states: list[Any] = [None] * len(self.prompts.suffixes)
+        while self.batches:
+            for slab in self._through_all_layers(list(self._next_wave())):
+                for item, state in zip(slab.items, slab.last_states().to(self.layout.waiting_on), strict=True):
+                    states[item] = state
+                self.done(len(slab.items))
+        return torch.stack(states)
+
+    def _next_wave(self) -> Iterator[Slab]:
+        """Yield the slabs of the next wave: one batch, or as many as may wait."""
+        room = self.layout.wave_tokens
+        while self.batches:
+            batch = self.batches.popleft()
+            if len(batch) > self.most_items:
+                self.batches.appendleft(batch[self.most_items :])
+                batch = batch[: self.most_items]
+            slab = self._slab(batch, [self.prompts.suffixes[i] for i in batch], len(self.prompts.prefix) * (not self.prompts.cut[batch[0]]))
+            yield slab
+            room -= slab.hidden.shape[0] * slab.hidden.shape[1]
+            if room <= 0:
+                return
+
+    def _slab(self, items: Sequence[int], sequences: Sequence[Sequence[int]], n_before: int) -> Slab:
+        import torch
+
+        ids, last = pad(sequences)
+        table = self.skeleton.embed.weight
+        hidden = torch.nn.functional.embedding(ids.to(table.device), table)
+        return Slab(items, hidden.to(self.layout.waiting_on, self.target.dtype), last, n_before)
+
+    def _through_all_layers(self, wave: list[Slab]) -> list[Slab]:
+        for number, layer in enumerate(self.source.layers()):
+            window = self.skeleton.windows[number]
+            if self.prefix is not None and self.shared is not None:
+                self.shared.recording = True
+                self.prefix = self._run(layer, window, self.prefix, self.shared)
+                self.shared.recording = False
+            wave = [after for slab in wave for after in self._advance(layer, window, slab)]
+            self.done(0)
+        self.prefix = None
+        return wave
+
+    def _advance(self, layer: Any, window: int | None, slab: Slab) -> list[Slab]:
+        """Return the slab after a layer, in pieces where memory ran out."""
         try:
-            last = _last_states(skeleton, [prompts.suffixes[i] for i in batch], lent, len(prompts.prefix))
+            return [self._run(layer, window, slab, self.shared if slab.n_before else None)]
         except RuntimeError as error:
-            if not _out_of_memory(error) or len(batch) == 1:
+            if not _out_of_memory(error) or len(slab.items) == 1:
                 raise
-            queue = _halve(batch, queue)
-            continue
-        for item, state in zip(batch, last, strict=True):
-            states[item] = state
-        done(len(batch))
-    return torch.stack(states), padding  # type: ignore[arg-type]  # every item was in one batch
+        self._note_scarcity(len(slab.items))
+        return [after for half in slab.halves() for after in self._advance(layer, window, half)]
+
+    def _run(self, layer: Any, window: int | None, slab: Slab, shared: SharedPrefix | None) -> Slab:
+        here = replace(slab, hidden=slab.hidden.to(self.target.device))
+        after = run_layer(layer, window, self.skeleton.rotary, here, shared)
+        return replace(after, hidden=after.hidden.to(self.layout.waiting_on))
+
+    def _note_scarcity(self, n_items: int) -> None:
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.most_items = min(self.most_items, (n_items + 1) // 2)
+        log.warning("out of memory at %d items in a batch; going on with at most %d", n_items, self.most_items)
 
 
 def _batches(prompts: Prompts, lengths: Sequence[int], tokens: int) -> list[list[int]]:
@@ -84,39 +151,7 @@ def _batches(prompts: Prompts, lengths: Sequence[int], tokens: int) -> list[list
     return batches
 
 
-def _record_prefix(skeleton: Skeleton, prefix: Sequence[int]) -> Recorder:
-    recorder = Recorder()
-    hidden = skeleton.embed(pad([prefix], skeleton.embed.weight.device))
-    where = geometry(skeleton, hidden, 0)
-    for layer, window in zip(skeleton.layers, skeleton.windows, strict=True):
-        hidden = run_layer(layer, window, hidden, where, recorder)
-    return recorder
-
-
-def _last_states(skeleton: Skeleton, sequences: Sequence[Sequence[int]], lent: Lender | None, n_prefix: int) -> Any:
-    """Return each item's last hidden state (item, width)."""
-    import torch
-
-    hidden = skeleton.embed(pad(sequences, skeleton.embed.weight.device))
-    where = geometry(skeleton, hidden, n_prefix if lent else 0)
-    for layer, window in zip(skeleton.layers, skeleton.windows, strict=True):
-        hidden = run_layer(layer, window, hidden, where, lent)
-    last = torch.tensor([len(ids) - 1 for ids in sequences], device=hidden.device)
-    return hidden[torch.arange(len(sequences), device=hidden.device), last]
-
-
 def _out_of_memory(error: RuntimeError) -> bool:
     import torch
 
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def _halve(batch: list[int], queue: deque[list[int]]) -> deque[list[int]]:
-    """Return the queue with this batch and all that are as large cut in two."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    limit = (len(batch) + 1) // 2
-    log.warning("out of memory at %d items in a batch; going on with at most %d", len(batch), limit)
-    return deque(part[start : start + limit] for part in [batch, *queue] for start in range(0, len(part), limit))

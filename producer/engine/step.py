@@ -1,70 +1,85 @@
-"""One decoder layer on one batch, with everything it needs beside the hidden states.
+"""One decoder layer on one slab of items, with everything it needs beside the hidden states.
 
 In: token ids, padded on the right, and how many tokens come before them.  Out: hidden states after a layer.
 Padding needs no mask: it comes after every real token, and no real token looks ahead.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
-from producer.engine.skeleton import Skeleton
+from producer.engine.attention import SharedPrefix, can_merge, check_touched
 
 
 @dataclass(frozen=True)
-class Geometry:
-    """Positions of a batch, the same for every layer: `n_before` shared tokens, then `n_tokens` own ones."""
+class Slab:
+    """Items under way through the layers.
 
+    items     : item numbers; hidden: (item, token, width), on whatever device they wait; last: (item,) position of the last token.
+    n_before  : shared tokens before the first own one.
+    """
+
+    items: Sequence[int]
+    hidden: Any
+    last: Any
     n_before: int
-    n_tokens: int
-    position_ids: Any
-    rotation: Any
-    masks: dict[int | None, Any] = field(default_factory=dict)
 
-    def mask(self, window: int | None, like: Any) -> Any:
-        """Return the additive mask (1, 1, token, before + token) of a layer, or None where plain causal order is all there is."""
-        length = self.n_before + self.n_tokens
-        if self.n_before == 0 and (window is None or window >= length):
-            return None
-        if window not in self.masks:
-            self.masks[window] = _additive_mask(self, window, like)
-        return self.masks[window]
+    def halves(self) -> tuple["Slab", "Slab"]:
+        """Return two slabs of half the items each."""
+        middle = len(self.items) // 2
+        return self._part(slice(None, middle)), self._part(slice(middle, None))
+
+    def last_states(self) -> Any:
+        """Return the hidden state of each item's last token (item, width)."""
+        import torch
+
+        return self.hidden[torch.arange(len(self.items), device=self.hidden.device), self.last.to(self.hidden.device)]
+
+    def _part(self, part: slice) -> "Slab":
+        return replace(self, items=self.items[part], hidden=self.hidden[part], last=self.last[part])
 
 
-def pad(sequences: Sequence[Sequence[int]], device: Any) -> Any:
-    """Return token ids (item, token), padded on the right with 0, which nothing looks at."""
+def pad(sequences: Sequence[Sequence[int]]) -> tuple[Any, Any]:
+    """Return token ids (item, token), padded on the right with 0, which nothing looks at, and the last real positions (item,)."""
     import torch
 
     width = max(map(len, sequences))
-    return torch.tensor([[*ids, *[0] * (width - len(ids))] for ids in sequences], device=device)
+    ids = torch.tensor([[*own, *[0] * (width - len(own))] for own in sequences])
+    return ids, torch.tensor([len(own) - 1 for own in sequences])
 
 
-def geometry(skeleton: Skeleton, hidden: Any, n_before: int) -> Geometry:
-    """Return the positions of a batch of embedded tokens (item, token, width)."""
+def run_layer(layer: Any, window: int | None, rotary: Any, slab: Slab, shared: SharedPrefix | None) -> Slab:
+    """Return the slab after one layer, on the device its hidden states are on."""
     import torch
 
-    n_tokens = hidden.shape[1]
-    position_ids = torch.arange(n_before, n_before + n_tokens, device=hidden.device)[None]
-    return Geometry(n_before, n_tokens, position_ids, skeleton.rotary(hidden, position_ids))
-
-
-def run_layer(layer: Any, window: int | None, hidden: Any, where: Geometry, cache: Any) -> Any:
-    """Return the hidden states (item, token, width) after one layer; `cache` records or lends the prefix."""
+    n_tokens = slab.hidden.shape[1]
+    positions = torch.arange(slab.n_before, slab.n_before + n_tokens, device=slab.hidden.device)[None]
     out = layer(
-        hidden,
-        attention_mask=where.mask(window, hidden),
-        position_ids=where.position_ids,
-        past_key_values=cache,
-        use_cache=cache is not None,
-        position_embeddings=where.rotation,
+        slab.hidden,
+        attention_mask=_mask(slab, window),
+        position_ids=positions,
+        past_key_values=None,
+        use_cache=False,
+        position_embeddings=rotary(slab.hidden, positions),
+        shared=shared,
     )
-    return out[0] if isinstance(out, tuple) else out
+    if shared is not None:
+        check_touched(shared, layer)
+    return replace(slab, hidden=out[0] if isinstance(out, tuple) else out)
 
 
-def _additive_mask(where: Geometry, window: int | None, like: Any) -> Any:
+def _mask(slab: Slab, window: int | None) -> Any:
+    """Return the additive mask (1, 1, token, before + token), or None where causal order is all there is."""
     import torch
 
-    query = torch.arange(where.n_before, where.n_before + where.n_tokens, device=like.device)[:, None]
-    key = torch.arange(where.n_before + where.n_tokens, device=like.device)[None, :]
-    hidden = (key > query) if window is None else (key > query) | (key <= query - window)
-    return torch.zeros(hidden.shape, dtype=like.dtype, device=like.device).masked_fill_(hidden, -torch.inf)[None, None]
+    device, n_tokens = slab.hidden.device, slab.hidden.shape[1]
+    length = slab.n_before + n_tokens
+    binding = window is not None and window < length
+    if not binding and (slab.n_before == 0 or can_merge(device.type)):
+        return None
+    query = torch.arange(slab.n_before, length, device=device)[:, None]
+    key = torch.arange(length, device=device)[None, :]
+    unseen = key > query
+    if binding:
+        unseen |= key <= query - window
+    return torch.zeros(unseen.shape, dtype=slab.hidden.dtype, device=device).masked_fill_(unseen, -torch.inf)[None, None]
