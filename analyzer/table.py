@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from analyzer.records import Record
 
 WIDTH = 120
-KEYS = ("model", "task", "prompt", "method", "level", "scorer", "alpha", "group")
+KEYS = ("model", "task", "prompt", "method", "level", "scorer", "alpha", "group", "varied")
 SHARED = ("protocol", "split", "empty", "n_items", "n_calibration", "snapshot")
 WORDS = {"n_items": "items", "n_calibration": "calibration items"}
 
@@ -61,8 +61,24 @@ def number(name: str, digits: int = 3, sd: str = "") -> Callable[[Record], str]:
 
 
 def words(name: str) -> Callable[[Record], str]:
-    """Return the cell maker of a text."""
-    return lambda record: record.get(name) or ""
+    """Return the cell maker of a text, or of yes and no."""
+
+    def text(record: Record) -> str:
+        value = record.get(name)
+        return ("no", "yes")[value] if isinstance(value, bool) else value or ""
+
+    return text
+
+
+def span(name: str, *, sign: bool = False) -> Callable[[Record], str]:
+    """Return the cell maker of a range over variants, such as `1.62 to 2.31`."""
+    form = f"{{:{'+' if sign else ''}.2f}}"
+
+    def text(record: Record) -> str:
+        least, most = record.get(f"{name}_least"), record.get(f"{name}_most")
+        return "" if least is None or most is None else f"{form.format(least)} to {form.format(most)}"
+
+    return text
 
 
 def _fit(columns: Sequence[Column], records: Sequence[Record], width: int, n_keys: int) -> list[str]:

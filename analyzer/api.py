@@ -1,0 +1,176 @@
+"""The Python API: the commands' names, a store's address or an xarray data set in, a polars frame out.
+
+    from analyzer.api import sets
+    sets("hedgemark-store", task=["urn"], alphas=["0.05", "0.1"], scorers=["lac"])
+
+A data set has `logits` (item, option), `answer` (item,), and may have `item_id` (item,) and `subject` (item,); the attributes model,
+method, level, task and prompt name the run.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import xarray as xr
+
+from analyzer.alphas import parse_alphas
+from analyzer.arrays import AnyArray, BoolArray, FloatArray
+from analyzer.conformal import scores_of
+from analyzer.loading import Runs, open_runs, select_runs
+from analyzer.protocols import rules
+from analyzer.question import Question
+from analyzer.records import frame
+from analyzer.scorers import check_scorers
+from analyzer.splits import given_split, parse_split
+from analyzer.view import RunView, view_run
+from schemas.errors import UsageError
+from schemas.itemset import ItemSet
+from schemas.run import UNKNOWN_TOKEN, Run, RunKey
+
+Source = str | xr.Dataset | Sequence[xr.Dataset]
+LETTERS = 26
+
+
+def sets(source: Source, *, at: str | None = None, average: bool = False, **asked: Any) -> pl.DataFrame:
+    """Return prediction sets of every run, one row per run, scorer and alpha; see `ask` for what may be asked."""
+    from analyzer.sets import sets as of_runs
+
+    runs, question = _runs(source, at, asked), ask(**asked)
+    return frame(of_runs(runs, question, average=average))
+
+
+def compare(source: Source, *, at: str | None = None, **asked: Any) -> pl.DataFrame:
+    """Return every run beside its dense run, one row per run, scorer and alpha."""
+    from analyzer.compare import compare as of_runs
+
+    return frame(of_runs(_runs(source, at, asked, with_dense=True), ask(**asked)))
+
+
+def sensitivity(source: Source, *, at: str | None = None, **asked: Any) -> pl.DataFrame:
+    """Return how every conclusion depends on alpha, scorer, prompt, calibration fraction, number of items and split."""
+    from analyzer.sensitivity import sensitivity as of_runs
+
+    return frame(of_runs(_runs(source, at, asked, with_dense=True), ask(**asked)))
+
+
+def p_values(data: xr.Dataset, scorer: str = "lac", *, calibration_ids: Sequence[int] = (), **parameters: float) -> xr.DataArray:
+    """Return (item, option) conformal p-values; option j of item i is in the set at alpha if and only if its p-value exceeds alpha.
+
+    calibration_ids : item ids that calibrate; the others get (1 + #{calibration scores >= own}) / (n + 1). Without any, every item is
+                      judged by all the others: (1 + #{other scores >= own}) / N.
+    Source : Vovk, Gammerman & Shafer 2005, section 2.2.
+    """
+    view = view_of(data)
+    question = Question(parameters={check_scorers([scorer])[0]: parameters})
+    scores = scores_of(view, view.probs, scorer, question)
+    of_answer = scores[np.arange(view.n_items), view.answer]
+    if calibration_ids:
+        split = replace(parse_split("all"), text="given", calibration_ids=frozenset(int(i) for i in calibration_ids))
+        chosen = given_split(view.items.item_id[view.position], split)[0]
+        values = _share_above(scores, np.sort(of_answer[chosen]), 0)
+        values[chosen] = np.nan
+    else:
+        values = _share_above(scores, np.sort(of_answer), of_answer[:, None] >= scores, left_out=1)
+    return xr.DataArray(values, dims=("item", "option"), coords={"item_id": ("item", view.items.item_id[view.position])}, name="p_value")
+
+
+def ask(
+    *, alphas: Sequence[str] = (), scorers: Sequence[str] = (), split: str | None = None, protocol: str = "exact", **fields: Any
+) -> Question:
+    """Return a question from text, as the command line has it; other fields are those of `analyzer.question.Question`."""
+    given: dict[str, Any] = {"alphas": parse_alphas(alphas), "scorers": check_scorers(scorers), "split": parse_split(split) if split else None}
+    return replace(rules(protocol).default, **{name: value for name, value in given.items() if value}, **_question_fields(fields))
+
+
+def view_of(data: xr.Dataset) -> RunView:
+    """Return the view of a data set. Raises UsageError naming what it lacks."""
+    run, items = _run_of(data)
+    return view_run(run, items, {"name": run.key.name} | run.key.model_dump(), "(in memory)")
+
+
+class MemoryStore:
+    """Data sets in memory, read like a store."""
+
+    snapshot = "(in memory)"
+
+    def __init__(self, data: Sequence[xr.Dataset]) -> None:
+        pairs = [_run_of(one) for one in data]
+        self._runs = {run.key.name: run for run, _ in pairs}
+        self._items = {items.digest: items for _, items in pairs}
+        fields = ("model", "method", "level", "task", "prompt", "items_hash", "dtype", "backend", "seed")
+        self.catalog = pl.DataFrame(
+            [{"name": name, "parameters": 0} | {field: getattr(run.key, field) for field in fields} for name, run in self._runs.items()]
+        )
+
+    def run(self, name: str) -> Run:
+        """Return a run by name."""
+        return self._runs[name]
+
+    def items(self, items_hash: str) -> ItemSet:
+        """Return an item set by hash."""
+        return self._items[items_hash]
+
+
+SELECTED = ("model", "method", "level", "task", "prompt")
+
+
+def _runs(source: Source, at: str | None, asked: Mapping[str, Any], *, with_dense: bool = False) -> Runs:
+    wanted = {field: asked.get(field, ()) for field in SELECTED}
+    if isinstance(source, str):
+        return open_runs(source, at, wanted, with_dense=with_dense)
+    return select_runs(MemoryStore([source] if isinstance(source, xr.Dataset) else source), wanted, with_dense=with_dense)
+
+
+def _question_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    known = set(Question.__dataclass_fields__)
+    unknown = sorted(set(fields) - known - set(SELECTED))
+    if unknown:
+        raise UsageError(f"unknown argument {unknown[0]!r}; known: {', '.join(sorted(known | set(SELECTED)))}")
+    return {name: value for name, value in fields.items() if name in known}
+
+
+def _run_of(data: xr.Dataset) -> tuple[Run, ItemSet]:
+    missing = [name for name in ("logits", "answer") if name not in data]
+    if missing or data["logits"].dims != ("item", "option"):
+        raise UsageError(f"a data set needs logits (item, option) and answer (item,); it has {dict(data.sizes)} and lacks {missing}")
+    logits = data["logits"].to_numpy().astype(np.float32)
+    items = _items_of(data, logits)
+    names = {
+        field: str(data.attrs.get(field, default))
+        for field, default in zip(SELECTED, ("model", "dense", "-", items.task, "base"), strict=True)
+    }
+    n_items = len(items)
+    key = RunKey(items_hash=items.digest, **names)
+    return Run(key, logits, np.full(n_items, np.nan, np.float32), np.full(n_items, UNKNOWN_TOKEN, np.int32)), items
+
+
+def _items_of(data: xr.Dataset, logits: AnyArray) -> ItemSet:
+    n_items, width = logits.shape
+    item_id = data["item_id"].to_numpy() if "item_id" in data else np.arange(n_items)
+    subjects, subject = (
+        np.unique(data["subject"].to_numpy().astype(str), return_inverse=True) if "subject" in data else (np.array([""]), np.zeros(n_items))
+    )
+    answer = data["answer"].to_numpy()
+    n_options = width - np.isnan(logits)[:, ::-1].cumprod(axis=1).sum(axis=1)
+    n_options = np.where(n_options == 0, width, n_options)  # an item of NaN only is a broken run, not an item without options
+    if width > LETTERS or ((answer < 0) | (answer >= n_options)).any():
+        raise UsageError(f"every answer must be the index of one of its item's 2 to {LETTERS} options")
+    return ItemSet(
+        task=str(data.attrs.get("task", "task")),
+        revision="",
+        item_id=item_id.astype(np.uint64),
+        content=np.zeros((n_items, 32), dtype=np.uint8),
+        answer=answer.astype(np.int16),
+        n_options=n_options.astype(np.int16),
+        subject=subject.astype(np.int32),
+        demonstration=np.zeros(n_items, dtype=np.bool_),
+        subjects=tuple(subjects),
+    )
+
+
+def _share_above(scores: FloatArray, ordered: FloatArray, own: BoolArray | int, left_out: int = 0) -> FloatArray:
+    """(1 + calibration scores >= each score) / (n + 1), the item's own score left out of both where it is among them."""
+    above = ordered.size - np.searchsorted(ordered, scores) - own
+    return np.where(np.isnan(scores), np.nan, (1 + above) / (ordered.size - left_out + 1))
