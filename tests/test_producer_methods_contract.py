@@ -34,8 +34,6 @@ def test_settings_are_known_before_loading(name: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_an_unknown_layout_is_refused_from_its_config(name: str) -> None:
     """A model of another layout is refused by name and reason, before any weight is read."""
-    if name == "checkpoint":
-        pytest.skip("a checkpoint of any layout that transformers loads is run as found")
     config = SimpleNamespace(model_type="mamba", name_or_path="some-mamba")
     with pytest.raises(UsageError, match=rf"'{name}'.*'some-mamba'.*layout 'mamba' is unknown"):
         METHODS[name].check_config(config, parse_level(METHODS[name].default_level))
@@ -47,13 +45,13 @@ def refused(name: str, text: str) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["rtn"])
+@pytest.mark.parametrize("name", ["rtn", "gptq", "awq"])
 def test_weight_only_methods_refuse_activation_levels(name: str) -> None:
     """w4a4 is no level of a method that quantizes weights only, and the message names methods that have it."""
     assert "smoothquant" in refused(name, "w4a4")
 
 
-@pytest.mark.parametrize("name", ["magnitude", "wanda"])
+@pytest.mark.parametrize("name", ["magnitude", "wanda", "sparsegpt"])
 @pytest.mark.parametrize("text", ["1.0", "-0.1", "w4a16", "0:4", "4:4"])
 def test_pruning_methods_refuse_impossible_levels(name: str, text: str) -> None:
     """A fraction outside [0, 1), a number of bits, or an n:m that keeps nothing or everything is refused, quoting the level."""
@@ -66,9 +64,30 @@ def test_rtn_refuses_impossible_bits(text: str) -> None:
     assert repr(text) in refused("rtn", text)
 
 
-def test_dense_has_no_level() -> None:
-    """The dense method refuses any level but none."""
-    assert "no level" in refused("dense", "0.5")
+@pytest.mark.parametrize("name", ["smoothquant", "quarot", "spinquant"])
+@pytest.mark.parametrize("text", ["w4a16", "w8a16-g32", "0.5", "2:4", "w1a1"])
+def test_activation_methods_refuse_weight_only_levels(name: str, text: str) -> None:
+    """Methods that round activations need a number of bits for them."""
+    assert repr(text) in refused(name, text)
+
+
+@pytest.mark.parametrize("name", ["dense", "checkpoint"])
+def test_methods_without_levels_refuse_any(name: str) -> None:
+    """The dense model and a found checkpoint have no level."""
+    assert "no level" in refused(name, "0.5")
+
+
+def test_all_twelve_and_checkpoint_are_listed() -> None:
+    """The methods of the benchmark under their own names."""
+    weights = ["rtn", "gptq", "awq", "smoothquant", "quarot", "spinquant"]
+    assert list(METHODS) == ["dense", *weights, "magnitude", "wanda", "sparsegpt", "llm-pruner", "slicegpt", "checkpoint"]
+
+
+def test_a_width_without_a_hadamard_matrix_is_refused() -> None:
+    """No Hadamard matrix of size 268 (4 x 67) is known here; the message names size and width."""
+    config = SimpleNamespace(**(vars(LLAMA) | {"intermediate_size": 268}))
+    with pytest.raises(UsageError, match=r"no Hadamard matrix of size 268 \(mlp.down_proj\) is known"):
+        METHODS["quarot"].check_config(config, parse_level("w4a4"))
 
 
 def test_a_group_that_divides_no_layer_names_layer_and_divisors() -> None:

@@ -22,8 +22,7 @@ from producer.methods.structure import (
 )
 from schemas.errors import PostConditionError
 
-# Sizes of Sloane's Hadamard matrices that compressed-tensors carries; times any power of two a matrix is known.
-KNOWN = (1, 12, 20, 28, 36, 40, 52, 60, 108, 140, 156, 172)
+LARGEST_KNOWN = 256  # compressed-tensors carries Hadamard matrices of every multiple of 4 up to here; doubling makes larger ones
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}  # relative logit change by rotation alone; other dtypes round weights visibly
 
 
@@ -55,7 +54,8 @@ def no_hadamard(config: Any) -> str:
     widths = {"hidden_size": shapes["self_attn.q_proj"].columns, "head_dim": head_size(config)}
     widths |= {name: shape.columns for name, shape in shapes.items() if name.endswith("down_proj")}
     for name, width in widths.items():
-        if not any(width % size == 0 and (width // size).bit_count() == 1 for size in KNOWN):
+        odd = width // _power_of_two(width)
+        if odd > 1 and (width % 4 or 4 * odd > LARGEST_KNOWN):
             return f"no Hadamard matrix of size {width} ({name}) is known"
     return ""
 
@@ -74,7 +74,7 @@ def random_rotations(model: Any, seed: int) -> Rotations:
     widths = sorted({writer.weight.shape[1] for layer in model.model.layers for writer in mlp_writers(layer)})
     down = {}
     for width in widths:
-        right = 1 << ((width & -width).bit_length() - 1) // 2  # half of the powers of two in the width
+        right = _right_factor(width)
         down[width] = (_hadamard(width // right, generator), _hadamard(right, generator))
     return Rotations(_hadamard(hidden, generator), [_hadamard(head, generator) for _ in model.model.layers], down)
 
@@ -107,6 +107,18 @@ def require_same_function(model: Any, dense: Any, data: Any) -> float:
     if not change <= allowed:
         raise PostConditionError(f"rotation alone moved logits by {change:.2g} of their range; in {dtype} at most {allowed:g} is rounding")
     return change
+
+
+def _power_of_two(width: int) -> int:
+    """Return the largest power of two that divides a width."""
+    return width & -width
+
+
+def _right_factor(width: int) -> int:
+    """Return the power of two to split off a width: near its square root, and leaving a multiple of 4 unless a power of two is left."""
+    power = _power_of_two(width)
+    exponent = power.bit_length() - 1
+    return int(1 << max(0, min(exponent // 2, exponent if power == width else exponent - 2)))
 
 
 def _hadamard(size: int, generator: Any) -> Any:

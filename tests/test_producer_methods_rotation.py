@@ -1,0 +1,150 @@
+"""Rotations preserve the function, learned ones stay orthogonal and lower the loss; smoothing preserves the function too."""
+
+from typing import Any
+
+import pytest
+from producer_tiny import CONFIGS, logits, tiny, tiny_data
+
+from producer.methods import METHODS
+from producer.methods.base import Job
+from producer.methods.layers import split_experts
+from producer.methods.quantization import RoundInput
+from producer.methods.rotation import random_rotations, rotate
+from producer.methods.smoothquant import smoothing_modifier
+from producer.methods.spinquant import learn, orthogonality
+from producer.methods.stiefel import CayleySGD, cayley
+from producer.methods.upstream import oneshot
+from schemas.errors import PostConditionError
+from schemas.levels import parse_level
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.producer
+W4A4 = parse_level("w4a4")
+
+
+@pytest.fixture
+def float64_norms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RMSNorm in the dtype of its input: transformers' own goes through float32, which hides errors below 1e-7."""
+    from transformers.models.llama import modeling_llama
+    from transformers.models.mistral import modeling_mistral
+    from transformers.models.qwen2 import modeling_qwen2
+    from transformers.models.qwen3 import modeling_qwen3
+    from transformers.models.qwen3_moe import modeling_qwen3_moe
+
+    def forward(norm: Any, x: Any) -> Any:
+        return norm.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + norm.variance_epsilon)
+
+    modules = {"Llama": modeling_llama, "Mistral": modeling_mistral, "Qwen2": modeling_qwen2}
+    for name, module in (modules | {"Qwen3": modeling_qwen3, "Qwen3Moe": modeling_qwen3_moe}).items():
+        monkeypatch.setattr(getattr(module, f"{name}RMSNorm"), "forward", forward)
+
+
+def largest_change(model: Any, before: Any, ids: Any) -> float:
+    return float((logits(model, ids) - before).abs().max())
+
+
+@pytest.mark.usefixtures("float64_norms")
+@pytest.mark.parametrize("layout", CONFIGS)
+@pytest.mark.parametrize(("dtype", "allowed"), [("float64", 1e-10), ("float32", 1e-5)])
+def test_rotation_alone_preserves_the_function(layout: str, dtype: str, allowed: float) -> None:
+    """R1, R2 and R4 with fused norms change no logit by more than rounding, in every layout, odd widths and experts included."""
+    model, ids = split_experts(tiny(layout, dtype=getattr(torch, dtype))), tiny_data().input_ids  # fused experts have no float64
+    before, weight = logits(model, ids), model.model.layers[0].self_attn.q_proj.weight.clone()
+    rotate(model, random_rotations(model, 3))
+    assert largest_change(model, before, ids) <= allowed * float(before.abs().max())
+    assert not torch.allclose(model.model.layers[0].self_attn.q_proj.weight, weight, atol=1e-3)
+
+
+def test_the_seed_draws_the_rotations() -> None:
+    """One seed, one rotation; another seed, another."""
+    first, again, other = (random_rotations(tiny(), seed).stream for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_a_rotation_that_changes_the_function_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A matrix that is not orthogonal is found before anything is quantized."""
+    from producer.methods import quarot
+
+    def skewed(model: Any, seed: int) -> Any:
+        return random_rotations(model, seed)._replace(stream=1.01 * random_rotations(model, seed).stream)
+
+    monkeypatch.setattr(quarot, "random_rotations", skewed)
+    with pytest.raises(PostConditionError, match="rotation alone moved logits"):
+        METHODS["quarot"].apply(tiny(), W4A4, tiny_data(), 0)
+
+
+def test_a_cayley_step_stays_orthogonal_and_descends() -> None:
+    """After 200 steps towards a rotation (same determinant) the matrix is orthogonal to 1e-10 and much closer."""
+    generator = torch.Generator().manual_seed(0)
+    draw = torch.randn(8, 8, generator=generator, dtype=torch.float64)
+    target, matrix = cayley(draw - draw.T), torch.eye(8, dtype=torch.float64)
+    start, optimizer = float((matrix - target).norm()), CayleySGD([matrix], rate=0.1)
+    for step in range(200):
+        optimizer.step([matrix - target], 1 - step / 200)
+    assert float((matrix.T @ matrix - torch.eye(8)).abs().max()) < 1e-10
+    assert float((matrix - target).norm()) < 0.1 * start
+
+
+@pytest.mark.parametrize("layout", ["llama-tied", "qwen2", "qwen3_moe"])
+def test_learned_rotations_are_orthogonal_and_better_than_random(layout: str) -> None:
+    """Learning lowers the output divergence under 4-bit activations below the random start's, orthogonal to 1e-6."""
+    model, data = split_experts(tiny(layout)), tiny_data()
+    learned, before, after = learn(model, random_rotations(model, 0), Job(W4A4, {}, data, 0))
+    assert orthogonality(learned) <= 1e-6
+    assert after < before
+    dense = logits(model, data.input_ids)
+    rotate(model, learned)
+    assert largest_change(model, dense, data.input_ids) < 1e-4 * float(dense.abs().max())
+
+
+def test_spinquant_records_what_it_learned() -> None:
+    """The run's conditions hold the loss before and after, the orthogonality and the function change by rotation alone."""
+    conditions = METHODS["spinquant"].apply(tiny(), W4A4, tiny_data(), 0).conditions
+    assert conditions["rotation_loss_after"] < conditions["rotation_loss_before"]
+    assert conditions["rotation_orthogonality"] <= 1e-6
+    assert conditions["logit_change_by_rotation"] < 1e-5
+
+
+@pytest.mark.parametrize("layout", CONFIGS)
+def test_smoothing_preserves_the_function_before_quantization(layout: str) -> None:
+    """Dividing a norm by the scales and multiplying its readers (the router too) changes no logit beyond rounding."""
+    model, data = split_experts(tiny(layout)), tiny_data()
+    before, norm = logits(model, data.input_ids), model.model.layers[1].post_attention_layernorm.weight.clone()
+    oneshot(model, lambda: [smoothing_modifier(model)], data)
+    assert largest_change(model, before, data.input_ids) < 1e-5 * float(before.abs().max())
+    assert not torch.allclose(norm, model.model.layers[1].post_attention_layernorm.weight, rtol=1e-2)
+
+
+def test_smoothing_scales_follow_the_formula() -> None:
+    """s = range(x)^0.5 / (2 max|W|)^0.5 per channel (Xiao et al. 2023, equation 4, with the symmetric range of both)."""
+    model, data = tiny(), tiny_data()
+    layer, seen = model.model.layers[0], []
+    hook = layer.input_layernorm.register_forward_hook(lambda _, args, output: seen.append(output.double().flatten(0, -2)))
+    logits(model, data.input_ids)
+    hook.remove()
+    x, before = torch.cat(seen), layer.input_layernorm.weight.detach().double().clone()
+    readers = torch.cat([getattr(layer.self_attn, f"{part}_proj").weight.detach().double() for part in "qkv"])
+    scale = ((x.amax(0) - x.amin(0)) / (2 * readers.abs().amax(0))).sqrt()
+    oneshot(model, lambda: [smoothing_modifier(model)], data)
+    torch.testing.assert_close(layer.input_layernorm.weight.double(), before / scale, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("bits", [4, 6, 8])
+def test_activations_are_rounded_per_token(bits: int) -> None:
+    """Each token has at most 2^bits - 1 values on a grid of its own largest value, which it keeps; zeros stay zero."""
+    x = torch.randn(3, 5, 64, generator=torch.Generator().manual_seed(0))
+    x[1, 2] = 0.0
+    (rounded,) = RoundInput(bits)(None, (x,))
+    steps = rounded / (x.abs().amax(-1, keepdim=True).clamp_min(1e-12) / (2 ** (bits - 1) - 1))
+    assert torch.allclose(steps, steps.round(), atol=1e-4)
+    assert torch.equal(rounded[1, 2], x[1, 2])
+    torch.testing.assert_close(rounded.abs().amax(-1), x.abs().amax(-1))
+
+
+@pytest.mark.parametrize("name", ["smoothquant", "quarot"])
+def test_fewer_bits_move_further_from_dense(name: str) -> None:
+    """w8a8, w6a6 and w4a4 in one sweep, each further from dense than the one before."""
+    levels = [parse_level(text) for text in ("w8a8", "w6a6", "w4a4")]
+    changes = [a.conditions["logit_change"] for a in METHODS[name].sweep(tiny(), levels, tiny_data(), 0)]
+    assert changes == sorted(changes)
