@@ -1,10 +1,12 @@
 """The command `analyze`: a thin shell over the functions of the same names."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import click
 
+from analyzer.cli_verdicts import COMMANDS
 from analyzer.options import analysis_options, comparison_options, set_options
 from schemas.command import friendly_errors
 
@@ -45,20 +47,52 @@ def sets_command(average: bool, **options: Any) -> None:
 @click.option("--against", metavar="MODEL", help="Compare every run with this model's dense runs instead of with its own.")
 @click.option("--common-items", is_flag=True, help="Compare runs asked of different items on those they share.")
 @click.option("--average", is_flag=True, help="Print means over prompts and scorers instead of every run.")
+@click.option("--decoupling", is_flag=True, help="Print how changes in accuracy and set size go together, over all pairs.")
+@click.option("--reference", type=click.Path(path_type=Path), help="Print the figures of this CSV beside one's own: do they agree?")
 @friendly_errors
-def compare_command(against: str | None, common_items: bool, average: bool, **options: Any) -> None:
+def compare_command(against: str | None, common_items: bool, **options: Any) -> None:
     """Compare every compressed run with its dense run: paired changes, flips, KL, tests, and a verdict on two axes.
 
     Example: analyze compare --model ref-m --task urn --scorer lac
     """
-    from analyzer.columns import COMPARE
+    from analyzer.columns import COMPARE, DECOUPLING, REFERENCE
     from analyzer.compare import compare
     from analyzer.loading import open_runs
     from analyzer.output import emit
     from analyzer.pairs import Partners
     from analyzer.request import request, tolerances
+    from analyzer.verdicts.decoupling import decoupling
+    from analyzer.verdicts.reference import beside_reference, read_reference
 
     asked = request(options)
+    stated = read_reference(options["reference"]) if options["reference"] else None
     runs = open_runs(asked.store_url, asked.at, asked.wanted, with_dense=True, against=against)
+    if stated:
+        emit(beside_reference(runs, asked.question, stated), asked.form, REFERENCE)
+        return
     partners = Partners(runs.rows, against, common_items)
-    emit(compare(runs, asked.question, partners=partners, tolerances=tolerances(options), average=average), asked.form, COMPARE)
+    records = compare(runs, asked.question, partners=partners, tolerances=tolerances(options), average=options["average"])
+    emit(*((decoupling(records), asked.form, DECOUPLING) if options["decoupling"] else (records, asked.form, COMPARE)))
+
+
+for command in COMMANDS:
+    main.add_command(command)
+
+
+@main.command("sensitivity")
+@analysis_options
+@friendly_errors
+def sensitivity_command(**options: Any) -> None:
+    """How set sizes and their ranking move with alpha, scorer, prompt, calibration, items and split, and which conclusions survive.
+
+    Example: analyze sensitivity --model ref-m --task urn --alpha 0.1 --scorer lac
+    """
+    from analyzer.columns import SENSITIVITY
+    from analyzer.loading import open_runs
+    from analyzer.output import emit
+    from analyzer.request import request
+    from analyzer.sensitivity import sensitivity
+
+    asked = request(options)
+    runs = open_runs(asked.store_url, asked.at, asked.wanted, with_dense=True)
+    emit(sensitivity(runs, asked.question), asked.form, SENSITIVITY)

@@ -1,6 +1,6 @@
 """The columns of each command's table."""
 
-from analyzer.table import Column, estimate, number, words
+from analyzer.table import Column, estimate, number, span, words
 
 SETS = (
     Column("accuracy", estimate("accuracy")),
@@ -19,4 +19,76 @@ COMPARE = (
     Column("flips", number("flips"), dispensable=2),
     Column("KL", number("kl"), dispensable=3),
     Column("verdict", words("verdict")),
+)
+DECOUPLING = (
+    Column("by", words("by")),
+    Column("group", words("group")),
+    Column("pairs", number("n_pairs", 0)),
+    Column("unreliable", number("n_unreliable", 0), dispensable=2),
+    Column("rank correlation", estimate("correlation", 2, sign=True)),
+    Column("both hold", number("share_both_hold", 2)),
+    Column("sets grow", number("share_accuracy_holds_sets_grow", 2)),
+    Column("no warning", number("share_accuracy_falls_sets_do_not_warn", 2)),
+    Column("both degrade", number("share_both_degrade", 2)),
+    Column("inconclusive", number("share_inconclusive", 2)),
+)
+REFERENCE = (
+    Column("metric", words("metric")),
+    Column("stated", number("stated")),
+    Column("own", estimate("own")),
+    Column("agreement", words("agreement")),
+    Column("note", words("note"), dispensable=1),
+)
+TRANSFER = (
+    Column("from", words("source")),
+    Column("coverage", estimate("coverage")),
+    Column("recalibrated", number("recalibrated_coverage"), dispensable=2),
+    Column("set size", number("set_size", 2)),
+    Column("recalibrated", number("recalibrated_set_size", 2), dispensable=1),
+    Column("Δ set size", estimate("set_size_change", 2, sign=True)),
+    Column("finding", words("finding")),
+)
+SCALE = (
+    Column("family", words("family"), dispensable=1),
+    Column("parameters", number("parameters", 0)),
+    Column("inflation", estimate("inflation", sign=True)),
+    Column("slope per tenfold", estimate("slope", sign=True)),
+    Column("note", words("note"), dispensable=2),
+)
+CLIFFS = (
+    Column("accuracy", number("accuracy")),
+    Column("set size", number("set_size", 2)),
+    Column("Δ set size", estimate("set_size_change", 2, sign=True)),
+    Column("flips", number("flips"), dispensable=2),
+    Column("safe level", words("safe_level")),
+    Column("growth", words("growth")),
+    Column("break at", estimate("break_strength", 2), dispensable=1),
+)
+COST = (
+    Column("alone", number("alone")),
+    Column("wrong", number("alone_wrong"), dispensable=1),
+    Column("again", number("asked_again"), dispensable=2),
+    Column("review", number("review")),
+    Column("abstained", number("abstained"), dispensable=3),
+    Column("cost per 1,000", estimate("cost", 2)),
+    Column("Δ cost", estimate("cost_change", 2, sign=True)),
+    Column("Δ with hardware", estimate("total_change", 2, sign=True)),
+    Column("pays", words("pays")),
+)
+GATE = (
+    Column("check", words("check")),
+    Column("subject", words("subject")),
+    Column("amount", estimate("amount")),
+    Column("limit", number("limit")),
+    Column("result", words("result")),
+    Column("items needed", number("items_needed", 0), dispensable=1),
+    Column("reason", words("reason"), dispensable=2),
+)
+SENSITIVITY = (
+    Column("set size", span("set_size")),
+    Column("Δ set size", span("set_size_change", sign=True)),
+    Column("conclusion", words("conclusion")),
+    Column("agreeing", number("agreeing", 2)),
+    Column("survives", words("survives")),
+    Column("rank τ", number("rank_agreement", 2), dispensable=1),
 )

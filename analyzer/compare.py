@@ -5,9 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from analyzer.estimate import Estimate, average
+from analyzer.estimate import NOTHING, Estimate, average
 from analyzer.loading import Runs, reading_order
-from analyzer.measured import NOTHING
 from analyzer.paired import CHANGED, Paired, paired
 from analyzer.pairs import Partners
 from analyzer.question import Question

@@ -79,10 +79,12 @@ def pair_views(dense: RunView, compressed: RunView, *, common_items: bool = Fals
 
 
 def _check_keys(dense: RunKey, compressed: RunKey) -> None:
-    """A checkpoint has weights of its own; everything else starts from the dense run's weights. Imported runs do not say."""
+    """Raise where two runs of a model differ in more than they must. A checkpoint has weights of its own, another prompt its words."""
     for name, words in SAME_KEY.items():
         values = getattr(dense, name), getattr(compressed, name)
-        if all(values) and values[0] != values[1] and not (name == "revision" and compressed.method == "checkpoint"):
+        own_weights, own_words = compressed.method == "checkpoint", dense.prompt != compressed.prompt
+        expected = (name == "revision" and own_weights) or (name == "prompt_hash" and own_words)
+        if all(values) and values[0] != values[1] and not expected:
             found = " and ".join(str(value) for value in values)
             raise ComparisonError(f"{compressed.name} cannot be compared with {dense.name}: they differ in {words} ({found})")
 

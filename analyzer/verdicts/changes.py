@@ -5,8 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from analyzer.arrays import BoolArray, FloatArray
-from analyzer.estimate import Estimate, mean
-from analyzer.measured import NOTHING
+from analyzer.estimate import NOTHING, Estimate, mean
 from analyzer.pairs import Pair
 from analyzer.view import RunView
 
