@@ -12,7 +12,7 @@ from schemas.digest import json_digest
 SCHEMA_VERSION = 1
 MIN_READER = 1  # oldest schema version whose readers understand what this version writes
 
-ROOT, ITEMS, RUNS = "", "items", "runs"
+ITEMS, RUNS = "items", "runs"
 FORMAT = "hedgemark"
 SEAL = "seal"
 

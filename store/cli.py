@@ -2,14 +2,16 @@
 
 import logging
 import sys
+from pathlib import Path
 
 import click
 
 from schemas.command import friendly_errors, store_option
 from store.cli_import import IMPORT_COMMANDS
+from store.cli_share import SHARE_COMMANDS
 from store.printing import format_option, print_table
 
-FILTERS = ("model", "method", "level", "task", "prompt")
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 LS_COLUMNS = ["name", "model", "method", "level", "task", "prompt", "n_items", "nonfinite", "created"]
 
 at_option = click.option("--at", metavar="SNAPSHOT|TAG", help="Read this snapshot or tag instead of the newest.")
@@ -110,14 +112,19 @@ def diff(before: str, after: str, store_url: str, format_: str) -> None:
 @click.argument("name")
 @store_option
 @at_option
+@click.option("--sign", type=FILE, help="First sign the newest snapshot with this private key (PEM).")
 @friendly_errors
-def tag(name: str, store_url: str, at: str | None) -> None:
+def tag(name: str, store_url: str, at: str | None, sign: Path | None) -> None:
     """Name a snapshot, the newest by default; a tag never moves.
 
-    Example: store tag paper-v1
+    Example: store tag paper-v1 --sign team.pem
     """
     from store.history import tag_snapshot
+    from store.signature import sign_store
 
+    if sign and at:
+        raise click.UsageError("--sign signs the newest snapshot, so it does not go with --at")
+    at = sign_store(store_url, sign) if sign else at
     click.echo(f"{name} is {tag_snapshot(store_url, name, at)}", err=True)
 
 
@@ -142,17 +149,32 @@ def gc(store_url: str, days: int, dry_run: bool) -> None:
 
 @main.command()
 @store_option
-@at_option
 @friendly_errors
-def verify(store_url: str, at: str | None) -> None:
+def migrate(store_url: str) -> None:
+    """Bring an older store to the present schema; tags keep it as it was.
+
+    Example: store migrate --store ./hedgemark-store
+    """
+    from store.migration import migrate_store
+
+    done = migrate_store(store_url)
+    click.echo(f"{store_url}: {f'{done.before} is now {done.after}' if done else 'of the present schema already'}", err=True)
+
+
+@main.command()
+@store_option
+@at_option
+@click.option("--key", type=FILE, help="Also check the signature with this public key (PEM).")
+@friendly_errors
+def verify(store_url: str, at: str | None, key: Path | None) -> None:
     """Re-read everything and list what is wrong; exit code 4 if anything is.
 
-    Example: store verify --store ./hedgemark-store
+    Example: store verify --at paper-v1 --key team.pub.pem
     """
     from schemas.errors import StoreInvalidError
     from store.verify import verify_store
 
-    report = verify_store(store_url, at)
+    report = verify_store(store_url, at, key)
     for note in report.notes:
         click.echo(f"note: {note}", err=True)
     for problem in report.problems:
@@ -169,3 +191,5 @@ def import_() -> None:
 
 for _name, _command in IMPORT_COMMANDS.items():
     import_.add_command(_command, _name)
+for _name, _command in SHARE_COMMANDS.items():
+    main.add_command(_command, _name)

@@ -19,6 +19,8 @@ def readable(address: object) -> Iterator[None]:
         yield
     except HedgemarkError:
         raise
+    except icechunk.ConflictError as error:  # in 1.x it is no IcechunkError
+        raise HedgemarkError(f"store {address}: another writer committed meanwhile; nothing was changed, try again") from error
     except icechunk.IcechunkError as error:
         raise _translated(address, str(error)) from error
     except BaseException as error:

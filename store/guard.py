@@ -6,6 +6,7 @@ refused, and the size that each metadata file would decompress to is bounded fro
 
 import mmap
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ SMALL = 2048  # a file this small cannot decompress to more than SMALL / 4 block
 MAX_BLOCKS = 16_384
 MAX_SIZES = {"refs": 4096, "chunks": MAX_STORED_CHUNK, "": 65_536}  # of plain files, by folder; others are metadata
 
+REFERENCE = re.compile(r'\s*\{\s*"snapshot"\s*:\s*"[0-9A-HJKMNP-TV-Z]{20}"\s*\}\s*')
 MAGIC = b"ICE\xf0\x9f\xa7\x8aCHUNK"
 HEADER_BYTES = 39  # magic 12, writer 24, format version 1, file type 1, compression 1
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -32,6 +34,7 @@ def check_folder(root: Path) -> None:
             raise StoreInvalidError(f"{entry.path} has {size} bytes, more than such a file of a store ever has")
         if folder not in MAX_SIZES and size > SMALL:
             _check_metadata(entry.path)
+    _check_references(root / "refs")
 
 
 def _files(folder: str) -> Iterator["os.DirEntry[str]"]:
@@ -45,6 +48,17 @@ def _files(folder: str) -> Iterator["os.DirEntry[str]"]:
                 yield entry
             else:
                 raise StoreInvalidError(f"{entry.path} is neither a file nor a folder")
+
+
+def _check_references(folder: Path) -> None:
+    """Refuse a branch or tag that cannot be read: Icechunk passes over a broken tag, and gc would take what it names."""
+    for reference in sorted(folder.iterdir()) if folder.is_dir() else ():
+        try:
+            content = (reference / "ref.json").read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError) as error:
+            raise StoreInvalidError(f"{reference} is damaged: a branch or tag that names no snapshot") from error
+        if REFERENCE.fullmatch(content) is None:
+            raise StoreInvalidError(f"{reference} is damaged: a branch or tag that names no snapshot")
 
 
 def _check_metadata(path: str) -> None:

@@ -56,6 +56,12 @@ class SessionKeys:
         with readable(self.where):
             wait(self._set(nodes))
 
+    def nodes_under(self, group: str) -> list[tuple[str, bytes]]:
+        """Return every key and its bytes under a group, the group's own first."""
+        with readable(self.where):
+            keys = sorted(wait(self._list(group)), key=lambda key: (key.count("/"), key))
+        return [(key, value) for key, value in zip(keys, self.get_many(keys), strict=True) if value is not None]
+
     def delete_group(self, group: str) -> None:
         """Remove a group and everything under it."""
         with readable(self.where):
@@ -75,6 +81,9 @@ class SessionKeys:
 
     async def _children(self, group: str) -> list[str]:
         return sorted([name async for name in self._store.list_dir(group) if name != "zarr.json"])
+
+    async def _list(self, group: str) -> list[str]:
+        return [key async for key in self._store.list_prefix(f"{group}/")]
 
     async def _set(self, nodes: Iterable[tuple[str, bytes]]) -> None:
         buffer = default_buffer_prototype().buffer

@@ -14,18 +14,16 @@ import icechunk
 from filelock import FileLock
 
 from schemas.errors import StoreInvalidError, StoreNotFoundError, UsageError
-from schemas.layout import FORMAT, ITEMS, ROOT, RUNS, SCHEMA_VERSION, group_document, root_attributes
 from store.address import Address, parse_address
 from store.backends import storage
-from store.documents import dump_document, group_attributes
 from store.failures import first_line, readable
 from store.guard import check_folder
 from store.keys import SessionKeys
 from store.probe import ensure_conditional_writes
+from store.root import check_root, root_nodes
 
 BRANCH = "main"
 LOCK_FILE = "hedgemark.lock"
-ICECHUNK_NAMES = {"refs", "snapshots", "manifests", "transactions", "chunks", "config.yaml", "attributes", "overwritten"}
 # Icechunk warns on every open that local commits need care; ours take a lock, so only errors are news.
 icechunk.set_logs_filter("error")
 
@@ -110,17 +108,6 @@ def _check_config(address: Address, config: icechunk.RepositoryConfig | None) ->
         raise StoreInvalidError(f"store {address} brings its own storage settings or virtual chunks; they are not used")
 
 
-def check_root(keys: SessionKeys) -> None:
-    """Raise StoreInvalidError unless the root group is that of a store of a schema this version reads."""
-    stored = keys.get_many(["zarr.json"])[0]
-    attributes = group_attributes(stored, f"store {keys.where}", seal=False) if stored else {}
-    if attributes.get("format") != FORMAT or not isinstance(attributes.get("min_reader"), int):
-        raise StoreInvalidError(f"{keys.where} is an Icechunk repository, but not a Hedgemark store")
-    if attributes["min_reader"] > SCHEMA_VERSION:
-        needed = attributes["min_reader"]
-        raise StoreInvalidError(f"store {keys.where} needs schema {needed}; this version reads up to {SCHEMA_VERSION}: upgrade hedgemark")
-
-
 def _create_folder(address: Address, path: Path) -> None:
     """Create the store beside its place and move it there whole, so that nobody ever sees half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -141,13 +128,11 @@ def _create(address: Address) -> None:
         ice = _create_or_open(storage(address))
         session = ice.writable_session(BRANCH)
         keys = SessionKeys(session, str(address))
-        if keys.get_many(["zarr.json"])[0] is not None or keys.children(ROOT):
+        if keys.get_many(["zarr.json"])[0] is not None or keys.children(""):
             return
         if address.path is None:
             ensure_conditional_writes(str(address), ice, ice.lookup_branch(BRANCH))
-        empty = dump_document(group_document({}))
-        root = dump_document(group_document(root_attributes()))
-        keys.set_many([("zarr.json", root), (f"{ITEMS}/zarr.json", empty), (f"{RUNS}/zarr.json", empty)])
+        keys.set_many(root_nodes())
         with suppress(icechunk.ConflictError):  # somebody else was faster, and wrote the same
             session.commit("create the store")
 

@@ -5,6 +5,7 @@ In: a store's address.  Out: a `Report`. Nothing a store says is trusted; each f
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -15,8 +16,10 @@ from schemas.run import Run, nonfinite_items
 from store.failures import readable
 from store.item_sets import read_items
 from store.keys import SessionKeys
-from store.repository import Repository, check_root, open_repository
+from store.repository import Repository, open_repository
+from store.root import check_root
 from store.runs import parse_run_record, read_run
+from store.signature import signature_problems
 
 
 @dataclass
@@ -30,9 +33,10 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
 
-def verify_store(url: str, at: str | None = None) -> Report:
+def verify_store(url: str, at: str | None = None, key_file: Path | None = None) -> Report:
     """Re-read a snapshot, or without `at` the newest one and every tagged one.
 
+    key_file : public key that the snapshot (the newest without `at`) must be signed with.
     Raises only where there is no store to verify; damage is in the report.
     """
     report = Report()
@@ -43,6 +47,8 @@ def verify_store(url: str, at: str | None = None) -> Report:
             _verify_snapshot(repository, snapshot, report, seen)
         except HedgemarkError as error:
             report.problems.append(str(error))
+    if key_file is not None:
+        report.problems += signature_problems(repository.keys(at)[1], key_file)
     return report
 
 

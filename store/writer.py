@@ -8,7 +8,6 @@ import logging
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import icechunk
 
@@ -18,10 +17,11 @@ from schemas.layout import ITEMS, RUNS
 from schemas.run import Run, RunKey
 from store.batching import INTERVAL_S, Batch
 from store.failures import readable
-from store.item_sets import encode_items
 from store.keys import SessionKeys
-from store.repository import Repository, check_root, open_repository
-from store.runs import RunRecord, encode_run, parse_run_record
+from store.parcel import Parcel, pack_run
+from store.repository import Repository, open_repository
+from store.root import check_root
+from store.runs import RunRecord, parse_run_record
 
 log = logging.getLogger(__name__)
 
@@ -38,21 +38,12 @@ def open_writer(url: str, *, interval_s: float = INTERVAL_S) -> "Writer":
     return Writer(open_repository(url), interval_s)
 
 
-@dataclass(frozen=True)
-class _Pending:
-    """What a commit needs again should another writer get in between."""
-
-    items: ItemSet
-    run: Run
-    replace: bool
-
-
 class Writer:
     """Writes runs to main. What has not been committed is visible to this writer only."""
 
     def __init__(self, repository: Repository, interval_s: float) -> None:
         self._repository = repository
-        self._pending: dict[str, _Pending] = {}
+        self._pending: dict[str, Parcel] = {}
         self._conflicts: list[RunConflictError] = []
         self._begin()
         check_root(self._keys)
@@ -83,9 +74,13 @@ class Writer:
         run.check(items.n_options, allow_nonfinite=allow_nonfinite)
         if run.key.items_hash != items.digest:
             raise HedgemarkError(f"run {run.key.name} answers items {run.key.items_hash[:12]}, not the given items {items.digest[:12]}")
+        return self.add(pack_run(items, run, replace=replace))
+
+    def add(self, parcel: Parcel) -> str:
+        """Add a packed run and return its name. Raises RunConflictError like `write`."""
         with self._batch.step():
-            self._add(_Pending(items, run, replace))
-        return run.key.name
+            self._add(parcel)
+        return parcel.key.name
 
     def commit(self, message: str = "") -> str:
         """Make everything written so far permanent and return the snapshot id."""
@@ -96,21 +91,19 @@ class Writer:
         with self._batch.step():
             self._begin()
 
-    def _add(self, pending: _Pending) -> None:
+    def _add(self, parcel: Parcel) -> None:
         self._mend()
-        name = pending.run.key.name
+        name = parcel.key.name
         record = self._record(name)
-        if record is not None and record.digest == pending.run.digest:
+        if record is not None and record.digest == parcel.digest:
             return
-        if record is not None and not (pending.replace and record.key == pending.run.key):
+        if record is not None and not (parcel.replace and record.key == parcel.key):
             raise RunConflictError(f"store {self._keys.where} holds run {name} with other content; --replace puts this one in its place")
-        nodes = list(encode_run(pending.run, pending.items.n_options))
-        if not self._holds_items(pending.items.digest):
-            nodes = [*encode_items(pending.items), *nodes]
+        nodes = parcel.nodes if self._holds_items(parcel.key.items_hash) else [*parcel.items(), *parcel.nodes]
         self._torn = True  # until every key is in: what a failing upload leaves behind must never be committed
         self._keys.set_many(nodes)
         self._torn = False
-        self._pending[name] = pending
+        self._pending[name] = parcel
 
     def _land(self, message: str) -> str:
         """Commit the session, after rebasing upon whatever other writers committed meanwhile."""
@@ -157,9 +150,9 @@ class Writer:
         pending, conflicts = self._pending, self._conflicts
         self._begin()
         self._conflicts = conflicts
-        for one in pending.values():
+        for parcel in pending.values():
             try:
-                self._add(one)
+                self._add(parcel)
             except RunConflictError as error:
                 conflicts.append(error)
 

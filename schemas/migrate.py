@@ -1,0 +1,25 @@
+"""Migrations: one pure step per schema version, from the groups of a store of that version to those of the next.
+
+In: (key, bytes) pairs of one group.  Out: the pairs that the next version has in their place. A step does no input or output, so it
+can be tested on the golden store of its version; `store.migration` runs it on a branch.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from schemas.errors import StoreInvalidError
+from schemas.layout import SCHEMA_VERSION
+
+Nodes = Sequence[tuple[str, bytes]]
+Step = Callable[[Nodes], Nodes]
+
+STEPS: Mapping[int, Step] = {}  # version -> step to the next one; version 1 is the first, so there is none yet
+
+
+def migrate_nodes(nodes: Nodes, version: int, steps: Mapping[int, Step] = STEPS, target: int = SCHEMA_VERSION) -> Nodes:
+    """Return a group's nodes in the target version. Raises StoreInvalidError where no step leads there."""
+    while version < target:
+        if version not in steps:
+            raise StoreInvalidError(f"no migration leads from schema {version} to {target}; there are steps from {sorted(steps) or 'none'}")
+        nodes = steps[version](nodes)
+        version += 1
+    return nodes
