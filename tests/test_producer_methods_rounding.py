@@ -1,9 +1,10 @@
 """RTN against its formula in float64, and the check that weights lie on their grid."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from producer_tiny import CONFIGS, tiny, tiny_data
+from producer_tiny import CONFIGS, logits, tiny, tiny_data
 
 from producer.methods import METHODS
 from producer.methods.base import Job
@@ -58,6 +59,48 @@ def test_more_bits_lie_closer_to_the_dense_model() -> None:
     levels = [parse_level(f"w{bits}a16-g16") for bits in (2, 3, 4, 6, 8)]
     changes = [a.conditions["logit_change"] for a in METHODS["rtn"].sweep(tiny(), levels, None, 0)]
     assert changes == sorted(changes, reverse=True)
+
+
+def attention_outputs(model: Any, data: Any) -> Any:
+    """Outputs of the first attention, (token, column) float64."""
+    seen: list[Any] = []
+    hook = model.model.layers[0].self_attn.register_forward_hook(lambda _, args, output: seen.append(output[0].double().flatten(0, -2)))
+    logits(model, data.input_ids)
+    hook.remove()
+    return torch.cat(seen)
+
+
+def with_rounded_projections(scale: Any) -> Any:
+    """A dense model whose first query, key and value weights are rounded after scaling their columns, and scaled back."""
+    model = tiny()
+    for part in "qkv":
+        projection = getattr(model.model.layers[0].self_attn, f"{part}_proj")
+        projection.weight.data = (rounded(projection.weight.data.double() * scale, 3, 32) / scale).float()
+    return model
+
+
+def test_awq_scales_are_never_worse_than_none() -> None:
+    """With the scales AWQ found (read off the norm they went into) the attention's output error is at most that without scales."""
+    model, data = tiny(), tiny_data()
+    before, target = model.model.layers[0].input_layernorm.weight.detach().double().clone(), attention_outputs(model, data)
+    after = METHODS["awq"].apply(model, parse_level("w3a16-g32"), data, 0).model.model.layers[0].input_layernorm.weight.double()
+    scaled, plain = (attention_outputs(with_rounded_projections(s), data) for s in (before / after.detach(), torch.ones(64).double()))
+    assert not torch.allclose(before, after)
+    assert (scaled - target).square().mean() <= (1 + 1e-4) * (plain - target).square().mean()
+
+
+def test_a_method_that_changes_nothing_violates_the_post_condition() -> None:
+    """A level that compresses must move a logit, and one that does not must move none."""
+    idle = replace(METHODS["rtn"], compress=lambda model, job: model, verify=lambda model, job: {})
+    with pytest.raises(PostConditionError, match="nothing was compressed"):
+        idle.apply(tiny(), parse_level("w4a16-g16"), None, 0)
+
+    def disturb(model: Any, job: Job) -> Any:
+        model.lm_head.weight.data *= 1.1
+        return model
+
+    with pytest.raises(PostConditionError, match="compresses nothing, yet logits moved"):
+        replace(METHODS["dense"], compress=disturb).apply(tiny(), parse_level("-"), None, 0)
 
 
 def test_a_weight_off_its_grid_violates_the_post_condition() -> None:

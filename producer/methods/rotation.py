@@ -8,7 +8,7 @@ Source: Ashkboos et al. 2024 (QuaRot, arXiv:2404.00456) section 4; Liu et al. 20
 
 from typing import Any, NamedTuple
 
-from producer.methods.conditions import SAME, relative_change
+from producer.methods.conditions import relative_change, rounding
 from producer.methods.layers import probe_tokens
 from producer.methods.layout import linear_shapes
 from producer.methods.structure import (
@@ -103,7 +103,7 @@ def require_same_function(model: Any, dense: Any, data: Any) -> float:
     with torch.no_grad():
         rotated = model(input_ids=probe_tokens(model, data), use_cache=False).logits
     dtype = str(model.dtype).removeprefix("torch.")
-    change, allowed = relative_change(rotated.double(), dense.double()), TOLERANCE.get(dtype, 50 * SAME)
+    change, allowed = relative_change(rotated.double(), dense.double()), TOLERANCE.get(dtype, rounding(model.dtype))
     if not change <= allowed:
         raise PostConditionError(f"rotation alone moved logits by {change:.2g} of their range; in {dtype} at most {allowed:g} is rounding")
     return change
