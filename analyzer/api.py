@@ -80,7 +80,8 @@ def ask(
     *, alphas: Sequence[str] = (), scorers: Sequence[str] = (), split: str | None = None, protocol: str = "exact", **fields: Any
 ) -> Question:
     """Return a question from text, as the command line has it; other fields are those of `analyzer.question.Question`."""
-    given: dict[str, Any] = {"alphas": parse_alphas(alphas), "scorers": check_scorers(scorers), "split": parse_split(split) if split else None}
+    drawn = parse_split(split) if split else None
+    given: dict[str, Any] = {"alphas": parse_alphas(alphas), "scorers": check_scorers(scorers), "split": drawn}
     return replace(rules(protocol).default, **{name: value for name, value in given.items() if value}, **_question_fields(fields))
 
 

@@ -22,7 +22,7 @@ COMPARE = (
 )
 DECOUPLING = (
     Column("by", words("by")),
-    Column("group", words("group")),
+    Column("part", words("part")),
     Column("pairs", number("n_pairs", 0)),
     Column("unreliable", number("n_unreliable", 0), dispensable=2),
     Column("rank correlation", estimate("correlation", 2, sign=True)),

@@ -56,7 +56,8 @@ def sensitivity(runs: Runs, question: Question) -> list[Record]:
         table[variant.varied, variant.group, variant.run].append(variant)
     agreement = _rank_agreement(table.values())
     kept = (found for found in table.values() if len(found) > 1 and any(variant.base for variant in found))
-    return [_record(found, agreement[found[0].varied, found[0].group]) for found in kept]
+    records = [_record(found, agreement[found[0].varied, found[0].group]) for found in kept]
+    return sorted(records, key=lambda record: tuple(record[name] for name in ("model", "task", "prompt", "method", "level")))
 
 
 def variants(runs: Runs, question: Question) -> Iterator[Variant]:
@@ -91,7 +92,7 @@ class FewerItems(Runs):
         """Return the arrays of one run on its share of the items."""
         whole = super().view(row)
         place = np.random.default_rng(DRAW_SEED).permutation(len(whole.items))[whole.position]
-        return whole.keep(place < self.share * len(whole.items))
+        return whole.keep(place < float(self.share) * len(whole.items))
 
 
 def conclusion(change: Estimate) -> str:
