@@ -1,6 +1,7 @@
-"""The command `produce`: a thin shell over `producer.produce.produce`."""
+"""The command `produce`: a thin shell over `producer.produce` and `producer.sweep`."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,65 +11,74 @@ from schemas.command import friendly_errors, store_option
 
 EXAMPLE = """
 \b
-Example:
-  produce --model ref-m --method rtn --level w4a16-g64 --task urn --prompt base --limit 200
+Examples:
+  produce --model ref-m --method wanda --level 0.5 --task urn --limit 200
+  produce --plan sweep.toml --executor local --dry-run
 """
+KINDS = ["models", "methods", "tasks", "prompts", "backends"]
+OPTIONS = (
+    click.option("--model", "models", multiple=True, metavar="M", help="Alias, Hub id, folder or .gguf file (repeatable)."),
+    click.option("--method", "methods", multiple=True, metavar="X", help="How to compress (repeatable). [dense]"),
+    click.option("--level", "levels", multiple=True, metavar="L", help="How much: 0.5, 2:4, w4a16-g128 (repeatable). [the method's own]"),
+    click.option("--task", "tasks", multiple=True, metavar="T", help="Named task or .json/.jsonl file of items (repeatable)."),
+    click.option("--prompt", "prompts", multiple=True, metavar="P", help="base, shared or task (repeatable). [base]"),
+    click.option("--prompt-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="TOML with another wording."),
+    click.option("--limit", type=click.IntRange(min=1), help="Items drawn per task by --seed. [all]"),
+    click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Folder with the published tasks' items. [the Hub]"),
+    click.option("--backend", help="transformers or vllm. [transformers]"),
+    click.option("--device", help="cpu, cuda, cuda:1, ... [an accelerator where there is one]"),
+    click.option("--dtype", help="float32, bfloat16 or float16. [the model's own; float32 on a CPU]"),
+    click.option("--seed", type=int, help="Seed of draws and of methods. [0]"),
+    click.option("--compression-data", metavar="NAME", help="Text a method sees: a name or a text file. [by task]"),
+    click.option("--allow-nonfinite", is_flag=True, default=None, help="Store NaN or infinite logits, flagged."),
+    click.option("--replace", is_flag=True, default=None, help="Make stored runs again and put them in place of the old."),
+)
+SIZES = (
+    click.option("--batch-tokens", type=click.IntRange(min=1), help="Most tokens in a batch. [by free memory]"),
+    click.option("--device-memory", metavar="SIZE", help="Budget, e.g. 24G; a larger model goes through layer by layer. [what is free]"),
+    click.option("--host-memory", metavar="SIZE", help="Budget of waiting hidden states on the host. [half of what is free]"),
+    click.option("--tensor-parallel", type=click.IntRange(min=1), help="Devices that share a model (vllm). [1]"),
+    click.option("--self-check", type=click.IntRange(min=1), metavar="N", help="Measure the noise floor on N items of each run."),
+)
+
+
+def _add(options: tuple[Callable[[Any], Any], ...]) -> Callable[[Any], Any]:
+    def add(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 @click.command(epilog=EXAMPLE)
-@click.option("--model", "models", multiple=True, metavar="M", help="Alias, Hub id, folder or .gguf file (repeatable).")
-@click.option("--method", "methods", multiple=True, metavar="X", help="How to compress (repeatable). [dense]")
-@click.option("--level", "levels", multiple=True, metavar="L", help="How much, e.g. 0.5, 2:4, w4a16-g128 (repeatable). [the method's own]")
-@click.option("--task", "tasks", multiple=True, metavar="T", help="Named task or .json/.jsonl file (repeatable).")
-@click.option("--prompt", "prompts", multiple=True, metavar="P", help="base, shared or task (repeatable). [base]")
-@click.option("--prompt-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="TOML with another wording.")
-@click.option("--limit", type=click.IntRange(min=1), help="Items drawn per task by --seed. [all]")
-@click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Folder with the published tasks' item files. [the Hub]")
+@_add(OPTIONS)
 @store_option
-@click.option("--backend", default="transformers", show_default=True, help="What runs the model.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
-@click.option("--dtype", default="auto", show_default=True, help="float32, bfloat16 or float16.")
-@click.option("--seed", default=0, show_default=True, help="Seed of draws and of methods.")
-@click.option("--compression-data", default="auto", show_default=True, metavar="NAME", help="Text a method sees: a name or a text file.")
-@click.option("--allow-nonfinite", is_flag=True, help="Store NaN or infinite logits, flagged.")
-@click.option("--replace", is_flag=True, help="Make runs again that are stored, and put them in place of the old.")
+@_add(SIZES)
+@click.option("--plan", type=click.Path(path_type=Path), metavar="FILE", help="Sweep file (TOML); options given here come before it.")
+@click.option("--executor", default="local", show_default=True, help="What runs a sweep: local or ray.")
+@click.option("--workers", type=click.IntRange(min=1), help="Cells at a time. [one per accelerator]")
+@click.option("--emit", "form", type=click.Choice(["sbatch", "k8s", "json"]), help="Print the sweep for another scheduler and run nothing.")
 @click.option("--dry-run", is_flag=True, help="Print runs, tokens, memory and what is stored, and do nothing.")
-@click.option("--list", "listed", type=click.Choice(["models", "methods", "tasks", "prompts", "backends"]), help="List known names.")
+@click.option("--list", "listed", type=click.Choice(KINDS), help="List known names.")
 @click.option("-v", "--verbose", count=True, help="Log more.")
 @friendly_errors
-def main(*, store_url: str, listed: str | None, dry_run: bool, verbose: int, **options: Any) -> None:
+def main(*, store_url: str, listed: str | None, verbose: int, **given: Any) -> None:
     """Run models over tasks and put their option logits into a store, each run once."""
     logging.basicConfig(level=max(logging.DEBUG, logging.WARNING - 10 * verbose), format="%(levelname)s %(name)s: %(message)s")
     if listed:
         from producer.listing import list_names
 
-        for line in list_names(listed):
-            click.echo(line)
-        return
-    request = _request(options)
-    if dry_run:
-        from producer.dry_run import describe_plan
-
-        for line in describe_plan(request, store_url):
-            click.echo(line)
-        return
-    _produce(request, store_url)
+        lines = list_names(listed)
+    else:
+        lines = _run(store_url, {name: value for name, value in given.items() if value not in ((), None)})
+    for line in lines:
+        click.echo(line)
 
 
-def _request(options: dict[str, Any]) -> Any:
-    from producer.request import Request
+def _run(store_url: str, given: dict[str, Any]) -> Any:
+    from producer.command import Invocation
 
-    if not options["models"]:
+    if not given.get("models") and "plan" not in given:
         raise click.UsageError("no --model given; produce --list models shows the known ones")
-    given = {name: value for name, value in options.items() if value not in ((), None)}
-    return Request(**given)
-
-
-def _produce(request: Any, store_url: str) -> None:
-    from producer.produce import produce
-    from producer.progress import Bar
-
-    outcome = produce(request, store_url, progress=Bar())
-    for name in outcome.written:
-        click.echo(name)
-    click.echo(f"{len(outcome.written)} runs written, {len(outcome.found)} already stored in {store_url}", err=True)
+    return Invocation(store_url, given).lines()

@@ -1,60 +1,80 @@
-"""What a request would do: runs, tokens, memory, and what the store already holds. Nothing is downloaded, loaded or written.
+"""What requests would do: runs, tokens, time, memory, and what the store already holds. Nothing is downloaded, loaded or written.
 
-In: a `Request`, a store's address.  Out: lines of text.
+In: `Request`s, a store's address.  Out: lines of text.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from producer.bayes import bayes_runs
 from producer.plan import Cell, Group, make_plan
 from producer.produce import check_request
 from producer.request import Request
-from producer.weights import weight_bytes, weight_bytes_as
+from producer.weights import BYTES, weight_bytes, weight_bytes_as
 from schemas.errors import StoreNotFoundError
-from store import Reader, open_reader
+from store import open_reader
 
 HEADER = ("model", "method", "level", "task", "prompt", "items", "tokens", "cut", "state")
+STORED, TO_MAKE, AWAITED = "stored", "to make", "weights not here yet"
+ASSUMED_SHARE = 0.5  # of the matrix peak; what is reached depends on the model and is stored with every run
 
 
-def describe_plan(request: Request, store_url: str) -> Iterator[str]:
-    """Yield the plan as lines of a table, then its sums."""
-    check_request(request)
-    groups = make_plan(request, download=False)
+class Row(NamedTuple):
+    """One run of the plan, as text, with what it costs if it is still to be made."""
+
+    cells: tuple[str, ...]
+    tokens: int = 0
+    seconds: float = 0.0
+
+    @property
+    def state(self) -> str:
+        """Whether the store holds the run."""
+        return self.cells[-1]
+
+
+def describe_plan(requests: Sequence[Request], store_url: str) -> Iterator[str]:
+    """Yield the plan as lines of a table, then its sums and each model's memory."""
+    for request in requests:
+        check_request(request)
     stored = _stored_names(store_url)
-    rows = [_bayes_row(run.key.name in stored, run.key.prompt, len(items)) for items, run in bayes_runs(request)]
-    rows += [_row(cell, group, stored) for group in groups for cell in group.cells]
-    yield from _table([HEADER, *rows])
-    n_new = sum(row[-1] != "stored" for row in rows)
-    tokens = sum(cell.question.prompts.tokens for group in groups for cell in group.cells if _state(cell, stored) != "stored")
-    yield f"{len(rows)} runs, {n_new} to make, {tokens:,} tokens"
-    for name, size in {g.model.files.name: _memory(g) for g in groups}.items():
+    groups = [group for request in requests for group in make_plan(request, download=False)]
+    rows = [_bayes_row(run.key.name in stored, run.key.prompt, len(items)) for request in requests for items, run in bayes_runs(request)]
+    rows = list(dict.fromkeys(rows + [_row(cell, group, stored) for group in groups for cell in group.cells]))
+    yield from _table([HEADER, *(row.cells for row in rows)])
+    todo = [row for row in rows if row.state != STORED]
+    tokens, seconds = sum(row.tokens for row in todo), sum(row.seconds for row in todo)
+    yield f"{len(rows)} runs, {len(todo)} to make, {tokens:,} tokens, {_duration(seconds)}"
+    for name, size in {group.model.files.name: _memory(group) for group in groups}.items():
         yield f"{name}: {size}"
 
 
-def _row(cell: Cell, group: Group, stored: set[str]) -> tuple[str, ...]:
-    question = cell.question
-    prompts = question.prompts
-    return (
-        question.model.files.name,
-        group.method.name,
-        cell.level.text,
-        question.task.name,
-        question.prompt,
-        f"{len(question.item_set):,}",
-        f"{prompts.tokens:,}",
-        str(prompts.truncated),
-        _state(cell, stored),
-    )
+def _row(cell: Cell, group: Group, stored: set[str]) -> Row:
+    question, prompts = cell.question, cell.question.prompts
+    state = AWAITED if cell.key is None else STORED if cell.key.name in stored else TO_MAKE
+    names = (question.model.files.name, group.method.name, cell.level.text, question.task.name, question.prompt)
+    sizes = (f"{len(question.item_set):,}", f"{prompts.tokens:,}", str(prompts.truncated))
+    return Row((*names, *sizes, state), prompts.tokens, _seconds(group, prompts.tokens))
 
 
-def _bayes_row(is_stored: bool, prompt: str, n_items: int) -> tuple[str, ...]:
-    return ("bayes", "bayes", "-", "urn", prompt, f"{n_items:,}", "0", "0", "stored" if is_stored else "to make")
+def _bayes_row(is_stored: bool, prompt: str, n_items: int) -> Row:
+    return Row(("bayes", "bayes", "-", "urn", prompt, f"{n_items:,}", "0", "0", STORED if is_stored else TO_MAKE))
 
 
-def _state(cell: Cell, stored: set[str]) -> str:
-    if cell.key is None:
-        return "weights not here yet"
-    return "stored" if cell.key.name in stored else "to make"
+def _seconds(group: Group, tokens: int) -> float:
+    """Return the time these tokens take at the assumed share of this device's matrix peak; every weight counts as used."""
+    import torch
+
+    from producer.engine.accounting import matrix_peak
+    from producer.engine.layers import Target
+
+    model = group.model
+    weights = weight_bytes_as(model.files, model.config, model.dtype) / BYTES[model.dtype]
+    return 2 * weights * tokens / (ASSUMED_SHARE * matrix_peak(Target(model.device, getattr(torch, model.dtype))))
+
+
+def _duration(seconds: float) -> str:
+    amount, unit = (seconds / 3600, "h") if seconds >= 7200 else (seconds / 60, "min") if seconds >= 120 else (seconds, "s")
+    return f"about {amount:.0f} {unit} at half of this device's matrix peak, without compressing"
 
 
 def _memory(group: Group) -> str:
@@ -66,13 +86,12 @@ def _memory(group: Group) -> str:
 
 def _stored_names(store_url: str) -> set[str]:
     try:
-        reader: Reader = open_reader(store_url)
+        return set(open_reader(store_url).catalog["name"].to_list())
     except StoreNotFoundError:
         return set()  # the first produce makes it
-    return set(reader.catalog["name"].to_list())
 
 
-def _table(rows: list[tuple[str, ...]]) -> Iterator[str]:
+def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()

@@ -133,6 +133,8 @@ class _Worker:
             parameters=ready.parameters,
             truncated_items=cell.question.prompts.truncated,
             post_conditions=dict(ready.conditions),
+            throughput=dict(answers.throughput),
+            noise_floor=dict(answers.noise_floor),
         )
         return Run(cell.key, own_options(answers.logits, cell.question.item_set.n_options), answers.logsumexp, answers.top_token, env)
 

@@ -8,6 +8,7 @@ The wording is ours; `--prompt-file` takes a TOML table with another.
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from schemas.errors import UsageError
 from schemas.items import Item
@@ -33,7 +34,7 @@ def instruction_for(task: str, prompt: str, prompt_file: Path | None = None) -> 
     """
     if prompt not in PROMPTS:
         raise UsageError(f"unknown prompt {prompt!r}; known: {', '.join(PROMPTS)}")
-    wording = tomllib.loads(prompt_file.read_text()) if prompt_file else {"shared": SHARED, "task": BY_TASK}
+    wording: dict[str, Any] = tomllib.loads(prompt_file.read_text()) if prompt_file else {"shared": SHARED, "task": BY_TASK}
     if prompt == "base":
         return ""
     text = wording.get("shared") if prompt == "shared" else wording.get("task", {}).get(task)

@@ -75,6 +75,7 @@ class Environment(BaseModel):
     truncated_items: int = 0  # prompts cut on the left to fit the context
     origin: str = ""  # imported runs: format, file and its SHA-256
     post_conditions: Mapping[str, Any] = Field(default_factory=dict)  # what the method's check measured
+    throughput: Mapping[str, float] = Field(default_factory=dict)  # items, tokens, operations per second; share of the matrix peak
     noise_floor: Mapping[str, float] = Field(default_factory=dict)  # what --self-check measured
 
 

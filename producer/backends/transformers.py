@@ -1,13 +1,17 @@
 """Backend `transformers`: any device, every method, our own prefill engine; layer-major where the weights do not fit."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from producer.backends.base import Done, Ready
+from producer.engine.accounting import throughput
 from producer.engine.layers import Target
-from producer.engine.memory import USABLE, free_memory, measure_needs, plan_memory
+from producer.engine.memory import USABLE, Layout, free_memory, measure_needs, plan_memory
 from producer.engine.prefill import Answers, prefill
+from producer.engine.self_check import noise_floor, sample
 from producer.engine.skeleton import check_layout
 from producer.models import AS_STORED, load_model
 from producer.plan import Group, Question, is_dense
@@ -39,6 +43,12 @@ class TransformersBackend:
             yield Ready(level, applied.conditions, parameters, _answerer(applied.model, group, settings))
 
 
+def _noise_floor(model: Any, question: Question, layout: Layout, target: Target, n_items: int) -> dict[str, float]:
+    if not n_items:
+        return {}
+    return noise_floor(model, sample(question.prompts, n_items, 0), question.options.ids, layout, target)
+
+
 def _fits(group: Group, settings: Settings) -> bool:
     budget = settings.device_memory or int(USABLE * free_memory(group.model.device))
     return weight_bytes_as(group.model.files, group.model.config, group.model.dtype) < budget
@@ -54,6 +64,10 @@ def _answerer(model: Any, group: Group, settings: Settings) -> Callable[[Questio
         loaded = str(model.device) == target.device and model.dtype == target.dtype
         layout = plan_memory(needs, target.device, settings, loaded=loaded)
         log.info("%s order, batches of %d tokens", "layer-major" if layout.streamed else "in-memory", layout.batch_tokens)
-        return prefill(model, question.prompts, question.options.ids, layout, target, done)
+        clock = time.perf_counter()
+        answers = prefill(model, question.prompts, question.options.ids, layout, target, done)
+        rates = throughput(model, question.prompts, target, time.perf_counter() - clock, answers.padding)
+        floor = _noise_floor(model, question, layout, target, settings.self_check)
+        return replace(answers, throughput=rates, noise_floor=floor)
 
     return answer

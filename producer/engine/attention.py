@@ -63,7 +63,7 @@ def attend(  # noqa: PLR0913, PLR0917  # the signature is transformers'
 def check_touched(shared: SharedPrefix, layer: Any) -> None:
     """Raise HedgemarkError where a layer answered without looking at the prefix."""
     if not shared.touched:
-        raise HedgemarkError(f"{type(layer).__name__} does not pass attention arguments on; its items would be answered without demonstrations")
+        raise HedgemarkError(f"{type(layer).__name__} keeps attention arguments to itself; items would be answered without demonstrations")
     shared.touched = False
 
 

@@ -10,8 +10,8 @@ stands, between two layers, and nothing already computed is lost.
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,8 @@ class Answers:
     top_token: NDArray[np.int32]
     tokens: int
     padding: float
+    throughput: Mapping[str, float] = field(default_factory=dict)
+    noise_floor: Mapping[str, float] = field(default_factory=dict)
 
 
 def prefill(model: Any, prompts: Prompts, option_ids: Sequence[int], layout: Layout, target: Target, done: Done) -> Answers:  # noqa: PLR0913, PLR0917

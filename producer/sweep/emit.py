@@ -1,0 +1,60 @@
+"""`--emit`: a sweep as text for another scheduler; nothing is run.
+
+In: commands.  Out: an sbatch array script, a Kubernetes indexed Job, or JSON. The command `produce` must be on the path there.
+"""
+
+import json
+import shlex
+from collections.abc import Callable, Sequence
+
+from producer.sweep.cells import Command
+
+
+def emit(commands: Sequence[Command], form: str) -> str:
+    """Return the sweep in one of `FORMS`."""
+    return FORMS[form](commands)
+
+
+def _lines(commands: Sequence[Command]) -> list[str]:
+    return [shlex.join(["produce", *command.arguments]) for command in commands]
+
+
+def _json(commands: Sequence[Command]) -> str:
+    return json.dumps([{"name": c.name, "command": ["produce", *c.arguments]} for c in commands], indent=2)
+
+
+def _sbatch(commands: Sequence[Command]) -> str:
+    cells = "\n".join(f"  {shlex.quote(line)}" for line in _lines(commands))
+    return f"""#!/bin/bash
+#SBATCH --job-name=hedgemark
+#SBATCH --array=0-{len(commands) - 1}
+#SBATCH --gpus-per-task=1
+#SBATCH --signal=TERM@120
+cells=(
+{cells}
+)
+exec bash -c "exec ${{cells[$SLURM_ARRAY_TASK_ID]}}"
+"""
+
+
+def _k8s(commands: Sequence[Command]) -> str:
+    """Return a Job in JSON, which is YAML too. The image is the user's: set $HEDGEMARK_IMAGE in it by hand or by envsubst."""
+    cells = "\n".join(f"  {shlex.quote(line)}" for line in _lines(commands))
+    script = f'cells=(\n{cells}\n)\nexec bash -c "exec ${{cells[$JOB_COMPLETION_INDEX]}}"\n'
+    container = {
+        "name": "produce",
+        "image": "${HEDGEMARK_IMAGE}",
+        "command": ["bash", "-c", script],
+        "resources": {"limits": {"nvidia.com/gpu": 1}},
+    }
+    spec = {
+        "completions": len(commands),
+        "parallelism": len(commands),
+        "completionMode": "Indexed",
+        "backoffLimit": len(commands),
+        "template": {"spec": {"restartPolicy": "Never", "containers": [container]}},
+    }
+    return json.dumps({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "hedgemark"}, "spec": spec}, indent=2)
+
+
+FORMS: dict[str, Callable[[Sequence[Command]], str]] = {"sbatch": _sbatch, "k8s": _k8s, "json": _json}

@@ -1,0 +1,83 @@
+"""Executor `local`: one cell at a time on each device of this machine."""
+
+import queue
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from producer.interrupt import Stop, stop_on_signal
+from producer.sweep.cells import FAILED_TO_START, Command, Finished
+from producer.sweep.process import start, wait
+
+Report = Callable[[Finished], None]
+POLL_S = 0.2
+
+
+def run_local(commands: Sequence[Command], report: Report, workers: int = 0) -> list[Finished]:
+    """Run every cell and return what became of each, in order.
+
+    report  : called as each cell ends.
+    workers : cells at a time; 0 is one per accelerator, or one where there is none.
+    Raises Interrupted after Ctrl-C or SIGTERM, when the cells under way have finished their batch and committed.
+    """
+    slots: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
+    places = _places(workers)
+    for place in places:
+        slots.put(place)
+    with stop_on_signal() as stop, _Running(stop) as running, ThreadPoolExecutor(len(places)) as pool:
+        finished = list(pool.map(lambda command: running.run(command, slots, report), commands))
+        stop.check()
+    return finished
+
+
+class _Running:
+    """The processes under way; a thread hands a signal on to them."""
+
+    def __init__(self, stop: Stop) -> None:
+        self._stop, self._processes, self._over = stop, set[subprocess.Popen[str]](), threading.Event()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> "_Running":
+        self._watch = threading.Thread(target=self._hand_on, daemon=True)
+        self._watch.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._watch.join()
+
+    def run(self, command: Command, slots: "queue.SimpleQueue[dict[str, str]]", report: Report) -> Finished:
+        """Run one cell on the next free device."""
+        place = slots.get()
+        try:
+            with self._lock:
+                if self._stop.signal_number:
+                    return Finished(command, 128 + self._stop.signal_number, reason="not started")
+                process = start(command, place)
+                self._processes.add(process)
+            finished = wait(command, process)
+            self._processes.discard(process)
+        except OSError as error:
+            finished = Finished(command, FAILED_TO_START, reason=f"could not be started: {error}")
+        finally:
+            slots.put(place)
+        report(finished)
+        return finished
+
+    def _hand_on(self) -> None:
+        while not self._over.wait(POLL_S):
+            if self._stop.signal_number:
+                with self._lock:
+                    for process in tuple(self._processes):
+                        process.send_signal(self._stop.signal_number)
+                return
+
+
+def _places(workers: int) -> list[dict[str, str]]:
+    import torch
+
+    devices = torch.cuda.device_count()
+    if not devices:
+        return [{} for _ in range(workers or 1)]
+    return [{"CUDA_VISIBLE_DEVICES": str(number % devices)} for number in range(workers or devices)]

@@ -1,0 +1,48 @@
+"""Run a sweep: check all of it, hand the cells to an executor, say what failed."""
+
+import logging
+from collections.abc import Callable, Sequence
+
+from producer.choices import check_names
+from producer.interrupt import Interrupted
+from producer.produce import check_request
+from producer.request import Request
+from producer.settings import Settings
+from producer.sweep.cells import Command, Finished, split
+from producer.sweep.local import run_local
+from producer.sweep.on_ray import run_ray
+from schemas.errors import HedgemarkError
+
+log = logging.getLogger(__name__)
+EXECUTORS: dict[str, Callable[[Sequence[Command], Callable[[Finished], None], int], list[Finished]]] = {"local": run_local, "ray": run_ray}
+
+
+class SweepError(HedgemarkError):
+    """Some cells failed; the others are complete."""
+
+
+def run_sweep(requests: Sequence[Request], store_url: str, settings: Settings, executor: str, workers: int = 0) -> list[str]:
+    """Run all cells and return the names of the runs they wrote.
+
+    Raises UsageError before anything starts; SweepError with every failed cell and its reason when all have ended.
+    """
+    check_names("executor", [executor], [*EXECUTORS])
+    for request in requests:
+        check_request(request)
+    commands = split(requests, store_url, settings)
+    try:
+        finished = EXECUTORS[executor](commands, _log_end, workers)
+    except Interrupted as interrupted:
+        how = f"{interrupted}; finished runs are in the store, run the same command again to go on"
+        raise Interrupted(how, interrupted.signal_number) from None
+    if failed := [cell for cell in finished if cell.exit_code]:
+        reasons = "".join(f"\n  {cell.command.name}: {cell.reason}" for cell in failed)
+        raise SweepError(f"{len(failed)} of {len(finished)} cells failed, the others are in the store:{reasons}")
+    return [name for cell in finished for name in cell.runs]
+
+
+def _log_end(cell: Finished) -> None:
+    if cell.exit_code:
+        log.error("%s failed: %s", cell.command.name, cell.reason)
+    else:
+        log.info("%s: %d runs written", cell.command.name, len(cell.runs))

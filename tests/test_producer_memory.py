@@ -1,0 +1,104 @@
+"""Memory: budgets are read, shared out, kept; and what was reached is accounted for."""
+
+import numpy as np
+import pytest
+import torch
+from producer_tiny import tiny
+from test_producer_engine import OPTIONS, run, some_prompts
+
+from producer.engine.accounting import matrix_peak, throughput, unique_flops
+from producer.engine.layers import Target
+from producer.engine.memory import Layout, Needs, measure_needs, parse_size, plan_memory
+from producer.engine.self_check import noise_floor, sample, unshared
+from producer.settings import Settings
+from schemas.errors import UsageError
+
+pytestmark = pytest.mark.producer
+MIB = 2**20
+NEEDS = Needs(weights=1000 * MIB, layer=30 * MIB, activation=40_000, hidden=2304, prefix=MIB, head_row=2304)
+
+
+@pytest.mark.parametrize(("text", "size"), [("24G", 24 * 2**30), ("512MiB", 512 * MIB), ("1.5k", 1536), ("1000000", 1_000_000)])
+def test_sizes_are_read(text: str, size: int) -> None:
+    """Sizes take K, M, G, T and fractions, in powers of 1,024."""
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "G", "-1G", "ten", "1X"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    """The message shows sizes that would do."""
+    with pytest.raises(UsageError, match="examples: 24G"):
+        parse_size(text)
+
+
+def test_a_model_that_fits_stays_on_the_device() -> None:
+    """With room for weights and a batch, nothing is streamed and batches go through one by one."""
+    layout = plan_memory(NEEDS, "cpu", Settings(device_memory=2000 * MIB), loaded=True)
+    assert (layout.streamed, layout.wave_tokens) == (False, 0)
+
+
+@pytest.mark.parametrize("budget", [100, 200, 999])
+def test_a_model_that_does_not_fit_is_streamed_within_the_budget(budget: int) -> None:
+    """Two layers, the prefix and a batch's activations together stay below the budget; waiting states below the host's."""
+    layout = plan_memory(NEEDS, "cpu", Settings(device_memory=budget * MIB, host_memory=50 * MIB), loaded=False)
+    assert layout.streamed
+    assert 2 * NEEDS.layer + NEEDS.prefix + layout.batch_tokens * NEEDS.activation <= budget * MIB
+    assert layout.wave_tokens * NEEDS.hidden <= 50 * MIB
+    assert layout.head_rows * NEEDS.head_row <= budget * MIB
+
+
+def test_a_budget_below_two_layers_is_refused_with_the_least() -> None:
+    """The message says what would be enough, and that is then accepted."""
+    with pytest.raises(UsageError, match=r"the least is (\d+) MiB"):
+        plan_memory(NEEDS, "cpu", Settings(device_memory=50 * MIB), loaded=False)
+    assert plan_memory(NEEDS, "cpu", Settings(device_memory=66 * MIB), loaded=False).streamed
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3_moe"])
+def test_needs_are_those_of_the_tensors(name: str) -> None:
+    """Weights count in the run's dtype, and the prefix by the key and value rows of all layers."""
+    model = tiny(name)
+    needs = measure_needs(model, torch.bfloat16, n_prefix=10)
+    assert needs.weights == 2 * sum(p.numel() for p in model.parameters())
+    assert needs.prefix == 10 * 2 * sum(layer.self_attn.k_proj.weight.shape[0] * 2 for layer in model.model.layers)
+    assert needs.layer < needs.weights
+
+
+def test_operations_are_counted_once_per_unique_token() -> None:
+    """Two items with the same prefix cost its tokens once: checked against a hand count for one layer shape."""
+    model, prompts = tiny("llama"), some_prompts(n_items=2, n_prefix=5, cut=0)
+    tokens = 5 + sum(len(suffix) for suffix in prompts.suffixes)
+    linear = 3 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 96)
+    pairs = 12.5 + sum(len(s) * (5 + len(s) / 2) for s in prompts.suffixes)
+    assert unique_flops(model, prompts) == 2 * tokens * linear + 4 * 3 * 64 * pairs + 2 * 2 * 128 * 64
+
+
+def test_throughput_is_measured_against_this_machine() -> None:
+    """Rates are positive and the share of peak is their quotient."""
+    rates = throughput(tiny(), some_prompts(), Target("cpu", torch.float32), seconds=2.0, padding=0.01)
+    assert rates["items_per_s"] == 3.5
+    assert rates["share_of_peak"] == pytest.approx(rates["flops_per_s"] / matrix_peak(Target("cpu", torch.float32)))
+
+
+def test_the_noise_floor_is_rounding() -> None:
+    """One by one, unshared or layer-major, logits of a float32 model move by rounding only and nothing flips."""
+    layout = Layout(streamed=False, batch_tokens=64, wave_tokens=0, waiting_on="cpu", head_rows=64)
+    floor = noise_floor(tiny(), sample(some_prompts(12), 8, 0), OPTIONS, layout, Target("cpu", torch.float32))
+    assert floor["items"] == 8
+    assert 0 < floor["logit_change"] < 2e-5
+    assert floor["flips"] == 0
+
+
+def test_the_noise_floor_sees_a_difference() -> None:
+    """In bfloat16 the same check reports a change hundreds of times larger: it does not measure nothing."""
+    layout = Layout(streamed=False, batch_tokens=64, wave_tokens=0, waiting_on="cpu", head_rows=64)
+    floor = noise_floor(tiny(dtype=torch.bfloat16), some_prompts(12), OPTIONS, layout, Target("cpu", torch.bfloat16))
+    assert floor["logit_change"] > 1e-3
+
+
+def test_unshared_prompts_ask_the_same() -> None:
+    """Taking the sharing away leaves every item's tokens as they were, and its answers too."""
+    prompts = some_prompts(6)
+    alone = unshared(prompts)
+    assert [alone.whole(i) for i in range(6)] == [prompts.whole(i) for i in range(6)]
+    np.testing.assert_allclose(run(tiny(), alone).logits, run(tiny(), prompts).logits, atol=2e-5)

@@ -1,0 +1,183 @@
+"""Sweeps: what a file means, which commands it becomes, and that a failed cell does not stop the rest."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from producer.cli import main
+from producer.interrupt import Interrupted
+from producer.request import Request
+from producer.settings import Settings
+from producer.sweep.cells import Command, split
+from producer.sweep.emit import FORMS, emit
+from producer.sweep.local import run_local
+from producer.sweep.plan_file import read_plan
+from schemas.errors import UsageError
+
+pytestmark = pytest.mark.producer
+PLAN = """
+limit = 20
+task = ["urn", "facts"]
+
+[[sweep]]
+model = ["ref-s", "ref-m"]
+method = ["dense", "magnitude"]
+level = ["0.3", "0.5"]
+
+[[sweep]]
+model = "bayes"
+method = "bayes"
+task = "urn"
+"""
+
+
+@dataclass(frozen=True)
+class Script(Command):
+    """A cell that runs some Python instead of `produce`."""
+
+    @property
+    def argv(self) -> list[str]:
+        return [sys.executable, "-c", self.arguments[0]]
+
+
+def scripts(*texts: str) -> list[Command]:
+    return [Script(f"cell {number}", (text,)) for number, text in enumerate(texts)]
+
+
+def write_plan(tmp_path: Path, text: str = PLAN) -> Path:
+    path = tmp_path / "sweep.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_plan_is_requests_with_shared_defaults(tmp_path: Path) -> None:
+    """Blocks inherit the top level and override it; what the command line gives comes before both."""
+    first, second = read_plan(write_plan(tmp_path), {"limit": 5})
+    assert first == Request(
+        models=("ref-s", "ref-m"), methods=("dense", "magnitude"), levels=("0.3", "0.5"), tasks=("urn", "facts"), limit=5
+    )
+    assert (second.models, second.tasks, second.limit) == (("bayes",), ("urn",), 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model = ", "cannot read sweep file"),
+        ("[[sweep]]\nmodel = 'a'\nlevle = '0.5'", "block 1: unknown key 'levle'; known: model, method"),
+        ("[[sweep]]\nmodel = 'a'\n[[sweep]]\nmethod = 'rtn'", "block 2: no model"),
+        ("model = 'a'\nlimit = 'ten'", "'limit' must be a int"),
+        ("model = [1]", "must be a string or a list of strings"),
+        ("sweep = 3", "must be blocks"),
+    ],
+)
+def test_a_broken_plan_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    """Broken TOML, unknown keys, wrong kinds and missing models are named with their block."""
+    with pytest.raises(UsageError, match=message):
+        read_plan(write_plan(tmp_path, text), {})
+
+
+def test_a_sweep_is_one_command_per_model_method_and_level(tmp_path: Path) -> None:
+    """Levels go to the methods that take them, and tasks and prompts stay together in one command."""
+    commands = split(read_plan(write_plan(tmp_path), {}), "my-store", Settings(self_check=8))
+    names = [command.name for command in commands]
+    assert names == [f"ref-{size} {rest}" for size in "sm" for rest in ("dense -", "magnitude 0.3", "magnitude 0.5")] + ["bayes"]
+    expected = "--model ref-s --method magnitude --level 0.3 --store my-store --task urn --task facts --prompt base --limit 20"
+    assert " ".join(commands[1].arguments) == f"{expected} --self-check 8"
+
+
+def test_a_command_of_a_sweep_means_the_same_to_the_command_line(tmp_path: Path) -> None:
+    """A cell's arguments parse back to the request they came from."""
+    request = Request(models=("m",), tasks=("urn",), limit=3, seed=7, dtype="bfloat16", device="cpu", allow_nonfinite=True, data=tmp_path)
+    (command,) = split([request], "s", Settings(batch_tokens=100))
+    parsed = main.make_context("produce", list(command.arguments)).params
+    assert (parsed["models"], parsed["limit"], parsed["seed"], parsed["batch_tokens"]) == (("m",), 3, 7, 100)
+    assert (parsed["dtype"], parsed["allow_nonfinite"], parsed["data"]) == ("bfloat16", True, tmp_path)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_emitted_sweeps_hold_every_command(tmp_path: Path, form: str) -> None:
+    """Each form names every cell; the shell in it has no syntax error."""
+    commands = split(read_plan(write_plan(tmp_path), {}), "a store's name", Settings())
+    text = emit(commands, form)
+    assert all(text.count(f"--level {level}") or f'"{level}"' in text for level in ("0.3", "0.5"))
+    script = text if form == "sbatch" else ""
+    if form == "k8s":
+        job = json.loads(text)
+        assert job["spec"]["completions"] == len(commands)
+        script = job["spec"]["template"]["spec"]["containers"][0]["command"][2]
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    if form == "json":
+        assert [cell["command"][1:] for cell in json.loads(text)] == [list(command.arguments) for command in commands]
+
+
+def test_an_emitted_array_runs_its_cell(tmp_path: Path) -> None:
+    """The shell of an array job starts exactly the command of its index, with names quoted as given."""
+    commands = split([Request(models=("a b", "it's"))], str(tmp_path), Settings())
+    produce = tmp_path / "produce"
+    produce.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    produce.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": "1"}
+    done = subprocess.run(["bash"], input=emit(commands, "sbatch"), env=environment, text=True, capture_output=True, check=True)
+    assert done.stdout.splitlines() == list(commands[1].arguments)
+
+
+def test_a_failed_cell_does_not_stop_the_rest() -> None:
+    """Every cell ends with its exit code and the last line it said; a killed one with its signal."""
+    cells = scripts("print('run-a')", "import sys; sys.exit('no such model')", "import os; os.kill(os.getpid(), 9)", "print('run-b')")
+    seen: list[str] = []
+    finished = run_local(cells, lambda cell: seen.append(cell.command.name), workers=2)
+    assert [cell.exit_code for cell in finished] == [0, 1, -9, 0]
+    assert [cell.reason for cell in finished] == ["", "no such model", "killed by SIGKILL", ""]
+    assert [cell.runs for cell in finished] == [("run-a",), (), (), ("run-b",)]
+    assert sorted(seen) == [cell.name for cell in cells]
+
+
+def test_a_signal_reaches_the_cells_and_starts_no_more(tmp_path: Path) -> None:
+    """SIGTERM is handed on to the cell under way; cells that wait are not started."""
+    wait = f"import pathlib, time; pathlib.Path({str(tmp_path / 'started')!r}).touch(); time.sleep(60)"
+    never = f"import pathlib; pathlib.Path({str(tmp_path / 'never')!r}).touch()"
+
+    def send() -> None:
+        while not (tmp_path / "started").exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=send, daemon=True).start()
+    with pytest.raises(Interrupted):
+        run_local(scripts(wait, never), lambda _: None, workers=1)
+    assert not (tmp_path / "never").exists()
+
+
+def test_a_sweep_reports_what_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command ends with exit 1 and a line per failed cell, after all others have run."""
+    import producer.sweep.run as sweep
+
+    monkeypatch.setattr(sweep, "split", lambda *_: scripts("print('run-a')", "import sys; sys.exit('broken weights')"))
+    result = CliRunner().invoke(main, ["--plan", str(write_plan(tmp_path)), "--store", str(tmp_path / "store")])
+    assert result.exit_code == 1
+    assert "1 of 2 cells failed" in result.stderr
+    assert "cell 1: broken weights" in result.stderr
+
+
+def test_an_unknown_executor_is_refused(tmp_path: Path) -> None:
+    """The message lists the executors there are."""
+    result = CliRunner().invoke(main, ["--plan", str(write_plan(tmp_path)), "--executor", "slurm", "--store", str(tmp_path / "store")])
+    assert result.exit_code == 2
+    assert "known: local, ray" in result.stderr
+
+
+def test_emit_prints_and_runs_nothing(tmp_path: Path) -> None:
+    """`--emit json` on a plain request prints its cells and makes no store."""
+    result = CliRunner().invoke(main, ["--model", "ref-s", "--emit", "json", "--store", str(tmp_path / "store")])
+    assert result.exit_code == 0, result.output
+    assert [cell["name"] for cell in json.loads(result.stdout)] == ["ref-s dense -"]
+    assert not (tmp_path / "store").exists()
