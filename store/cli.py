@@ -53,10 +53,14 @@ def ls(store_url: str, at: str | None, format_: str, **filters: tuple[str, ...])
 
     Example: store ls --model Llama-2-7b-hf --task mmlu --format json
     """
-    from store import open_reader
-    from store.catalog import select_runs
+    from store.catalog_table import cached_newest, select_runs
 
-    table = select_runs(open_reader(store_url, at).catalog, filters)
+    catalog = cached_newest(store_url) if at is None else None
+    if catalog is None:
+        from store import open_reader
+
+        catalog = open_reader(store_url, at).catalog
+    table = select_runs(catalog, filters)
     print_table(table if format_ != "table" else table.select(LS_COLUMNS), format_)
 
 

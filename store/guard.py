@@ -6,19 +6,18 @@ refused, and the size that each metadata file would decompress to is bounded fro
 
 import mmap
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from schemas.errors import StoreInvalidError
 from store.keys import MAX_STORED_CHUNK
+from store.references import MAX_BYTES, read_reference
 
 MAX_METADATA_BYTES = 256 * 2**20  # one decompressed snapshot, manifest or transaction log; 60,000 runs fit in a snapshot
 SMALL = 2048  # a file this small cannot decompress to more than SMALL / 4 blocks of 128 KiB, which is 64 MiB
 MAX_BLOCKS = 16_384
-MAX_SIZES = {"refs": 4096, "chunks": MAX_STORED_CHUNK, "": 65_536}  # of plain files, by folder; others are metadata
+MAX_SIZES = {"refs": MAX_BYTES, "chunks": MAX_STORED_CHUNK, "": 65_536}  # of plain files, by folder; others are metadata
 
-REFERENCE = re.compile(r'\s*\{\s*"snapshot"\s*:\s*"[0-9A-HJKMNP-TV-Z]{20}"\s*\}\s*')
 MAGIC = b"ICE\xf0\x9f\xa7\x8aCHUNK"
 HEADER_BYTES = 39  # magic 12, writer 24, format version 1, file type 1, compression 1
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -53,11 +52,9 @@ def _files(folder: str) -> Iterator["os.DirEntry[str]"]:
 def _check_references(folder: Path) -> None:
     """Refuse a branch or tag that cannot be read: Icechunk passes over a broken tag, and gc would take what it names."""
     for reference in sorted(folder.iterdir()) if folder.is_dir() else ():
-        try:
-            content = (reference / "ref.json").read_text(encoding="ascii")
-        except (OSError, UnicodeDecodeError) as error:
-            raise StoreInvalidError(f"{reference} is damaged: a branch or tag that names no snapshot") from error
-        if REFERENCE.fullmatch(content) is None:
+        if reference.name.startswith("branch.") and not any(reference.iterdir()):
+            continue  # what a deleted branch leaves; tags are never deleted
+        if read_reference(reference) is None:
             raise StoreInvalidError(f"{reference} is damaged: a branch or tag that names no snapshot")
 
 

@@ -40,6 +40,7 @@ class SeaweedFS:
         arguments += [f"-{name}.port={port}" for name, port in self.ports.items()]
         arguments += [f"-{name}.port.grpc={port + 10_000}" for name, port in self.ports.items()]
         arguments += ["-filer", "-s3", f"-s3.config={self.folder / 's3.json'}", "-master.volumeSizeLimitMB=64"]
+        arguments += ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # fixed ports, on which a second server would fail
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(["weed", "server", *arguments], stdout=log, stderr=log, cwd=self.folder, start_new_session=True)
         _wait_for(self.endpoint, self.process)
@@ -49,6 +50,9 @@ class SeaweedFS:
         assert self.process is not None
         self.process.kill()
         self.process.wait()
+        for port in self.ports.values():
+            for left in Path("/tmp").glob(f"seaweedfs-*-{port + 10_000}.sock"):
+                left.unlink()
 
     def make_bucket(self, name: str) -> str:
         """Create a bucket and return the address of a store in it."""
