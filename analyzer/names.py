@@ -1,4 +1,4 @@
 """Names that the command line and the library share."""
 
 FIELDS = ("model", "method", "level", "task", "prompt")  # by which runs are selected
-FORMATS = ("table", "json", "csv", "parquet")
+FORMATS = ("table", "json", "csv", "parquet", "markdown", "latex")

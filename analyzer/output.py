@@ -1,4 +1,7 @@
-"""Results on stdout: a table for people; JSON, CSV or Parquet for programs. What cannot be trusted is also said on stderr."""
+"""Results on stdout: a table for people, in Markdown or LaTeX for pages and papers; JSON, CSV or Parquet for programs.
+
+What cannot be trusted is also said on stderr.
+"""
 
 import io
 import json
@@ -7,6 +10,7 @@ from collections.abc import Sequence
 
 import click
 
+from analyzer.markup import MARKUP
 from analyzer.records import Record, frame
 from analyzer.table import Column, render
 from schemas.errors import UsageError
@@ -18,6 +22,8 @@ def emit(records: Sequence[Record], form: str, columns: Sequence[Column]) -> Non
     """Print records in the form asked for. Raises UsageError for Parquet to a terminal."""
     if form == "table":
         click.echo(render(records, columns))
+    elif form in MARKUP:
+        click.echo(MARKUP[form](records, columns))
     elif form == "json":
         click.echo("[\n" + ",\n".join(json.dumps(record, allow_nan=False) for record in records) + "\n]")
     elif form == "csv":

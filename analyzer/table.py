@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from analyzer.records import Record
 
@@ -21,18 +22,32 @@ class Column:
     dispensable: int = 0
 
 
-def render(records: Sequence[Record], columns: Sequence[Column], width: int | None = None) -> str:
-    """Return the table: caption, header, rows, and the reasons of rows marked `!`."""
-    width = width or shutil.get_terminal_size((WIDTH, 0)).columns
+class Sheet(NamedTuple):
+    """What any table of records shows: what is the same in all rows, the columns (the first `n_keys` name the row), and the reasons."""
+
+    caption: str
+    columns: list[Column]
+    n_keys: int
+    notes: list[str]
+
+
+def sheet(records: Sequence[Record], columns: Sequence[Column]) -> Sheet:
+    """Return the sheet of records: names that differ become columns, those that do not go into the caption."""
     known = [key for key in (*KEYS, *SHARED) if all(key in record for record in records)]
     keys = [key for key in KEYS if key in known and len({record[key] for record in records}) > 1]
     reasons = list(dict.fromkeys(record["unreliable"] for record in records if record.get("unreliable")))
     leading = [Column(key, _plain_field(key)) for key in keys]
     flag = [Column("!", lambda record: f"!{reasons.index(record['unreliable']) + 1}" if record["unreliable"] else "")] if reasons else []
-    lines = _fit([*leading, *columns, *flag], records, width, len(keys))
     caption = " · ".join(f"{WORDS.get(key, key)} {_common(records, key)}" for key in known if key not in keys)
     notes = [f"!{number + 1} unreliable: {reason}" for number, reason in enumerate(reasons)]
-    return "\n".join([caption, "", *lines, *([""] if notes else []), *notes])
+    return Sheet(caption, [*leading, *columns, *flag], len(keys), notes)
+
+
+def render(records: Sequence[Record], columns: Sequence[Column], width: int | None = None) -> str:
+    """Return the table for a terminal: caption, header, rows, and the reasons of rows marked `!`."""
+    shown = sheet(records, columns)
+    lines = _fit(shown.columns, records, width or shutil.get_terminal_size((WIDTH, 0)).columns, shown.n_keys)
+    return "\n".join([shown.caption, "", *lines, *([""] if shown.notes else []), *shown.notes])
 
 
 def estimate(name: str, digits: int = 3, *, sign: bool = False) -> Callable[[Record], str]:
@@ -124,4 +139,6 @@ def _plain_field(key: str) -> Callable[[Record], str]:
 
 
 def _plain(value: object) -> str:
+    if value is None:
+        return ""
     return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)

@@ -65,7 +65,7 @@ def _group(by: str, value: str, pairs: Sequence[Record], of: Callable[[Record], 
     counts = Counter(pair["verdict"] for pair in used)
     shares = {name: counts[verdict] / len(used) if used else None for verdict, name in QUADRANTS.items()}
     return (
-        {"by": by, "group": value, "n_pairs": len(used), "n_unreliable": len(members) - len(used)}
+        {"by": by, "part": value, "n_pairs": len(used), "n_unreliable": len(members) - len(used)}
         | dict(_finite([("correlation", r), ("correlation_low", low), ("correlation_high", high)]))
         | shares
         | {"snapshot": pairs[0]["snapshot"], "unreliable": None}

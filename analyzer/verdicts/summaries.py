@@ -81,15 +81,15 @@ def sentence(record: Record) -> str:
 
 
 def _result_lines(record: Record, gate_result: str) -> Iterator[str]:
-    settings = f"{record['scorer']}, alpha {record['alpha']:g}, prompt {record['prompt']}"
+    task = _text(record["task"])
+    settings = {name: record[name] for name in ("scorer", "alpha", "prompt", "n_items", "snapshot")}
     yield "  - task: {type: multiple-choice, name: Multiple-choice question answering}"
-    yield f"    dataset: {{type: {_text(record['task'])}, name: {_text(record['task'])}, config: {_text(settings)}}}"
+    yield f"    dataset: {{type: {task}, name: {task}, args: {json.dumps(settings, ensure_ascii=False)}}}"
     yield "    metrics:"
     for name, words in CARD_METRICS.items():
         if record[name] is not None:
             yield f"    - {{type: {name}, name: {_text(words)}, value: {record[name]:.6g}}}"
     yield f"    - {{type: release_gate, name: Hedgemark release gate, value: {gate_result}}}"
-    yield f"    source: {{name: {_text('Hedgemark, snapshot ' + record['snapshot'])}}}"
 
 
 def _text(value: Any) -> str:

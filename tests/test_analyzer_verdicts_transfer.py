@@ -1,0 +1,136 @@
+"""Thresholds that travel: against brute force over splits, against recalibration, and with intervals that cover."""
+
+from fractions import Fraction
+from itertools import combinations
+
+import numpy as np
+import pytest
+from analyzer_data import MemoryReader, item_set, make_run, make_view, skilled_logits
+
+from analyzer.conformal import measure
+from analyzer.loading import select_runs
+from analyzer.measured import Measured
+from analyzer.question import Question
+from analyzer.ranks import threshold_rank
+from analyzer.scorers.lac import lac
+from analyzer.splits import parse_split
+from analyzer.verdicts.carry import carry, carry_apart, carry_to_subject
+from analyzer.verdicts.transfer import transfer
+from analyzer.view import RunView
+from schemas.errors import RunNotFoundError, UsageError
+
+ALPHA = Fraction(3, 10)
+ASKED = Question(alphas=(ALPHA,), scorers=("lac",))
+
+
+def two_views(n_items: int, seed: int = 0, skill: float = 1.5, other: float = 1.0) -> tuple[RunView, RunView]:
+    rng = np.random.default_rng(seed)
+    answers = rng.integers(0, 4, n_items)
+    items = item_set(answers, subjects=3)
+    return tuple(make_view(items, np.round(skilled_logits(rng, answers, 4, s), 1), method=m) for s, m in ((skill, "dense"), (other, "rtn")))
+
+
+def cell(view: RunView, question: Question = ASKED) -> Measured:
+    return next(measure(view, "lac", question))
+
+
+def test_a_kept_threshold_equals_brute_force_over_all_splits() -> None:
+    """Calibrate one run on n items, test another on the rest: the mean over all C(9, 4) splits, ties included."""
+    source, target = two_views(9)
+    scores = [lac(view.probs) for view in (source, target)]
+    k = threshold_rank(4, ALPHA)
+    coverage, size = [], []
+    for chosen in combinations(range(9), 4):
+        tested = [i for i in range(9) if i not in chosen]
+        threshold = sorted(scores[0][i, source.answer[i]] for i in chosen)[k - 1]
+        coverage.append(np.mean([scores[1][i, target.answer[i]] <= threshold for i in tested]))
+        size.append(np.mean([(scores[1][i] <= threshold).sum() for i in tested]))
+    found = carry(source, target, cell(target), ASKED)
+    assert found["coverage"].value == pytest.approx(np.mean(coverage), abs=1e-12)
+    assert found["set_size"].value == pytest.approx(np.mean(size), abs=1e-12)
+
+
+def test_a_threshold_carried_to_the_same_run_is_the_runs_own() -> None:
+    """Keeping a run's own threshold is recalibrating, to the last digit, influences included."""
+    view, _ = two_views(300)
+    found, own = carry(view, view, cell(view), ASKED), cell(view).estimates
+    for name in ("coverage", "set_size"):
+        assert found[name].value == own[name].value
+        np.testing.assert_array_equal(found[name].influence, own[name].influence)
+
+
+def test_subjects_together_are_the_whole() -> None:
+    """The figures of all subjects, weighted by size, are those of the run up to the share of a tested item in its own threshold."""
+    source, target = two_views(300)
+    subject = target.items.subject[target.position]
+    whole = carry(source, target, cell(target), ASKED)
+    parts = [carry_to_subject(source, target, subject == s, cell(target), ASKED) for s in range(3)]
+    for name in ("coverage", "set_size"):
+        mean = sum(part[name].value * (subject == s).mean() for s, part in enumerate(parts))
+        assert mean == pytest.approx(whole[name].value, abs=2 / 300)
+        influence = sum(part[name].influence * (subject == s).mean() for s, part in enumerate(parts))
+        assert np.std(influence) == pytest.approx(np.std(whole[name].influence), rel=0.05)
+
+
+def test_intervals_of_kept_thresholds_cover() -> None:
+    """Nominal 95 % intervals of coverage and set size after transfer, same items and other items, cover in 91 to 99 % of 300 trials."""
+    trials, truth, hits = 300, {}, dict.fromkeys([(how, name) for how in ("same", "apart") for name in ("coverage", "set_size")], 0)
+    question = Question(alphas=(Fraction(1, 10),), scorers=("lac",))
+
+    def views(seed: int, n_items: int) -> tuple[RunView, RunView]:
+        rng = np.random.default_rng(seed)
+        answers = rng.integers(0, 4, n_items)
+        items = item_set(answers)
+        logits = skilled_logits(rng, answers, 4)
+        return make_view(items, logits), make_view(items, 0.8 * logits + 0.5 * rng.normal(size=logits.shape), method="rtn")
+
+    big = views(10**6, 60_000)
+    truth = {name: estimate.value for name, estimate in carry(*big, cell(big[1], question), question).items()}
+    for seed in range(trials):
+        dense, compressed = views(seed, 250)
+        other = views(seed + trials, 250)[1]
+        for how, found in (
+            ("same", carry(dense, compressed, cell(compressed, question), question)),
+            ("apart", carry_apart(dense, other, cell(other, question), question)),
+        ):
+            for name, estimate in found.items():
+                low, high = estimate.interval()
+                hits[how, name] += low <= truth[name] <= high
+    rates = {key: count / trials for key, count in hits.items()}
+    assert all(0.91 <= rate <= 0.99 for rate in rates.values()), rates
+
+
+def test_transfer_finds_lost_coverage() -> None:
+    """A run with flatter probs than its dense run undercovers at the dense threshold; recalibrated it covers with larger sets."""
+    rng = np.random.default_rng(0)
+    answers = rng.integers(0, 4, 3_000)
+    items = item_set(answers)
+    logits = skilled_logits(rng, answers, 4, 3.0)
+    runs = [make_run(items, logits), make_run(items, 0.5 * logits, method="rtn")]
+    record = transfer(select_runs(MemoryReader([items], runs), {}), Question(scorers=("lac",)))[0]
+    assert record["finding"] == "undercovers" and record["coverage_high"] < 0.85
+    assert record["recalibrated_coverage"] == pytest.approx(0.9, abs=0.01)
+    assert record["set_size_change_high"] < 0
+
+
+@pytest.mark.parametrize(("source", "count"), [("prompt", 2), ("task", 2), ("subject", 4)])
+def test_every_source_lays_kept_beside_recalibrated(source: str, count: int) -> None:
+    """Two prompts, two tasks, or the two subjects of two runs give one record each way."""
+    rng = np.random.default_rng(0)
+    answers = rng.integers(0, 4, 200)
+    one, other = item_set(answers, subjects=2), item_set(answers, task="other", subjects=2)
+    second = {"prompt": {"prompt": "task"}, "task": {}, "subject": {"model": "big"}}[source]
+    logits = [skilled_logits(rng, answers, 4) for _ in range(2)]
+    runs = [make_run(one, logits[0]), make_run(other if source == "task" else one, logits[1], **second)]
+    records = transfer(select_runs(MemoryReader([one, other], runs), {}), Question(scorers=("lac",)), source)
+    assert len(records) == count
+    assert all(record["recalibrated_coverage"] == pytest.approx(0.9, abs=0.02) for record in records)
+
+
+def test_drawn_splits_and_nothing_to_transfer_are_refused() -> None:
+    """Transfer is exact over all splits, and needs two runs that differ in what is asked for."""
+    view_runs = select_runs(MemoryReader([items := item_set(np.array([0, 1, 2, 3] * 10))], [make_run(items, np.zeros((40, 4)))]), {})
+    with pytest.raises(UsageError, match="exact over all splits"):
+        transfer(view_runs, Question(split=parse_split("seed:1")), "prompt")
+    with pytest.raises(RunNotFoundError, match="differ only in prompt"):
+        transfer(view_runs, Question(), "prompt")
