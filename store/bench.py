@@ -27,7 +27,7 @@ READS = 50
 
 def main() -> None:
     """Print every figure of the bench."""
-    parser = argparse.ArgumentParser(prog="python -m store.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="python -m store.bench", description=__doc__)
     parser.add_argument("--runs", type=int, default=N_RUNS, help="runs to write")
     parser.add_argument("--s3", metavar="URL", help="also measure at this address of an empty prefix")
     arguments = parser.parse_args()

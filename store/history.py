@@ -25,7 +25,7 @@ def history(url: str, at: str | None = None) -> pl.DataFrame:
     repository = open_repository(url)
     snapshot, _ = repository.keys(at)
     with readable(repository.address):
-        tags = _tags(repository)
+        tags = _tags_of_snapshots(repository)
         rows = [_commit(info, tags) for info in repository.ice.ancestry(snapshot_id=snapshot)]
     return pl.DataFrame(rows, schema=LOG_SCHEMA, orient="row")
 
@@ -55,8 +55,8 @@ def tag_snapshot(url: str, tag: str, at: str | None = None) -> str:
     repository = open_repository(url)
     snapshot, _ = repository.keys(at)
     with repository.lock(), readable(repository.address):
-        if tag in repository.ice.list_tags():
-            raise UsageError(f"tag {tag!r} already names snapshot {repository.ice.lookup_tag(tag)} of {url}; tags do not move")
+        if tag in (tags := repository.tags()):
+            raise UsageError(f"tag {tag!r} already names snapshot {tags[tag]} of {url}; tags do not move")
         repository.ice.create_tag(tag, snapshot)
     return snapshot
 
@@ -73,9 +73,8 @@ def _commit(info: Any, tags: dict[str, list[str]]) -> tuple[Any, ...]:
     return info.id, written, info.metadata.get("runs", 0), " ".join(tags.get(info.id, [])), info.message
 
 
-def _tags(repository: Repository) -> dict[str, list[str]]:
-    """Return the sorted tags of each tagged snapshot."""
+def _tags_of_snapshots(repository: Repository) -> dict[str, list[str]]:
     tags: dict[str, list[str]] = {}
-    for tag in sorted(repository.ice.list_tags()):
-        tags.setdefault(repository.ice.lookup_tag(tag), []).append(tag)
+    for tag, snapshot in repository.tags().items():
+        tags.setdefault(snapshot, []).append(tag)
     return tags

@@ -37,16 +37,25 @@ class Repository:
 
     def session(self, at: str | None = None) -> icechunk.Session:
         """Return a read-only session at a tag or snapshot id, the newest of main by default."""
-        with readable(self.address):
-            if at is None:
+        if at is None:
+            with readable(self.address):
                 return self.ice.readonly_session(BRANCH)
-            if at in self.ice.list_tags():
-                return self.ice.readonly_session(tag=at)
+        try:
+            return self.ice.readonly_session(tag=at)
+        except icechunk.IcechunkError:  # then it is a snapshot id, or nothing
+            pass
         try:
             return self.ice.readonly_session(snapshot_id=at)
         except icechunk.IcechunkError as error:
-            tags = ", ".join(sorted(self.ice.list_tags())) or "none"
-            raise UsageError(f"no tag or snapshot {at!r} in {self.address} ({first_line(str(error))}); tags: {tags}") from error
+            tags = ", ".join(self.tags()) or "none"
+            raise UsageError(f"no tag or snapshot {at[:80]!r} in {self.address} ({first_line(str(error))[:120]}); tags: {tags}") from error
+
+    def tags(self) -> dict[str, str]:
+        """Return the snapshot of each tag, sorted by tag; none over HTTP, which cannot list."""
+        if self.address.read_only:
+            return {}
+        with readable(self.address):
+            return {tag: self.ice.lookup_tag(tag) for tag in sorted(self.ice.list_tags())}
 
     def keys(self, at: str | None = None) -> tuple[str, SessionKeys]:
         """Return the snapshot id and the keys at a tag or snapshot, once its root has been checked."""

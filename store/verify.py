@@ -55,9 +55,7 @@ def verify_store(url: str, at: str | None = None, key_file: Path | None = None) 
 def _snapshots(repository: Repository, at: str | None) -> list[str]:
     if at is not None:
         return [repository.session(at).snapshot_id]
-    with readable(repository.address):
-        tagged = [repository.ice.lookup_tag(tag) for tag in sorted(repository.ice.list_tags())]
-        return list(dict.fromkeys([repository.session().snapshot_id, *tagged]))
+    return list(dict.fromkeys([repository.session().snapshot_id, *repository.tags().values()]))
 
 
 def _verify_snapshot(repository: Repository, snapshot: str, report: Report, seen: set[tuple[str, str]]) -> None:
