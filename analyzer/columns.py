@@ -1,6 +1,6 @@
 """The columns of each command's table."""
 
-from analyzer.table import Column, estimate, number, span, words
+from analyzer.table import Column, estimate, interval, number, span, words
 
 SETS = (
     Column("accuracy", estimate("accuracy")),
@@ -12,9 +12,11 @@ SETS = (
 )
 COMPARE = (
     Column("accuracy", number("accuracy")),
+    Column("95 %", interval("accuracy"), dispensable=6),
     Column("Δ accuracy", estimate("accuracy_change", sign=True)),
     Column("coverage", number("coverage"), dispensable=4),
     Column("set size", number("set_size", 2)),
+    Column("95 %", interval("set_size", 2), dispensable=5),
     Column("Δ set size", estimate("set_size_change", 2, sign=True)),
     Column("flips", number("flips"), dispensable=2),
     Column("KL", number("kl"), dispensable=3),
@@ -58,6 +60,7 @@ SCALE = (
 CLIFFS = (
     Column("accuracy", number("accuracy")),
     Column("set size", number("set_size", 2)),
+    Column("95 %", interval("set_size", 2), dispensable=5),
     Column("Δ set size", estimate("set_size_change", 2, sign=True)),
     Column("flips", number("flips"), dispensable=2),
     Column("safe level", words("safe_level")),

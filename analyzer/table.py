@@ -63,6 +63,16 @@ def estimate(name: str, digits: int = 3, *, sign: bool = False) -> Callable[[Rec
     return text
 
 
+def interval(name: str, digits: int = 3) -> Callable[[Record], str]:
+    """Return the cell maker of an estimate's interval alone, such as `[2.25, 2.37]`."""
+
+    def text(record: Record) -> str:
+        low, high = record.get(f"{name}_low"), record.get(f"{name}_high")
+        return "" if low is None or high is None else f"[{low:.{digits}f}, {high:.{digits}f}]"
+
+    return text
+
+
 def number(name: str, digits: int = 3, sd: str = "") -> Callable[[Record], str]:
     """Return the cell maker of a number, with ± its sd over splits where `sd` names one."""
 
