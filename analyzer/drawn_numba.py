@@ -1,4 +1,7 @@
-"""The kernel of `analyzer.drawn` compiled with numba (the extra `fast`): the same integers, three times sooner."""
+"""The kernel of `analyzer.drawn` compiled with numba (the extra `fast`): the same integers, sooner.
+
+Alphas are visited in the order of their thresholds, so that each row is one pass over its hits that stops once per alpha.
+"""
 
 import numpy as np
 from numba import njit
@@ -12,23 +15,24 @@ def count_hits(by_hit: IntArray, reached: IntArray, by_own: IntArray, masks: Boo
     n_splits, n_items = masks.shape
     n_rows, n_alphas = len(by_hit), len(rank_of)
     counts = np.empty((n_splits, n_rows, n_alphas), dtype=np.int64)
+    rising = np.argsort(rank_of)
     places = np.empty(n_items + 1, dtype=np.int64)
-    running = np.empty(n_items + 1, dtype=np.int32)
-    tested = np.empty(n_items, dtype=np.int32)
+    tested = np.empty(n_items, dtype=np.uint8)
     for split in range(n_splits):
         n_calibration = 0
         for rank in range(n_items):
             calibrates = masks[split, by_own[rank]]
             places[n_calibration] = rank
             n_calibration += calibrates
-            tested[by_own[rank]] = 1 - calibrates
         places[n_calibration] = n_items
+        for item in range(n_items):
+            tested[item] = not masks[split, item]
         for row in range(n_rows):
-            total = np.int32(0)
-            running[0] = 0
-            for place in range(n_items):
-                total += tested[by_hit[row, place]]
-                running[place + 1] = total
-            for alpha in range(n_alphas):
-                counts[split, row, alpha] = running[reached[row, places[rank_of[alpha]]]]
+            hits, total, done = by_hit[row], 0, 0
+            for alpha in rising:
+                end = reached[row, places[rank_of[alpha]]]
+                for place in range(done, end):
+                    total += tested[hits[place]]
+                done = max(done, end)
+                counts[split, row, alpha] = total
     return counts

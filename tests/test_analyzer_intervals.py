@@ -5,8 +5,9 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from analyzer_data import item_set, make_view
+import xarray as xr
 
+from analyzer.api import view_of
 from analyzer.conformal import measure
 from analyzer.estimate import Estimate, difference
 from analyzer.metrics import answer_metrics
@@ -27,8 +28,8 @@ def sample(rng: np.random.Generator, n_items: int, coarse: float = 0.0) -> tuple
     compressed = dense + 0.6 * rng.normal(size=dense.shape)
     if coarse:
         dense, compressed = (np.round(logits / coarse) * coarse for logits in (dense, compressed))
-    items = item_set(answers, N_OPTIONS)
-    return make_view(items, dense), make_view(items, compressed, method="rtn")
+    data = [xr.Dataset({"logits": (("item", "option"), logits), "answer": ("item", answers)}) for logits in (dense, compressed)]
+    return view_of(data[0]), view_of(data[1])
 
 
 def figures(views: tuple[RunView, RunView], question: Question) -> dict[str, Estimate]:
