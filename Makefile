@@ -4,6 +4,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP     = pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
 .PHONY: demo setup test test-default test-base test-all lint bench readme clean
 
 demo: setup ## no downloads: the embedded models through both stages; a second time everything is found in the store
