@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from analyzer.cli_verdicts import COMMANDS
+from analyzer.names import EXECUTOR_NAMES
 from analyzer.options import analysis_options, comparison_options, set_options
 from schemas.command import friendly_errors
 
@@ -48,6 +49,7 @@ def sets_command(average: bool, **options: Any) -> None:
 @click.option("--common-items", is_flag=True, help="Compare runs asked of different items on those they share.")
 @click.option("--average", is_flag=True, help="Print means over prompts and scorers instead of every run.")
 @click.option("--decoupling", is_flag=True, help="Print how changes in accuracy and set size go together, over all pairs.")
+@click.option("--executor", type=click.Choice(EXECUTOR_NAMES), default="plain", show_default=True, help="Where models are compared.")
 @click.option("--reference", type=click.Path(path_type=Path), help="Print the figures of this CSV beside one's own: do they agree?")
 @friendly_errors
 def compare_command(against: str | None, common_items: bool, **options: Any) -> None:
@@ -62,6 +64,7 @@ def compare_command(against: str | None, common_items: bool, **options: Any) -> 
     from analyzer.pairs import Partners
     from analyzer.request import request, tolerances
     from analyzer.verdicts.decoupling import decoupling
+    from analyzer.verdicts.executors import Comparison, compare_models, model_sources
     from analyzer.verdicts.reference import beside_reference, read_reference
 
     asked = request(options)
@@ -70,8 +73,13 @@ def compare_command(against: str | None, common_items: bool, **options: Any) -> 
     if stated:
         emit(beside_reference(runs, asked.question, stated), asked.form, REFERENCE)
         return
-    partners = Partners(runs.rows, against, common_items)
-    records = compare(runs, asked.question, partners=partners, tolerances=tolerances(options), average=options["average"])
+    allowed, average = tolerances(options), options["average"]
+    if against or options["executor"] == "plain":
+        partners = Partners(runs.rows, against, common_items)
+        records = compare(runs, asked.question, partners=partners, tolerances=allowed, average=average)
+    else:
+        work = Comparison(asked.question, allowed, common_items, average)
+        records = compare_models(model_sources(runs, asked.store_url, asked.wanted), work, options["executor"])
     emit(*((decoupling(records), asked.form, DECOUPLING) if options["decoupling"] else (records, asked.form, COMPARE)))
 
 

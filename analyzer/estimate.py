@@ -99,6 +99,8 @@ def difference(after: Estimate, before: Estimate) -> Estimate:
 def average(estimates: Sequence[Estimate]) -> Estimate:
     """Return the mean of estimates over the same items; the dependence between them is in their influences."""
     count = len(estimates)
+    if count == 1:
+        return estimates[0]
     value = sum(e.value for e in estimates) / count
     influence = np.sum([e.influence for e in estimates], axis=0) / count
     return Estimate(value, influence, all(e.share for e in estimates), sum(e.unseen for e in estimates) / count)

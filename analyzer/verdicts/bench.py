@@ -8,15 +8,18 @@ Runs are made when they are read, as a store would be read, one model after the 
 import resource
 import time
 from collections.abc import Mapping
+from functools import cache, partial
+from itertools import product
 from typing import Any
 
 import click
 import numpy as np
 import polars as pl
 
-from analyzer.loading import select_runs
+from analyzer.loading import Runs, select_runs
 from analyzer.question import Question
-from analyzer.verdicts.executors import EXECUTORS, compare_models
+from analyzer.verdicts.axes import Tolerances
+from analyzer.verdicts.executors import EXECUTORS, Comparison, compare_models
 from schemas.items import Item
 from schemas.itemset import ItemSet, build_item_set
 from schemas.run import DENSE, Run, RunKey
@@ -28,20 +31,18 @@ KEPT = ("model", "method", "level", "task", "prompt", "items_hash", "dtype", "ba
 
 
 class SimulatedReader:
-    """A store whose runs are drawn when they are read: skill and noise follow from the run's place in the catalog."""
+    """A store of one model whose runs are drawn when they are read: skill and noise follow from model, task, prompt and method."""
 
     snapshot = "SIMULATED"
 
-    def __init__(self, n_models: int) -> None:
-        self._items = {item_set.digest: item_set for item_set in map(_item_set, TASKS)}
-        hashes = {item_set.task: digest for digest, item_set in self._items.items()}
-        self._keys: dict[str, RunKey] = {}
-        for model in range(n_models):
-            for task in TASKS:
-                for prompt in PROMPTS:
-                    for method in METHODS:
-                        key = RunKey(model=f"m{model}", method=method, task=task, items_hash=hashes[task], prompt=prompt)
-                        self._keys[key.name] = key
+    def __init__(self, model: int) -> None:
+        item_sets = [_item_set(task) for task in TASKS]
+        self._items = {item_set.digest: item_set for item_set in item_sets}
+        keys = [
+            RunKey(model=f"m{model}", method=method, task=asked.task, items_hash=asked.digest, prompt=prompt)
+            for asked, prompt, method in product(item_sets, PROMPTS, METHODS)
+        ]
+        self._keys = {key.name: key for key in keys}
         self.catalog = pl.DataFrame([self._row(name, key) for name, key in self._keys.items()])
 
     def run(self, name: str) -> Run:
@@ -67,16 +68,22 @@ class SimulatedReader:
 @click.option("--executor", type=click.Choice(list(EXECUTORS)), default="plain", show_default=True)
 def main(models: int, executor: str) -> None:
     """Time `compare` over a simulated store and print what it took."""
-    runs = select_runs(SimulatedReader(models), {})
+    sources = [partial(_model, number) for number in range(models)]
     started, cpu = time.perf_counter(), time.process_time()
-    records = compare_models(runs, Question(), executor)
+    records = compare_models(sources, Comparison(Question(), Tolerances()), executor)
     seconds, spent = time.perf_counter() - started, time.process_time() - cpu
     memory = [resource.getrusage(who).ru_maxrss / 1024**2 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     pairs = sum(record["compared_with"] is not None for record in records)
-    click.echo(f"{len(runs.rows):,} runs, {pairs:,} comparisons in {seconds:.0f} s ({spent:.0f} s of CPU in this process)")
+    n_runs = models * len(METHODS) * len(TASKS) * len(PROMPTS)
+    click.echo(f"{n_runs:,} runs, {pairs:,} comparisons in {seconds:.0f} s ({spent:.0f} s of CPU in this process)")
     click.echo(f"peak memory {memory[0]:.2f} GB here, {memory[1]:.2f} GB in the largest child")
 
 
+def _model(number: int) -> Runs:
+    return select_runs(SimulatedReader(number), {})
+
+
+@cache
 def _item_set(task: str) -> ItemSet:
     answers = np.random.default_rng(TASKS.index(task)).integers(0, N_OPTIONS, N_ITEMS)
     items = [Item(id=str(number), answer="ABCDEF"[answer], source=task) for number, answer in enumerate(answers)]

@@ -4,62 +4,75 @@ Holm's correction runs over the whole table, so it is applied to all records tog
 """
 
 import os
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 from analyzer.compare import add_holm, compare
-from analyzer.loading import Runs
+from analyzer.loading import Runs, open_runs
+from analyzer.pairs import Partners
 from analyzer.question import Question
 from analyzer.records import Record
+from analyzer.verdicts.axes import Tolerances
 from schemas.errors import RunNotFoundError, UsageError
 
-Work = Callable[[Runs], list[Record]]
-Executor = Callable[[Work, Sequence[Runs]], Iterator[list[Record]]]
+Source = Callable[[], Runs]  # opens the runs of one model; open stores do not travel between processes
 
 
-def compare_models(runs: Runs, question: Question, executor: str = "plain") -> list[Record]:
-    """Return what `compare` returns, in the same order, each model with its own dense runs.
+@dataclass(frozen=True)
+class Comparison:
+    """What to do with the runs of one model; it is sent to whatever does it."""
+
+    question: Question
+    tolerances: Tolerances
+    common_items: bool = False
+    average: bool = False
+
+    def __call__(self, source: Source) -> list[Record]:
+        """Return the records of one model, none where nothing in it can be compared: only all models together can lack pairs."""
+        runs = source()
+        partners = Partners(runs.rows, common_items=self.common_items)
+        try:
+            return compare(runs, self.question, partners=partners, tolerances=self.tolerances, average=self.average)
+        except RunNotFoundError:
+            return []
+
+
+Executor = Callable[[Comparison, Sequence[Source]], Iterator[list[Record]]]
+
+
+def compare_models(sources: Sequence[Source], work: Comparison, executor: str = "plain") -> list[Record]:
+    """Return what `compare` returns, models in the order of their sources.
 
     Raises RunNotFoundError where no model has a pair, UsageError where the executor is not installed.
     """
-    pieces: dict[str, list[Record]] = defaultdict(list)
-    for row in runs.rows:
-        pieces[row["model"]].append(dict(row))
-    work = [replace(runs, rows=rows) for rows in pieces.values()]
-    records = [record for part in EXECUTORS[executor](_Compare(question), work) for record in part]
-    if not any(record["compared_with"] for record in records):
-        raise RunNotFoundError(f"nothing to compare: none of {len(runs.rows)} selected runs is compressed and has a dense run")
+    records = [record for part in EXECUTORS[executor](work, sources) for record in part]
+    if not records:
+        raise RunNotFoundError(f"nothing to compare: none of {len(sources)} models has a compressed run and its dense run")
     return add_holm(records)
 
 
-class _Compare:
-    """The work of one piece; a class, so that it can be sent to another process."""
-
-    def __init__(self, question: Question) -> None:
-        self.question = question
-
-    def __call__(self, runs: Runs) -> list[Record]:
-        try:
-            return compare(runs, self.question)
-        except RunNotFoundError:
-            return []  # a model without a pair has nothing to say; all of them together do
+def model_sources(runs: Runs, store_url: str, wanted: Mapping[str, Sequence[str]]) -> list[Source]:
+    """Return one source per model of the selected runs, all of them of the snapshot that was selected from."""
+    models = dict.fromkeys(str(row["model"]) for row in runs.rows)
+    at = runs.reader.snapshot
+    return [partial(open_runs, store_url, at, {**wanted, "model": [model]}, with_dense=True) for model in models]
 
 
-def _plain(work: Work, pieces: Sequence[Runs]) -> Iterator[list[Record]]:
-    return map(work, pieces)
+def _plain(work: Comparison, sources: Sequence[Source]) -> Iterator[list[Record]]:
+    return map(work, sources)
 
 
-def _processes(work: Work, pieces: Sequence[Runs]) -> Iterator[list[Record]]:
+def _processes(work: Comparison, sources: Sequence[Source]) -> Iterator[list[Record]]:
     """One process per core, spawned: a fork after a store was opened hangs."""
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        yield from pool.map(work, pieces)
+        yield from pool.map(work, sources)
 
 
-def _ray(work: Work, pieces: Sequence[Runs]) -> Iterator[list[Record]]:
+def _ray(work: Comparison, sources: Sequence[Source]) -> Iterator[list[Record]]:
     try:
         import ray
     except ImportError as error:
@@ -67,7 +80,7 @@ def _ray(work: Work, pieces: Sequence[Runs]) -> Iterator[list[Record]]:
     if not ray.is_initialized():
         ray.init(include_dashboard=False, log_to_driver=False)
     remote = ray.remote(num_cpus=1)(work.__call__)
-    yield from ray.get([remote.remote(piece) for piece in pieces])
+    yield from ray.get([remote.remote(source) for source in sources])
 
 
 EXECUTORS: dict[str, Executor] = {"plain": _plain, "processes": _processes, "ray": _ray}

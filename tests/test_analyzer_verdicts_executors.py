@@ -1,0 +1,52 @@
+"""Comparing models apart, in this process, in several, or on Ray, gives what comparing them together gives."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+from analyzer_data import MemoryReader, item_set, make_run, skilled_logits
+
+from analyzer.compare import compare
+from analyzer.loading import Runs, select_runs
+from analyzer.names import EXECUTOR_NAMES
+from analyzer.question import Question
+from analyzer.verdicts.axes import Tolerances
+from analyzer.verdicts.executors import EXECUTORS, Comparison, compare_models
+from schemas.errors import RunNotFoundError
+
+WORK = Comparison(Question(scorers=("lac",)), Tolerances())
+METHODS = ("dense", "rtn", "wanda")
+
+
+def open_models(models: tuple[str, ...], methods: tuple[str, ...] = METHODS) -> Runs:
+    answers = np.random.default_rng(0).integers(0, 4, 100)
+    items, runs = item_set(answers), []
+    for model in models:
+        rng = np.random.default_rng(ord(model))
+        runs += [make_run(items, skilled_logits(rng, answers, 4), model=model, method=method) for method in methods]
+    return select_runs(MemoryReader([items], runs), {})
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("executor", ["plain", pytest.param("processes", marks=SLOW), pytest.param("ray", marks=SLOW)])
+def test_models_apart_are_models_together(executor: str) -> None:
+    """The records are equal, Holm's correction over the whole table included."""
+    if executor == "ray":
+        pytest.importorskip("ray")
+    together = compare(open_models(("a", "b")), WORK.question)
+    assert compare_models([partial(open_models, (model,)) for model in "ab"], WORK, executor) == together
+
+
+def test_a_model_without_a_pair_is_skipped_but_not_all_of_them() -> None:
+    """One model without compressed runs is left out; if every model is like that, it is an error."""
+    sources = [partial(open_models, ("a",), ("dense",)), partial(open_models, ("b",))]
+    assert {record["model"] for record in compare_models(sources, WORK)} == {"b"}
+    with pytest.raises(RunNotFoundError, match="none of 1 models"):
+        compare_models(sources[:1], WORK)
+
+
+def test_every_executor_is_offered() -> None:
+    """The names on the command line are those of the registry."""
+    assert tuple(EXECUTORS) == EXECUTOR_NAMES
