@@ -240,3 +240,31 @@ def test_a_command_without_a_model_is_a_usage_error() -> None:
     result = CliRunner().invoke(main, [])
     assert result.exit_code == 2
     assert "--list models" in result.stderr
+
+
+def test_a_device_budget_streams_layers_to_the_same_logits(produce: Produce, store: Path, tmp_path: Path) -> None:
+    """A model larger than --device-memory goes through layer by layer, finds its run in the store, and would write the same."""
+    large = str(save_standin(tmp_path / "large", hidden_size=128, intermediate_size=512, num_hidden_layers=8))
+    arguments = ("--task", "urn", "--limit", "6", "-v")
+    name = produce(*arguments, model_name=large).stdout.strip()
+    usual = open_reader(str(store)).run(name).logits
+    streamed = produce(*arguments, "--replace", "--device-memory", "4M", model_name=large)
+    assert streamed.stdout.strip() == name, streamed.output
+    np.testing.assert_allclose(open_reader(str(store)).run(name).logits, usual, atol=1e-5)
+
+
+def test_the_self_check_is_stored_with_the_run(produce: Produce, store: Path) -> None:
+    """`--self-check N` measures the noise floor on N items; rates are stored with every run."""
+    name = produce("--task", "urn", "--limit", "9", "--self-check", "4").stdout.strip()
+    env = open_reader(str(store)).run(name).env
+    assert env.noise_floor["items"] == 4
+    assert env.noise_floor["logit_change"] < 1e-4
+    assert env.throughput["items_per_s"] > 0
+
+
+@pytest.mark.parametrize("arguments", [["--device-memory", "much"], ["--device-memory", "1K"]])
+def test_a_budget_that_cannot_be_is_refused(produce: Produce, arguments: list[str]) -> None:
+    """What is no size, or too small for one layer, is exit 2 with one sentence."""
+    result = produce("--task", "urn", "--limit", "3", *arguments)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output

@@ -1,0 +1,61 @@
+"""The bench's own parts, on small shapes: what it times must be what it says. Timings themselves are never tested."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from producer_standin import save_standin
+
+from producer import bench, bench_layers
+from producer.bench_layers import Shape, gpu_figures, peak_memory, random_model, shape_figures
+from producer.models import find_model, load_model, load_tokenizer
+from producer.tasks.source import draw, load_task
+
+pytestmark = pytest.mark.producer
+MIB = 2**20
+
+
+def test_one_prompt_per_forward_is_the_same_question(tmp_path: Path) -> None:
+    """The published way gives the same option logits as ours, zero-shot and few-shot, so the ratio compares like with like."""
+    files = find_model(str(save_standin(tmp_path)))
+    model, items = load_model(files, "float32", "cpu"), draw(load_task("urn"), 4, 0)
+    for n_shown in (0, 5):
+        case = bench._case("standin urn", model, files.folder, load_tokenizer(files), items, n_shown)
+        np.testing.assert_allclose(bench.answer(case, "cpu").logits, bench.one_by_one(case), atol=2e-5)
+
+
+@pytest.mark.parametrize("budget", [0, 4 * MIB])
+def test_random_layouts_run_in_memory_and_layer_major(budget: int) -> None:
+    """A layout of any size runs through the code that measures a GPU's share of peak."""
+    shape = Shape("tiny", hidden=32, inner=64, layers=3, heads=4, kv_heads=2, budget=budget)
+    line = shape_figures(shape, "cpu", n_items=3, n_prefix=5, n_own=4)
+    assert ("layer-major" if budget else "in memory") in line
+
+
+def test_layers_on_the_host_share_their_weights() -> None:
+    """Eighty layers of a 70B model would not fit the host; one layer's tensors stand for all."""
+    model = random_model(Shape("tiny", 32, 64, 3, 4, 2, 1), "cpu")
+    first, last = model.model.layers[0].mlp.up_proj.weight, model.model.layers[2].mlp.up_proj.weight
+    assert first.data_ptr() == last.data_ptr()
+    assert not any(p.is_meta for p in model.parameters())
+
+
+def test_peak_memory_sees_what_was_taken_and_given_back() -> None:
+    """A block that lived for a moment within the watch counts, though it is gone at the end."""
+    import time
+
+    with peak_memory() as peak:
+        block = torch.ones(32 * MIB // 4)
+        time.sleep(0.1)
+        del block
+    assert 28 * MIB < peak[0] < 64 * MIB
+
+
+def test_without_a_gpu_the_bench_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """GPU figures are missing by name, not silently."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    gpu_figures(argparse.Namespace())
+    assert "no GPU here" in capsys.readouterr().out
+    assert bench_layers.SHAPES[1].budget == 24 * 2**30

@@ -1,0 +1,130 @@
+"""Resume, for real: processes killed at any moment, workers that die, a disk that fills up. Minutes long, so marked slow."""
+
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from producer_standin import save_standin
+
+from store import open_reader
+
+pytestmark = [pytest.mark.producer, pytest.mark.slow]
+KILLS = 20
+PLAN = """
+model = "{model}"
+task = ["urn", "facts"]
+prompt = ["base", "shared"]
+limit = 40
+method = ["dense", "magnitude"]
+level = ["0.3", "0.5"]
+"""
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a sweep of 12 runs in 3 cells."""
+    folder = tmp_path_factory.mktemp("sweep")
+    path = folder / "sweep.toml"
+    path.write_text(PLAN.format(model=save_standin(folder / "standin")))
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(plan: Path) -> dict[str, str]:
+    """Return the store of a sweep that nothing disturbed, as digests by run name."""
+    store = plan.parent / "undisturbed"
+    assert start(plan, store).wait() == 0
+    return content(store)
+
+
+def start(plan: Path, store: Path, *more: str) -> "subprocess.Popen[bytes]":
+    argv = [sys.executable, "-m", "producer", "--plan", str(plan), "--store", str(store), *more]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HEDGEMARK_CACHE": str(plan.parent / "cache")}
+    return subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL)
+
+
+def content(store: Path) -> dict[str, str]:
+    catalog = open_reader(str(store)).catalog
+    return dict(zip(catalog["name"], catalog["digest"], strict=True))
+
+
+def test_a_sweep_killed_again_and_again_ends_as_an_undisturbed_one(plan: Path, undisturbed: dict[str, str]) -> None:
+    """Kill -9 at 20 random moments, each followed by the same command: the final store is the same, run for run."""
+    assert len(undisturbed) == 12
+    store, moments, longest = plan.parent / "killed", random.Random(0), 30.0
+    for _ in range(KILLS):
+        sweep = start(plan, store)
+        try:
+            assert sweep.wait(timeout=moments.uniform(1, longest)) == 0
+        except subprocess.TimeoutExpired:
+            sweep.kill()
+            sweep.wait()
+    assert start(plan, store).wait() == 0
+    assert content(store) == undisturbed
+
+
+def test_a_terminated_sweep_commits_and_goes_on(plan: Path, undisturbed: dict[str, str]) -> None:
+    """SIGTERM ends the sweep with the shell's code for it; the same command completes it."""
+    store = plan.parent / "terminated"
+    sweep = start(plan, store)
+    time.sleep(5)
+    sweep.terminate()
+    assert sweep.wait() == 128 + signal.SIGTERM
+    assert start(plan, store).wait() == 0
+    assert content(store) == undisturbed
+
+
+def test_a_ray_sweep_survives_a_killed_worker(plan: Path, undisturbed: dict[str, str]) -> None:
+    """Two local Ray workers make the same store as the local executor, even when one is killed in the middle."""
+    pytest.importorskip("ray")
+    store = plan.parent / "ray"
+    sweep = start(plan, store, "--executor", "ray", "--workers", "2")
+    deadline = time.monotonic() + 300
+    while not (workers := list(ray_workers())) and sweep.poll() is None:
+        assert time.monotonic() < deadline, "no worker ever ran a cell"
+        time.sleep(0.2)
+    time.sleep(3)
+    os.kill(workers[0], signal.SIGKILL)
+    assert sweep.wait(timeout=600) == 0
+    assert content(store) == undisturbed
+
+
+def test_a_full_disk_is_a_clear_error_and_loses_nothing(plan: Path) -> None:
+    """Where no file may grow, the command says so in one sentence with exit 1, and the runs committed before are intact."""
+    store, model = plan.parent / "full", str(plan.parent / "standin")
+    base = [sys.executable, "-m", "producer", "--model", model, "--store", str(store), "--task", "urn"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HEDGEMARK_CACHE": str(plan.parent / "cache")}
+    subprocess.run([*base, "--limit", "20"], env=environment, check=True)
+    before = content(store)
+    limit = 16_384  # bytes of any one file: enough for metadata, too little for the logits of 2,000 items
+    failed = subprocess.run(
+        base,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert failed.returncode == 1, failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert failed.stderr.strip().splitlines()[-1].startswith("Error:")
+    assert content(store) == before
+    assert subprocess.run(base, env=environment, check=False).returncode == 0
+
+
+def ray_workers() -> Iterator[int]:
+    """Yield processes of this user that run a cell for Ray."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            name = (entry / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if name.startswith(b"ray::run"):
+            yield int(entry.name)
