@@ -92,15 +92,16 @@ def make_plan(request: Request, *, download: bool = True) -> list[Group]:
     if not models:
         return []
     pairs = choose_levels(request.methods, request.levels)
-    tasks = {name: draw(load_task(name, request.data), request.limit, request.seed) for name in choose_tasks(request, models)}
-    planned = []
-    for name in models:
-        model = _open_model(name, request)
+    opened = {name: _open_model(name, request) for name in models}
+    for model in opened.values():
         for method, levels in pairs.items():
             for level in levels:
                 METHODS[method].check_config(model.config, level)
-        questions = [_question(model, tasks[t], prompt, request) for t in choose_tasks(request, [name]) for prompt in request.prompts]
-        planned.append((model, questions))
+    tasks = {name: draw(load_task(name, request.data), request.limit, request.seed) for name in choose_tasks(request, models)}
+    planned = [
+        (model, [_question(model, tasks[t], prompt, request) for t in choose_tasks(request, [name]) for prompt in request.prompts])
+        for name, model in opened.items()
+    ]
     return [group for model, questions in planned for group in _groups(model, questions, pairs, request, download)]
 
 
