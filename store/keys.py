@@ -34,12 +34,32 @@ class Keys(Protocol):
         """Return the sorted names directly under a group."""
 
 
-class SessionKeys:
-    """Keys of an Icechunk session."""
+class FetchedKeys:
+    """Keys that have been fetched already, so that threads can decode them without asking the store."""
 
-    def __init__(self, session: icechunk.Session, where: str) -> None:
+    def __init__(self, keys: Keys, names: Sequence[str]) -> None:
+        self.where = keys.where
+        self._values = dict(zip(names, keys.get_many(names), strict=True))
+
+    def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return the bytes at each fetched key, None where there are none."""
+        return [self._values.get(key) for key in keys]
+
+    def children(self, group: str) -> list[str]:
+        """Return the sorted names directly under a group, as far as they were fetched."""
+        return sorted({key.removeprefix(f"{group}/").split("/")[0] for key in self._values if key.startswith(f"{group}/")} - {"zarr.json"})
+
+
+class SessionKeys:
+    """Keys of an Icechunk session.
+
+    sizes_known : the chunks' sizes were checked already (`store.guard`, on a local folder), so each need not be asked for.
+    """
+
+    def __init__(self, session: icechunk.Session, where: str, *, sizes_known: bool = False) -> None:
         self._store = session.store
         self.where = where
+        self._sizes_known = sizes_known
 
     def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """Return the bytes at each key, None where there are none."""
@@ -71,13 +91,12 @@ class SessionKeys:
         return list(await asyncio.gather(*(self._get(key) for key in keys)))
 
     async def _get(self, key: str) -> bytes | None:
-        if "/c/" in key and await self._exists(key) and (size := await self._store.getsize(key)) > MAX_STORED_CHUNK:
-            raise StoreInvalidError(f"store {self.where}: {key[:120]} has {size} bytes; a chunk has at most {MAX_STORED_CHUNK}")
+        if "/c/" in key and not self._sizes_known and await self._store.exists(key):
+            size = await self._store.getsize(key)
+            if size > MAX_STORED_CHUNK:
+                raise StoreInvalidError(f"store {self.where}: {key[:120]} has {size} bytes; a chunk has at most {MAX_STORED_CHUNK}")
         value = await self._store.get(key, default_buffer_prototype())
         return None if value is None else value.to_bytes()
-
-    async def _exists(self, key: str) -> bool:
-        return await self._store.exists(key)
 
     async def _children(self, group: str) -> list[str]:
         return sorted([name async for name in self._store.list_dir(group) if name != "zarr.json"])

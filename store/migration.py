@@ -10,7 +10,6 @@ from uuid import uuid4
 from schemas.layout import ITEMS, RUNS, SCHEMA_VERSION
 from schemas.migrate import STEPS, Step, migrate_nodes
 from store.failures import readable
-from store.keys import SessionKeys
 from store.repository import BRANCH, Repository, open_repository
 from store.root import root_nodes, stored_schema
 
@@ -31,7 +30,7 @@ def migrate_store(url: str, steps: Mapping[int, Step] = STEPS, target: int = SCH
     repository = open_repository(url)
     with repository.lock(), readable(repository.address):
         start = repository.ice.lookup_branch(BRANCH)
-        version = stored_schema(SessionKeys(repository.session(), url))
+        version = stored_schema(repository.keys_of(repository.session()))
         if version >= target:
             return None
         names = Migration("", f"schema-{version}-{start}", f"schema-{target}-{start}")
@@ -49,7 +48,7 @@ def migrate_store(url: str, steps: Mapping[int, Step] = STEPS, target: int = SCH
 
 def _rewrite(repository: Repository, branch: str, version: int, steps: Mapping[int, Step], target: int) -> str:
     session = repository.ice.writable_session(branch)
-    keys = SessionKeys(session, str(repository.address))
+    keys = repository.keys_of(session)
     for group in [f"{kind}/{name}" for kind in (ITEMS, RUNS) for name in keys.children(kind)]:
         nodes = keys.nodes_under(group)
         keys.delete_group(group)

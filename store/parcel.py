@@ -9,12 +9,12 @@ from functools import partial
 
 from schemas.errors import StoreInvalidError
 from schemas.itemset import ItemSet
-from schemas.layout import ITEMS, RUN_ARRAYS, RUNS
+from schemas.layout import ITEMS, RUNS
 from schemas.run import Run, RunKey
 from store.arrays import array_keys
 from store.item_sets import encode_items, parse_items_record, read_items
 from store.keys import Keys
-from store.runs import RunRecord, encode_run, read_run
+from store.runs import RunRecord, encode_run, read_run, run_keys
 
 Nodes = list[tuple[str, bytes]]
 
@@ -42,7 +42,7 @@ def pack_stored_run(keys: Keys, name: str, record: RunRecord) -> Parcel:
     """
     read_run(keys, name, record)
     group = f"{RUNS}/{name}"
-    nodes = _raw(keys, [f"{group}/zarr.json", *array_keys(group, RUN_ARRAYS, record.shapes())])
+    nodes = _raw(keys, [f"{group}/zarr.json", *run_keys(name, record)])
     return Parcel(record.key, record.digest, nodes, partial(_stored_items, keys, record.key.items_hash))
 
 

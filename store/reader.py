@@ -4,11 +4,11 @@ In: a store's address and a tag or snapshot id.  Out: a `Reader`.
 """
 
 import os
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
 from functools import cached_property, lru_cache
+from itertools import islice
 
 import polars as pl
 
@@ -18,12 +18,12 @@ from schemas.layout import RUNS
 from schemas.run import Run
 from store.catalog import read_catalog, run_names
 from store.item_sets import read_items
-from store.keys import Keys
+from store.keys import FetchedKeys, Keys
 from store.repository import open_repository
-from store.runs import parse_run_record, read_run
+from store.runs import RunRecord, parse_run_record, read_run, run_keys
 
 ITEM_SETS_KEPT = 16
-READ_AHEAD = 16  # runs in memory before they are asked for
+BATCH = 32  # runs fetched at once
 
 
 def open_reader(url: str, at: str | None = None) -> "Reader":
@@ -50,21 +50,23 @@ class Reader:
 
     def run(self, name: str) -> Run:
         """Return a run, its digest verified. Raises RunNotFoundError, or StoreInvalidError on damage."""
-        stored = self.keys.get_many([f"{RUNS}/{name}/zarr.json"])[0]
-        if stored is None:
-            raise RunNotFoundError(f"no run {name!r} in {self.url} at {self.snapshot}.{self.hint(name)}")
-        return read_run(self.keys, name, parse_run_record(stored, name, self.keys.where))
+        return read_run(self.keys, name, self._records([name])[name])
 
     def runs(self, names: Iterable[str]) -> Iterator[Run]:
-        """Yield many runs in order, decoded by as many threads as there are cores; raises like `run`."""
-        waiting: deque[Future[Run]] = deque()
+        """Yield many runs in order, fetched by the batch and decoded by as many threads as there are cores; raises like `run`."""
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for name in names:
-                waiting.append(pool.submit(self.run, name))
-                if len(waiting) > READ_AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            for batch in _batches(names):
+                records = self._records(batch)
+                fetched = FetchedKeys(self.keys, [key for name in batch for key in run_keys(name, records[name])])
+                yield from pool.map(lambda name: read_run(fetched, name, records[name]), batch)  # noqa: B023  # consumed within the turn
+
+    def _records(self, names: Sequence[str]) -> dict[str, RunRecord]:
+        records = {}
+        for name, stored in zip(names, self.keys.get_many([f"{RUNS}/{name}/zarr.json" for name in names]), strict=True):
+            if stored is None:
+                raise RunNotFoundError(f"no run {name!r} in {self.url} at {self.snapshot}.{self.hint(name)}")
+            records[name] = parse_run_record(stored, name, self.keys.where)
+        return records
 
     def _items(self, items_hash: str) -> ItemSet:
         """Return an item set, its digest verified. Raises StoreInvalidError where it is missing or damaged."""
@@ -75,3 +77,8 @@ class Reader:
         names = run_names(self.keys)
         close = get_close_matches(name, names, n=3, cutoff=0.5) or names[:3]
         return f" There is: {', '.join(close)}. Try: store ls" if close else " It holds no runs."
+
+
+def _batches(names: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    iterator = iter(names)
+    return iter(lambda: tuple(islice(iterator, BATCH)), ())

@@ -60,9 +60,13 @@ class Repository:
     def keys(self, at: str | None = None) -> tuple[str, SessionKeys]:
         """Return the snapshot id and the keys at a tag or snapshot, once its root has been checked."""
         session = self.session(at)
-        keys = SessionKeys(session, str(self.address))
+        keys = self.keys_of(session)
         check_root(keys)
         return str(session.snapshot_id), keys
+
+    def keys_of(self, session: icechunk.Session) -> SessionKeys:
+        """Return the keys of a session of this store."""
+        return SessionKeys(session, str(self.address), sizes_known=self.address.path is not None)
 
     def writable(self) -> icechunk.Session:
         """Return a session that can write to main."""

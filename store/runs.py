@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from schemas.errors import StoreInvalidError
 from schemas.layout import RUN_ARRAYS, RUNS, SCHEMA_VERSION, group_document, sealed
 from schemas.run import Environment, Run, RunKey, nonfinite_items
-from store.arrays import encode_arrays, read_arrays
+from store.arrays import array_keys, encode_arrays, read_arrays
 from store.documents import dump_document, group_attributes
 from store.keys import Keys
 
@@ -59,6 +59,11 @@ def read_run(keys: Keys, name: str, record: RunRecord) -> Run:
     if run.digest != record.digest:
         raise StoreInvalidError(f"store {keys.where}: run {name} is not what was written: its digest differs")
     return run
+
+
+def run_keys(name: str, record: RunRecord) -> list[str]:
+    """Return every key that a run's arrays have."""
+    return array_keys(f"{RUNS}/{name}", RUN_ARRAYS, record.shapes())
 
 
 def parse_run_record(stored: bytes | None, name: str, where: str) -> RunRecord:

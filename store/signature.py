@@ -14,7 +14,7 @@ from schemas.layout import ITEMS, group_document, root_attributes
 from store.catalog import read_records
 from store.documents import dump_document, group_attributes
 from store.failures import readable
-from store.keys import Keys, SessionKeys
+from store.keys import Keys
 from store.repository import open_repository
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def sign_store(url: str, key_file: Path) -> str:
     key = _private_key(key_file)
     repository = open_repository(url)
     session = repository.writable()
-    keys = SessionKeys(session, url)
+    keys = repository.keys_of(session)
     signature = key.sign(manifest(keys)).hex()
     keys.set_many([("zarr.json", dump_document(group_document({**root_attributes(), SIGNATURE: signature})))])
     with repository.lock(), readable(url):

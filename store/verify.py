@@ -61,7 +61,7 @@ def _snapshots(repository: Repository, at: str | None) -> list[str]:
 def _verify_snapshot(repository: Repository, snapshot: str, report: Report, seen: set[tuple[str, str]]) -> None:
     report.snapshots.append(snapshot)
     session = repository.session(snapshot)
-    keys = SessionKeys(session, str(repository.address))
+    keys = repository.keys_of(session)
     check_root(keys)
     with readable(repository.address):
         report.problems += [f"virtual chunk at {location[:120]!r}: refused" for location in session.all_virtual_chunk_locations()]

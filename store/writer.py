@@ -160,7 +160,7 @@ class Writer:
         self._pending, self._conflicts = {}, []
         self._torn = False
         self._session = self._repository.writable()
-        self._keys: SessionKeys = SessionKeys(self._session, str(self._repository.address))
+        self._keys: SessionKeys = self._repository.keys_of(self._session)
 
     def _record(self, name: str) -> RunRecord | None:
         stored = self._keys.get_many([f"{RUNS}/{name}/zarr.json"])[0]
