@@ -8,4 +8,6 @@ if [ ! -e "$venv/.ready" ] || [ pyproject.toml -nt "$venv/.ready" ] || [ constra
   touch "$venv/.ready"
 fi
 echo "== Python $minor"
+PATH=$PWD/$venv/bin:$PATH
+export PATH
 "$venv/bin/python" -m pytest -n 2 -m 'not slow and not producer' --ignore-glob='*test_producer_*'

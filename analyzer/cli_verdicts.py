@@ -13,21 +13,27 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 
 @click.command("transfer")
 @analysis_options
-@click.option("--from", "source", type=click.Choice(["dense", "prompt", "task", "subject"]), default="dense", show_default=True)
+@click.option("--from", "source", type=click.Choice(["dense", "prompt", "task", "subject"]), default="dense", show_default=True, help="What keeps it.")
+@click.option("--subject-mix", type=FILE, help="TOML: [subjects] and shares; weighted thresholds for this mix instead.")
 @click.option("--coverage-tolerance", metavar="X", type=float, default=0.01, show_default=True, help="Loss of coverage that is none.")
 @friendly_errors
-def transfer_command(source: str, coverage_tolerance: float, **options: Any) -> None:
+def transfer_command(source: str, subject_mix: Path | None, coverage_tolerance: float, **options: Any) -> None:
     """Keep a threshold instead of recalibrating: the dense run's for compressed runs, or one prompt's, task's, subject's for others.
 
     Example: analyze transfer --model ref-m --from dense
     """
-    from analyzer.columns import TRANSFER
+    from analyzer.columns import TRANSFER, WEIGHTED
     from analyzer.loading import open_runs
     from analyzer.output import emit
     from analyzer.request import request
     from analyzer.verdicts.transfer import transfer
+    from analyzer.verdicts.weighted import read_mix, weighted
 
-    asked = request(options)
+    asked, mix = request(options), read_mix(subject_mix) if subject_mix else None
+    if mix:
+        runs = open_runs(asked.store_url, asked.at, asked.wanted)
+        emit(weighted(runs, asked.question, mix, coverage_tolerance), asked.form, WEIGHTED)
+        return
     runs = open_runs(asked.store_url, asked.at, asked.wanted, with_dense=source == "dense")
     emit(transfer(runs, asked.question, source, coverage_tolerance), asked.form, TRANSFER)
 

@@ -20,7 +20,10 @@ at_option = click.option("--at", metavar="SNAPSHOT|TAG", help="Read this snapsho
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("-v", "--verbose", is_flag=True, help="Log what is written.")
 def main(verbose: bool) -> None:
-    """Keep runs: versioned, verified, shared."""
+    """Keep runs: versioned, verified, shared.
+
+    Example: store ls --model ref-m --store ./hedgemark-store
+    """
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, stream=sys.stderr, format="%(message)s")
 
 
@@ -190,7 +193,10 @@ def verify(store_url: str, at: str | None, key: Path | None) -> None:
 
 @main.group("import")
 def import_() -> None:
-    """Bring in runs from elsewhere, all of them in one commit."""
+    """Bring in runs from elsewhere, all of them in one commit.
+
+    Example: store import ye2024 --data DIR --logits DIR
+    """
 
 
 for _name, _command in IMPORT_COMMANDS.items():
