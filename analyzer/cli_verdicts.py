@@ -8,12 +8,13 @@ import click
 from analyzer.options import analysis_options, comparison_options
 from schemas.command import friendly_errors
 
+SOURCES = ("dense", "prompt", "task", "subject")
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command("transfer")
 @analysis_options
-@click.option("--from", "source", type=click.Choice(["dense", "prompt", "task", "subject"]), default="dense", show_default=True, help="What keeps it.")
+@click.option("--from", "source", type=click.Choice(SOURCES), default="dense", show_default=True, help="Whose threshold is kept.")
 @click.option("--subject-mix", type=FILE, help="TOML: [subjects] and shares; weighted thresholds for this mix instead.")
 @click.option("--coverage-tolerance", metavar="X", type=float, default=0.01, show_default=True, help="Loss of coverage that is none.")
 @friendly_errors
