@@ -74,7 +74,8 @@ def test_a_terminated_sweep_commits_and_goes_on(plan: Path, undisturbed: dict[st
     """SIGTERM ends the sweep with the shell's code for it; the same command completes it."""
     store = plan.parent / "terminated"
     sweep = start(plan, store)
-    time.sleep(5)
+    while not store.exists() and sweep.poll() is None:
+        time.sleep(0.1)
     sweep.terminate()
     assert sweep.wait() == 128 + signal.SIGTERM
     assert start(plan, store).wait() == 0
