@@ -41,10 +41,9 @@ def verify_store(url: str, at: str | None = None, key_file: Path | None = None) 
     """
     report = Report()
     repository = open_repository(url)
-    seen: set[tuple[str, str]] = set()
     for snapshot in _snapshots(repository, at):
         try:
-            _verify_snapshot(repository, snapshot, report, seen)
+            _verify_snapshot(repository, snapshot, report)
         except HedgemarkError as error:
             report.problems.append(str(error))
     if key_file is not None:
@@ -58,7 +57,8 @@ def _snapshots(repository: Repository, at: str | None) -> list[str]:
     return list(dict.fromkeys([repository.session().snapshot_id, *repository.tags().values()]))
 
 
-def _verify_snapshot(repository: Repository, snapshot: str, report: Report, seen: set[tuple[str, str]]) -> None:
+def _verify_snapshot(repository: Repository, snapshot: str, report: Report) -> None:
+    """Verify one snapshot in full: a run of equal name and digest in another one may lie in other, damaged chunks."""
     report.snapshots.append(snapshot)
     session = repository.session(snapshot)
     keys = repository.keys_of(session)
@@ -68,7 +68,7 @@ def _verify_snapshot(repository: Repository, snapshot: str, report: Report, seen
     report.problems += [f"unknown group or array {name[:120]!r} at the root" for name in keys.children("") if name not in (ITEMS, RUNS)]
     item_sets = {digest: _verified_items(keys, digest, report) for digest in keys.children(ITEMS)}
     for name in keys.children(RUNS):
-        report.problems += list(_run_problems(keys, name, item_sets, report, seen))
+        report.problems += list(_run_problems(keys, name, item_sets, report))
 
 
 def _verified_items(keys: SessionKeys, digest: str, report: Report) -> ItemSet | None:
@@ -83,18 +83,13 @@ def _verified_items(keys: SessionKeys, digest: str, report: Report) -> ItemSet |
     return items
 
 
-def _run_problems(
-    keys: SessionKeys, name: str, item_sets: dict[str, ItemSet | None], report: Report, seen: set[tuple[str, str]]
-) -> Iterator[str]:
+def _run_problems(keys: SessionKeys, name: str, item_sets: dict[str, ItemSet | None], report: Report) -> Iterator[str]:
     try:
         record = parse_run_record(keys.get_many([f"{RUNS}/{name}/zarr.json"])[0], name, keys.where)
-        if (name, record.digest) in seen:  # the same run in another snapshot
-            return
         run = read_run(keys, name, record)
     except StoreInvalidError as error:
         yield str(error)
         return
-    seen.add((name, record.digest))
     report.runs += 1
     yield from (f"run {name}: unknown array {child[:120]!r}" for child in keys.children(f"{RUNS}/{name}") if child not in RUN_ARRAYS)
     if run.key.items_hash not in item_sets:
