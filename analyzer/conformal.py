@@ -7,7 +7,7 @@ from analyzer.arrays import BoolArray, FloatArray
 from analyzer.coverage_law import ROUNDING, coverage_band, coverage_quantiles
 from analyzer.drawn import drawn_values, over_splits
 from analyzer.estimate import Estimate
-from analyzer.influence import split_influence
+from analyzer.influence import drawn_splits, split_influence
 from analyzer.law import Moments, RankLaw, Statistics, moments, rank_law, statistics
 from analyzer.measured import Measured, nothing, parameter_text, too_few, uacc
 from analyzer.metrics import answer_metrics
@@ -23,7 +23,7 @@ from schemas.errors import UsageError
 class Scored(NamedTuple):
     """A run under one scorer, sorted once for every alpha.
 
-    masks  : (split, item) true where an item calibrates; None for all splits.  tested : (item,) share of the splits it tests in.
+    masks  : (split, item) true where an item calibrates; None for all splits.
     values : (split, alpha, statistic) of drawn splits, None for all.
     """
 
@@ -34,7 +34,6 @@ class Scored(NamedTuple):
     ranks: Ranks
     statistics: Statistics
     masks: BoolArray | None
-    tested: FloatArray | None
     values: FloatArray | None
 
 
@@ -84,10 +83,10 @@ def score_run(view: RunView, probs: FloatArray, scorer: str, question: Question,
     known = statistics(ranks, sizes=question.sizes)
     if masks is None:
         n = calibration_size(view.n_items, question.calibration_fraction)
-        return Scored(view, question, scorer, n, ranks, known, None, None, None)
+        return Scored(view, question, scorer, n, ranks, known, None, None)
     n = int(masks[0].sum())
     values = drawn_values(known, ranks.own, masks, [threshold_rank(n, alpha) for alpha in question.alphas])
-    return Scored(view, question, scorer, n, ranks, known, masks, 1 - masks.mean(axis=0), values)
+    return Scored(view, question, scorer, n, ranks, known, masks, values)
 
 
 def cell(scored: Scored, place: int) -> Measured:
@@ -119,9 +118,15 @@ def _coverage_reasons(law: RankLaw, scored: Scored, coverage: float) -> tuple[st
     return (f"coverage {coverage:.3f} is outside the 99.9 % band [{low:.3f}, {high:.3f}] of its exact law",)
 
 
+def influence_of(law: RankLaw, scored: Scored, known: Statistics) -> FloatArray:
+    """Return (statistic, item) influence on statistics of a scored run, over all splits or the drawn ones."""
+    drawn = None if scored.masks is None else drawn_splits(scored.ranks.own, scored.masks, law.k)
+    return split_influence(law, scored.ranks.own, known, drawn)
+
+
 def _estimates(law: RankLaw, scored: Scored, found: Moments) -> dict[str, Estimate]:
     known = scored.statistics
-    influence = split_influence(law, scored.ranks.own, known, scored.tested)
+    influence = influence_of(law, scored, known)
     return {name: Estimate(float(found.mean[i]), influence[i], known.share[i]) for i, name in enumerate(known.names)}
 
 

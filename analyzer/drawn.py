@@ -1,7 +1,8 @@
 """Drawn splits: every statistic of every split at every alpha, by counting test items along the sorted hits.
 
-Hits are sorted once per run and scorer. A split then is a bit mask: gathered in that order, packed 64 to a word and counted, so that the
-number of tested items among the first x hits is one prefix sum and one partial word. The optional numba kernel counts the same integers.
+Hits are sorted once per run and scorer. Eight splits then share one pass: an item carries eight bytes, 1 where it is tested, and adding
+them up along the hits as 64-bit words counts eight splits at a time (16 additions cannot carry from one byte to the next). The optional
+numba kernel counts the same integers.
 """
 
 import math
@@ -13,16 +14,15 @@ import numpy as np
 from analyzer.arrays import BoolArray, FloatArray, IntArray
 from analyzer.law import Moments, Statistics
 
-WORD = 64
-LOW_BITS = (np.uint64(1) << np.arange(WORD, dtype=np.uint64)) - np.uint64(1)
+LANES, BLOCK = 8, 16
 
 
 class Sorted(NamedTuple):
     """Items in the order of their hits.
 
-    by_hit : (row, place) item whose hit comes next; padded with N to whole words.
-    reached: (row, p) number of hits at threshold rank p, p from 0 to N.
-    by_own : (rank,) item with that answer score.
+    by_hit  : (place in block, row and block) item whose hit comes next; each row is padded with N to whole blocks of 16.
+    reached : (row, p) number of hits at threshold rank p, p from 0 to N.
+    by_own  : (rank,) item with that answer score.
     """
 
     by_hit: IntArray
@@ -53,31 +53,40 @@ def over_splits(values: FloatArray) -> Moments:
 
 def count_hits(by_hit: IntArray, reached: IntArray, by_own: IntArray, masks: BoolArray, rank_of: IntArray) -> IntArray:
     """Return (split, row, alpha) tested items with a hit at the threshold; the arrays are those of `Sorted`, rank_of is 0-based."""
-    n_rows, width = by_hit.shape
+    n_rows, n_blocks = len(reached), by_hit.shape[1]
     counts = np.empty((len(masks), n_rows, len(rank_of)), dtype=np.int64)
-    starts = np.arange(n_rows)[:, None] * width
-    flat = by_hit.ravel()
-    tested = np.zeros(masks.shape[1] + 1, dtype=np.bool_)
-    for split, calibrates in enumerate(masks):
-        np.logical_not(calibrates, out=tested[:-1])
-        p = np.append(np.flatnonzero(calibrates[by_own]), len(by_own))[rank_of]
-        counts[split] = _prefix_counts(tested[flat], starts, starts + reached[:, p])
+    within = np.zeros((BLOCK + 1, n_blocks + 1), dtype=np.uint64)
+    before = np.zeros((n_blocks + 1, LANES), dtype=np.int64)
+    starts = np.arange(n_rows)[:, None] * (n_blocks // n_rows)
+    for first in range(0, len(masks), LANES):
+        chunk = masks[first : first + LANES]
+        np.cumsum(_lanes(chunk)[by_hit], axis=0, out=within[1:, :-1])
+        np.cumsum(within[BLOCK, :-1].view(np.uint8).reshape(-1, LANES), axis=0, out=before[1:])
+        for lane, calibrates in enumerate(chunk):
+            p = np.append(np.flatnonzero(calibrates[by_own]), len(by_own))[rank_of]
+            block, rest = np.divmod(reached[:, p], BLOCK)
+            block += starts
+            counts[first + lane] = before[block, lane] - before[starts, lane] + _lane(within, lane)[rest, block]
     return counts
 
 
-def _prefix_counts(bits: BoolArray, starts: IntArray, ends: IntArray) -> IntArray:
-    words = np.packbits(bits, bitorder="little").view(np.uint64)
-    total = np.append(0, np.bitwise_count(words).cumsum(dtype=np.int64))
-    words = np.append(words, np.uint64(0))
-    partial = np.bitwise_count(words[ends // WORD] & LOW_BITS[ends % WORD]).astype(np.int64)
-    return np.asarray(total[ends // WORD] + partial - total[starts // WORD])
+def _lanes(masks: BoolArray) -> IntArray:
+    """Words (item,) whose byte `lane` is 1 where that split tests the item; one more for the padding, 0."""
+    tested = np.zeros((masks.shape[1] + 1, LANES), dtype=np.uint8)
+    tested[:-1, : len(masks)] = ~masks.T
+    return tested.view(np.uint64)[:, 0]
+
+
+def _lane(words: IntArray, lane: int) -> IntArray:
+    return words.view(np.uint8).reshape(*words.shape, LANES)[..., lane]
 
 
 def _sort_hits(statistics: Statistics, own: IntArray) -> Sorted:
     rows, n_items = statistics.table.rows, own.size
-    by_hit = np.full((len(rows), -(-n_items // WORD) * WORD), n_items, dtype=np.int32)
+    by_hit = np.full((len(rows), -(-n_items // BLOCK) * BLOCK), n_items, dtype=np.int64)
     by_hit[:, :n_items] = np.argsort(rows, axis=1, kind="stable")
-    return Sorted(by_hit, statistics.table.enter[:, : n_items + 1].cumsum(axis=1), np.argsort(own))
+    blocks = np.ascontiguousarray(by_hit.reshape(-1, BLOCK).T)
+    return Sorted(blocks, statistics.table.enter[:, : n_items + 1].cumsum(axis=1), np.argsort(own))
 
 
 def _kernel(numba: bool | None) -> Callable[..., IntArray]:

@@ -11,9 +11,8 @@ from dataclasses import replace
 import numpy as np
 
 from analyzer.arrays import BoolArray, FloatArray, IntArray
-from analyzer.conformal import Scored, drawn_over
+from analyzer.conformal import Scored, drawn_over, influence_of
 from analyzer.estimate import NOTHING, Estimate, ratio
-from analyzer.influence import split_influence
 from analyzer.law import Statistics, crossings, moments, rank_law
 from analyzer.measured import ESTIMATED, FACTS, MORE, Measured
 from analyzer.metrics import answer_metrics
@@ -100,7 +99,7 @@ def _ratios(scored: Scored, place: int, names: tuple[str, ...], rows: IntArray, 
     zero = np.zeros(len(names))
     known = Statistics(crossings(rows, scored.ranks.own), names, (True,) * len(names), zero, steps, zero, steps)
     means = moments(law, known).mean if scored.masks is None else drawn_over(known, scored, k).mean
-    influence = split_influence(law, scored.ranks.own, known, scored.tested)
+    influence = influence_of(law, scored, known)
     return {name: Estimate(float(means[i]), influence[i], share=name != "set_size") for i, name in enumerate(names)}
 
 

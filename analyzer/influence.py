@@ -5,25 +5,50 @@ calibrates. Smoothed by the law of the threshold's rank, this is the derivative 
 derivation is in exact_law.md.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
-from analyzer.arrays import FloatArray, IntArray
+from analyzer.arrays import BoolArray, FloatArray, IntArray
 from analyzer.law import RankLaw, Statistics
 
 
-def split_influence(law: RankLaw, own: IntArray, statistics: Statistics, tested: FloatArray | None = None) -> FloatArray:
+class Drawn(NamedTuple):
+    """Drawn splits as an influence sees them.
+
+    tested   : (item,) share of the splits in which an item is tested.
+    at_least : (rank,) share of the splits whose threshold's rank is at least that, ranks 0 to N + 1.
+    """
+
+    tested: FloatArray
+    at_least: FloatArray
+
+
+def split_influence(law: RankLaw, own: IntArray, statistics: Statistics, drawn: Drawn | None = None) -> FloatArray:
     """Return (statistic, item) influence, mean zero, of each item on every statistic of the test items.
 
-    own    : (item,) rank of each item's answer score.
-    tested : (item,) share of the splits in which the item is tested; None means all splits, (N - n) / N for everyone.
+    own   : (item,) rank of each item's answer score.
+    drawn : the drawn splits; None means all splits.
     """
-    as_tested = _centred(statistics.steps @ law.at_least()[statistics.table.rows])
+    at_least = law.at_least() if drawn is None else drawn.at_least
+    as_tested = _centred(statistics.steps @ at_least[statistics.table.rows])
     entering = statistics.table.enter[:, law.first + 1 : law.first + 1 + law.weights.size].astype(np.float64)
-    as_calibration = _centred(-threshold_pull(law, own, statistics.steps @ entering))
-    if tested is None:
-        return as_tested + as_calibration
+    jumps = statistics.steps @ entering
+    if drawn is None:
+        return as_tested + _centred(-threshold_pull(law, own, jumps))
+    as_calibration = _centred(-np.outer(jumps @ law.weights, at_least[own]))
     n_items, n = law.n_items, law.n_calibration
-    return _centred(as_tested * (tested * n_items / (n_items - n)) + as_calibration * ((1 - tested) * n_items / n))
+    return _centred(as_tested * (drawn.tested * n_items / (n_items - n)) + as_calibration * ((1 - drawn.tested) * n_items / n))
+
+
+def drawn_splits(own: IntArray, masks: BoolArray, k: int) -> Drawn:
+    """Return what an influence needs of drawn splits, masks (split, item), with the threshold at the k-th calibration score."""
+    by_own = np.argsort(own)
+    counts = np.zeros(own.size + 2)
+    for calibrates in masks:
+        places = np.flatnonzero(calibrates[by_own])
+        counts[places[k - 1] if k <= places.size else own.size] += 1
+    return Drawn(1 - masks.mean(axis=0), counts[::-1].cumsum()[::-1] / len(masks))
 
 
 def threshold_pull(law: RankLaw, own: IntArray, jumps: FloatArray) -> FloatArray:

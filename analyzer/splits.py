@@ -12,10 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from analyzer.arrays import BoolArray, IntArray
+from analyzer.uniform import random_words
 from schemas.errors import UsageError
 
-BYTE = 256
-MAX_SPLITS = 100_000
+BYTE, WORD = 256, 8  # values of a byte, bytes of a word
+SPARE = 2  # places drawn per item to be turned, doubled until enough fall on different eligible items
+CHUNK = 64  # splits whose words are hashed together
+MAX_SPLITS, MAX_SEED = 100_000, 2**63 - 2
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ def parse_split(text: str) -> Split:
         raise UsageError(f"split {text!r} is not one; expected all, a number of splits, seed:K, or file:PATH")
     number = int(seed)
     if seed != text:
+        if number > MAX_SEED:
+            raise UsageError(f"split {text!r}: a seed runs from 0 to {MAX_SEED}")
         return Split(text, range(number, number + 1))
     if not 1 <= number <= MAX_SPLITS:
         raise UsageError(f"split {text!r}: the number of splits runs from 1 to {MAX_SPLITS}")
@@ -65,18 +70,17 @@ def calibration_size(n_items: int, fraction: Fraction) -> int:
 
 def draw_splits(n_items: int, n_calibration: int, seeds: Iterable[int]) -> BoolArray:
     """Return (split, item) bool, true where an item calibrates; every row has n_calibration of them, uniform over all choices."""
-    return np.stack([_draw(np.random.default_rng(seed), n_items, n_calibration) for seed in seeds])
+    seeds = np.asarray(list(seeds))
+    return np.concatenate([_draw(seeds[i : i + CHUNK], n_items, n_calibration) for i in range(0, len(seeds), CHUNK)])
 
 
 def draw_stratified(subject: IntArray, fraction: Fraction, seeds: Iterable[int]) -> BoolArray:
     """Return (split, item) bool with floor(fraction * size) items of every subject; subject is (item,)."""
     members = [np.flatnonzero(subject == value) for value in np.unique(subject)]
-    seeds = list(seeds)
+    seeds = np.asarray(list(seeds))
     masks = np.zeros((len(seeds), subject.size), dtype=np.bool_)
-    for mask, seed in zip(masks, seeds, strict=True):
-        rng = np.random.default_rng(seed)
-        for items in members:
-            mask[items] = _draw(rng, items.size, int(items.size * fraction))
+    for stream, items in enumerate(members):
+        masks[:, items] = _draw(seeds, items.size, int(items.size * fraction), 2 * stream)
     if not masks[0].any():
         raise UsageError(f"calibration fraction {float(fraction):g} leaves no calibration item in any of the {len(members)} subjects")
     return masks
@@ -93,13 +97,28 @@ def given_split(item_id: IntArray, split: Split) -> BoolArray:
     return np.asarray(mask[None])
 
 
-def _draw(rng: np.random.Generator, n_items: int, n: int) -> BoolArray:
-    """Independent coin flips, then as many random items turned as the count is off: uniform by symmetry, without a shuffle."""
-    chosen = rng.integers(0, BYTE, size=n_items, dtype=np.uint8) < BYTE * n // n_items
-    excess = int(np.count_nonzero(chosen)) - n
-    pool = np.flatnonzero(chosen if excess > 0 else ~chosen)
-    chosen[rng.choice(pool, size=abs(excess), replace=False, shuffle=False)] = excess < 0
+def _draw(seeds: IntArray, n_items: int, n: int, stream: int = 0) -> BoolArray:
+    """A coin per item from the bytes of hashed words, then as many random items turned as the count is off: uniform by symmetry."""
+    chosen = random_words(seeds, -(-n_items // WORD), stream).view(np.uint8)[:, :n_items] < BYTE * n // n_items
+    excess = np.count_nonzero(chosen, axis=1) - n
+    for row, seed, off in zip(chosen, seeds, excess, strict=True):
+        if off:
+            row[_turned(row == (off > 0), int(abs(off)), seed, stream + 1)] = off < 0
     return chosen
+
+
+def _turned(eligible: BoolArray, wanted: int, seed: int, stream: int) -> IntArray:
+    """Different random places among the eligible ones, in the order in which they are drawn."""
+    count = SPARE * wanted
+    first = np.empty(eligible.size, dtype=np.int64)
+    while True:
+        count *= 2
+        places = (random_words(np.asarray([seed]), count, stream)[0] % np.uint64(eligible.size)).astype(np.int64)
+        places = places[eligible[places]]
+        first[places[::-1]] = np.arange(places.size)[::-1]
+        places = places[first[places] == np.arange(places.size)]
+        if places.size >= wanted:
+            return np.asarray(places[:wanted])
 
 
 def _read_ids(path: Path) -> frozenset[int]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from analyzer.arrays import BoolArray, IntArray
 from analyzer.estimate import Estimate
-from analyzer.influence import split_influence
+from analyzer.influence import drawn_splits, split_influence
 from analyzer.law import rank_law, statistics
 from analyzer.measured import Measured, nothing, too_few, uacc
 from analyzer.metrics import BENCHMARK_OPTIONS, IDK_INDEX, NONE_INDEX, answer_metrics
@@ -86,7 +86,7 @@ def _with_influence(view: RunView, scored: Scored, calibrates: BoolArray, k: int
     ranks = rank_scores(scores, view.answer, view.probs, "top1")
     law = rank_law(view.n_items, int(calibrates.sum()), k)
     known = statistics(ranks)
-    influence = split_influence(law, ranks.own, known, (~calibrates).astype(np.float64))
+    influence = split_influence(law, ranks.own, known, drawn_splits(ranks.own, calibrates[None], k))
     return {name: Estimate(values[name], influence[place], known.share[place]) for place, name in enumerate(known.names)}
 
 
