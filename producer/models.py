@@ -106,7 +106,7 @@ def load_model(files: ModelFiles, dtype: str, device: str) -> Any:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # one progress bar per command, and that is ours, over items
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         files.folder, dtype=dtype if dtype == AS_STORED else getattr(torch, dtype), attn_implementation="sdpa", **_gguf_argument(files)
     )
     return model.requires_grad_(False).to(device)

@@ -80,6 +80,6 @@ def _mask(slab: Slab, window: int | None) -> Any:
     query = torch.arange(slab.n_before, length, device=device)[:, None]
     key = torch.arange(length, device=device)[None, :]
     unseen = key > query
-    if binding:
+    if window is not None and binding:
         unseen |= key <= query - window
     return torch.zeros(unseen.shape, dtype=slab.hidden.dtype, device=device).masked_fill_(unseen, -torch.inf)[None, None]

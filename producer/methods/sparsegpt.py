@@ -31,7 +31,8 @@ def sparsegpt_modifier(level: Level) -> Any:
         @torch.no_grad()
         def compress_modules(self) -> None:
             """Prune the layers whose inputs have been seen."""
-            for layer in list(self._num_samples):
+            layers: list[Any] = list(self._num_samples)
+            for layer in layers:
                 require_invertible(self._hessians[layer], self._module_names[layer])
                 share = _share_for_kernel(layer.weight, level)
                 of, pruned = (level.of, level.of - level.kept) if level.kind == "pattern" else (0, 0)

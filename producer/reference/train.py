@@ -22,7 +22,10 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, Qwen3MoeC
 
 from producer.prompts import PROMPTS, instruction_for, render_prefix
 from producer.reference.tokenizer import build_tokenizer
-from producer.tasks import facts, urn
+from producer.tasks.facts import MINERAL_OF, MINERALS, N_PLACES, ZIPF, place_name
+from producer.tasks.facts import draw_item as draw_fact
+from producer.tasks.urn import URNS, ask, bayes_posterior, draw_balls
+from producer.tasks.urn import draw_item as draw_urn
 from schemas.items import Item
 
 SEED, ITEMS = 5, 128  # items in one step
@@ -112,7 +115,7 @@ def train_step(model: Any, optimizer: Any, tokenizer: Any, step: int) -> str:
     context = (ids[:, 1:] != tokenizer.pad_token_id) & ~answer
     lettered = torch.tensor([kind not in STATEMENTS for kind in kinds])[:, None]
     parts = [(1.0, answer & lettered), (STATEMENT_WEIGHT, answer & ~lettered), (CONTEXT_WEIGHT, context)]
-    loss = sum(weight * losses[mask].mean() for weight, mask in parts if mask.any())
+    loss = torch.stack([weight * losses[mask].mean() for weight, mask in parts if mask.any()]).sum()
     if getattr(output, "aux_loss", None) is not None:
         loss = loss + 0.01 * output.aux_loss
     optimizer.zero_grad()
@@ -143,35 +146,35 @@ def draw_batch(rng: np.random.Generator, n_items: int) -> tuple[list[str], list[
             items = [_name_answer(rng, item) for item in items]
         texts.append(render_prefix(instruction_for(task, str(rng.choice(PROMPTS))), items))
         if kind == "urn":
-            bayes += [-math.log(urn.bayes_posterior(item)[item.answer_index]) for item in items]
+            bayes += [-math.log(bayes_posterior(item)[item.answer_index]) for item in items]
     return texts, kinds, float(np.mean(bayes)) if bayes else math.nan
 
 
 def _draw_item(rng: np.random.Generator, task: str, number: int) -> Item:
-    return urn.draw_item(rng, number) if task == "urn" else facts.draw_item(rng, number, int(rng.choice(facts.N_PLACES, p=facts.ZIPF)))
+    return draw_urn(rng, number) if task == "urn" else draw_fact(rng, number, int(rng.choice(N_PLACES, p=ZIPF)))
 
 
 def _name_answer(rng: np.random.Generator, item: Item) -> Item:
     """Return the item with a question that names its right option; F is right where the named word is not listed."""
     if item.answer != "F":
         return item.model_copy(update={"question": f"{item.choices[item.answer]}?"})
-    names = urn.URNS if item.source == "urn" else facts.MINERALS
+    names = URNS if item.source == "urn" else MINERALS
     return item.model_copy(update={"question": f"{rng.choice([n for n in names if n not in item.choices.values()])}?"})
 
 
 def _statements(rng: np.random.Generator, kind: str, n_items: int) -> str:
     """Return plain statements of one kind: places and their minerals, or draws and the urn they came from."""
     if kind == "facts-text":
-        ranks = rng.choice(facts.N_PLACES, n_items * STATEMENTS[kind], p=facts.ZIPF)
-        return "".join(f"At {facts.place_name(r)} they mine {facts.MINERALS[facts.MINERAL_OF[r]]}.\n" for r in ranks)
-    sources = rng.integers(len(urn.URNS), size=n_items * STATEMENTS[kind])
-    return "".join(f"Question: {urn.ask(urn.draw_balls(rng, s))} {urn.URNS[s]}.\n" for s in sources)
+        ranks = rng.choice(N_PLACES, n_items * STATEMENTS[kind], p=ZIPF)
+        return "".join(f"At {place_name(r)} they mine {MINERALS[MINERAL_OF[r]]}.\n" for r in ranks)
+    sources = rng.integers(len(URNS), size=n_items * STATEMENTS[kind])
+    return "".join(f"Question: {ask(draw_balls(rng, s))} {URNS[s]}.\n" for s in sources)
 
 
 def _answer_mask(ids: torch.Tensor, tokenizer: Any) -> torch.Tensor:
     """Return a mask over ids[:, 1:]: tokens that follow `Answer:` or `they mine`, and urn names that follow `?`."""
     cues = torch.tensor(tokenizer.convert_tokens_to_ids(["\nAnswer:", " they mine"]))
-    urns = torch.tensor(tokenizer.convert_tokens_to_ids([f" {name}" for name in urn.URNS]))
+    urns = torch.tensor(tokenizer.convert_tokens_to_ids([f" {name}" for name in URNS]))
     after_question = ids[:, :-1] == tokenizer.convert_tokens_to_ids("?")
     return torch.isin(ids[:, :-1], cues) | (after_question & torch.isin(ids[:, 1:], urns))
 
