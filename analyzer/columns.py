@@ -50,6 +50,13 @@ TRANSFER = (
     Column("Δ set size", estimate("set_size_change", 2, sign=True)),
     Column("finding", words("finding")),
 )
+WEIGHTED = (
+    Column("coverage", estimate("coverage")),
+    Column("unweighted", estimate("unweighted_coverage")),
+    Column("set size", number("set_size", 2)),
+    Column("unweighted", number("unweighted_set_size", 2)),
+    Column("finding", words("finding")),
+)
 SCALE = (
     Column("family", words("family"), dispensable=1),
     Column("parameters", number("parameters", 0)),

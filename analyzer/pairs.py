@@ -107,15 +107,5 @@ def _intersection(dense: RunView, compressed: RunView, common_items: bool) -> Pa
             f"they share {alike.size} questions, {int((~alike).sum())} of them with other options, order or answer; "
             + (f"--common-items compares on the {first.size} equal ones" if first.size else "no item is the same in both")
         )
-    kept = _rows(compressed, second)
-    return Pair(replace(_rows(dense, first), items=kept.items, position=kept.position), kept)
-
-
-def _rows(view: RunView, places: IntArray) -> RunView:
-    return replace(
-        view,
-        position=view.position[places],
-        logits=view.logits[places],
-        logsumexp=view.logsumexp[places],
-        top_token=view.top_token[places],
-    )
+    kept = compressed.keep(second)
+    return Pair(replace(dense.keep(first), items=kept.items, position=kept.position), kept)

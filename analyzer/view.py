@@ -68,8 +68,8 @@ class RunView:
         """Whether the most likely option is the answer, (item,)."""
         return np.asarray(self.chosen == self.answer)
 
-    def keep(self, chosen: BoolArray) -> "RunView":
-        """Return the view of the chosen ones, (item,) bool, of its items."""
+    def keep(self, chosen: BoolArray | IntArray) -> "RunView":
+        """Return the view of the chosen ones of its items: (item,) bool, or their places in the order wanted."""
         return replace(
             self,
             position=self.position[chosen],

@@ -1,6 +1,9 @@
 """Comparing models apart, in this process, in several, or on Ray, gives what comparing them together gives."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,16 +30,26 @@ def open_models(models: tuple[str, ...], methods: tuple[str, ...] = METHODS) -> 
     return select_runs(MemoryReader([items], runs), {})
 
 
+@contextmanager
+def local_ray() -> Iterator[None]:
+    """A local Ray whose workers can import this file, where the runs of the test are made."""
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=1, include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}})
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
 SLOW = pytest.mark.slow
 
 
 @pytest.mark.parametrize("executor", ["plain", pytest.param("processes", marks=SLOW), pytest.param("ray", marks=SLOW)])
 def test_models_apart_are_models_together(executor: str) -> None:
     """The records are equal, Holm's correction over the whole table included."""
-    if executor == "ray":
-        pytest.importorskip("ray")
     together = compare(open_models(("a", "b")), WORK.question)
-    assert compare_models([partial(open_models, (model,)) for model in "ab"], WORK, executor) == together
+    with local_ray() if executor == "ray" else nullcontext():
+        assert compare_models([partial(open_models, (model,)) for model in "ab"], WORK, executor) == together
 
 
 def test_a_model_without_a_pair_is_skipped_but_not_all_of_them() -> None:

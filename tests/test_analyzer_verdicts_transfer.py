@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from analyzer.scorers.lac import lac
 from analyzer.splits import parse_split
 from analyzer.verdicts.carry import carry, carry_apart, carry_to_subject
 from analyzer.verdicts.transfer import transfer
+from analyzer.verdicts.weighted import read_mix, weighted
 from analyzer.view import RunView
 from schemas.errors import RunNotFoundError, UsageError
 
@@ -134,3 +136,46 @@ def test_drawn_splits_and_nothing_to_transfer_are_refused() -> None:
         transfer(view_runs, Question(split=parse_split("seed:1")), "prompt")
     with pytest.raises(RunNotFoundError, match="differ only in prompt"):
         transfer(view_runs, Question(), "prompt")
+
+
+def test_weights_restore_coverage_under_another_mix_of_subjects(tmp_path: Path) -> None:
+    """Items are nine tenths easy; asked nine tenths hard ones, the plain threshold undercovers and the weighted one covers."""
+    rng = np.random.default_rng(0)
+    answers = rng.integers(0, 4, 4_000)
+    items = item_set(answers, subjects=10)
+    hard = items.subject == 0
+    logits = np.where(hard[:, None], skilled_logits(rng, answers, 4, 0.5), skilled_logits(rng, answers, 4, 5.0))
+    runs = select_runs(MemoryReader([items], [make_run(items, logits)]), {})
+    path = tmp_path / "mix.toml"
+    path.write_text("[subjects]\ns0 = 9\n" + "".join(f"s{n} = {1 / 9}\n" for n in range(1, 10)))
+    record = weighted(runs, Question(scorers=("lac",)), read_mix(path), 0.03)[0]
+    assert record["unweighted_coverage_high"] < 0.8
+    assert record["coverage_low"] < 0.9 < record["coverage_high"] + 0.01 and record["coverage"] == pytest.approx(0.9, abs=0.02)
+    assert record["set_size"] > record["unweighted_set_size"]
+
+
+def test_the_mix_of_the_items_changes_nothing() -> None:
+    """Shares equal to those among the items give weights of one, so both thresholds are the same."""
+    rng = np.random.default_rng(0)
+    answers = rng.integers(0, 4, 300)
+    items = item_set(answers, subjects=3)
+    runs = select_runs(MemoryReader([items], [make_run(items, skilled_logits(rng, answers, 4))]), {})
+    record = weighted(runs, Question(scorers=("lac",)), {"s0": 2.0, "s1": 2.0, "s2": 2.0})[0]
+    assert record["coverage"] == record["unweighted_coverage"] == pytest.approx(0.9, abs=0.02)
+    assert record["set_size_change"] == 0
+
+
+@pytest.mark.parametrize("text", ["", "[subjects]\n", "[subjects]\ns0 = -1\n", "[subjects]\ns0 = true\n", "[subjects", "subjects = 3"])
+def test_a_mix_that_cannot_be_meant_is_refused(tmp_path: Path, text: str) -> None:
+    """A mix is a share of 0 or more for each subject, not all of them 0."""
+    path = tmp_path / "mix.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match="mix"):
+        read_mix(path)
+
+
+def test_a_mix_of_unknown_subjects_is_refused() -> None:
+    """The message names the subject and lists those there are."""
+    runs = select_runs(MemoryReader([items := item_set(np.array([0, 1, 2, 3] * 10))], [make_run(items, np.zeros((40, 4)))]), {})
+    with pytest.raises(UsageError, match="no items of subject 'law'; it has: s0"):
+        weighted(runs, Question(), {"law": 1.0})

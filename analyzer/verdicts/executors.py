@@ -79,8 +79,12 @@ def _ray(work: Comparison, sources: Sequence[Source]) -> Iterator[list[Record]]:
         raise UsageError("executor ray is not installed; pip install 'hedgemark[ray]'") from error
     if not ray.is_initialized():
         ray.init(include_dashboard=False, log_to_driver=False)
-    remote = ray.remote(num_cpus=1)(work.__call__)
-    yield from ray.get([remote.remote(source) for source in sources])
+    remote = ray.remote(num_cpus=1)(_apply)
+    yield from ray.get([remote.remote(work, source) for source in sources])
+
+
+def _apply(work: Comparison, source: Source) -> list[Record]:
+    return work(source)  # Ray takes functions, not callable objects
 
 
 EXECUTORS: dict[str, Executor] = {"plain": _plain, "processes": _processes, "ray": _ray}
