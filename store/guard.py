@@ -13,7 +13,7 @@ from schemas.errors import StoreInvalidError
 from store.keys import MAX_STORED_CHUNK
 from store.references import MAX_BYTES, read_reference
 
-MAX_METADATA_BYTES = 256 * 2**20  # one decompressed snapshot, manifest or transaction log; 60,000 runs fit in a snapshot
+MAX_METADATA_BYTES = 256 * 2**20  # one decompressed snapshot, manifest or transaction log; 75,000 runs fit in a snapshot
 SMALL = 2048  # a file this small cannot decompress to more than SMALL / 4 blocks of 128 KiB, which is 64 MiB
 MAX_BLOCKS = 16_384
 MAX_SIZES = {"refs": MAX_BYTES, "chunks": MAX_STORED_CHUNK, "": 65_536}  # of plain files, by folder; others are metadata

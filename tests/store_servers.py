@@ -51,7 +51,7 @@ class SeaweedFS:
         self.process.kill()
         self.process.wait()
         for port in self.ports.values():
-            for left in Path("/tmp").glob(f"seaweedfs-*-{port + 10_000}.sock"):
+            for left in [*Path("/tmp").glob(f"seaweedfs-*-{port}.sock"), *Path("/tmp").glob(f"seaweedfs-*-{port + 10_000}.sock")]:
                 left.unlink()
 
     def make_bucket(self, name: str) -> str:
