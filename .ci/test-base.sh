@@ -9,5 +9,6 @@ if [ ! -e "$venv/.ready" ] || [ pyproject.toml -nt "$venv/.ready" ] || [ constra
 fi
 echo "== Python $minor"
 PATH=$PWD/$venv/bin:$PATH
-export PATH
+HEDGEMARK_PEER_PYTHON=$PWD/.venv/bin/python # with Icechunk 1 there and 2 here, each reads what the other wrote
+export PATH HEDGEMARK_PEER_PYTHON
 "$venv/bin/python" -m pytest -n 2 -m 'not slow and not producer' --ignore-glob='*test_producer_*'
