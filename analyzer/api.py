@@ -19,6 +19,7 @@ from analyzer.alphas import parse_alphas
 from analyzer.arrays import AnyArray, BoolArray, FloatArray
 from analyzer.conformal import scores_of
 from analyzer.loading import Runs, open_runs, select_runs
+from analyzer.names import FIELDS
 from analyzer.protocols import rules
 from analyzer.question import Question
 from analyzer.records import frame
@@ -114,11 +115,8 @@ class MemoryStore:
         return self._items[items_hash]
 
 
-SELECTED = ("model", "method", "level", "task", "prompt")
-
-
 def _runs(source: Source, at: str | None, asked: Mapping[str, Any], *, with_dense: bool = False) -> Runs:
-    wanted = {field: asked.get(field, ()) for field in SELECTED}
+    wanted = {field: asked.get(field, ()) for field in FIELDS}
     if isinstance(source, str):
         return open_runs(source, at, wanted, with_dense=with_dense)
     return select_runs(MemoryStore([source] if isinstance(source, xr.Dataset) else source), wanted, with_dense=with_dense)
@@ -126,9 +124,9 @@ def _runs(source: Source, at: str | None, asked: Mapping[str, Any], *, with_dens
 
 def _question_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     known = set(Question.__dataclass_fields__)
-    unknown = sorted(set(fields) - known - set(SELECTED))
+    unknown = sorted(set(fields) - known - set(FIELDS))
     if unknown:
-        raise UsageError(f"unknown argument {unknown[0]!r}; known: {', '.join(sorted(known | set(SELECTED)))}")
+        raise UsageError(f"unknown argument {unknown[0]!r}; known: {', '.join(sorted(known | set(FIELDS)))}")
     return {name: value for name, value in fields.items() if name in known}
 
 
@@ -140,7 +138,7 @@ def _run_of(data: xr.Dataset) -> tuple[Run, ItemSet]:
     items = _items_of(data, logits)
     names = {
         field: str(data.attrs.get(field, default))
-        for field, default in zip(SELECTED, ("model", "dense", "-", items.task, "base"), strict=True)
+        for field, default in zip(FIELDS, ("model", "dense", "-", items.task, "base"), strict=True)
     }
     n_items = len(items)
     key = RunKey(items_hash=items.digest, **names)

@@ -1,0 +1,71 @@
+"""The Python API: xarray in, polars out, the same figures as the commands; sensitivity and p-values."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from analyzer_data import skilled_logits
+
+from analyzer.api import compare, p_values, sensitivity, sets
+from schemas.errors import UsageError
+
+N_ITEMS = 400
+
+
+def data_set(noise: float = 0.0, **attributes: str) -> xr.Dataset:
+    rng = np.random.default_rng(0)
+    answers = rng.integers(0, 4, N_ITEMS)
+    logits = skilled_logits(rng, answers, 4, 2.0)
+    logits = logits + noise * np.random.default_rng(1).normal(size=logits.shape)
+    return xr.Dataset({"logits": (("item", "option"), logits), "answer": ("item", answers)}, attrs={"model": "m", "task": "t"} | attributes)
+
+
+def sweep() -> list[xr.Dataset]:
+    return [data_set(), data_set(0.2, method="wanda", level="0.3"), data_set(1.5, method="wanda", level="0.5")]
+
+
+def test_sets_of_a_data_set_are_a_polars_frame() -> None:
+    """One row per scorer and alpha, with coverage k / (n + 1)."""
+    found = sets(data_set(), alphas=["0.1", "0.2"], scorers=["lac", "aps"])
+    assert found.shape[0] == 4
+    assert found["coverage"].to_list() == pytest.approx([181 / 201, 161 / 201] * 2)
+
+
+def test_compare_pairs_data_sets() -> None:
+    """The compressed runs are held against the dense one, and more noise makes larger sets."""
+    changes = compare(sweep(), scorers=["lac"])["set_size_change"].to_list()
+    assert changes[0] is None
+    assert changes[2] > changes[1]
+
+
+def test_sensitivity_says_which_conclusions_survive() -> None:
+    """Heavy noise grows sets whatever is varied; light noise concludes nothing under the default."""
+    found = sensitivity(sweep(), scorers=["lac"]).to_dicts()
+    assert {row["varied"] for row in found} == {"alpha", "scorer", "calibration fraction", "items", "split"}
+    heavy = [row for row in found if row["level"] == "0.5"]
+    assert all(row["conclusion"] == "sets grow" and row["survives"] for row in heavy)
+    assert all(row["set_size_change_least"] <= row["set_size_change_most"] for row in found)
+    assert all(-1 <= row["rank_agreement"] <= 1 for row in found)
+
+
+def test_p_values_decide_membership() -> None:
+    """The answer's p-value is at most alpha for at most a share alpha of the items, and calibration items have none."""
+    data = data_set()
+    answer = data["answer"].to_numpy()
+    alone = p_values(data).to_numpy()[np.arange(N_ITEMS), answer]
+    for alpha in (0.05, 0.1, 0.5):
+        assert (alone <= alpha).mean() == pytest.approx(alpha, abs=2 / N_ITEMS)
+    split = p_values(data, "aps", calibration_ids=range(200)).to_numpy()
+    assert np.isnan(split[:200]).all()
+    assert (split[200:] >= 1 / 201).all()
+
+
+def test_what_is_no_data_set_is_refused() -> None:
+    """Missing arrays, an answer outside the options and an unknown argument are named."""
+    with pytest.raises(UsageError, match=r"lacks \['answer'\]"):
+        sets(data_set().drop_vars("answer"))
+    wrong = data_set()
+    wrong["answer"][0] = 4
+    with pytest.raises(UsageError, match="index of one of its item's"):
+        sets(wrong)
+    with pytest.raises(UsageError, match="unknown argument 'banana'"):
+        sets(data_set(), banana=1)
