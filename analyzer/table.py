@@ -34,6 +34,7 @@ class Sheet(NamedTuple):
 def sheet(records: Sequence[Record], columns: Sequence[Column]) -> Sheet:
     """Return the sheet of records: names that differ become columns, those that do not go into the caption."""
     known = [key for key in (*KEYS, *SHARED) if all(key in record for record in records)]
+    known = [key for key in known if any(record[key] is not None for record in records)]
     keys = [key for key in KEYS if key in known and len({record[key] for record in records}) > 1]
     reasons = list(dict.fromkeys(record["unreliable"] for record in records if record.get("unreliable")))
     leading = [Column(key, _plain_field(key)) for key in keys]
@@ -139,7 +140,7 @@ def _blank_repeats(rows: list[list[str]], n_keys: int) -> list[list[str]]:
 
 
 def _common(records: Sequence[Record], key: str) -> str:
-    values = [record[key] for record in records]
+    values = [record[key] for record in records if record[key] is not None]
     ends = sorted({_plain(min(values)), _plain(max(values))}, key=len)
     return " to ".join(ends)
 

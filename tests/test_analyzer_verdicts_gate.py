@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 from analyzer_data import MemoryReader, item_set, make_run, skilled_logits
+from click.testing import CliRunner
 
+from analyzer.cli import main
 from analyzer.compare import compare
 from analyzer.loading import Runs, select_runs
 from analyzer.question import Question
 from analyzer.verdicts.figures import FIGURES
-from analyzer.verdicts.gate import FAIL, INCONCLUSIVE, PASS, gate, outcome
+from analyzer.verdicts.gate import EXIT_CODES, FAIL, INCONCLUSIVE, PASS, gate, outcome
 from analyzer.verdicts.policy import Limit, limits_for, read_policy
 from analyzer.verdicts.summaries import junit, last_line, markdown, model_index
 from schemas.errors import UsageError
@@ -173,3 +175,14 @@ def test_reports_say_the_same_as_the_records() -> None:
     assert name == "toy rtn w4a16"
     values = {result.metric_type: result.metric_value for result in found}
     assert values["release_gate"] == "fail" and 0 < values["accuracy"] < 1 < values["set_size"] < 4
+
+
+@pytest.mark.parametrize(("limit", "code"), [("accuracy_loss=0.9", 0), ("kl=0.0001", 1), ("accuracy_loss=0.0", 3)])
+def test_the_command_leaves_with_the_outcome(monkeypatch: pytest.MonkeyPatch, limit: str, code: int) -> None:
+    """Exit 0 passed, 1 failed, 3 inconclusive; the outcome is the last line on stderr, and the table prints without any alpha."""
+    runs = pair_of_runs(noise=0.1)
+    monkeypatch.setattr("analyzer.loading.open_runs", lambda *args, **kwargs: runs)
+    result = CliRunner().invoke(main, ["gate", "--limit", limit])
+    assert result.exit_code == code
+    assert result.stderr.splitlines()[-1].startswith(f"gate: {next(name for name, exit_code in EXIT_CODES.items() if exit_code == code)}")
+    assert limit.partition("=")[0] in result.stdout
