@@ -98,4 +98,5 @@ def _kernel(numba: bool | None) -> Callable[..., IntArray]:
         if numba:
             raise
         return count_hits
-    return compiled
+    kernel: Callable[..., IntArray] = compiled  # untyped where numba is missing
+    return kernel
