@@ -43,7 +43,8 @@ class SeaweedFS:
         arguments += ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # fixed ports, on which a second server would fail
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(["weed", "server", *arguments], stdout=log, stderr=log, cwd=self.folder, start_new_session=True)
-        _wait_for(self.endpoint, self.process)
+        for part in ("s3", "filer"):  # on a busy machine S3 was seen to answer before the filer, which makes the buckets
+            _wait_for(f"http://127.0.0.1:{self.ports[part]}", self.process)
 
     def kill(self) -> None:
         """End the server as a crash would; asked politely, it takes twenty seconds to drain."""

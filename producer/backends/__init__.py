@@ -2,7 +2,9 @@
 
 from producer.backends.base import Backend
 from producer.backends.transformers import TransformersBackend
+from producer.backends.vllm import VllmBackend
 
 BACKENDS: dict[str, Backend] = {
     "transformers": TransformersBackend(),
+    "vllm": VllmBackend(),
 }

@@ -1,0 +1,82 @@
+"""Backend `vllm`: dense models and compressed checkpoints of any architecture vLLM knows, in its own environment.
+
+Raw logits of the option tokens, prefix caching and continuous batching are vLLM's; log-sum-exp and most likely token come out of the
+same pass (`producer.backends.vllm_columns`).
+"""
+
+import importlib.util
+import os
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from producer.backends.base import Done, Ready
+from producer.engine.prefill import Answers
+from producer.plan import Group, Question
+from producer.settings import Settings
+from schemas.errors import UsageError
+from schemas.levels import Level
+
+METHODS = ("dense", "checkpoint")
+LOGSUMEXP, TOP_TOKEN = 0, 1  # as in vllm_columns, which cannot be imported where vLLM is not installed
+ITEMS_AT_ONCE = 1000
+
+
+class VllmBackend:
+    """Dense models and checkpoints by vLLM, where it is installed; tensor parallel over several devices."""
+
+    def check(self, config: Any, methods: Sequence[str]) -> None:
+        """Raise UsageError for a method that compresses, and where vLLM is not installed."""
+        if unable := [name for name in methods if name not in METHODS]:
+            raise UsageError(f"backend 'vllm' runs models as they are stored: {', '.join(METHODS)}, not {', '.join(unable)}")
+        if importlib.util.find_spec("vllm") is None:
+            raise UsageError("backend 'vllm' needs vLLM, in an environment of its own: pip install 'hedgemark[vllm]'")
+
+    def ready(self, group: Group, levels: Sequence[Level], settings: Settings) -> Iterator[Ready]:
+        """Yield the model as it is stored."""
+        engine = _load(group, settings)
+
+        def answer(question: Question, done: Done) -> Answers:
+            return _answer(engine, question, done)
+
+        yield Ready(levels[0], {}, 0, answer)
+
+
+def _load(group: Group, settings: Settings) -> Any:
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")  # stdout is for the names of runs
+    from vllm import LLM
+
+    files = group.model.files
+    return LLM(
+        model=str(files.folder / files.gguf) if files.gguf else str(files.folder),
+        tokenizer=str(files.folder),
+        dtype=group.model.dtype,
+        seed=group.seed,
+        tensor_parallel_size=settings.tensor_parallel,
+        enable_prefix_caching=True,
+        logprobs_mode="processed_logits",  # greedy and without penalties: raw, but for the two columns
+        logits_processors=["producer.backends.vllm_columns:VocabularyColumns"],
+        enforce_eager=group.model.device == "cpu",  # compiling costs minutes on a CPU and wins nothing for single prefills
+        max_model_len=int(group.model.config.max_position_embeddings),
+    )
+
+
+def _answer(engine: Any, question: Question, done: Done) -> Answers:
+    from vllm import SamplingParams
+
+    options = list(question.options.ids)
+    if {LOGSUMEXP, TOP_TOKEN} & set(options):
+        raise UsageError(f"tokens {LOGSUMEXP} and {TOP_TOKEN} carry other numbers under --backend vllm; this tokenizer has options there")
+    wanted = [*options, LOGSUMEXP, TOP_TOKEN]
+    sampling = SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=wanted, detokenize=False)
+    prompts, rows, clock = question.prompts, [], time.perf_counter()
+    for start in range(0, len(prompts.suffixes), ITEMS_AT_ONCE):
+        part = range(start, min(start + ITEMS_AT_ONCE, len(prompts.suffixes)))
+        outputs = engine.generate([{"prompt_token_ids": prompts.whole(i)} for i in part], sampling, use_tqdm=False)
+        rows += [[output.outputs[0].logprobs[0][token].logprob for token in wanted] for output in outputs]
+        done(len(part))
+    table, seconds = np.array(rows, np.float32), time.perf_counter() - clock
+    rates = {"items_per_s": len(rows) / seconds, "tokens_per_s": prompts.tokens / seconds}
+    return Answers(table[:, :-2], table[:, -2], table[:, -1].astype(np.int32), prompts.tokens, 0.0, rates)
