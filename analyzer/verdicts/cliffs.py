@@ -42,11 +42,16 @@ def cliffs(runs: Runs, question: Question, *, tolerances: Tolerances | None = No
 
     Raises RunNotFoundError where no selected run with a level has a dense run to be compared with.
     """
-    allowed = tolerances or Tolerances()
-    cells = [cell for cell in compressed_pairs(runs, question, partners) if _kind(cell.row["level"]) not in (None, "none")]
-    if not cells:
+    records = cliff_records(compressed_pairs(runs, question, partners), question, tolerances or Tolerances())
+    if not records:
         raise RunNotFoundError(f"no sweep: none of {len(runs.rows)} selected runs has a level and a dense run to be compared with")
-    return [record for sweep in sweeps(cells) for record in _records(sweep, question, allowed)]
+    return records
+
+
+def cliff_records(cells: Iterable[Paired], question: Question, tolerances: Tolerances) -> list[Record]:
+    """Return the same of cells that are already measured; none where no cell has a level."""
+    levels = [cell for cell in cells if _kind(cell.row["level"]) not in (None, "none")]
+    return [record for sweep in sweeps(levels) for record in _records(sweep, question, tolerances)]
 
 
 def sweeps(cells: Iterable[Paired]) -> list[list[Paired]]:

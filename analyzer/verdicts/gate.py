@@ -47,7 +47,12 @@ def gate(runs: Runs, question: Question, limits: Sequence[Limit], partners: Part
 
     Raises RunNotFoundError where no selected run has a dense run to be compared with.
     """
-    checks = [check for cells in _by_pair(paired(runs, question, partners)) for check in _checks(cells, question, limits)]
+    return check_pairs(paired(runs, question, partners), question, limits)
+
+
+def check_pairs(cells: Iterable[Paired], question: Question, limits: Sequence[Limit]) -> list[Record]:
+    """Return the same of cells that are already measured."""
+    checks = [check for pair in _by_pair(cells) for check in _checks(pair, question, limits)]
     n_tests = sum(check.estimate is not None for check in checks)
     return [_record(check, question, n_tests) for check in checks]
 

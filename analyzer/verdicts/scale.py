@@ -42,7 +42,12 @@ def scale(runs: Runs, question: Question, partners: Partners | None = None) -> l
     slope_family : the interval for other models of the family as well (Sen's), from five sizes on.
     Raises RunNotFoundError where no selected run is compressed and has a dense run.
     """
-    points = [_point(cells) for cells in averaged(compressed_pairs(runs, question, partners))]
+    return scale_records(compressed_pairs(runs, question, partners), question)
+
+
+def scale_records(cells: Iterable[Paired], question: Question) -> list[Record]:
+    """Return the same of cells that are already measured."""
+    points = [_point(group) for group in averaged(cells)]
     return [record for group in _families(points) for record in _records(group, question)]
 
 
@@ -59,9 +64,17 @@ def inflation(cell: Paired) -> Estimate:
 
 def slope(x: FloatArray, y: FloatArray) -> float:
     """Return the median of the slopes between all pairs of points of different x."""
+    return float(_slopes(x, y[None])[0])
+
+
+def _slopes(x: FloatArray, y: FloatArray) -> FloatArray:
+    """Return (draw,) the slope of each row of y (draw, point)."""
     first, second = np.triu_indices(x.size, 1)
     apart = x[second] != x[first]
-    return float(np.median((y[second] - y[first])[apart] / (x[second] - x[first])[apart])) if apart.any() else math.nan
+    first, second = first[apart], second[apart]
+    if not first.size:
+        return np.full(len(y), math.nan)
+    return np.asarray(np.median((y[:, second] - y[:, first]) / (x[second] - x[first]), axis=1))
 
 
 def _point(cells: list[Paired]) -> Point:
@@ -102,7 +115,7 @@ def _slope_fields(points: Sequence[Point]) -> Record:
     y = np.array([point.inflation.value for point in points])
     noise = covariance([point.inflation for point in points])
     draws = np.random.default_rng(SEED).multivariate_normal(y, noise, N_DRAWS, method="cholesky")
-    low, high = np.quantile([slope(x, draw) for draw in draws], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(_slopes(x, draws), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     outer = theilslopes(y, x, LEVEL) if len(sizes) >= MIN_FOR_FAMILY else None
     family_ends = (float(outer.low_slope), float(outer.high_slope)) if outer else (None, None)
     return dict(zip(names, (slope(x, y), float(low), float(high), *family_ends), strict=True))

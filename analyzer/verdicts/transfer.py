@@ -4,7 +4,7 @@ From the dense run to the compressed one (the default), from prompt to prompt, f
 What the kept threshold gives is laid beside what recalibrating on the target itself gives.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, permutations
 from typing import Any
@@ -54,6 +54,12 @@ def transfer(runs: Runs, question: Question, source: str = "dense", tolerance: f
     return records
 
 
+def kept_from_dense(cells: Iterable[Paired], question: Question, tolerance: float = COVERAGE_TOLERANCE) -> list[Record]:
+    """Return the records of dense thresholds kept for compressed runs, of cells that are already measured."""
+    check_exact(question, "transfer")
+    return [_record(found, question, tolerance) for found in _kept_from_dense(cells, question)]
+
+
 def carried_coverage(cell: Paired, question: Question, chosen: BoolArray | None = None) -> Estimate:
     """Return the coverage of a compressed run under its dense run's thresholds, over all items or over the chosen ones, (item,) bool."""
     check_exact(question, "coverage after transfer")
@@ -65,7 +71,11 @@ def carried_coverage(cell: Paired, question: Question, chosen: BoolArray | None 
 
 
 def _from_dense(runs: Runs, question: Question) -> Iterator[Transfer]:
-    for cell in compressed_pairs(runs, question):
+    return _kept_from_dense(compressed_pairs(runs, question), question)
+
+
+def _kept_from_dense(cells: Iterable[Paired], question: Question) -> Iterator[Transfer]:
+    for cell in cells:
         assert cell.pair is not None and cell.before is not None
         if cell.pair.dense.n_items:
             kept = carry(*cell.pair, cell.after, question)
