@@ -5,7 +5,7 @@ All verdicts read runs through here. Runs come in an order in which a partner is
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from analyzer.measured import Measured
 from analyzer.pairs import Pair, Partners, pair_views
 from analyzer.protocols import rules
 from analyzer.question import Question
+from analyzer.unreliable import against_dense
 from analyzer.verdicts.changes import item_changes
 from analyzer.view import RunView
 from schemas.errors import RunNotFoundError
@@ -92,8 +93,9 @@ def _cells_of(
     pair = pair_views(dense.view, run.view, common_items=common_items)
     before, after = _on_view(dense, pair.dense, question), _on_view(run, pair.compressed, question)
     shared = dict(item_changes(pair))
+    far = against_dense(pair.compressed, pair.dense) if pair.dense.n_items else ()
     for key, cell in after.items():
-        yield Paired(cell, before[key], pair, _cell_changes(before[key], cell) | shared)
+        yield Paired(replace(cell, reasons=(*far, *cell.reasons)), before[key], pair, _cell_changes(before[key], cell) | shared)
 
 
 def _cell_changes(before: Measured, after: Measured) -> dict[str, Estimate]:
