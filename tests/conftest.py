@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from store_servers import s3_credentials, seaweedfs  # noqa: F401  # fixtures of tests against real servers
+from store_servers import s3_credentials, seaweedfs, seaweedfs_servers  # noqa: F401  # fixtures of tests against real servers
 from store_tiny import own_cache, store_url  # noqa: F401  # fixtures of every test that writes a store
 
 SHARED = Path(__file__).parents[2] / "shared"

@@ -3,48 +3,57 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
+from filelock import FileLock
+from store_ports import GRPC, reserve_ports
 
 ACCESS_KEY, SECRET_KEY = "hedgemark-test", "loopback-only"
+PARTS = ("master", "volume", "filer", "s3")
 START_S = 60
+STARTS = 3
+BUCKET = "hedgemark-tests"
+TAIL_LINES = 25
+
+
+class ServerError(RuntimeError):
+    """A server that did not come up, or went away; the message ends with its log's last lines."""
 
 
 class SeaweedFS:
-    """A SeaweedFS server in a folder; it can be killed and started again on the same ports."""
+    """A SeaweedFS server in a folder, with one bucket; it can be killed and started again on the same ports."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.ports = dict(zip(("master", "volume", "filer", "s3"), _free_ports(4), strict=True))
         self.process: subprocess.Popen[bytes] | None = None
+        self._reserved: FileLock | None = None
+        self.ports: dict[str, int] = {}
         keys = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
         identity = {"name": "test", "credentials": keys, "actions": ["Admin", "Read", "Write", "List"]}
         (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
         (folder / "data").mkdir()
 
     @property
-    def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.ports['s3']}"
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
 
     def start(self) -> None:
-        """Start the server and wait until it answers."""
-        arguments = [f"-dir={self.folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false", "-volume.max=50"]
-        arguments += [f"-{name}.port={port}" for name, port in self.ports.items()]
-        arguments += [f"-{name}.port.grpc={port + 10_000}" for name, port in self.ports.items()]
-        arguments += ["-filer", "-s3", f"-s3.config={self.folder / 's3.json'}", "-master.volumeSizeLimitMB=64"]
-        arguments += ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # fixed ports, on which a second server would fail
+        """Start the server, on ports of its own the first time, and wait until a write goes through. Raises ServerError."""
+        if self._reserved is None:
+            self._reserved, numbers = reserve_ports(len(PARTS))
+            self.ports = dict(zip(PARTS, numbers, strict=True))
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(["weed", "server", *arguments], stdout=log, stderr=log, cwd=self.folder, start_new_session=True)
-        for part in ("s3", "filer"):  # on a busy machine S3 was seen to answer before the filer, which makes the buckets
-            _wait_for(f"http://127.0.0.1:{self.ports[part]}", self.process)
+            command = ["weed", "server", *self._arguments()]
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, start_new_session=True)
+        _wait_until(self._ready, self.process, self.folder / "log")
 
     def kill(self) -> None:
         """End the server as a crash would; asked politely, it takes twenty seconds to drain."""
@@ -52,43 +61,89 @@ class SeaweedFS:
         self.process.kill()
         self.process.wait()
         for port in self.ports.values():
-            for left in [*Path("/tmp").glob(f"seaweedfs-*-{port}.sock"), *Path("/tmp").glob(f"seaweedfs-*-{port + 10_000}.sock")]:
+            for left in [*Path("/tmp").glob(f"seaweedfs-*-{port}.sock"), *Path("/tmp").glob(f"seaweedfs-*-{port + GRPC}.sock")]:
                 left.unlink()
 
-    def make_bucket(self, name: str) -> str:
-        """Create a bucket and return the address of a store in it."""
-        request = urllib.request.Request(f"http://127.0.0.1:{self.ports['filer']}/buckets/{name}/", method="POST")
-        urllib.request.urlopen(request, timeout=20).close()
-        return f"s3://{name}/store?endpoint_url={self.endpoint}"
+    def close(self) -> None:
+        """Kill the server and give its ports to others."""
+        if self._reserved is not None:
+            self.kill()
+            self._reserved.release()
+
+    def new_address(self) -> str:
+        """Return the address of a store that is not there yet.
+
+        It is a prefix, not a bucket: for each bucket the server takes seven volumes, and at 50 of them it refused every write.
+        """
+        return f"s3://{BUCKET}/{uuid4().hex}?endpoint_url=http://127.0.0.1:{self.ports['s3']}"
+
+    def _arguments(self) -> list[str]:
+        arguments = [f"-dir={self.folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"]
+        arguments += [f"-{name}.port={port}" for name, port in self.ports.items()]
+        arguments += [f"-{name}.port.grpc={port + GRPC}" for name, port in self.ports.items()]
+        arguments += ["-filer", "-s3", f"-s3.config={self.folder / 's3.json'}"]
+        arguments += ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # fixed ports, on which a second server would fail
+        # By default it stops writing when one per cent of the disk is free, which on a full CI machine is soon.
+        return [*arguments, "-master.volumeSizeLimitMB=64", "-volume.max=100", "-volume.minFreeSpace=16MiB"]
+
+    def _ready(self) -> bool:
+        """Return whether S3 answers and a write goes all the way from the filer to a volume, which come up one after another."""
+        url = f"http://127.0.0.1:{self.ports['filer']}/buckets/{BUCKET}/"
+        return _answers(f"http://127.0.0.1:{self.ports['s3']}") and _send(url, "POST") and _send(f"{url}ready", "PUT")
+
+
+def start_seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> SeaweedFS:
+    """Return a server that takes writes; one that does not come up is started anew in another place, a few times."""
+    for left in reversed(range(STARTS)):
+        server = SeaweedFS(tmp_path_factory.mktemp("seaweedfs"))
+        try:
+            server.start()
+            break
+        except ServerError:
+            server.close()
+            if not left:
+                raise
+    return server
 
 
 @contextmanager
 def rclone_server(folder: Path) -> Iterator[str]:
     """Serve a folder by `rclone serve s3`, which ignores If-None-Match, and yield a store's address on it."""
     (folder / "bucket").mkdir(parents=True)
-    [port] = _free_ports(1)
+    reserved, [port] = reserve_ports(1)
     command = ["rclone", "serve", "s3", str(folder), "--addr", f"127.0.0.1:{port}", "--config", os.devnull]
     command += ["--auth-key", f"{ACCESS_KEY},{SECRET_KEY}"]
-    with (folder.parent / "rclone.log").open("wb") as log:
+    log_path = folder.parent / "rclone.log"
+    with log_path.open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        _wait_for(f"http://127.0.0.1:{port}", process)
+        _wait_until(lambda: _answers(f"http://127.0.0.1:{port}"), process, log_path)
         yield f"s3://bucket/store?endpoint_url=http://127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait(20)
+        reserved.release()
 
 
 @pytest.fixture(scope="session")
-def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
-    """Start one SeaweedFS server for all tests of this process."""
+def seaweedfs_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[SeaweedFS]]:
+    """Keep the servers of this process; the last one is in use, those before it have died."""
+    servers: list[SeaweedFS] = []
+    yield servers
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def seaweedfs(seaweedfs_servers: list[SeaweedFS], tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    """Return this process's S3 server. A test in which it dies fails with the log's end; the next test has a new one."""
     need("weed")
-    server = SeaweedFS(tmp_path_factory.mktemp("seaweedfs"))
-    server.start()
-    try:
-        yield server
-    finally:
-        server.kill()
+    if not seaweedfs_servers or not seaweedfs_servers[-1].running:
+        seaweedfs_servers.append(start_seaweedfs(tmp_path_factory))
+    server = seaweedfs_servers[-1]
+    yield server
+    if not server.running:
+        pytest.fail(f"the S3 server died during this test; its log ends:\n{_tail(server.folder / 'log')}")
 
 
 @pytest.fixture
@@ -106,35 +161,33 @@ def need(program: str) -> None:
         pytest.skip(f"{program} is not installed")
 
 
-def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+def _wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            urllib.request.urlopen(url, timeout=2).close()
-            return
-        except urllib.error.HTTPError:  # it answers, and wants credentials
-            return
-        except OSError:
-            time.sleep(0.1)
-    raise RuntimeError(f"{url} did not come up")
+    while not ready():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise ServerError(f"{process.args!r} did not come up (exit code {process.returncode}); its log ends:\n{_tail(log)}")
+        time.sleep(0.1)
+    if process.poll() is not None:  # then somebody else answered on its ports
+        raise ServerError(f"{process.args!r} ended with {process.returncode}; its log ends:\n{_tail(log)}")
 
 
-def _free_ports(count: int) -> list[int]:
-    """Return ports that are free, and whose number plus 10,000 is free too (SeaweedFS puts gRPC there)."""
-    sockets = []
-    ports: list[int] = []
-    candidate = 20_000 + os.getpid() % 15_000
-    while len(ports) < count:
-        candidate += 1
-        pair = [socket.socket(), socket.socket()]
-        try:
-            for one, port in zip(pair, (candidate, candidate + 10_000), strict=True):
-                one.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        finally:
-            sockets += pair
-        ports.append(candidate)
-    for one in sockets:
-        one.close()
-    return ports
+def _answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=2).close()
+    except urllib.error.HTTPError:  # it answers, and wants credentials
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _send(url: str, method: str) -> bool:
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, data=b"x" if method == "PUT" else None, method=method), timeout=10).close()
+    except OSError:
+        return False
+    return True
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-TAIL_LINES:])

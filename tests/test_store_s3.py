@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("s3_credentials")
 
 def test_store_on_s3_roundtrip(seaweedfs):
     """A run written to S3 reads back bit for bit, and the store verifies."""
-    address = seaweedfs.make_bucket("roundtrip")
+    address = seaweedfs.new_address()
     init_store(address)
     init_store(address)
     items = tiny_items(n_items=300)
@@ -25,15 +25,15 @@ def test_store_on_s3_roundtrip(seaweedfs):
     assert verify_store(address).problems == []
 
 
-def test_empty_bucket_is_no_store(seaweedfs):
-    """A bucket without a store says how to create one."""
+def test_empty_prefix_is_no_store(seaweedfs):
+    """A bucket or prefix without a store says how to create one."""
     with pytest.raises(StoreNotFoundError, match="store init"):
-        open_reader(seaweedfs.make_bucket("empty"))
+        open_reader(seaweedfs.new_address())
 
 
 def test_credentials_stay_out_of_messages(seaweedfs, monkeypatch):
     """Wrong credentials are refused by the server, and the message repeats none of them."""
-    address = seaweedfs.make_bucket("secret")
+    address = seaweedfs.new_address()
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-and-private")
     with pytest.raises(StoreUnreachableError) as caught:
         init_store(address)

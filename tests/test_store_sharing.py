@@ -37,7 +37,7 @@ def other(request, tmp_path):
     if request.param == "local":
         return str(tmp_path / "other")
     request.getfixturevalue("s3_credentials")
-    return request.getfixturevalue("seaweedfs").make_bucket(f"share{tmp_path.name[-12:].replace('_', '-').lower()}")
+    return request.getfixturevalue("seaweedfs").new_address()
 
 
 def _manifest(address: str) -> bytes:

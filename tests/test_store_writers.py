@@ -23,13 +23,12 @@ WORKER = Path(__file__).with_name("store_worker.py")
 
 @pytest.fixture(params=["local", "s3"])
 def backend(request, tmp_path):
-    """Return the address of an empty store on each backend, and the S3 server if it is one."""
+    """Return the address of an empty store on each backend."""
     if request.param == "local":
         address = str(tmp_path / "store")
     else:
         request.getfixturevalue("s3_credentials")
-        server = request.getfixturevalue("seaweedfs")
-        address = server.make_bucket(f"w{random.randrange(10**9)}")
+        address = request.getfixturevalue("seaweedfs").new_address()
     init_store(address)
     return address
 
@@ -112,13 +111,12 @@ def test_writer_killed_25_times_loses_nothing_acknowledged(backend, tmp_path):
 @pytest.mark.usefixtures("s3_credentials")
 def test_server_killed_in_mid_commit_loses_nothing_acknowledged(tmp_path, tmp_path_factory):
     """kill -9 of the S3 server while a writer commits: after its restart every acknowledged run is whole."""
-    from store_servers import SeaweedFS, need
+    from store_servers import need, start_seaweedfs
 
     need("weed")
-    server = SeaweedFS(tmp_path_factory.mktemp("crash"))
-    server.start()
+    server = start_seaweedfs(tmp_path_factory)
     try:
-        address = server.make_bucket("crash")
+        address = server.new_address()
         init_store(address)
         worker = _start(address, 0, 10_000, tmp_path / "0.ack")
         while worker.poll() is None and len(_acknowledged(tmp_path)) < 3:
@@ -129,7 +127,7 @@ def test_server_killed_in_mid_commit_loses_nothing_acknowledged(tmp_path, tmp_pa
         server.start()
         _check_after_crashes(address, tmp_path)
     finally:
-        server.kill()
+        server.close()
 
 
 def test_sigterm_commits_what_is_pending(store_url, tmp_path):
