@@ -19,7 +19,7 @@ def environment(device: str, **measured: Any) -> Environment:
     """Return the record of this process and machine; `measured` holds the fields of the run itself."""
     return Environment(
         libraries=_versions(),
-        device=_device_name(device),
+        device=device_name(device),
         driver=_driver(device),
         host_os=platform.platform(),
         command=shlex.join(["produce", *sys.argv[1:]]),
@@ -49,7 +49,8 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _device_name(device: str) -> str:
+def device_name(device: str) -> str:
+    """Return what the device is called."""
     if device.startswith("cuda"):
         import torch
 

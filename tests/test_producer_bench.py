@@ -8,8 +8,11 @@ import pytest
 import torch
 from producer_standin import save_standin
 
-from producer import bench, bench_layers
-from producer.bench_layers import Shape, gpu_figures, peak_memory, random_model, shape_figures
+from producer.bench.__main__ import record
+from producer.bench.cases import SHOTS, make_case
+from producer.bench.gpu import SHAPES, Shape, gpu, random_model, random_prompts, shape_line
+from producer.bench.peak import peak_memory
+from producer.bench.rates import answer, one_by_one, spread
 from producer.models import find_model, load_model, load_tokenizer
 from producer.tasks.source import draw, load_task
 
@@ -21,22 +24,23 @@ def test_one_prompt_per_forward_is_the_same_question(tmp_path: Path) -> None:
     """The published way gives the same option logits as ours, zero-shot and few-shot, so the ratio compares like with like."""
     files = find_model(str(save_standin(tmp_path)))
     model, items = load_model(files, "float32", "cpu"), draw(load_task("urn"), 4, 0)
-    for n_shown in (0, 5):
-        case = bench._case("standin urn", model, files.folder, load_tokenizer(files), items, n_shown)
-        np.testing.assert_allclose(bench.answer(case, "cpu").logits, bench.one_by_one(case), atol=2e-5)
+    for shots in SHOTS.values():
+        case = make_case("standin urn", model, files.folder, load_tokenizer(files), items, shots)
+        np.testing.assert_allclose(answer(case, "cpu").logits, one_by_one(case), atol=2e-5)
 
 
 @pytest.mark.parametrize("budget", [0, 4 * MIB])
 def test_random_layouts_run_in_memory_and_layer_major(budget: int) -> None:
     """A layout of any size runs through the code that measures a GPU's share of peak."""
-    shape = Shape("tiny", hidden=32, inner=64, layers=3, heads=4, kv_heads=2, budget=budget)
-    line = shape_figures(shape, "cpu", n_items=3, n_prefix=5, n_own=4)
+    shape = Shape("tiny", hidden=32, inner=64, layers=3, heads=4, kv_heads=2, budget=budget, least_share=0.5)
+    line = shape_line(shape, "cpu", random_prompts(n_items=3, n_prefix=5, n_own=4))
     assert ("layer-major" if budget else "in memory") in line
+    assert "of the measured bf16 peak, at least 50% asked" in line
 
 
 def test_layers_on_the_host_share_their_weights() -> None:
     """Eighty layers of a 70B model would not fit the host; one layer's tensors stand for all."""
-    model = random_model(Shape("tiny", 32, 64, 3, 4, 2, 1), "cpu")
+    model = random_model(Shape("tiny", 32, 64, 3, 4, 2, 1, 0.0), "cpu")
     first, last = model.model.layers[0].mlp.up_proj.weight, model.model.layers[2].mlp.up_proj.weight
     assert first.data_ptr() == last.data_ptr()
     assert not any(p.is_meta for p in model.parameters())
@@ -53,9 +57,22 @@ def test_peak_memory_sees_what_was_taken_and_given_back() -> None:
     assert 28 * MIB < peak[0] < 64 * MIB
 
 
-def test_without_a_gpu_the_bench_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_gpu_the_bench_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """GPU figures are missing by name, not silently."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    gpu_figures(argparse.Namespace())
-    assert "no GPU here" in capsys.readouterr().out
-    assert bench_layers.SHAPES[1].budget == 24 * 2**30
+    assert list(gpu(argparse.Namespace())) == ["8B and 70B layouts: not run, they need a GPU and there is none here"]
+    assert SHAPES[1].budget == 24 * 2**30
+
+
+def test_a_ratio_has_its_spread() -> None:
+    """Ratios pair the times of a round: median first, then the range."""
+    assert spread([2.0, 9.0, 4.0], [1.0, 3.0, 1.0]) == "3.00 (2.00 to 4.00)"
+
+
+def test_a_record_names_command_and_device_but_no_path() -> None:
+    """A record can be repeated elsewhere: the options are there, the places of one machine are not."""
+    text = record(["--part", "rates", "--data", "/somewhere", "--items", "4"], "cpu", ["a figure"])
+    assert "$ python -m producer.bench --part rates --items 4\n" in text
+    assert "somewhere" not in text
+    assert text.endswith("    a figure\n")
+    assert "threads" in text.splitlines()[1]

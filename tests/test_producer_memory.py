@@ -15,7 +15,7 @@ from schemas.errors import UsageError
 
 pytestmark = pytest.mark.producer
 MIB = 2**20
-NEEDS = Needs(weights=1000 * MIB, layer=30 * MIB, activation=40_000, hidden=2304, prefix=MIB, head_row=2304)
+NEEDS = Needs(weights=1000 * MIB, layer=30 * MIB, activation=40_000, hidden=2304, prefix=MIB, last=4 * MIB, head_row=2304)
 
 
 @pytest.mark.parametrize(("text", "size"), [("24G", 24 * 2**30), ("512MiB", 512 * MIB), ("1.5k", 1536), ("1000000", 1_000_000)])
@@ -43,7 +43,7 @@ def test_a_model_that_does_not_fit_is_streamed_within_the_budget(budget: int) ->
     layout = plan_memory(NEEDS, "cpu", Settings(device_memory=budget * MIB, host_memory=50 * MIB), loaded=False)
     assert layout.streamed
     assert 2 * NEEDS.layer + NEEDS.prefix + layout.batch_tokens * NEEDS.activation <= budget * MIB
-    assert layout.wave_tokens * NEEDS.hidden <= 50 * MIB
+    assert (layout.wave_tokens - layout.disk_tokens) * NEEDS.hidden + NEEDS.last <= 50 * MIB
     assert layout.head_rows * NEEDS.head_row <= budget * MIB
 
 
@@ -58,9 +58,10 @@ def test_a_budget_below_two_layers_is_refused_with_the_least() -> None:
 def test_needs_are_those_of_the_tensors(name: str) -> None:
     """Weights count in the run's dtype, and the prefix by the key and value rows of all layers."""
     model = tiny(name)
-    needs = measure_needs(model, torch.bfloat16, n_prefix=10)
+    needs = measure_needs(model, torch.bfloat16, some_prompts(n_items=7, n_prefix=10))
     assert needs.weights == 2 * sum(p.numel() for p in model.parameters())
     assert needs.prefix == 10 * 2 * sum(layer.self_attn.k_proj.weight.shape[0] * 2 for layer in model.model.layers)
+    assert needs.last == 7 * needs.hidden
     assert needs.layer < needs.weights
 
 

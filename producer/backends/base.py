@@ -3,12 +3,10 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from producer.engine.prefill import Answers
+from producer.engine.prefill import Answers, Done
 from producer.plan import Group, Question
 from producer.settings import Settings
 from schemas.levels import Level
-
-Done = Callable[[int], None]
 
 
 class Ready(NamedTuple):

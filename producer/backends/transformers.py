@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from producer.backends.base import Done, Ready
+from producer.backends.base import Ready
 from producer.engine.accounting import throughput
 from producer.engine.layers import Target
 from producer.engine.memory import USABLE, Layout, free_memory, measure_needs, plan_memory
-from producer.engine.prefill import Answers, prefill
+from producer.engine.prefill import Answers, Done, prefill
 from producer.engine.self_check import noise_floor, sample
 from producer.engine.skeleton import check_layout
 from producer.models import AS_STORED, load_model
@@ -60,7 +60,7 @@ def _answerer(model: Any, group: Group, settings: Settings) -> Callable[[Questio
     target = Target(group.model.device, getattr(torch, group.model.dtype))
 
     def answer(question: Question, done: Done) -> Answers:
-        needs = measure_needs(model, target.dtype, len(question.prompts.prefix))
+        needs = measure_needs(model, target.dtype, question.prompts)
         loaded = str(model.device) == target.device and model.dtype == target.dtype
         layout = plan_memory(needs, target.device, settings, loaded=loaded)
         log.info("%s order, batches of %d tokens", "layer-major" if layout.streamed else "in-memory", layout.batch_tokens)

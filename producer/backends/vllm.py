@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from producer.backends.base import Done, Ready
-from producer.engine.prefill import Answers
+from producer.backends.base import Ready
+from producer.engine.prefill import Answers, Done
 from producer.plan import Group, Question
 from producer.settings import Settings
 from schemas.errors import UsageError

@@ -1,7 +1,7 @@
 """The head: from each item's last hidden state to option logits, log-sum-exp and most likely token.
 
-In: hidden states (item, width) after the final norm.  Out: arrays by item. The product is taken in float32 whatever the model's
-dtype: bfloat16 logits of one item tie in up to a third of items, and a tie decides a prediction set.
+In: hidden states (item, width).  Out: arrays by item. The product is taken in float32 whatever the model's dtype: bfloat16 logits
+of one item tie in up to a third of items, and a tie decides a prediction set.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-ITEMS_AT_ONCE, ROWS_AT_ONCE = 512, 16384  # 34 MB of logits and, for an 8,192 wide model, 0.5 GB of float32 head at a time
+from producer.engine.skeleton import Skeleton
+
+ITEMS_AT_ONCE = 512  # with 16,384 rows of the head 34 MB of logits at a time
 
 
 class HeadOutput(NamedTuple):
@@ -21,12 +23,13 @@ class HeadOutput(NamedTuple):
     top_token: NDArray[np.int32]
 
 
-def read_head(head: Any, hidden: Any, option_ids: Sequence[int], rows: int = ROWS_AT_ONCE) -> HeadOutput:
+def read_head(skeleton: Skeleton, hidden: Any, device: str, option_ids: Sequence[int], rows: int) -> HeadOutput:
     """Return what the head says of each item.
 
-    hidden : (item, width) on the device that computes; `head`, a linear layer, may lie on the host and is brought over by `rows`.
+    hidden : (item, width) before the final norm, wherever they wait; they and the head come to the device in parts, the head by `rows`.
     """
-    parts = [_read(head, chunk, option_ids, rows) for chunk in hidden.split(ITEMS_AT_ONCE)]
+    normed = (skeleton.norm(chunk.to(device)) for chunk in hidden.split(ITEMS_AT_ONCE))
+    parts = [_read(skeleton.head, chunk, option_ids, rows) for chunk in normed]
     return HeadOutput(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 

@@ -5,16 +5,20 @@ In: a model's shapes, what is free or the stated budget.  Out: a `Layout`: layer
 
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from typing import Any
 
+from producer.cache_dir import cache_dir
+from producer.encode import Prompts
+from producer.engine.head import ITEMS_AT_ONCE
 from producer.settings import Settings
 from schemas.errors import UsageError
 
 # Activations of 1,024 tokens of a small model stay in the L3 cache; a larger batch wins nothing on a CPU.
 MOST_TOKENS = {"cpu": 1024, "other": 32768}
 FEWEST_TOKENS = 64
-USABLE = 0.85  # of free memory; the rest is the allocator's and the libraries'
+USABLE = 0.85  # of free memory or disk; the rest is the allocator's and the libraries'
 WAITING = 0.25  # of a budget, for hidden states that wait
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -28,6 +32,7 @@ class Layout:
     wave_tokens  : most tokens that go through all layers together; 0 where batches go through one by one.
     waiting_on   : device on which hidden states wait between layers.
     head_rows    : rows of the head multiplied at a time.
+    disk_tokens  : of a wave's tokens, the most that wait in a file instead; used when the others' places are taken.
     """
 
     streamed: bool
@@ -35,17 +40,25 @@ class Layout:
     wave_tokens: int
     waiting_on: str
     head_rows: int
+    disk_tokens: int = 0
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a model asks for in bytes: all weights, the largest layer, a token's activations, its hidden state, its keys and values."""
+    """What a model asks for, in bytes.
+
+    weights, layer     : all weights, and those of the largest layer.
+    activation, hidden : a token's activations within a layer, and its hidden state between two.
+    prefix, last       : keys and values of the shared prefix; every item's last hidden state. Both stay to the end.
+    head_row           : a row of the head in float32 and what it says of the items read at once.
+    """
 
     weights: int
     layer: int
     activation: int
     hidden: int
     prefix: int
+    last: int
     head_row: int
 
 
@@ -65,19 +78,20 @@ def plan_memory(needs: Needs, device: str, settings: Settings, *, loaded: bool) 
     """
     budget = settings.device_memory or int(USABLE * free_memory(device)) + needs.weights * loaded
     most = settings.batch_tokens or MOST_TOKENS.get(device.split(":", maxsplit=1)[0], MOST_TOKENS["other"])
-    left = budget - needs.weights
-    if left >= FEWEST_TOKENS * needs.activation + needs.prefix:
-        return Layout(False, _batch(left - needs.prefix, needs, most), 0, device, _head_rows(left, needs))
+    left = budget - needs.weights - needs.prefix - needs.last
+    if left >= FEWEST_TOKENS * needs.activation:
+        return Layout(False, _batch(left, needs, most), 0, device, _head_rows(left, needs))
     left = budget - 2 * needs.layer - needs.prefix
-    least = 2 * needs.layer + needs.prefix + int(FEWEST_TOKENS * needs.activation / (1 - WAITING))
+    least = budget - left + int(FEWEST_TOKENS * needs.activation / (1 - WAITING))
     if budget < least:
         raise UsageError(f"{budget / 2**20:,.0f} MiB of device memory are too little for this model; the least is {least / 2**20:,.0f} MiB")
     batch = _batch(int((1 - WAITING) * left), needs, most)
-    room = int(WAITING * left) // needs.hidden
+    room = (int(WAITING * left) - needs.last) // needs.hidden
     if device != "cpu" and room >= 4 * batch:
         return Layout(True, batch, room, device, _head_rows(left, needs))
-    host = (settings.host_memory or int(USABLE * free_memory("cpu") / 2)) // needs.hidden
-    return Layout(True, batch, max(host, batch), "cpu", _head_rows(left, needs))
+    memory = max(0, (settings.host_memory or int(USABLE * free_memory("cpu") / 2)) - needs.last) // needs.hidden
+    disk = int(USABLE * shutil.disk_usage(cache_dir()).free) // needs.hidden
+    return Layout(True, batch, memory + disk, "cpu", _head_rows(left, needs), disk)
 
 
 def free_memory(device: str) -> int:
@@ -89,8 +103,8 @@ def free_memory(device: str) -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def measure_needs(model: Any, dtype: Any, n_prefix: int) -> Needs:
-    """Return what a model needs, from its own tensors, so that pruned ones count as they are."""
+def measure_needs(model: Any, dtype: Any, prompts: Prompts) -> Needs:
+    """Return what a model needs for these prompts, from its own tensors, so that pruned ones count as they are."""
     from producer.engine.layers import layer_bytes
 
     size, config, body = int(dtype.itemsize), model.config, model.model
@@ -104,8 +118,9 @@ def measure_needs(model: Any, dtype: Any, n_prefix: int) -> Needs:
         layer=max(layer_bytes(layer, dtype) for layer in body.layers),
         activation=(8 * width + 4 * inner + 6 * heads) * size + 8 * width,
         hidden=width * size,
-        prefix=n_prefix * key_values * size,
-        head_row=width * 4,
+        prefix=len(prompts.prefix) * key_values * size,
+        last=len(prompts.suffixes) * width * size,
+        head_row=4 * (width + 2 * ITEMS_AT_ONCE),
     )
 
 

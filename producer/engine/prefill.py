@@ -3,14 +3,15 @@
 In: a model on the device or on the host, prompts.  Out: `Answers` in item order.
 
 Items go in waves; a wave goes through all layers together, batch by batch. With all weights on the device a wave is one batch; in
-layer-major order it is as many batches as may wait, so that bringing a layer to the device is paid once for all of them. The shared
-prefix goes through with the first wave and leaves its keys and values behind. When memory runs out a batch is cut in two where it
-stands, between two layers, and nothing already computed is lost.
+layer-major order it is as many batches as may wait, in memory and on disk, so that bringing a layer to the device is paid once for all
+of them. The shared prefix goes through with the first wave and leaves its keys and values behind. When memory runs out a batch is cut
+in two where it stands, between two layers, and nothing already computed is lost.
 """
 
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,6 +26,7 @@ from producer.engine.layers import LayerSource, Resident, Streamed, Target, copy
 from producer.engine.memory import Layout
 from producer.engine.skeleton import Skeleton, take_apart
 from producer.engine.step import Slab, pad, run_layer
+from producer.engine.waiting import WaitingRoom, put_back
 
 log = logging.getLogger(__name__)
 Done = Callable[[int], None]
@@ -47,25 +49,27 @@ def prefill(model: Any, prompts: Prompts, option_ids: Sequence[int], layout: Lay
     """Return the answers to all prompts.
 
     option_ids : token id of each option letter.
-    done       : called with the number of items finished; may raise to stop, and is called with 0 in between.
+    done       : called after each layer of a wave with that layer's share of the wave's items, and with 0 before each batch; may raise
+                 to stop.
     """
     import torch
 
-    with torch.inference_mode(), own_attention(model):
-        skeleton = take_apart(model)
-        work = _Prefill(skeleton, prompts, layout, target, done)
+    skeleton = take_apart(model)
+    with torch.inference_mode(), own_attention(model), closing(WaitingRoom(layout)) as room:
+        work = _Prefill(skeleton, prompts, layout, target, room, done)
         hidden = work.last_states()
         with installed(skeleton.norm, copy_weights(skeleton.norm, target)):
-            normed = skeleton.norm(hidden.to(target.device))
-        read = read_head(skeleton.head, normed, option_ids, layout.head_rows)
+            read = read_head(skeleton, hidden, target.device, option_ids, layout.head_rows)
     return Answers(*read, tokens=prompts.tokens, padding=work.padding)
 
 
 class _Prefill:
     """One pass of all prompts over all layers."""
 
-    def __init__(self, skeleton: Skeleton, prompts: Prompts, layout: Layout, target: Target, done: Done) -> None:
-        self.skeleton, self.prompts, self.layout, self.target, self.done = skeleton, prompts, layout, target, done
+    def __init__(  # noqa: PLR0913, PLR0917  # what a pass is made of
+        self, skeleton: Skeleton, prompts: Prompts, layout: Layout, target: Target, room: WaitingRoom, done: Done
+    ) -> None:
+        self.skeleton, self.prompts, self.layout, self.target, self.room, self.done = skeleton, prompts, layout, target, room, done
         self.source: LayerSource = Streamed(skeleton.layers, target) if layout.streamed else Resident(skeleton.layers)
         self.shared = SharedPrefix() if prompts.prefix else None
         self.prefix = self._slab([], [prompts.prefix], 0) if prompts.prefix else None
@@ -81,24 +85,22 @@ class _Prefill:
         states: list[Any] = [None] * len(self.prompts.suffixes)
         while self.batches:
             for slab in self._through_all_layers(list(self._next_wave())):
-                for item, state in zip(slab.items, slab.last_states().to(self.layout.waiting_on), strict=True):
+                last = replace(slab, hidden=slab.hidden.to(self.layout.waiting_on)).last_states()
+                for item, state in zip(slab.items, last, strict=True):
                     states[item] = state
-                self.done(len(slab.items))
         return torch.stack(states)
 
     def _next_wave(self) -> Iterator[Slab]:
         """Yield the slabs of the next wave: one batch, or as many as may wait."""
-        room = self.layout.wave_tokens
-        while self.batches:
+        self.room.clear()
+        while self.batches and self.room.takes(len(self.batches[0]) * len(self.prompts.suffixes[self.batches[0][0]])):
             batch = self.batches.popleft()
             if len(batch) > self.most_items:
                 self.batches.appendleft(batch[self.most_items :])
                 batch = batch[: self.most_items]
-            slab = self._slab(batch, [self.prompts.suffixes[i] for i in batch], len(self.prompts.prefix) * (not self.prompts.cut[batch[0]]))
-            yield slab
-            room -= slab.hidden.shape[0] * slab.hidden.shape[1]
-            if room <= 0:
-                return
+            n_before = len(self.prompts.prefix) * (not self.prompts.cut[batch[0]])
+            slab = self._slab(batch, [self.prompts.suffixes[item] for item in batch], n_before)
+            yield replace(slab, hidden=self.room.admit(slab.hidden))
 
     def _slab(self, items: Sequence[int], sequences: Sequence[Sequence[int]], n_before: int) -> Slab:
         import torch
@@ -109,19 +111,21 @@ class _Prefill:
         return Slab(items, hidden.to(self.layout.waiting_on, self.target.dtype), last, n_before)
 
     def _through_all_layers(self, wave: list[Slab]) -> list[Slab]:
+        n_items, n_layers = sum(len(slab.items) for slab in wave), len(self.skeleton.layers)
         for number, layer in enumerate(self.source.layers()):
             window = self.skeleton.windows[number]
             if self.prefix is not None and self.shared is not None:
                 self.shared.recording = True
                 self.prefix = self._run(layer, window, self.prefix, self.shared)
                 self.shared.recording = False
-            wave = [after for slab in wave for after in self._advance(layer, window, slab)]
-            self.done(0)
+            wave = [after for slab in _taken(wave) for after in self._advance(layer, window, slab)]
+            self.done(n_items * (number + 1) // n_layers - n_items * number // n_layers)
         self.prefix = None
         return wave
 
     def _advance(self, layer: Any, window: int | None, slab: Slab) -> list[Slab]:
         """Return the slab after a layer, in pieces where memory ran out."""
+        self.done(0)  # a signal is obeyed between two batches
         try:
             return [self._run(layer, window, slab, self.shared if slab.n_before else None)]
         except RuntimeError as error:
@@ -133,7 +137,7 @@ class _Prefill:
     def _run(self, layer: Any, window: int | None, slab: Slab, shared: SharedPrefix | None) -> Slab:
         here = replace(slab, hidden=slab.hidden.to(self.target.device))
         after = run_layer(layer, window, self.skeleton.rotary, here, shared)
-        return replace(after, hidden=after.hidden.to(self.layout.waiting_on))
+        return replace(after, hidden=put_back(slab.hidden, after.hidden))
 
     def _note_scarcity(self, n_items: int) -> None:
         import torch
@@ -142,6 +146,13 @@ class _Prefill:
             torch.cuda.empty_cache()
         self.most_items = min(self.most_items, (n_items + 1) // 2)
         log.warning("out of memory at %d items in a batch; going on with at most %d", n_items, self.most_items)
+
+
+def _taken(slabs: list[Slab]) -> Iterator[Slab]:
+    """Yield the slabs and let go of each: states of two layers, waiting at once, would be twice the budget."""
+    slabs.reverse()
+    while slabs:
+        yield slabs.pop()
 
 
 def _batches(prompts: Prompts, lengths: Sequence[int], tokens: int) -> list[list[int]]:

@@ -1,4 +1,4 @@
-"""The peer's side of `producer.bench`: lm-evaluation-harness, run by the interpreter of its own environment, where we are not installed.
+"""The peer's side of the bench: lm-evaluation-harness, run by the interpreter of its own environment, where we are not installed.
 
 stdin: JSON {model, dtype, batch_size, threads, contexts, continuations, rounds}.  stdout, last line: JSON {seconds, loglikelihoods}.
 Only the scoring call is timed; loading, tokenizing and the first batch (a warm-up) are not.

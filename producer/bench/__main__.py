@@ -1,0 +1,70 @@
+"""`python -m producer.bench`: the engine beside lm-evaluation-harness, one prompt per forward pass, and the machine's matrix peak.
+
+Each part runs alone and within minutes; `--record` appends what it printed to a file, with command, date and device.
+"""
+
+import argparse
+import platform
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from producer.bench.cases import SHOTS, TASKS
+from producer.bench.gpu import gpu
+from producer.bench.layers import layers
+from producer.bench.rates import bfloat16, rates
+from producer.environment import device_name
+from schemas.errors import HedgemarkError
+
+PARTS: dict[str, Callable[[argparse.Namespace], Iterator[str]]] = {"rates": rates, "bf16": bfloat16, "layers": layers, "gpu": gpu}
+PATHS = ("--data", "--lm-eval", "--record")  # where things lie on one machine says nothing to the reader of a record
+
+
+def main() -> None:
+    """Print the figures of the parts asked for."""
+    arguments = _arguments()
+    lines = []
+    try:
+        for name in arguments.part or PARTS:
+            for line in PARTS[name](arguments):
+                print(line, flush=True)
+                lines.append(line)
+    except HedgemarkError as error:
+        sys.exit(f"Error: {error}")
+    if arguments.record:
+        with arguments.record.open("a", encoding="utf-8") as file:
+            file.write(record(sys.argv[1:], arguments.device, lines))
+
+
+def record(options: list[str], device: str, lines: list[str]) -> str:
+    """Return a section of the records file: date and device, command, figures."""
+    import torch
+
+    kept = [option for before, option in zip(["", *options], options, strict=False) if not {before, option} & set(PATHS)]
+    command = shlex.join(["python", "-m", "producer.bench", *kept])
+    where = f"{device_name(device)}, {torch.get_num_threads()} threads, {platform.system()}, torch {torch.__version__}"
+    figures = "".join(f"    {line}\n" for line in lines)
+    return f"\n## {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {where}\n\n    $ {command}\n\n{figures}"
+
+
+def _arguments() -> argparse.Namespace:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m producer.bench", description=__doc__, formatter_class=raw)
+    parser.add_argument("--part", choices=[*PARTS], action="append", help="only this part (repeatable)")
+    parser.add_argument("--model", choices=[*TASKS], action="append", help="only this model, for rates and bf16 (repeatable)")
+    parser.add_argument("--task", choices=sorted(set().union(*TASKS.values())), action="append", help="only this task (repeatable)")
+    parser.add_argument("--shots", choices=[*SHOTS], action="append", help="only with or without demonstrations (repeatable)")
+    parser.add_argument("--items", type=int, default=0, help="items per case; 0 for what takes a minute or two on two cores")
+    parser.add_argument("--rounds", type=int, default=3, help="every figure is the median of so many, beside its range")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with the published tasks' items")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch-size", type=int, default=16, help="lm-evaluation-harness's")
+    parser.add_argument("--lm-eval", type=Path, default=Path(".venv-lmeval/bin/python"), metavar="PYTHON", help="one that has lm-eval")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="append the figures to this file, e.g. producer/bench/records.md")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""What the bench measures: a model on some items of a task, zero-shot or with demonstrations."""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from producer.encode import Prompts, encode
+from producer.models import find_model, load_model, load_tokenizer
+from producer.option_tokens import option_tokens
+from producer.prompts import render_item, render_prefix
+from producer.tasks.source import TaskItems, draw, load_task
+from schemas.errors import HedgemarkError
+
+
+class Shots(NamedTuple):
+    """How many demonstrations and items, and the least ratio to lm-evaluation-harness that is asked for."""
+
+    demonstrations: int
+    items: int
+    least_ratio: float
+
+
+# ref-l knows the words of the embedded tasks only; text of the published ones is a row of unknown tokens to it, as fast as any other.
+TASKS = {"smollm2-135m": ("mmlu", "hellaswag"), "ref-l": ("mmlu", "hellaswag", "urn")}
+SHOTS = {"zero-shot": Shots(0, 32, 1.0), "few-shot": Shots(5, 16, 2.5)}
+MORE_ITEMS = {"ref-l": 20}  # a model so small is measured on more items, or a round would take milliseconds
+
+
+class Case(NamedTuple):
+    """One model on one task with some demonstrations."""
+
+    name: str
+    model: Any
+    folder: Path
+    prompts: Prompts
+    texts: list[str]
+    option_ids: tuple[int, ...]
+    letters: str
+    least_ratio: float
+
+
+def cases(arguments: argparse.Namespace, dtype: str) -> Iterator[Case | str]:
+    """Yield what is measured; for a model that cannot be had on this machine, a line that says why it is not."""
+    for name in arguments.model or TASKS:
+        try:
+            files = find_model(name)
+            model = load_model(files, dtype, arguments.device)
+        except (HedgemarkError, OSError) as error:
+            yield f"{name}: not measured ({error})"
+            continue
+        tokenizer = load_tokenizer(files)
+        for task in TASKS[name]:
+            for shots in arguments.shots or SHOTS:
+                if task in (arguments.task or TASKS[name]):
+                    n_items = arguments.items or SHOTS[shots].items * MORE_ITEMS.get(name, 1)
+                    items = draw(load_task(task, arguments.data), n_items, 0)
+                    yield make_case(f"{name} {task} {shots}", model, files.folder, tokenizer, items, SHOTS[shots])
+
+
+def make_case(name: str, model: Any, folder: Path, tokenizer: Any, items: TaskItems, shots: Shots) -> Case:  # noqa: PLR0913, PLR0917
+    """Return items as tokens for us and as text for the peer."""
+    shown = items.demonstrations[: shots.demonstrations]
+    prompts = encode(tokenizer, "", shown, items.items, model.config.max_position_embeddings)
+    letters = "ABCDEF"[: max(len(item.choices) for item in items.items)]
+    texts = [render_prefix("", shown) + render_item(item) for item in items.items]
+    return Case(name, model, folder, prompts, texts, option_tokens(tokenizer, len(letters)).ids, letters, shots.least_ratio)

@@ -1,0 +1,106 @@
+"""What only a GPU can show: an 8B layout's share of the card's bf16 matrix peak, and a 70B layout through 24 GB of device memory.
+
+The weights are random, since speed does not depend on their values. The same functions run at tiny size on a CPU in the tests.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from producer.encode import Prompts
+from producer.engine.accounting import matrix_peak, throughput
+from producer.engine.layers import Target
+from producer.engine.memory import measure_needs, plan_memory
+from producer.engine.prefill import prefill
+from producer.settings import Settings
+
+GIB = 2**30
+N_ITEMS, N_PREFIX, N_OWN = 2000, 500, 120  # about MMLU with five demonstrations
+
+
+class Shape(NamedTuple):
+    """A Llama layout; `budget` is bytes of device memory, 0 for all of it."""
+
+    name: str
+    hidden: int
+    inner: int
+    layers: int
+    heads: int
+    kv_heads: int
+    budget: int
+    least_share: float
+
+
+SHAPES = (
+    Shape("8B", 4096, 14336, 32, 32, 8, 0, 0.50),
+    Shape("70B", 8192, 28672, 80, 64, 8, 24 * GIB, 0.0),
+)
+
+
+def gpu(arguments: argparse.Namespace) -> Iterator[str]:
+    """Yield a line per layout, or one that says that there is no GPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        yield "8B and 70B layouts: not run, they need a GPU and there is none here"
+        return
+    device = arguments.device if arguments.device.startswith("cuda") else "cuda:0"
+    yield torch.cuda.get_device_name(device)
+    for shape in SHAPES:
+        yield shape_line(shape, device, random_prompts(arguments.items or N_ITEMS, N_PREFIX, N_OWN))
+
+
+def shape_line(shape: Shape, device: str, prompts: Prompts) -> str:
+    """Return the rate, the share of the matrix peak and the peak memory that a layout reaches on a device."""
+    import torch
+
+    target = Target(device, torch.bfloat16)
+    model = random_model(shape, "cpu" if shape.budget else device)
+    layout = plan_memory(measure_needs(model, target.dtype, prompts), device, Settings(device_memory=shape.budget), loaded=not shape.budget)
+    matrix_peak(target)  # before the clock starts: it wakes the card up too
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+    clock = time.perf_counter()
+    answers = prefill(model, prompts, range(6), layout, target, lambda _: None)
+    rates = throughput(model, prompts, target, time.perf_counter() - clock, answers.padding)
+    order = f"layer-major within {shape.budget / GIB:.1f} GiB" if layout.streamed else "in memory"
+    asked = f", at least {shape.least_share:.0%} asked" if shape.least_share else ""
+    taken = f"; most device memory {torch.cuda.max_memory_allocated(device) / GIB:.1f} GiB" if device.startswith("cuda") else ""
+    speed = f"{rates['items_per_s']:.1f} items/s, {rates['tokens_per_s']:,.0f} tokens/s"
+    return f"{shape.name} layout, {order}: {speed}, {rates['share_of_peak']:.0%} of the measured bf16 peak{asked}{taken}"
+
+
+def random_prompts(n_items: int, n_prefix: int, n_own: int) -> Prompts:
+    """Return prompts of random tokens."""
+    rng = np.random.default_rng(0)
+    return Prompts(tuple(rng.integers(0, 1000, n_prefix).tolist()), rng.integers(0, 1000, (n_items, n_own)).tolist(), [False] * n_items)
+
+
+def random_model(shape: Shape, device: str) -> Any:
+    """Return a model of this layout. On the host all layers share one layer's weights, or 70B would need 140 GB there."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=128256, hidden_size=shape.hidden, intermediate_size=shape.inner, num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads, max_position_embeddings=8192,
+    )  # fmt: skip
+    with torch.device("meta"):
+        model = LlamaForCausalLM(config)
+    shared: dict[str, Any] = {}
+    for name, parameter in list(model.named_parameters()):
+        layer, _, rest = name.removeprefix("model.layers.").partition(".")
+        key = rest if name.startswith("model.layers.") and device == "cpu" and layer else name
+        if key not in shared:
+            shared[key] = torch.randn(parameter.shape, dtype=torch.bfloat16, device=device) * 0.02
+        _put(model, name, torch.nn.Parameter(shared[key], requires_grad=False))
+    model.model.rotary_emb = type(model.model.rotary_emb)(config).to(device)
+    return model.eval()
+
+
+def _put(model: Any, name: str, parameter: Any) -> None:
+    owner, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(owner), leaf, parameter)

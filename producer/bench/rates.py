@@ -1,0 +1,142 @@
+"""Items per second: ours, lm-evaluation-harness's, one prompt per forward pass.
+
+Every ratio comes from one process, on the same model, prompts, dtype, device and threads. The three take turns in every round, and a
+ratio is given as its median and range over rounds.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from producer.bench.cases import Case, cases
+from producer.engine.accounting import throughput
+from producer.engine.layers import Target
+from producer.engine.memory import measure_needs, plan_memory
+from producer.engine.prefill import Answers, prefill
+from producer.settings import Settings
+from schemas.errors import HedgemarkError
+
+MOST_GAP, LEAST_SHARE = 1e-4, 0.60
+
+
+def rates(arguments: argparse.Namespace) -> Iterator[str]:
+    """Yield items per second and ratios of every case in float32."""
+    for case in cases(arguments, "float32"):
+        yield from [case] if isinstance(case, str) else _rates(case, arguments)
+
+
+def bfloat16(arguments: argparse.Namespace) -> Iterator[str]:
+    """Yield our rate in bfloat16, beside the machine's bfloat16 peak."""
+    for case in cases(arguments, "bfloat16"):
+        if isinstance(case, str):
+            yield case
+        else:
+            seconds = [timed(lambda case=case: answer(case, arguments.device))[0] for _ in range(arguments.rounds)]  # type: ignore[misc]
+            yield f"{case.name}: {len(case.texts) / statistics.median(seconds):.2f} items/s in bfloat16"
+            yield _share(case, seconds, arguments.device)
+
+
+def answer(case: Case, device: str) -> Answers:
+    """Answer all items with our engine, laid out as `produce` would."""
+    target = Target(device, case.model.dtype)
+    layout = plan_memory(measure_needs(case.model, target.dtype, case.prompts), device, Settings(), loaded=True)
+    return prefill(case.model, case.prompts, case.option_ids, layout, target, lambda _: None)
+
+
+def one_by_one(case: Case) -> NDArray[np.float32]:
+    """Answer all items in the way of the published benchmark: one prompt per forward pass, the full head at every position."""
+    import torch
+
+    with torch.inference_mode():
+        rows = [_one(case, item) for item in range(len(case.texts))]
+    return np.array(rows, np.float32)
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Return wall seconds and result."""
+    clock = time.perf_counter()
+    result = work()
+    return time.perf_counter() - clock, result
+
+
+def spread(slow: Sequence[float], fast: Sequence[float]) -> str:
+    """Return the ratio of times measured in the same rounds, as median and range."""
+    ratios = sorted(s / f for s, f in zip(slow, fast, strict=True))
+    return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+
+
+class _Peer:
+    """lm-evaluation-harness in a process of its own per round; loading the model is not timed."""
+
+    def __init__(self, case: Case, arguments: argparse.Namespace) -> None:
+        import torch
+
+        self.seconds: list[float] = []
+        self.gaps: NDArray[np.float64] | None = None
+        self._python = arguments.lm_eval if arguments.lm_eval.exists() else None
+        self._asked = {
+            "model": str(case.folder), "dtype": "float32", "device": arguments.device, "batch_size": arguments.batch_size, "rounds": 1,
+            "threads": torch.get_num_threads(), "contexts": case.texts, "continuations": [f" {letter}" for letter in case.letters],
+        }  # fmt: skip
+
+    def round(self) -> None:
+        """Measure once more."""
+        if self._python is None:
+            return
+        worker = Path(__file__).with_name("peer.py")
+        done = subprocess.run([self._python, worker], input=json.dumps(self._asked), capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise HedgemarkError(f"lm-evaluation-harness failed: {done.stderr.strip().splitlines()[-1]}")
+        result = json.loads(done.stdout.splitlines()[-1])
+        self.seconds += result["seconds"]
+        likelihoods = np.array(result["loglikelihoods"])
+        self.gaps = likelihoods - likelihoods[:, :1]
+
+
+def _rates(case: Case, arguments: argparse.Namespace) -> Iterator[str]:
+    ours, single, peer = [], [], _Peer(case, arguments)
+    for _ in range(arguments.rounds):
+        seconds, answers = timed(lambda: answer(case, arguments.device))
+        ours.append(seconds)
+        single.append(timed(lambda: one_by_one(case))[0])
+        peer.round()
+    yield f"{case.name}, {len(case.texts)} items: {_per_second(case, ours)} ours"
+    yield f"    {_per_second(case, single)} one prompt per forward pass, full head: ours is {spread(single, ours)} times as fast"
+    if peer.gaps is None:
+        yield "    lm-evaluation-harness is not installed here: no ratio"
+    else:
+        gap = float(np.abs(answers.logits - answers.logits[:, :1] - peer.gaps).max())
+        how = f"lm-evaluation-harness, batches of {arguments.batch_size}"
+        ratio = spread(peer.seconds, ours)
+        yield f"    {_per_second(case, peer.seconds)} {how}: ours is {ratio} times as fast, at least {case.least_ratio} asked"
+        yield f"    largest difference of option-logit gaps {gap:.1e}, at most {MOST_GAP:.0e} asked"
+    yield f"    {answers.padding:.1%} padding"
+    yield _share(case, ours, arguments.device)
+
+
+def _one(case: Case, item: int) -> list[float]:
+    import torch
+
+    ids = torch.tensor([case.prompts.whole(item)], device=case.model.device)
+    logits = case.model(input_ids=ids, use_cache=False).logits[0, -1, list(case.option_ids)]
+    return [float(value) for value in logits]
+
+
+def _per_second(case: Case, seconds: Sequence[float]) -> str:
+    return f"{len(case.texts) / statistics.median(seconds):.2f} items/s"
+
+
+def _share(case: Case, seconds: Sequence[float], device: str) -> str:
+    measured = [throughput(case.model, case.prompts, Target(device, case.model.dtype), each, 0.0) for each in sorted(seconds, reverse=True)]
+    reached, peak = statistics.median(m["flops_per_s"] for m in measured) / 1e9, measured[0]["peak_flops_per_s"] / 1e9
+    share = f"{reached / peak:.0%} ({measured[0]['share_of_peak']:.0%} to {measured[-1]['share_of_peak']:.0%})"
+    asked = f", at least {LEAST_SHARE:.0%} asked" if case.name.startswith("smollm2") and str(case.model.dtype) == "torch.float32" else ""
+    return f"    {reached:,.0f} of {peak:,.0f} GFLOP/s on unique tokens: {share} of the matrix peak{asked}"
