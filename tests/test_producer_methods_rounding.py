@@ -8,7 +8,9 @@ from producer_tiny import CONFIGS, logits, tiny, tiny_data
 
 from producer.methods import METHODS
 from producer.methods.base import Job
-from producer.methods.layers import target_layers
+from producer.methods.layers import split_experts, target_layers
+from producer.methods.quantization import scheme, settle
+from producer.methods.upstream import oneshot
 from schemas.errors import PostConditionError
 from schemas.levels import parse_level
 
@@ -35,6 +37,24 @@ def test_rtn_is_rounding_to_the_grid(text: str, bits: int, group: int) -> None:
         expected = rounded(weights[name], bits, group or layer.weight.shape[1])
         wrong = (layer.weight.double() - expected).abs() > 1e-6 * expected.abs().max()
         assert wrong.double().mean() < 1e-3, name
+
+
+@pytest.mark.parametrize("layout", ["llama", "qwen3_moe"])
+def test_folded_weights_give_the_library_s_logits_to_the_last_bit(layout: str) -> None:
+    """llm-compressor rounds the weights anew in every forward pass; folded once they give the same bits, with nothing wrapped."""
+
+    def recipe() -> list[Any]:
+        from llmcompressor.modifiers.quantization import QuantizationModifier
+
+        return [QuantizationModifier(**scheme(parse_level("w4a16-g16")))]
+
+    model, ids = oneshot(split_experts(tiny(layout)), recipe), tiny_data().input_ids
+    layers = target_layers(model).values()
+    wrapped = logits(model, ids)
+    assert all("forward" in layer.__dict__ for layer in layers)
+    settle(model, parse_level("w4a16-g16"))
+    assert torch.equal(logits(model, ids), wrapped)
+    assert not any("forward" in layer.__dict__ or layer._forward_pre_hooks or layer._forward_hooks for layer in layers)
 
 
 def test_bits_per_weight_count_scales_and_zero_points() -> None:
