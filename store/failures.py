@@ -8,13 +8,17 @@ import icechunk
 
 from schemas.errors import HedgemarkError, StoreInvalidError, StoreUnreachableError
 
+FULL = ("no space left", "file too large", "quota exceeded")
 # Words of the object store client's messages for "the other side did not serve us", as opposed to "what it served is broken".
 UNREACHABLE = ("dispatch failure", "error sending request", "connection", "timed out", "timeout", "service error", "credential")
 
 
 @contextmanager
 def readable(address: object) -> Iterator[None]:
-    """Within it, every failure of Icechunk is a StoreInvalidError, or a StoreUnreachableError where the server is at fault."""
+    """Within it, every failure of Icechunk is a StoreInvalidError, or a StoreUnreachableError where the server is at fault.
+
+    A full disk is neither: what is in the store is intact.
+    """
     try:
         yield
     except HedgemarkError:
@@ -36,6 +40,8 @@ def first_line(message: str) -> str:
 
 
 def _translated(address: object, message: str) -> HedgemarkError:
+    if any(word in message.lower() for word in FULL):
+        return HedgemarkError(f"store {address} cannot be written, the runs committed before are intact: {first_line(message)}")
     if any(word in message.lower() for word in UNREACHABLE):
         return StoreUnreachableError(f"store {address} cannot be reached: {first_line(message)}")
     return StoreInvalidError(f"store {address} is damaged or not a store: {first_line(message)}")

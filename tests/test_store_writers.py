@@ -2,6 +2,7 @@
 
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from store_tiny import tiny_items, tiny_run, write_runs
 
-from schemas.errors import RunConflictError, UsageError
+from schemas.errors import HedgemarkError, RunConflictError, UsageError
 from store import init_store, open_reader, open_writer
 from store.garbage import collect_garbage
 from store.history import diff_snapshots, history, tag_snapshot
@@ -246,3 +247,18 @@ def test_gc_of_a_week_leaves_an_open_writer_alone(store_url):
         writer.write(items, run)
         collect_garbage(store_url)
     assert open_reader(store_url).run(run.key.name).digest == run.digest
+
+
+def test_full_disk_costs_nothing_committed(store_url):
+    """Where no file may grow, a write is one sentence about the disk, not about damage, and the store is as it was before."""
+    items = tiny_items()
+    write_runs(store_url, items, [tiny_run(items)])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    many = tiny_items(n_items=5000)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
+    try:
+        with pytest.raises(HedgemarkError, match="cannot be written, the runs committed before are intact"):
+            write_runs(store_url, many, [tiny_run(many)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(_present(store_url)) == [tiny_run(items).key.name] and verify_store(store_url).problems == []
