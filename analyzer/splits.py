@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from analyzer.arrays import BoolArray, IntArray
-from analyzer.uniform import random_words
+from analyzer.uniform import Words, random_rows, random_words
 from schemas.errors import UsageError
 
 BYTE, WORD = 256, 8  # values of a byte, bytes of a word
-SPARE = 2  # places drawn per item to be turned, doubled until enough fall on different eligible items
-CHUNK = 64  # splits whose words are hashed together
+SPARE = 4  # places drawn per item to be turned, doubled until enough fall on different eligible items
+CHUNK = 2**20  # coins that are thrown together
 MAX_SPLITS, MAX_SEED = 100_000, 2**63 - 2
 
 
@@ -70,8 +70,7 @@ def calibration_size(n_items: int, fraction: Fraction) -> int:
 
 def draw_splits(n_items: int, n_calibration: int, seeds: Iterable[int]) -> BoolArray:
     """Return (split, item) bool, true where an item calibrates; every row has n_calibration of them, uniform over all choices."""
-    seeds = np.asarray(list(seeds))
-    return np.concatenate([_draw(seeds[i : i + CHUNK], n_items, n_calibration) for i in range(0, len(seeds), CHUNK)])
+    return _draw(np.asarray(list(seeds)), n_items, n_calibration)
 
 
 def draw_stratified(subject: IntArray, fraction: Fraction, seeds: Iterable[int]) -> BoolArray:
@@ -98,27 +97,39 @@ def given_split(item_id: IntArray, split: Split) -> BoolArray:
 
 
 def _draw(seeds: IntArray, n_items: int, n: int, stream: int = 0) -> BoolArray:
+    """Return (split, item) bool with n of each row true, some splits at a time; the streams `stream` and `stream` + 1 are used up."""
+    step = max(1, CHUNK // n_items)
+    return np.concatenate([_draw_some(seeds[i : i + step], n_items, n, stream) for i in range(0, seeds.size, step)])
+
+
+def _draw_some(seeds: IntArray, n_items: int, n: int, stream: int) -> BoolArray:
     """A coin per item from the bytes of hashed words, then as many random items turned as the count is off: uniform by symmetry."""
     chosen = random_words(seeds, -(-n_items // WORD), stream).view(np.uint8)[:, :n_items] < BYTE * n // n_items
     excess = np.count_nonzero(chosen, axis=1) - n
-    for row, seed, off in zip(chosen, seeds, excess, strict=True):
-        if off:
-            row[_turned(row == (off > 0), int(abs(off)), seed, stream + 1)] = off < 0
+    rows, spare = np.flatnonzero(excess), SPARE
+    while rows.size:
+        turned = _turn(chosen, rows, excess[rows], random_rows(seeds[rows], spare * np.abs(excess[rows]), stream + 1))
+        rows, spare = rows[~turned], 2 * spare
     return chosen
 
 
-def _turned(eligible: BoolArray, wanted: int, seed: int, stream: int) -> IntArray:
-    """Different random places among the eligible ones, in the order in which they are drawn."""
-    count = SPARE * wanted
-    first = np.empty(eligible.size, dtype=np.int64)
-    while True:
-        count *= 2
-        places = (random_words(np.asarray([seed]), count, stream)[0] % np.uint64(eligible.size)).astype(np.int64)
-        places = places[eligible[places]]
-        first[places[::-1]] = np.arange(places.size)[::-1]
-        places = places[first[places] == np.arange(places.size)]
-        if places.size >= wanted:
-            return np.asarray(places[:wanted])
+def _turn(chosen: BoolArray, rows: IntArray, excess: IntArray, words: Words) -> BoolArray:
+    """Turn in each row as many different items as it has too many or too few, in the order of its words; False where they ran out."""
+    n_items = chosen.shape[1]
+    place = (words.word % np.uint64(n_items)).astype(np.int64) + rows[words.row] * n_items
+    flat, too_many = chosen.reshape(-1), excess > 0
+    eligible = np.flatnonzero(flat[place] == too_many[words.row])
+    place, row = place[eligible], words.row[eligible]
+    first = np.empty(flat.size, dtype=np.int32)
+    first[place[::-1]] = np.arange(place.size, dtype=np.int32)[::-1]  # of equal places the earliest is written last
+    different = first[place] == np.arange(place.size)
+    place, row = place[different], row[different]
+    found = np.bincount(row, minlength=rows.size)
+    wanted = np.abs(excess)
+    enough = found >= wanted
+    kept = enough[row] & (np.arange(row.size) - (found.cumsum() - found)[row] < wanted[row])
+    flat[place[kept]] ^= True
+    return np.asarray(enough)
 
 
 def _read_ids(path: Path) -> frozenset[int]:

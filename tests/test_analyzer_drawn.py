@@ -30,7 +30,7 @@ def tied_ranks(rng: np.random.Generator, n_items: int, n_options: int) -> Ranks:
 
 
 @pytest.mark.parametrize("numba", [False, True])
-@pytest.mark.parametrize(("n_items", "n_options"), [(2, 2), (7, 3), (64, 4), (100, 26), (129, 2)])
+@pytest.mark.parametrize(("n_items", "n_options"), [(2, 2), (7, 3), (64, 4), (100, 26), (256, 3), (700, 2)])
 def test_kernels_count_what_a_naive_loop_counts(numba: bool, n_items: int, n_options: int) -> None:
     """Every statistic of every split at every alpha equals the plain count, ties, ragged options and +inf thresholds included."""
     if numba:
@@ -38,7 +38,8 @@ def test_kernels_count_what_a_naive_loop_counts(numba: bool, n_items: int, n_opt
     ranks = tied_ranks(np.random.default_rng(n_items), n_items, n_options)
     known = statistics(ranks, sizes=True)
     n = n_items // 2
-    masks, ks = draw_splits(n_items, n, range(5)), [1, max(1, n // 2), n, n + 1, n + 7]
+    masks, ks = draw_splits(n_items, n, range(9)), [1, max(1, n // 2), n, n + 1, n + 7]
+    masks = np.concatenate([masks, [ranks.own < n, ranks.own >= n_items - n]])  # given splits may be as far from random as these
     values = drawn_values(known, ranks.own, masks, ks, numba=numba)
     for split, mask in enumerate(masks):
         for place, k in enumerate(ks):
@@ -52,6 +53,14 @@ def test_numba_and_numpy_give_identical_results() -> None:
     known, masks = statistics(ranks), draw_splits(500, 200, range(20))
     both = [drawn_values(known, ranks.own, masks, range(1, 201), numba=numba) for numba in (False, True)]
     np.testing.assert_array_equal(*both)
+
+
+def test_many_items_are_sorted_alike() -> None:
+    """Ranks that no longer fit in 16 bits give the plain count as well."""
+    ranks = tied_ranks(np.random.default_rng(0), 2**16, 2)
+    known, masks = statistics(ranks), draw_splits(2**16, 2**15, [0])
+    values = drawn_values(known, ranks.own, masks, [29_000], numba=False)
+    np.testing.assert_allclose(values[0, 0], naive(known, ranks, masks[0], 29_000), rtol=0, atol=1e-12)
 
 
 def test_every_choice_of_calibration_items_is_equally_likely() -> None:
