@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from analyzer.cli_report import COMMANDS as REPORTS
 from analyzer.cli_verdicts import COMMANDS
 from analyzer.names import EXECUTOR_NAMES
 from analyzer.options import analysis_options, comparison_options, set_options
@@ -83,7 +84,7 @@ def compare_command(against: str | None, common_items: bool, **options: Any) -> 
     emit(*((decoupling(records), asked.form, DECOUPLING) if options["decoupling"] else (records, asked.form, COMPARE)))
 
 
-for command in COMMANDS:
+for command in (*COMMANDS, *REPORTS):
     main.add_command(command)
 
 

@@ -34,7 +34,7 @@ def _change(name: str) -> Figure:
         return cell.changes[name]
 
     def of_subject(cell: Paired, question: Question, chosen: BoolArray) -> Estimate:
-        return _over(cell.changes[name], chosen)
+        return over_items(cell.changes[name], chosen)
 
     return Figure(amount, of_subject)
 
@@ -44,14 +44,14 @@ def _loss(cell: Paired) -> Estimate:
     return replace(change, value=-change.value, influence=-change.influence)
 
 
-def _over(estimate: Estimate, chosen: BoolArray) -> Estimate:
-    """The mean over chosen items only; for a plain mean, an item's own value is its influence above the mean."""
+def over_items(estimate: Estimate, chosen: BoolArray) -> Estimate:
+    """Return the mean over the chosen items, (item,) bool, only; for a plain mean, an item's own value is its influence above the mean."""
     part = mean(estimate.influence[chosen] + estimate.value, share=estimate.share)
     return replace(part, unseen=estimate.unseen * chosen.size / max(int(chosen.sum()), 1))
 
 
 FIGURES: dict[str, Figure] = {
-    "accuracy_loss": Figure(lambda cell, _: _loss(cell), lambda cell, _, chosen: _over(_loss(cell), chosen)),
+    "accuracy_loss": Figure(lambda cell, _: _loss(cell), lambda cell, _, chosen: over_items(_loss(cell), chosen)),
     "set_size_growth": Figure(lambda cell, _: cell.changes["set_size_change"], by_sets=True),
     "coverage_after_transfer": Figure(carried_coverage, carried_coverage, by_sets=True, at_least=True),
     "flips": _change("flips"),

@@ -1,0 +1,48 @@
+"""The commands of `analyze` that show: the report as a page, as tables for papers, and served while a store grows."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from analyzer.cli_verdicts import FILE
+from analyzer.options import SELECTION, comparison_options
+from schemas.command import friendly_errors, store_option
+
+OPTIONS: list[Callable[[Any], Any]] = [
+    store_option,
+    click.option("--at", metavar="SNAPSHOT|TAG", help="Read the store as it was then. [newest snapshot]"),
+    *SELECTION,
+    click.option("--alpha", metavar="A", default="0.1", show_default=True, help="Allowed miscoverage; the page's slider has all."),
+    click.option("--scorer", "scorers", multiple=True, metavar="S", help="Nonconformity score; repeatable. [lac, aps]"),
+    click.option("--protocol", "protocols", multiple=True, metavar="P", help="exact, ye2024 or tong2026; repeatable. [exact]"),
+    click.option("--policy", type=FILE, help="TOML of the release gate. [the two tolerances]"),
+    click.option("--limit", "limits", multiple=True, metavar="FIGURE=X", help="A limit of the gate, such as flips=0.05; repeatable."),
+    click.option("--prices", type=FILE, help="TOML with which the cost calculator opens. [made-up prices]"),
+]
+
+
+def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what both commands take: which runs, which question, which policy."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return comparison_options(command)
+
+
+@click.command("report")
+@report_options
+@click.option("--out", type=FILE, default="report.html", show_default=True, help="File to write.")
+@friendly_errors
+def report_command(out: Path, **options: Any) -> None:
+    """One page that shows the verdict and every study behind it, in one file that opens offline.
+
+    Example: analyze report --store demo-store --out report.html
+    """
+    from analyzer.report.request import open_study
+    from analyzer.report.write import write_page
+
+    click.echo(write_page(open_study(options), out))
+
+
+COMMANDS = (report_command,)

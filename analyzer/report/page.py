@@ -1,0 +1,146 @@
+"""The page: one HTML file with everything in it, that asks nothing of a network and runs no script but its own.
+
+A Content-Security-Policy names its scripts by their hashes, so a name with markup in it could not run even if it were not escaped.
+"""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from analyzer.report import charts, readings
+from analyzer.report.gates import BARS, MEANINGS, WORDS, Card, cards, policy_words
+from analyzer.report.pack import in_script, pack
+from analyzer.report.panels import PANELS, Panel
+from analyzer.report.study import Study
+from analyzer.report.tables import Tables, first_asked, tables
+from analyzer.report.theme import css_colours, for_page
+from analyzer.verdicts.gate import FAIL, INCONCLUSIVE, PASS
+from analyzer.verdicts.prices import PER_QUESTION
+from analyzer.verdicts.transfer import COVERAGE_TOLERANCE
+from schemas.run import DENSE
+
+SCRIPTS = ("rows.js", "cost.js", "page.js")
+FILTERS = ("model", "method", "task", "prompt", "scorer", "protocol")
+ICONS = {PASS: "✓", INCONCLUSIVE: "?", FAIL: "✕"}
+SHOWN_BARS = 4
+
+
+def page(study: Study, *, live: bool = False) -> str:
+    """Return the page of a study as HTML.
+
+    live : it is served, and asks its server now and then whether there is a newer snapshot.
+    """
+    found = tables(study)
+    found_cards = cards(study)
+    found["checks"] = [check for card in found_cards for check in card.checks]
+    document = {
+        "scripts": [vega_bundle(), "\n".join(_read(name) for name in SCRIPTS)],
+        "style": f":root {{ {css_colours(False)} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {css_colours(True)} }} }}\n"
+        f"@media print {{ :root {{ {css_colours(False)} }} }}\n{_read('page.css')}",
+        "data": in_script(_data(study, found)),
+    }
+    policy = _content_policy(document["scripts"], live)
+    spoken = first_asked(found, study.asked.questions[0])
+    words = {"verdict": readings.verdicts(found_cards)} | {panel.id: panel.reading(spoken) for panel in PANELS if panel.reading}
+    html: str = _template().render(**document, policy=policy, live=live, readings=words, **_facts(study, found_cards))
+    return html
+
+
+@cache
+def vega_bundle() -> str:
+    """Return Vega, Vega-Lite and Vega-Embed as one script."""
+    import vl_convert
+
+    bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # the stub lacks the default of its one argument
+    return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def chart_facts(study: Study) -> dict[str, Any]:
+    """Return the numbers that charts draw lines at."""
+    tolerances = study.asked.tolerances
+    facts = {"accuracy_tolerance": tolerances.accuracy, "set_size_tolerance": tolerances.set_size}
+    return facts | {"coverage_tolerance": COVERAGE_TOLERANCE, "alpha": float(study.asked.questions[0].alphas[0])}
+
+
+def method_names(study: Study) -> list[str]:
+    """Return the methods that are compared, in one order for all charts."""
+    return sorted({cell.row["method"] for cells in study.cells.values() for cell in cells if cell.before})
+
+
+def _data(study: Study, found: Tables) -> dict[str, Any]:
+    facts, methods, prices = chart_facts(study), method_names(study), study.asked.prices
+    first = study.asked.questions[0]
+    return pack(study, found) | {
+        "snapshot": study.runs.reader.snapshot,
+        "alpha": facts["alpha"],
+        "scorer": first.scorers[0],
+        "protocol": first.protocol,
+        "prices": {name: getattr(prices, name) for name in (*PER_QUESTION, "ask_again_up_to")},
+        "panels": [_panel(panel, methods, facts) for panel in PANELS],
+    }
+
+
+def _panel(panel: Panel, methods: list[str], facts: dict[str, Any]) -> dict[str, Any]:
+    drawn = {name: for_page(make(methods, facts)) for name, make in (panel.charts or {}).items()}
+    figures = [{name: value for name, value in vars(figure).items() if value} | {"digits": figure.digits} for figure in panel.figures]
+    return {"id": panel.id, "table": panel.table, "follows": panel.follows, "figures": figures, "charts": drawn}
+
+
+def _facts(study: Study, found: Sequence[Card]) -> dict[str, Any]:
+    rows = study.runs.rows
+    options: dict[str, list[str]] = {name: sorted({row[name] for row in rows} - {DENSE}) for name in FILTERS[:4]}
+    options["scorer"] = list(dict.fromkeys(scorer for question in study.asked.questions for scorer in question.scorers))
+    options["protocol"] = [question.protocol for question in study.asked.questions]
+    return {
+        "cards": found,
+        "columns": {result: _by_model([card for card in found if card.result == result]) for result in (PASS, INCONCLUSIVE, FAIL)},
+        "bar_words": BARS,
+        "shown_bars": SHOWN_BARS,
+        "words": WORDS,
+        "meanings": MEANINGS,
+        "icons": ICONS,
+        "options": options,
+        "metrics": {name: words for name, (words, *_) in charts.METRICS.items()},
+        "panels": PANELS,
+        "prices": {name: getattr(study.asked.prices, name) for name in PER_QUESTION},
+        "up_to": study.asked.prices.ask_again_up_to,
+        "policy_words": policy_words(study.asked.limits),
+        "alone": _without_partner(study),
+        "n_runs": len(rows),
+        "snapshot": study.runs.reader.snapshot,
+        "alpha": float(study.asked.questions[0].alphas[0]),
+    }
+
+
+def _by_model(found: Sequence[Card]) -> Mapping[str, list[Card]]:
+    models: dict[str, list[Card]] = {}
+    for card in found:
+        models.setdefault(card.model, []).append(card)
+    return models
+
+
+def _without_partner(study: Study) -> list[str]:
+    """Names of compressed models that have no dense run to be compared with."""
+    cells = study.cells[study.asked.questions[0].protocol]
+    alone = [cell.row for cell in cells if not cell.before and cell.row["method"] != DENSE]
+    return list(dict.fromkeys(f"{row['model']} ({row['method']})" for row in alone))
+
+
+def _content_policy(scripts: Sequence[str], live: bool) -> str:
+    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts)
+    server = "; connect-src 'self'" if live else ""
+    return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'{server}"
+
+
+def _template() -> Any:
+    import jinja2
+
+    loader = jinja2.FunctionLoader(_read)
+    return jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template("page.html")
+
+
+def _read(name: str) -> str:
+    return files("analyzer.report").joinpath("web", name).read_text(encoding="utf-8")

@@ -1,0 +1,55 @@
+"""From parsed options to a study."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from analyzer.alphas import parse_alphas
+from analyzer.loading import Runs, open_runs
+from analyzer.names import FIELDS
+from analyzer.protocols import rules
+from analyzer.question import Question
+from analyzer.report.study import EXAMPLE_PRICES, Asked, Study, study
+from analyzer.request import tolerances
+from analyzer.scorers import check_scorers
+from analyzer.verdicts.axes import Tolerances
+from analyzer.verdicts.policy import Limit, read_policy
+from analyzer.verdicts.prices import read_prices
+from schemas.errors import UsageError
+
+
+def open_study(options: Mapping[str, Any]) -> Study:
+    """Return the study that parsed options ask for. Raises UsageError quoting the value that cannot be meant."""
+    return study(open_selected(options), asked(options))
+
+
+def open_selected(options: Mapping[str, Any]) -> Runs:
+    """Return the selected runs of a store, with the dense runs that they are compared with."""
+    return open_runs(options["store_url"], options["at"], {field: options[field] for field in FIELDS}, with_dense=True)
+
+
+def asked(options: Mapping[str, Any]) -> Asked:
+    """Return what is asked of the runs."""
+    allowed = tolerances(options)
+    prices = read_prices(options["prices"]) if options["prices"] else EXAMPLE_PRICES
+    questions = tuple(_question(name, options) for name in dict.fromkeys(options["protocols"] or ("exact",)))
+    return Asked(questions, _limits(options, allowed), allowed, prices)
+
+
+def _limits(options: Mapping[str, Any], allowed: Tolerances) -> list[Limit]:
+    """The policy given, else the two tolerances: what counts as no change may ship."""
+    texts = options["limits"]
+    if not texts and not options["policy"]:
+        texts = [f"accuracy_loss={allowed.accuracy}", f"set_size_growth={allowed.set_size}"]
+    return read_policy(options["policy"], texts)
+
+
+def _question(protocol: str, options: Mapping[str, Any]) -> Question:
+    known = rules(protocol)
+    alphas = parse_alphas([options["alpha"]])
+    if len(alphas) != 1:
+        raise UsageError(f"alpha {options['alpha']!r} names {len(alphas)}; give one, the page's slider has the others")
+    scorers = check_scorers(options["scorers"]) or known.default.scorers
+    if known.scorers and set(scorers) - set(known.scorers):
+        raise UsageError(f"protocol {protocol} has only the scorers {', '.join(known.scorers)}")
+    return replace(known.default, alphas=alphas, scorers=scorers)

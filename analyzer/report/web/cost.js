@@ -1,0 +1,39 @@
+// Cost per 1,000 questions: prices times rates of set sizes, with the interval that the rates' covariance gives.
+const THOUSAND = 1000;
+
+/** Price of each rate: sets of 0, 1, .. K options, then the share with one wrong option. */
+function priced(prices, count) {
+  const ofSize = (size) => (size === 0 ? prices.abstain : size === 1 ? prices.answer : size <= prices.ask_again_up_to ? prices.ask_again : prices.review);
+  return Array.from({ length: count }, (_, i) => THOUSAND * (i === count - 1 ? prices.wrong : ofSize(i)));
+}
+
+/** Standard error of a weighted sum; `upper` is the upper triangle of the covariance, row by row. */
+function spread(weights, upper) {
+  let sum = 0;
+  let place = 0;
+  for (let i = 0; i < weights.length; i++) {
+    for (let j = i; j < weights.length; j++) sum += (i === j ? 1 : 2) * weights[i] * weights[j] * upper[place++];
+  }
+  return Math.sqrt(Math.max(sum, 0));
+}
+
+const dot = (one, other) => one.reduce((sum, value, i) => sum + value * other[i], 0);
+const interval = (name, value, half) => ({ [name]: value, [`${name}_low`]: value - half, [`${name}_high`]: value + half });
+
+function costOf(row, prices) {
+  const weights = priced(prices, row.rates.length);
+  const found = interval("cost", dot(weights, row.rates), row.t * spread(weights, row.covariance));
+  if (!row.change) return found;
+  const change = dot(weights, row.change);
+  const half = row.t * Math.hypot(spread(weights, row.change_covariance), 1 / row.n_items);
+  Object.assign(found, interval("cost_change", change, half), { dense_cost: found.cost - change });
+  const saving = prices.saving ?? row.saving;
+  if (saving === null || saving === undefined) return found;
+  const total = interval("total_change", change - saving, half);
+  const reviewed = THOUSAND * row.change.slice(0, -1).reduce((sum, rate, size) => sum + (size > Math.max(prices.ask_again_up_to, 1) ? rate : 0), 0);
+  const even = reviewed > 0 ? prices.review - total.total_change / reviewed : null;
+  const pays = total.total_change_high <= 0 ? "saves" : total.total_change_low > 0 ? "costs more" : "inconclusive";
+  return Object.assign(found, total, { pays, break_even: even > 0 ? even : null });
+}
+
+const costRows = (rows, state) => rows.map((row) => ({ ...row, ...costOf(row, state.prices) }));

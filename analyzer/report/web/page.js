@@ -1,0 +1,200 @@
+// State in the URL fragment, controls, tables and charts.
+const byId = (id) => document.getElementById(id);
+const pick = (selector) => [...document.querySelectorAll(selector)];
+const initial = () => ({ alpha: DATA.alpha, metric: "set_size_change", scorer: DATA.scorer, protocol: DATA.protocol, run: null, prices: { ...DATA.prices, saving: null } });
+let state = initial();
+const views = {};
+
+function readFragment() {
+  const given = new URLSearchParams(location.hash.slice(1));
+  state = initial();
+  pick("[data-filter]").forEach(({ dataset, options }) => {
+    const value = given.get(dataset.filter);
+    if (value && [...options].some((option) => option.value === value)) state[dataset.filter] = value;
+  });
+  const alpha = Number(given.get("alpha"));
+  if (alpha >= 0.01 && alpha <= 0.99) state.alpha = Math.round(alpha * 100) / 100;
+  if ([...byId("metric").options].some((option) => option.value === given.get("metric"))) state.metric = given.get("metric");
+  const run = runs.findIndex((one) => one.label === given.get("run"));
+  if (run >= 0) state.run = run;
+  pick("[data-price]").forEach(({ dataset }) => {
+    const text = given.get(`price.${dataset.price}`);
+    if (text && Number(text) >= 0) state.prices[dataset.price] = Number(text);
+  });
+}
+
+function writeFragment() {
+  const start = initial();
+  const kept = [...FILTERS, "alpha", "metric"].filter((name) => (state[name] ?? "") !== (start[name] ?? "")).map((name) => [name, state[name]]);
+  const prices = Object.entries(state.prices).filter(([name, value]) => value !== start.prices[name]).map(([name, value]) => [`price.${name}`, value]);
+  const run = state.picked && runs[state.run] ? [["run", runs[state.run].label]] : [];
+  history.replaceState(null, "", `#${new URLSearchParams([...kept, ...run, ...prices])}`);
+}
+
+/** The runs that can be chosen under the filters; the one whose sets grew most stands first when none is. */
+function offerRuns() {
+  const compressed = runs.filter((run) => run.dense !== null && passes(run, state, FILTERS));
+  const offered = compressed.length ? compressed : runs.filter((run) => passes(run, state, FILTERS));
+  if (!offered.some((run) => run.id === state.run)) {
+    const grown = tables.pairs.filter((row) => passes(row, state, FILTERS) && !row.unreliable).sort((a, b) => b.set_size_change - a.set_size_change)[0];
+    state.run = grown ? grown.run : offered.length ? offered[0].id : null;
+    state.picked = false;
+  }
+  byId("chosen").replaceChildren(...offered.map((run) => new Option(run.label, run.id, false, run.id === state.run)));
+}
+
+function element(name, text, ...children) {
+  const made = document.createElement(name);
+  if (text !== null) made.textContent = text; // never innerHTML: names come from a store
+  made.append(...children);
+  return made;
+}
+
+function table(heads, rows) {
+  const head = element("tr", null, ...heads.map((text) => Object.assign(element("th", text), { scope: "col" })));
+  const body = rows.map((cells) => element("tr", null, ...cells.map((text) => Object.assign(element("td", text), { className: /^[+\-−]?[\d.,]+( \[|$)/.test(text) ? "number" : "" }))));
+  return element("table", null, element("thead", null, head), element("tbody", null, ...body));
+}
+
+function fillTable(panel) {
+  const place = byId(`table-${panel.id}`);
+  if (!place?.open) return;
+  const rows = tableRows(panel, state);
+  const names = namedBy(rows);
+  const cells = rows.map((row) => [...names.map((name) => row[name] ?? ""), ...panel.figures.map((figure) => shown(figure, row))]);
+  place.querySelector("div").replaceChildren(table([...names, ...panel.figures.map((figure) => figure.title)], cells));
+}
+
+function fillFlipped() {
+  const place = byId("flipped");
+  if (!place.open) return;
+  const texts = new Map(tables.texts.map((row) => [`${row.task} ${row.item}`, row]));
+  const rows = tables.items.filter((row) => row.run === state.run).map((row) => {
+    const text = texts.get(`${row.task} ${row.item}`);
+    const change = `${row.answer_prob_change > 0 ? "+" : ""}${(100 * row.answer_prob_change).toFixed(0)} %`;
+    return [text?.question ?? row.item, text?.options ?? "(no text in the store)", row.subject, row.answer, row.dense, row.compressed, change];
+  });
+  place.querySelector("div").replaceChildren(table(["question", "options", "subject", "right", "dense", "compressed", "prob. of right"], rows));
+}
+
+async function draw(panel) {
+  const rows = panel.table === "costs" ? tableRows(panel, state).filter((row) => row.change) : panelRows(panel, state);
+  const section = byId(`panel-${panel.id}`);
+  if (!section) return;
+  section.querySelector(".empty")?.toggleAttribute("hidden", rows.length > 0);
+  const wide = panel.id === "heat" ? 110 + 84 * new Set(rows.map((row) => row.column)).size : 0;
+  for (const [name, spec] of Object.entries(panel.charts)) {
+    const place = byId(`chart-${name}`);
+    place.hidden = !rows.length;
+    place.style.minWidth = `${wide}px`;
+    if (!rows.length) continue;
+    if (!views[name]) {
+      views[name] = vegaEmbed(place, { ...spec, datasets: { ...spec.datasets, rows } }, { actions: false, ast: true, renderer: "svg", defaultStyle: false, logLevel: 1, tooltip: { disableDefaultStyle: true } }).then((made) => made.view);
+    }
+    const view = await views[name];
+    view.data("rows", rows.map((row) => ({ ...row })));
+    for (const signal of ["alpha", "metric"]) if (spec.params?.some((param) => param.name === signal)) view.signal(signal, state[signal]);
+    await view.resize().runAsync();
+  }
+}
+
+function say() {
+  const chosen = runs[state.run];
+  pick("[data-chosen]").forEach((place) => { place.textContent = chosen ? `Shown: ${chosen.label}` : ""; });
+  const at = Math.round(state.alpha * 100) - 1;
+  const sizes = Object.fromEntries(panelRows({ table: "curves", follows: "pair" }, state).map((row) => [row.role, row.set_size[at].toFixed(2)]));
+  byId("alpha-said").textContent = `${state.alpha.toFixed(2)}: ` + (sizes.dense ? `${sizes.dense} options dense` : "") + (sizes.compressed ? `, ${sizes.compressed} compressed` : "");
+  const costs = costRows(tables.costs.filter((row) => passes(row, state, FILTERS) && row.change && !row.unreliable), state).sort((a, b) => a.cost - b.cost);
+  byId("cost-said").textContent = costs.length
+    ? `Cheapest: ${costs[0].label}, ${costs[0].cost.toFixed(2)} per 1,000 questions [${costs[0].cost_low.toFixed(2)}, ${costs[0].cost_high.toFixed(2)}]; its dense run ${costs[0].dense_cost.toFixed(2)}.`
+    : "";
+}
+
+function showCards() {
+  const kept = {};
+  const results = new Set(pick(".card").map((card) => card.dataset.result)).size;
+  pick(".card").forEach((card) => {
+    const { model, method, tasks, result } = card.dataset;
+    const keep = alike({ model }, "model", state.model) && alike({ method }, "method", state.method) && (!state.task || tasks.split("\n").includes(state.task));
+    card.hidden = !keep;
+    if (keep) kept[result] = (kept[result] ?? 0) + 1;
+    card.classList.toggle("late", keep && kept[result] > Math.ceil(6 / results));
+  });
+  byId("unfold")?.toggleAttribute("hidden", !document.querySelector(".folded .late"));
+}
+
+function setControls() {
+  pick("[data-filter]").forEach((select) => { select.value = state[select.dataset.filter] ?? ""; });
+  byId("metric").value = state.metric;
+  byId("alpha").value = state.alpha;
+  pick("[data-price]").forEach((input) => { if (document.activeElement !== input) input.value = state.prices[input.dataset.price] ?? ""; });
+}
+
+let drawing = Promise.resolve();
+function update() {
+  offerRuns();
+  setControls();
+  showCards();
+  say();
+  DATA.panels.forEach(fillTable);
+  fillFlipped();
+  drawing = drawing.then(async () => { for (const panel of DATA.panels) await draw(panel); }).then(() => { document.body.dataset.drawn = String(Number(document.body.dataset.drawn ?? 0) + 1); });
+}
+
+function changed() {
+  update();
+  writeFragment();
+}
+
+function choose(id) {
+  state.run = id;
+  state.picked = true;
+}
+
+/** Show a compressed model of the verdict: its card, and its run wherever one run is shown. */
+function showModel({ model, method, level }) {
+  const run = runs.find((one) => one.model === model && one.method === method && one.level === level && one.dense !== null);
+  if (run) choose(run.id);
+  byId("cards").classList.remove("folded");
+  changed();
+  const card = pick(".card").find((one) => one.dataset.model === model && one.dataset.method === method && one.dataset.level === level);
+  card?.scrollIntoView({ block: "center" });
+  card?.focus({ preventScroll: true });
+}
+
+function download(panel) {
+  const link = element("a", null);
+  link.href = URL.createObjectURL(new Blob([csv(panel, tableRows(panel, state))], { type: "text/csv" }));
+  link.download = `hedgemark-${panel.id}.csv`;
+  link.click();
+  URL.revokeObjectURL(link.href);
+}
+
+document.addEventListener("input", ({ target }) => {
+  const { filter, price } = target.dataset;
+  if (filter) state[filter] = target.value || undefined;
+  else if (price) state.prices[price] = target.value === "" ? (price === "saving" ? null : DATA.prices[price]) : Number(target.value);
+  else if (target.id === "alpha") state.alpha = Number(target.value);
+  else if (target.id === "metric") state.metric = target.value;
+  else if (target.id === "chosen") choose(Number(target.value));
+  changed();
+});
+document.addEventListener("click", ({ target }) => {
+  if (target.matches(".chip")) showModel(target.dataset);
+  if (target.dataset.csv) download(DATA.panels.find((panel) => panel.id === target.dataset.csv));
+  if (target.id === "reset") { state = initial(); changed(); }
+  if (target.id === "unfold") { byId("cards").classList.remove("folded"); showCards(); }
+});
+document.addEventListener("toggle", () => { DATA.panels.forEach(fillTable); fillFlipped(); }, true);
+document.querySelector(".filters").addEventListener("submit", (event) => event.preventDefault());
+addEventListener("hashchange", () => { if (location.hash && !location.hash.includes("=")) return; readFragment(); state.picked = state.run !== null; update(); });
+readFragment();
+state.picked = state.run !== null;
+update();
+
+if (document.body.dataset.live) {
+  setInterval(async () => {
+    const answer = await fetch("snapshot").catch(() => null);
+    if (answer?.ok && (await answer.text()) !== document.body.dataset.live) location.reload();
+  }, 5000);
+}
