@@ -9,7 +9,7 @@ from producer.request import Request
 from producer.tasks import EMBEDDED
 from producer.tasks.published import PUBLISHED
 from schemas.errors import UsageError
-from schemas.levels import Level, parse_level
+from schemas.levels import Level, parse_level, parse_levels
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -36,7 +36,7 @@ def choose_levels(methods: Sequence[str], levels: Sequence[str]) -> dict[str, li
     Raises UsageError for an unknown method, a level that no method takes, a method that takes none of the levels.
     """
     check_names("method", methods, [*METHODS])
-    parsed = list(dict.fromkeys(parse_level(text) for text in levels))
+    parsed = parse_levels(levels)
     if not parsed:
         return {name: [parse_level(METHODS[name].default_level)] for name in methods}
     chosen = {name: [level for level in parsed if not METHODS[name].accepts(level)] for name in methods}

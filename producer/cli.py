@@ -19,7 +19,7 @@ KINDS = ["models", "methods", "tasks", "prompts", "backends"]
 OPTIONS = (
     click.option("--model", "models", multiple=True, metavar="M", help="Alias, Hub id, folder or .gguf file (repeatable)."),
     click.option("--method", "methods", multiple=True, metavar="X", help="How to compress (repeatable). [dense]"),
-    click.option("--level", "levels", multiple=True, metavar="L", help="How much: 0.5, 2:4, w4a16-g128 (repeatable). [the method's own]"),
+    click.option("--level", "levels", multiple=True, metavar="L", help="E.g. 0.5, 0:0.5:0.1, 2:4, w4a16 (repeatable). [the method's own]"),
     click.option("--task", "tasks", multiple=True, metavar="T", help="Named task or .json/.jsonl file of items (repeatable)."),
     click.option("--prompt", "prompts", multiple=True, metavar="P", help="base, shared or task (repeatable). [base]"),
     click.option("--prompt-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="TOML with another wording."),

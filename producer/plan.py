@@ -19,6 +19,7 @@ from producer.prompts import instruction_for
 from producer.request import Request
 from producer.tasks.source import TaskItems, draw, load_task
 from producer.weights import weight_bytes, weights_hash
+from schemas.errors import UsageError
 from schemas.itemset import ItemSet, build_item_set
 from schemas.levels import Level
 from schemas.run import DENSE, RunKey
@@ -92,11 +93,7 @@ def make_plan(request: Request, *, download: bool = True) -> list[Group]:
     if not models:
         return []
     pairs = choose_levels(request.methods, request.levels)
-    opened = {name: _open_model(name, request) for name in models}
-    for model in opened.values():
-        for method, levels in pairs.items():
-            for level in levels:
-                METHODS[method].check_config(model.config, level)
+    opened = {name: _open_model(name, request, pairs) for name in models}
     tasks = {name: draw(load_task(name, request.data), request.limit, request.seed) for name in choose_tasks(request, models)}
     planned = [
         (model, [_question(model, tasks[t], prompt, request) for t in choose_tasks(request, [name]) for prompt in request.prompts])
@@ -105,14 +102,26 @@ def make_plan(request: Request, *, download: bool = True) -> list[Group]:
     return [group for model, questions in planned for group in _groups(model, questions, pairs, request, download)]
 
 
-def _open_model(name: str, request: Request) -> Model:
-    from producer.backends import BACKENDS
-
+def _open_model(name: str, request: Request, pairs: dict[str, list[Level]]) -> Model:
     files = find_model(name)
     config = load_config(files)
+    _check_model(files.name, config, request, pairs)
     device = choose_device(request.device)
-    BACKENDS[request.backend].check(config, request.methods)
     return Model(files, config, load_tokenizer(files), device, choose_dtype(request.dtype, device, config))
+
+
+def _check_model(name: str, config: Any, request: Request, pairs: dict[str, list[Level]]) -> None:
+    """Raise UsageError, naming method, model and reason, where a method or the backend cannot do this model."""
+    from producer.backends import BACKENDS
+
+    for method, levels in pairs.items():
+        for level in levels:
+            METHODS[method].check_config(config, level, name)
+    try:
+        BACKENDS[request.backend].check(config, request.methods)
+    except UsageError as error:
+        methods = ", ".join(map(repr, request.methods))
+        raise UsageError(f"cannot run method {methods} on model {name!r}: {error}") from error
 
 
 def _question(model: Model, task: TaskItems, prompt: str, request: Request) -> Question:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from producer_tiny import CONFIGS, tiny, tiny_data
+from producer_tiny import CONFIGS, logits, tiny, tiny_data
 
 from producer.methods import METHODS
 from producer.methods.base import Job
@@ -20,17 +20,22 @@ def pruned(model: Any) -> dict[str, Any]:
     return {name: layer.weight == 0 for name, layer in target_layers(model).items()}
 
 
-def inputs_of(model: Any, data: Any) -> dict[str, Any]:
-    """Inputs of every target layer on the dense model, (token, column) float64."""
+def inputs_behind(pruned: Any, model: Any, data: Any) -> dict[str, Any]:
+    """Inputs of every target layer, (token, column) float64, each decoder layer dense behind the pruned ones before it.
+
+    model : the dense model; its layers are replaced by the pruned ones on the way.
+    """
     seen: dict[str, list[Any]] = {}
-    hooks = [
-        layer.register_forward_pre_hook(lambda _, args, name=name: seen.setdefault(name, []).append(args[0].double().flatten(0, -2)))
-        for name, layer in target_layers(model).items()
-    ]
-    with torch.no_grad():
-        model(input_ids=torch.tensor(data.input_ids), use_cache=False)
-    for hook in hooks:
-        hook.remove()
+    for number, layer in enumerate(model.model.layers):
+        targets = {n: m for n, m in target_layers(model).items() if n.startswith(f"model.layers.{number}.")}
+        hooks = [
+            target.register_forward_pre_hook(lambda _, args, name=name: seen.setdefault(name, []).append(args[0].double().flatten(0, -2)))
+            for name, target in targets.items()
+        ]
+        logits(model, data.input_ids)
+        for hook in hooks:
+            hook.remove()
+        layer.load_state_dict(pruned.model.layers[number].state_dict())
     return {name: torch.cat(parts) for name, parts in seen.items()}
 
 
@@ -59,13 +64,13 @@ def test_magnitude_prunes_the_smallest_weights_of_a_matrix(text: str) -> None:
 
 @pytest.mark.parametrize("text", LEVELS)
 def test_wanda_prunes_by_weight_times_input_norm(text: str) -> None:
-    """The mask is the ranking of |W| * ||x|| within each row, x being the dense model's inputs (Sun et al. 2024, equation 1)."""
+    """The mask is the ranking of |W| * ||x|| within each row, x behind the layers pruned before (Sun et al. 2024, equation 1)."""
     model, data = tiny("llama"), tiny_data()
-    norms = {name: x.square().sum(0).sqrt() for name, x in inputs_of(model, data).items()}
-    scores = {name: layer.weight.detach().double().abs() * norms[name] for name, layer in target_layers(model).items()}
+    weights = {name: layer.weight.detach().double() for name, layer in target_layers(tiny("llama")).items()}
     after = METHODS["wanda"].apply(model, parse_level(text), data, 0).model
+    inputs = inputs_behind(after, tiny("llama"), data)
     for name, mask in pruned(after).items():
-        assert torch.equal(mask, smallest(scores[name], text)), name
+        assert torch.equal(mask, smallest(weights[name].abs() * inputs[name].norm(dim=0), text)), name
 
 
 def test_wanda_calibrates_every_expert_on_every_token() -> None:

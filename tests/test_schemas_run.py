@@ -5,7 +5,7 @@ import pytest
 
 from schemas.digest import arrays_digest, canonical_json
 from schemas.errors import HedgemarkError, NonFiniteError, UsageError
-from schemas.levels import parse_level
+from schemas.levels import parse_level, parse_levels
 from schemas.run import Run, RunKey
 
 
@@ -29,6 +29,7 @@ def run(logits: np.ndarray, run_key: RunKey | None = None) -> Run:
         ("2:4", "2:4", 0.5),
         ("-", "-", 0),
         ("0", "0", 0),
+        ("1/3", "0.333333", 0.333333),
     ],
 )
 def test_levels_have_one_spelling(text: str, canonical: str, strength: float) -> None:
@@ -38,11 +39,37 @@ def test_levels_have_one_spelling(text: str, canonical: str, strength: float) ->
     assert parse_level(level.text) == level
 
 
-@pytest.mark.parametrize("text", ["1", "1.0", "-0.1", "w0a16", "w1a8", "w99a16", "4:4", "0:4", "nan", "inf", "x", "w4", "w4a16-g0", "1/0"])
+IMPOSSIBLE = ["1", "1.0", "-0.1", "0.99999999", "w0a16", "w1a8", "w99a16", "4:4", "0:4", "nan", "inf", "x", "w4", "w4a16-g0", "1/0"]
+BACKWARDS = ["0.5:0:0.1", "0:1:0.5", "0:0.5:0", "0:0.5:-0.1", "-0.1:0.5:0.1", "0:0.5:1e-9", "a:b:c", "0:0.5:1/0", "nan:0.5:0.1"]
+
+
+@pytest.mark.parametrize("text", IMPOSSIBLE)
 def test_impossible_levels_are_refused(text: str) -> None:
     """A level that cannot be meant is a usage error that quotes it."""
     with pytest.raises(UsageError, match="level"):
         parse_level(text)
+
+
+@pytest.mark.parametrize(
+    ("given", "texts"),
+    [
+        (["0:0.5:0.1"], ["0", "0.1", "0.2", "0.3", "0.4", "0.5"]),
+        (["0:0.7:0.3"], ["0", "0.3", "0.6"]),
+        ([".3:.3:1"], ["0.3"]),
+        (["2:4", "0.1:0.3:0.1", "0.20", "w4a16"], ["2:4", "0.1", "0.2", "0.3", "w4a16"]),
+        ([], []),
+    ],
+)
+def test_a_range_is_its_fractions(given: list[str], texts: list[str]) -> None:
+    """start:stop:step means every step including both ends, without the drift of adding 0.1 in floating point; each level once."""
+    assert [level.text for level in parse_levels(given)] == texts
+
+
+@pytest.mark.parametrize("text", BACKWARDS)
+def test_an_impossible_range_is_refused(text: str) -> None:
+    """A range that runs backwards, stands still, reaches 1 or is no numbers is a usage error that quotes it."""
+    with pytest.raises(UsageError, match=rf"level '{text}'.*0:0\.5:0\.1"):
+        parse_levels([text])
 
 
 def test_every_field_of_the_key_changes_the_name() -> None:

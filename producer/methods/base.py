@@ -82,10 +82,13 @@ class Method:
         if reason := self.accepts(level):
             raise UsageError(f"method {self.name!r} cannot take level {level.text!r}: {reason}; it takes {self.levels}")
 
-    def check_config(self, config: Any, level: Level) -> None:
-        """Raise UsageError where the method cannot do this model (a Hugging Face config) at this level; reads no weights."""
+    def check_config(self, config: Any, level: Level, name: str = "") -> None:
+        """Raise UsageError where the method cannot do this model (a Hugging Face config) at this level; reads no weights.
+
+        name : what the user calls the model; a config knows its folder or its type at best.
+        """
         if reason := self.fits(config, level):
-            name = getattr(config, "name_or_path", "") or getattr(config, "model_type", "")
+            name = name or getattr(config, "name_or_path", "") or getattr(config, "model_type", "")
             raise UsageError(f"method {self.name!r} at level {level.text!r} cannot do model {name!r}: {reason}")
 
     def apply(self, model: Any, level: Level, data: "CompressionData | None", seed: int) -> Applied:

@@ -5,7 +5,7 @@ from typing import Any
 from producer.methods.base import NOTHING, Job, Method
 from producer.methods.dense import accepts_none
 from producer.methods.layers import target_layers
-from producer.methods.layout import MODELS, stored_quantization, unknown_skeleton
+from producer.methods.layout import stored_quantization
 from schemas.levels import NO_LEVEL
 
 
@@ -25,10 +25,10 @@ METHOD = Method(
     default_level=NO_LEVEL,
     levels="no level (as found)",
     needs=NOTHING,
-    models=f"{MODELS}; stored as compressed-tensors, GPTQ, AWQ or GGUF",
+    models="what the backend runs: compressed-tensors, GPTQ, AWQ, GGUF",
     compress=lambda model, job: model,
     settings_for=lambda level: {},
     accepts=accepts_none,
-    fits=lambda config, level: unknown_skeleton(config),
+    fits=lambda config, level: "",
     verify=describe,
 )

@@ -3,7 +3,7 @@
 from typing import Any
 
 from producer.methods.base import NOTHING, Job, Method
-from producer.methods.layout import MODELS, unknown_layout
+from producer.methods.layout import not_dense
 from schemas.levels import NO_LEVEL, Level
 
 
@@ -23,10 +23,10 @@ METHOD = Method(
     default_level=NO_LEVEL,
     levels="no level",
     needs=NOTHING,
-    models=MODELS,
+    models="what the backend runs",
     compress=_keep,
     settings_for=lambda level: {},
     accepts=accepts_none,
-    fits=lambda config, level: unknown_layout(config),
+    fits=lambda config, level: not_dense(config),
     verify=lambda model, job: {},
 )

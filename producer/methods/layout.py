@@ -19,18 +19,18 @@ class Shape(NamedTuple):
 
 def unknown_layout(config: Any) -> str:
     """Return why no method can compress this model, or ""."""
-    stored = stored_quantization(config)
-    if stored not in ("", "gguf"):  # GGUF weights are dequantized as they are loaded
-        return f"its weights are already quantized ({stored}); run it as found with --method checkpoint"
-    return unknown_skeleton(config)
-
-
-def unknown_skeleton(config: Any) -> str:
-    """Return why this model cannot be run, or ""."""
+    if reason := not_dense(config):
+        return reason
     found = getattr(config, "model_type", None)
-    if found not in LAYOUTS:
-        return f"its layout {found!r} is unknown; known layouts: {', '.join(LAYOUTS)}"
-    return ""
+    return "" if found in LAYOUTS else f"its layout {found!r} is unknown; known layouts: {', '.join(LAYOUTS)}"
+
+
+def not_dense(config: Any) -> str:
+    """Return why a model's weights are not those of the dense model, or ""."""
+    stored = stored_quantization(config)
+    if stored in ("", "gguf"):  # GGUF weights are dequantized as they are loaded
+        return ""
+    return f"its weights are already quantized ({stored}); run it as found with --method checkpoint"
 
 
 def stored_quantization(config: Any) -> str:

@@ -30,7 +30,7 @@ def round_to_nearest(model: Any, job: Job) -> Any:
 METHOD = Method(
     name="rtn",
     kind="weight-only",
-    paper="Nagel et al. 2021, arXiv:2106.08295, section 2 (round to nearest)",
+    paper="Nagel et al. 2021, arXiv:2106.08295",
     default_level="w4a16-g128",
     levels=WEIGHT_LEVELS,
     needs=NOTHING,

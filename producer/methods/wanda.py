@@ -1,55 +1,47 @@
-"""Wanda: in every row the weights with the smallest |weight| * ||input|| go. Norms and ranking are llm-compressor's.
+"""Wanda: in every row the weights with the smallest |weight| * ||input|| go. The kernel is llm-compressor's.
 
-The norms are taken once, on the dense model, and serve every level; the paper takes them again behind each pruned layer.
+The norms of a decoder layer are taken behind the layers already pruned, as in the paper, so every level has norms of its own.
+(Norms of the dense model, taken once for all levels, left ref-s at 0.5 farther from dense: KL 0.124 against 0.114 nats.)
 """
 
 from typing import Any
 
 from producer.methods.base import DATA, Job, Method
-from producer.methods.layers import split_experts, target_layers
+from producer.methods.layers import split_experts
 from producer.methods.layout import MODELS
 from producer.methods.sparsity import SPARSITY_LEVELS, accepts_sparsity, fits_pattern, is_identity, pruned_of, verify_zeros
 from producer.methods.upstream import oneshot
 from schemas.levels import Level
 
 
-def collect_norms(model: Any, data: Any, seed: int) -> dict[str, Any]:
-    """Return the mean squared input of every target layer by name, (column,) float32; every expert sees every token."""
-    norms: dict[str, Any] = {}
-
-    def recipe() -> list[Any]:
-        from llmcompressor.modifiers.pruning.wanda import WandaPruningModifier
-
-        class CollectNorms(WandaPruningModifier):
-            """Wanda up to its statistics: it prunes nothing, so one pass over the dense model serves every level."""
-
-            def compress_modules(self) -> None:
-                """Hand the sums over by name."""
-                norms.update({self._module_names[m].rstrip("."): self._row_scalars[m].cpu() for m in self._num_samples})
-                self._num_samples.clear()
-                self._row_scalars.clear()
-
-        return [CollectNorms(sparsity=0.0, targets=["Linear"], ignore=["re:.*lm_head"])]
-
-    oneshot(split_experts(model), recipe, data)
-    return norms
-
-
 def wanda(model: Any, job: Job) -> Any:
-    """Return the model with the least important weights of every row set to zero."""
+    """Return the model with the least important weights of every row set to zero; every expert sees every token."""
+    model = split_experts(model)
+    return model if is_identity(job.level) else oneshot(model, lambda: [wanda_modifier(job.level)], job.data)
+
+
+def wanda_modifier(level: Level) -> Any:
+    """Return llm-compressor's modifier, made to prune exactly what the level says."""
     import torch
+    from llmcompressor.modifiers.pruning.wanda import WandaPruningModifier
     from llmcompressor.modifiers.pruning.wanda.wanda_sparsify import sparsify_weight
 
-    for name, layer in target_layers(split_experts(model)).items():
-        if is_identity(job.level):
-            continue
-        pruned, of = (job.level.of - job.level.kept, job.level.of) if job.level.kind == "pattern" else (0, 0)
-        # The kernel truncates columns * sparsity, and 0.29 * 100 is 28.999..., so it is given the middle of the step that we mean.
-        sparsity = (pruned_of(layer.weight.shape[1], job.level) + 0.5) / layer.weight.shape[1]
-        with torch.no_grad():
-            norms = {layer: job.statistics[name].to(layer.weight.device)}
-            layer.weight.copy_(sparsify_weight(layer, norms, sparsity, pruned, of))
-    return model
+    pruned, of = (level.of - level.kept, level.of) if level.kind == "pattern" else (0, 0)
+
+    class ExactWanda(WandaPruningModifier):
+        """Wanda on the nearest whole number of weights in a row."""
+
+        @torch.no_grad()
+        def compress_modules(self) -> None:
+            """Prune the layers whose inputs have been seen."""
+            layers: list[Any] = list(self._num_samples)
+            for layer in layers:
+                # The kernel truncates columns * share, and 0.29 * 100 is 28.999..., so it is given the middle of the step that we mean.
+                share = (pruned_of(layer.weight.shape[1], level) + 0.5) / layer.weight.shape[1]
+                layer.weight.copy_(sparsify_weight(layer, self._row_scalars, share, pruned, of))
+                del self._num_samples[layer]
+
+    return ExactWanda(sparsity=level.fraction, targets=["Linear"], ignore=["re:.*lm_head"])
 
 
 def expected_zeros(weight: Any, level: Level) -> int:
@@ -57,6 +49,11 @@ def expected_zeros(weight: Any, level: Level) -> int:
     if level.kind == "pattern":
         return int(weight.numel() // level.of * (level.of - level.kept))
     return int(weight.shape[0] * pruned_of(weight.shape[1], level))
+
+
+def settings_for(level: Level) -> dict[str, Any]:
+    """Return what a Wanda run records."""
+    return {"ranked_within": "m neighbours" if level.kind == "pattern" else "row", "input_norms": "behind pruned layers"}
 
 
 METHOD = Method(
@@ -68,9 +65,8 @@ METHOD = Method(
     needs=DATA,
     models=MODELS,
     compress=wanda,
-    settings_for=lambda level: {"ranked_within": "m neighbours" if level.kind == "pattern" else "row", "input_norms": "dense model"},
+    settings_for=settings_for,
     accepts=accepts_sparsity,
     fits=fits_pattern,
     verify=verify_zeros(expected_zeros),
-    collect=collect_norms,
 )
