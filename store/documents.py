@@ -20,7 +20,8 @@ def parse_document(stored: bytes | None, where: str) -> dict[str, Any]:
         document = json.loads(stored, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise StoreInvalidError(f"{where} is not JSON we read: {str(error)[:200]}") from error
-    if not isinstance(document, dict) or _depth(document) > MAX_JSON_DEPTH:
+    shallow = stored.count(b"{") + stored.count(b"[") <= MAX_JSON_DEPTH  # most are; only the others are walked
+    if not isinstance(document, dict) or not (shallow or _depth(document) <= MAX_JSON_DEPTH):
         raise StoreInvalidError(f"{where} is not a JSON object of at most {MAX_JSON_DEPTH} levels")
     return document
 

@@ -26,8 +26,7 @@ BLOCK_BYTES = 128 * 1024  # RFC 8878, section 3.1.1.2.4: no block regenerates mo
 
 def check_folder(root: Path) -> None:
     """Raise StoreInvalidError for a link, a special file, or a file that is or would become too large."""
-    for entry in _files(os.fspath(root)):
-        folder = os.path.relpath(os.path.dirname(entry.path), root).split(os.sep)[0].strip(".")
+    for folder, entry in _files(os.fspath(root)):
         size = entry.stat(follow_symlinks=False).st_size
         if size > MAX_SIZES.get(folder, MAX_METADATA_BYTES):
             raise StoreInvalidError(f"{entry.path} has {size} bytes, more than such a file of a store ever has")
@@ -36,15 +35,16 @@ def check_folder(root: Path) -> None:
     _check_references(root / "refs")
 
 
-def _files(folder: str) -> Iterator["os.DirEntry[str]"]:
+def _files(folder: str, top: str = "") -> Iterator[tuple[str, "os.DirEntry[str]"]]:
+    """Yield each file with the name of the root's folder that it is in, empty for one at the root."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_symlink():
                 raise StoreInvalidError(f"{entry.path} is a symbolic link; a store has none")
             if entry.is_dir(follow_symlinks=False):
-                yield from _files(entry.path)
+                yield from _files(entry.path, top or entry.name)
             elif entry.is_file(follow_symlinks=False):
-                yield entry
+                yield top, entry
             else:
                 raise StoreInvalidError(f"{entry.path} is neither a file nor a folder")
 

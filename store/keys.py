@@ -6,7 +6,7 @@ In: Zarr keys.  Out: bytes, None where a key is absent. Everything above this fi
 import asyncio
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import icechunk
 from zarr.core.buffer import default_buffer_prototype
@@ -16,7 +16,9 @@ from schemas.layout import MAX_CHUNK_BYTES
 from store.failures import readable
 from store.loop import wait
 
-IN_FLIGHT = 256  # gets under way at once; bounds memory when thousands of runs are read
+T = TypeVar("T")
+
+IN_FLIGHT = 256  # requests under way at once; bounds memory when thousands of runs are read
 MAX_STORED_CHUNK = MAX_CHUNK_BYTES + MAX_CHUNK_BYTES // 128 + 1024  # zstd's worst case and the checksum
 
 
@@ -72,7 +74,7 @@ class SessionKeys:
             return wait(self._children(group))
 
     def set_many(self, nodes: Iterable[tuple[str, bytes]]) -> None:
-        """Put bytes at keys, in order."""
+        """Put bytes at keys: documents in order, then chunks many at a time, since each is a request to a remote store."""
         with readable(self.where):
             wait(self._set(nodes))
 
@@ -106,10 +108,16 @@ class SessionKeys:
 
     async def _set(self, nodes: Iterable[tuple[str, bytes]]) -> None:
         buffer = default_buffer_prototype().buffer
+        chunks = []
         for key, value in nodes:
-            await self._store.set(key, buffer.from_bytes(value))
+            if "/c/" in key:
+                chunks.append((key, value))
+            else:
+                await self._store.set(key, buffer.from_bytes(value))
+        for batch in _batches(chunks):
+            await asyncio.gather(*(self._store.set(key, buffer.from_bytes(value)) for key, value in batch))
 
 
-def _batches(keys: Sequence[str]) -> Iterable[tuple[str, ...]]:
-    iterator = iter(keys)
+def _batches(items: Sequence[T]) -> Iterable[tuple[T, ...]]:
+    iterator = iter(items)
     return iter(lambda: tuple(itertools.islice(iterator, IN_FLIGHT)), ())

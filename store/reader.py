@@ -4,8 +4,9 @@ In: a store's address and a tag or snapshot id.  Out: a `Reader`.
 """
 
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from itertools import islice
@@ -23,7 +24,7 @@ from store.repository import open_repository
 from store.runs import RunRecord, parse_run_record, read_run, run_keys
 
 ITEM_SETS_KEPT = 16
-BATCH = 32  # runs fetched at once
+BATCH = 16  # runs fetched at once
 
 
 def open_reader(url: str, at: str | None = None) -> "Reader":
@@ -53,12 +54,21 @@ class Reader:
         return read_run(self.keys, name, self._records([name])[name])
 
     def runs(self, names: Iterable[str]) -> Iterator[Run]:
-        """Yield many runs in order, fetched by the batch and decoded by as many threads as there are cores; raises like `run`."""
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        """Yield many runs in order; raises like `run`. While some batches are decoded and verified, the next is being fetched."""
+        workers = 1 + (os.cpu_count() or 1)
+        ahead: deque[Future[list[Run]]] = deque()
+        with ThreadPoolExecutor(workers) as pool:
             for batch in _batches(names):
-                records = self._records(batch)
-                fetched = FetchedKeys(self.keys, [key for name in batch for key in run_keys(name, records[name])])
-                yield from pool.map(lambda name: read_run(fetched, name, records[name]), batch)  # noqa: B023  # consumed within the turn
+                ahead.append(pool.submit(self._batch, batch))
+                if len(ahead) > workers:
+                    yield from ahead.popleft().result()
+            while ahead:
+                yield from ahead.popleft().result()
+
+    def _batch(self, names: Sequence[str]) -> list[Run]:
+        records = self._records(names)
+        fetched = FetchedKeys(self.keys, [key for name in names for key in run_keys(name, records[name])])
+        return [read_run(fetched, name, records[name]) for name in names]
 
     def _records(self, names: Sequence[str]) -> dict[str, RunRecord]:
         records = {}
