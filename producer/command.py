@@ -31,16 +31,25 @@ class Invocation:
     def lines(self) -> Iterable[str]:
         """Do it, and return what goes to stdout."""
         if self.given["dry_run"]:
-            return describe_plan(self.requests, self.store_url)
+            return describe_plan(self.requests, self.store_url, self.settings)
         if "form" in self.given:
             for request in self.requests:
                 check_request(request)
             return [emit(split(self.requests, self.store_url, self.settings), self.given["form"])]
         if "plan" in self.given:
-            return run_sweep(self.requests, self.store_url, self.settings, self.given["executor"], self.given.get("workers", 0))
+            return self._sweep()
         return self._produce()
+
+    def _sweep(self) -> list[str]:
+        written = run_sweep(self.requests, self.store_url, self.settings, self.given["executor"], self.given.get("workers", 0))
+        click.echo(f"sweep complete: {_runs(len(written))} written to {self.store_url}, the others were there", err=True)
+        return written
 
     def _produce(self) -> list[str]:
         outcome = produce(self.requests[0], self.store_url, self.settings, Bar())
-        click.echo(f"{len(outcome.written)} runs written, {len(outcome.found)} already stored in {self.store_url}", err=True)
+        click.echo(f"{_runs(len(outcome.written))} written, {len(outcome.found)} already stored in {self.store_url}", err=True)
         return outcome.written
+
+
+def _runs(number: int) -> str:
+    return "1 run" if number == 1 else f"{number} runs"

@@ -10,6 +10,7 @@ from producer.bayes import bayes_runs
 from producer.plan import Cell, Group, make_plan
 from producer.produce import check_request
 from producer.request import Request
+from producer.settings import Settings
 from producer.weights import BYTES, weight_bytes, weight_bytes_as
 from schemas.errors import StoreNotFoundError
 from store import open_reader
@@ -32,8 +33,8 @@ class Row(NamedTuple):
         return self.cells[-1]
 
 
-def describe_plan(requests: Sequence[Request], store_url: str) -> Iterator[str]:
-    """Yield the plan as lines of a table, then its sums and each model's memory."""
+def describe_plan(requests: Sequence[Request], store_url: str, settings: Settings) -> Iterator[str]:
+    """Yield the plan as lines of a table, then its sums and each model's memory under these settings."""
     for request in requests:
         check_request(request)
     stored = _stored_names(store_url)
@@ -43,9 +44,9 @@ def describe_plan(requests: Sequence[Request], store_url: str) -> Iterator[str]:
     yield from _table([HEADER, *(row.cells for row in rows)])
     todo = [row for row in rows if row.state != STORED]
     tokens, seconds = sum(row.tokens for row in todo), sum(row.seconds for row in todo)
-    yield f"{len(rows)} runs, {len(todo)} to make, {tokens:,} tokens, {_duration(seconds)}"
-    for name, size in {group.model.files.name: _memory(group) for group in groups}.items():
-        yield f"{name}: {size}"
+    yield f"{len(rows)} runs, {len(todo)} to make" + (f", {tokens:,} tokens, {_duration(seconds)}" if todo else "")
+    for name, memory in {group.model.files.name: _memory(group, settings) for group in groups}.items():
+        yield f"{name}: {memory}"
 
 
 def _row(cell: Cell, group: Group, stored: set[str]) -> Row:
@@ -77,11 +78,23 @@ def _duration(seconds: float) -> str:
     return f"about {amount:.0f} {unit} at half of this device's matrix peak, without compressing"
 
 
-def _memory(group: Group) -> str:
-    if not weight_bytes(group.model.files):
-        return f"weights not on this machine, {group.model.files.hub_id} would be downloaded"
-    size = weight_bytes_as(group.model.files, group.model.config, group.model.dtype)
-    return f"{size / 1e9:.2f} GB of weights as {group.model.dtype} on {group.model.device}"
+def _memory(group: Group, settings: Settings) -> str:
+    from producer.backends.transformers import budget
+
+    model = group.model
+    if not weight_bytes(model.files):
+        return f"weights not on this machine, {model.files.hub_id} would be downloaded"
+    size, room = weight_bytes_as(model.files, model.config, model.dtype), budget(model, settings)
+    text = f"{_size(size)} of weights as {model.dtype} on {model.device}"
+    if size < room:
+        return f"{text}, all in memory at once"
+    tokens = max(cell.question.prompts.tokens for cell in group.cells)
+    waiting = tokens * model.config.hidden_size * BYTES[model.dtype]
+    return f"{text}, layer by layer within {_size(room)}; up to {_size(waiting)} of hidden states wait on the host"
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.1f} MB"
 
 
 def _stored_names(store_url: str) -> set[str]:

@@ -1,11 +1,14 @@
 """Ctrl-C and SIGTERM: the batch at hand is finished, what is done is committed, and the user is told how to go on."""
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from schemas.errors import HedgemarkError
+
+STOPPING = b"\nfinishing the batch at hand; a second signal stops at once and loses what is not committed\n"
 
 
 class Interrupted(HedgemarkError):
@@ -37,6 +40,7 @@ def stop_on_signal() -> Iterator[Stop]:
 
     def remember(number: int, _: FrameType | None) -> None:
         stop.signal_number = number
+        os.write(2, STOPPING)  # a handler may interrupt any other writing to stderr
         for each, handler in previous.items():
             signal.signal(each, handler)
 

@@ -6,7 +6,7 @@ questions; a violated post-condition or a non-finite logit ends the command with
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -63,8 +63,11 @@ def produce(request: Request, store_url: str, settings: Settings | None = None, 
             known = writer.contains(run.key)
             (outcome.found if known else outcome.written).append(writer.write(items, run, replace=request.replace))
         worker = _Worker(request, writer, stop, settings or Settings(), progress or Progress(), outcome)
-        for group in groups:
-            worker.run_group(group)
+        try:
+            for group in groups:
+                worker.run_group(group)
+        except Interrupted as interrupted:
+            raise _how_to_go_on(interrupted, len(outcome.written)) from interrupted
     return outcome
 
 
@@ -104,12 +107,14 @@ class _Worker:
             for cell in todo:
                 if cell.level == ready.level:
                     self._run_cell(cell, ready)
+            if ready.level != levels[-1]:
+                self.stop.check()  # compressing to the next level can take an hour
 
     def _run_cell(self, cell: Cell, ready: Ready) -> None:
         run = self._answer(cell, ready)
         name = self.writer.write(cell.question.item_set, run, allow_nonfinite=self.request.allow_nonfinite, replace=self.request.replace)
         self.outcome.written.append(name)
-        log.info("%s: %d items in %.1f s", name, len(run.logits), run.env.duration_s)
+        log.info("%s: %d items in %.1f s%s", name, len(run.logits), run.env.duration_s, _rates(run.env.throughput))
 
     def _answer(self, cell: Cell, ready: Ready) -> Run:
         finished = self.progress.start(cell)
@@ -121,8 +126,6 @@ class _Worker:
         clock = time.monotonic()
         try:
             answers = ready.answer(cell.question, done)
-        except Interrupted as interrupted:
-            raise self._how_to_go_on(interrupted) from interrupted
         finally:
             self.progress.finish()
         assert cell.key is not None, "weights are fetched before a run is made"
@@ -138,10 +141,13 @@ class _Worker:
         )
         return Run(cell.key, own_options(answers.logits, cell.question.item_set.n_options), answers.logsumexp, answers.top_token, env)
 
-    def _how_to_go_on(self, interrupted: Interrupted) -> Interrupted:
-        n_written = len(self.outcome.written)
-        return Interrupted(
-            f"{interrupted}; {n_written} finished run{'s are' * (n_written != 1) or ' is'} in the store, "
-            "the one under way is not; run the same command again to go on",
-            interrupted.signal_number,
-        )
+
+def _rates(throughput: Mapping[str, float]) -> str:
+    parts = (("items_per_s", "{:,.1f} items/s"), ("tokens_per_s", "{:,.0f} tokens/s"), ("share_of_peak", "{:.0%} of the matrix peak"))
+    return "".join(", " + text.format(throughput[name]) for name, text in parts if name in throughput)
+
+
+def _how_to_go_on(interrupted: Interrupted, n_written: int) -> Interrupted:
+    finished = "1 finished run is" if n_written == 1 else f"{n_written} finished runs are"
+    message = f"{interrupted}; {finished} in the store, what was under way is not; run the same command again to go on"
+    return Interrupted(message, interrupted.signal_number)

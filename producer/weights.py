@@ -5,6 +5,8 @@ In: a model folder.  Out: SHA-256 over weight files, config and tokenizer. A fil
 
 import hashlib
 import json
+import logging
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from typing import Any
 from producer.cache_dir import cache_dir
 from producer.models import ModelFiles
 from schemas.errors import HedgemarkError
+
+log = logging.getLogger(__name__)
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 # The config holds numbers that change logits as weights do (rope_theta, rms_norm_eps); the tokenizer decides what is asked.
@@ -35,6 +39,18 @@ def weight_bytes_as(files: ModelFiles, config: Any, dtype: str) -> int:
     """Return what the weights take in memory in another dtype than the files'."""
     stored = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
     return weight_bytes(files) * BYTES[dtype] // BYTES.get(stored, BYTES["float32"])
+
+
+def stored_parameters(files: ModelFiles) -> int:
+    """Return how many numbers the safetensors files hold, read from their headers; 0 for other formats."""
+    from safetensors import safe_open
+
+    total = 0
+    for path in _weight_files(files):
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="np") as tensors:
+                total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118  # no mapping
+    return total
 
 
 def _files(files: ModelFiles) -> list[Path]:
@@ -73,5 +89,9 @@ def _read(cache: Path) -> dict[str, list[int | str]]:
 
 def _write(cache: Path, known: dict[str, list[int | str]]) -> None:
     scratch = cache.with_suffix(f".{os.getpid()}")
-    scratch.write_text(json.dumps(known))
-    scratch.replace(cache)
+    try:
+        scratch.write_text(json.dumps(known))
+        scratch.replace(cache)
+    except OSError as error:
+        log.warning("%s cannot be written (%s); the weights are hashed again next time", cache, error.strerror)
+        scratch.unlink(missing_ok=True)

@@ -48,7 +48,7 @@ def test_a_run_is_written_once_and_found_again(produce: Produce, store: Path, mo
     """The second command finds the run in the store and does no forward pass."""
     first = produce("--task", "urn", "--limit", "12")
     assert first.exit_code == 0, first.output
-    assert "1 runs written, 0 already stored" in first.stderr
+    assert "1 run written, 0 already stored" in first.stderr
     monkeypatch.setattr("producer.backends.transformers.load_model", lambda *_: pytest.fail("weights were loaded"))
     second = produce("--task", "urn", "--limit", "12")
     assert second.exit_code == 0, second.output
@@ -98,7 +98,8 @@ def test_dry_run_says_what_is_stored_and_writes_nothing(produce: Produce, store:
     assert "1 runs, 1 to make" in before.stdout
     assert "weights as float32 on cpu" in before.stdout
     produce(*arguments)
-    assert "1 runs, 0 to make, 0 tokens" in produce(*arguments, "--dry-run").stdout
+    assert "1 runs, 0 to make\n" in produce(*arguments, "--dry-run").stdout
+    assert "layer by layer within 0.0 MB" in produce(*arguments, "--dry-run", "--device-memory", "1").stdout
 
 
 @pytest.mark.parametrize(
@@ -209,7 +210,7 @@ def test_a_signal_commits_what_is_done_and_says_how_to_go_on(produce: Produce, s
     assert "1 finished run is in the store" in result.stderr
     assert "same command again" in result.stderr
     assert len(open_reader(str(store)).catalog) == 1
-    assert "1 runs written, 1 already stored" in produce(*arguments).stderr
+    assert "1 run written, 1 already stored" in produce(*arguments).stderr
 
 
 def test_the_bayes_reference_is_a_run(produce: Produce, store: Path) -> None:

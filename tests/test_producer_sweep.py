@@ -21,6 +21,7 @@ from producer.sweep.cells import Command, split
 from producer.sweep.emit import FORMS, emit
 from producer.sweep.local import run_local
 from producer.sweep.plan_file import read_plan
+from producer.sweep.process import start
 from schemas.errors import UsageError
 
 pytestmark = pytest.mark.producer
@@ -155,6 +156,16 @@ def test_a_signal_reaches_the_cells_and_starts_no_more(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         run_local(scripts(wait, never), lambda _: None, workers=1)
     assert not (tmp_path / "never").exists()
+
+
+def test_a_cell_is_out_of_reach_of_the_terminal() -> None:
+    """A cell has a process group of its own: Ctrl-C comes to it once, handed on by the sweep, and once means to finish the batch."""
+    process = start(*scripts("import time; time.sleep(60)"), {})
+    try:
+        assert os.getpgid(process.pid) == process.pid
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_a_sweep_reports_what_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from producer.engine.prefill import Answers, Done, prefill
 from producer.engine.self_check import noise_floor, sample
 from producer.engine.skeleton import check_layout
 from producer.models import AS_STORED, load_model
-from producer.plan import Group, Question, is_dense
+from producer.plan import Group, Model, Question, is_dense
 from producer.settings import Settings
 from producer.weights import weight_bytes_as
 from schemas.levels import Level
@@ -31,7 +31,7 @@ class TransformersBackend:
 
     def ready(self, group: Group, levels: Sequence[Level], settings: Settings) -> Iterator[Ready]:
         """Yield the group's model at each level: on the device where it fits, else on the host."""
-        fits = _fits(group, settings)
+        fits = budget(group.model, settings) > weight_bytes_as(group.model.files, group.model.config, group.model.dtype)
         place = group.model.device if fits else "cpu"
         if is_dense(group):
             model = load_model(group.model.files, group.model.dtype if fits else AS_STORED, place)
@@ -43,15 +43,15 @@ class TransformersBackend:
             yield Ready(level, applied.conditions, parameters, _answerer(applied.model, group, settings))
 
 
+def budget(model: Model, settings: Settings) -> int:
+    """Return the bytes that weights and activations may take on the model's device."""
+    return settings.device_memory or int(USABLE * free_memory(model.device))
+
+
 def _noise_floor(model: Any, question: Question, layout: Layout, target: Target, n_items: int) -> dict[str, float]:
     if not n_items:
         return {}
     return noise_floor(model, sample(question.prompts, n_items, 0), question.options.ids, layout, target)
-
-
-def _fits(group: Group, settings: Settings) -> bool:
-    budget = settings.device_memory or int(USABLE * free_memory(group.model.device))
-    return weight_bytes_as(group.model.files, group.model.config, group.model.dtype) < budget
 
 
 def _answerer(model: Any, group: Group, settings: Settings) -> Callable[[Question, Done], Answers]:

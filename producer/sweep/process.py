@@ -36,6 +36,7 @@ def start(command: Command, environment: Mapping[str, str]) -> "subprocess.Popen
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
+        process_group=0,  # Ctrl-C at a terminal reaches a whole group: with the signal handed on it would be two, and two stop at once
     )
 
 

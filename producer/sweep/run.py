@@ -2,10 +2,12 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from producer.choices import check_names
 from producer.interrupt import Interrupted
 from producer.produce import check_request
+from producer.progress import cell_bar
 from producer.request import Request
 from producer.settings import Settings
 from producer.sweep.cells import Command, Finished, split
@@ -31,7 +33,8 @@ def run_sweep(requests: Sequence[Request], store_url: str, settings: Settings, e
         check_request(request)
     commands = split(requests, store_url, settings)
     try:
-        finished = EXECUTORS[executor](commands, _log_end, workers)
+        with cell_bar(len(commands)) as bar:
+            finished = EXECUTORS[executor](commands, lambda cell: _report(cell, bar), workers)
     except Interrupted as interrupted:
         how = f"{interrupted}; finished runs are in the store, run the same command again to go on"
         raise Interrupted(how, interrupted.signal_number) from None
@@ -41,7 +44,8 @@ def run_sweep(requests: Sequence[Request], store_url: str, settings: Settings, e
     return [name for cell in finished for name in cell.runs]
 
 
-def _log_end(cell: Finished) -> None:
+def _report(cell: Finished, bar: Any) -> None:
+    bar.update()
     if cell.exit_code:
         log.error("%s failed: %s", cell.command.name, cell.reason)
     else:
