@@ -29,7 +29,7 @@ OPTIONS = (
     click.option("--device", help="cpu, cuda, cuda:1, ... [an accelerator where there is one]"),
     click.option("--dtype", help="float32, bfloat16 or float16. [the model's own; float32 on a CPU]"),
     click.option("--seed", type=int, help="Seed of draws and of methods. [0]"),
-    click.option("--compression-data", metavar="NAME", help="Text a method sees: a name or a text file. [by task]"),
+    click.option("--compression-data", metavar="NAME", help="Text a method sees: a name or file, and its size: packaged:16x128. [by task]"),
     click.option("--allow-nonfinite", is_flag=True, default=None, help="Store NaN or infinite logits, flagged."),
     click.option("--replace", is_flag=True, default=None, help="Make stored runs again and put them in place of the old."),
 )

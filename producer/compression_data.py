@@ -1,11 +1,13 @@
 """Compression data: the text a method sees while it compresses. Named, seeded, hashed; never the evaluation items.
 
 In: a name (`embedded`, `packaged`, `c4`, `wikitext2`, `pileval`) or a text file, a tokenizer, a seed.  Out: `CompressionData`.
+How much is drawn may follow the name: `packaged:16x128` is 16 sequences of 128 tokens.
 
     embedded   freshly drawn items of the tasks `urn` and `facts`, rendered as prompts; what the reference models speak
     packaged   three stories of The Adventures of Sherlock Holmes (1892, public domain), shipped with the package
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +25,7 @@ EMBEDDED_TASKS = ("urn", "facts")
 PACKAGED = Path(__file__).parent / "text" / "holmes.txt"
 ITEMS_PER_SEQUENCE = 24  # more than fill 256 tokens of the reference tokenizer; the rest is cut
 MAX_UNKNOWN = 0.3
+FEWEST_TOKENS = 8  # of a sequence; shorter ones are all beginning
 LONG_QUESTION = 60  # characters without spaces; a shorter question may recur by chance, so it counts with its options only
 
 
@@ -70,10 +73,12 @@ NAMES = (*SIZES, *HUB)
 def draw_compression_data(name: str, tokenizer: Any, *, seed: int = 0, sequences: int = 0, length: int = 0) -> CompressionData:
     """Return a seeded sample of a named source or a text file.
 
-    sequences, length : 0 takes the source's own (128 x 192 embedded, 64 x 256 packaged, 128 x 2048 elsewhere).
+    sequences, length : 0 takes those in the name, else the source's own (128 x 192 embedded, 64 x 256 packaged, 128 x 2048
+                        elsewhere, shorter where the tokenizer's model reads less).
     Raises UsageError for an unknown name, too little text, or text the tokenizer does not know.
     """
-    size = SIZES.get(name, PAPERS)
+    name, asked = _split_size(name)
+    size = asked or SIZES.get(name, PAPERS._replace(length=min(PAPERS.length, tokenizer.model_max_length)))
     size = Size(sequences or size.sequences, length or size.length)
     rng = np.random.default_rng([seed, *name.encode()])
     if name == "embedded":
@@ -118,6 +123,17 @@ def embedded_texts(rng: np.random.Generator, n: int) -> list[str]:
     return texts
 
 
+def _split_size(name: str) -> tuple[str, Size | None]:
+    """Return a source's name and the size written behind it."""
+    match = re.fullmatch(r"(.+):(\d+)x(\d+)", name)
+    if match is None:
+        return name, None
+    size = Size(int(match[2]), int(match[3]))
+    if not (size.sequences >= 1 and size.length >= FEWEST_TOKENS):
+        raise UsageError(f"compression data {name!r} asks for no text; ask for 1 sequence of {FEWEST_TOKENS} tokens at least")
+    return match[1], size
+
+
 def _read(name: str, seed: int) -> str:
     if name == "packaged":
         return PACKAGED.read_text(encoding="utf-8")
@@ -154,7 +170,7 @@ def _windows(tokenizer: Any, text: str, size: Size, rng: np.random.Generator, na
     if available < size.sequences:
         raise UsageError(
             f"compression data {name!r} holds {available} sequences of {size.length} tokens, {size.sequences} are asked for; "
-            "ask for fewer or shorter ones"
+            f"ask for fewer or shorter ones, such as {name}:{max(available, 1)}x{min(size.length, 128)}"
         )
     starts = np.sort(rng.choice(available, size=size.sequences, replace=False)) * body
     return [lead + tokens[start : start + body] for start in starts]

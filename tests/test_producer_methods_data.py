@@ -33,6 +33,16 @@ def test_the_same_seed_draws_the_same_data(tokenizer: Any) -> None:
     assert len(first.input_ids) == 4
 
 
+def test_the_size_may_follow_the_name(tokenizer: Any, tmp_path: Path) -> None:
+    """`NAME:4x64` draws what the same numbers given apart draw, so it has the same hash; nothing at all is refused."""
+    apart = draw_compression_data("embedded", tokenizer, sequences=4, length=64)
+    assert draw_compression_data("embedded:4x64", tokenizer).digest == apart.digest
+    (tmp_path / "text.txt").write_text("red blue " * 200)
+    assert len(draw_compression_data(f"{tmp_path / 'text.txt'}:2x16", tokenizer).input_ids) == 2
+    with pytest.raises(UsageError, match="'embedded:0x64' asks for no text"):
+        draw_compression_data("embedded:0x64", tokenizer)
+
+
 def test_embedded_data_is_readable_and_held_out(tokenizer: Any) -> None:
     """The default sample has no unknown token and contains no item of the embedded tasks."""
     data = draw_compression_data("embedded", tokenizer)
