@@ -1,5 +1,7 @@
 """Memory: budgets are read, shared out, kept; and what was reached is accounted for."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from producer_tiny import tiny
 from test_producer_engine import OPTIONS, run, some_prompts
 
 from producer.engine.accounting import matrix_peak, throughput, unique_flops
+from producer.engine.free import free_memory
 from producer.engine.layers import Target
 from producer.engine.memory import Layout, Needs, measure_needs, parse_size, plan_memory
 from producer.engine.self_check import noise_floor, sample, unshared
@@ -29,6 +32,19 @@ def test_what_is_no_size_is_refused(text: str) -> None:
     """The message shows sizes that would do."""
     with pytest.raises(UsageError, match="examples: 24G"):
         parse_size(text)
+
+
+@pytest.mark.parametrize(("limit", "free"), [("max", 4_000 * 1024), ("3000000", 3_000_000 - 2_500_000 + 1_000_000), (None, 4_000 * 1024)])
+def test_free_memory_is_what_the_container_leaves(limit: str | None, free: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's limit binds below the host's memory, and pages that only cache files are free."""
+    monkeypatch.setattr("producer.engine.free.MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr("producer.engine.free.CONTAINER", tmp_path)
+    (tmp_path / "meminfo").write_text("MemTotal:  9000 kB\nMemAvailable:  4000 kB\n")
+    if limit:
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+        (tmp_path / "memory.current").write_text("2500000\n")
+        (tmp_path / "memory.stat").write_text("anon 1500000\ninactive_file 1000000\n")
+    assert free_memory("cpu") == free
 
 
 def test_a_model_that_fits_stays_on_the_device() -> None:

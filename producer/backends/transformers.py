@@ -8,8 +8,9 @@ from typing import Any
 
 from producer.backends.base import Ready
 from producer.engine.accounting import throughput
+from producer.engine.free import free_memory
 from producer.engine.layers import Target
-from producer.engine.memory import USABLE, Layout, free_memory, measure_needs, plan_memory
+from producer.engine.memory import USABLE, Layout, measure_needs, plan_memory
 from producer.engine.prefill import Answers, Done, prefill
 from producer.engine.self_check import noise_floor, sample
 from producer.engine.skeleton import check_layout

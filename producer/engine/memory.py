@@ -3,7 +3,6 @@
 In: a model's shapes, what is free or the stated budget.  Out: a `Layout`: layer-major or not, tokens in a batch, tokens in a wave.
 """
 
-import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 from producer.cache_dir import cache_dir
 from producer.encode import Prompts
+from producer.engine.free import free_memory
 from producer.engine.head import ITEMS_AT_ONCE
 from producer.settings import Settings
 from schemas.errors import UsageError
@@ -92,15 +92,6 @@ def plan_memory(needs: Needs, device: str, settings: Settings, *, loaded: bool) 
     memory = max(0, (settings.host_memory or int(USABLE * free_memory("cpu") / 2)) - needs.last) // needs.hidden
     disk = int(USABLE * shutil.disk_usage(cache_dir()).free) // needs.hidden
     return Layout(True, batch, memory + disk, "cpu", _head_rows(left, needs), disk)
-
-
-def free_memory(device: str) -> int:
-    """Return the bytes free on a device, or available to processes on the host."""
-    if device.startswith("cuda"):
-        import torch
-
-        return int(torch.cuda.mem_get_info(device)[0])
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def measure_needs(model: Any, dtype: Any, prompts: Prompts) -> Needs:

@@ -1,0 +1,34 @@
+"""How much memory is free: on a device, or on the host within the limit of the container."""
+
+import os
+from pathlib import Path
+
+MEMINFO = Path("/proc/meminfo")
+CONTAINER = Path("/sys/fs/cgroup")  # what a container sees of its own group
+
+
+def free_memory(device: str) -> int:
+    """Return the bytes free on a device, or available to this process on the host; pages that only cache files count as free."""
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[0])
+    return min(_host(), _container())
+
+
+def _host() -> int:
+    try:
+        lines = dict(line.split(":", 1) for line in MEMINFO.read_text(encoding="ascii").splitlines())
+        return 1024 * int(lines["MemAvailable"].split()[0])
+    except (OSError, KeyError):  # no Linux
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _container() -> int:
+    """Return what is left of the container's limit; more than any host has where there is none."""
+    try:
+        limit, used = ((CONTAINER / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
+        cached = dict(line.split() for line in (CONTAINER / "memory.stat").read_text(encoding="ascii").splitlines())["inactive_file"]
+    except (OSError, KeyError):
+        return 2**63
+    return 2**63 if limit == "max" else int(limit) - int(used) + int(cached)
