@@ -23,7 +23,7 @@ class Shots(NamedTuple):
 
 # ref-l knows the words of the embedded tasks only; text of the published ones is a row of unknown tokens to it, as fast as any other.
 TASKS = {"smollm2-135m": ("mmlu", "hellaswag"), "ref-l": ("mmlu", "hellaswag", "urn")}
-SHOTS = {"zero-shot": Shots(0, 32, 1.0), "few-shot": Shots(5, 16, 2.5)}
+SHOTS = {"zero-shot": Shots(0, 24, 1.0), "few-shot": Shots(5, 8, 2.5)}
 MORE_ITEMS = {"ref-l": 20}  # a model so small is measured on more items, or a round would take milliseconds
 
 

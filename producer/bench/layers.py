@@ -21,7 +21,7 @@ from schemas.errors import HedgemarkError
 
 SHARE = 0.10
 MOST_CHANGE, MOST_TIME = 1e-5, 1.3
-ITEMS = 48
+ITEMS = 16
 MIB = 2**20
 
 
