@@ -7,7 +7,7 @@ two runs are the same items, so the influence of a difference is the difference 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -40,7 +40,7 @@ class Estimate:
     share: bool = False
     unseen: float = 0.0
 
-    @property
+    @cached_property
     def error(self) -> float:
         """Standard error over items."""
         n_items = self.influence.size

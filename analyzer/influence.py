@@ -31,14 +31,16 @@ def split_influence(law: RankLaw, own: IntArray, statistics: Statistics, drawn: 
     drawn : the drawn splits; None means all splits.
     """
     at_least = law.at_least() if drawn is None else drawn.at_least
-    as_tested = _centred(statistics.steps @ at_least[statistics.table.rows])
+    as_tested = statistics.steps @ at_least[statistics.table.rows]
     entering = statistics.table.enter[:, law.first + 1 : law.first + 1 + law.weights.size].astype(np.float64)
     jumps = statistics.steps @ entering
     if drawn is None:
-        return as_tested + _centred(-threshold_pull(law, own, jumps))
+        as_tested -= threshold_pull(law, own, jumps)
+        return _centred(as_tested)
     as_calibration = _centred(-np.outer(jumps @ law.weights, at_least[own]))
     n_items, n = law.n_items, law.n_calibration
-    return _centred(as_tested * (drawn.tested * n_items / (n_items - n)) + as_calibration * ((1 - drawn.tested) * n_items / n))
+    shares = drawn.tested * n_items / (n_items - n), (1 - drawn.tested) * n_items / n
+    return _centred(_centred(as_tested) * shares[0] + as_calibration * shares[1])
 
 
 def drawn_splits(own: IntArray, masks: BoolArray, k: int) -> Drawn:
@@ -59,8 +61,10 @@ def threshold_pull(law: RankLaw, own: IntArray, jumps: FloatArray) -> FloatArray
     """
     held = np.zeros((len(jumps), law.weights.size + 1))
     held[:, :-1] = (law.weights * jumps)[:, ::-1].cumsum(axis=1)[:, ::-1]
-    return np.asarray(held[:, np.clip(own - law.first, 0, law.weights.size)])
+    return held.take(own - law.first, axis=1, mode="clip")
 
 
 def _centred(values: FloatArray) -> FloatArray:
-    return np.asarray(values - values.mean(axis=1, keepdims=True))
+    """Take the mean over items off the values, in place."""
+    values -= values.mean(axis=1, keepdims=True)
+    return values

@@ -5,6 +5,7 @@ without replacement. Means and variances follow in closed form. Derivation and p
 """
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from analyzer.arrays import FloatArray, IntArray
 from analyzer.ranks import Ranks
 
 NEGLIGIBLE = 1e-20  # weights below this share of the largest are left out; their sum cannot reach the last digit
+RECENT = 128  # laws kept: runs of equally many items share theirs
 REACH_SD = 40  # ranks further than this from the mean have probability below 1e-17, even for the exponential tail of k = 1
 
 
@@ -88,6 +90,7 @@ class Moments(NamedTuple):
     sd: FloatArray
 
 
+@lru_cache(maxsize=RECENT)
 def rank_law(n_items: int, n_calibration: int, k: int) -> RankLaw:
     """Return P(p) = C(p, k-1) C(N-1-p, n-k) / C(N, n), built outward from its centre by ratios; k > n puts all weight on p = N (+inf)."""
     n = n_calibration

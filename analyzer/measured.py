@@ -39,7 +39,7 @@ def uacc(accuracy: Estimate, set_size: Estimate, view: RunView) -> Estimate:
     """Return accuracy / set size * sqrt(number of options), by the delta method. Source: Ye et al. 2024, arXiv:2401.12794, section 4.4."""
     if not set_size.value > 0:
         return NOTHING
-    scale = math.sqrt(float(view.n_options.mean())) / set_size.value
+    scale = math.sqrt(view.mean_options) / set_size.value
     value = accuracy.value * scale
     return Estimate(value, scale * accuracy.influence - value / set_size.value * set_size.influence)
 

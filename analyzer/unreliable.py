@@ -39,7 +39,7 @@ def cell_reasons(cell: Measured) -> list[str]:
         return [*cell.reasons, cell.note]
     if cell.group != "all" or not math.isfinite(cell.estimates["coverage"].value):
         return list(cell.reasons)
-    size, widest = cell.estimates["set_size"].value, float(cell.view.n_options.mean())
+    size, widest = cell.estimates["set_size"].value, cell.view.mean_options
     reasons = list(cell.reasons)
     if abs(cell.estimates["singleton_rate"].value - 1) < EXACT:
         reasons.append("every set holds exactly one option")

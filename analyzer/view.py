@@ -54,6 +54,11 @@ class RunView:
         return self.items.n_options[self.position].astype(np.int64)
 
     @cached_property
+    def mean_options(self) -> float:
+        """Mean number of options of an item."""
+        return float(self.n_options.mean())
+
+    @cached_property
     def probs(self) -> FloatArray:
         """Prob of each option, (item, option), float64; NaN beyond an item's own options."""
         return softmax(self.logits, self.n_options)

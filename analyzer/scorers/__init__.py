@@ -9,6 +9,7 @@ are its parameters, which every result records.
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 
 from analyzer.arrays import FloatArray
 from analyzer.scorers.aps import aps
@@ -44,11 +45,16 @@ def check_scorers(names: Iterable[str]) -> tuple[str, ...]:
 
 def scorer_parameters(name: str, given: Mapping[str, float]) -> dict[str, float]:
     """Return every parameter of a scorer, the given ones over its defaults. Raises UsageError for one that it does not have or below 0."""
-    keywords = inspect.signature(SCORERS[name]).parameters.values()
-    defaults = {p.name: float(p.default) for p in keywords if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    defaults = _defaults(name)
     for key, value in given.items():
         if key not in defaults:
             raise UsageError(f"scorer {name} has no parameter {key!r}; it has: {', '.join(defaults) or 'none'}")
         if not (math.isfinite(value) and value >= 0):
             raise UsageError(f"scorer {name}: {key} is {value}; expected a number of at least 0")
-    return defaults | dict(given)
+    return {**defaults, **given}
+
+
+@cache
+def _defaults(name: str) -> Mapping[str, float]:
+    keywords = inspect.signature(SCORERS[name]).parameters.values()
+    return {p.name: float(p.default) for p in keywords if p.kind is inspect.Parameter.KEYWORD_ONLY}
