@@ -16,8 +16,7 @@ import polars as pl
 import xarray as xr
 
 from analyzer.alphas import parse_alphas
-from analyzer.arrays import AnyArray, BoolArray, FloatArray
-from analyzer.conformal import scores_of
+from analyzer.arrays import AnyArray
 from analyzer.loading import Runs, open_runs, select_runs
 from analyzer.names import FIELDS
 from analyzer.protocols import rules
@@ -59,22 +58,16 @@ def sensitivity(source: Source, *, at: str | None = None, **asked: Any) -> pl.Da
 def p_values(data: xr.Dataset, scorer: str = "lac", *, calibration_ids: Sequence[int] = (), **parameters: float) -> xr.DataArray:
     """Return (item, option) conformal p-values; option j of item i is in the set at alpha if and only if its p-value exceeds alpha.
 
-    calibration_ids : item ids that calibrate; the others get (1 + #{calibration scores >= own}) / (n + 1). Without any, every item is
-                      judged by all the others: (1 + #{other scores >= own}) / N.
-    Source : Vovk, Gammerman & Shafer 2005, section 2.2.
+    calibration_ids : item ids that calibrate and get no p-value; without any, every item is judged by all the others.
     """
+    from analyzer.p_values import p_values as of_view
+
     view = view_of(data)
     question = Question(parameters={check_scorers([scorer])[0]: parameters})
-    scores = scores_of(view, view.probs, scorer, question)
-    of_answer = scores[np.arange(view.n_items), view.answer]
-    if calibration_ids:
-        split = replace(parse_split("all"), text="given", calibration_ids=frozenset(int(i) for i in calibration_ids))
-        chosen = given_split(view.items.item_id[view.position], split)[0]
-        values = _share_above(scores, np.sort(of_answer[chosen]), 0)
-        values[chosen] = np.nan
-    else:
-        values = _share_above(scores, np.sort(of_answer), of_answer[:, None] >= scores, left_out=1)
-    return xr.DataArray(values, dims=("item", "option"), coords={"item_id": ("item", view.items.item_id[view.position])}, name="p_value")
+    item_id = view.items.item_id[view.position]
+    split = replace(parse_split("all"), text="given", calibration_ids=frozenset(int(i) for i in calibration_ids))
+    values = of_view(view, scorer, question, given_split(item_id, split)[0] if calibration_ids else None)
+    return xr.DataArray(values, dims=("item", "option"), coords={"item_id": ("item", item_id)}, name="p_value")
 
 
 def ask(
@@ -167,9 +160,3 @@ def _items_of(data: xr.Dataset, logits: AnyArray) -> ItemSet:
         demonstration=np.zeros(n_items, dtype=np.bool_),
         subjects=tuple(subjects),
     )
-
-
-def _share_above(scores: FloatArray, ordered: FloatArray, own: BoolArray | int, left_out: int = 0) -> FloatArray:
-    """(1 + calibration scores >= each score) / (n + 1), the item's own score left out of both where it is among them."""
-    above = ordered.size - np.searchsorted(ordered, scores) - own
-    return np.where(np.isnan(scores), np.nan, (1 + above) / (ordered.size - left_out + 1))

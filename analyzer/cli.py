@@ -8,8 +8,7 @@ import click
 
 from analyzer.cli_report import COMMANDS as REPORTS
 from analyzer.cli_verdicts import COMMANDS
-from analyzer.names import EXECUTOR_NAMES
-from analyzer.options import analysis_options, comparison_options, set_options
+from analyzer.options import analysis_options, comparison_options, executor_option, set_options
 from schemas.command import friendly_errors
 
 
@@ -26,21 +25,31 @@ def main(verbose: bool) -> None:
 @main.command("sets")
 @analysis_options
 @set_options
+@executor_option
 @friendly_errors
-def sets_command(average: bool, **options: Any) -> None:
+def sets_command(average: bool, executor: str, p_values: bool, **options: Any) -> None:
     """Prediction sets of every run: accuracy, coverage, set size.
 
     Example: analyze sets --task mmlu --alpha 0.05 --alpha 0.1 --scorer lac
     """
-    from analyzer.columns import SETS
+    from analyzer.columns import P_VALUES, SETS
+    from analyzer.executors import Measurement, measure_models, model_sources
     from analyzer.loading import open_runs
     from analyzer.output import emit
+    from analyzer.p_values import p_value_records
     from analyzer.request import request
     from analyzer.sets import sets
 
     asked = request(options)
     runs = open_runs(asked.store_url, asked.at, asked.wanted)
-    emit(sets(runs, asked.question, average=average), asked.form, SETS)
+    if p_values:
+        emit(p_value_records(runs, asked.question), asked.form, P_VALUES)
+        return
+    if executor == "plain":
+        records = sets(runs, asked.question, average=average)
+    else:
+        records = measure_models(model_sources(runs, asked.store_url), Measurement(asked.question, average), executor)
+    emit(records, asked.form, SETS)
 
 
 @main.command("compare")
@@ -50,7 +59,7 @@ def sets_command(average: bool, **options: Any) -> None:
 @click.option("--common-items", is_flag=True, help="Compare runs asked of different items on those they share.")
 @click.option("--average", is_flag=True, help="Print means over prompts and scorers instead of every run.")
 @click.option("--decoupling", is_flag=True, help="Print how changes in accuracy and set size go together, over all pairs.")
-@click.option("--executor", type=click.Choice(EXECUTOR_NAMES), default="plain", show_default=True, help="Where models are compared.")
+@executor_option
 @click.option("--reference", type=click.Path(path_type=Path), help="Print the figures of this CSV beside one's own: do they agree?")
 @friendly_errors
 def compare_command(against: str | None, common_items: bool, **options: Any) -> None:
@@ -60,12 +69,12 @@ def compare_command(against: str | None, common_items: bool, **options: Any) -> 
     """
     from analyzer.columns import COMPARE, DECOUPLING, REFERENCE
     from analyzer.compare import compare
+    from analyzer.executors import Comparison, compare_models, model_sources
     from analyzer.loading import open_runs
     from analyzer.output import emit
     from analyzer.pairs import Partners
     from analyzer.request import request, tolerances
     from analyzer.verdicts.decoupling import decoupling
-    from analyzer.verdicts.executors import Comparison, compare_models, model_sources
     from analyzer.verdicts.reference import beside_reference, read_reference
 
     asked = request(options)
@@ -80,7 +89,7 @@ def compare_command(against: str | None, common_items: bool, **options: Any) -> 
         records = compare(runs, asked.question, partners=partners, tolerances=allowed, average=average)
     else:
         work = Comparison(asked.question, allowed, common_items, average)
-        records = compare_models(model_sources(runs, asked.store_url, asked.wanted), work, options["executor"])
+        records = compare_models(model_sources(runs, asked.store_url), work, options["executor"])
     emit(*((decoupling(records), asked.form, DECOUPLING) if options["decoupling"] else (records, asked.form, COMPARE)))
 
 

@@ -1,5 +1,6 @@
 """The columns of each command's table."""
 
+from analyzer.groups import LETTERS
 from analyzer.table import Column, estimate, interval, number, span, words
 
 SETS = (
@@ -9,6 +10,13 @@ SETS = (
     Column("uacc", number("uacc", 2), dispensable=3),
     Column("empty", number("empty_rate"), dispensable=2),
     Column("single", number("singleton_rate"), dispensable=1),
+)
+P_VALUES = (
+    Column("item", number("item_id", 0)),
+    Column("subject", words("subject"), dispensable=1),
+    Column("answer", words("answer")),
+    Column("p of answer", number("p_answer", 4)),
+    *(Column(letter, number(f"p_{letter}", 4)) for letter in LETTERS),
 )
 COMPARE = (
     Column("accuracy", number("accuracy")),

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from analyzer.names import FIELDS, FORMATS
+from analyzer.names import EXECUTOR_NAMES, FIELDS, FORMATS
 from schemas.command import store_option
 
 SELECTION = [
@@ -36,11 +36,14 @@ DETAILS: list[Callable[[Any], Any]] = [
     click.option("--mondrian", type=click.Choice(["none", "subject", "label"]), help="A threshold of its own for each. [none]"),
     click.option("--sizes", is_flag=True, help="Also the rate of every set size."),
     click.option("--quantiles", is_flag=True, help="Also quantiles of coverage over splits."),
+    click.option("--p-values", "p_values", is_flag=True, help="Print p-values of every item's options instead, for any alpha."),
 ]
 TOLERANCES = [
     click.option("--accuracy-tolerance", metavar="X", type=float, default=0.02, show_default=True, help="Loss of accuracy that is none."),
     click.option("--set-size-tolerance", metavar="X", type=float, default=0.1, show_default=True, help="Growth of mean sets that is none."),
 ]
+EXECUTOR_HELP = "Work on one model after the other, in a process per core, or on a Ray cluster."
+executor_option = click.option("--executor", type=click.Choice(EXECUTOR_NAMES), default="plain", show_default=True, help=EXECUTOR_HELP)
 
 
 def analysis_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,11 +1,16 @@
 """The Python API: xarray in, polars out, the same figures as the commands; sensitivity and p-values."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import xarray as xr
 from analyzer_data import skilled_logits
 
-from analyzer.api import compare, p_values, sensitivity, sets
+from analyzer.api import compare, p_values, sensitivity, sets, view_of
+from analyzer.conformal import scores_of
+from analyzer.question import Question
+from analyzer.ranks import threshold_rank
 from schemas.errors import UsageError
 
 N_ITEMS = 400
@@ -57,6 +62,16 @@ def test_p_values_decide_membership() -> None:
     split = p_values(data, "aps", calibration_ids=range(200)).to_numpy()
     assert np.isnan(split[:200]).all()
     assert (split[200:] >= 1 / 201).all()
+
+
+def test_p_values_and_sets_agree_option_by_option() -> None:
+    """Under a given split an option's p-value exceeds alpha exactly where `score <= threshold` puts it in the set."""
+    data, alpha = data_set(), Fraction(1, 10)
+    values = p_values(data, "aps", calibration_ids=range(150)).to_numpy()[150:]
+    view = view_of(data)
+    scores = scores_of(view, view.probs, "aps", Question())
+    of_answer = np.sort(scores[np.arange(150), view.answer[:150]])
+    np.testing.assert_array_equal(values > float(alpha), scores[150:] <= of_answer[threshold_rank(150, alpha) - 1])
 
 
 def test_what_is_no_data_set_is_refused() -> None:

@@ -167,6 +167,19 @@ def test_drawn_splits_are_the_same_for_every_run(store_url: str) -> None:
     assert one["set_size"] == seed["set_size"]
 
 
+def test_p_values_are_printed_for_every_judged_item(store_url: str) -> None:
+    """One record per item and scorer: all items by the others, or the test items of one split; several splits are refused."""
+    asked = ["sets", "--p-values", "--method", "dense", "--scorer", "lac"]
+    everyone, tested = records(store_url, *asked), records(store_url, *asked, "--split", "seed:3")
+    assert (len(everyone), len(tested)) == (N_ITEMS, N_ITEMS // 2)
+    assert all(row["p_answer"] == row[f"p_{row['answer']}"] for row in everyone)
+    assert "p of answer" in analyze(store_url, *asked).stdout
+    for wrong, said in ((["--split", "5"], "belong to one split"), (["--mondrian", "label"], "leave --mondrian out")):
+        result = analyze(store_url, *asked, *wrong)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert said in result.stderr
+
+
 def test_aps_rand_and_top1_are_measured(store_url: str) -> None:
     """Randomised scores give empty sets under keep, and none under top1."""
     asked = ["sets", "--model", "bayes", "--scorer", "aps-rand", "--alpha", "0.6"]

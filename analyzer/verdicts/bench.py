@@ -16,10 +16,10 @@ import click
 import numpy as np
 import polars as pl
 
+from analyzer.executors import EXECUTORS, Comparison, compare_models
 from analyzer.loading import Runs, select_runs
 from analyzer.question import Question
 from analyzer.verdicts.axes import Tolerances
-from analyzer.verdicts.executors import EXECUTORS, Comparison, compare_models
 from schemas.items import Item
 from schemas.itemset import ItemSet, build_item_set
 from schemas.run import DENSE, Run, RunKey

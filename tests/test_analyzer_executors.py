@@ -10,12 +10,14 @@ import pytest
 from analyzer_data import MemoryReader, item_set, make_run, skilled_logits
 
 from analyzer.compare import compare
-from analyzer.loading import Runs, select_runs
+from analyzer.executors import EXECUTORS, Comparison, Measurement, compare_models, measure_models, model_sources
+from analyzer.loading import Runs, open_runs, select_runs
 from analyzer.names import EXECUTOR_NAMES
 from analyzer.question import Question
+from analyzer.sets import sets
 from analyzer.verdicts.axes import Tolerances
-from analyzer.verdicts.executors import EXECUTORS, Comparison, compare_models
 from schemas.errors import RunNotFoundError
+from store import init_store, open_writer
 
 WORK = Comparison(Question(scorers=("lac",)), Tolerances())
 METHODS = ("dense", "rtn", "wanda")
@@ -49,7 +51,24 @@ def test_models_apart_are_models_together(executor: str) -> None:
     """The records are equal, Holm's correction over the whole table included."""
     together = compare(open_models(("a", "b")), WORK.question)
     with local_ray() if executor == "ray" else nullcontext():
-        assert compare_models([partial(open_models, (model,)) for model in "ab"], WORK, executor) == together
+        sources = [partial(open_models, (model,)) for model in "ab"]
+        assert compare_models(sources, WORK, executor) == together
+        assert measure_models(sources, Measurement(WORK.question), executor) == sets(open_models(("a", "b")), WORK.question)
+
+
+def test_each_model_is_opened_by_its_own_names(tmp_path: Path) -> None:
+    """A method that one model lacks is no error there, and every piece of work reads the snapshot that was selected from."""
+    url = str(tmp_path / "store")
+    answers = np.random.default_rng(0).integers(0, 4, 50)
+    items = item_set(answers)
+    init_store(url)
+    with open_writer(url) as writer:
+        for model, method in (("a", "dense"), ("a", "rtn"), ("b", "dense"), ("b", "wanda")):
+            writer.write(items, make_run(items, skilled_logits(np.random.default_rng(ord(model)), answers, 4), model=model, method=method))
+    together = open_runs(url, None, {"method": ["rtn", "wanda"]}, with_dense=True)
+    apart = [source() for source in model_sources(together, url)]
+    assert [row["name"] for runs in apart for row in runs.rows] == [row["name"] for row in together.rows]
+    assert {runs.reader.snapshot for runs in apart} == {together.reader.snapshot}
 
 
 def test_a_model_without_a_pair_is_skipped_but_not_all_of_them() -> None:
