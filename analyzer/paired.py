@@ -93,7 +93,8 @@ def _cells_of(
     pair = pair_views(dense.view, run.view, common_items=common_items)
     before, after = _on_view(dense, pair.dense, question), _on_view(run, pair.compressed, question)
     shared = dict(item_changes(pair))
-    far = against_dense(pair.compressed, pair.dense) if pair.dense.n_items else ()
+    own = run.view.row["model"] == dense.view.row["model"]  # another model may well answer E or F more often
+    far = against_dense(pair.compressed, pair.dense) if own and pair.dense.n_items else ()
     for key, cell in after.items():
         yield Paired(replace(cell, reasons=(*far, *cell.reasons)), before[key], pair, _cell_changes(before[key], cell) | shared)
 

@@ -1,5 +1,6 @@
 """Thresholds that travel: against brute force over splits, against recalibration, and with intervals that cover."""
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations
 from pathlib import Path
@@ -14,7 +15,7 @@ from analyzer.measured import Measured
 from analyzer.question import Question
 from analyzer.ranks import threshold_rank
 from analyzer.scorers.lac import lac
-from analyzer.splits import parse_split
+from analyzer.splits import Split, parse_split
 from analyzer.verdicts.carry import carry, carry_apart, carry_to_subject
 from analyzer.verdicts.transfer import transfer
 from analyzer.verdicts.weighted import read_mix, weighted
@@ -134,6 +135,9 @@ def test_drawn_splits_and_nothing_to_transfer_are_refused() -> None:
     view_runs = select_runs(MemoryReader([items := item_set(np.array([0, 1, 2, 3] * 10))], [make_run(items, np.zeros((40, 4)))]), {})
     with pytest.raises(UsageError, match="exact over all splits"):
         transfer(view_runs, Question(split=parse_split("seed:1")), "prompt")
+    for ignored in ({"reliability": "temperature"}, {"split": Split("file:ids", calibration_ids=frozenset({1}))}, {"stratify": True}):
+        with pytest.raises(UsageError, match=f"leave --{next(iter(ignored))}.* out"):
+            transfer(view_runs, replace(Question(), **ignored), "prompt")
     with pytest.raises(RunNotFoundError, match="differ only in prompt"):
         transfer(view_runs, Question(), "prompt")
 

@@ -25,9 +25,17 @@ CARRIED = ("coverage", "set_size")
 
 
 def check_exact(question: Question, what: str) -> None:
-    """Raise UsageError where the question draws splits or follows published rules: `what` is exact over all splits."""
-    if question.split.seeds is not None or question.protocol != "exact":
-        raise UsageError(f"{what} is exact over all splits, protocol exact; leave --split and --protocol out")
+    """Raise UsageError where the question draws splits, follows published rules or changes probs: `what` is exact over all splits."""
+    asked = {
+        f"--split {question.split.text}": not question.split.exact,
+        f"--protocol {question.protocol}": question.protocol != "exact",
+        "--stratify": question.stratify,
+        f"--reliability {question.reliability}": question.reliability != "none",
+        f"--mondrian {question.mondrian}": question.mondrian != "none",
+        f"--by {question.by}": question.by != "none",
+    }
+    if wrong := [option for option, given in asked.items() if given]:
+        raise UsageError(f"{what} is exact over all splits under one threshold, protocol exact; leave {' and '.join(wrong)} out")
 
 
 def carry(source: RunView, target: RunView, asked: Measured, question: Question) -> Mapping[str, Estimate]:

@@ -7,6 +7,7 @@ import numpy as np
 from analyzer.arrays import BoolArray, FloatArray
 from analyzer.estimate import NOTHING, Estimate, mean
 from analyzer.pairs import Pair
+from analyzer.probs import log_softmax
 from analyzer.view import RunView
 
 CHANGES = ("flips", "flips_to_wrong", "flips_to_right", "answers_changed", "kl", "kl_reverse", "js", "option_mass_change")
@@ -32,22 +33,13 @@ def item_changes(pair: Pair) -> Mapping[str, Estimate]:
     return found | _divergences(pair) | {"option_mass_change": _option_mass_change(pair)}
 
 
-def log_probs(view: RunView) -> FloatArray:
-    """Return (item, option) log-probs, exact where the prob underflows to 0; NaN beyond an item's own options."""
-    own = np.arange(view.logits.shape[1]) < view.n_options[:, None]
-    raw = np.where(own, view.logits, -np.inf).astype(np.float64)
-    raw -= raw.max(axis=1, keepdims=True)
-    raw -= np.log(np.exp(raw).sum(axis=1, keepdims=True))
-    return np.where(own, raw, np.nan)
-
-
 def _share(happens: BoolArray) -> Estimate:
     return mean(happens, share=True)
 
 
 def _divergences(pair: Pair) -> dict[str, Estimate]:
     p, q = pair.dense.probs, pair.compressed.probs
-    log_p, log_q = log_probs(pair.dense), log_probs(pair.compressed)
+    log_p, log_q = (log_softmax(view.logits, view.n_options) for view in pair)
     log_middle = np.logaddexp(log_p, log_q) - np.log(2)
     per_item = {
         "kl": np.nansum(p * (log_p - log_q), axis=1),
