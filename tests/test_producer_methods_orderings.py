@@ -1,6 +1,10 @@
 """Orderings between methods and levels that must hold on the trained reference models: mean KL from dense over both embedded tasks.
 
-`python tests/test_producer_methods_orderings.py ref-m` prints the table.
+`python tests/test_producer_methods_orderings.py ref-m` prints the table and every ordering with its interval.
+
+Wanda against magnitude is no ordering in KL: its promise is a smaller change of every layer's output, and that it keeps on all
+four models (below). In these models, of 64 to 256 channels without outliers among their activations, a smaller change of the layers
+is not always a smaller change of the answer: at 0.5 magnitude ranked by row is farther than Wanda on ref-m, closer on ref-l.
 """
 
 import sys
@@ -42,6 +46,16 @@ LEVELS = {
     "llm-pruner": STRUCTURED,
     "slicegpt": STRUCTURED,
 }
+ORDERINGS = [
+    (("sparsegpt", "0.5"), ("wanda", "0.5")),
+    (("gptq", "w3a16-g32"), ("rtn", "w3a16-g32")),
+    (("quarot", "w4a4"), ("plain", "w4a4")),
+    (("spinquant", "w4a4"), ("quarot", "w4a4")),
+    *(((method, less), (method, more)) for method in ("smoothquant", "quarot", "spinquant") for less, more in pairwise(LEVELS[method])),
+    *(((m, less), (m, more)) for m in ("magnitude", "wanda", "sparsegpt") for less, more in pairwise(SPARSITIES)),
+    *(((m, less), (m, more)) for m in ("llm-pruner", "slicegpt") for less, more in pairwise(STRUCTURED)),
+]
+STRICT = [*ORDERINGS[2:3], *ORDERINGS[4:10]]  # asked to be lower, not just to be no higher than noise explains
 NOISE = 3.0  # standard errors of the paired difference that a wrong order may reach
 
 
@@ -125,52 +139,73 @@ def measure(name: str) -> dict[tuple[str, str], Divergence]:
     return found
 
 
-@pytest.fixture(scope="module", params=["ref-m", "ref-moe"])
+class Comparison(NamedTuple):
+    """Paired difference of two divergences (nats): mean over items and its standard error."""
+
+    difference: float
+    error: float
+    shown: str
+
+
+def compare(found: dict[tuple[str, str], Divergence], lower: tuple[str, str], higher: tuple[str, str]) -> Comparison:
+    difference = (found[lower].by_item - found[higher].by_item).numpy()
+    mean, error = float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(difference.size))
+    names = f"{' '.join(lower)} {found[lower].mean:.4f} to {' '.join(higher)} {found[higher].mean:.4f}"
+    return Comparison(mean, error, f"{names}: {mean:+.4f}, 95 % {mean - 1.96 * error:+.4f} to {mean + 1.96 * error:+.4f}")
+
+
+@pytest.fixture(scope="module", params=["ref-s", "ref-m", "ref-l", "ref-moe"])
 def divergences(request: pytest.FixtureRequest) -> dict[tuple[str, str], Divergence]:
     return measure(request.param)
 
 
-def assert_not_above(found: dict[tuple[str, str], Divergence], lower: tuple[str, str], higher: tuple[str, str]) -> None:
-    difference = (found[lower].by_item - found[higher].by_item).numpy()
-    error = difference.std(ddof=1) / np.sqrt(difference.size)
-    shown = f"KL {lower} {found[lower].mean:.4f}, {higher} {found[higher].mean:.4f}, difference {difference.mean():.4f} +- {error:.4f}"
-    assert difference.mean() <= NOISE * error, shown
+@pytest.mark.parametrize(("lower", "higher"), ORDERINGS)
+def test_better_methods_and_milder_levels_stay_closer_to_dense(divergences: Any, lower: tuple[str, str], higher: tuple[str, str]) -> None:
+    """What a paper improves on, more bits and less pruning: none comes out ahead of its counterpart beyond noise."""
+    if missing := {lower, higher} - set(divergences):  # a level the model cannot lose, such as 0.4 of a model of few inner blocks
+        pytest.skip(f"the model does not take {missing}")
+    found = compare(divergences, lower, higher)
+    assert found.difference <= (0 if (lower, higher) in STRICT else NOISE * found.error), found.shown
 
 
-@pytest.mark.parametrize(
-    ("lower", "higher"),
-    [
-        (("sparsegpt", "0.5"), ("wanda", "0.5")),
-        (("wanda", "0.5"), ("magnitude", "0.5")),
-        # Rows of these small matrices differ much in weight, so ranking by matrix (magnitude) has an advantage over ranking by
-        # row (Wanda) that large models do not show; ranked alike, Wanda is ahead.
-        (("wanda", "0.5"), ("magnitude-by-row", "0.5")),
-        (("gptq", "w3a16-g32"), ("rtn", "w3a16-g32")),
-        (("quarot", "w4a4"), ("plain", "w4a4")),
-        (("spinquant", "w4a4"), ("quarot", "w4a4")),
-    ],
-)
-def test_better_methods_stay_closer_to_dense(divergences: Any, lower: tuple[str, str], higher: tuple[str, str]) -> None:
-    """What a paper claims to improve on does not come out ahead of it beyond noise."""
-    assert_not_above(divergences, lower, higher)
+def inputs_moments(model: Any, data: Any) -> dict[str, Any]:
+    """Sum of x x^T over the inputs of every target layer of the dense model, (column, column), by name."""
+    moments: dict[str, Any] = {}
+
+    def add(name: str, x: Any) -> None:
+        moments[name] = moments.get(name, 0) + x.flatten(0, -2).T @ x.flatten(0, -2)
+
+    hooks = [m.register_forward_pre_hook(lambda _, x, n=n: add(n, x[0].detach())) for n, m in target_layers(model).items()]
+    with torch.no_grad():
+        model(input_ids=torch.tensor(data.input_ids), use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    return moments
 
 
-@pytest.mark.parametrize("method", ["smoothquant", "quarot", "spinquant"])
-def test_more_bits_stay_closer_to_dense(divergences: Any, method: str) -> None:
-    """w8a8 beats w6a6, which beats w4a4."""
-    kl = [divergences[method, level].mean for level in ("w8a8", "w6a6", "w4a4")]
-    assert kl[0] < kl[1] < kl[2], kl
+@pytest.mark.parametrize("name", ["ref-s", "ref-m", "ref-l", "ref-moe"])
+def test_wanda_changes_layer_outputs_less_than_magnitude(name: str) -> None:
+    """Summed over all layers on the dense model's inputs, Wanda's squared output error at 0.5 is below magnitude's, by row or matrix."""
+    dense, tokenizer = load(name)
+    data, level = draw_compression_data("embedded", tokenizer, sequences=8), parse_level("0.5")
+    moments, before = inputs_moments(split_experts(dense), data), {n: m.weight.detach() for n, m in target_layers(dense).items()}
 
+    def error(model: Any) -> float:
+        change = {n: m.weight.detach() - before[n] for n, m in target_layers(model).items()}
+        return sum(float(((change[n] @ moment) * change[n]).sum()) for n, moment in moments.items())
 
-@pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt", "llm-pruner", "slicegpt"])
-def test_pruning_more_moves_further_from_dense(divergences: Any, method: str) -> None:
-    """The divergence grows with the fraction removed, up to noise."""
-    taken = [key for key in divergences if key[0] == method]
-    for less, more in pairwise(taken):
-        assert_not_above(divergences, less, more)
+    wanda = error(METHODS["wanda"].apply(load(name)[0], level, data, 0).model)
+    assert wanda < error(METHODS["magnitude"].apply(load(name)[0], level, None, 0).model)
+    assert wanda < error(magnitude_by_row(load(name)[0], level))
 
 
 if __name__ == "__main__":
-    for (method, level), value in measure(sys.argv[1]).items():
+    measured = measure(sys.argv[1])
+    for (method, level), value in measured.items():
         error = float(value.by_item.std() / len(value.by_item) ** 0.5)
-        print(f"{method:12} {level:10} {value.mean:8.4f} +- {error:.4f}", flush=True)
+        print(f"{sys.argv[1]:8} {method:16} {level:10} {value.mean:8.4f} +- {error:.4f}", flush=True)
+    for pair in [*ORDERINGS, (("wanda", "0.5"), ("magnitude", "0.5")), (("wanda", "0.5"), ("magnitude-by-row", "0.5"))]:
+        if set(pair) <= set(measured):
+            found = compare(measured, *pair)
+            verdict = "lower" if found.difference <= 0 else "within noise" if found.difference <= NOISE * found.error else "HIGHER"
+            print(f"{sys.argv[1]:8} {verdict:12} {found.shown}", flush=True)
