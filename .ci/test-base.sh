@@ -11,4 +11,4 @@ echo "== Python $minor"
 PATH=$PWD/$venv/bin:$PATH
 HEDGEMARK_PEER_PYTHON=$PWD/.venv/bin/python # with Icechunk 1 there and 2 here, each reads what the other wrote
 export PATH HEDGEMARK_PEER_PYTHON
-"$venv/bin/python" -m pytest -n 2 -m 'not slow and not producer' --ignore-glob='*test_producer_*'
+"$venv/bin/python" -m pytest -n 2 -m 'not slow and not producer and not browser' --ignore-glob='*test_producer_*'

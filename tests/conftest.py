@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from report_browser import chromium, open_page  # noqa: F401  # fixtures of tests that look at the report in a browser
 from store_servers import s3_credentials, seaweedfs, seaweedfs_servers  # noqa: F401  # fixtures of tests against real servers
 from store_tiny import own_cache, store_url  # noqa: F401  # fixtures of every test that writes a store
 

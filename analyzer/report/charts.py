@@ -10,6 +10,7 @@ import altair as alt
 from analyzer.report.theme import DIVERGING, SERIES, Spec, series, shapes
 
 ROWS = alt.NamedData("rows")
+ONE = alt.InlineData([{}])
 METRICS = {
     "accuracy_change": ("change in accuracy", 100, "+.1f", 5.0),
     "set_size_change": ("change in set size", 1, "+.2f", 0.3),
@@ -34,7 +35,8 @@ def heat_map(methods: list[str], facts: dict[str, Any]) -> Spec:
             amount=f"datum[metric] == null ? null : datum[metric] * ({times} : 1)",
             shade=f"clamp(datum.amount / ({full} : 1), -1, 1)",
             sure="datum[metric + '_low'] > 0 || datum[metric + '_high'] < 0",
-            shown=f"(datum.amount == null ? '-' : format(datum.amount, {form} : '.2f')) + (datum.unreliable ? ' !' : '')",
+            said=f"datum.amount == null ? '-' : format(datum.amount, {form} : '.2f')",
+            shown="(test(/^.0[.]0+$/, datum.said) ? slice(datum.said, 1) : datum.said) + (datum.unreliable ? ' !' : '')",
         )
         .encode(
             x=alt.X("column:N", sort=None, title=None, axis=alt.Axis(**BARE, labelAngle=0, labelExpr="split(datum.label, ' · ')")),
@@ -59,10 +61,7 @@ def decoupling(methods: list[str], facts: dict[str, Any]) -> Spec:
     across = points.mark_rule(opacity=0.35).encode(x="x_low:Q", x2="x_high:Q")
     along = points.mark_rule(opacity=0.35).encode(y="set_size_change_low:Q", y2="set_size_change_high:Q")
     dots = points.mark_point(filled=True, size=80, opacity=1).encode(shape=shaped(methods))
-    lines = [
-        _line(alt.XDatum(falls), strokeDash=[4, 4]),
-        _line(alt.YDatum(grows), strokeDash=[4, 4]),
-    ]
+    lines = [upright(falls, strokeDash=[4, 4]), level(grows, strokeDash=[4, 4])]
     return spec_of(alt.layer(*lines, across, along, dots, *_quadrants()), height=420)
 
 
@@ -105,7 +104,7 @@ def flips(methods: list[str], facts: dict[str, Any]) -> Spec:
             tooltip=[alt.Tooltip("subject:N"), *tooltip("amount", "+.1f"), alt.Tooltip("n_items:Q", title="items")],
         )
     )
-    x = alt.X("amount:Q", title="percent of the subject's items", axis=alt.Axis(labelExpr="abs(datum.value)"))
+    x = alt.X("amount:Q", title="percent of the subject's items", axis=alt.Axis(labelExpr="abs(datum.value)", orient="top"))
     bars = base.mark_bar(height={"band": 0.7}).encode(x=x)
     whiskers = base.mark_rule(strokeWidth=1.5).encode(x="low:Q", x2="high:Q", color=alt.value("@ink"))
     return spec_of(alt.layer(bars, whiskers), step=24)
@@ -158,22 +157,29 @@ def shaped(methods: list[str]) -> Any:
 
 def _quadrants() -> list[Any]:
     """Names of the quadrants in the corners of the plot."""
-    corners: dict[str, tuple[Any, Any, Any, Any]] = {
-        "accuracy holds, sets grow": ("width", 0, "right", "top"),
-        "both degrade": (0, 0, "left", "top"),
-        "both hold": ("width", "height", "right", "bottom"),
-        "accuracy falls, sets do not warn": (0, "height", "left", "bottom"),
+    corners: dict[tuple[str, str], tuple[Any, Any, Any, int]] = {
+        ("accuracy holds,", "sets grow"): ("width", 0, "right", 12),
+        ("both", "degrade"): (0, 0, "left", 12),
+        ("both", "hold"): ("width", "height", "right", -24),
+        ("accuracy falls,", "sets do not warn"): (0, "height", "left", -24),
     }
-    one = alt.Chart(alt.InlineData([{}]))
+    one = alt.Chart(ONE)
     return [
-        one.mark_text(align=align, baseline=baseline, dx=-6 if align == "right" else 6, dy=6 if baseline == "top" else -6, color="@soft")
-        .encode(x=alt.value(x), y=alt.value(y), text=alt.value(words))
-        for words, (x, y, align, baseline) in corners.items()
-    ]  # fmt: skip
+        one.mark_text(align=align, dx=-6 if align == "right" else 6, dy=down, color="@soft", lineHeight=15).encode(
+            x=alt.value(x), y=alt.value(y), text=alt.value(list(words))
+        )
+        for words, (x, y, align, down) in corners.items()
+    ]
 
 
-def _line(position: Any, **style: Any) -> Any:
-    return alt.Chart(alt.InlineData([{}])).mark_rule(color="@soft", **style).encode(position)
+def level(value: float, **style: Any) -> Any:
+    """Return a line across the chart."""
+    return alt.Chart(ONE).mark_rule(color="@soft", **style).encode(alt.YDatum(value))
+
+
+def upright(value: float, **style: Any) -> Any:
+    """Return a line from top to bottom."""
+    return alt.Chart(ONE).mark_rule(color="@soft", **style).encode(alt.XDatum(value))
 
 
 def tooltip(name: str, form: str) -> list[Any]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import altair as alt
 
-from analyzer.report.charts import ROWS, coloured, shaped, spec_of, tooltip
+from analyzer.report.charts import ROWS, coloured, level, shaped, spec_of, tooltip, upright
 from analyzer.report.theme import SERIES, Spec
 
 LISTED = 22  # height of a row of a list
@@ -21,17 +21,19 @@ def cliff(name: str, title: str, least: tuple[float, float], times: int = 1) -> 
             alt.Chart(ROWS)
             .transform_calculate(y=f"{times} * datum.{name}", low=f"{times} * datum.{name}_low", high=f"{times} * datum.{name}_high")
             .encode(
-                x=alt.X("strength:Q", title="removed: share of weights, or bits of weights and activations", scale=alt.Scale(zero=True)),
+                x=alt.X("strength:Q", title="how much is removed", axis=alt.Axis(tickCount=6)),
                 color=coloured(methods),
                 tooltip=tooltip("y", "+.2f"),
             )
         )
-        y = alt.Y("y:Q", title=title, scale=alt.Scale(domain={"unionWith": least}))
+        y = alt.Y("y:Q", title=title)
+        ends_of_axis = [level(value, opacity=0) for value in (*least, *_tolerance(name, facts))]
+        tolerance = [level(value, strokeDash=[4, 4]) for value in _tolerance(name, facts)]
         band = base.mark_area(opacity=0.14).encode(y="low:Q", y2="high:Q")
         ends = base.mark_rule(strokeWidth=1.5, opacity=0.6).encode(y="low:Q", y2="high:Q")
         lines = base.mark_line(strokeWidth=1.5).encode(y=y)
         dots = base.mark_point(filled=True, size=70, opacity=1).encode(y="y:Q", shape=shaped(methods))
-        return spec_of(alt.layer(*_tolerance(name, facts), band, ends, lines, dots), height=230)
+        return spec_of(alt.layer(*ends_of_axis, *tolerance, band, ends, lines, dots), height=230)
 
     return chart
 
@@ -57,8 +59,7 @@ def scale(methods: list[str], facts: dict[str, Any]) -> Spec:
     lines = base.mark_line(strokeWidth=1.2, opacity=0.8).encode(y=y)
     whiskers = base.mark_rule(strokeWidth=1.2, opacity=0.6).encode(y="inflation_low:Q", y2="inflation_high:Q")
     dots = base.mark_point(filled=True, size=70, opacity=1).encode(y=y, shape=shaped(methods))
-    zero = alt.Chart(alt.InlineData([{}])).mark_rule(color="@soft").encode(alt.YDatum(0))
-    return spec_of(alt.layer(zero, lines, whiskers, dots), height=320)
+    return spec_of(alt.layer(level(0), lines, whiskers, dots), height=320)
 
 
 def transfer(methods: list[str], facts: dict[str, Any]) -> Spec:
@@ -69,7 +70,7 @@ def transfer(methods: list[str], facts: dict[str, Any]) -> Spec:
     whiskers = base.mark_rule(strokeWidth=2, color=SERIES[1]).encode(x=ends, x2="coverage_high:Q")
     kept = base.mark_point(filled=True, size=64, opacity=1, color=SERIES[1]).encode(x="coverage:Q")
     again = base.mark_point(size=64, opacity=1, color="@ink", strokeWidth=1.5).encode(x="recalibrated_coverage:Q")
-    lines = [_upright(goal), _upright(floor, strokeDash=[4, 4])]
+    lines = [upright(goal), upright(floor, strokeDash=[4, 4])]
     return spec_of(alt.layer(*lines, whiskers, again, kept), step=LISTED)
 
 
@@ -83,14 +84,7 @@ def cost(methods: list[str], facts: dict[str, Any]) -> Spec:
     return spec_of(alt.layer(bars, whiskers, dense), step=LISTED)
 
 
-def _tolerance(name: str, facts: dict[str, Any]) -> list[Any]:
-    """The line that may not be crossed, where the figure has one."""
+def _tolerance(name: str, facts: dict[str, Any]) -> list[float]:
+    """The amount that may not be crossed, where the figure has one."""
     limits = {"set_size_change": facts["set_size_tolerance"], "accuracy_change": -100 * facts["accuracy_tolerance"]}
-    if name not in limits:
-        return []
-    rule = alt.Chart(alt.InlineData([{}])).mark_rule(color="@soft", strokeDash=[4, 4])
-    return [rule.encode(alt.YDatum(limits[name]))]
-
-
-def _upright(value: float, **style: Any) -> Any:
-    return alt.Chart(alt.InlineData([{}])).mark_rule(color="@soft", **style).encode(alt.XDatum(value))
+    return [limits[name]] if name in limits else []

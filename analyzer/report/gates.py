@@ -20,7 +20,7 @@ MEANINGS = {
     FAIL: "Beyond a limit, with 95 % confidence.",
 }
 BARS = {"accuracy_loss": "accuracy", "set_size_growth": "sets"}
-SHORT = {"accuracy_loss": "accuracy -{:.1f} points", "set_size_growth": "sets +{:.2f} options"}
+SHORT = {"accuracy_loss": "accuracy -{:.1f} points", "set_size_growth": "sets +{:.2f} options", "reliable": "cannot be trusted"}
 BAR_LIMIT, BAR_LOW, BAR_HIGH = 25.0, -40.0, 80.0  # where the limit stands, and the ends of a bar; no change is at 0
 LIMITS: Mapping[str, Callable[[float], str]] = {
     "accuracy_loss": lambda limit: f"loses at most {100 * limit:g} points of accuracy",

@@ -37,7 +37,7 @@ def page(study: Study, *, live: bool = False) -> str:
     found_cards = cards(study)
     found["checks"] = [check for card in found_cards for check in card.checks]
     document = {
-        "scripts": [vega_bundle(), "\n".join(_read(name) for name in SCRIPTS)],
+        "scripts": _scripts(study, live),
         "style": f":root {{ {css_colours(False)} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {css_colours(True)} }} }}\n"
         f"@media print {{ :root {{ {css_colours(False)} }} }}\n{_read('page.css')}",
         "data": in_script(_data(study, found)),
@@ -56,6 +56,11 @@ def vega_bundle() -> str:
 
     bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # the stub lacks the default of its one argument
     return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def _scripts(study: Study, live: bool) -> list[str]:
+    shown = [vega_bundle(), "\n".join(_read(name) for name in SCRIPTS)] if study.runs.rows else []
+    return [*shown, _read("live.js")] if live else shown
 
 
 def chart_facts(study: Study) -> dict[str, Any]:
@@ -130,7 +135,8 @@ def _without_partner(study: Study) -> list[str]:
 
 
 def _content_policy(scripts: Sequence[str], live: bool) -> str:
-    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts)
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    hashes = " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
     server = "; connect-src 'self'" if live else ""
     return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'{server}"
 

@@ -118,9 +118,9 @@ PANELS = (
         "curves",
         (
             Figure("set_size", "set size", 3),
-            Figure("set_size_sd", "± over splits", 3),
+            Figure("set_size_sd", "set size ± over splits", 3),
             Figure("coverage", "coverage", 4),
-            Figure("coverage_sd", "± over splits", 4),
+            Figure("coverage_sd", "coverage ± over splits", 4),
         ),
         readings.alphas,
         {"alpha-size": charts.set_size_by_alpha, "alpha-coverage": charts.coverage_by_alpha},
@@ -203,9 +203,9 @@ PANELS = (
         "transfer",
         (
             Figure("coverage", "coverage, threshold kept", 4, interval=True),
-            Figure("recalibrated_coverage", "recalibrated", 4),
+            Figure("recalibrated_coverage", "coverage, recalibrated", 4),
             Figure("set_size", "set size, threshold kept", 3, interval=True),
-            Figure("recalibrated_set_size", "recalibrated", 3),
+            Figure("recalibrated_set_size", "set size, recalibrated", 3),
             Figure("finding", "finding"),
             REASON,
         ),

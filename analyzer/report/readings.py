@@ -19,7 +19,7 @@ NO_PAIRS = "No run here has a dense run of the same model, task and prompt besid
 def verdicts(cards: Sequence[Card]) -> str:
     """How many compressed models may ship."""
     if not cards:
-        return NO_PAIRS
+        return "No compressed model to judge yet."
     counts = Counter(card.result for card in cards)
     one = "model" if len(cards) == 1 else "models"
     rest = [f"{counts[result]} {words}" for result, words in REST.items() if counts[result]]

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from analyzer.alphas import parse_alphas
-from analyzer.loading import Runs, open_runs
+from analyzer.loading import Runs, select_runs
 from analyzer.names import FIELDS
 from analyzer.protocols import rules
 from analyzer.question import Question
@@ -24,8 +24,12 @@ def open_study(options: Mapping[str, Any]) -> Study:
 
 
 def open_selected(options: Mapping[str, Any]) -> Runs:
-    """Return the selected runs of a store, with the dense runs that they are compared with."""
-    return open_runs(options["store_url"], options["at"], {field: options[field] for field in FIELDS}, with_dense=True)
+    """Return the selected runs of a store, with the dense runs that they are compared with; none of a store that has none yet."""
+    from store import open_reader
+
+    reader = open_reader(options["store_url"], options["at"])
+    wanted = {field: options[field] for field in FIELDS}
+    return select_runs(reader, wanted, with_dense=True) if reader.catalog.height else Runs(reader, ())
 
 
 def asked(options: Mapping[str, Any]) -> Asked:

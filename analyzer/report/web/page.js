@@ -131,6 +131,7 @@ function setControls() {
 }
 
 let drawing = Promise.resolve();
+let waiting = 0;
 function update() {
   offerRuns();
   setControls();
@@ -138,7 +139,12 @@ function update() {
   say();
   DATA.panels.forEach(fillTable);
   fillFlipped();
-  drawing = drawing.then(async () => { for (const panel of DATA.panels) await draw(panel); }).then(() => { document.body.dataset.drawn = String(Number(document.body.dataset.drawn ?? 0) + 1); });
+  const turn = ++waiting;
+  document.body.toggleAttribute("data-drawing", true);
+  drawing = drawing.then(async () => {
+    for (const panel of DATA.panels) if (turn === waiting) await draw(panel); // a newer state makes this one superfluous
+    if (turn === waiting) document.body.toggleAttribute("data-drawing", false);
+  });
 }
 
 function changed() {
@@ -191,10 +197,3 @@ addEventListener("hashchange", () => { if (location.hash && !location.hash.inclu
 readFragment();
 state.picked = state.run !== null;
 update();
-
-if (document.body.dataset.live) {
-  setInterval(async () => {
-    const answer = await fetch("snapshot").catch(() => null);
-    if (answer?.ok && (await answer.text()) !== document.body.dataset.live) location.reload();
-  }, 5000);
-}

@@ -1,0 +1,64 @@
+"""A real Chromium for the tests of the report: the system's, never one that Playwright downloads."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+@dataclass
+class Opened:
+    """A page in the browser, with what it said and asked for."""
+
+    page: Any
+    errors: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    def drawn(self) -> "Opened":
+        """Wait until every chart shows the present state."""
+        self.page.wait_for_selector("body:not([data-drawing])")
+        return self
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """Return the system's Chromium; without one tests skip, unless every dependency is required."""
+    path = next(filter(None, map(shutil.which, NAMES)), None)
+    if path is None:
+        if os.environ.get("REQUIRE_ALL_DEPS"):
+            pytest.fail(f"no Chromium found; looked for {', '.join(NAMES)}")
+        pytest.skip("no Chromium is installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium: Any) -> Iterator[Any]:
+    """Return a function that opens a file or address; it fails the test if the page reports an error."""
+    opened: list[Opened] = []
+
+    def open_one(address: Path | str, fragment: str = "", **context: Any) -> Opened:
+        page = chromium.new_context(viewport={"width": 1280, "height": 900}, **context).new_page()
+        one = Opened(page)
+        page.on("console", lambda message: one.errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: one.errors.append(str(error)))
+        page.on("request", lambda request: one.requests.append(request.url))
+        page.goto((address.as_uri() if isinstance(address, Path) else address) + fragment)
+        opened.append(one)
+        return one
+
+    yield open_one
+    errors = [error for one in opened for error in one.errors]
+    for one in opened:
+        one.page.context.close()
+    assert not errors
