@@ -2,6 +2,7 @@
 
 import resource
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,17 @@ def test_a_wave_never_exceeds_its_tokens() -> None:
     room.close()
 
 
-@pytest.mark.parametrize("host_memory", [1 * MIB, 22 * MIB])
-def test_the_host_budget_holds(host_memory: int) -> None:
+def test_the_host_budget_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     """20 MiB of hidden states take the memory that they may, and wait in the file where that is little."""
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", str(MIB // 16))  # what is freed goes back at once, so that what is in use is measured
+    with get_context("spawn").Pool(1) as fresh:  # where no earlier test left free memory that would hide what is taken now
+        tight, ample = fresh.map(peak_with, [1 * MIB, 22 * MIB], chunksize=2)
+    assert tight < 9 * MIB
+    assert 15 * MIB < ample < 30 * MIB
+
+
+def peak_with(host_memory: int) -> int:
+    """Return the most memory (bytes) that 20 MiB of hidden states took beside 8 MiB of device memory."""
     model, prompts = tiny(), long_prompts(1250, 64)
     settings = Settings(device_memory=8 * MIB, host_memory=host_memory, batch_tokens=512)
     needs = replace(measure_needs(model, torch.float32, prompts), weights=100 * MIB)  # as if the model were too large
@@ -83,8 +92,7 @@ def test_the_host_budget_holds(host_memory: int) -> None:
     run(model, some_prompts(), streamed=True)  # what libraries take once is no part of the budget
     with peak_memory() as peak:
         prefill(model, prompts, OPTIONS, layout, Target("cpu", torch.float32), lambda _: None)
-    assert peak[0] < settings.device_memory + host_memory
-    assert (peak[0] > 15 * MIB) == (host_memory > MIB)
+    return peak[0]
 
 
 def test_the_file_has_no_name_and_a_full_disk_is_one_sentence() -> None:
