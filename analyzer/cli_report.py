@@ -32,17 +32,24 @@ def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command("report")
 @report_options
-@click.option("--out", type=FILE, default="report.html", show_default=True, help="File to write.")
+@click.option("--format", "form", type=click.Choice(["html", "md", "latex"]), default="html", show_default=True, help="Page or tables.")
+@click.option("--out", type=FILE, help="File to write. [report.html; tables go to stdout]")
+@click.option("--figures", type=click.Path(path_type=Path, file_okay=False), help="Also write the charts into this folder, SVG and PNG.")
 @friendly_errors
-def report_command(out: Path, **options: Any) -> None:
-    """One page that shows the verdict and every study behind it, in one file that opens offline.
+def report_command(form: str, out: Path | None, figures: Path | None, **options: Any) -> None:
+    """One page with the verdict and every study behind it, in one file that opens offline; or tables and figures for a paper.
 
     Example: analyze report --store demo-store --out report.html
     """
     from analyzer.report.request import open_study
-    from analyzer.report.write import write_page
+    from analyzer.report.write import write_figures, write_report
 
-    click.echo(write_page(open_study(options), out))
+    study = open_study(options)
+    path = write_report(study, form, out)
+    if figures:
+        write_figures(study, figures)
+    if path:
+        click.echo(path)
 
 
 COMMANDS = (report_command,)

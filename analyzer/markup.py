@@ -24,9 +24,9 @@ def latex(records: Sequence[Record], columns: Sequence[Column]) -> str:
     shown = sheet(records, columns)
     titles, rows = _cells(shown, records)
     form = "l" * shown.n_keys + "r" * (len(titles) - shown.n_keys)
-    notes = "".join(f"\\\\ {_escaped(note)}" for note in shown.notes)
+    notes = "".join(f"\\\\ {escaped(note)}" for note in shown.notes)
     body = [_tabbed(titles), r"\midrule", *(_tabbed(row) for row in rows)]
-    begin = [r"\begin{table}", rf"\caption{{{_escaped(shown.caption)}{notes}}}", rf"\begin{{tabular}}{{{form}}}", r"\toprule"]
+    begin = [r"\begin{table}", rf"\caption{{{escaped(shown.caption)}{notes}}}", rf"\begin{{tabular}}{{{form}}}", r"\toprule"]
     return "\n".join([*begin, *body, r"\bottomrule", r"\end{tabular}", r"\end{table}"])
 
 
@@ -45,10 +45,11 @@ def _piped(cells: Iterable[str]) -> str:
 
 
 def _tabbed(cells: Sequence[str]) -> str:
-    return " & ".join(_escaped(cell) for cell in cells) + r" \\"
+    return " & ".join(escaped(cell) for cell in cells) + r" \\"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Return text that LaTeX prints as it is."""
     escaped = text.translate(SPECIAL)
     for symbol, command in SYMBOLS.items():
         escaped = escaped.replace(symbol, command)

@@ -48,6 +48,12 @@ def pair_records(study: Study) -> list[Record]:
     return found
 
 
+def all_records(study: Study) -> list[Record]:
+    """Return one record per run, scorer and protocol, beside its dense run where it has one."""
+    asked = study.asked
+    return [pair_record([cell], question, asked.tolerances) for question in asked.questions for cell in study.cells[question.protocol]]
+
+
 def size_records(study: Study) -> list[Record]:
     """Return the rate of every set size of every run and scorer, one record each."""
     return [

@@ -1,0 +1,84 @@
+"""The report as tables for a paper: the main table, then pruning, quantization, mixtures of experts and sweeps, in Markdown or LaTeX."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from analyzer.columns import CLIFFS, COMPARE
+from analyzer.markup import escaped, latex, markdown
+from analyzer.records import Record
+from analyzer.report import readings
+from analyzer.report.gates import cards, policy_words
+from analyzer.report.study import Study
+from analyzer.report.tables import Tables, all_records, first_asked, tables
+from analyzer.table import Column
+from analyzer.verdicts.decoupling import method_kind
+from schemas.run import DENSE
+
+PRUNED, QUANTIZED = ("pruned", "pruned n:m"), ("weight-only", "weight and activation")
+EXPERTS = re.compile(r"moe|mixtral|-a\d+b|\d+x\d+b", re.IGNORECASE)  # stores do not say it; names of such models do
+Section = tuple[str, list[Record], Sequence[Column]]
+
+
+def paper(study: Study, form: str) -> str:
+    """Return every table that the store has something for; `form` is md or latex."""
+    found = tables(study)
+    return FORMS[form](study, found, sections(study, found))
+
+
+def sections(study: Study, found: Tables) -> list[Section]:
+    """Return titles, records and columns; a table without compressed runs is left out."""
+    records = all_records(study)
+    chosen = [
+        ("All runs", records),
+        ("Pruning", _with_dense(records, lambda record: method_kind(record) in PRUNED)),
+        ("Quantization", _with_dense(records, lambda record: method_kind(record) in QUANTIZED)),
+        ("Mixtures of experts", [record for record in records if EXPERTS.search(record["model"])]),
+    ]
+    shown: list[Section] = [(title, rows, COMPARE) for title, rows in chosen if rows]
+    swept = _swept(found["cliffs"])
+    return [*shown, ("Sweeps", swept, CLIFFS)] if swept else shown
+
+
+def _markdown(study: Study, found: Tables, shown: Sequence[Section]) -> str:
+    policy = f"A compressed model may ship when it {policy_words(study.asked.limits)}, with 95 % confidence."
+    parts = ["# Hedgemark report", readings.verdicts(cards(study)), policy]
+    parts += ["\n".join(f"- {sentence}" for sentence in _sentences(study, found))]
+    for title, records, columns in shown:
+        parts += [f"## {title}", markdown(records, columns)]
+    return "\n\n".join([*parts, f"Snapshot `{study.runs.reader.snapshot}`."]) + "\n"
+
+
+def _latex(study: Study, found: Tables, shown: Sequence[Section]) -> str:
+    lines = [r"% needs \usepackage{booktabs}", f"% snapshot {study.runs.reader.snapshot}", f"% {escaped(readings.verdicts(cards(study)))}"]
+    for title, records, columns in shown:
+        lines.append(latex(records, columns).replace(r"\caption{", rf"\caption{{\textbf{{{title}.}} ", 1))
+    return "\n\n".join(lines) + "\n"
+
+
+FORMS: dict[str, Callable[[Study, Tables, Sequence[Section]], str]] = {"md": _markdown, "latex": _latex}
+
+
+def _sentences(study: Study, found: Tables) -> list[str]:
+    if not study.runs.rows:
+        return []
+    spoken = first_asked(found, study.asked.questions[0])
+    said = (readings.heat_map, readings.decoupling, readings.cliffs, readings.flips, readings.scale, readings.transfer, readings.unreliable)
+    return [sentence(spoken) for sentence in said]
+
+
+def _with_dense(records: Sequence[Record], wanted: Callable[[Record], bool]) -> list[Record]:
+    """The compressed runs that are wanted and the dense runs of their models and tasks; nothing where none is wanted."""
+    chosen = [record for record in records if record["method"] != DENSE and record["compared_with"] and wanted(record)]
+    beside = {(record["model"], record["task"], record["prompt"]) for record in chosen}
+    return [r for r in records if r in chosen or (r["method"] == DENSE and (r["model"], r["task"], r["prompt"]) in beside)]
+
+
+def _swept(records: Sequence[Record]) -> list[Record]:
+    """The levels of sweeps that have more than one."""
+
+    def key(record: Record) -> tuple[str, ...]:
+        return tuple(record[name] for name in ("model", "method", "task", "prompt", "scorer"))
+
+    counts = Counter(map(key, records))
+    return [record for record in records if counts[key(record)] > 1]

@@ -1,0 +1,67 @@
+"""The report as tables and figures for a paper."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from report_stores import FEW, family, mixed_store, quiz, study_of, write
+
+from analyzer.cli import main
+from analyzer.report.figures import figures, specs
+from analyzer.report.panels import PANELS
+from analyzer.report.papers import paper
+
+
+@pytest.fixture(scope="module")
+def store_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store with hostile names, a broken run and one without partner."""
+    return mixed_store(tmp_path_factory.mktemp("papers"))
+
+
+def test_markdown_has_every_table_that_the_store_fills(store_url: str) -> None:
+    """Main table, pruning, quantization and sweeps, with intervals; the broken run is marked with its reason."""
+    text = paper(study_of(store_url), "md")
+    assert [line for line in text.splitlines() if line.startswith("## ")] == ["## All runs", "## Pruning", "## Quantization", "## Sweeps"]
+    assert "!1 unreliable: 240 of 240 items have non-finite logits" in text
+    pruning = text.split("## Pruning")[1].split("## ")[0]
+    assert "rtn" not in pruning and "| dense |" in pruning and "[" in pruning
+    assert study_of(store_url).runs.reader.snapshot in text
+
+
+def test_latex_is_booktabs_and_escapes_names(store_url: str) -> None:
+    """Each table opens and closes, and no name can act as a command."""
+    text = paper(study_of(store_url), "latex")
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == text.count(r"\toprule") == 4
+    assert r"\caption{\textbf{Pruning.} " in text
+    assert not [line for line in text.splitlines() if "%" in line.replace(r"\%", "") and not line.startswith("%")]
+
+
+def test_mixtures_of_experts_have_a_table(tmp_path: Path) -> None:
+    """Models whose names say that they are mixtures are also listed apart."""
+    items = quiz("quiz", 60)
+    url = write(str(tmp_path / "moe"), [(items, [*family(items, "ref-moe", 0, levels=FEW), *family(items, "plain", 1, levels=FEW)])])
+    part = paper(study_of(url), "md").split("## Mixtures of experts")[1].split("## ")[0]
+    assert "ref-moe" in part and "plain" not in part
+
+
+def test_figures_are_the_charts_of_the_page(store_url: str) -> None:
+    """Every chart but the calculator's has its rows, and becomes SVG and PNG."""
+    drawn = specs(study_of(store_url, model=("small-1b", "small-7b", "small-13b")))
+    assert set(drawn) == {name for panel in PANELS if panel.id != "cost" for name in panel.charts or {}}
+    assert all(spec["datasets"]["rows"] for spec in drawn.values())
+    figure = next(figures(study_of(store_url, model=("small-7b",), task=("quiz",), scorers=("lac",))))
+    assert figure.svg.startswith("<svg") and figure.png.startswith(b"\x89PNG") and "var(--" not in figure.svg
+
+
+@pytest.mark.parametrize("form", ["md", "latex"])
+def test_tables_go_to_stdout_or_a_file(tmp_path: Path, form: str) -> None:
+    """The same text either way; a store without runs is no error."""
+    items = quiz("quiz", 60)
+    url = write(str(tmp_path / "store"), [(items, family(items, "toy", 0, levels=FEW))])
+    asked = ["report", "--store", url, "--format", form]
+    printed = CliRunner().invoke(main, asked)
+    assert printed.exit_code == 0 and "toy" in printed.stdout
+    assert CliRunner().invoke(main, [*asked, "--out", str(tmp_path / "t")]).exit_code == 0
+    assert (tmp_path / "t").read_text(encoding="utf-8") == printed.stdout
+    empty = write(str(tmp_path / "none"), [])
+    assert CliRunner().invoke(main, ["report", "--store", empty, "--format", form]).exit_code == 0
