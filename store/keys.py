@@ -3,7 +3,6 @@
 In: Zarr keys.  Out: bytes, None where a key is absent. Everything above this file works on `Keys`.
 """
 
-import asyncio
 import itertools
 from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeVar
@@ -14,7 +13,7 @@ from zarr.core.buffer import default_buffer_prototype
 from schemas.errors import StoreInvalidError
 from schemas.layout import MAX_CHUNK_BYTES
 from store.failures import readable
-from store.loop import wait
+from store.loop import gather, wait
 
 T = TypeVar("T")
 
@@ -73,6 +72,10 @@ class SessionKeys:
         with readable(self.where):
             return wait(self._children(group))
 
+    async def exists(self, key: str) -> bool:
+        """Return whether there is a key, without reading what is there."""
+        return await self._store.exists(key)
+
     def set_many(self, nodes: Iterable[tuple[str, bytes]]) -> None:
         """Put bytes at keys: documents in order, then chunks many at a time, since each is a request to a remote store."""
         with readable(self.where):
@@ -90,7 +93,7 @@ class SessionKeys:
             wait(self._store.delete_dir(group))
 
     async def _gather(self, keys: Sequence[str]) -> list[bytes | None]:
-        return list(await asyncio.gather(*(self._get(key) for key in keys)))
+        return await gather(self._get(key) for key in keys)
 
     async def _get(self, key: str) -> bytes | None:
         if "/c/" in key and not self._sizes_known and await self._store.exists(key):
@@ -115,7 +118,7 @@ class SessionKeys:
             else:
                 await self._store.set(key, buffer.from_bytes(value))
         for batch in _batches(chunks):
-            await asyncio.gather(*(self._store.set(key, buffer.from_bytes(value)) for key, value in batch))
+            await gather(self._store.set(key, buffer.from_bytes(value)) for key, value in batch)
 
 
 def _batches(items: Sequence[T]) -> Iterable[tuple[T, ...]]:

@@ -1,14 +1,19 @@
-"""Wait for Icechunk's coroutines from ordinary code, also where an event loop already runs (a notebook)."""
+"""Wait for Icechunk's coroutines from ordinary code, also where an event loop already runs (a notebook).
+
+No coroutine may be under way when the interpreter goes down: Icechunk's threads report to it, and abort the process when it is gone.
+"""
 
 import asyncio
 import atexit
 import functools
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+LAST_S = 5.0  # given to what an interrupted call left under way
 
 
 def wait(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -16,16 +21,32 @@ def wait(coroutine: Coroutine[Any, Any, T]) -> T:
     return asyncio.run_coroutine_threadsafe(coroutine, _loop(os.getpid())).result()
 
 
+async def gather(awaitables: Iterable[Awaitable[T]]) -> list[T]:
+    """Return all results in order, or raise the first failure once every other one has ended too."""
+    results = await asyncio.gather(*awaitables, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results  # type: ignore[return-value]  # no exception is among them
+
+
 @functools.cache
 def _loop(pid: int) -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name=f"hedgemark-store-{pid}", daemon=True)
     thread.start()
-    atexit.register(_stop, loop, thread)  # a loop still running while the interpreter goes down was seen to abort it
+    atexit.register(_stop, loop, thread)
     return loop
 
 
 def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    asyncio.run_coroutine_threadsafe(_finish(), loop).result()
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()
+
+
+async def _finish() -> None:
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    if left:
+        await asyncio.wait(left, timeout=LAST_S)

@@ -4,7 +4,6 @@ In: an open repository on a remote backend.  Out: nothing, or a StoreUnreachable
 writers of the same reference loses one of their commits, and neither would ever hear of it.
 """
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,20 +16,17 @@ import icechunk
 
 from schemas.errors import UnsafeServerError
 from schemas.layout import group_document
-from store.cache import cache_folder
+from store.cache import cache_folder, remember
 from store.documents import dump_document
 from store.failures import readable
 from store.keys import SessionKeys
-
-log = logging.getLogger(__name__)
 
 ROUNDS = 4
 
 
 def ensure_conditional_writes(address: str, ice: icechunk.Repository, parent: str) -> None:
     """Probe a server unless this user's cache says that it passed before. Raises UnsafeServerError with the reason."""
-    passed = cache_folder("probed") / sha256(address.encode()).hexdigest()
-    if passed.exists():
+    if has_passed(address):
         return
     with readable(address):
         for _ in range(ROUNDS):
@@ -40,7 +36,16 @@ def ensure_conditional_writes(address: str, ice: icechunk.Repository, parent: st
                 _probe_update(address, ice, branch)
             finally:
                 ice.delete_branch(branch)
-    _remember(passed)
+    remember(_passed(address))
+
+
+def has_passed(address: str) -> bool:
+    """Return whether this user wrote to a server before, and so trusts it."""
+    return _passed(address).exists()
+
+
+def _passed(address: str) -> Path:
+    return cache_folder("probed") / sha256(address.encode()).hexdigest()
 
 
 def _probe_create(address: str, ice: icechunk.Repository, branch: str, parent: str) -> None:
@@ -79,11 +84,3 @@ def _succeeds(write: Callable[[], object]) -> bool:
     except (icechunk.IcechunkError, icechunk.ConflictError):  # in 1.x a conflict is no IcechunkError
         return False
     return True
-
-
-def _remember(passed: Path) -> None:
-    try:
-        passed.parent.mkdir(parents=True, exist_ok=True)
-        passed.touch()
-    except OSError as error:  # it will be probed again
-        log.debug("probe not remembered: %s", error)

@@ -19,8 +19,9 @@ from store.backends import storage
 from store.failures import first_line, readable
 from store.guard import check_folder
 from store.keys import SessionKeys
-from store.probe import ensure_conditional_writes
+from store.probe import ensure_conditional_writes, has_passed
 from store.root import check_root, root_nodes
+from store.screen import ensure_screened
 
 BRANCH = "main"
 LOCK_FILE = "hedgemark.lock"
@@ -34,21 +35,30 @@ class Repository:
 
     address: Address
     ice: icechunk.Repository
+    trusted: bool  # local, where the guard looked, or written to by this user before
 
     def session(self, at: str | None = None) -> icechunk.Session:
         """Return a read-only session at a tag or snapshot id, the newest of main by default."""
-        if at is None:
-            with readable(self.address):
-                return self.ice.readonly_session(BRANCH)
+        snapshot = self._lookup(at)
+        if not self.trusted:
+            ensure_screened(str(self.address), snapshot)
         try:
-            return self.ice.readonly_session(tag=at)
-        except icechunk.IcechunkError:  # then it is a snapshot id, or nothing
-            pass
-        try:
-            return self.ice.readonly_session(snapshot_id=at)
+            return self.ice.readonly_session(snapshot_id=snapshot)
         except icechunk.IcechunkError as error:
+            if at is None:
+                with readable(self.address):
+                    raise
             tags = ", ".join(self.tags()) or "none"
             raise UsageError(f"no tag or snapshot {at[:80]!r} in {self.address} ({first_line(str(error))[:120]}); tags: {tags}") from error
+
+    def _lookup(self, at: str | None) -> str:
+        if at is None:
+            with readable(self.address):
+                return self.ice.lookup_branch(BRANCH)
+        try:
+            return self.ice.lookup_tag(at)
+        except icechunk.IcechunkError:  # then it is a snapshot id, or nothing
+            return at
 
     def tags(self) -> dict[str, str]:
         """Return the snapshot of each tag, sorted by tag; none over HTTP, which cannot list."""
@@ -84,21 +94,27 @@ class Repository:
             yield
 
 
-def open_repository(url: str) -> Repository:
-    """Open an existing store. Raises StoreNotFoundError, StoreInvalidError or StoreUnreachableError."""
+def open_repository(url: str, *, screened: bool = False) -> Repository:
+    """Open an existing store. Raises StoreNotFoundError, StoreInvalidError or StoreUnreachableError.
+
+    screened : what it holds was looked over already, or is being so right now.
+    """
     address = parse_address(url)
     if address.path and not _is_repository(address.path):
         raise StoreNotFoundError(f"there is no store at {address}; create one with: store init --store {address}")
     if address.path:
         check_folder(address.path)
+    trusted = screened or address.path is not None or has_passed(str(address))
     with readable(address):
-        where = storage(address)
+        where = storage(address)  # first of all says what is wrong with an address
+        if not trusted:
+            ensure_screened(str(address))
         if not icechunk.Repository.exists(where):
             if address.path:
                 raise StoreInvalidError(f"store {address} is damaged: its branch {BRANCH} is gone")
             raise StoreNotFoundError(f"there is no store at {address}; create one with: store init --store {address}")
         _check_config(address, icechunk.Repository.fetch_config(where))
-        return Repository(address, icechunk.Repository.open(where))
+        return Repository(address, icechunk.Repository.open(where), trusted)
 
 
 def init_store(url: str) -> None:

@@ -77,6 +77,15 @@ class SeaweedFS:
         """
         return f"s3://{BUCKET}/{uuid4().hex}?endpoint_url=http://127.0.0.1:{self.ports['s3']}"
 
+    def overwrite(self, folder: str, content: bytes) -> None:
+        """Put other content into every object of a folder of the bucket, behind S3's back."""
+        url = f"http://127.0.0.1:{self.ports['filer']}/buckets/{BUCKET}{folder}/"
+        listing = urllib.request.Request(f"{url}?limit=10000", headers={"Accept": "application/json"})
+        with urllib.request.urlopen(listing, timeout=20) as answer:
+            names = [entry["FullPath"].rpartition("/")[2] for entry in json.load(answer)["Entries"]]
+        for name in names:
+            urllib.request.urlopen(urllib.request.Request(url + name, data=content, method="PUT"), timeout=20).close()
+
     def _arguments(self) -> list[str]:
         arguments = [f"-dir={self.folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"]
         arguments += [f"-{name}.port={port}" for name, port in self.ports.items()]

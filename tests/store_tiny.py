@@ -13,6 +13,8 @@ from schemas.run import Environment, Run, RunKey
 from store import init_store, open_writer
 
 N_ITEMS = 12
+# RLE blocks of 128 KiB behind a window of as much, which every decoder accepts, and an announced size: 65 kB
+ZSTD_2_GB = b"\x28\xb5\x2f\xfd\x80\x38\x00\x00\x00\x80" + b"\x02\x00\x10\x00" * 16_383 + b"\x03\x00\x10\x00"
 
 
 @pytest.fixture(autouse=True)

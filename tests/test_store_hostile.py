@@ -9,7 +9,7 @@ from pathlib import Path
 import icechunk
 import pytest
 from click.testing import CliRunner
-from store_tiny import tiny_items, tiny_run, write_runs
+from store_tiny import ZSTD_2_GB, tiny_items, tiny_run, write_runs
 
 from schemas.errors import HedgemarkError, StoreInvalidError
 from schemas.layout import RUN_ARRAYS, array_document, group_document, sealed
@@ -23,7 +23,6 @@ from store.repository import open_repository
 from store.verify import verify_store
 
 N_ITEMS = 300
-ZSTD_2_GB = b"\x28\xb5\x2f\xfd\xa0\x00\x00\x00\x80" + b"\x02\x00\x10\x00" * 16_383 + b"\x03\x00\x10\x00"  # RLE blocks of 128 KiB
 EMPTY_GROUP = dump_document(group_document({}))
 
 
