@@ -1,6 +1,7 @@
 """The bench's own parts, on small shapes: what it times must be what it says. Timings themselves are never tested."""
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +10,23 @@ import torch
 from producer_standin import save_standin
 
 from producer.bench.__main__ import record
-from producer.bench.cases import SHOTS, make_case
+from producer.bench.cases import SHOTS, Case, make_case
 from producer.bench.gpu import SHAPES, Shape, gpu, random_model, random_prompts, shape_line
 from producer.bench.peak import peak_memory
+from producer.bench.peer import Peer
 from producer.bench.rates import answer, one_by_one, spread
 from producer.models import find_model, load_model, load_tokenizer
 from producer.tasks.source import draw, load_task
+from schemas.errors import HedgemarkError
 
 pytestmark = pytest.mark.producer
 MIB = 2**20
+PEER = """
+class HFLM:
+    def __init__(self, **how): pass
+    def tok_encode(self, text): return list(text.encode())
+    def _loglikelihood_tokens(self, requests, disable_tqdm): return [(-whole[-1], True) for _, _, whole in requests]
+"""
 
 
 def test_one_prompt_per_forward_is_the_same_question(tmp_path: Path) -> None:
@@ -76,3 +85,31 @@ def test_a_record_names_command_and_device_but_no_path() -> None:
     assert "somewhere" not in text
     assert text.endswith("    a figure\n")
     assert "threads" in text.splitlines()[1]
+
+
+@pytest.fixture
+def asked_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
+    """Return a case for the peer, whose interpreter finds an empty torch: only the talk between two processes is under test."""
+    (tmp_path / "torch.py").write_text("def set_num_threads(number): pass\\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return Case("standin", None, tmp_path, random_prompts(2, 1, 2), ["one", "three"], (1, 2), "AB", 1.0)
+
+
+def test_the_peer_is_loaded_once_and_asked_every_round(asked_case: Case, tmp_path: Path) -> None:
+    """Every round adds its seconds; log-likelihoods become gaps to the first option."""
+    (tmp_path / "lm_eval" / "models").mkdir(parents=True)
+    (tmp_path / "lm_eval" / "models" / "huggingface.py").write_text(PEER)
+    peer = Peer(asked_case, argparse.Namespace(lm_eval=Path(sys.executable), device="cpu", batch_size=16))
+    for _ in range(2):
+        peer.round()
+    peer.close()
+    assert len(peer.seconds) == 2
+    np.testing.assert_array_equal(peer.gaps, [[0, -1], [0, -1]])
+
+
+def test_a_peer_that_fails_says_why(asked_case: Case) -> None:
+    """The last line of what it said on stderr is the message."""
+    peer = Peer(asked_case, argparse.Namespace(lm_eval=Path(sys.executable), device="cpu", batch_size=16))
+    with pytest.raises(HedgemarkError, match="lm-evaluation-harness failed: ModuleNotFoundError"):
+        peer.round()
+    peer.close()

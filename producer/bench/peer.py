@@ -1,47 +1,68 @@
-"""The peer's side of the bench: lm-evaluation-harness, run by the interpreter of its own environment, where we are not installed.
+"""lm-evaluation-harness in a process of its own, loaded once and asked once per round."""
 
-stdin: JSON {model, dtype, batch_size, threads, contexts, continuations, rounds}.  stdout, last line: JSON {seconds, loglikelihoods}.
-Only the scoring call is timed; loading, tokenizing and the first batch (a warm-up) are not.
-"""
-
+import argparse
 import contextlib
 import json
-import sys
-import time
+import subprocess
+import tempfile
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 
-def main() -> None:
-    """Answer one request."""
-    asked = json.load(sys.stdin)
-    with contextlib.redirect_stdout(sys.stderr):
-        answer = score(asked)
-    print(json.dumps(answer))
+from producer.bench.cases import Case
+from schemas.errors import HedgemarkError
 
 
-def score(asked: dict[str, Any]) -> dict[str, Any]:
-    """Return seconds per round and the log-likelihood of every continuation after every context."""
+class Peer:
+    """The peer on one case; where its interpreter is not on this machine, it measures nothing and `gaps` stays None.
+
+    seconds : of each round. gaps : (item, option) log-likelihoods minus the first option's, which are differences of logits.
+    """
+
+    def __init__(self, case: Case, arguments: argparse.Namespace) -> None:
+        self.seconds: list[float] = []
+        self.gaps: NDArray[np.float64] | None = None
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115  # its stderr, open as long as the process
+        self._process: subprocess.Popen[str] | None = None
+        if arguments.lm_eval.exists():
+            argv = [arguments.lm_eval, Path(__file__).with_name("peer_worker.py")]
+            self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True)
+            self._send(json.dumps(_asked(case, arguments)))
+
+    def round(self) -> None:
+        """Measure once more."""
+        if self._process is None:
+            return
+        self._send("")
+        assert self._process.stdout is not None, "stdout is a pipe"
+        line = self._process.stdout.readline()
+        if not line:
+            self._said.seek(0)
+            raise HedgemarkError(f"lm-evaluation-harness failed: {self._said.read().strip().splitlines()[-1]}")
+        result = json.loads(line)
+        self.seconds.append(result["seconds"])
+        likelihoods = np.array(result["loglikelihoods"])
+        self.gaps = likelihoods - likelihoods[:, :1]
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.communicate()
+        self._said.close()
+
+    def _send(self, line: str) -> None:
+        assert self._process is not None and self._process.stdin is not None, "stdin is a pipe"
+        with contextlib.suppress(BrokenPipeError):  # it has died; what it said is shown where its answer is missing
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+
+
+def _asked(case: Case, arguments: argparse.Namespace) -> dict[str, Any]:
     import torch
-    from lm_eval.models.huggingface import HFLM
 
-    torch.set_num_threads(asked["threads"])
-    model = HFLM(pretrained=asked["model"], dtype=asked["dtype"], batch_size=asked["batch_size"], device=asked["device"])
-    requests = []
-    for context in asked["contexts"]:
-        ids = model.tok_encode(context)
-        for continuation in asked["continuations"]:
-            whole = model.tok_encode(context + continuation)
-            requests.append(((context, continuation), ids, whole[len(ids) :]))
-    n_options = len(asked["continuations"])
-    model._loglikelihood_tokens(requests[:n_options], disable_tqdm=True)
-    seconds, scored = [], []
-    for _ in range(asked["rounds"]):
-        clock = time.perf_counter()
-        scored = model._loglikelihood_tokens(requests, disable_tqdm=True)
-        seconds.append(time.perf_counter() - clock)
-    values = [float(value) for value, _ in scored]
-    return {"seconds": seconds, "loglikelihoods": [values[i : i + n_options] for i in range(0, len(values), n_options)]}
-
-
-if __name__ == "__main__":
-    main()
+    return {
+        "model": str(case.folder), "dtype": "float32", "device": arguments.device, "batch_size": arguments.batch_size,
+        "threads": torch.get_num_threads(), "contexts": case.texts, "continuations": [f" {letter}" for letter in case.letters],
+    }  # fmt: skip

@@ -5,24 +5,22 @@ ratio is given as its median and range over rounds.
 """
 
 import argparse
-import json
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from contextlib import closing
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from producer.bench.cases import Case, cases
+from producer.bench.peer import Peer
 from producer.engine.accounting import throughput
 from producer.engine.layers import Target
 from producer.engine.memory import measure_needs, plan_memory
 from producer.engine.prefill import Answers, prefill
 from producer.settings import Settings
-from schemas.errors import HedgemarkError
 
 MOST_GAP, LEAST_SHARE = 1e-4, 0.60
 
@@ -73,41 +71,14 @@ def spread(slow: Sequence[float], fast: Sequence[float]) -> str:
     return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
 
 
-class _Peer:
-    """lm-evaluation-harness in a process of its own per round; loading the model is not timed."""
-
-    def __init__(self, case: Case, arguments: argparse.Namespace) -> None:
-        import torch
-
-        self.seconds: list[float] = []
-        self.gaps: NDArray[np.float64] | None = None
-        self._python = arguments.lm_eval if arguments.lm_eval.exists() else None
-        self._asked = {
-            "model": str(case.folder), "dtype": "float32", "device": arguments.device, "batch_size": arguments.batch_size, "rounds": 1,
-            "threads": torch.get_num_threads(), "contexts": case.texts, "continuations": [f" {letter}" for letter in case.letters],
-        }  # fmt: skip
-
-    def round(self) -> None:
-        """Measure once more."""
-        if self._python is None:
-            return
-        worker = Path(__file__).with_name("peer.py")
-        done = subprocess.run([self._python, worker], input=json.dumps(self._asked), capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise HedgemarkError(f"lm-evaluation-harness failed: {done.stderr.strip().splitlines()[-1]}")
-        result = json.loads(done.stdout.splitlines()[-1])
-        self.seconds += result["seconds"]
-        likelihoods = np.array(result["loglikelihoods"])
-        self.gaps = likelihoods - likelihoods[:, :1]
-
-
 def _rates(case: Case, arguments: argparse.Namespace) -> Iterator[str]:
-    ours, single, peer = [], [], _Peer(case, arguments)
-    for _ in range(arguments.rounds):
-        seconds, answers = timed(lambda: answer(case, arguments.device))
-        ours.append(seconds)
-        single.append(timed(lambda: one_by_one(case))[0])
-        peer.round()
+    ours, single = [], []
+    with closing(Peer(case, arguments)) as peer:
+        for _ in range(arguments.rounds):
+            seconds, answers = timed(lambda: answer(case, arguments.device))
+            ours.append(seconds)
+            single.append(timed(lambda: one_by_one(case))[0])
+            peer.round()
     yield f"{case.name}, {len(case.texts)} items: {_per_second(case, ours)} ours"
     yield f"    {_per_second(case, single)} one prompt per forward pass, full head: ours is {spread(single, ours)} times as fast"
     if peer.gaps is None:

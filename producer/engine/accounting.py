@@ -10,8 +10,8 @@ from typing import Any
 from producer.encode import Prompts
 from producer.engine.layers import Target, synchronize
 
-PEAK_SIZE = {"cpu": 1024, "other": 8192}
-PEAK_SECONDS = 0.3
+PEAK_SIZES = {"cpu": (256, 1024), "other": (1024, 8192)}  # smallest and largest matrix
+PEAK_SECONDS = 0.1  # for each size
 
 
 def throughput(model: Any, prompts: Prompts, target: Target, seconds: float, padding: float) -> dict[str, float]:
@@ -42,10 +42,19 @@ def unique_flops(model: Any, prompts: Prompts) -> float:
 
 @cache
 def matrix_peak(target: Target) -> float:
-    """Return the operations per second of the best of some square matrix products on this device in this dtype."""
+    """Return the operations per second of the best square matrix product on this device in this dtype."""
+    size, largest = PEAK_SIZES.get(target.device, PEAK_SIZES["other"])
+    best, seconds = 0.0, 0.0
+    while size <= largest and seconds < PEAK_SECONDS:  # float16 on a CPU without it: a product of 1,024 takes most of a minute
+        seconds = _fastest_product(size, target)
+        best = max(best, 2.0 * size**3 / seconds)
+        size *= 2
+    return best
+
+
+def _fastest_product(size: int, target: Target) -> float:
     import torch
 
-    size = PEAK_SIZE.get(target.device, PEAK_SIZE["other"])
     left = torch.randn(size, size, device=target.device).to(target.dtype)
     best, start = float("inf"), time.perf_counter()
     while time.perf_counter() - start < PEAK_SECONDS:
@@ -54,7 +63,7 @@ def matrix_peak(target: Target) -> float:
         left @ left
         synchronize(target.device)
         best = min(best, time.perf_counter() - clock)
-    return 2.0 * size**3 / best
+    return best
 
 
 def _active(layer: Any, config: Any) -> float:

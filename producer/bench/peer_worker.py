@@ -1,0 +1,52 @@
+"""lm-evaluation-harness's side of the bench, run by the interpreter of its own environment, where we are not installed.
+
+stdin: a line of JSON {model, dtype, device, batch_size, threads, contexts, continuations}, then a line for each round.  stdout: for each
+round a line of JSON {seconds, loglikelihoods}. Only the scoring call is timed; loading, tokenizing and a first batch (a warm-up) are not.
+"""
+
+import contextlib
+import json
+import sys
+import time
+from typing import Any
+
+
+def main() -> None:
+    """Load the model, then score once per line."""
+    asked = json.loads(sys.stdin.readline())
+    with contextlib.redirect_stdout(sys.stderr):
+        model, requests = prepare(asked)
+    for _ in sys.stdin:
+        with contextlib.redirect_stdout(sys.stderr):
+            answer = score(model, requests, len(asked["continuations"]))
+        print(json.dumps(answer), flush=True)
+
+
+def prepare(asked: dict[str, Any]) -> tuple[Any, list[Any]]:
+    """Return the model, warm, and its requests: every continuation after every context, in tokens."""
+    import torch
+    from lm_eval.models.huggingface import HFLM
+
+    torch.set_num_threads(asked["threads"])
+    model = HFLM(pretrained=asked["model"], dtype=asked["dtype"], batch_size=asked["batch_size"], device=asked["device"])
+    requests = []
+    for context in asked["contexts"]:
+        ids = model.tok_encode(context)
+        for continuation in asked["continuations"]:
+            whole = model.tok_encode(context + continuation)
+            requests.append(((context, continuation), ids, whole[len(ids) :]))
+    model._loglikelihood_tokens(requests[: len(asked["continuations"])], disable_tqdm=True)
+    return model, requests
+
+
+def score(model: Any, requests: list[Any], n_options: int) -> dict[str, Any]:
+    """Return the seconds of one pass and the log-likelihoods by context and continuation."""
+    clock = time.perf_counter()
+    scored = model._loglikelihood_tokens(requests, disable_tqdm=True)
+    seconds = time.perf_counter() - clock
+    values = [float(value) for value, _ in scored]
+    return {"seconds": seconds, "loglikelihoods": [values[i : i + n_options] for i in range(0, len(values), n_options)]}
+
+
+if __name__ == "__main__":
+    main()
