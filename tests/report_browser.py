@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+PATIENCE_MS = 180_000  # a busy machine was seen to need more than Playwright's half a minute to open a page
 
 
 @dataclass
@@ -49,6 +50,7 @@ def open_page(chromium: Any) -> Iterator[Any]:
 
     def open_one(address: Path | str, fragment: str = "", **context: Any) -> Opened:
         page = chromium.new_context(viewport={"width": 1280, "height": 900}, **context).new_page()
+        page.set_default_timeout(PATIENCE_MS)
         one = Opened(page)
         page.on("console", lambda message: one.errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: one.errors.append(str(error)))
