@@ -52,4 +52,23 @@ def report_command(form: str, out: Path | None, figures: Path | None, **options:
         click.echo(path)
 
 
-COMMANDS = (report_command,)
+@click.command("serve")
+@report_options
+@click.option("--port", type=click.IntRange(0, 65535), default=8787, show_default=True, help="Port on 127.0.0.1; 0 takes a free one.")
+@friendly_errors
+def serve_command(port: int, **options: Any) -> None:
+    """The same page on this machine's loopback while the store grows; it reloads itself on a new snapshot. Read-only.
+
+    Example: analyze serve --store demo-store --port 8787
+    """
+    from analyzer.report.serve import make_server
+
+    with make_server(options, port) as server:
+        click.echo(f"http://{server.server_name}:{server.server_port}/ (Ctrl-C ends)")
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            click.echo("ended", err=True)
+
+
+COMMANDS = (report_command, serve_command)

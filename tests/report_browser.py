@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+PATIENCE_MS = 120_000  # a busy machine is no error
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 PATIENCE_MS = 180_000  # a busy machine was seen to need more than Playwright's half a minute to open a page
 
@@ -50,6 +51,7 @@ def open_page(chromium: Any) -> Iterator[Any]:
 
     def open_one(address: Path | str, fragment: str = "", **context: Any) -> Opened:
         page = chromium.new_context(viewport={"width": 1280, "height": 900}, **context).new_page()
+        page.set_default_timeout(PATIENCE_MS)
         page.set_default_timeout(PATIENCE_MS)
         one = Opened(page)
         page.on("console", lambda message: one.errors.append(message.text) if message.type == "error" else None)

@@ -1,0 +1,96 @@
+"""The page of a store that keeps growing: made anew for every snapshot, served on this machine's loopback only, and read-only."""
+
+import logging
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Lock
+from typing import Any
+
+from analyzer.report.page import page
+from analyzer.report.request import asked, open_selected
+from analyzer.report.study import study
+from schemas.errors import HedgemarkError, UsageError
+
+log = logging.getLogger(__name__)
+
+LOOPBACK = "127.0.0.1"
+
+
+class Pages:
+    """The page of the newest snapshot, kept until there is a newer one."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._options = options
+        self._lock = Lock()
+        self._made: tuple[str, str] = ("", "")
+
+    def snapshot(self) -> str:
+        """Return the id of the newest snapshot."""
+        from store import open_reader
+
+        return open_reader(self._options["store_url"], self._options["at"]).snapshot
+
+    def newest(self) -> str:
+        """Return the page as HTML; whoever asks while it is made waits for it."""
+        with self._lock:
+            runs = open_selected(self._options)
+            if runs.reader.snapshot != self._made[0]:
+                self._made = runs.reader.snapshot, page(study(runs, asked(self._options)), live=True)
+                log.info("made the page of snapshot %s", self._made[0])
+            return self._made[1]
+
+
+def make_server(options: Mapping[str, Any], port: int) -> ThreadingHTTPServer:
+    """Return a server whose page is made already, so that what cannot be meant is said before anything is served.
+
+    port : 0 takes a free one.
+    Raises UsageError for a port that is taken.
+    """
+    pages = Pages(options)
+    pages.newest()
+    try:
+        return ThreadingHTTPServer((LOOPBACK, port), _handler(pages))
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"cannot serve on port {port}: {error}; --port 0 takes a free one") from error
+
+
+def _handler(pages: Pages) -> type[BaseHTTPRequestHandler]:
+    answers: dict[str, tuple[str, Callable[[], str]]] = {"/": ("text/html", pages.newest), "/snapshot": ("text/plain", pages.snapshot)}
+
+    class Handler(BaseHTTPRequestHandler):
+        """Answers GET for two paths and nothing else."""
+
+        def do_GET(self) -> None:
+            """Answer with the page or the snapshot id."""
+            if not self._asked_here():
+                self._say(HTTPStatus.FORBIDDEN, "text/plain", "this server answers to 127.0.0.1 and localhost only\n")
+            elif self.path not in answers:
+                self._say(HTTPStatus.NOT_FOUND, "text/plain", "there is / and /snapshot\n")
+            else:
+                kind, make = answers[self.path]
+                try:
+                    self._say(HTTPStatus.OK, kind, make())
+                except HedgemarkError as error:
+                    self._say(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", f"{error}\n")
+
+        def _asked_here(self) -> bool:
+            """Whether the browser was told this machine's address: a foreign name that resolves to it is somebody's attempt to read."""
+            return self.headers.get("Host", "").rsplit(":", 1)[0] in (LOOPBACK, "localhost")
+
+        def _say(self, status: HTTPStatus, kind: str, text: str) -> None:
+            body = text.encode()
+            self.send_response(status)
+            for name, value in {"Content-Type": f"{kind}; charset=utf-8", "Content-Length": str(len(body)), **SAFE}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *values: Any) -> None:
+            """Log requests like everything else."""
+            log.debug(format, *values)
+
+    return Handler
+
+
+SAFE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Cross-Origin-Resource-Policy": "same-origin"}
