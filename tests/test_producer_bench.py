@@ -60,10 +60,10 @@ def test_peak_memory_sees_what_was_taken_and_given_back() -> None:
     import time
 
     with peak_memory() as peak:
-        block = torch.ones(32 * MIB // 4)
+        block = torch.ones(64 * MIB // 4)  # malloc never takes so much from what earlier tests freed
         time.sleep(0.1)
         del block
-    assert 28 * MIB < peak[0] < 64 * MIB
+    assert 60 * MIB < peak[0] < 96 * MIB
 
 
 def test_without_a_gpu_the_bench_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ def test_a_record_names_command_and_device_but_no_path() -> None:
 @pytest.fixture
 def asked_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
     """Return a case for the peer, whose interpreter finds an empty torch: only the talk between two processes is under test."""
-    (tmp_path / "torch.py").write_text("def set_num_threads(number): pass\\n")
+    (tmp_path / "torch.py").write_text("def set_num_threads(number): pass\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     return Case("standin", None, tmp_path, random_prompts(2, 1, 2), ["one", "three"], (1, 2), "AB", 1.0)
 

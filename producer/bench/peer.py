@@ -54,7 +54,7 @@ class Peer:
 
     def _send(self, line: str) -> None:
         assert self._process is not None and self._process.stdin is not None, "stdin is a pipe"
-        with contextlib.suppress(BrokenPipeError):  # it has died; what it said is shown where its answer is missing
+        with contextlib.suppress(BrokenPipeError):  # it has died; what it said is shown where its answer should be
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
 
