@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from producer.packed import load_packed, packed_format
 from schemas.errors import HedgemarkError, UsageError
 
 log = logging.getLogger(__name__)
@@ -100,15 +101,23 @@ def load_tokenizer(files: ModelFiles) -> Any:
 
 
 def load_model(files: ModelFiles, dtype: str, device: str) -> Any:
-    """Return the model in eval mode, all weights on one device, attention by SDPA."""
+    """Return the model in eval mode, all weights on one device, attention by SDPA.
+
+    Raises HedgemarkError for weights in a format whose package is not installed.
+    """
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # one progress bar per command, and that is ours, over items
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        files.folder, dtype=dtype if dtype == AS_STORED else getattr(torch, dtype), attn_implementation="sdpa", **_gguf_argument(files)
-    )
+    options: dict[str, Any] = {"dtype": dtype if dtype == AS_STORED else getattr(torch, dtype), "attn_implementation": "sdpa"}
+    config = load_config(files)
+    if packed_format(config):
+        return load_packed(files.folder, config, **options).requires_grad_(False).to(device)
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(files.folder, **options, **_gguf_argument(files))
+    except ImportError as error:
+        raise HedgemarkError(f"the weights of {files.name!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
     return model.requires_grad_(False).to(device)
 
 

@@ -6,13 +6,17 @@ from typing import Any
 import pytest
 from producer_tiny import logits, tiny, tiny_data
 
+from producer.backends import BACKENDS
 from producer.methods import METHODS
 from producer.methods.gptq import gptq_modifier
+from producer.methods.layers import target_layers
 from producer.methods.quantization import scheme
 from producer.methods.upstream import oneshot, quiet
+from producer.models import find_model, load_model
 from schemas.errors import UsageError
 from schemas.levels import parse_level
 
+torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.producer
 LEVEL = parse_level("w4a16-g16")
 
@@ -57,3 +61,67 @@ def test_quantized_weights_are_not_compressed_again() -> None:
     with pytest.raises(UsageError, match="already quantized \\(gptq\\); run it as found with --method checkpoint"):
         METHODS["wanda"].check_config(config, parse_level("0.5"))
     METHODS["checkpoint"].check_config(config, parse_level("-"))
+
+
+def into_words(values: Any, bits: int, order: Any) -> Any:
+    """Pack unsigned integers (row, column) into int32 words, field by field; `order` says which column a field holds."""
+    import numpy as np
+
+    fields = 32 // bits
+    blocks = np.asarray(values, dtype=np.uint64).reshape(len(values), -1, fields)
+    words = np.zeros(blocks.shape[:2], dtype=np.uint64)
+    for field in range(fields):
+        words |= blocks[:, :, order[field]] << np.uint64(bits * field)
+    return torch.from_numpy(words.astype(np.uint32).view(np.int32).copy())
+
+
+def packed_folder(path: Path, quantization: dict[str, Any]) -> Any:
+    """Save a tiny model packed as AutoGPTQ or AutoAWQ do, and return the same model with plain weights."""
+    from safetensors.torch import save_file
+
+    bits, group, gptq = quantization["bits"], 16, quantization["quant_method"] == "gptq"
+    order = range(32 // bits) if gptq else (0, 2, 4, 6, 1, 3, 5, 7)
+    model, draw = tiny(), torch.Generator().manual_seed(0)
+    tensors = {name: w for name, w in model.state_dict().items() if "_proj." not in name}
+    for name, layer in target_layers(model).items():
+        rows, columns = layer.weight.shape
+        q = torch.randint(0, 2**bits, (columns, rows), generator=draw)
+        zeros = torch.randint(1, 2**bits, (columns // group, rows), generator=draw)
+        scales = torch.rand(columns // group, rows, generator=draw) / 2**bits
+        groups = torch.arange(columns).flip(0) // group if gptq else torch.arange(columns) // group  # columns taken in another order
+        layer.weight.data = ((q - zeros[groups]) * scales[groups]).T.contiguous()
+        tensors[f"{name}.qweight"] = into_words(q.T, bits, order).T.contiguous() if gptq else into_words(q, bits, order)
+        tensors |= {f"{name}.qzeros": into_words(zeros - (1 if gptq else 0), bits, order), f"{name}.scales": scales}
+        if gptq:
+            tensors[f"{name}.g_idx"] = groups.int()
+    save_file(tensors, path / "model.safetensors")
+    model.config.quantization_config = quantization
+    model.config.save_pretrained(path)
+    return model
+
+
+@pytest.mark.parametrize(
+    "quantization", [{"quant_method": "gptq", "bits": 4}, {"quant_method": "gptq", "bits": 8}, {"quant_method": "awq", "bits": 4}]
+)
+def test_packed_checkpoints_are_read_without_their_kernels(quantization: dict[str, Any], tmp_path: Path) -> None:
+    """A GPTQ (with reordered columns) or AWQ checkpoint gives the logits of scale * (integer - zero point), and says what it is."""
+    plain, ids = packed_folder(tmp_path, quantization | {"group_size": 16}), tiny_data(4).input_ids
+    loaded = load_model(find_model(str(tmp_path)), "float32", "cpu")
+    applied = METHODS["checkpoint"].apply(loaded, parse_level("-"), None, 0)
+    assert torch.equal(logits(applied.model, ids), logits(plain, ids))
+    assert applied.conditions["stored_as"] == quantization["quant_method"]
+
+
+@pytest.mark.parametrize(
+    ("quantization", "message"),
+    [
+        ({"quant_method": "gptq", "bits": 3}, "a gptq checkpoint of 3 bits cannot be unpacked; bits that can: 2, 4, 8"),
+        ({"quant_method": "awq", "bits": 4, "version": "gemv"}, "an awq checkpoint of version 'gemv' cannot be unpacked"),
+    ],
+)
+def test_other_packings_are_refused_from_their_config(quantization: dict[str, Any], message: str) -> None:
+    """Bits that straddle words and versions packed another way are refused before weights are loaded."""
+    config = tiny().config
+    config.quantization_config = quantization
+    with pytest.raises(UsageError, match=message):
+        BACKENDS["transformers"].check(config, ["checkpoint"])

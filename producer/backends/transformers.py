@@ -15,6 +15,7 @@ from producer.engine.prefill import Answers, Done, prefill
 from producer.engine.self_check import noise_floor, sample
 from producer.engine.skeleton import check_layout
 from producer.models import AS_STORED, load_model
+from producer.packed import check_packing
 from producer.plan import Group, Model, Question, is_dense
 from producer.settings import Settings
 from producer.weights import weight_bytes_as
@@ -27,8 +28,9 @@ class TransformersBackend:
     """Every method on any device; computes only what the options need."""
 
     def check(self, config: Any, methods: Sequence[str]) -> None:
-        """Raise UsageError for a model type the engine does not know."""
+        """Raise UsageError for a model type the engine does not know, or weights packed in a way it cannot unpack."""
         check_layout(config)
+        check_packing(config)
 
     def ready(self, group: Group, levels: Sequence[Level], settings: Settings) -> Iterator[Ready]:
         """Yield the group's model at each level: on the device where it fits, else on the host."""
