@@ -55,7 +55,7 @@ def sets_command(average: bool, executor: str, p_values: bool, **options: Any) -
 @main.command("compare")
 @analysis_options
 @comparison_options
-@click.option("--against", metavar="MODEL", help="Compare every run with this model's dense runs instead of with its own.")
+@click.option("--against", metavar="MODEL", help="Compare with this model's dense runs, such as ref-l, instead of each with its own.")
 @click.option("--common-items", is_flag=True, help="Compare runs asked of different items on those they share.")
 @click.option("--average", is_flag=True, help="Print means over prompts and scorers instead of every run.")
 @click.option("--decoupling", is_flag=True, help="Print how changes in accuracy and set size go together, over all pairs.")

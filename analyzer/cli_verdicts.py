@@ -104,9 +104,9 @@ def cost_command(path: Path, **options: Any) -> None:
 @comparison_options
 @click.option("--policy", type=FILE, help="TOML: [limits], [task.<name>], [worst_subject].")
 @click.option("--limit", "limits", multiple=True, metavar="FIGURE=X", help="A limit, such as accuracy_loss=0.02; repeatable.")
-@click.option("--junit", type=FILE, help="Also write JUnit XML here.")
-@click.option("--markdown", type=FILE, help="Also write a Markdown summary here.")
-@click.option("--model-card", type=FILE, help="Also write eval results as model-index YAML here.")
+@click.option("--junit", type=FILE, help="Also write JUnit XML, such as gate.xml.")
+@click.option("--markdown", type=FILE, help="Also write a Markdown summary, such as gate.md.")
+@click.option("--model-card", type=FILE, help="Also write eval results as model-index YAML, such as card.yaml.")
 @friendly_errors
 def gate_command(policy: Path | None, limits: tuple[str, ...], **options: Any) -> None:
     """The release gate: exit 0 if every limit is kept, 1 if one is broken, 3 if the items cannot tell.

@@ -8,8 +8,10 @@ import click
 from analyzer.names import EXECUTOR_NAMES, FIELDS, FORMATS
 from schemas.command import store_option
 
+NAMED = dict(zip(FIELDS, ("ref-m", "wanda", "0.5", "urn", "base"), strict=True))  # an example of each
 SELECTION = [
-    click.option(f"--{field}", field, multiple=True, metavar=field.upper(), help=f"Only this {field}; repeatable.") for field in FIELDS
+    click.option(f"--{field}", field, multiple=True, metavar=field.upper(), help=f"Only this {field}, such as {example}; repeatable.")
+    for field, example in NAMED.items()
 ]
 ALPHA_HELP = "Allowed miscoverage: 0.1, 1/10, or a range 0.01:0.99:0.01; repeatable. [0.1]"
 SPLIT_HELP = "All splits by the exact law, N drawn ones, the one of seed K, or calibration item ids from a file. [all]"
@@ -19,7 +21,7 @@ OPTIONS: list[Callable[[Any], Any]] = [
     *SELECTION,
     click.option("--alpha", "alphas", multiple=True, metavar="A", help=ALPHA_HELP),
     click.option("--scorer", "scorers", multiple=True, metavar="S", help="Nonconformity score; repeatable. [lac, aps]"),
-    click.option("--parameter", "parameters", multiple=True, metavar="S.NAME=X", help="Such as raps.penalty=0.1; repeatable."),
+    click.option("--parameter", "parameters", multiple=True, metavar="S.NAME=X", help="Of a scorer, such as raps.penalty=0.1; repeatable."),
     click.option("--split", metavar="all|N|seed:K|file:PATH", help=SPLIT_HELP),
     click.option("--stratify", is_flag=True, help="Draw splits within each subject."),
     click.option("--calibration-fraction", metavar="F", help="Share of the items that calibrates. [0.5]"),

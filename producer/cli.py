@@ -22,7 +22,7 @@ OPTIONS = (
     click.option("--level", "levels", multiple=True, metavar="L", help="E.g. 0.5, 0:0.5:0.1, 2:4, w4a16 (repeatable). [the method's own]"),
     click.option("--task", "tasks", multiple=True, metavar="T", help="Named task or .json/.jsonl file of items (repeatable)."),
     click.option("--prompt", "prompts", multiple=True, metavar="P", help="base, shared or task (repeatable). [base]"),
-    click.option("--prompt-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="TOML with another wording."),
+    click.option("--prompt-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Another wording, e.g. words.toml."),
     click.option("--limit", type=click.IntRange(min=1), help="Items drawn per task by --seed. [all]"),
     click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Folder with the published tasks' items. [the Hub]"),
     click.option("--backend", help="transformers or vllm. [transformers]"),

@@ -14,7 +14,7 @@ from store.printing import format_option, print_table
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 LS_COLUMNS = ["name", "model", "method", "level", "task", "prompt", "n_items", "nonfinite", "created"]
 
-at_option = click.option("--at", metavar="SNAPSHOT|TAG", help="Read this snapshot or tag instead of the newest.")
+at_option = click.option("--at", metavar="SNAPSHOT|TAG", help="Read this snapshot or tag, such as v1, instead of the newest.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -45,10 +45,10 @@ def init(store_url: str) -> None:
 @store_option
 @at_option
 @click.option("--model", multiple=True, help="Only runs of this model (repeatable, like the other filters).")
-@click.option("--method", multiple=True, help="Only this method.")
-@click.option("--level", multiple=True, help="Only this level.")
-@click.option("--task", multiple=True, help="Only this task.")
-@click.option("--prompt", multiple=True, help="Only this prompt.")
+@click.option("--method", multiple=True, help="Only this method, such as wanda.")
+@click.option("--level", multiple=True, help="Only this level, such as 0.5.")
+@click.option("--task", multiple=True, help="Only this task, such as urn.")
+@click.option("--prompt", multiple=True, help="Only this prompt, such as base.")
 @format_option
 @friendly_errors
 def ls(store_url: str, at: str | None, format_: str, **filters: tuple[str, ...]) -> None:

@@ -12,7 +12,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.command()
 @click.argument("target")
 @store_option
-@click.option("--at", metavar="SNAPSHOT|TAG", help="Push this snapshot or tag instead of the newest.")
+@click.option("--at", metavar="SNAPSHOT|TAG", help="Push this snapshot or tag, such as v1, instead of the newest.")
 @friendly_errors
 def push(target: str, store_url: str, at: str | None) -> None:
     """Copy the runs that another store lacks to it; conflicts are listed and left alone.
@@ -25,7 +25,7 @@ def push(target: str, store_url: str, at: str | None) -> None:
 @click.command()
 @click.argument("source")
 @store_option
-@click.option("--at", metavar="SNAPSHOT|TAG", help="Pull this snapshot or tag of the source instead of the newest.")
+@click.option("--at", metavar="SNAPSHOT|TAG", help="Pull this snapshot or tag of the source, such as v1, instead of the newest.")
 @friendly_errors
 def pull(source: str, store_url: str, at: str | None) -> None:
     """Copy the runs that this store lacks from another; conflicts are listed and left alone.
@@ -38,7 +38,7 @@ def pull(source: str, store_url: str, at: str | None) -> None:
 @click.command()
 @click.argument("file", type=FILE)
 @store_option
-@click.option("--at", metavar="SNAPSHOT|TAG", help="Export this snapshot or tag instead of the newest.")
+@click.option("--at", metavar="SNAPSHOT|TAG", help="Export this snapshot or tag, such as v1, instead of the newest.")
 @friendly_errors
 def export(file: Path, store_url: str, at: str | None) -> None:
     """Write one snapshot to a file: .zip (Zarr, for xarray and import) or .parquet (a flat table).

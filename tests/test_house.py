@@ -45,6 +45,17 @@ def test_every_command_explains_itself(name: str, command: click.Command) -> Non
     assert all(getattr(parameter, "help", "") for parameter in command.params if isinstance(parameter, click.Option))
 
 
+@pytest.mark.parametrize(("name", "command"), commands(), ids=[name for name, _ in commands()])
+def test_every_option_shows_a_value(name: str, command: click.Command) -> None:
+    """An option that takes a value shows one: in the command's example, as its default or choices, or as "such as .."."""
+    context = click.Context(command, info_name=name)
+    example = command.get_help(context).split("Example")[-1].split("Options:")[0]
+    takes_value = [p for p in command.params if isinstance(p, click.Option) and not (p.is_flag or p.count)]
+    shown = {p.opts[-1]: " ".join(p.get_help_record(context) or ()) for p in takes_value}
+    bare = [option for option, text in shown.items() if option not in example and not re.search(r"\[[^\]]+\]|such as|e\.g\.|: \S", text)]
+    assert not bare
+
+
 @pytest.mark.parametrize("name", [*METHODS, *EMBEDDED, *PUBLISHED, *PROMPTS, *SCORERS, *(name for name, _ in commands())])
 def test_every_name_is_in_the_readme(name: str) -> None:
     """A registered method, task, prompt, scorer or command that README does not mention is not there for its reader."""
