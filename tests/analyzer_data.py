@@ -1,5 +1,6 @@
 """Small stores and views made in memory for the analyzer's tests."""
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,12 @@ from schemas.run import Run, RunKey
 def item_set(answers: np.ndarray, n_options: int = 4, task: str = "quiz", subjects: int = 1) -> ItemSet:
     items = [Item(id=str(i), answer="ABCDEFGHIJKLMNOPQRSTUVWXYZ"[a], subject=f"s{i % subjects}") for i, a in enumerate(answers)]
     return build_item_set(task, items, n_options=n_options)
+
+
+@lru_cache
+def equal_items(n_items: int, n_options: int = 4, subjects: int = 1) -> ItemSet:
+    """The item set of simulations: answers take turns. Made once, since making it takes longer than all that is done with it."""
+    return item_set(np.arange(n_items) % n_options, n_options, subjects=subjects)
 
 
 def make_run(items: ItemSet, logits: np.ndarray, **key: Any) -> Run:

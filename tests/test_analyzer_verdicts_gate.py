@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from analyzer_data import MemoryReader, item_set, make_run, skilled_logits
+from analyzer_data import MemoryReader, equal_items, item_set, make_run, skilled_logits
 from click.testing import CliRunner
 
 from analyzer.cli import main
@@ -36,10 +36,11 @@ def flipped(rng: np.random.Generator, n_items: int, to_wrong: float, to_right: f
     right = rng.random(n_items) < 0.7
     draw = rng.random(n_items)
     after = np.where(right, draw >= to_wrong / 0.7, draw < to_right / 0.3)
-    items = item_set(np.zeros(n_items, dtype=int), 2)
+    items = equal_items(n_items, 2)
     scale = rng.normal(2.0, 0.1, size=n_items)
+    first = np.where(items.answer == 0, scale, -scale)
     outcomes = {"dense": right, "rtn": after}
-    runs = [make_run(items, np.stack([np.where(won, scale, -scale), 0 * scale], axis=1), method=name) for name, won in outcomes.items()]
+    runs = [make_run(items, np.stack([np.where(won, first, -first), 0 * scale], axis=1), method=name) for name, won in outcomes.items()]
     return select_runs(MemoryReader([items], runs), {})
 
 
@@ -61,25 +62,26 @@ def test_checks_pass_fail_or_say_how_many_items_would_decide() -> None:
     assert f"{undecided['items_needed']:,} items would decide" in last_line([*records[:2], undecided])
 
 
-@pytest.mark.parametrize(("loss", "trials"), [(0.03, 300)])
-def test_error_rates_stay_below_five_percent(loss: float, trials: int) -> None:
-    """True loss at the limit or just beyond it passes in under 5 %, just within it fails in under 5 %, at three sizes."""
-    limit = [Limit("accuracy_loss", loss), Limit("flips", 0.5), Limit("kl", 50.0)]
+@pytest.mark.parametrize(("trials", "allowed"), [(60, 0.12), pytest.param(1_500, 0.05, marks=pytest.mark.slow)])
+def test_error_rates_stay_below_five_percent(trials: int, allowed: float) -> None:
+    """A true loss of exactly the limit, the hardest case of both errors, passes in under 5 % and fails in under 5 % (12 % of 60)."""
+    limit = [Limit("accuracy_loss", 0.03), Limit("flips", 0.5), Limit("kl", 50.0)]
     rng = np.random.default_rng(7)
     for n_items in (100, 800):
-        ended = [outcome(gate(flipped(rng, n_items, 0.02 + loss, 0.02), LAC, limit)) for _ in range(trials // 2)]
-        assert ended.count(PASS) < 0.05 * len(ended), n_items
-        assert ended.count(FAIL) < 0.05 * len(ended), n_items
+        ended = [outcome(gate(flipped(rng, n_items, 0.05, 0.02), LAC, limit)) for _ in range(trials)]
+        assert ended.count(PASS) < allowed * trials, (n_items, ended.count(PASS))
+        assert ended.count(FAIL) < allowed * trials, (n_items, ended.count(FAIL))
 
 
-def test_inconclusive_rate_falls_with_items() -> None:
-    """A true loss of 1 point under a limit of 3 becomes a pass as items are added, and is never called a failure."""
+@pytest.mark.parametrize("trials", [12, pytest.param(200, marks=pytest.mark.slow)])
+def test_inconclusive_rate_falls_with_items(trials: int) -> None:
+    """A true loss of 1 point under a limit of 3 becomes a pass as items are added, and is hardly ever called a failure."""
     rng = np.random.default_rng(3)
     rates = []
     for n_items in (200, 1_000, 5_000):
-        ended = [outcome(gate(flipped(rng, n_items, 0.03, 0.02), LAC, [Limit("accuracy_loss", 0.03)])) for _ in range(40)]
-        assert ended.count(FAIL) <= 1
-        rates.append(ended.count(INCONCLUSIVE) / len(ended))
+        ended = [outcome(gate(flipped(rng, n_items, 0.03, 0.02), LAC, [Limit("accuracy_loss", 0.03)])) for _ in range(trials)]
+        assert ended.count(FAIL) <= 0.05 * trials
+        rates.append(ended.count(INCONCLUSIVE) / trials)
     assert rates[0] > 0.5 > rates[1] + 0.1 > rates[2] + 0.1 and rates[2] < 0.05
 
 
