@@ -13,6 +13,7 @@ demo: setup ## no downloads: the embedded models through both stages; a second t
 	$(BIN)/produce --store demo-store --model ref-s --model ref-m --model ref-l --model ref-moe --task urn --task facts \
 	    --method dense --method rtn --level w4a16-g32 --level w3a16-g32 --method magnitude --method wanda --level 0.3 --level 0.5
 	COLUMNS=180 $(BIN)/analyze compare --store demo-store --scorer lac # 180 columns: every interval; a narrower terminal shows fewer
+	$(BIN)/analyze report --store demo-store --out demo-report.html # open it in any browser; the last line is its path
 
 setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -48,4 +49,4 @@ bench: setup
 	$(BIN)/python -m producer.bench
 
 clean:
-	rm -rf .venv .venv-* demo-store
+	rm -rf .venv .venv-* demo-store demo-report.html

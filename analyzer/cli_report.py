@@ -34,7 +34,7 @@ def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @report_options
 @click.option("--format", "form", type=click.Choice(["html", "md", "latex"]), default="html", show_default=True, help="Page or tables.")
 @click.option("--out", type=FILE, help="File to write. [report.html; tables go to stdout]")
-@click.option("--figures", type=click.Path(path_type=Path, file_okay=False), help="Also write the charts into a folder, such as figures, as SVG and PNG.")
+@click.option("--figures", type=click.Path(path_type=Path, file_okay=False), help="Also write the charts there, such as figures.")
 @friendly_errors
 def report_command(form: str, out: Path | None, figures: Path | None, **options: Any) -> None:
     """One page with the verdict and every study behind it, in one file that opens offline; or tables and figures for a paper.
