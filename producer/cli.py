@@ -36,7 +36,7 @@ OPTIONS = (
 SIZES = (
     click.option("--batch-tokens", type=click.IntRange(min=1), help="Most tokens in a batch. [by free memory]"),
     click.option("--device-memory", metavar="SIZE", help="Budget, e.g. 24G; a larger model goes through layer by layer. [what is free]"),
-    click.option("--host-memory", metavar="SIZE", help="Budget of waiting hidden states; what exceeds it waits in a file. [half of what is free]"),
+    click.option("--host-memory", metavar="SIZE", help="Budget of waiting hidden states; a file takes the rest. [half of what is free]"),
     click.option("--tensor-parallel", type=click.IntRange(min=1), help="Devices that share a model (vllm). [1]"),
     click.option("--self-check", type=click.IntRange(min=1), metavar="N", help="Measure the noise floor on N items of each run."),
 )
