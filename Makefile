@@ -44,10 +44,10 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m cogapp --check README.md
+	$(BIN)/python -m cogapp --check README.md docs/commands.md
 
 readme: setup ## run the commands README shows and put their output there
-	$(BIN)/python -m cogapp -r README.md
+	$(BIN)/python -m cogapp -r README.md docs/commands.md
 
 bench: setup
 	$(BIN)/python -m analyzer.bench
