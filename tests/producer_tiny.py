@@ -20,10 +20,11 @@ MOE: dict[str, Any] = {
 CONFIGS = {
     "llama": lambda: LlamaConfig(**SIZES),
     "llama-tied": lambda: LlamaConfig(**(SIZES | {"tie_word_embeddings": True})),
+    "llama2": lambda: LlamaConfig(**(SIZES | {"num_key_value_heads": 4})),  # as many key heads as query heads
     "odd": lambda: LlamaConfig(**(SIZES | {"hidden_size": 72, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 24})),
     "mistral": lambda: MistralConfig(**SIZES, sliding_window=None),
     "qwen2": lambda: Qwen2Config(**SIZES),
-    "qwen3": lambda: Qwen3Config(**SIZES, head_dim=16),
+    "qwen3": lambda: Qwen3Config(**(SIZES | {"tie_word_embeddings": True}), head_dim=16),
     "qwen3_moe": lambda: Qwen3MoeConfig(**SIZES, **MOE),
 }
 

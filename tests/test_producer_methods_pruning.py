@@ -13,7 +13,7 @@ from schemas.levels import parse_level
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.producer
-LEVELS = ["0.29", "0.5", "2:4", "1:4"]
+LEVELS = ["0.29", "0.5", "2:4", "4:8", "1:4"]
 
 
 def pruned(model: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from producer_tiny import CONFIGS, logits, tiny, tiny_data
 
 from producer.methods import METHODS
 from producer.methods.base import Job
-from producer.methods.layers import split_experts
+from producer.methods.layers import split_experts, target_layers
 from producer.methods.quantization import RoundInput
 from producer.methods.rotation import random_rotations, rotate
 from producer.methods.smoothquant import smoothing_modifier
@@ -86,7 +86,7 @@ def test_a_cayley_step_stays_orthogonal_and_descends() -> None:
     assert float((matrix - target).norm()) < 0.1 * start
 
 
-@pytest.mark.parametrize("layout", ["llama-tied", "qwen2", "qwen3_moe"])
+@pytest.mark.parametrize("layout", ["llama-tied", "qwen2", pytest.param("qwen3_moe", marks=pytest.mark.slow)])
 def test_learned_rotations_are_orthogonal_and_better_than_random(layout: str) -> None:
     """Learning lowers the output divergence under 4-bit activations below the random start's, orthogonal to 1e-6."""
     model, data = split_experts(tiny(layout)), tiny_data()
@@ -140,6 +140,17 @@ def test_activations_are_rounded_per_token(bits: int) -> None:
     assert torch.allclose(steps, steps.round(), atol=1e-4)
     assert torch.equal(rounded[1, 2], x[1, 2])
     torch.testing.assert_close(rounded.abs().amax(-1), x.abs().amax(-1))
+
+
+@pytest.mark.parametrize("layout", CONFIGS)
+@pytest.mark.parametrize("name", ["smoothquant", "quarot"])
+def test_rounded_activations_take_every_layout(name: str, layout: str) -> None:
+    """Every layout and every expert at w4a4; each target layer rounds its input and nothing else is wrapped around it."""
+    applied = METHODS[name].apply(tiny(layout), W4A4, tiny_data(), 0)
+    assert applied.conditions["steps_off_grid"] < 0.2
+    for layer in target_layers(applied.model).values():
+        rounding = [hook for hook in layer._forward_pre_hooks.values() if isinstance(hook, RoundInput)]
+        assert len(rounding) == 1 and "forward" not in layer.__dict__
 
 
 @pytest.mark.parametrize("name", ["smoothquant", "quarot"])

@@ -27,7 +27,10 @@ def rounded(weight: Any, bits: int, group: int) -> Any:
     return (((groups / scale).round() + zero).clamp(0, 2**bits - 1) - zero).mul(scale).reshape(weight.shape)
 
 
-@pytest.mark.parametrize(("text", "bits", "group"), [("w4a16-g32", 4, 32), ("w3a16-g8", 3, 8), ("w2a16-g16", 2, 16), ("w8a16", 8, 0)])
+GRIDS = [("w4a16-g32", 4, 32), ("w3a16-g8", 3, 8), ("w2a16-g16", 2, 16), ("w5a16-channel", 5, 0), ("w8a16", 8, 0)]
+
+
+@pytest.mark.parametrize(("text", "bits", "group"), GRIDS)
 def test_rtn_is_rounding_to_the_grid(text: str, bits: int, group: int) -> None:
     """Every weight equals the float64 reference; a weight halfway between two grid points may go either way."""
     model = tiny()
