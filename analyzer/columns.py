@@ -1,7 +1,7 @@
 """The columns of each command's table."""
 
 from analyzer.groups import LETTERS
-from analyzer.table import Column, estimate, interval, number, span, words
+from analyzer.table import Column, estimate, interval, number, p_value, span, words
 
 SETS = (
     Column("accuracy", estimate("accuracy")),
@@ -22,10 +22,12 @@ COMPARE = (
     Column("accuracy", number("accuracy")),
     Column("95 %", interval("accuracy"), dispensable=6),
     Column("Δ accuracy", estimate("accuracy_change", sign=True)),
+    Column("p (Holm)", p_value("accuracy_p_holm"), dispensable=8),
     Column("coverage", number("coverage"), dispensable=4),
     Column("set size", number("set_size", 2)),
     Column("95 %", interval("set_size", 2), dispensable=5),
     Column("Δ set size", estimate("set_size_change", 2, sign=True)),
+    Column("p (Holm)", p_value("set_size_p_holm"), dispensable=7),
     Column("flips", number("flips"), dispensable=2),
     Column("KL", number("kl"), dispensable=3),
     Column("verdict", words("verdict")),

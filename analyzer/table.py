@@ -86,6 +86,16 @@ def number(name: str, digits: int = 3, sd: str = "") -> Callable[[Record], str]:
     return text
 
 
+def p_value(name: str) -> Callable[[Record], str]:
+    """Return the cell maker of a p-value, such as `0.032`, or `<0.001` where more digits would mean nothing."""
+
+    def text(record: Record) -> str:
+        value = record.get(name)
+        return "" if value is None else f"{value:.3f}" if value >= 0.001 else "<0.001"
+
+    return text
+
+
 def words(name: str) -> Callable[[Record], str]:
     """Return the cell maker of a text, or of yes and no."""
 
@@ -141,8 +151,7 @@ def _blank_repeats(rows: list[list[str]], n_keys: int) -> list[list[str]]:
 
 def _common(records: Sequence[Record], key: str) -> str:
     values = [record[key] for record in records if record[key] is not None]
-    ends = sorted({_plain(min(values)), _plain(max(values))}, key=len)
-    return " to ".join(ends)
+    return " to ".join(dict.fromkeys([_plain(min(values)), _plain(max(values))]))
 
 
 def _plain_field(key: str) -> Callable[[Record], str]:
