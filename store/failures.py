@@ -10,7 +10,11 @@ from schemas.errors import HedgemarkError, StoreInvalidError, StoreUnreachableEr
 
 FULL = ("no space left", "file too large", "quota exceeded")
 # Words of the object store client's messages for "the other side did not serve us", as opposed to "what it served is broken".
-UNREACHABLE = ("dispatch failure", "error sending request", "connection", "timed out", "timeout", "service error", "credential")
+UNREACHABLE = (
+    *("dispatch failure", "error sending request", "connection", "timed out", "timeout", "service error"),
+    *("credential", "token request", "unauthorized", "forbidden", "access denied"),
+)
+SHOWN = 300  # characters of a client's message, which may quote a whole page of the server's
 
 
 @contextmanager
@@ -40,8 +44,10 @@ def first_line(message: str) -> str:
 
 
 def _translated(address: object, message: str) -> HedgemarkError:
+    if "clock has drifted" in message:
+        return HedgemarkError(f"store {address}: nothing was written; {first_line(message)[:SHOWN]}")
     if any(word in message.lower() for word in FULL):
         return HedgemarkError(f"store {address} cannot be written, the runs committed before are intact: {first_line(message)}")
     if any(word in message.lower() for word in UNREACHABLE):
-        return StoreUnreachableError(f"store {address} cannot be reached: {first_line(message)}")
-    return StoreInvalidError(f"store {address} is damaged or not a store: {first_line(message)}")
+        return StoreUnreachableError(f"store {address} cannot be reached: {first_line(message)[:SHOWN]}")
+    return StoreInvalidError(f"store {address} is damaged or not a store: {first_line(message)[:SHOWN]}")

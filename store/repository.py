@@ -25,8 +25,8 @@ from store.screen import ensure_screened
 
 BRANCH = "main"
 LOCK_FILE = "hedgemark.lock"
-# Icechunk warns on every open that local commits need care; ours take a lock, so only errors are news.
-icechunk.set_logs_filter("error")
+# Icechunk logs to stdout, where our data go; whatever it fails at, it raises as well.
+icechunk.set_logs_filter("off")
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,14 @@
-"""S3 servers on loopback for the store's tests: SeaweedFS (a good one) and rclone (one that ignores conditional writes)."""
+"""S3 servers on loopback for the store's tests: SeaweedFS (a good one) and rclone (one that ignores conditional writes).
+
+`python tests/store_servers.py COMMAND ARGUMENT...` runs a command beside SeaweedFS, with the address of an empty store as last argument.
+"""
 
 import json
 import os
 import shutil
 import subprocess
+import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -17,6 +22,7 @@ from filelock import FileLock
 from store_ports import GRPC, reserve_ports
 
 ACCESS_KEY, SECRET_KEY = "hedgemark-test", "loopback-only"
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "AWS_REGION": "us-east-1"}
 PARTS = ("master", "volume", "filer", "s3")
 START_S = 60
 STARTS = 3
@@ -158,7 +164,7 @@ def seaweedfs(seaweedfs_servers: list[SeaweedFS], tmp_path_factory: pytest.TempP
 @pytest.fixture
 def s3_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the servers' credentials where the AWS chain looks first."""
-    for name, value in (("AWS_ACCESS_KEY_ID", ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", SECRET_KEY), ("AWS_REGION", "us-east-1")):
+    for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
 
 
@@ -200,3 +206,18 @@ def _send(url: str, method: str) -> bool:
 
 def _tail(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-TAIL_LINES:])
+
+
+def _run_beside(command: list[str]) -> int:
+    need("weed")
+    with tempfile.TemporaryDirectory() as folder:
+        server = SeaweedFS(Path(folder))
+        server.start()
+        try:
+            return subprocess.run([*command, server.new_address()], env={**os.environ, **CREDENTIALS}, check=False).returncode
+        finally:
+            server.close()
+
+
+if __name__ == "__main__":
+    sys.exit(_run_beside(sys.argv[1:]))
