@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from analyzer.estimate import NOTHING, Estimate, average
+from analyzer.estimate import NOTHING, Estimate
 from analyzer.loading import Runs, reading_order
 from analyzer.paired import CHANGED, Paired, paired
 from analyzer.pairs import Partners
 from analyzer.question import Question
-from analyzer.records import Record, cell_record, on_whole_set, unreliable
+from analyzer.records import Record, cell_record, mean_over, unreliable
 from analyzer.verdicts.axes import Tolerances, verdict
 from analyzer.verdicts.changes import CHANGES
 from analyzer.verdicts.significance import detectable, holm, mcnemar, paired_p
@@ -68,8 +68,8 @@ def pair_record(cells: Sequence[Paired], question: Question, tolerances: Toleran
 
 def mean_change(cells: Sequence[Paired], name: str) -> Estimate:
     """Return the mean of one change over cells of the same items; nothing where one of them has none."""
-    found = [on_whole_set(cell.changes.get(name, NOTHING), cell.after) for cell in cells]
-    return average(found) if all(estimate.influence.size for estimate in found) else NOTHING
+    found = [cell.changes.get(name, NOTHING) for cell in cells]
+    return mean_over([cell.after for cell in cells], found) if all(estimate.influence.size for estimate in found) else NOTHING
 
 
 def pair_unreliable(cells: Sequence[Paired]) -> str | None:

@@ -25,7 +25,7 @@ def cell_record(cells: Sequence[Measured], question: Question, extra: Mapping[st
     first = cells[0]
     record = identity(cells)
     for name in (*ESTIMATED, *sorted(set(first.estimates) - {*ESTIMATED, *MORE}), *MORE):
-        record |= interval_fields(name, average([on_whole_set(cell.estimates[name], cell) for cell in cells]))
+        record |= interval_fields(name, mean_over(cells, [cell.estimates[name] for cell in cells]))
     for name, estimate in (extra or {}).items():
         record |= interval_fields(name, estimate)
     facts = first.facts if len(cells) == 1 else {name: _mean_fact([cell.facts[name] for cell in cells]) for name in first.facts}
@@ -58,6 +58,13 @@ def provenance(cells: Sequence[Measured], question: Question) -> Record:
         "run": "+".join(dict.fromkeys(cell.view.row["name"] for cell in cells)),
         "snapshot": cells[0].view.snapshot,
     }
+
+
+def mean_over(cells: Sequence[Measured], estimates: Sequence[Estimate]) -> Estimate:
+    """Return the mean of one estimate per cell; cells of one item set may lack different items of it."""
+    if len(cells) == 1:
+        return estimates[0]
+    return average([on_whole_set(estimate, cell) for estimate, cell in zip(estimates, cells, strict=True)])
 
 
 def on_whole_set(estimate: Estimate, cell: Measured) -> Estimate:
