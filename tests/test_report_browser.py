@@ -229,7 +229,7 @@ def test_one_run(tmp_path: Path, open_page: Any) -> None:
     opened = open_page(save(write(str(tmp_path / "one"), [(items, family(items, "toy", 0)[:1])]), tmp_path)).drawn()
     assert "No compressed model to judge yet" in opened.page.locator("h1").text_content()
     assert opened.page.locator("#panel-heat .empty").is_visible()
-    assert opened.page.locator("#chart-sizes svg").count() == 1
+    assert opened.page.locator("#chart-sizes svg").count() == opened.page.locator("#chart-cost svg").count() == 1
     assert len(table(opened, "alpha")) == 1
 
 

@@ -37,3 +37,10 @@ function costOf(row, prices) {
 }
 
 const costRows = (rows, state) => rows.map((row) => ({ ...row, ...costOf(row, state.prices) }));
+
+/** Costs of the compressed runs under the filters; of all runs where none is compressed. */
+function comparedCosts(state) {
+  const rows = costRows(panelRows({ table: "costs", follows: "filters" }, state), state);
+  const compared = rows.filter((row) => row.change);
+  return compared.length ? compared : rows;
+}

@@ -78,9 +78,10 @@ function fillFlipped() {
 }
 
 async function draw(panel) {
-  const rows = panel.table === "costs" ? tableRows(panel, state).filter((row) => row.change) : panelRows(panel, state);
+  const rows = panel.table === "costs" ? comparedCosts(state) : panelRows(panel, state);
   const section = byId(`panel-${panel.id}`);
   if (!section) return;
+  section.classList.toggle("bare", !rows.length);
   section.querySelector(".empty")?.toggleAttribute("hidden", rows.length > 0);
   const wide = panel.id === "heat" ? 110 + 84 * new Set(rows.map((row) => row.column)).size : 0;
   for (const [name, spec] of Object.entries(panel.charts)) {
@@ -104,9 +105,10 @@ function say() {
   const at = Math.round(state.alpha * 100) - 1;
   const sizes = Object.fromEntries(panelRows({ table: "curves", follows: "pair" }, state).map((row) => [row.role, row.set_size[at].toFixed(2)]));
   byId("alpha-said").textContent = `${state.alpha.toFixed(2)}: ` + (sizes.dense ? `${sizes.dense} options dense` : "") + (sizes.compressed ? `, ${sizes.compressed} compressed` : "");
-  const costs = costRows(tables.costs.filter((row) => passes(row, state, FILTERS) && row.change && !row.unreliable), state).sort((a, b) => a.cost - b.cost);
-  byId("cost-said").textContent = costs.length
-    ? `Cheapest: ${costs[0].label}, ${costs[0].cost.toFixed(2)} per 1,000 questions [${costs[0].cost_low.toFixed(2)}, ${costs[0].cost_high.toFixed(2)}]; its dense run ${costs[0].dense_cost.toFixed(2)}.`
+  const [least] = comparedCosts(state).filter((row) => !row.unreliable).sort((a, b) => a.cost - b.cost);
+  const beside = least?.dense_cost === undefined ? "" : `; its dense run ${least.dense_cost.toFixed(2)}`;
+  byId("cost-said").textContent = least
+    ? `Cheapest: ${least.label}, ${least.cost.toFixed(2)} per 1,000 questions [${least.cost_low.toFixed(2)}, ${least.cost_high.toFixed(2)}]${beside}.`
     : "";
 }
 
