@@ -65,6 +65,15 @@ def test_a_sliding_window_is_kept_across_the_shared_prefix() -> None:
     np.testing.assert_allclose(run(model, prompts).logits, plain(model, prompts)[:, OPTIONS], atol=2e-5)
 
 
+@pytest.mark.parametrize("window", [None, 6, 90])
+def test_a_prefix_longer_than_a_batch_goes_through_in_parts(window: int | None) -> None:
+    """Each part looks at the parts before it, within the window where there is one; its activations never exceed a batch's."""
+    torch.manual_seed(0)
+    model = MistralForCausalLM(MistralConfig(**SIZES, sliding_window=window)).eval()
+    prompts = some_prompts(n_prefix=150)
+    np.testing.assert_allclose(run(model, prompts, tokens=64).logits, plain(model, prompts)[:, OPTIONS], atol=2e-5)
+
+
 def test_prompts_without_a_shared_prefix_are_answered() -> None:
     """Items that share nothing, and items that all were cut, need no prefix."""
     model = tiny()

@@ -5,7 +5,7 @@ A query's attention over prefix and own tokens is a mean of two attentions, weig
 3 MB an item and layer for SmolLM2 with 400 shared tokens. Where no kernel returns the log-sum-exp the prefix is put before the keys.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,9 +17,9 @@ NAME = "hedgemark_shared_prefix"
 
 @dataclass
 class SharedPrefix:
-    """Keys and values (1, head, token, width) of the prefix by layer, recorded once and then lent.
+    """Keys and values (1, head, token, width) of the prefix by layer, recorded part by part and then lent.
 
-    recording : whether the tokens that pass now are the prefix itself.
+    recording : whether the tokens that pass now are the prefix itself; each part looks at those before it.
     touched   : set by attention; a layer that never sets it did not pass this object on.
     """
 
@@ -51,13 +51,15 @@ def attend(  # noqa: PLR0913, PLR0917  # the signature is transformers'
     attention_mask    : additive over prefix and own tokens, or None for plain causal order.
     shared            : the prefix to record into or to attend to, or None.
     """
+    before = None
     if shared is not None:
         shared.touched = True
+        before = shared.layers.get(module.layer_idx)
         if shared.recording:
-            shared.layers[module.layer_idx] = (key, value)
-        else:
-            return _with_prefix(query, key, value, attention_mask, scaling, shared.layers[module.layer_idx]), None
-    return _plain(query, key, value, attention_mask, scaling), None
+            shared.layers[module.layer_idx] = (key, value) if before is None else _joined(before, (key, value))
+    if before is None:
+        return _plain(query, key, value, attention_mask, scaling), None
+    return _with_prefix(query, key, value, attention_mask, scaling, before), None
 
 
 def check_touched(shared: SharedPrefix, layer: Any) -> None:
@@ -75,13 +77,9 @@ def can_merge(device_type: str) -> bool:
 def _with_prefix(  # noqa: PLR0913, PLR0917  # what attention is made of
     query: Any, key: Any, value: Any, mask: Any, scaling: float | None, prefix: tuple[Any, Any]
 ) -> Any:
-    import torch
-
     if mask is None:
         return _merged(query, key, value, scaling, prefix)
-    before = (tensor.expand(len(key), -1, -1, -1) for tensor in prefix)
-    keys, values = (torch.cat([first, own], dim=2) for first, own in zip(before, (key, value), strict=True))
-    return _plain(query, keys, values, mask, scaling)
+    return _plain(query, *_joined([tensor.expand(len(key), -1, -1, -1) for tensor in prefix], (key, value)), mask, scaling)
 
 
 def _merged(query: Any, key: Any, value: Any, scaling: float | None, prefix: tuple[Any, Any]) -> Any:
@@ -104,6 +102,14 @@ def _plain(query: Any, key: Any, value: Any, mask: Any, scaling: float | None) -
         query, _repeat(key, groups), _repeat(value, groups), attn_mask=mask, is_causal=mask is None, scale=scaling
     )
     return out.transpose(1, 2).contiguous()
+
+
+def _joined(before: Sequence[Any], own: Sequence[Any]) -> tuple[Any, Any]:
+    """Return keys and values of the tokens before and of the own ones."""
+    import torch
+
+    keys, values = (torch.cat(pair, dim=2) for pair in zip(before, own, strict=True))
+    return keys, values
 
 
 def _repeat(tensor: Any, groups: int) -> Any:

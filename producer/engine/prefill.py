@@ -23,7 +23,7 @@ from producer.engine.attention import SharedPrefix, own_attention
 from producer.engine.batches import padding_share, plan_batches
 from producer.engine.head import read_head
 from producer.engine.layers import LayerSource, Resident, Streamed, Target, copy_weights, installed
-from producer.engine.memory import Layout
+from producer.engine.memory import FEWEST_TOKENS, Layout
 from producer.engine.skeleton import Skeleton, take_apart
 from producer.engine.step import Slab, pad, run_layer
 from producer.engine.waiting import WaitingRoom, put_back
@@ -72,7 +72,7 @@ class _Prefill:
         self.skeleton, self.prompts, self.layout, self.target, self.room, self.done = skeleton, prompts, layout, target, room, done
         self.source: LayerSource = Streamed(skeleton.layers, target) if layout.streamed else Resident(skeleton.layers)
         self.shared = SharedPrefix() if prompts.prefix else None
-        self.prefix = self._slab([], [prompts.prefix], 0) if prompts.prefix else None
+        self.prefix = list(self._prefix_parts())
         lengths = [len(suffix) for suffix in prompts.suffixes]
         self.batches = deque(_batches(prompts, lengths, layout.batch_tokens))
         self.padding = padding_share(self.batches, lengths)
@@ -102,6 +102,12 @@ class _Prefill:
             slab = self._slab(batch, [self.prompts.suffixes[item] for item in batch], n_before)
             yield replace(slab, hidden=self.room.admit(slab.hidden))
 
+    def _prefix_parts(self) -> Iterator[Slab]:
+        """Yield the prefix in parts of a batch's tokens, since its activations take memory as any others do."""
+        tokens, size = self.prompts.prefix, max(self.layout.batch_tokens, FEWEST_TOKENS)
+        for start in range(0, len(tokens), size):
+            yield self._slab([], [tokens[start : start + size]], start)
+
     def _slab(self, items: Sequence[int], sequences: Sequence[Sequence[int]], n_before: int) -> Slab:
         import torch
 
@@ -114,13 +120,13 @@ class _Prefill:
         n_items, n_layers = sum(len(slab.items) for slab in wave), len(self.skeleton.layers)
         for number, layer in enumerate(self.source.layers()):
             window = self.skeleton.windows[number]
-            if self.prefix is not None and self.shared is not None:
+            if self.prefix and self.shared is not None:
                 self.shared.recording = True
-                self.prefix = self._run(layer, window, self.prefix, self.shared)
+                self.prefix = [self._run(layer, window, part, self.shared) for part in self.prefix]
                 self.shared.recording = False
             wave = [after for slab in _taken(wave) for after in self._advance(layer, window, slab)]
             self.done(n_items * (number + 1) // n_layers - n_items * number // n_layers)
-        self.prefix = None
+        self.prefix = []
         return wave
 
     def _advance(self, layer: Any, window: int | None, slab: Slab) -> list[Slab]:
