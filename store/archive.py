@@ -4,12 +4,9 @@ In: keys, or a file somebody sent.  Out: a file, or `ZipKeys`. Members are store
 already; so a member is exactly as large as it says, and its size is checked before it is read.
 """
 
-import os
 import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from uuid import uuid4
 
 from schemas.errors import StoreInvalidError
 from schemas.layout import ITEMS, RUNS
@@ -18,6 +15,7 @@ from store.keys import MAX_STORED_CHUNK, Keys
 from store.parcel import pack_stored_run
 from store.root import check_root
 from store.transfer import Transfer, copy_keys
+from store.whole_file import whole_file
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the same snapshot gives the same file
 
@@ -25,7 +23,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the same snapshot gives the same file
 def write_zip(keys: Keys, path: Path) -> int:
     """Write every run of a snapshot and its items to a zip file, whole or not at all, and return how many runs."""
     records = read_records(keys)
-    with _whole_file(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+    with whole_file(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
         written: set[str] = set()
         for name in ("zarr.json", f"{ITEMS}/zarr.json", f"{RUNS}/zarr.json"):
             _put(archive, name, keys.get_many([name])[0] or b"")
@@ -89,13 +87,3 @@ class ZipKeys:
 
 def _put(archive: zipfile.ZipFile, name: str, value: bytes) -> None:
     archive.writestr(zipfile.ZipInfo(name, EPOCH), value)
-
-
-@contextmanager
-def _whole_file(path: Path) -> Iterator[Path]:
-    partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

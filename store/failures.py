@@ -12,7 +12,7 @@ FULL = ("no space left", "file too large", "quota exceeded")
 # Words of the object store client's messages for "the other side did not serve us", as opposed to "what it served is broken".
 UNREACHABLE = (
     *("dispatch failure", "error sending request", "connection", "timed out", "timeout", "service error"),
-    *("credential", "token request", "unauthorized", "forbidden", "access denied"),
+    *("credential", "token request", "unauthorized", "forbidden", "access denied", "permission denied", "read-only file system"),
 )
 SHOWN = 300  # characters of a client's message, which may quote a whole page of the server's
 
@@ -31,6 +31,8 @@ def readable(address: object) -> Iterator[None]:
         raise HedgemarkError(f"store {address}: another writer committed meanwhile; nothing was changed, try again") from error
     except icechunk.IcechunkError as error:
         raise _translated(address, str(error)) from error
+    except OSError as error:
+        raise StoreUnreachableError(f"store {address} cannot be reached: {error.strerror or error}: {error.filename}") from error
     except BaseException as error:
         if type(error).__name__ in ("RustPanic", "PanicException"):  # a PanicException is no Exception
             raise StoreInvalidError(f"store {address} is damaged: reading it made icechunk panic") from error

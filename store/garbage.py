@@ -5,10 +5,12 @@ chunks that no snapshot mentions, and deleting them destroys it. So nothing youn
 """
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import NamedTuple
 
 from schemas.errors import UsageError
 from store.failures import readable
+from store.guard import STAGED
 from store.repository import open_repository
 
 SESSION_LIFE = timedelta(days=7)
@@ -33,6 +35,20 @@ def collect_garbage(url: str, older_than: timedelta = SESSION_LIFE, *, dry_run: 
         raise UsageError(f"what is younger than {SESSION_LIFE.days} days may belong to a writer still open, so {older_than} is refused")
     repository = open_repository(url)
     repository.writable()  # refuses what cannot be written
+    before = datetime.now(UTC) - older_than
     with repository.lock(), readable(repository.address):
-        found = repository.ice.garbage_collect(datetime.now(UTC) - older_than, dry_run=dry_run)
-    return Garbage(found.bytes_deleted, found.chunks_deleted, found.manifests_deleted, found.snapshots_deleted)
+        found = repository.ice.garbage_collect(before, dry_run=dry_run)
+        staged = _collect_staged(repository.address.path, before, dry_run) if repository.address.path else 0
+    return Garbage(found.bytes_deleted + staged, found.chunks_deleted, found.manifests_deleted, found.snapshots_deleted)
+
+
+def _collect_staged(folder: Path, before: datetime, dry_run: bool) -> int:
+    """Delete the files that killed writers did not finish, which Icechunk passes over, and return their bytes."""
+    total = 0
+    for path in folder.rglob(f"*{STAGED}*"):
+        status = path.lstat()
+        if status.st_mtime <= before.timestamp():
+            total += status.st_size
+            if not dry_run:
+                path.unlink()
+    return total

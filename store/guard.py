@@ -7,6 +7,7 @@ refused, and the size that each metadata file would decompress to is bounded fro
 import mmap
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from schemas.errors import StoreInvalidError
@@ -18,6 +19,8 @@ SMALL = 2048  # a file this small cannot decompress to more than SMALL / 4 block
 MAX_BLOCKS = 16_384
 MAX_SIZES = {"refs": MAX_BYTES, "chunks": MAX_STORED_CHUNK, "": 65_536}  # of plain files, by folder; others are metadata
 
+STAGED = "#"  # in the name of a file that a writer has not finished, or never will; no reader opens it
+
 MAGIC = b"ICE\xf0\x9f\xa7\x8aCHUNK"
 HEADER_BYTES = 39  # magic 12, writer 24, format version 1, file type 1, compression 1
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -27,11 +30,8 @@ BLOCK_BYTES = 128 * 1024  # RFC 8878, section 3.1.1.2.4: no block regenerates mo
 def check_folder(root: Path) -> None:
     """Raise StoreInvalidError for a link, a special file, or a file that is or would become too large."""
     for folder, entry in _files(os.fspath(root)):
-        size = entry.stat(follow_symlinks=False).st_size
-        if size > MAX_SIZES.get(folder, MAX_METADATA_BYTES):
-            raise StoreInvalidError(f"{entry.path} has {size} bytes, more than such a file of a store ever has")
-        if folder not in MAX_SIZES and size > SMALL:
-            _check_metadata(entry.path)
+        with suppress(FileNotFoundError):  # another process's gc or writer was faster
+            _check_file(folder, entry)
     _check_references(root / "refs")
 
 
@@ -47,6 +47,16 @@ def _files(folder: str, top: str = "") -> Iterator[tuple[str, "os.DirEntry[str]"
                 yield top, entry
             else:
                 raise StoreInvalidError(f"{entry.path} is neither a file nor a folder")
+
+
+def _check_file(folder: str, entry: "os.DirEntry[str]") -> None:
+    if STAGED in entry.name:
+        return
+    size = entry.stat(follow_symlinks=False).st_size
+    if size > MAX_SIZES.get(folder, MAX_METADATA_BYTES):
+        raise StoreInvalidError(f"{entry.path} has {size} bytes, more than such a file of a store ever has")
+    if folder not in MAX_SIZES and size > SMALL:
+        _check_metadata(entry.path)
 
 
 def _check_references(folder: Path) -> None:

@@ -96,12 +96,16 @@ class SessionKeys:
         return await gather(self._get(key) for key in keys)
 
     async def _get(self, key: str) -> bytes | None:
-        if "/c/" in key and not self._sizes_known and await self._store.exists(key):
-            size = await self._store.getsize(key)
-            if size > MAX_STORED_CHUNK:
-                raise StoreInvalidError(f"store {self.where}: {key[:120]} has {size} bytes; a chunk has at most {MAX_STORED_CHUNK}")
+        if "/c/" in key and not self._sizes_known and (size := await self._size(key)) > MAX_STORED_CHUNK:
+            raise StoreInvalidError(f"store {self.where}: {key[:120]} has {size} bytes; a chunk has at most {MAX_STORED_CHUNK}")
         value = await self._store.get(key, default_buffer_prototype())
         return None if value is None else value.to_bytes()
+
+    async def _size(self, key: str) -> int:
+        try:
+            return int(await self._store.getsize(key))
+        except (KeyError, icechunk.IcechunkError):  # the array is not there, or damaged: to get the chunk says which
+            return 0
 
     async def _children(self, group: str) -> list[str]:
         return sorted([name async for name in self._store.list_dir(group) if name != "zarr.json"])

@@ -90,7 +90,7 @@ class Repository:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold what makes a commit safe: on a local directory a lock file (unlocked commits were seen to lose runs), elsewhere nothing."""
-        with FileLock(self.address.path / LOCK_FILE) if self.address.path else nullcontext():
+        with readable(self.address), FileLock(self.address.path / LOCK_FILE) if self.address.path else nullcontext():
             yield
 
 
@@ -100,10 +100,8 @@ def open_repository(url: str, *, screened: bool = False) -> Repository:
     screened : what it holds was looked over already, or is being so right now.
     """
     address = parse_address(url)
-    if address.path and not _is_repository(address.path):
-        raise StoreNotFoundError(f"there is no store at {address}; create one with: store init --store {address}")
     if address.path:
-        check_folder(address.path)
+        _check_local(address, address.path)
     trusted = screened or address.path is not None or has_passed(str(address))
     with readable(address):
         where = storage(address)  # first of all says what is wrong with an address
@@ -131,6 +129,13 @@ def init_store(url: str) -> None:
     open_repository(url).keys()
 
 
+def _check_local(address: Address, path: Path) -> None:
+    with readable(address):
+        if not _is_repository(path):
+            raise StoreNotFoundError(f"there is no store at {address}; create one with: store init --store {address}")
+        check_folder(path)
+
+
 def _check_config(address: Address, config: icechunk.RepositoryConfig | None) -> None:
     """Refuse a stored configuration: ours has none, and one could point chunks elsewhere or switch conditional writes off."""
     if config is not None and (config.virtual_chunk_containers or config.storage is not None):
@@ -139,8 +144,9 @@ def _check_config(address: Address, config: icechunk.RepositoryConfig | None) ->
 
 def _create_folder(address: Address, path: Path) -> None:
     """Create the store beside its place and move it there whole, so that nobody ever sees half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+    with readable(address):
+        partial.mkdir(parents=True)  # where that may not be, Icechunk 1 would panic
     try:
         _create(replace(address, path=partial))
         partial.rename(path)

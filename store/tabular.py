@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from string import ascii_uppercase
-from uuid import uuid4
 
 import numpy as np
 import polars as pl
@@ -20,6 +19,7 @@ from store.catalog import read_records
 from store.item_sets import read_items
 from store.keys import Keys
 from store.runs import read_run
+from store.whole_file import whole_file
 
 RUN_COLUMNS = ("model", "method", "level", "task", "prompt")
 
@@ -37,12 +37,8 @@ def write_parquet(keys: Keys, path: Path) -> int:
                 items = {items_hash: read_items(keys, items_hash)}
             yield run_frame(read_run(keys, name, record), items[items_hash], schema)
 
-    partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
-    try:
+    with whole_file(path) as partial:
         register_io_source(frames, schema=schema).sink_parquet(partial, compression="zstd")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return len(records)
 
 

@@ -107,3 +107,17 @@ def test_store_without_its_branch_is_damaged_not_missing(filled):
     """A store whose branch file is gone exits 4."""
     shutil.rmtree(Path(filled) / "refs" / "branch.main")
     assert _store("verify", "--store", filled).exit_code == 4
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.parquet"])
+def test_export_to_where_nothing_can_be_written(filled, tmp_path, name):
+    """An export into a folder that is not there is one sentence, exit code 1, and no traceback."""
+    result = _store("export", str(tmp_path / "none" / name), "--store", filled)
+    assert result.exit_code == 1 and "cannot be written" in result.output and len(result.output.splitlines()) == 1
+
+
+def test_store_below_a_file_cannot_be_made(tmp_path):
+    """A store whose parent is a file ends in one sentence, and the file stays."""
+    (tmp_path / "file").write_text("x")
+    result = _store("init", "--store", str(tmp_path / "file" / "store"))
+    assert result.exit_code == 1 and len(result.output.splitlines()) == 1 and (tmp_path / "file").read_text() == "x"

@@ -262,3 +262,12 @@ def test_full_disk_costs_nothing_committed(store_url):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(_present(store_url)) == [tiny_run(items).key.name] and verify_store(store_url).problems == []
+
+
+def test_file_that_a_killed_writer_left_unfinished_is_debris(store_url):
+    """A half-written snapshot of a killed writer keeps nobody from reading, and gc removes it."""
+    snapshot = Path(store_url) / "snapshots" / f"{open_reader(store_url).snapshot}#1"
+    snapshot.write_bytes(os.urandom(100_000))
+    assert open_reader(store_url).catalog.is_empty() and verify_store(store_url).problems == []
+    assert collect_garbage(store_url).bytes == 0 and snapshot.exists()  # it may belong to a writer at work
+    assert collect_garbage(store_url, timedelta(0), sessions_closed=True).bytes >= 100_000 and not snapshot.exists()
