@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from analyzer_data import MemoryReader, item_set, make_run, skilled_logits
 from click.testing import CliRunner
-from report_stores import CLOSING, MARKUP, family, mixed_store, quiz, study_of, write
+from report_stores import CLOSING, FEW, MARKUP, family, mixed_store, quiz, run_of, study_of, write
 
 from analyzer.api import ask, compare, sets
 from analyzer.cli import main
 from analyzer.loading import select_runs
 from analyzer.report import theme
+from analyzer.report.pack import pack
 from analyzer.report.page import page
 from analyzer.report.panels import PANELS
 from analyzer.report.study import MAX_RUNS, Asked, study
@@ -161,6 +162,17 @@ def test_more_runs_than_a_page_holds_are_refused() -> None:
     runs = [make_run(items, np.ones((4, 4)), model=f"m{number}") for number in range(MAX_RUNS + 1)]
     with pytest.raises(UsageError, match=f"{MAX_RUNS + 1} runs are selected"):
         study(select_runs(MemoryReader([items], runs), {}), Asked((ask(),), ()))
+
+
+def test_runs_alike_in_all_that_is_shown_stay_apart(tmp_path: Path) -> None:
+    """Two runs of the same model, method, level, task and prompt are told apart by the end of their names, and never averaged."""
+    items = quiz("quiz", 60)
+    twin = run_of(items, skilled_logits(np.random.default_rng(5), items.answer, 4), model="toy", method="wanda", level="0.4", seed=7)
+    whole = study_of(write(str(tmp_path / "twins"), [(items, [*family(items, "toy", 0, levels=FEW), twin])]))
+    packed = pack(whole, tables(whole) | {"checks": []})
+    marks = [mark for mark in packed["runs"]["twin"] if mark]
+    assert len(set(marks)) == 2
+    assert len(rows(packed, "scale")) == 4
 
 
 def test_answers_far_from_the_dense_runs_flag_a_comparison() -> None:

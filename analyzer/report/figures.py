@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from analyzer.loading import level_strength
 from analyzer.pairs import Partners
 from analyzer.records import Record
+from analyzer.report.pack import twin_marks
 from analyzer.report.page import chart_facts, method_names
 from analyzer.report.panels import PANELS, Panel
 from analyzer.report.study import Study
@@ -70,9 +71,9 @@ def _identities(study: Study) -> dict[str, Record]:
     partners = Partners(rows)
     many = len({row["prompt"] for row in rows}) > 1
     found: dict[str, Any] = {}
-    for row in rows:
+    for row, twin in zip(rows, twin_marks(rows), strict=True):
         level, partner = row["level"], partners.of(row)
-        name = row["method"] if level == "-" else f"{row['method']} {level}"
+        name = (row["method"] if level == "-" else f"{row['method']} {level}") + (f" #{twin}" if twin else "")
         place = f"{row['task']} · {row['prompt']}" if many else row["task"]
         kind = "bits" if level.startswith("w") else "n:m" if ":" in level else "share"
         found[row["name"]] = {field: row[field] for field in ("model", "method", "level", "task", "prompt")} | {

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analyzer.loading import level_strength
@@ -30,6 +31,12 @@ def pack(study: Study, found: Tables) -> dict[str, Any]:
     }
 
 
+def twin_marks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what tells runs apart that differ in nothing a reader is shown: the end of their names; empty for all others."""
+    counts = Counter(tuple(row[field] for field in IDENTITY) for row in rows)
+    return [row["name"].rsplit(".", 1)[-1] if counts[tuple(row[field] for field in IDENTITY)] > 1 else "" for row in rows]
+
+
 def in_script(value: Any) -> str:
     """Return JSON that is safe inside a script element, whatever text it holds."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
@@ -45,6 +52,7 @@ def _runs(study: Study, names: Sequence[str]) -> Packed:
     strength = [level_strength(row["level"]) for row in rows]
     packed: Packed = {field: [row[field] for row in rows] for field in IDENTITY}
     packed["dense"] = [names.index(name) if name else None for name in dense]
+    packed["twin"] = twin_marks(rows)
     packed["strength"] = [value if math.isfinite(value) else None for value in strength]
     return packed
 

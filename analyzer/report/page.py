@@ -6,6 +6,7 @@ A Content-Security-Policy names its scripts by their hashes, so a name with mark
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -33,8 +34,9 @@ def page(study: Study, *, live: bool = False) -> str:
 
     live : it is served, and asks its server now and then whether there is a newer snapshot.
     """
-    found = tables(study)
-    found_cards = cards(study)
+    with ThreadPoolExecutor(1) as beside:
+        beside.submit(vega_bundle)  # takes 3 s of another core; kept for when it is needed below
+        found, found_cards = tables(study), cards(study)
     found["checks"] = [check for card in found_cards for check in card.checks]
     document = {
         "scripts": _scripts(study, live),

@@ -73,11 +73,11 @@ def cliffs(found: Tables) -> str:
     if not sweeps:
         return "No method was run at a level with a dense run beside it."
     counts = Counter(sweep["growth"].split(":")[0] for sweep in sweeps)
-    words = {"none": "stay within the tolerance", "gradual": "grow gradually", "threshold": "grow at a threshold"}
-    words |= {"too few levels": "have too few levels to tell", "inconclusive": "cannot tell"}
+    words = {"none": "within the tolerance", "gradual": "growing gradually", "threshold": "growing at a threshold"}
+    words |= {"too few levels": "with too few levels to tell", "inconclusive": "undecided"}
     said = ", ".join(f"{count} {words[name]}" for name, count in counts.most_common())
     safe = sum(sweep["safe_level"] is not None for sweep in sweeps)
-    return f"Of {len(sweeps)} sweeps, {said}; {safe} have a level up to which the sets are known to hold."
+    return f"Sweeps over levels: {said}; {safe} of {len(sweeps)} with a level up to which the sets are known to hold."
 
 
 def set_sizes(found: Tables) -> str:

@@ -1,9 +1,10 @@
 """The tables of a report: every figure that a panel shows, as records made by the functions behind the other commands."""
 
 from collections.abc import Callable, Sequence
-from itertools import groupby
+from typing import Any
 
 from analyzer.compare import add_holm, pair_record
+from analyzer.names import FIELDS
 from analyzer.paired import Paired
 from analyzer.question import Question
 from analyzer.records import Record, cell_record, interval_fields
@@ -110,7 +111,12 @@ TABLES: dict[str, Callable[[Study], list[Record]]] = {
 
 
 def _by_prompt(cells: Sequence[Paired]) -> list[list[Paired]]:
-    def key(cell: Paired) -> tuple[str, str]:
-        return cell.row["prompt"], cell.after.scorer
-
-    return [list(group) for _, group in groupby(sorted(cells, key=key), key=key)]
+    """Cells in groups of one prompt and scorer, with no two runs of the same compressed model and task in one: they would be averaged."""
+    seen: dict[tuple[Any, ...], list[str]] = {}
+    groups: dict[tuple[Any, ...], list[Paired]] = {}
+    for cell in cells:
+        twins = seen.setdefault(tuple(cell.row[name] for name in (*FIELDS, "items_hash")), [])
+        if cell.row["name"] not in twins:
+            twins.append(cell.row["name"])
+        groups.setdefault((cell.row["prompt"], cell.after.scorer, twins.index(cell.row["name"])), []).append(cell)
+    return list(groups.values())

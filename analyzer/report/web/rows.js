@@ -12,7 +12,7 @@ const runs = unpack({ n: [DATA.runs.model.length], ...DATA.runs });
 const manyPrompts = new Set(runs.map((run) => run.prompt)).size > 1;
 runs.forEach((run, id) => {
   run.id = id;
-  run.name = run.level === "-" ? run.method : `${run.method} ${run.level}`;
+  run.name = (run.level === "-" ? run.method : `${run.method} ${run.level}`) + (run.twin ? ` #${run.twin}` : "");
   run.place = manyPrompts ? `${run.task} · ${run.prompt}` : run.task;
   run.column = `${run.model} · ${run.place}`;
   run.label = `${run.model} · ${run.name} · ${run.place}`;
