@@ -37,7 +37,7 @@ def sets(source: Source, *, at: str | None = None, average: bool = False, **aske
     """Return prediction sets of every run, one row per run, scorer and alpha; see `ask` for what may be asked."""
     from analyzer.sets import sets as of_runs
 
-    runs, question = _runs(source, at, asked), ask(**asked)
+    runs, question = runs_of(source, at, asked), ask(**asked)
     return frame(of_runs(runs, question, average=average))
 
 
@@ -45,14 +45,14 @@ def compare(source: Source, *, at: str | None = None, **asked: Any) -> pl.DataFr
     """Return every run beside its dense run, one row per run, scorer and alpha."""
     from analyzer.compare import compare as of_runs
 
-    return frame(of_runs(_runs(source, at, asked, with_dense=True), ask(**asked)))
+    return frame(of_runs(runs_of(source, at, asked, with_dense=True), ask(**asked)))
 
 
 def sensitivity(source: Source, *, at: str | None = None, **asked: Any) -> pl.DataFrame:
     """Return how every conclusion depends on alpha, scorer, prompt, calibration fraction, number of items and split."""
     from analyzer.sensitivity import sensitivity as of_runs
 
-    return frame(of_runs(_runs(source, at, asked, with_dense=True), ask(**asked)))
+    return frame(of_runs(runs_of(source, at, asked, with_dense=True), ask(**asked)))
 
 
 def p_values(data: xr.Dataset, scorer: str = "lac", *, calibration_ids: Sequence[int] = (), **parameters: float) -> xr.DataArray:
@@ -85,6 +85,14 @@ def view_of(data: xr.Dataset) -> RunView:
     return view_run(run, items, {"name": run.key.name} | run.key.model_dump(), "(in memory)")
 
 
+def runs_of(source: Source, at: str | None, asked: Mapping[str, Any], *, with_dense: bool = False) -> Runs:
+    """Return the runs of a store or of data sets that match the selection among what is asked."""
+    wanted = {field: asked.get(field, ()) for field in FIELDS}
+    if isinstance(source, str):
+        return open_runs(source, at, wanted, with_dense=with_dense)
+    return select_runs(MemoryStore([source] if isinstance(source, xr.Dataset) else source), wanted, with_dense=with_dense)
+
+
 class MemoryStore:
     """Data sets in memory, read like a store."""
 
@@ -106,13 +114,6 @@ class MemoryStore:
     def items(self, items_hash: str) -> ItemSet:
         """Return an item set by hash."""
         return self._items[items_hash]
-
-
-def _runs(source: Source, at: str | None, asked: Mapping[str, Any], *, with_dense: bool = False) -> Runs:
-    wanted = {field: asked.get(field, ()) for field in FIELDS}
-    if isinstance(source, str):
-        return open_runs(source, at, wanted, with_dense=with_dense)
-    return select_runs(MemoryStore([source] if isinstance(source, xr.Dataset) else source), wanted, with_dense=with_dense)
 
 
 def _question_fields(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,9 +8,11 @@ import xarray as xr
 from analyzer_data import skilled_logits
 
 from analyzer.api import compare, p_values, sensitivity, sets, view_of
+from analyzer.api_verdicts import cliffs, cost, decoupling, gate, scale, transfer
 from analyzer.conformal import scores_of
 from analyzer.question import Question
 from analyzer.ranks import threshold_rank
+from analyzer.verdicts.prices import Prices
 from schemas.errors import UsageError
 
 N_ITEMS = 400
@@ -50,6 +52,20 @@ def test_sensitivity_says_which_conclusions_survive() -> None:
     assert all(row["conclusion"] == "sets grow" and row["survives"] for row in heavy)
     assert all(row["set_size_change_least"] <= row["set_size_change_most"] for row in found)
     assert all(-1 <= row["rank_agreement"] <= 1 for row in found)
+
+
+def test_every_verdict_has_a_function_of_its_commands_name() -> None:
+    """Data sets in, frames out: a light pair passes the gate, heavy noise fails it, and the rest agrees with `compare`."""
+    runs, asked = sweep(), {"scorers": ["lac"]}
+    results = dict(gate(runs, {"accuracy_loss": 0.5, "kl": 2.0}, level=["0.3"], **asked).select("check", "result").iter_rows())
+    assert results == {"reliable": "pass", "accuracy_loss": "pass", "kl": "pass"}
+    assert "fail" in gate(runs, {"kl": 0.01}, level=["0.5"], **asked)["result"].to_list()
+    growth = compare(runs, **asked)["set_size_change"].to_list()[1:]
+    assert cliffs(runs, **asked)["set_size_change"].to_list() == growth
+    assert decoupling(runs, **asked)["n_pairs"].to_list()[0] == 2
+    assert transfer(runs, **asked)["recalibrated_coverage"].to_list() == pytest.approx([181 / 201] * 2)
+    assert scale(runs, **asked)["inflation"].to_list()[1] > 0
+    assert cost(runs, Prices(review=1.0), **asked)["cost_change"].to_list()[2] > 0
 
 
 def test_p_values_decide_membership() -> None:

@@ -125,7 +125,7 @@ def _note(points: Sequence[Point], used: Sequence[Point]) -> str | None:
     n_sizes = len({point.size.parameters for point in used})
     left_out = len(points) - len(used)
     said = [
-        f"{n_sizes} sizes: too few for a slope, {MIN_SIZES} are needed" if n_sizes < MIN_SIZES else None,
+        f"{n_sizes} {'size' if n_sizes == 1 else 'sizes'}: too few for a slope, {MIN_SIZES} are needed" if n_sizes < MIN_SIZES else None,
         f"{n_sizes} sizes: the slope holds for these models, {MIN_FOR_FAMILY} are needed for others of the family"
         if MIN_SIZES <= n_sizes < MIN_FOR_FAMILY
         else None,
