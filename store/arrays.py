@@ -48,7 +48,9 @@ def read_arrays(keys: Keys, group: str, specs: Mapping[str, ArraySpec], shapes: 
 
 
 def array_keys(group: str, specs: Mapping[str, ArraySpec], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Return every key that a group's arrays have, metadata before chunks."""
+    """Return every key that a group's arrays have, metadata before chunks. Raises StoreInvalidError for a shape that is not allowed."""
+    for name, spec in specs.items():  # first: a hostile shape has more chunks than memory has room for their keys
+        check_shape(spec, shapes[name], f"{group}/{name}")
     return [f"{group}/{name}/{key}" for name, spec in specs.items() for key in ["zarr.json", *chunk_keys(spec, shapes[name])]]
 
 

@@ -21,10 +21,12 @@ from store.catalog import read_catalog, run_names
 from store.item_sets import read_items
 from store.keys import FetchedKeys, Keys
 from store.repository import open_repository
-from store.runs import RunRecord, parse_run_record, read_run, run_keys
+from store.runs import RunRecord, parse_run_record, read_run, run_bytes, run_keys
 
 ITEM_SETS_KEPT = 16
-BATCH = 16  # runs fetched at once
+BATCH, BATCH_BYTES = 16, 64 * 2**20  # runs fetched at once
+
+Named = tuple[str, RunRecord]
 
 
 def open_reader(url: str, at: str | None = None) -> "Reader":
@@ -58,17 +60,30 @@ class Reader:
         workers = 1 + (os.cpu_count() or 1)
         ahead: deque[Future[list[Run]]] = deque()
         with ThreadPoolExecutor(workers) as pool:
-            for batch in _batches(names):
-                ahead.append(pool.submit(self._batch, batch))
+            for batch in self._batches(names):
+                ahead.append(pool.submit(self._load, batch))
                 if len(ahead) > workers:
                     yield from ahead.popleft().result()
             while ahead:
                 yield from ahead.popleft().result()
 
-    def _batch(self, names: Sequence[str]) -> list[Run]:
-        records = self._records(names)
-        fetched = FetchedKeys(self.keys, [key for name in names for key in run_keys(name, records[name])])
-        return [read_run(fetched, name, records[name]) for name in names]
+    def _batches(self, names: Iterable[str]) -> Iterator[list[Named]]:
+        """Yield a few runs' names and records at a time, as many as fit in BATCH_BYTES, but at least one."""
+        iterator = iter(names)
+        while some := list(islice(iterator, BATCH)):
+            batch: list[Named] = []
+            records, size = self._records(some), 0
+            for name in some:
+                size += run_bytes(records[name])
+                if batch and size > BATCH_BYTES:
+                    yield batch
+                    batch, size = [], run_bytes(records[name])
+                batch.append((name, records[name]))
+            yield batch
+
+    def _load(self, batch: Sequence[Named]) -> list[Run]:
+        fetched = FetchedKeys(self.keys, [key for name, record in batch for key in run_keys(name, record)])
+        return [read_run(fetched, name, record) for name, record in batch]
 
     def _records(self, names: Sequence[str]) -> dict[str, RunRecord]:
         records = {}
@@ -87,8 +102,3 @@ class Reader:
         names = run_names(self.keys)
         close = get_close_matches(name, names, n=3, cutoff=0.5) or names[:3]
         return f" There is: {', '.join(close)}. Try: store ls" if close else " It holds no runs."
-
-
-def _batches(names: Iterable[str]) -> Iterator[tuple[str, ...]]:
-    iterator = iter(names)
-    return iter(lambda: tuple(islice(iterator, BATCH)), ())

@@ -3,6 +3,7 @@
 In: a `Run`, or `Keys`.  Out: (key, bytes) pairs, or the same run again, its digest verified.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from schemas.errors import StoreInvalidError
-from schemas.layout import RUN_ARRAYS, RUNS, SCHEMA_VERSION, group_document, sealed
+from schemas.layout import ITEM_SIZES, RUN_ARRAYS, RUNS, SCHEMA_VERSION, group_document, sealed
 from schemas.run import Environment, Run, RunKey, nonfinite_items
 from store.arrays import array_keys, encode_arrays, read_arrays
 from store.documents import dump_document, group_attributes
@@ -61,8 +62,13 @@ def read_run(keys: Keys, name: str, record: RunRecord) -> Run:
     return run
 
 
+def run_bytes(record: RunRecord) -> int:
+    """Return how large a run's arrays are in memory."""
+    return sum(math.prod(shape) * ITEM_SIZES[RUN_ARRAYS[name].dtype] for name, shape in record.shapes().items())
+
+
 def run_keys(name: str, record: RunRecord) -> list[str]:
-    """Return every key that a run's arrays have."""
+    """Return every key that a run's arrays have. Raises StoreInvalidError for a shape the layout does not allow."""
     return array_keys(f"{RUNS}/{name}", RUN_ARRAYS, record.shapes())
 
 

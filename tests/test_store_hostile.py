@@ -87,6 +87,8 @@ def test_declared_sizes_are_bounded(victim):
         _tamper(address, (f"runs/{name}/zarr.json", dump_document(group_document(sealed({**rest, **changes})))))
         with pytest.raises(StoreInvalidError):
             open_reader(address).run(name)
+        with pytest.raises(StoreInvalidError):
+            list(open_reader(address).runs([name]))
 
 
 def test_zstd_bomb_in_a_chunk_is_not_decompressed(victim):

@@ -211,3 +211,16 @@ def test_two_processes_create_one_store(tmp_path: Path):
         pool.map(_init, [address] * 8, chunksize=1)
     assert open_reader(address).catalog.is_empty()
     assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["shared"]
+
+
+@pytest.mark.parametrize("batch_bytes", [1, 10_000, 2**26])
+def test_many_runs_come_in_order_whatever_the_batches(store_url, monkeypatch, batch_bytes):
+    """`runs` yields what was asked for in its order, a name asked for twice twice, and an unknown name is an error in its place."""
+    items = tiny_items()
+    runs = [tiny_run(items, seed=seed) for seed in range(20)]
+    write_runs(store_url, items, runs)
+    monkeypatch.setattr("store.reader.BATCH_BYTES", batch_bytes)
+    wanted = [*(run.key.name for run in runs), runs[0].key.name]
+    assert [run.digest for run in open_reader(store_url).runs(wanted)] == [*(run.digest for run in runs), runs[0].digest]
+    with pytest.raises(RunNotFoundError, match="no run 'nope'"):
+        list(open_reader(store_url).runs([*wanted, "nope"]))
