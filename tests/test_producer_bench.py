@@ -99,7 +99,7 @@ def test_the_peer_is_loaded_once_and_asked_every_round(asked_case: Case, tmp_pat
     """Every round adds its seconds; log-likelihoods become gaps to the first option."""
     (tmp_path / "lm_eval" / "models").mkdir(parents=True)
     (tmp_path / "lm_eval" / "models" / "huggingface.py").write_text(PEER)
-    peer = Peer(asked_case, argparse.Namespace(lm_eval=Path(sys.executable), device="cpu", batch_size=16))
+    peer = Peer(asked_case, argparse.Namespace(lm_eval=Path(sys.executable), device="cpu", batch_size=16, clock="cpu"))
     for _ in range(2):
         peer.round()
     peer.close()
@@ -109,7 +109,7 @@ def test_the_peer_is_loaded_once_and_asked_every_round(asked_case: Case, tmp_pat
 
 def test_a_peer_that_fails_says_why(asked_case: Case) -> None:
     """The last line of what it said on stderr is the message."""
-    peer = Peer(asked_case, argparse.Namespace(lm_eval=Path(sys.executable), device="cpu", batch_size=16))
+    peer = Peer(asked_case, argparse.Namespace(lm_eval=Path(sys.executable), device="cpu", batch_size=16, clock="cpu"))
     with pytest.raises(HedgemarkError, match="lm-evaluation-harness failed: ModuleNotFoundError"):
         peer.round()
     peer.close()

@@ -4,7 +4,7 @@ Each part runs alone and within minutes; `--record` appends what it printed to a
 """
 
 import argparse
-import platform
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from pathlib import Path
 from producer.bench.cases import SHOTS, TASKS
 from producer.bench.gpu import gpu
 from producer.bench.layers import layers
-from producer.bench.rates import bfloat16, rates
+from producer.bench.rates import CLOCKS, bfloat16, rates
 from producer.environment import device_name
 from schemas.errors import HedgemarkError
 
@@ -39,14 +39,15 @@ def main() -> None:
 
 
 def record(options: list[str], device: str, lines: list[str]) -> str:
-    """Return a section of the records file: date and device, command, figures."""
+    """Return a section of the records file: date, device and how busy it was, command, figures."""
     import torch
 
-    kept = [option for before, option in zip(["", *options], options, strict=False) if not {before, option} & set(PATHS)]
+    kept = [option for before, option in zip(["", *options], options, strict=False) if not {before, option.split("=")[0]} & set(PATHS)]
     command = shlex.join(["python", "-m", "producer.bench", *kept])
-    where = f"{device_name(device)}, {torch.get_num_threads()} threads, {platform.system()}, torch {torch.__version__}"
+    where = f"{device_name(device)}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    busy = f"load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores"
     figures = "".join(f"    {line}\n" for line in lines)
-    return f"\n## {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {where}\n\n    $ {command}\n\n{figures}"
+    return f"\n## {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {where}, {busy}\n\n    $ {command}\n\n{figures}"
 
 
 def _arguments() -> argparse.Namespace:
@@ -60,6 +61,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="every figure is the median of so many, beside its range")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with the published tasks' items")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--clock", choices=[*CLOCKS], default="wall", help="cpu: processor seconds, for one thread on a busy machine")
     parser.add_argument("--batch-size", type=int, default=16, help="lm-evaluation-harness's")
     parser.add_argument("--lm-eval", type=Path, default=Path(".venv-lmeval/bin/python"), metavar="PYTHON", help="one that has lm-eval")
     parser.add_argument("--record", type=Path, metavar="FILE", help="append the figures to this file, e.g. producer/bench/records.md")

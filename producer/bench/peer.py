@@ -64,5 +64,6 @@ def _asked(case: Case, arguments: argparse.Namespace) -> dict[str, Any]:
 
     return {
         "model": str(case.folder), "dtype": "float32", "device": arguments.device, "batch_size": arguments.batch_size,
-        "threads": torch.get_num_threads(), "contexts": case.texts, "continuations": [f" {letter}" for letter in case.letters],
+        "threads": torch.get_num_threads(), "clock": arguments.clock, "contexts": case.texts,
+        "continuations": [f" {letter}" for letter in case.letters],
     }  # fmt: skip

@@ -1,7 +1,8 @@
 """lm-evaluation-harness's side of the bench, run by the interpreter of its own environment, where we are not installed.
 
-stdin: a line of JSON {model, dtype, device, batch_size, threads, contexts, continuations}, then a line for each round.  stdout: for each
-round a line of JSON {seconds, loglikelihoods}. Only the scoring call is timed; loading, tokenizing and a first batch (a warm-up) are not.
+stdin: a line of JSON {model, dtype, device, batch_size, threads, clock, contexts, continuations}, then a line for each round.
+stdout: for each round a line of JSON {seconds, loglikelihoods}. Only the scoring call is timed; loading, tokenizing and a first batch
+(a warm-up) are not.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ def main() -> None:
         model, requests = prepare(asked)
     for _ in sys.stdin:
         with contextlib.redirect_stdout(sys.stderr):
-            answer = score(model, requests, len(asked["continuations"]))
+            answer = score(model, requests, asked)
         print(json.dumps(answer), flush=True)
 
 
@@ -39,11 +40,12 @@ def prepare(asked: dict[str, Any]) -> tuple[Any, list[Any]]:
     return model, requests
 
 
-def score(model: Any, requests: list[Any], n_options: int) -> dict[str, Any]:
+def score(model: Any, requests: list[Any], asked: dict[str, Any]) -> dict[str, Any]:
     """Return the seconds of one pass and the log-likelihoods by context and continuation."""
-    clock = time.perf_counter()
+    clock, n_options = time.process_time if asked["clock"] == "cpu" else time.perf_counter, len(asked["continuations"])
+    start = clock()
     scored = model._loglikelihood_tokens(requests, disable_tqdm=True)
-    seconds = time.perf_counter() - clock
+    seconds = clock() - start
     values = [float(value) for value, _ in scored]
     return {"seconds": seconds, "loglikelihoods": [values[i : i + n_options] for i in range(0, len(values), n_options)]}
 
