@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,8 +39,7 @@ def bfloat16(arguments: argparse.Namespace) -> Iterator[str]:
         if isinstance(case, str):
             yield case
         else:
-            times = range(arguments.rounds)
-            seconds = [timed(lambda case=case: answer(case, arguments.device), arguments.clock)[0] for _ in times]  # type: ignore[misc]
+            seconds = [timed(partial(answer, case, arguments.device), arguments.clock)[0] for _ in range(arguments.rounds)]
             yield f"{case.name}: {len(case.texts) / statistics.median(seconds):.2f} items/s in bfloat16"
             yield _share(case, seconds, arguments.device)
 
@@ -77,9 +77,9 @@ def _rates(case: Case, arguments: argparse.Namespace) -> Iterator[str]:
     ours, single = [], []
     with closing(Peer(case, arguments)) as peer:
         for _ in range(arguments.rounds):
-            seconds, answers = timed(lambda: answer(case, arguments.device), arguments.clock)
+            seconds, answers = timed(partial(answer, case, arguments.device), arguments.clock)
             ours.append(seconds)
-            single.append(timed(lambda: one_by_one(case), arguments.clock)[0])
+            single.append(timed(partial(one_by_one, case), arguments.clock)[0])
             peer.round()
     yield f"{case.name}, {len(case.texts)} items: {_per_second(case, ours)} ours"
     yield f"    {_per_second(case, single)} one prompt per forward pass, full head: ours is {spread(single, ours)} times as fast"
