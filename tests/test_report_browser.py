@@ -105,6 +105,10 @@ def test_filters_and_links_show_the_same_view(path: Path, open_page: Any) -> Non
     assert table(again, "heat") == rows
     assert table(again, "alpha") == table(opened, "alpha")
     assert again.page.locator("#metric").input_value() == "flips"
+    again.page.select_option("#chosen", label="small-1b · wanda 0.4 · exam · base")
+    chosen = open_page(path, again.drawn().page.evaluate("location.hash")).drawn()
+    assert "run=small-1b" in chosen.page.evaluate("location.hash")
+    assert "wanda 0.4 · exam" in chosen.page.locator("#panel-flips [data-chosen]").text_content()
     again.page.click("#reset")
     assert len(table(again.drawn(), "heat")) > len(rows)
     assert again.page.evaluate("location.hash") == ""

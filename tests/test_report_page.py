@@ -18,11 +18,14 @@ from analyzer.api import ask, compare, sets
 from analyzer.cli import main
 from analyzer.loading import select_runs
 from analyzer.report import theme
+from analyzer.report.gates import cards
 from analyzer.report.pack import pack
 from analyzer.report.page import page
 from analyzer.report.panels import PANELS
 from analyzer.report.study import MAX_RUNS, Asked, study
 from analyzer.report.tables import first_asked, tables
+from analyzer.report.wording import WORDINGS
+from analyzer.verdicts.figures import FIGURES
 from analyzer.verdicts.gate import gate
 from schemas.errors import UsageError
 
@@ -130,8 +133,6 @@ def test_a_card_is_the_gate_of_its_model(store_url: str) -> None:
 
 
 def page_checks(whole: Any) -> list[dict[str, Any]]:
-    from analyzer.report.gates import cards
-
     return [check for card in cards(whole) for check in card.checks]
 
 
@@ -212,3 +213,16 @@ def test_colours_reach_the_contrast_of_aa() -> None:
             assert min(theme.contrast(text, ground) for text in texts) >= 4.5
             assert min(theme.contrast(mark, ground) for mark in theme.SERIES) >= 3
     assert min(theme.contrast("#1c2127", cell) for cell in theme.DIVERGING) >= 4.5
+
+
+def test_a_policy_of_any_figure_is_said_and_drawn(store_url: str) -> None:
+    """Every figure that the gate can limit has words and a bar; coverage, of which more is better, is shown as misses."""
+    limits = tuple(f"{name}={0.88 if name == 'coverage_after_transfer' else 0.05}" for name in FIGURES)
+    found = cards(study_of(store_url, model=("small-7b",), limits=(*limits, "worst_subject.accuracy_loss=0.1")))
+    (card,) = found
+    bars = {found["check"]: found for found in card.bars}
+    assert set(bars) == set(FIGURES) == set(WORDINGS)
+    assert bars["coverage_after_transfer"]["allowed"] == "12.0 %"
+    assert [bar["nearness"] for bar in card.bars] == sorted((bar["nearness"] for bar in card.bars), reverse=True)
+    assert {bar["subject"] for bar in card.bars} == {None, "s0", "s1", "s2"}
+    assert card.why.endswith(".") and "None" not in card.why

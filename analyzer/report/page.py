@@ -12,12 +12,13 @@ from importlib.resources import files
 from typing import Any
 
 from analyzer.report import charts, readings
-from analyzer.report.gates import BARS, MEANINGS, WORDS, Card, cards, policy_words
+from analyzer.report.gates import MEANINGS, WORDS, Card, cards
 from analyzer.report.pack import in_script, pack
 from analyzer.report.panels import PANELS, Panel
 from analyzer.report.study import Study
 from analyzer.report.tables import Tables, first_asked, tables
 from analyzer.report.theme import css_colours, for_page
+from analyzer.report.wording import policy_words
 from analyzer.verdicts.gate import FAIL, INCONCLUSIVE, PASS
 from analyzer.verdicts.prices import PER_QUESTION
 from analyzer.verdicts.transfer import COVERAGE_TOLERANCE
@@ -104,7 +105,6 @@ def _facts(study: Study, found: Sequence[Card]) -> dict[str, Any]:
     return {
         "cards": found,
         "columns": {result: _by_model([card for card in found if card.result == result]) for result in (PASS, INCONCLUSIVE, FAIL)},
-        "bar_words": BARS,
         "shown_bars": SHOWN_BARS,
         "words": WORDS,
         "meanings": MEANINGS,

@@ -8,9 +8,10 @@ from analyzer.columns import CLIFFS, COMPARE
 from analyzer.markup import escaped, latex, markdown
 from analyzer.records import Record
 from analyzer.report import readings
-from analyzer.report.gates import cards, policy_words
+from analyzer.report.gates import cards
 from analyzer.report.study import Study
 from analyzer.report.tables import Tables, all_records, first_asked, tables
+from analyzer.report.wording import policy_words
 from analyzer.table import Column
 from analyzer.verdicts.decoupling import method_kind
 from schemas.run import DENSE
