@@ -40,10 +40,10 @@ def figures(views: tuple[RunView, RunView], question: Question) -> dict[str, Est
     return found | {f"{name}_change": difference(after[name], before[name]) for name in ("set_size", "accuracy", "uacc")}
 
 
-def coverage_of_truth(question: Question, coarse: float, names: tuple[str, ...], trials: int) -> dict[str, float]:
+def coverage_of_truth(question: Question, coarse: float, names: tuple[str, ...], n_items: int = N_ITEMS) -> dict[str, float]:
     """Share of intervals that hold the truth: the mean of the estimator itself, whose bias over sample size is far below its error."""
     rng = np.random.default_rng(0)
-    found = [figures(sample(rng, N_ITEMS, coarse), question) for _ in range(trials)]
+    found = [figures(sample(rng, n_items, coarse), question) for _ in range(TRIALS)]
     truth = {name: np.mean([one[name].value for one in found]) for name in names}
     return {name: float(np.mean([holds(one[name], truth[name]) for one in found])) for name in names}
 
@@ -57,21 +57,26 @@ def holds(estimate: Estimate, truth: float) -> bool:
 def test_item_intervals_cover_under_the_exact_law_properties() -> None:
     """Nominal 95 % intervals of set size, accuracy, rates, metrics and paired differences cover between 93 and 97 %."""
     names = ("set_size", "accuracy", "singleton_rate", "uacc", "nll", "brier", "aurc", "set_size_change", "accuracy_change", "uacc_change")
-    found = coverage_of_truth(LAW, 0.0, names, TRIALS)
+    found = coverage_of_truth(LAW, 0.0, names)
     assert all(COVERED[0] <= share <= COVERED[1] for share in found.values()), found
 
 
 @pytest.mark.slow
-def test_item_intervals_cover_with_tied_scores_properties() -> None:
-    """Ties change nothing: rounded logits, and then coverage too has an interval that covers between 93 and 97 %."""
-    found = coverage_of_truth(LAW, 0.5, ("set_size", "coverage", "set_size_change"), TRIALS)
+@pytest.mark.parametrize("n_items", [N_ITEMS, 2_000])
+def test_item_intervals_cover_with_tied_scores_properties(n_items: int) -> None:
+    """Ties change nothing: rounded logits, and then coverage too has an interval that covers between 93 and 97 %.
+
+    With 200 items those of set size and its change still do (93.3 and 95.5 %), but that of coverage covers 86 %: so few items tie at the
+    threshold that in some samples none does, and then coverage is the same for any items.
+    """
+    found = coverage_of_truth(LAW, 0.5, ("set_size", "coverage", "set_size_change"), n_items)
     assert all(COVERED[0] <= share <= COVERED[1] for share in found.values()), found
 
 
 @pytest.mark.slow
 def test_item_intervals_cover_on_one_split_properties() -> None:
     """On a single drawn split the intervals of coverage and set size count both halves: they cover between 93 and 97 %."""
-    found = coverage_of_truth(replace(LAW, split=parse_split("seed:1")), 0.0, ("coverage", "set_size"), TRIALS)
+    found = coverage_of_truth(replace(LAW, split=parse_split("seed:1")), 0.0, ("coverage", "set_size"))
     assert all(COVERED[0] <= share <= COVERED[1] for share in found.values()), found
 
 
