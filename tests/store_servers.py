@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from uuid import uuid4
 
@@ -199,6 +200,8 @@ def _answers(url: str) -> bool:
 def _send(url: str, method: str) -> bool:
     try:
         urllib.request.urlopen(urllib.request.Request(url, data=b"x" if method == "PUT" else None, method=method), timeout=10).close()
+    except urllib.error.HTTPError as error:
+        return error.code == HTTPStatus.CONFLICT  # it is there already, after a restart
     except OSError:
         return False
     return True
