@@ -51,8 +51,10 @@ def pair_records(study: Study) -> list[Record]:
 
 def all_records(study: Study) -> list[Record]:
     """Return one record per run, scorer and protocol, beside its dense run where it has one."""
-    asked = study.asked
-    return [pair_record([cell], question, asked.tolerances) for question in asked.questions for cell in study.cells[question.protocol]]
+    found = []
+    for question in study.asked.questions:
+        found += add_holm([pair_record([cell], question, study.asked.tolerances) for cell in study.cells[question.protocol]])
+    return found
 
 
 def size_records(study: Study) -> list[Record]:
