@@ -106,6 +106,14 @@ def test_spinquant_records_what_it_learned() -> None:
     assert conditions["logit_change_by_rotation"] < 1e-5
 
 
+def test_rotations_that_learned_nothing_are_not_spinquant() -> None:
+    """A run whose best rotation is the random start violates its post-condition, for it would be QuaRot under another name."""
+    model = tiny()
+    model.learning = {"rotation_loss_before": 0.5, "rotation_loss_after": 0.5, "rotation_orthogonality": 0.0}
+    with pytest.raises(PostConditionError, match=r"no rotation met was better than the random one \(loss 0\.5\)"):
+        METHODS["spinquant"].verify(model, Job(W4A4, {}, tiny_data(), 0))
+
+
 @pytest.mark.parametrize("layout", CONFIGS)
 def test_smoothing_preserves_the_function_before_quantization(layout: str) -> None:
     """Dividing a norm by the scales and multiplying its readers (the router too) changes no logit beyond rounding."""

@@ -79,8 +79,13 @@ def orthogonality(rotations: Rotations) -> float:
 
 
 def verify_learned(model: Any, job: Job) -> dict[str, Any]:
-    """Return what learning gained, and the checks of QuaRot. Raises PostConditionError where a learned matrix is not orthogonal."""
-    gap = model.learning["rotation_orthogonality"]
+    """Return what learning gained, and the checks of QuaRot.
+
+    Raises PostConditionError where a learned matrix is not orthogonal, or where nothing was learned: that would be QuaRot's model.
+    """
+    gap, before, after = (model.learning[f"rotation_{name}"] for name in ("orthogonality", "loss_before", "loss_after"))
+    if not after < before:
+        raise PostConditionError(f"no rotation met was better than the random one (loss {before:.3g}); try another --seed, or quarot")
     if not gap <= ORTHOGONAL:
         raise PostConditionError(f"a learned rotation is {gap:.2g} from orthogonal; at most {ORTHOGONAL:g} is rounding")
     return model.learning | verify_rotated(model, job)
