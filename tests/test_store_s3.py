@@ -16,6 +16,7 @@ from store.documents import dump_document
 from store.guard import HEADER_BYTES, MAGIC
 from store.keys import SessionKeys
 from store.repository import open_repository
+from store.screen import BOUND_BYTES
 from store.verify import verify_store
 
 pytestmark = pytest.mark.usefixtures("s3_credentials")
@@ -73,11 +74,13 @@ def strangers(seaweedfs, monkeypatch, tmp_path):
 
 
 def test_strangers_store_is_screened_and_read(strangers, monkeypatch):
-    """A good store that this user never wrote to is screened once a snapshot, and then read like any other."""
+    """A good store that this user never wrote to is screened once a snapshot, and then read like any other, however large this process."""
     address, run = strangers
+    ballast = b"x" * (BOUND_BYTES + 2**20)
     assert open_reader(address).run(run.key.name).digest == run.digest
     monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("screened again"))
     assert open_reader(address).run(run.key.name).digest == run.digest
+    del ballast
 
 
 FILE_TYPES = {"snapshots": 1, "manifests": 2}  # in the header of an Icechunk file
