@@ -9,6 +9,7 @@ from producer.methods import METHODS
 from producer.methods.base import Job
 from producer.methods.layers import split_experts, target_layers
 from producer.methods.quantization import RoundInput
+from producer.methods.rotated_forward import RoundStraightThrough
 from producer.methods.rotation import random_rotations, rotate
 from producer.methods.smoothquant import smoothing_modifier
 from producer.methods.spinquant import learn, orthogonality
@@ -148,6 +149,15 @@ def test_activations_are_rounded_per_token(bits: int) -> None:
     assert torch.allclose(steps, steps.round(), atol=1e-4)
     assert torch.equal(rounded[1, 2], x[1, 2])
     torch.testing.assert_close(rounded.abs().amax(-1), x.abs().amax(-1))
+
+
+def test_rounding_while_learning_knows_what_the_largest_value_costs() -> None:
+    """Of 7 and 2.8 steps, 0.2 of a step is added to the second; a step is a seventh of the largest value, so that has a share in it."""
+    x = torch.tensor([[3.0, 1.2]], requires_grad=True)
+    (rounded,) = RoundStraightThrough(4)(None, (x,))
+    torch.testing.assert_close(rounded, RoundInput(4)(None, (x,))[0])
+    rounded.sum().backward()
+    torch.testing.assert_close(x.grad, torch.tensor([[1 + 0.2 / 7, 1.0]]))
 
 
 @pytest.mark.parametrize("layout", CONFIGS)

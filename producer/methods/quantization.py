@@ -104,8 +104,12 @@ class RoundInput:
     def __call__(self, layer: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return the arguments with the first, (..., channel), rounded."""
         x = arguments[0]
-        scale = x.abs().amax(dim=-1, keepdim=True).clamp_min(1e-12) / self.largest
+        scale = self.scale(x)
         return ((x / scale).round() * scale, *arguments[1:])
+
+    def scale(self, x: Any) -> Any:
+        """Return the step of every token, (..., 1)."""
+        return x.abs().amax(dim=-1, keepdim=True).clamp_min(1e-12) / self.largest
 
 
 def verify_grid(model: Any, job: Job) -> dict[str, Any]:

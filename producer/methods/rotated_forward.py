@@ -14,13 +14,17 @@ from producer.methods.structure import attention_readers, attention_writers, fus
 
 
 class RoundStraightThrough(RoundInput):
-    """Rounding whose gradient is that of no rounding."""
+    """Rounding with a gradient: the share of a step that is rounded away is held fixed (straight through), the step itself is not.
+
+    A rotation helps by making the steps smaller, which a gradient that holds the scale too cannot see: with that one the loss barely fell.
+    Source: Esser et al. 2020 (arXiv:1902.08153) equation 3, for a scale that is found as it comes.
+    """
 
     def __call__(self, layer: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return the arguments with the first, (..., channel), rounded."""
         x = arguments[0]
-        (rounded, *_) = super().__call__(layer, (x.detach(),))
-        return (x + (rounded - x).detach(), *arguments[1:])
+        steps = x / self.scale(x)
+        return (x + self.scale(x) * (steps.round() - steps).detach(), *arguments[1:])
 
 
 class RotatedModel:
