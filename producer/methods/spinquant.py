@@ -93,7 +93,7 @@ def verify_learned(model: Any, job: Job) -> dict[str, Any]:
 
 def settings_for(level: Level) -> dict[str, Any]:
     """Return what a SpinQuant run records."""
-    learning = {"steps": STEPS, "rate": RATE, "sequences": SEQUENCES, "length": LENGTH, "batch": BATCH}
+    learning: dict[str, Any] = {"steps": STEPS, "rate": RATE, "sequences": SEQUENCES, "length": LENGTH, "batch": BATCH}
     learning |= {"loss": "KL from dense", "gradient": "with scale"}
     return quarot_settings(level) | {"rotations": "learned R1, R2, random Hadamard R4", "learning": learning}
 
