@@ -8,8 +8,7 @@ import numpy as np
 from numba import njit
 
 from analyzer.arrays import BoolArray, IntArray
-
-LANES, BLOCK = 8, 128
+from analyzer.drawn import BLOCK, LANES
 
 
 @njit(cache=True)
