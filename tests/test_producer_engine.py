@@ -30,7 +30,7 @@ def some_prompts(n_items: int = 7, n_prefix: int = 9, cut: int = 1, seed: int = 
 
 
 def run(model: object, prompts: Prompts, tokens: int = 24, done: Callable[[int], None] = lambda _: None, **layout: Any) -> Answers:
-    how = Layout(streamed=False, batch_tokens=tokens, wave_tokens=0, waiting_on="cpu", head_rows=64)
+    how = Layout(streamed=False, batch_tokens=tokens, wave_tokens=0, waiting_on="cpu", head_rows=64, under_way=1_000_000)
     return prefill(model, prompts, OPTIONS, replace(how, **layout), Target("cpu", torch.float32), done)
 
 
@@ -81,13 +81,30 @@ def test_prompts_without_a_shared_prefix_are_answered() -> None:
         np.testing.assert_allclose(run(model, prompts).logits, plain(model, prompts)[:, OPTIONS], atol=2e-5)
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_batches_side_by_side_give_the_same_logits(streamed: bool) -> None:
+    """Four batches at a time or one, the logits differ by rounding only, and torch has as many threads afterwards as before."""
+    model, prompts, threads = tiny(), some_prompts(40), torch.get_num_threads()
+    answers = run(model, prompts, streamed=streamed, wave_tokens=100, workers=4)
+    np.testing.assert_allclose(answers.logits, plain(model, prompts)[:, OPTIONS], atol=2e-5)
+    assert torch.get_num_threads() == threads
+
+
+def test_few_items_are_shared_out_among_the_crew() -> None:
+    """Items that would fill one batch are cut into as many as there are workers, so that no core looks on."""
+    together: list[int] = []
+    run(tiny(), some_prompts(8, cut=0), 10_000, together.append, workers=4)
+    assert together.count(0) >= 4 * len(tiny().model.layers)
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("wave_tokens", [30, 10_000])
-def test_layer_major_order_gives_the_same_logits(name: str, wave_tokens: int) -> None:
+@pytest.mark.parametrize("workers", [1, 3])
+def test_layer_major_order_gives_the_same_logits(name: str, wave_tokens: int, workers: int) -> None:
     """Layers brought one at a time, in one wave or several, give the same logits, and the model is left as it was."""
     model, prompts = tiny(name), some_prompts(12)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    answers = run(model, prompts, streamed=True, wave_tokens=wave_tokens)
+    answers = run(model, prompts, streamed=True, wave_tokens=wave_tokens, workers=workers)
     np.testing.assert_allclose(answers.logits, plain(model, prompts)[:, OPTIONS], atol=2e-5)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
@@ -98,7 +115,7 @@ def test_layer_major_order_runs_in_another_dtype_than_the_files() -> None:
     np.testing.assert_allclose(run(model, prompts, streamed=True).logits, plain(model.float(), prompts)[:, OPTIONS], atol=2e-5)
 
 
-@pytest.mark.parametrize("layout", [{}, {"streamed": True, "wave_tokens": 10_000}])
+@pytest.mark.parametrize("layout", [{}, {"workers": 3}, {"streamed": True, "wave_tokens": 10_000}])
 def test_out_of_memory_halves_the_batch_and_loses_nothing(
     layout: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,5 +1,6 @@
 """Memory: budgets are read, shared out, kept; and what was reached is accounted for."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,10 @@ from schemas.errors import UsageError
 
 pytestmark = pytest.mark.producer
 MIB = 2**20
-NEEDS = Needs(weights=1000 * MIB, layer=30 * MIB, activation=40_000, hidden=2304, prefix=MIB, last=4 * MIB, head_row=2304)
+NEEDS = Needs(
+    weights=1000 * MIB, layer=30 * MIB, activation=40_000, hidden=2304, longest=60,
+    prefix=10 * MIB, layer_prefix=MIB, last=4 * MIB, head_row=2304,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "size"), [("24G", 24 * 2**30), ("512MiB", 512 * MIB), ("1.5k", 1536), ("1000000", 1_000_000)])
@@ -47,18 +51,29 @@ def test_free_memory_is_what_the_container_leaves(limit: str | None, free: int, 
     assert free_memory("cpu") == free
 
 
-def test_a_model_that_fits_stays_on_the_device() -> None:
-    """With room for weights and a batch, nothing is streamed and batches go through one by one."""
-    layout = plan_memory(NEEDS, "cpu", Settings(device_memory=2000 * MIB), loaded=True)
-    assert (layout.streamed, layout.wave_tokens) == (False, 0)
+@pytest.mark.parametrize("cores", [1, 4])
+@pytest.mark.parametrize("left", [5, 30, 3000])
+def test_a_model_that_fits_stays_on_the_device(cores: int, left: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With room for weights and a batch, nothing is streamed; the batches under way and the wave that waits stay within the budget."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    budget = 1014 + left
+    layout = plan_memory(NEEDS, "cpu", Settings(device_memory=budget * MIB), loaded=True)
+    taken = layout.under_way * NEEDS.activation + layout.wave_tokens * NEEDS.hidden
+    assert layout.workers * layout.batch_tokens <= layout.under_way
+    assert not layout.streamed
+    assert NEEDS.weights + NEEDS.prefix + NEEDS.last + taken <= budget * MIB
+    assert layout.workers == (1 if left == 5 else cores)
 
 
+@pytest.mark.parametrize("cores", [1, 4])
 @pytest.mark.parametrize("budget", [100, 200, 999])
-def test_a_model_that_does_not_fit_is_streamed_within_the_budget(budget: int) -> None:
-    """Two layers, the prefix and a batch's activations together stay below the budget; waiting states below the host's."""
+def test_a_model_that_does_not_fit_is_streamed_within_the_budget(budget: int, cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two layers, a layer's prefix and the activations of all workers stay below the budget; waiting states below the host's."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
     layout = plan_memory(NEEDS, "cpu", Settings(device_memory=budget * MIB, host_memory=50 * MIB), loaded=False)
-    assert layout.streamed
-    assert 2 * NEEDS.layer + NEEDS.prefix + layout.batch_tokens * NEEDS.activation <= budget * MIB
+    assert (layout.streamed, layout.workers) == (True, cores)
+    assert layout.workers * layout.batch_tokens <= layout.under_way
+    assert 2 * NEEDS.layer + NEEDS.layer_prefix + layout.under_way * NEEDS.activation <= budget * MIB
     assert (layout.wave_tokens - layout.disk_tokens) * NEEDS.hidden + NEEDS.last <= 50 * MIB
     assert layout.head_rows * NEEDS.head_row <= budget * MIB
 
@@ -70,6 +85,14 @@ def test_a_budget_below_two_layers_is_refused_with_the_least() -> None:
     assert plan_memory(NEEDS, "cpu", Settings(device_memory=66 * MIB), loaded=False).streamed
 
 
+def test_an_item_too_long_for_the_budget_is_refused_with_the_least() -> None:
+    """An item is never cut in two: where the longest one does not fit beside two layers, the message says what would do."""
+    long = replace(NEEDS, longest=2000)
+    with pytest.raises(UsageError, match=r"the least is 163 MiB"):
+        plan_memory(long, "cpu", Settings(device_memory=120 * MIB), loaded=False)
+    assert plan_memory(long, "cpu", Settings(device_memory=163 * MIB), loaded=False).under_way >= 2000
+
+
 @pytest.mark.parametrize("name", ["llama", "qwen3_moe"])
 def test_needs_are_those_of_the_tensors(name: str) -> None:
     """Weights count in the run's dtype, and the prefix by the key and value rows of all layers."""
@@ -77,6 +100,7 @@ def test_needs_are_those_of_the_tensors(name: str) -> None:
     needs = measure_needs(model, torch.bfloat16, some_prompts(n_items=7, n_prefix=10))
     assert needs.weights == 2 * sum(p.numel() for p in model.parameters())
     assert needs.prefix == 10 * 2 * sum(layer.self_attn.k_proj.weight.shape[0] * 2 for layer in model.model.layers)
+    assert needs.layer_prefix == 10 * 2 * 2 * model.model.layers[0].self_attn.k_proj.weight.shape[0]
     assert needs.last == 7 * needs.hidden
     assert needs.layer < needs.weights
 

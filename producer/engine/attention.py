@@ -7,7 +7,7 @@ A query's attention over prefix and own tokens is a mean of two attentions, weig
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from schemas.errors import HedgemarkError
@@ -17,13 +17,14 @@ NAME = "hedgemark_shared_prefix"
 
 @dataclass
 class SharedPrefix:
-    """Keys and values (1, head, token, width) of the prefix by layer, recorded part by part and then lent.
+    """What one layer knows of the tokens before a slab's own.
 
-    recording : whether the tokens that pass now are the prefix itself; each part looks at those before it.
-    touched   : set by attention; a layer that never sets it did not pass this object on.
+    keys_values : (1, head, token, width) each, or None where there are no tokens before.
+    recording   : whether the slab is part of the prefix itself; its keys and values are then put behind those before it.
+    touched     : set by attention; a layer that never sets it did not pass this object on.
     """
 
-    layers: dict[int, tuple[Any, Any]] = field(default_factory=dict)
+    keys_values: tuple[Any, Any] | None = None
     recording: bool = False
     touched: bool = False
 
@@ -54,9 +55,9 @@ def attend(  # noqa: PLR0913, PLR0917  # the signature is transformers'
     before = None
     if shared is not None:
         shared.touched = True
-        before = shared.layers.get(module.layer_idx)
+        before = shared.keys_values
         if shared.recording:
-            shared.layers[module.layer_idx] = (key, value) if before is None else _joined(before, (key, value))
+            shared.keys_values = (key, value) if before is None else _joined(before, (key, value))
     if before is None:
         return _plain(query, key, value, attention_mask, scaling), None
     return _with_prefix(query, key, value, attention_mask, scaling, before), None
@@ -66,7 +67,6 @@ def check_touched(shared: SharedPrefix, layer: Any) -> None:
     """Raise HedgemarkError where a layer answered without looking at the prefix."""
     if not shared.touched:
         raise HedgemarkError(f"{type(layer).__name__} keeps attention arguments to itself; items would be answered without demonstrations")
-    shared.touched = False
 
 
 def can_merge(device_type: str) -> bool:

@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
+ALIGNMENT = 64  # bytes, a cache line
+
 
 class Target(NamedTuple):
     """Where and in what precision layers run."""
@@ -40,32 +42,61 @@ class Streamed:
 
     def __init__(self, layers: Sequence[Any], target: Target) -> None:
         self._layers, self._target = layers, target
+        self._places = Place(target), Place(target)
 
     def layers(self) -> Iterator[Any]:
         """Yield each layer with its weights on the device."""
         with ThreadPoolExecutor(1, thread_name_prefix="hedgemark-layer") as thread:
-            coming = thread.submit(copy_weights, self._layers[0], self._target)
+            coming = thread.submit(self._bring, 0)
             for number, layer in enumerate(self._layers):
                 weights = coming.result()
                 if number + 1 < len(self._layers):
-                    coming = thread.submit(copy_weights, self._layers[number + 1], self._target)
+                    coming = thread.submit(self._bring, number + 1)
                 with installed(layer, weights):
                     yield layer
-                    synchronize(self._target.device)  # the next copy may take this layer's memory only when it is done
-                del weights
+                    synchronize(self._target.device)  # the layer after next may take this one's place only when it is done
+
+    def _bring(self, number: int) -> dict[str, Any]:
+        return self._places[number % 2].fill(self._layers[number])
 
 
-def copy_weights(module: Any, target: Target) -> dict[str, Any]:
-    """Return copies of a module's parameters and buffers on the device, parameters in the target's dtype."""
-    import torch
+class Place:
+    """Memory on the device for one module's weights at a time.
 
-    stream = torch.cuda.Stream(target.device) if target.device.startswith("cuda") else None  # type: ignore[no-untyped-call]
-    with torch.cuda.stream(stream):
-        weights = {name: _copy(p.data, target.device, target.dtype) for name, p in module.named_parameters()}
-        weights |= {name: _copy(b, target.device, None) for name, b in module.named_buffers()}
-    if stream is not None:
-        stream.synchronize()
-    return weights
+    It is kept from module to module: memory asked for and given back at every layer was never all given back.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._memory: Any = None
+
+    def fill(self, module: Any) -> dict[str, Any]:
+        """Return the module's parameters, in the target's dtype, and its buffers by name, copied over those of the module before."""
+        import torch
+
+        device = self._target.device
+        stream = torch.cuda.Stream(device) if device.startswith("cuda") else None  # type: ignore[no-untyped-call]
+        tensors = [(name, p.data, self._dtype(p)) for name, p in module.named_parameters()]
+        tensors += [(name, b, b.dtype) for name, b in module.named_buffers()]
+        size = sum(_room(tensor, dtype) for _, tensor, dtype in tensors)
+        with torch.cuda.stream(stream):
+            if self._memory is None or len(self._memory) < size:
+                self._memory = None  # what is too small goes before more is asked for
+                self._memory = torch.empty(size, dtype=torch.uint8, device=device)
+            weights = dict(self._copies(tensors))
+        if stream is not None:
+            stream.synchronize()
+        return weights
+
+    def _copies(self, tensors: list[tuple[str, Any, Any]]) -> Iterator[tuple[str, Any]]:
+        start = 0
+        for name, tensor, dtype in tensors:
+            memory = self._memory[start : start + tensor.numel() * dtype.itemsize]
+            yield name, memory.view(dtype).view(tensor.shape).copy_(tensor)
+            start += _room(tensor, dtype)
+
+    def _dtype(self, tensor: Any) -> Any:
+        return self._target.dtype if tensor.is_floating_point() else tensor.dtype
 
 
 @contextmanager
@@ -95,6 +126,6 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
-def _copy(tensor: Any, device: str, dtype: Any) -> Any:
-    wanted = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
-    return tensor.to(device, wanted, copy=True)
+def _room(tensor: Any, dtype: Any) -> int:
+    """Return the bytes that a tensor takes in a dtype, up to where the next one may begin."""
+    return -(-tensor.numel() * dtype.itemsize // ALIGNMENT) * ALIGNMENT

@@ -2,10 +2,11 @@
 
 In: a model on the device or on the host, prompts.  Out: `Answers` in item order.
 
-Items go in waves; a wave goes through all layers together, batch by batch. With all weights on the device a wave is one batch; in
-layer-major order it is as many batches as may wait, in memory and on disk, so that bringing a layer to the device is paid once for all
-of them. The shared prefix goes through with the first wave and leaves its keys and values behind. When memory runs out a batch is cut
-in two where it stands, between two layers, and nothing already computed is lost.
+Items go in waves; a wave goes through all layers together, and in each layer the crew takes its batches side by side. With all weights
+on the device a wave is a few batches for each of the crew; in layer-major order it is as many as may wait, in memory and on disk, so that
+bringing a layer to the device is paid once for all of them. The shared prefix goes through with the first wave and leaves its keys and
+values behind; in layer-major order it goes with every wave, since those of all layers would take memory that is not there. When memory
+runs out a batch is cut in two where it stands, between two layers, and nothing already computed is lost.
 """
 
 import logging
@@ -13,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,8 +23,9 @@ from numpy.typing import NDArray
 from producer.encode import Prompts
 from producer.engine.attention import SharedPrefix, own_attention
 from producer.engine.batches import padding_share, plan_batches
+from producer.engine.crew import Crew
 from producer.engine.head import read_head
-from producer.engine.layers import LayerSource, Resident, Streamed, Target, copy_weights, installed
+from producer.engine.layers import LayerSource, Place, Resident, Streamed, Target, installed
 from producer.engine.memory import FEWEST_TOKENS, Layout
 from producer.engine.skeleton import Skeleton, take_apart
 from producer.engine.step import Slab, pad, run_layer
@@ -49,16 +52,16 @@ def prefill(model: Any, prompts: Prompts, option_ids: Sequence[int], layout: Lay
     """Return the answers to all prompts.
 
     option_ids : token id of each option letter.
-    done       : called after each layer of a wave with that layer's share of the wave's items, and with 0 before each batch; may raise
+    done       : called after each layer of a wave with that layer's share of the wave's items, and with 0 after each batch; may raise
                  to stop.
     """
     import torch
 
     skeleton = take_apart(model)
-    with torch.inference_mode(), own_attention(model), closing(WaitingRoom(layout)) as room:
-        work = _Prefill(skeleton, prompts, layout, target, room, done)
+    with torch.inference_mode(), own_attention(model), closing(WaitingRoom(layout)) as room, Crew(layout.workers, layout.under_way) as crew:
+        work = _Prefill(skeleton, prompts, layout, target, room, crew, done)
         hidden = work.last_states()
-        with installed(skeleton.norm, copy_weights(skeleton.norm, target)):
+        with installed(skeleton.norm, Place(target).fill(skeleton.norm)):
             read = read_head(skeleton, hidden, target.device, option_ids, layout.head_rows)
     return Answers(*read, tokens=prompts.tokens, padding=work.padding)
 
@@ -67,14 +70,14 @@ class _Prefill:
     """One pass of all prompts over all layers."""
 
     def __init__(  # noqa: PLR0913, PLR0917  # what a pass is made of
-        self, skeleton: Skeleton, prompts: Prompts, layout: Layout, target: Target, room: WaitingRoom, done: Done
+        self, skeleton: Skeleton, prompts: Prompts, layout: Layout, target: Target, room: WaitingRoom, crew: Crew, done: Done
     ) -> None:
-        self.skeleton, self.prompts, self.layout, self.target, self.room, self.done = skeleton, prompts, layout, target, room, done
+        self.skeleton, self.prompts, self.layout, self.target, self.room, self.crew = skeleton, prompts, layout, target, room, crew
+        self.done = done
         self.source: LayerSource = Streamed(skeleton.layers, target) if layout.streamed else Resident(skeleton.layers)
-        self.shared = SharedPrefix() if prompts.prefix else None
-        self.prefix = list(self._prefix_parts())
+        self.kept: dict[int, SharedPrefix] = {}
         lengths = [len(suffix) for suffix in prompts.suffixes]
-        self.batches = deque(_batches(prompts, lengths, layout.batch_tokens))
+        self.batches = deque(_batches(prompts, lengths, min(layout.batch_tokens, -(-sum(lengths) // layout.workers))))
         self.padding = padding_share(self.batches, lengths)
         self.most_items = len(lengths)
 
@@ -118,27 +121,39 @@ class _Prefill:
 
     def _through_all_layers(self, wave: list[Slab]) -> list[Slab]:
         n_items, n_layers = sum(len(slab.items) for slab in wave), len(self.skeleton.layers)
+        prefix = [] if self.kept else list(self._prefix_parts())
         for number, layer in enumerate(self.source.layers()):
             window = self.skeleton.windows[number]
-            if self.prefix and self.shared is not None:
-                self.shared.recording = True
-                self.prefix = [self._run(layer, window, part, self.shared) for part in self.prefix]
-                self.shared.recording = False
-            wave = [after for slab in _taken(wave) for after in self._advance(layer, window, slab)]
+            shared = self.kept.get(number) or self._through_prefix(layer, window, prefix)
+            if not self.layout.streamed:
+                self.kept[number] = shared
+            wave = self._through_layer(partial(self._advance, layer, window, shared), wave)
             self.done(n_items * (number + 1) // n_layers - n_items * number // n_layers)
-        self.prefix = []
         return wave
 
-    def _advance(self, layer: Any, window: int | None, slab: Slab) -> list[Slab]:
+    def _through_prefix(self, layer: Any, window: int | None, parts: list[Slab]) -> SharedPrefix:
+        """Return what the layer keeps of the prefix, whose parts are moved one layer on."""
+        shared = SharedPrefix(recording=True)
+        for i, part in enumerate(parts):
+            parts[i] = self._run(layer, window, part, shared)
+        return replace(shared, recording=False)
+
+    def _through_layer(self, advance: Callable[[Slab], list[Slab]], wave: list[Slab]) -> list[Slab]:
+        after = []
+        for slabs in self.crew.map(advance, _taken(wave), lambda slab: slab.tokens):
+            after += slabs
+            self.done(0)  # a signal is obeyed between two batches
+        return after
+
+    def _advance(self, layer: Any, window: int | None, shared: SharedPrefix, slab: Slab) -> list[Slab]:
         """Return the slab after a layer, in pieces where memory ran out."""
-        self.done(0)  # a signal is obeyed between two batches
         try:
-            return [self._run(layer, window, slab, self.shared if slab.n_before else None)]
+            return [self._run(layer, window, slab, replace(shared, touched=False) if slab.n_before else None)]
         except RuntimeError as error:
             if not _out_of_memory(error) or len(slab.items) == 1:
                 raise
         self._note_scarcity(len(slab.items))
-        return [after for half in slab.halves() for after in self._advance(layer, window, half)]
+        return [after for half in slab.halves() for after in self._advance(layer, window, shared, half)]
 
     def _run(self, layer: Any, window: int | None, slab: Slab, shared: SharedPrefix | None) -> Slab:
         here = replace(slab, hidden=slab.hidden.to(self.target.device))

@@ -24,6 +24,11 @@ class Slab:
     last: Any
     n_before: int
 
+    @property
+    def tokens(self) -> int:
+        """How many tokens, padding included."""
+        return int(self.hidden.shape[0] * self.hidden.shape[1])
+
     def halves(self) -> tuple["Slab", "Slab"]:
         """Return two slabs of half the items each."""
         middle = len(self.items) // 2
