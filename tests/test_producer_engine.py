@@ -11,6 +11,7 @@ from producer_tiny import CONFIGS, SIZES, VOCABULARY, tiny
 from transformers import GPT2Config, MistralConfig, MistralForCausalLM
 
 from producer.encode import Prompts
+from producer.engine.attention import SharedPrefix, attend
 from producer.engine.batches import MAX_WASTE, padding_share, plan_batches
 from producer.engine.layers import Target
 from producer.engine.memory import Layout
@@ -63,6 +64,23 @@ def test_a_sliding_window_is_kept_across_the_shared_prefix() -> None:
     model = MistralForCausalLM(MistralConfig(**SIZES, sliding_window=6)).eval()
     prompts = some_prompts()
     np.testing.assert_allclose(run(model, prompts).logits, plain(model, prompts)[:, OPTIONS], atol=2e-5)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_without_a_kernel_that_merges_the_prefix_comes_before_the_keys(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Float32 on a GPU has no kernel that returns the log-sum-exp: the other way gives the same logits."""
+    monkeypatch.setattr("producer.engine.step.can_merge", lambda *_: False)
+    model, prompts = tiny(name), some_prompts()
+    np.testing.assert_allclose(run(model, prompts).logits, plain(model, prompts)[:, OPTIONS], atol=2e-5)
+
+
+def test_a_gpu_kernel_takes_what_attention_gives_it() -> None:
+    """FlashAttention's signature and shapes, with tensors that hold no numbers: any device but the CPU takes this way."""
+    query = torch.empty(3, 4, 5, 16, dtype=torch.bfloat16, device="meta")
+    key = torch.empty(3, 2, 5, 16, dtype=torch.bfloat16, device="meta")
+    shared = SharedPrefix((key[:1], key[:1]))
+    out, weights = attend(None, query, key, key, None, 0.25, shared)
+    assert (out.shape, out.dtype, weights) == ((3, 5, 4, 16), torch.bfloat16, None)
 
 
 @pytest.mark.parametrize("window", [None, 6, 90])

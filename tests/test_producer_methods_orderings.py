@@ -5,6 +5,10 @@
 Wanda against magnitude is no ordering in KL: its promise is a smaller change of every layer's output, and that it keeps on all
 four models (below). In these models, of 64 to 256 channels without outliers among their activations, a smaller change of the layers
 is not always a smaller change of the answer: at 0.5 magnitude ranked by row is farther than Wanda on ref-m, closer on ref-l.
+
+LLM-Pruner on ref-l is closer to dense at 0.4 than at 0.3, because nothing is left at either: from 0.25 on the inner blocks lose two of
+their four key/value groups, and the answers say no more of an item than the same answer to all of them would. Among models that say
+nothing there is no order to ask for.
 """
 
 import sys
@@ -56,6 +60,7 @@ ORDERINGS = [
     *(((m, less), (m, more)) for m in ("llm-pruner", "slicegpt") for less, more in pairwise(STRUCTURED)),
 ]
 STRICT = [*ORDERINGS[2:3], *ORDERINGS[4:10]]  # asked to be lower, not just to be no higher than noise explains
+CONSTANT = ("constant", "-")  # the mean dense answer to every item
 NOISE = 3.0  # standard errors of the paired difference that a wrong order may reach
 
 
@@ -120,6 +125,11 @@ def magnitude_by_row(model: Any, level: Level) -> Any:
     return model
 
 
+def information(log_probs: Any) -> Any:
+    """KL (nats) of the mean answer from each item's, (item,): what is lost by an answer that does not look at the item."""
+    return (log_probs.exp() * (log_probs - log_probs.exp().mean(0).log())).sum(-1)
+
+
 def measure(name: str) -> dict[tuple[str, str], Divergence]:
     """Divergences of every method and level, of `plain` w4a4 and of magnitude ranked by row."""
     dense, tokenizer = load(name)
@@ -130,7 +140,7 @@ def measure(name: str) -> dict[tuple[str, str], Divergence]:
         return Divergence((reference.exp() * (reference - log_probs(model, asked))).sum(-1))
 
     level = parse_level("w4a4")
-    found = {("plain", "w4a4"): divergence(plain(load(name)[0], level))}
+    found = {("plain", "w4a4"): divergence(plain(load(name)[0], level)), CONSTANT: Divergence(information(reference))}
     found["magnitude-by-row", "0.5"] = divergence(magnitude_by_row(load(name)[0], parse_level("0.5")))
     for method, texts in LEVELS.items():
         accepted = [parse_level(t) for t in texts if not METHODS[method].fits(dense.config, parse_level(t))]
@@ -164,8 +174,9 @@ def test_better_methods_and_milder_levels_stay_closer_to_dense(divergences: Any,
     """What a paper improves on, more bits and less pruning: none comes out ahead of its counterpart beyond noise."""
     if missing := {lower, higher} - set(divergences):  # a level the model cannot lose, such as 0.4 of a model of few inner blocks
         pytest.skip(f"the model does not take {missing}")
-    found = compare(divergences, lower, higher)
-    assert found.difference <= (0 if (lower, higher) in STRICT else NOISE * found.error), found.shown
+    found, left = compare(divergences, lower, higher), compare(divergences, lower, CONSTANT)
+    spent = left.difference > -NOISE * left.error
+    assert spent or found.difference <= (0 if (lower, higher) in STRICT else NOISE * found.error), found.shown
 
 
 def inputs_moments(model: Any, data: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 A query's attention over prefix and own tokens is a mean of two attentions, weighted by their shares of the softmax mass:
 `out = own + sigmoid(lse_prefix - lse_own) * (prefix - own)`. Copying the prefix before every item's keys, as a cache does, was
 3 MB an item and layer for SmolLM2 with 400 shared tokens. Where no kernel returns the log-sum-exp the prefix is put before the keys.
+The kernels are those that torch's own context parallelism merges in this way (torch.distributed, `_SDPAMerger`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -69,9 +70,15 @@ def check_touched(shared: SharedPrefix, layer: Any) -> None:
         raise HedgemarkError(f"{type(layer).__name__} keeps attention arguments to itself; items would be answered without demonstrations")
 
 
-def can_merge(device_type: str) -> bool:
-    """Return whether this device has a public kernel that returns the log-sum-exp."""
-    return device_type == "cpu"
+def can_merge(hidden: Any, head_dim: int) -> bool:
+    """Return whether there is a kernel that returns the log-sum-exp, for these hidden states' device and dtype and heads so wide."""
+    import torch
+
+    if hidden.device.type == "cpu":
+        return True
+    halves = hidden.dtype in (torch.float16, torch.bfloat16)
+    nvidia = hidden.device.type == "cuda" and not torch.version.hip and torch.cuda.get_device_capability(hidden.device) >= (8, 0)
+    return nvidia and halves and head_dim % 8 == 0 and head_dim <= 256  # FlashAttention 2's
 
 
 def _with_prefix(  # noqa: PLR0913, PLR0917  # what attention is made of
@@ -85,13 +92,23 @@ def _with_prefix(  # noqa: PLR0913, PLR0917  # what attention is made of
 def _merged(query: Any, key: Any, value: Any, scaling: float | None, prefix: tuple[Any, Any]) -> Any:
     import torch
 
-    flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     n_items, groups = len(query), query.shape[1] // key.shape[1]
-    before = [_repeat(tensor, groups).expand(n_items, -1, -1, -1) for tensor in prefix]
-    prefix_out, prefix_lse = flash(query, *before, 0.0, False, scale=scaling)
-    own_out, own_lse = flash(query, _repeat(key, groups), _repeat(value, groups), 0.0, True, scale=scaling)
+    keys, values = (_repeat(tensor, groups).expand(n_items, -1, -1, -1) for tensor in prefix)
+    prefix_out, prefix_lse = _flash(query, keys, values, False, scaling)
+    own_out, own_lse = _flash(query, _repeat(key, groups), _repeat(value, groups), True, scaling)
     weight = torch.sigmoid(prefix_lse - own_lse).to(query.dtype)
     return torch.lerp(own_out, prefix_out, weight[..., None]).transpose(1, 2).contiguous()
+
+
+def _flash(query: Any, key: Any, value: Any, causal: bool, scaling: float | None) -> tuple[Any, Any]:
+    """Return outputs (item, head, token, width) and natural log-sum-exps (item, head, token)."""
+    import torch
+
+    aten = torch.ops.aten
+    on_cpu = query.device.type == "cpu"
+    kernel = aten._scaled_dot_product_flash_attention_for_cpu if on_cpu else aten._scaled_dot_product_flash_attention
+    out, log_sum_exp, *_ = kernel(query, key, value, 0.0, causal, scale=scaling)
+    return out, log_sum_exp
 
 
 def _plain(query: Any, key: Any, value: Any, mask: Any, scaling: float | None) -> Any:

@@ -61,7 +61,7 @@ def run_layer(layer: Any, window: int | None, rotary: Any, slab: Slab, shared: S
     positions = torch.arange(slab.n_before, slab.n_before + n_tokens, device=slab.hidden.device)[None]
     out = layer(
         slab.hidden,
-        attention_mask=_mask(slab, window),
+        attention_mask=_mask(slab, window, layer.self_attn.head_dim),
         position_ids=positions,
         past_key_values=None,
         use_cache=False,
@@ -73,14 +73,14 @@ def run_layer(layer: Any, window: int | None, rotary: Any, slab: Slab, shared: S
     return replace(slab, hidden=out[0] if isinstance(out, tuple) else out)
 
 
-def _mask(slab: Slab, window: int | None) -> Any:
+def _mask(slab: Slab, window: int | None, head_dim: int) -> Any:
     """Return the additive mask (1, 1, token, before + token), or None where causal order is all there is."""
     import torch
 
     device, n_tokens = slab.hidden.device, slab.hidden.shape[1]
     length = slab.n_before + n_tokens
     binding = window is not None and window < length
-    if not binding and (slab.n_before == 0 or can_merge(device.type)):
+    if not binding and (slab.n_before == 0 or can_merge(slab.hidden, head_dim)):
         return None
     query = torch.arange(slab.n_before, length, device=device)[:, None]
     key = torch.arange(length, device=device)[None, :]
