@@ -1,6 +1,7 @@
 """How much memory there is and how it is shared out: weights, hidden states that wait, activations of one batch.
 
-In: a model's shapes, what is free or the stated budget.  Out: a `Layout`: layer-major or not, tokens in a batch, tokens in a wave.
+In: a model's shapes, what is free or the stated budget.  Out: a `Layout`: layer-major or not, tokens in a batch and in a wave, batches side
+by side.
 """
 
 import re

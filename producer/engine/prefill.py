@@ -10,7 +10,6 @@ runs out a batch is cut in two where it stands, between two layers, and nothing 
 """
 
 import logging
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -22,14 +21,14 @@ from numpy.typing import NDArray
 
 from producer.encode import Prompts
 from producer.engine.attention import SharedPrefix, own_attention
-from producer.engine.batches import padding_share, plan_batches
 from producer.engine.crew import Crew
 from producer.engine.head import read_head
 from producer.engine.layers import LayerSource, Place, Resident, Streamed, Target, installed
-from producer.engine.memory import FEWEST_TOKENS, Layout
+from producer.engine.memory import Layout
 from producer.engine.skeleton import Skeleton, take_apart
-from producer.engine.step import Slab, pad, run_layer
+from producer.engine.step import Slab, run_layer
 from producer.engine.waiting import WaitingRoom, put_back
+from producer.engine.waves import Waves
 
 log = logging.getLogger(__name__)
 Done = Callable[[int], None]
@@ -59,69 +58,36 @@ def prefill(model: Any, prompts: Prompts, option_ids: Sequence[int], layout: Lay
 
     skeleton = take_apart(model)
     with torch.inference_mode(), own_attention(model), closing(WaitingRoom(layout)) as room, Crew(layout.workers, layout.under_way) as crew:
-        work = _Prefill(skeleton, prompts, layout, target, room, crew, done)
-        hidden = work.last_states()
+        waves = Waves(prompts, layout, skeleton.embed.weight, target.dtype, room)
+        hidden = _Prefill(skeleton, waves, layout, target, crew, done).last_states(len(prompts.suffixes))
         with installed(skeleton.norm, Place(target).fill(skeleton.norm)):
             read = read_head(skeleton, hidden, target.device, option_ids, layout.head_rows)
-    return Answers(*read, tokens=prompts.tokens, padding=work.padding)
+    return Answers(*read, tokens=prompts.tokens, padding=waves.padding)
 
 
 class _Prefill:
     """One pass of all prompts over all layers."""
 
-    def __init__(  # noqa: PLR0913, PLR0917  # what a pass is made of
-        self, skeleton: Skeleton, prompts: Prompts, layout: Layout, target: Target, room: WaitingRoom, crew: Crew, done: Done
-    ) -> None:
-        self.skeleton, self.prompts, self.layout, self.target, self.room, self.crew = skeleton, prompts, layout, target, room, crew
-        self.done = done
+    def __init__(self, skeleton: Skeleton, waves: Waves, layout: Layout, target: Target, crew: Crew, done: Done) -> None:  # noqa: PLR0913, PLR0917
+        self.skeleton, self.waves, self.layout, self.target, self.crew, self.done = skeleton, waves, layout, target, crew, done
         self.source: LayerSource = Streamed(skeleton.layers, target) if layout.streamed else Resident(skeleton.layers)
         self.kept: dict[int, SharedPrefix] = {}
-        lengths = [len(suffix) for suffix in prompts.suffixes]
-        self.batches = deque(_batches(prompts, lengths, min(layout.batch_tokens, -(-sum(lengths) // layout.workers))))
-        self.padding = padding_share(self.batches, lengths)
-        self.most_items = len(lengths)
 
-    def last_states(self) -> Any:
+    def last_states(self, n_items: int) -> Any:
         """Return every item's last hidden state (item, width), before the final norm."""
         import torch
 
-        states: list[Any] = [None] * len(self.prompts.suffixes)
-        while self.batches:
-            for slab in self._through_all_layers(list(self._next_wave())):
+        states: list[Any] = [None] * n_items
+        for wave in self.waves:
+            for slab in self._through_all_layers(wave):
                 last = replace(slab, hidden=slab.hidden.to(self.layout.waiting_on)).last_states()
                 for item, state in zip(slab.items, last, strict=True):
                     states[item] = state
         return torch.stack(states)
 
-    def _next_wave(self) -> Iterator[Slab]:
-        """Yield the slabs of the next wave: one batch, or as many as may wait."""
-        self.room.clear()
-        while self.batches and self.room.takes(len(self.batches[0]) * len(self.prompts.suffixes[self.batches[0][0]])):
-            batch = self.batches.popleft()
-            if len(batch) > self.most_items:
-                self.batches.appendleft(batch[self.most_items :])
-                batch = batch[: self.most_items]
-            n_before = len(self.prompts.prefix) * (not self.prompts.cut[batch[0]])
-            slab = self._slab(batch, [self.prompts.suffixes[item] for item in batch], n_before)
-            yield replace(slab, hidden=self.room.admit(slab.hidden))
-
-    def _prefix_parts(self) -> Iterator[Slab]:
-        """Yield the prefix in parts of a batch's tokens, since its activations take memory as any others do."""
-        tokens, size = self.prompts.prefix, max(self.layout.batch_tokens, FEWEST_TOKENS)
-        for start in range(0, len(tokens), size):
-            yield self._slab([], [tokens[start : start + size]], start)
-
-    def _slab(self, items: Sequence[int], sequences: Sequence[Sequence[int]], n_before: int) -> Slab:
-        import torch
-
-        ids, last = pad(sequences)
-        table = self.skeleton.embed.weight
-        hidden = torch.nn.functional.embedding(ids.to(table.device), table)
-        return Slab(items, hidden.to(self.layout.waiting_on, self.target.dtype), last, n_before)
-
     def _through_all_layers(self, wave: list[Slab]) -> list[Slab]:
         n_items, n_layers = sum(len(slab.items) for slab in wave), len(self.skeleton.layers)
-        prefix = [] if self.kept else list(self._prefix_parts())
+        prefix = [] if self.kept else self.waves.prefix()
         for number, layer in enumerate(self.source.layers()):
             window = self.skeleton.windows[number]
             shared = self.kept.get(number) or self._through_prefix(layer, window, prefix)
@@ -165,8 +131,9 @@ class _Prefill:
 
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        self.most_items = min(self.most_items, (n_items + 1) // 2)
-        log.warning("out of memory at %d items in a batch; going on with at most %d", n_items, self.most_items)
+        fewer = (n_items + 1) // 2
+        self.waves.limit(fewer)
+        log.warning("out of memory at %d items in a batch; going on with at most %d", n_items, fewer)
 
 
 def _taken(slabs: list[Slab]) -> Iterator[Slab]:
@@ -174,15 +141,6 @@ def _taken(slabs: list[Slab]) -> Iterator[Slab]:
     slabs.reverse()
     while slabs:
         yield slabs.pop()
-
-
-def _batches(prompts: Prompts, lengths: Sequence[int], tokens: int) -> list[list[int]]:
-    """Return batches; items that lost their prefix by truncation never share one with items that have it."""
-    batches = []
-    for cut in (True, False):
-        items = [i for i, is_cut in enumerate(prompts.cut) if is_cut == cut]
-        batches += [[items[i] for i in batch] for batch in plan_batches([lengths[i] for i in items], tokens)]
-    return batches
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
