@@ -66,7 +66,8 @@ def _answerer(model: Any, group: Group, settings: Settings) -> Callable[[Questio
         needs = measure_needs(model, target.dtype, question.prompts)
         loaded = str(model.device) == target.device and model.dtype == target.dtype
         layout = plan_memory(needs, target.device, settings, loaded=loaded)
-        log.info("%s order, batches of %d tokens", "layer-major" if layout.streamed else "in-memory", layout.batch_tokens)
+        order = "layer-major" if layout.streamed else "in-memory"
+        log.info("%s order, batches of %d tokens, %d at a time", order, layout.batch_tokens, layout.workers)
         clock = time.perf_counter()
         answers = prefill(model, question.prompts, question.options.ids, layout, target, done)
         rates = throughput(model, question.prompts, target, time.perf_counter() - clock, answers.padding)
