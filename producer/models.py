@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from producer.packed import load_packed, packed_format
+from producer.packed import load_packed, packed_format, settle_compressed, stored_by_compressed_tensors
 from schemas.errors import HedgemarkError, UsageError
 
 log = logging.getLogger(__name__)
@@ -114,10 +114,16 @@ def load_model(files: ModelFiles, dtype: str, device: str) -> Any:
     config = load_config(files)
     if packed_format(config):
         return load_packed(files.folder, config, **options).requires_grad_(False).to(device)
+    stored: Any = getattr(config, "quantization_config", None)
+    if stored_by_compressed_tensors(config):
+        config.quantization_config = {**stored, "dequantize": True}  # or the model's first whole forward pass would; the engine runs layers
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(files.folder, **options, **_gguf_argument(files))
+        model: Any = AutoModelForCausalLM.from_pretrained(files.folder, config=config, **options, **_gguf_argument(files))
     except ImportError as error:
         raise HedgemarkError(f"the weights of {files.name!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+    if stored_by_compressed_tensors(config):
+        settle_compressed(model)
+        model.config.quantization_config = stored  # what it was stored as is recorded with the run
     return model.requires_grad_(False).to(device)
 
 

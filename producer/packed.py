@@ -1,7 +1,7 @@
-"""Checkpoints packed by GPTQ or AWQ: integers in int32 words become plain weights as the model is loaded, on any device.
+"""Compressed checkpoints become plain weights as the model is loaded, on any device.
 
-In: a model folder.  Out: an ordinary model whose weights are scale * (integer - zero point); transformers itself loads these two
-formats only with kernels built for one accelerator.
+In: a model folder.  Out: an ordinary model. What GPTQ or AWQ packed is scale * (integer - zero point); transformers itself loads these
+two formats only with kernels built for one accelerator. compressed-tensors unpacks its own, and rounds inputs where the artifact does.
 Layouts: AutoGPTQ's `qweight` (input * bits / 32, output), packed along the inputs; AutoAWQ's GEMM `qweight` (input, output * bits / 32).
 """
 
@@ -36,6 +36,32 @@ def load_packed(folder: Path, config: Any, **options: Any) -> Any:
     model = kind.from_pretrained(None, config=config, state_dict=tensors, **options)
     model.config.quantization_config = stored  # what it was stored as is recorded with the run
     return model
+
+
+def stored_by_compressed_tensors(config: Any) -> bool:
+    """Return whether a checkpoint is one of compressed-tensors."""
+    return str(_settings(config).get("quant_method", "")) == "compressed-tensors"
+
+
+def settle_compressed(model: Any) -> None:
+    """Give every layer that compressed-tensors wrapped a plain forward pass, with hooks that round its inputs and outputs as stored.
+
+    Its own forward pass takes the weight out and puts it back each time, which two batches at once must not do.
+    """
+    for layer in model.modules():
+        scheme = getattr(layer, "quantization_scheme", None)
+        if scheme is not None:
+            layer.__dict__.pop("forward", None)
+            if scheme.input_activations:
+                layer.register_forward_pre_hook(lambda layer, inputs: (_rounded(layer, inputs[0], "input"), *inputs[1:]))
+            if scheme.output_activations:
+                layer.register_forward_hook(lambda layer, _, output: _rounded(layer, output, "output"))
+
+
+def _rounded(layer: Any, value: Any, side: str) -> Any:
+    from compressed_tensors.quantization.lifecycle.forward import forward_quantize  # type: ignore[import-untyped]
+
+    return forward_quantize(layer, value, side, getattr(layer.quantization_scheme, f"{side}_activations"))
 
 
 def check_packing(config: Any) -> None:

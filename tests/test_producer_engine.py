@@ -1,5 +1,6 @@
 """The prefill engine: the same numbers as one plain forward pass per prompt, whatever is shared, batched or cut."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -158,6 +159,46 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(
     assert "out of memory" in caplog.text
 
 
+def test_an_item_that_fits_alone_is_answered_though_two_at_once_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where memory runs out because several batches are under way, each goes again by itself."""
+    import producer.engine.prefill as engine
+
+    real, under_way, model, prompts = engine.run_layer, [], tiny(), some_prompts(6, cut=0)
+    expected = run(model, prompts).logits
+
+    def scarce(layer: Any, window: int | None, rotary: Any, slab: Any, shared: Any) -> Any:
+        under_way.append(slab)
+        try:
+            time.sleep(0.01)
+            if len(under_way) > 1:
+                raise torch.OutOfMemoryError("injected")
+            return real(layer, window, rotary, slab, shared)
+        finally:
+            under_way.pop()
+
+    monkeypatch.setattr(engine, "run_layer", scarce)
+    np.testing.assert_allclose(run(model, prompts, 1, workers=3).logits, expected, atol=2e-5)
+
+
+def test_no_weights_are_taken_away_from_a_batch_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one batch fails in layer-major order, the others are through before the layer's weights go."""
+    import producer.engine.prefill as engine
+
+    model, seen = tiny(dtype=torch.bfloat16), []
+
+    def slow(layer: Any, _: object, rotary: object, slab: Any, shared: object) -> Any:
+        if 0 in slab.items:
+            raise ValueError("this one")
+        time.sleep(0.05)
+        seen.append(layer.self_attn.q_proj.weight.dtype)
+        return slab
+
+    monkeypatch.setattr(engine, "run_layer", slow)
+    with pytest.raises(ValueError, match="this one"):
+        run(model, some_prompts(3, n_prefix=0, cut=0), 1, streamed=True, wave_tokens=10_000, workers=3)
+    assert set(seen) == {torch.float32}
+
+
 def test_an_unrelated_error_is_not_taken_for_scarce_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only running out of memory is met by smaller batches; any other failure ends the run."""
     import producer.engine.prefill as engine
@@ -168,6 +209,15 @@ def test_an_unrelated_error_is_not_taken_for_scarce_memory(monkeypatch: pytest.M
     monkeypatch.setattr(engine, "run_layer", broken)
     with pytest.raises(RuntimeError, match="shapes"):
         run(tiny(), some_prompts())
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_rotary_embeddings_that_change_with_length_are_refused(kind: str) -> None:
+    """A prefix shared by short and long prompts would be turned in one of two ways; the message says where such models run."""
+    config = tiny().config
+    config.rope_parameters = {**config.rope_parameters, "rope_type": kind}
+    with pytest.raises(UsageError, match=f"'{kind}' depend on a prompt's length; such models run with --backend vllm"):
+        check_layout(config)
 
 
 def test_a_layer_that_hides_the_prefix_is_an_error() -> None:

@@ -1,19 +1,27 @@
 """Memory: budgets are read, shared out, kept; and what was reached is accounted for."""
 
+import weakref
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from producer_tiny import tiny
+from producer_tiny import CONFIGS, SIZES, tiny
 from test_producer_engine import OPTIONS, run, some_prompts
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from producer.engine.accounting import matrix_peak, throughput, unique_flops
+from producer.engine.attention import own_attention
 from producer.engine.free import free_memory
 from producer.engine.layers import Target
 from producer.engine.memory import Layout, Needs, measure_needs, parse_size, plan_memory
 from producer.engine.self_check import noise_floor, sample, unshared
+from producer.engine.skeleton import take_apart
+from producer.engine.step import Slab, run_layer
 from producer.settings import Settings
 from schemas.errors import UsageError
 
@@ -78,31 +86,72 @@ def test_a_model_that_does_not_fit_is_streamed_within_the_budget(budget: int, co
     assert layout.head_rows * NEEDS.head_row <= budget * MIB
 
 
-def test_a_budget_below_two_layers_is_refused_with_the_least() -> None:
-    """The message says what would be enough, and that is then accepted."""
-    with pytest.raises(UsageError, match=r"the least is (\d+) MiB"):
-        plan_memory(NEEDS, "cpu", Settings(device_memory=50 * MIB), loaded=False)
-    assert plan_memory(NEEDS, "cpu", Settings(device_memory=66 * MIB), loaded=False).streamed
+@pytest.mark.parametrize("longest", [1, 64, 2000])
+def test_a_budget_below_the_least_is_refused_with_the_least(longest: int) -> None:
+    """Two layers and the longest item, which is never cut, have to fit; what the message says is enough, and a MiB less is not."""
+    needs = replace(NEEDS, longest=longest)
+    with pytest.raises(UsageError, match=r"the least is \d+ MiB") as refused:
+        plan_memory(needs, "cpu", Settings(device_memory=50 * MIB), loaded=False)
+    least = int(str(refused.value).split()[-2])
+    layout = plan_memory(needs, "cpu", Settings(device_memory=least * MIB), loaded=False)
+    assert (layout.streamed, layout.under_way >= longest) == (True, True)
+    with pytest.raises(UsageError):
+        plan_memory(needs, "cpu", Settings(device_memory=(least - 1) * MIB), loaded=False)
 
 
-def test_an_item_too_long_for_the_budget_is_refused_with_the_least() -> None:
-    """An item is never cut in two: where the longest one does not fit beside two layers, the message says what would do."""
-    long = replace(NEEDS, longest=2000)
-    with pytest.raises(UsageError, match=r"the least is 163 MiB"):
-        plan_memory(long, "cpu", Settings(device_memory=120 * MIB), loaded=False)
-    assert plan_memory(long, "cpu", Settings(device_memory=163 * MIB), loaded=False).under_way >= 2000
+def test_weights_that_are_not_on_the_device_are_brought_there() -> None:
+    """Room for all weights is no reason to run them where they are not: the order is layer-major until they are loaded."""
+    assert plan_memory(NEEDS, "cpu", Settings(device_memory=4000 * MIB), loaded=False).streamed
+
+
+def test_a_batch_of_one_token_may_be_asked_for() -> None:
+    """`--batch-tokens 1` is one item at a time."""
+    assert plan_memory(NEEDS, "cpu", Settings(device_memory=4000 * MIB, batch_tokens=1), loaded=True).batch_tokens == 1
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen3_moe"])
 def test_needs_are_those_of_the_tensors(name: str) -> None:
-    """Weights count in the run's dtype, and the prefix by the key and value rows of all layers."""
+    """Weights count in the run's dtype; the prefix by its keys and values, those of one layer twice as they grow, and its states."""
     model = tiny(name)
     needs = measure_needs(model, torch.bfloat16, some_prompts(n_items=7, n_prefix=10))
-    assert needs.weights == 2 * sum(p.numel() for p in model.parameters())
-    assert needs.prefix == 10 * 2 * sum(layer.self_attn.k_proj.weight.shape[0] * 2 for layer in model.model.layers)
-    assert needs.layer_prefix == 10 * 2 * 2 * model.model.layers[0].self_attn.k_proj.weight.shape[0]
+    assert needs.weights == 2 * sum(p.numel() for p in model.parameters()) + sum(b.nbytes for b in model.buffers())
+    rows = [2 * layer.self_attn.k_proj.weight.shape[0] for layer in model.model.layers]
+    width = model.config.hidden_size
+    assert (needs.prefix, needs.layer_prefix) == (10 * 2 * (sum(rows) + rows[0] + width), 10 * 2 * (2 * rows[0] + width))
     assert needs.last == 7 * needs.hidden
     assert needs.layer < needs.weights
+
+
+@pytest.mark.parametrize("name", [*CONFIGS, "narrow experts"])
+def test_activations_of_a_layer_stay_below_what_is_planned(name: str) -> None:
+    """Tensors alive together within a layer, weights apart, take no more bytes a token than the plan counts; experts included."""
+    narrow = {"num_experts": 8, "num_experts_per_tok": 6, "moe_intermediate_size": 16}  # copies for experts outweigh what is within them
+    model = tiny(name) if name in CONFIGS else Qwen3MoeForCausalLM(Qwen3MoeConfig(**SIZES, **narrow)).eval()
+    n_items, n_tokens = 40, 50
+    skeleton, needs = take_apart(model), measure_needs(model, torch.float32, some_prompts())
+    slab = Slab(range(n_items), torch.randn(n_items, n_tokens, needs.hidden // 4), torch.zeros(n_items, dtype=torch.long), 0)
+    with torch.no_grad(), own_attention(model), Alive() as alive:
+        run_layer(skeleton.layers[0], None, skeleton.rotary, slab, None)
+    assert alive.most - needs.layer <= n_items * n_tokens * needs.activation
+
+
+class Alive(TorchDispatchMode):
+    """Watches the bytes of all tensors made within it that are alive together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: dict[int, int] = {}
+        self.most = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in self.sizes:
+                storage = tensor.untyped_storage()
+                self.sizes[storage.data_ptr()] = storage.nbytes()
+                weakref.finalize(storage, self.sizes.pop, storage.data_ptr(), None)
+        self.most = max(self.most, sum(self.sizes.values()))
+        return out
 
 
 def test_operations_are_counted_once_per_unique_token() -> None:

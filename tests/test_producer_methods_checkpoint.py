@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from producer_tiny import logits, tiny, tiny_data
+from test_producer_engine import OPTIONS, plain, run, some_prompts
 
 from producer.backends import BACKENDS
 from producer.methods import METHODS
@@ -12,7 +14,7 @@ from producer.methods.gptq import gptq_modifier
 from producer.methods.layers import target_layers
 from producer.methods.quantization import scheme
 from producer.methods.upstream import oneshot, quiet
-from producer.models import find_model, load_model
+from producer.models import ModelFiles, find_model, load_model
 from schemas.errors import UsageError
 from schemas.levels import parse_level
 
@@ -32,18 +34,37 @@ def rtn_recipe() -> list[Any]:
 @pytest.mark.parametrize("name", ["rtn", "gptq"])
 def test_a_saved_checkpoint_gives_the_logits_of_memory(name: str, tmp_path: Path) -> None:
     """Saved compressed by llm-compressor and read by transformers, the logits agree to 1e-4 and the format is recorded."""
-    from transformers import AutoModelForCausalLM
-
     data = tiny_data(32)
     saved = oneshot(tiny(), {"rtn": rtn_recipe, "gptq": lambda: [gptq_modifier(LEVEL)]}[name], None if name == "rtn" else data)
     with quiet():
         saved.save_pretrained(tmp_path, save_compressed=True)
-        loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    loaded = load_model(ModelFiles("artifact", tmp_path), "float32", "cpu")
     METHODS["checkpoint"].check_config(loaded.config, parse_level("-"))
     found = METHODS["checkpoint"].apply(loaded, parse_level("-"), None, 0)
     in_memory = METHODS[name].apply(tiny(), LEVEL, data, 0).model
     assert found.conditions["stored_as"] == "compressed-tensors"
     assert float((logits(found.model, data.input_ids) - logits(in_memory, data.input_ids)).abs().max()) < 1e-4
+
+
+@pytest.mark.filterwarnings("ignore:Attempting to save a model with offloaded modules:UserWarning")
+@pytest.mark.parametrize("layout", [{"workers": 3}, {"streamed": True, "wave_tokens": 10_000}])
+def test_rounded_inputs_of_a_stored_artifact_stay_rounded(layout: dict[str, Any], tmp_path: Path) -> None:
+    """Eight-bit weights and inputs, as shipped, give the engine the logits of the artifact in memory, not those of its weights alone."""
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+    from llmcompressor.modifiers.quantization import QuantizationModifier
+
+    eight = {"num_bits": 8, "type": "int", "symmetric": True}
+    weights = QuantizationArgs(**eight, strategy="channel", observer="memoryless_minmax")
+    inputs = QuantizationArgs(**eight, strategy="token", dynamic=True)
+    groups = {"all": QuantizationScheme(targets=["Linear"], weights=weights, input_activations=inputs)}
+    saved = oneshot(tiny(), lambda: [QuantizationModifier(config_groups=groups, ignore=["lm_head"])], None)
+    prompts = some_prompts()
+    expected = plain(saved, prompts)[:, OPTIONS]
+    with quiet():
+        saved.save_pretrained(tmp_path, save_compressed=True)
+    found = run(load_model(ModelFiles("artifact", tmp_path), "float32", "cpu"), prompts, **layout).logits
+    np.testing.assert_allclose(found, expected, atol=2e-2)
+    assert np.abs(found - plain(tiny(), prompts)[:, OPTIONS]).max() > 5 * np.abs(found - expected).max()
 
 
 def test_a_plain_checkpoint_is_described(tmp_path: Path) -> None:

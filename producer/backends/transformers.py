@@ -12,7 +12,7 @@ from producer.engine.free import free_memory
 from producer.engine.layers import Target
 from producer.engine.memory import USABLE, Layout, measure_needs, plan_memory
 from producer.engine.prefill import Answers, Done, prefill
-from producer.engine.self_check import noise_floor, sample
+from producer.engine.self_check import noise_floor, sample, unshared
 from producer.engine.skeleton import check_layout
 from producer.models import AS_STORED, load_model
 from producer.packed import check_packing
@@ -38,12 +38,12 @@ class TransformersBackend:
         place = group.model.device if fits else "cpu"
         if is_dense(group):
             model = load_model(group.model.files, group.model.dtype if fits else AS_STORED, place)
-            yield Ready(levels[0], {}, model.num_parameters(), _answerer(model, group, settings))
+            yield Ready(levels[0], {}, model.num_parameters(), _answerer(model, group, settings, fits=fits))
             return
         model = load_model(group.model.files, group.model.dtype, place)
         parameters = model.num_parameters()
         for level, applied in zip(levels, group.method.sweep(model, levels, group.data, group.seed), strict=True):
-            yield Ready(level, applied.conditions, parameters, _answerer(applied.model, group, settings))
+            yield Ready(level, applied.conditions, parameters, _answerer(applied.model, group, settings, fits=fits))
 
 
 def budget(model: Model, settings: Settings) -> int:
@@ -57,15 +57,17 @@ def _noise_floor(model: Any, question: Question, layout: Layout, target: Target,
     return noise_floor(model, sample(question.prompts, n_items, 0), question.options.ids, layout, target)
 
 
-def _answerer(model: Any, group: Group, settings: Settings) -> Callable[[Question, Done], Answers]:
+def _answerer(model: Any, group: Group, settings: Settings, *, fits: bool) -> Callable[[Question, Done], Answers]:
     import torch
 
     target = Target(group.model.device, getattr(torch, group.model.dtype))
 
     def answer(question: Question, done: Done) -> Answers:
         needs = measure_needs(model, target.dtype, question.prompts)
-        loaded = str(model.device) == target.device and model.dtype == target.dtype
-        layout = plan_memory(needs, target.device, settings, loaded=loaded)
+        if settings.self_check:  # it asks prompts whole
+            whole = unshared(sample(question.prompts, settings.self_check, 0))
+            needs = replace(needs, longest=max(needs.longest, *map(len, whole.suffixes)))
+        layout = plan_memory(needs, target.device, settings, loaded=fits)
         order = "layer-major" if layout.streamed else "in-memory"
         log.info("%s order, batches of %d tokens, %d at a time", order, layout.batch_tokens, layout.workers)
         clock = time.perf_counter()

@@ -77,7 +77,8 @@ def can_merge(hidden: Any, head_dim: int) -> bool:
     if hidden.device.type == "cpu":
         return True
     halves = hidden.dtype in (torch.float16, torch.bfloat16)
-    nvidia = hidden.device.type == "cuda" and not torch.version.hip and torch.cuda.get_device_capability(hidden.device) >= (8, 0)
+    flash = hidden.device.type == "cuda" and not torch.version.hip and torch.backends.cuda.is_flash_attention_available()
+    nvidia = flash and torch.cuda.get_device_capability(hidden.device) >= (8, 0)
     return nvidia and halves and head_dim % 8 == 0 and head_dim <= 256  # FlashAttention 2's
 
 
@@ -92,12 +93,20 @@ def _with_prefix(  # noqa: PLR0913, PLR0917  # what attention is made of
 def _merged(query: Any, key: Any, value: Any, scaling: float | None, prefix: tuple[Any, Any]) -> Any:
     import torch
 
-    n_items, groups = len(query), query.shape[1] // key.shape[1]
-    keys, values = (_repeat(tensor, groups).expand(n_items, -1, -1, -1) for tensor in prefix)
-    prefix_out, prefix_lse = _flash(query, keys, values, False, scaling)
+    groups = query.shape[1] // key.shape[1]
+    prefix_out, prefix_lse = _over_prefix(query, prefix, groups, scaling)
     own_out, own_lse = _flash(query, _repeat(key, groups), _repeat(value, groups), True, scaling)
     weight = torch.sigmoid(prefix_lse - own_lse).to(query.dtype)
     return torch.lerp(own_out, prefix_out, weight[..., None]).transpose(1, 2).contiguous()
+
+
+def _over_prefix(query: Any, prefix: tuple[Any, Any], groups: int, scaling: float | None) -> tuple[Any, Any]:
+    """Return attention over the prefix alone, where order does not matter: queries that share a key head stand behind each other."""
+    n_items, n_heads, n_tokens, width = query.shape
+    stacked = query.reshape(n_items, n_heads // groups, groups * n_tokens, width)
+    keys, values = (tensor.expand(n_items, -1, -1, -1) for tensor in prefix)
+    out, log_sum_exp = _flash(stacked, keys, values, False, scaling)
+    return out.reshape(query.shape), log_sum_exp.reshape(n_items, n_heads, n_tokens)
 
 
 def _flash(query: Any, key: Any, value: Any, causal: bool, scaling: float | None) -> tuple[Any, Any]:

@@ -4,8 +4,9 @@ In: work, and things to do it to.  Out: results in order. SmolLM2 on two cores: 
 of 1,000 tokens is too small to share and whatever is no product is hardly shared at all. A GPU's crew is one thread.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from threading import Condition
 from types import TracebackType
@@ -33,8 +34,11 @@ class Crew:
         self._pool.shutdown(cancel_futures=True)
         torch.set_num_threads(self._cores)  # a worker's own number is also what threads made later begin with
 
-    def map(self, work: Callable[[Any], Any], things: Iterable[Any], size: Callable[[Any], int]) -> Iterator[Any]:
-        """Yield the work's results in the order of the things; an error of one ends the rest."""
+    def map(self, work: Callable[[Any], Any], things: Iterable[Any], size: Callable[[Any], int]) -> Generator[Any]:
+        """Yield the work's results in the order of the things.
+
+        An error of one, or one of the caller, drops what has not begun and waits for what has: only then may weights be taken away.
+        """
 
         def one(thing: Any) -> Any:
             import torch
@@ -42,7 +46,12 @@ class Crew:
             with self._room(size(thing)), torch.inference_mode():  # which holds in one thread only
                 return work(thing)
 
-        return self._pool.map(one, things)
+        futures = deque(self._pool.submit(one, thing) for thing in things)
+        try:
+            while futures:
+                yield futures.popleft().result()
+        finally:
+            wait([future for future in futures if not future.cancel()])
 
     @contextmanager
     def _room(self, size: int) -> Iterator[None]:

@@ -114,8 +114,8 @@ def installed(module: Any, weights: dict[str, Any]) -> Iterator[None]:
 
 
 def layer_bytes(layer: Any, dtype: Any) -> int:
-    """Return the size of a layer's weights in a dtype."""
-    return int(sum(p.numel() for p in layer.parameters()) * dtype.itemsize)
+    """Return the size of a layer's parameters in a dtype, and of its buffers as they are."""
+    return int(sum(p.numel() * dtype.itemsize for p in layer.parameters()) + sum(b.nbytes for b in layer.buffers()))
 
 
 def synchronize(device: str) -> None:

@@ -4,6 +4,7 @@ In: a model's shapes, what is free or the stated budget.  Out: a `Layout`: layer
 by side.
 """
 
+import math
 import re
 import shutil
 from dataclasses import dataclass, replace
@@ -56,8 +57,8 @@ class Needs:
     weights, layer     : all weights, and those of the largest layer.
     activation, hidden : a token's activations within a layer, and its hidden state between two.
     longest            : own tokens of the longest item, which are in one batch whatever its budget.
-    prefix, last       : keys and values of the shared prefix in all layers; every item's last hidden state. Both stay to the end.
-    layer_prefix       : the largest layer's keys and values of the shared prefix.
+    layer_prefix       : the shared prefix in one layer: keys and values, twice while they grow, and its hidden states.
+    prefix, last       : the same with the keys and values of all layers; every item's last hidden state. Both stay to the end.
     head_row           : a row of the head in float32 and what it says of the items read at once.
     """
 
@@ -83,20 +84,21 @@ def parse_size(text: str) -> int:
 def plan_memory(needs: Needs, device: str, settings: Settings, *, loaded: bool) -> Layout:
     """Return the layout that fits.
 
-    loaded : whether all weights are on the device already, and what is free is free beside them.
+    loaded : whether all weights are on the device already, and what is free is free beside them; if not, the order is layer-major.
     Raises UsageError where not even one layer and a small batch fit, with the least that would do.
     """
     budget = settings.device_memory or int(USABLE * free_memory(device)) + needs.weights * loaded
     most = settings.batch_tokens or MOST_TOKENS.get(device.split(":", maxsplit=1)[0], MOST_TOKENS["other"])
     fewest = max(FEWEST_TOKENS, needs.longest)
     left, token = budget - needs.weights - needs.prefix - needs.last, needs.activation + WAVE * needs.hidden
-    if left >= fewest * token:
+    if loaded and left >= fewest * token:
         layout = _share_out(left // token, most, device, _head_rows(left, needs))
         return replace(layout, wave_tokens=WAVE * layout.workers * layout.batch_tokens)
     left = budget - 2 * needs.layer - needs.layer_prefix
-    least = budget - left + int(fewest * needs.activation / (1 - WAITING))
+    least = budget - left + math.ceil((fewest + 1) * needs.activation / (1 - WAITING))
     if budget < least:
-        raise UsageError(f"{budget / 2**20:,.0f} MiB of device memory are too little for this model; the least is {least / 2**20:,.0f} MiB")
+        least_mib = math.ceil(least / 2**20)
+        raise UsageError(f"{budget / 2**20:,.0f} MiB of device memory are too little for this model; the least is {least_mib:,} MiB")
     layout = _share_out(int((1 - WAITING) * left) // needs.activation, most, device, _head_rows(left, needs))
     room = (int(WAITING * left) - needs.last) // needs.hidden
     if device != "cpu" and room >= 4 * layout.batch_tokens:
@@ -111,19 +113,18 @@ def measure_needs(model: Any, dtype: Any, prompts: Prompts) -> Needs:
     from producer.engine.layers import layer_bytes
 
     size, config, body = int(dtype.itemsize), model.config, model.model
-    attention = body.layers[0].self_attn
+    attention, width = body.layers[0].self_attn, body.embed_tokens.weight.shape[1]
     heads = sum(_rows(getattr(attention, name, None)) for name in ("q_proj", "k_proj", "v_proj"))
-    within = max(4 * _inner_width(config), 6 * heads)  # the two halves of a layer do not live at the same time
+    within = max(_inner_floats(config, width), 6 * heads)  # the two halves of a layer do not live at the same time
     key_values = [sum(_rows(getattr(layer.self_attn, name, None)) for name in ("k_proj", "v_proj")) for layer in body.layers]
-    width = body.embed_tokens.weight.shape[1]
     return Needs(
         weights=layer_bytes(model, dtype),
         layer=max(layer_bytes(layer, dtype) for layer in body.layers),
         activation=(4 * width + within) * size + 8 * width,  # the norms compute in float32
         hidden=width * size,
         longest=max(map(len, prompts.suffixes)),
-        prefix=len(prompts.prefix) * sum(key_values) * size,
-        layer_prefix=len(prompts.prefix) * max(key_values) * size,
+        prefix=len(prompts.prefix) * (sum(key_values) + max(key_values) + width) * size,
+        layer_prefix=len(prompts.prefix) * (2 * max(key_values) + width) * size,
         last=len(prompts.suffixes) * width * size,
         head_row=4 * (width + 2 * ITEMS_AT_ONCE),
     )
@@ -135,7 +136,7 @@ def _share_out(tokens: int, most: int, device: str, head_rows: int) -> Layout:
 
     cores = torch.get_num_threads() if device == "cpu" else 1
     workers = max(1, min(cores, tokens // FEWEST_TOKENS))
-    batch = max(FEWEST_TOKENS, min(most, tokens // workers))
+    batch = min(most, max(FEWEST_TOKENS, tokens // workers))
     return Layout(False, batch, 0, device, head_rows, workers=workers, under_way=tokens)
 
 
@@ -147,6 +148,10 @@ def _rows(linear: Any) -> int:
     return 0 if linear is None else int(linear.weight.shape[0])
 
 
-def _inner_width(config: Any) -> int:
-    expert = getattr(config, "moe_intermediate_size", None)
-    return int(config.num_experts_per_tok * expert) if expert else int(config.intermediate_size)
+def _inner_floats(config: Any, width: int) -> int:
+    """Return the numbers that a token takes within an MLP, or within the experts it is sent to, with its copies for them."""
+    chosen = getattr(config, "num_experts_per_tok", None)
+    if not chosen:
+        return int(4 * config.intermediate_size)
+    expert = getattr(config, "moe_intermediate_size", None) or config.intermediate_size
+    return int(chosen * (4 * expert + 3 * width))

@@ -6,7 +6,7 @@ Items go in waves; a wave goes through all layers together, and in each layer th
 on the device a wave is a few batches for each of the crew; in layer-major order it is as many as may wait, in memory and on disk, so that
 bringing a layer to the device is paid once for all of them. The shared prefix goes through with the first wave and leaves its keys and
 values behind; in layer-major order it goes with every wave, since those of all layers would take memory that is not there. When memory
-runs out a batch is cut in two where it stands, between two layers, and nothing already computed is lost.
+runs out a batch waits for the others and goes alone, cut in two where it stands, between two layers: nothing computed is lost.
 """
 
 import logging
@@ -32,6 +32,7 @@ from producer.engine.waves import Waves
 
 log = logging.getLogger(__name__)
 Done = Callable[[int], None]
+Step = Callable[[Slab], Slab]
 
 
 @dataclass(frozen=True)
@@ -75,15 +76,13 @@ class _Prefill:
 
     def last_states(self, n_items: int) -> Any:
         """Return every item's last hidden state (item, width), before the final norm."""
-        import torch
-
-        states: list[Any] = [None] * n_items
+        states = None
         for wave in self.waves:
             for slab in self._through_all_layers(wave):
                 last = replace(slab, hidden=slab.hidden.to(self.layout.waiting_on)).last_states()
-                for item, state in zip(slab.items, last, strict=True):
-                    states[item] = state
-        return torch.stack(states)
+                states = last.new_empty(n_items, last.shape[1]) if states is None else states
+                states[list(slab.items)] = last
+        return states
 
     def _through_all_layers(self, wave: list[Slab]) -> list[Slab]:
         n_items, n_layers = sum(len(slab.items) for slab in wave), len(self.skeleton.layers)
@@ -93,7 +92,7 @@ class _Prefill:
             shared = self.kept.get(number) or self._through_prefix(layer, window, prefix)
             if not self.layout.streamed:
                 self.kept[number] = shared
-            wave = self._through_layer(partial(self._advance, layer, window, shared), wave)
+            wave = self._through_layer(partial(self._step, layer, window, shared), wave)
             self.done(n_items * (number + 1) // n_layers - n_items * number // n_layers)
         return wave
 
@@ -104,36 +103,47 @@ class _Prefill:
             parts[i] = self._run(layer, window, part, shared)
         return replace(shared, recording=False)
 
-    def _through_layer(self, advance: Callable[[Slab], list[Slab]], wave: list[Slab]) -> list[Slab]:
-        after = []
-        for slabs in self.crew.map(advance, _taken(wave), lambda slab: slab.tokens):
-            after += slabs
-            self.done(0)  # a signal is obeyed between two batches
-        return after
+    def _through_layer(self, step: Step, wave: list[Slab]) -> list[Slab]:
+        """Return the slabs after a layer; those for which memory ran out go again when all others are through."""
+        after, scarce = list[Slab](), list[Slab]()
+        with closing(self.crew.map(partial(_attempt, step), _taken(wave), lambda slab: slab.tokens)) as attempts:
+            for slab, error in attempts:
+                (scarce if error else after).append(slab)
+                self.done(0)  # a signal is obeyed between two batches
+        return after + [piece for slab in scarce for piece in self._in_pieces(step, slab)]
 
-    def _advance(self, layer: Any, window: int | None, shared: SharedPrefix, slab: Slab) -> list[Slab]:
-        """Return the slab after a layer, in pieces where memory ran out."""
-        try:
-            return [self._run(layer, window, slab, replace(shared, touched=False) if slab.n_before else None)]
-        except RuntimeError as error:
-            if not _out_of_memory(error) or len(slab.items) == 1:
-                raise
-        self._note_scarcity(len(slab.items))
-        return [after for half in slab.halves() for after in self._advance(layer, window, shared, half)]
+    def _in_pieces(self, step: Step, slab: Slab) -> list[Slab]:
+        """Return the slab after a layer, alone under way, and cut in two as long as memory runs out."""
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        after, error = _attempt(step, slab)
+        if not error:
+            return [after]
+        if len(slab.items) == 1:
+            raise error
+        fewer = self.waves.limit((len(slab.items) + 1) // 2)
+        log.warning("out of memory at %d items in a batch; going on with at most %d", len(slab.items), fewer)
+        return [piece for half in slab.halves() for piece in self._in_pieces(step, half)]
+
+    def _step(self, layer: Any, window: int | None, shared: SharedPrefix, slab: Slab) -> Slab:
+        return self._run(layer, window, slab, replace(shared, touched=False) if slab.n_before else None)
 
     def _run(self, layer: Any, window: int | None, slab: Slab, shared: SharedPrefix | None) -> Slab:
         here = replace(slab, hidden=slab.hidden.to(self.target.device))
         after = run_layer(layer, window, self.skeleton.rotary, here, shared)
         return replace(after, hidden=put_back(slab.hidden, after.hidden))
 
-    def _note_scarcity(self, n_items: int) -> None:
-        import torch
 
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        fewer = (n_items + 1) // 2
-        self.waves.limit(fewer)
-        log.warning("out of memory at %d items in a batch; going on with at most %d", n_items, fewer)
+def _attempt(step: Step, slab: Slab) -> tuple[Slab, RuntimeError | None]:
+    """Return the slab after a layer; or the slab as it was, and the error, where memory ran out."""
+    try:
+        return step(slab), None
+    except RuntimeError as error:
+        if not _out_of_memory(error):
+            raise
+        return slab, error.with_traceback(None)  # whose frames would hold what was taken
 
 
 def _taken(slabs: list[Slab]) -> Iterator[Slab]:

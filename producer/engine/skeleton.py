@@ -10,6 +10,8 @@ from schemas.errors import UsageError
 
 KNOWN_TYPES = ("llama", "mistral", "mixtral", "olmo2", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "smollm3")
 
+LENGTH_DEPENDENT = ("dynamic", "longrope")  # rotary embeddings that depend on how long a batch is, which a shared prefix cannot follow
+
 
 class Skeleton(NamedTuple):
     """The parts of a decoder; `windows` holds each layer's attention window, None where it sees everything before it."""
@@ -23,12 +25,16 @@ class Skeleton(NamedTuple):
 
 
 def check_layout(config: Any) -> None:
-    """Raise UsageError where the engine does not know the model type; reads no weights."""
+    """Raise UsageError where the engine does not know the model type or its rotary embeddings; reads no weights."""
     if config.model_type not in KNOWN_TYPES:
         raise UsageError(
             f"model type {config.model_type!r} is not known to be embedding, layers, norm and head and nothing else; known: "
             f"{', '.join(KNOWN_TYPES)}; dense models of other types run with --backend vllm"
         )
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") in LENGTH_DEPENDENT:
+        kind = rope["rope_type"]
+        raise UsageError(f"rotary embeddings of type {kind!r} depend on a prompt's length; such models run with --backend vllm")
 
 
 def take_apart(model: Any) -> Skeleton:

@@ -39,9 +39,10 @@ class Waves:
         tokens, size = self._prompts.prefix, max(self._layout.batch_tokens, FEWEST_TOKENS)
         return [self._slab([], [tokens[start : start + size]], start) for start in range(0, len(tokens), size)]
 
-    def limit(self, n_items: int) -> None:
-        """Let no batch from now on have more than so many items."""
+    def limit(self, n_items: int) -> int:
+        """Let no batch from now on have more than so many items; return the limit, which may be lower already."""
         self._most_items = min(self._most_items, n_items)
+        return self._most_items
 
     def _next(self) -> Iterator[Slab]:
         """Yield one batch, and more as long as they may wait."""
