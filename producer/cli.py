@@ -78,9 +78,9 @@ def main(*, store_url: str, listed: str | None, verbose: int, **given: Any) -> N
 
 def _run(store_url: str, given: dict[str, Any]) -> Any:
     from producer.command import Invocation
-    from producer.engine.free import share_arena
+    from producer.engine.free import tame_malloc
 
-    share_arena()
+    tame_malloc()
     if not given.get("models") and "plan" not in given:
         raise click.UsageError("no --model given; produce --list models shows the known ones")
     return Invocation(store_url, given).lines()

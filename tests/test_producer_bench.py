@@ -14,7 +14,7 @@ from producer_standin import save_standin
 from producer.bench.__main__ import record
 from producer.bench.cases import SHOTS, Case, make_case
 from producer.bench.gpu import SHAPES, Shape, gpu, random_model, random_prompts, shape_line
-from producer.bench.peak import peak_memory
+from producer.bench.peak import in_use, peak_memory
 from producer.bench.peer import Peer
 from producer.bench.rates import answer, one_by_one, spread
 from producer.models import find_model, load_model, load_tokenizer
@@ -65,6 +65,15 @@ def test_peak_memory_sees_what_was_taken_and_given_back() -> None:
         time.sleep(0.1)
         block.close()
     assert 60 * MIB < peak[0] < 96 * MIB
+
+
+def test_memory_in_use_is_what_is_allocated_and_not_freed() -> None:
+    """A tensor that lived for a moment counts to the byte or nearly, whatever malloc keeps of it afterwards."""
+    with peak_memory(in_use) as peak:
+        block = torch.ones(16 * MIB)
+        time.sleep(0.1)
+        del block
+    assert 60 * MIB < peak[0] < 80 * MIB
 
 
 def test_without_a_gpu_the_bench_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

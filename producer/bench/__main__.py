@@ -14,16 +14,19 @@ from pathlib import Path
 from producer.bench.cases import SHOTS, TASKS
 from producer.bench.gpu import gpu
 from producer.bench.layers import layers
-from producer.bench.rates import CLOCKS, bfloat16, rates
+from producer.bench.rates import CLOCKS, rates
+from producer.bench.share import share
+from producer.engine.free import tame_malloc
 from producer.environment import device_name
 from schemas.errors import HedgemarkError
 
-PARTS: dict[str, Callable[[argparse.Namespace], Iterator[str]]] = {"rates": rates, "bf16": bfloat16, "layers": layers, "gpu": gpu}
+PARTS: dict[str, Callable[[argparse.Namespace], Iterator[str]]] = {"rates": rates, "share": share, "layers": layers, "gpu": gpu}
 PATHS = ("--data", "--lm-eval", "--record")  # where things lie on one machine says nothing to the reader of a record
 
 
 def main() -> None:
     """Print the figures of the parts asked for."""
+    tame_malloc()  # as `produce` does
     arguments = _arguments()
     lines = []
     try:
@@ -54,7 +57,7 @@ def _arguments() -> argparse.Namespace:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="python -m producer.bench", description=__doc__, formatter_class=raw)
     parser.add_argument("--part", choices=[*PARTS], action="append", help="only this part (repeatable)")
-    parser.add_argument("--model", choices=[*TASKS], action="append", help="only this model, for rates and bf16 (repeatable)")
+    parser.add_argument("--model", choices=[*TASKS], action="append", help="only this model, for rates and share (repeatable)")
     parser.add_argument("--task", choices=sorted(set().union(*TASKS.values())), action="append", help="only this task (repeatable)")
     parser.add_argument("--shots", choices=[*SHOTS], action="append", help="only with or without demonstrations (repeatable)")
     parser.add_argument("--items", type=int, default=0, help="items per case; 0 for what takes a minute or two on two cores")

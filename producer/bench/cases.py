@@ -40,8 +40,8 @@ class Case(NamedTuple):
     least_ratio: float
 
 
-def cases(arguments: argparse.Namespace, dtype: str) -> Iterator[Case | str]:
-    """Yield what is measured; for a model that cannot be had on this machine, a line that says why it is not."""
+def cases(arguments: argparse.Namespace, dtype: str, times: int = 1) -> Iterator[Case | str]:
+    """Yield what is measured, on some times the usual items; for a model that cannot be had here, a line that says why it is not."""
     for name in arguments.model or TASKS:
         try:
             files = find_model(name)
@@ -53,7 +53,7 @@ def cases(arguments: argparse.Namespace, dtype: str) -> Iterator[Case | str]:
         for task in TASKS[name]:
             for shots in arguments.shots or SHOTS:
                 if task in (arguments.task or TASKS[name]):
-                    n_items = arguments.items or SHOTS[shots].items * MORE_ITEMS.get(name, 1)
+                    n_items = arguments.items or SHOTS[shots].items * MORE_ITEMS.get(name, 1) * times
                     items = draw(load_task(task, arguments.data), n_items, 0)
                     yield make_case(f"{name} {task} {shots}", model, files.folder, tokenizer, items, SHOTS[shots])
 

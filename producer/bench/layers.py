@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from producer.bench.peak import peak_memory
+from producer.bench.peak import in_use, peak_memory
 from producer.bench.rates import spread, timed
 from producer.encode import Prompts, encode
-from producer.engine.free import share_arena
+from producer.engine.free import tame_malloc
 from producer.engine.layers import Target
 from producer.engine.memory import Layout, measure_needs, plan_memory
 from producer.engine.prefill import Answers, prefill
@@ -77,11 +77,12 @@ def layers(arguments: argparse.Namespace) -> Iterator[str]:
     yield f"smollm2-135m mmlu few-shot, {len(whole.prompts.suffixes)} items, layer-major within {budget}, a tenth of its weights"
     for place in PLACES:
         with get_context("spawn").Pool(1) as fresh:  # a process that has run nothing holds no free memory that would hide what is taken
-            peak = fresh.apply(peak_in, (arguments, place))
+            used, held = fresh.apply(peak_in, (arguments, place))
         change = float(np.abs(answers[place].logits - expected.logits).max())
         yield f"    hidden states in {place}: largest logit change {change:.1e}, at most {MOST_CHANGE:.0e} asked"
         yield f"    {spread(slow[place], fast)} times the time in memory, at most {MOST_TIME} asked"
-        yield f"    peak memory above the start, waiting hidden states included: {peak / MIB:.0f} MiB, at most {budget} asked"
+        yield f"    peak memory in use, waiting hidden states included: {used / MIB:.0f} MiB, at most {budget} asked"
+        yield f"    the process grew by {held / MIB:.0f} MiB; the rest lay in memory that loading had left free"
 
 
 def question(arguments: argparse.Namespace, dtype: str) -> Question:
@@ -94,12 +95,12 @@ def question(arguments: argparse.Namespace, dtype: str) -> Question:
     return Question(model, prompts, option_tokens(tokenizer, 6).ids, budget)
 
 
-def peak_in(arguments: argparse.Namespace, place: str) -> int:
-    """Return the most memory (bytes) that layer-major order took above what this process held with the model mapped."""
-    share_arena()  # as `produce` does
+def peak_in(arguments: argparse.Namespace, place: str) -> tuple[int, int]:
+    """Return the most memory (bytes) in use, and held, by layer-major order above what this process had with the model mapped."""
+    tame_malloc()  # as `produce` does
     asked = question(arguments, AS_STORED)
     layout = asked.layout(place)
     asked._replace(prompts=Prompts((), asked.prompts.suffixes[:2], [False] * 2)).ask(layout)  # what libraries take once is no part of it
-    with peak_memory() as peak:
+    with peak_memory(in_use) as used, peak_memory() as held:
         asked.ask(layout)
-    return peak[0]
+    return used[0], held[0]

@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 
 from producer.bench.cases import Case, cases
 from producer.bench.peer import Peer
-from producer.engine.accounting import throughput
 from producer.engine.layers import Target
 from producer.engine.memory import measure_needs, plan_memory
 from producer.engine.prefill import Answers, prefill
 from producer.settings import Settings
 
-MOST_GAP, LEAST_SHARE = 1e-4, 0.60
+MOST_GAP = 1e-4
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
@@ -31,17 +30,6 @@ def rates(arguments: argparse.Namespace) -> Iterator[str]:
     """Yield items per second and ratios of every case in float32."""
     for case in cases(arguments, "float32"):
         yield from [case] if isinstance(case, str) else _rates(case, arguments)
-
-
-def bfloat16(arguments: argparse.Namespace) -> Iterator[str]:
-    """Yield our rate in bfloat16, beside the machine's bfloat16 peak."""
-    for case in cases(arguments, "bfloat16"):
-        if isinstance(case, str):
-            yield case
-        else:
-            seconds = [timed(partial(answer, case, arguments.device), arguments.clock)[0] for _ in range(arguments.rounds)]
-            yield f"{case.name}: {len(case.texts) / statistics.median(seconds):.2f} items/s in bfloat16"
-            yield _share(case, seconds, arguments.device)
 
 
 def answer(case: Case, device: str) -> Answers:
@@ -92,7 +80,6 @@ def _rates(case: Case, arguments: argparse.Namespace) -> Iterator[str]:
         yield f"    {_per_second(case, peer.seconds)} {how}: ours is {ratio} times as fast, at least {case.least_ratio} asked"
         yield f"    largest difference of option-logit gaps {gap:.1e}, at most {MOST_GAP:.0e} asked"
     yield f"    {answers.padding:.1%} padding"
-    yield _share(case, ours, arguments.device)
 
 
 def _one(case: Case, item: int) -> list[float]:
@@ -105,11 +92,3 @@ def _one(case: Case, item: int) -> list[float]:
 
 def _per_second(case: Case, seconds: Sequence[float]) -> str:
     return f"{len(case.texts) / statistics.median(seconds):.2f} items/s"
-
-
-def _share(case: Case, seconds: Sequence[float], device: str) -> str:
-    measured = [throughput(case.model, case.prompts, Target(device, case.model.dtype), each, 0.0) for each in sorted(seconds, reverse=True)]
-    reached, peak = statistics.median(m["flops_per_s"] for m in measured) / 1e9, measured[0]["peak_flops_per_s"] / 1e9
-    share = f"{reached / peak:.0%} ({measured[0]['share_of_peak']:.0%} to {measured[-1]['share_of_peak']:.0%})"
-    asked = f", at least {LEAST_SHARE:.0%} asked" if case.name.startswith("smollm2") and str(case.model.dtype) == "torch.float32" else ""
-    return f"    {reached:,.0f} of {peak:,.0f} GFLOP/s on unique tokens: {share} of the matrix peak{asked}"

@@ -1,0 +1,37 @@
+"""Share of the matrix peak: operations on unique tokens against the best matrix product of the same minute, in float32 and bfloat16."""
+
+import argparse
+import statistics
+from collections.abc import Iterator
+from functools import partial
+
+from producer.bench.cases import Case, cases
+from producer.bench.rates import answer, timed
+from producer.engine.accounting import matrix_peak, unique_flops
+from producer.engine.layers import Target
+
+LEAST_SHARE = 0.60  # of SmolLM2 in float32
+MORE_ITEMS = 8  # times those of the part `rates`, whose peers are slow; a run has thousands, beside which the shared prefix is little
+
+
+def share(arguments: argparse.Namespace) -> Iterator[str]:
+    """Yield rate and share of the matrix peak of every case asked for."""
+    for dtype in ("float32", "bfloat16"):
+        for case in cases(arguments, dtype, MORE_ITEMS):
+            yield case if isinstance(case, str) else _share(case, arguments, dtype)
+
+
+def _share(case: Case, arguments: argparse.Namespace, dtype: str) -> str:
+    target = Target(arguments.device, case.model.dtype)
+    flops, rates, peaks = unique_flops(case.model, case.prompts), [], []
+    before = matrix_peak.__wrapped__(target)
+    for _ in range(arguments.rounds):
+        rates.append(flops / timed(partial(answer, case, arguments.device), arguments.clock)[0])
+        after = matrix_peak.__wrapped__(target)
+        peaks.append(max(before, after))
+        before = after
+    shares = sorted(rate / peak for rate, peak in zip(rates, peaks, strict=True))
+    asked = f", at least {LEAST_SHARE:.0%} asked" if case.name.startswith("smollm2") and dtype == "float32" else ""
+    median = f"{statistics.median(shares):.0%} ({shares[0]:.0%} to {shares[-1]:.0%})"
+    speed = f"{statistics.median(rates) / 1e9:,.0f} of {statistics.median(peaks) / 1e9:,.0f} GFLOP/s on unique tokens"
+    return f"{case.name} in {dtype}, {len(case.texts)} items: {speed}: {median} of the matrix peak{asked}"
