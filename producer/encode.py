@@ -1,8 +1,8 @@
 """From prompts to tokens: what all items share is found in the tokens, never in the text.
 
 In: a tokenizer, demonstrations, items.  Out: `Prompts`: a shared token prefix and one suffix per item.
-Every prompt is encoded whole; the prefix is the longest one that all token sequences have in common. So sharing can never change a
-token, however the tokenizer merges across the border.
+Every prompt is encoded whole; the prefix is the longest one that all token sequences have in common, if it is worth sharing. So sharing
+can never change a token, however the tokenizer merges across the border.
 """
 
 import logging
@@ -15,6 +15,7 @@ from producer.prompts import render_item, render_prefix
 from schemas.digest import json_digest
 from schemas.items import Item
 
+LEAST_SHARED = 16  # tokens; attending to fewer apart from an item's own costs more than computing them again
 _TEMPLATE = Item(id="0", answer="A", context="{context}", question="{question}", choices={"A": "{A}", "B": "{B}"})
 
 
@@ -74,7 +75,7 @@ def _shared(sequences: list[list[int]]) -> list[int]:
     lowest, highest = min(sequences), max(sequences)  # what the two extremes share in lexical order, all share
     most = min(map(len, sequences)) - 1  # every suffix keeps its last token, the one that is read
     n_shared = next((i for i in range(most) if lowest[i] != highest[i]), most)
-    return lowest[:n_shared]
+    return lowest[:n_shared] if n_shared >= LEAST_SHARED else []
 
 
 def _keep_right(ids: list[int], context: int, bos: int | None) -> list[int]:

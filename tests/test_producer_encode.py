@@ -51,6 +51,13 @@ def test_demonstrations_are_shared_and_counted_once(tokenizer: PreTrainedTokeniz
     assert prompts.truncated == 0
 
 
+def test_a_few_shared_tokens_stay_with_the_items(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Without demonstrations items share a word or two, which is not worth a prefix; every prompt is still what it was."""
+    prompts = encode(tokenizer, "", [], ITEMS[:4], 10_000)
+    assert prompts.prefix == ()
+    assert prompts.whole(0) == tokenizer(render_prefix("", []) + render_item(ITEMS[0]))["input_ids"]
+
+
 def test_a_single_item_keeps_a_token_of_its_own(tokenizer: PreTrainedTokenizerFast) -> None:
     """With one item everything is shared but the last token, which is the one that is read."""
     assert len(encode(tokenizer, "", [], ITEMS[:1], 512).suffixes[0]) == 1
