@@ -2,6 +2,7 @@
 
 import argparse
 import mmap
+import re
 import sys
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from producer.bench.gpu import SHAPES, Shape, gpu, random_model, random_prompts,
 from producer.bench.peak import in_use, peak_memory
 from producer.bench.peer import Peer
 from producer.bench.rates import answer, one_by_one, spread
+from producer.bench.share import share
 from producer.models import find_model, load_model, load_tokenizer
 from producer.tasks.source import draw, load_task
 from schemas.errors import HedgemarkError
@@ -74,6 +76,14 @@ def test_memory_in_use_is_what_is_allocated_and_not_freed() -> None:
         time.sleep(0.1)
         del block
     assert 60 * MIB < peak[0] < 80 * MIB
+
+
+def test_the_share_of_the_peak_is_given_in_both_dtypes() -> None:
+    """A line for float32 and one for bfloat16, each a share with its range, on as many items as were asked for."""
+    asked = argparse.Namespace(model=["ref-l"], task=["urn"], shots=None, items=4, data=Path(), device="cpu", rounds=2, clock="wall")
+    for line, dtype in zip(share(asked), ("float32", "bfloat16"), strict=True):
+        assert line.startswith(f"ref-l urn few-shot in {dtype}, 4 items: ")
+        assert re.search(r": \d+% \(\d+% to \d+%\) of the matrix peak$", line)
 
 
 def test_without_a_gpu_the_bench_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

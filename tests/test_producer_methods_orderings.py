@@ -61,6 +61,7 @@ ORDERINGS = [
 ]
 STRICT = [*ORDERINGS[2:3], *ORDERINGS[4:10]]  # asked to be lower, not just to be no higher than noise explains
 CONSTANT = ("constant", "-")  # the mean dense answer to every item
+SPENT = ("llm-pruner", "0.3")  # the one run that may say nothing of the items; see above
 NOISE = 3.0  # standard errors of the paired difference that a wrong order may reach
 
 
@@ -175,7 +176,7 @@ def test_better_methods_and_milder_levels_stay_closer_to_dense(divergences: Any,
     if missing := {lower, higher} - set(divergences):  # a level the model cannot lose, such as 0.4 of a model of few inner blocks
         pytest.skip(f"the model does not take {missing}")
     found, left = compare(divergences, lower, higher), compare(divergences, lower, CONSTANT)
-    spent = left.difference > -NOISE * left.error
+    spent = lower == SPENT and left.difference > -NOISE * left.error
     assert spent or found.difference <= (0 if (lower, higher) in STRICT else NOISE * found.error), found.shown
 
 

@@ -15,7 +15,8 @@ MORE_ITEMS = 8  # times those of the part `rates`, whose peers are slow; a run h
 
 
 def share(arguments: argparse.Namespace) -> Iterator[str]:
-    """Yield rate and share of the matrix peak of every case asked for."""
+    """Yield rate and share of the matrix peak of every case asked for, those with demonstrations where none is."""
+    arguments = argparse.Namespace(**{**vars(arguments), "shots": arguments.shots or ["few-shot"]})
     for dtype in ("float32", "bfloat16"):
         for case in cases(arguments, dtype, MORE_ITEMS):
             yield case if isinstance(case, str) else _share(case, arguments, dtype)

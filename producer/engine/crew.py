@@ -1,7 +1,7 @@
 """Batches side by side: on a CPU, cores that take a batch each finish sooner than cores that share every product of one batch.
 
-In: work, and things to do it to.  Out: results in order. SmolLM2 on two cores: 0.65 of the matrix peak instead of 0.47, since a product
-of 1,000 tokens is too small to share and whatever is no product is hardly shared at all. A GPU's crew is one thread.
+In: work, and things to do it to.  Out: results in order. A product of 1,000 tokens is too small to share and whatever is no product is
+hardly shared at all: `producer/bench/records.md` has the share of the matrix peak before and after. A GPU's crew is one thread.
 """
 
 from collections import deque

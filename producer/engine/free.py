@@ -22,8 +22,8 @@ def free_memory(device: str) -> int:
 def tame_malloc() -> None:
     """Let all threads allocate in one place, and activations again where those of the layer before were. Call it before threads are made.
 
-    With places of their own threads kept twice what was in use, and memory given back and taken anew for every product cost a tenth of
-    the time. Blocks of 32 MiB and more, which weights may be, still go back at once.
+    With places of their own threads keep more than was ever in use together, and memory given back and taken anew for every product
+    costs time. Blocks of 32 MiB and more, which weights may be, still go back at once.
     """
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # glibc only
         mallopt(M_ARENA_MAX, 1)

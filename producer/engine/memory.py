@@ -17,7 +17,7 @@ from producer.engine.head import ITEMS_AT_ONCE
 from producer.settings import Settings
 from schemas.errors import UsageError
 
-# Activations of 1,024 tokens of a small model stay in the L3 cache; a larger batch wins nothing on a CPU.
+# A larger batch won nothing on a CPU, whose products of 1,024 tokens are as fast as any.
 MOST_TOKENS = {"cpu": 1024, "other": 32768}
 FEWEST_TOKENS = 64
 WAVE = 4  # batches for each worker in a wave when all weights are on the device
