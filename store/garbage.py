@@ -26,7 +26,7 @@ class Garbage(NamedTuple):
 
 
 def collect_garbage(url: str, older_than: timedelta = SESSION_LIFE, *, dry_run: bool = False, sessions_closed: bool = False) -> Garbage:
-    """Delete unreachable objects older than an age.
+    """Delete unreachable objects older than an age, in whole seconds as Icechunk and S3 count them.
 
     sessions_closed : the caller vouches that no writer is open anywhere, which alone permits an age below a week.
     Raises UsageError for a younger age otherwise.
