@@ -180,6 +180,42 @@ def test_an_item_that_fits_alone_is_answered_though_two_at_once_do_not(monkeypat
     np.testing.assert_allclose(run(model, prompts, 1, workers=3).logits, expected, atol=2e-5)
 
 
+@pytest.mark.parametrize("layout", [{}, {"streamed": True, "wave_tokens": 10_000}])
+@pytest.mark.parametrize("recorded", [False, True])
+def test_out_of_memory_in_the_shared_prefix_cuts_it(
+    layout: dict[str, Any], recorded: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where more than three tokens of the prefix run out of memory, before or after keys were recorded, it goes in smaller parts."""
+    import producer.engine.prefill as engine
+
+    def scarce(layer: Any, window: int | None, rotary: Any, slab: Any, shared: Any) -> Any:
+        too_long = not slab.items and slab.tokens > 3
+        if recorded or not too_long:
+            after = real(layer, window, rotary, slab, shared)
+        if too_long:
+            raise torch.OutOfMemoryError("injected")
+        return after
+
+    model, prompts, real = tiny(), some_prompts(), engine.run_layer
+    expected = run(model, prompts).logits
+    monkeypatch.setattr(engine, "run_layer", scarce)
+    np.testing.assert_allclose(run(model, prompts, 10_000, **layout).logits, expected, atol=2e-5)
+    assert "9 tokens of the shared prefix" in caplog.text
+
+
+def test_memory_for_not_even_one_token_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One item, and one token of the prefix, cannot be cut; the error gets through."""
+    import producer.engine.prefill as engine
+
+    def never(*_: object) -> Any:
+        raise torch.OutOfMemoryError("injected")
+
+    monkeypatch.setattr(engine, "run_layer", never)
+    for n_prefix in (0, 9):
+        with pytest.raises(torch.OutOfMemoryError, match="injected"):
+            run(tiny(), some_prompts(n_prefix=n_prefix, cut=0))
+
+
 def test_no_weights_are_taken_away_from_a_batch_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where one batch fails in layer-major order, the others are through before the layer's weights go."""
     import producer.engine.prefill as engine

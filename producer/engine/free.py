@@ -1,8 +1,12 @@
-"""How much memory is free: on a device, or on the host within the limit of the container; and that threads share what they free."""
+"""Memory: how much is free, on a device or on the host within its container's limit; that threads share it; what is said when it ran out."""
 
 import ctypes
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from schemas.errors import HedgemarkError
 
 MEMINFO = Path("/proc/meminfo")
 CONTAINER = Path("/sys/fs/cgroup")  # what a container sees of its own group
@@ -29,6 +33,25 @@ def tame_malloc() -> None:
         mallopt(M_ARENA_MAX, 1)
         mallopt(M_MMAP_THRESHOLD, 32 * 2**20)
         mallopt(M_TRIM_THRESHOLD, 512 * 2**20)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that an allocation failed, on a device or on the host."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+@contextmanager
+def memory_for(what: str, device: str) -> Iterator[None]:
+    """Within it memory that runs out raises a HedgemarkError that says what for, and what to do."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        advice = "with --device-memory below the size of the weights they stay on the host and go to the device layer by layer"
+        raise HedgemarkError(f"the memory of {device} does not hold {what}; {advice}") from error
 
 
 def _host() -> int:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from producer.encode import Prompts
 from producer.engine.attention import SharedPrefix, own_attention
 from producer.engine.crew import Crew
+from producer.engine.free import out_of_memory
 from producer.engine.head import read_head
 from producer.engine.layers import LayerSource, Place, Resident, Streamed, Target, installed
 from producer.engine.memory import Layout
@@ -99,8 +100,14 @@ class _Prefill:
     def _through_prefix(self, layer: Any, window: int | None, parts: list[Slab]) -> SharedPrefix:
         """Return what the layer keeps of the prefix, whose parts are moved one layer on."""
         shared = SharedPrefix(recording=True)
-        for i, part in enumerate(parts):
-            parts[i] = self._run(layer, window, part, shared)
+
+        def step(part: Slab) -> Slab:
+            longer = replace(shared)  # where memory runs out, what this part recorded is forgotten
+            after = self._run(layer, window, part, longer)
+            shared.keys_values = longer.keys_values
+            return after
+
+        parts[:] = [piece for part in parts for piece in self._in_pieces(step, part)]
         return replace(shared, recording=False)
 
     def _through_layer(self, step: Step, wave: list[Slab]) -> list[Slab]:
@@ -114,18 +121,18 @@ class _Prefill:
 
     def _in_pieces(self, step: Step, slab: Slab) -> list[Slab]:
         """Return the slab after a layer, alone under way, and cut in two as long as memory runs out."""
-        import torch
-
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
         after, error = _attempt(step, slab)
         if not error:
             return [after]
-        if len(slab.items) == 1:
+        halves = slab.halves()
+        if len(halves) == 1:
             raise error
-        fewer = self.waves.limit((len(slab.items) + 1) // 2)
-        log.warning("out of memory at %d items in a batch; going on with at most %d", len(slab.items), fewer)
-        return [piece for half in slab.halves() for piece in self._in_pieces(step, half)]
+        if slab.items:
+            fewer = self.waves.limit((len(slab.items) + 1) // 2)
+            log.warning("out of memory at %d items in a batch; going on with at most %d", len(slab.items), fewer)
+        else:
+            log.warning("out of memory at %d tokens of the shared prefix; going on with half as many", slab.tokens)
+        return [piece for half in halves for piece in self._in_pieces(step, half)]
 
     def _step(self, layer: Any, window: int | None, shared: SharedPrefix, slab: Slab) -> Slab:
         return self._run(layer, window, slab, replace(shared, touched=False) if slab.n_before else None)
@@ -141,7 +148,7 @@ def _attempt(step: Step, slab: Slab) -> tuple[Slab, RuntimeError | None]:
     try:
         return step(slab), None
     except RuntimeError as error:
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise
         return slab, error.with_traceback(None)  # whose frames would hold what was taken
 
@@ -151,9 +158,3 @@ def _taken(slabs: list[Slab]) -> Iterator[Slab]:
     slabs.reverse()
     while slabs:
         yield slabs.pop()
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

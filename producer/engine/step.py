@@ -15,7 +15,8 @@ from producer.engine.attention import SharedPrefix, can_merge, check_touched
 class Slab:
     """Items under way through the layers.
 
-    items     : item numbers; hidden: (item, token, width), on whatever device they wait; last: (item,) position of the last token.
+    items     : item numbers, none for a part of the prefix; last: (item,) position of the last token.
+    hidden    : (item, token, width), on whatever device they wait.
     n_before  : shared tokens before the first own one.
     """
 
@@ -29,10 +30,14 @@ class Slab:
         """How many tokens, padding included."""
         return int(self.hidden.shape[0] * self.hidden.shape[1])
 
-    def halves(self) -> tuple["Slab", "Slab"]:
-        """Return two slabs of half the items each."""
-        middle = len(self.items) // 2
-        return self._part(slice(None, middle)), self._part(slice(middle, None))
+    def halves(self) -> list["Slab"]:
+        """Return two slabs of half the items each, or of half the tokens of a part of the prefix; one alone is not cut."""
+        middle = (len(self.items) or self.tokens) // 2
+        if not middle:
+            return [self]
+        if self.items:
+            return [self._part(slice(None, middle)), self._part(slice(middle, None))]
+        return [replace(self, hidden=self.hidden[:, :middle]), replace(self, hidden=self.hidden[:, middle:], n_before=self.n_before + middle)]
 
     def last_states(self) -> Any:
         """Return the hidden state of each item's last token (item, width)."""
