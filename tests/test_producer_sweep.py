@@ -120,6 +120,15 @@ def test_emitted_sweeps_hold_every_command(tmp_path: Path, form: str) -> None:
         assert [cell["command"][1:] for cell in json.loads(text)] == [list(command.arguments) for command in commands]
 
 
+def test_emitted_sweeps_ask_the_scheduler_for_what_it_gives() -> None:
+    """Slurm refuses GPUs per task without a number of tasks, and signals the batch shell, which is `produce`, after "B:" alone."""
+    commands = split([Request(models=("m",), backend="vllm", methods=("dense",))], "s", Settings(tensor_parallel=4))
+    asked = [line.split()[1] for line in emit(commands, "sbatch").splitlines() if line.startswith("#SBATCH")]
+    assert asked == ["--job-name=hedgemark", "--array=0-0", "--ntasks=1", "--gpus=4", "--signal=B:TERM@120"]
+    pod = json.loads(emit(commands, "k8s"))["spec"]["template"]["spec"]
+    assert (pod["containers"][0]["resources"]["limits"], pod["terminationGracePeriodSeconds"]) == ({"nvidia.com/gpu": 4}, 120)
+
+
 def test_an_emitted_array_runs_its_cell(tmp_path: Path) -> None:
     """The shell of an array job starts exactly the command of its index, with names quoted as given."""
     commands = split([Request(models=("a b", "it's"))], str(tmp_path), Settings())
@@ -140,6 +149,26 @@ def test_a_failed_cell_does_not_stop_the_rest() -> None:
     assert [cell.reason for cell in finished] == ["", "no such model", "killed by SIGKILL", ""]
     assert [cell.runs for cell in finished] == [("run-a",), (), (), ("run-b",)]
     assert sorted(seen) == [cell.name for cell in cells]
+
+
+@pytest.mark.parametrize(
+    ("visible", "each", "expected"),
+    [("4,5", 1, {"4", "5"}), ("GPU-b3, GPU-a1", 1, {"GPU-a1", "GPU-b3"}), ("", 1, {"0", "1"}), ("6,7,-1,8", 2, {"6,7"})],
+)
+def test_cells_share_out_the_devices_seen_here(visible: str, each: int, expected: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells get the entries of this process's own CUDA_VISIBLE_DEVICES, numbers or UUIDs, as many as each takes."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    show = "import os, time; time.sleep(0.3); print(os.environ['CUDA_VISIBLE_DEVICES'])"
+    finished = run_local([Script("cell", (show,), each) for _ in range(4)], lambda _: None)
+    assert {run for cell in finished for run in cell.runs} == expected
+
+
+def test_a_cell_that_takes_more_devices_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is started where not even one cell finds its devices."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    with pytest.raises(UsageError, match="--tensor-parallel 4 takes 4 devices for each cell, and there are 2"):
+        run_local([Script("cell", ("",), 4)], lambda _: None)
 
 
 def test_a_signal_reaches_the_cells_and_starts_no_more(tmp_path: Path) -> None:

@@ -17,10 +17,11 @@ FAILED_TO_START = 127
 
 @dataclass(frozen=True)
 class Command:
-    """One cell: its name, and the arguments of `produce` that make it."""
+    """One cell: its name, the arguments of `produce` that make it, and the devices it takes."""
 
     name: str
     arguments: tuple[str, ...]
+    devices: int = 1
 
     @property
     def argv(self) -> list[str]:
@@ -52,7 +53,8 @@ def _commands(request: Request, store_url: str, settings: Settings) -> Iterator[
             continue
         for method, levels in choose_levels(request.methods, request.levels).items():
             for level in levels:
-                yield Command(f"{model} {method} {level.text}", ("--model", model, "--method", method, "--level", level.text, *shared))
+                arguments = ("--model", model, "--method", method, "--level", level.text, *shared)
+                yield Command(f"{model} {method} {level.text}", arguments, settings.tensor_parallel)
 
 
 def _shared(request: Request, store_url: str, settings: Settings) -> Iterator[str]:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 
 from producer.sweep.cells import Command
 
+GRACE_S = 120  # from SIGTERM to the end, in which the batch at hand is finished and committed
+
 
 def emit(commands: Sequence[Command], form: str) -> str:
     """Return the sweep in one of `FORMS`."""
@@ -24,12 +26,14 @@ def _json(commands: Sequence[Command]) -> str:
 
 
 def _sbatch(commands: Sequence[Command]) -> str:
+    """Return an array job. Without "B:" Slurm would signal job steps alone, and `produce` is the batch shell itself."""
     cells = "\n".join(f"  {shlex.quote(line)}" for line in _lines(commands))
     return f"""#!/bin/bash
 #SBATCH --job-name=hedgemark
 #SBATCH --array=0-{len(commands) - 1}
-#SBATCH --gpus-per-task=1
-#SBATCH --signal=TERM@120
+#SBATCH --ntasks=1
+#SBATCH --gpus={_devices(commands)}
+#SBATCH --signal=B:TERM@{GRACE_S}
 cells=(
 {cells}
 )
@@ -37,22 +41,27 @@ exec bash -c "exec ${{cells[$SLURM_ARRAY_TASK_ID]}}"
 """
 
 
+def _devices(commands: Sequence[Command]) -> int:
+    return max(command.devices for command in commands)
+
+
 def _k8s(commands: Sequence[Command]) -> str:
-    """Return a Job in JSON, which is YAML too. The image is the user's: set $HEDGEMARK_IMAGE in it by hand or by envsubst."""
+    """Return a Job in JSON, which is YAML too, for the user's image: put it in by hand or by `envsubst '$HEDGEMARK_IMAGE'`."""
     cells = "\n".join(f"  {shlex.quote(line)}" for line in _lines(commands))
     script = f'cells=(\n{cells}\n)\nexec bash -c "exec ${{cells[$JOB_COMPLETION_INDEX]}}"\n'
     container = {
         "name": "produce",
         "image": "${HEDGEMARK_IMAGE}",
         "command": ["bash", "-c", script],
-        "resources": {"limits": {"nvidia.com/gpu": 1}},
+        "resources": {"limits": {"nvidia.com/gpu": _devices(commands)}},
     }
+    pod = {"restartPolicy": "Never", "terminationGracePeriodSeconds": GRACE_S, "containers": [container]}
     spec = {
         "completions": len(commands),
         "parallelism": len(commands),
         "completionMode": "Indexed",
         "backoffLimit": len(commands),
-        "template": {"spec": {"restartPolicy": "Never", "containers": [container]}},
+        "template": {"spec": pod},
     }
     return json.dumps({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "hedgemark"}, "spec": spec}, indent=2)
 

@@ -1,5 +1,6 @@
-"""Executor `local`: one cell at a time on each device of this machine."""
+"""Executor `local`: one cell at a time on each device that this process sees, or on as many as a cell takes."""
 
+import os
 import queue
 import subprocess
 import threading
@@ -9,9 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from producer.interrupt import Stop, stop_on_signal
 from producer.sweep.cells import FAILED_TO_START, Command, Finished
 from producer.sweep.process import start, wait
+from schemas.errors import UsageError
 
 Report = Callable[[Finished], None]
 POLL_S = 0.2
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def run_local(commands: Sequence[Command], report: Report, workers: int = 0) -> list[Finished]:
@@ -19,10 +22,11 @@ def run_local(commands: Sequence[Command], report: Report, workers: int = 0) -> 
 
     report  : called as each cell ends.
     workers : cells at a time; 0 is one per accelerator, or one where there is none.
+    Raises UsageError where a cell takes more devices than there are.
     Raises Interrupted after Ctrl-C or SIGTERM, when the cells under way have finished their batch and committed.
     """
     slots: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
-    places = _places(workers)
+    places = _places(workers, max(command.devices for command in commands))
     for place in places:
         slots.put(place)
     with stop_on_signal() as stop, _Running(stop) as running, ThreadPoolExecutor(len(places)) as pool:
@@ -74,10 +78,16 @@ class _Running:
                 return
 
 
-def _places(workers: int) -> list[dict[str, str]]:
+def _places(workers: int, each: int) -> list[dict[str, str]]:
+    """Return what each of the cells at a time adds to its environment: its own share of the devices seen here."""
     import torch
 
-    devices = torch.cuda.device_count()
-    if not devices:
+    count = torch.cuda.device_count()
+    if not count:
         return [{} for _ in range(workers or 1)]
-    return [{"CUDA_VISIBLE_DEVICES": str(number % devices)} for number in range(workers or devices)]
+    seen = os.environ.get(VISIBLE) or ",".join(map(str, range(count)))
+    devices = [name.strip() for name in seen.split(",")][:count]  # numbers or UUIDs; torch counts up to the first that is not there
+    shares = [",".join(devices[start : start + each]) for start in range(0, count - each + 1, each)]
+    if not shares:
+        raise UsageError(f"--tensor-parallel {each} takes {each} devices for each cell, and there are {count}")
+    return [{VISIBLE: shares[number % len(shares)]} for number in range(workers or len(shares))]
