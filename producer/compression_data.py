@@ -47,8 +47,8 @@ class CompressionData:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over name, seed and tokens; part of the run key."""
-        return json_digest([self.name, self.seed, self.input_ids])
+        """SHA-256 over source, seed and tokens; part of the run key."""
+        return json_digest([_source(self.name), self.seed, self.input_ids])
 
 
 class HubText(NamedTuple):
@@ -68,6 +68,7 @@ HUB = {
 SIZES = {"embedded": Size(128, 192), "packaged": Size(64, 256)}
 PAPERS = Size(128, 2048)  # what GPTQ, SparseGPT and Wanda use
 NAMES = (*SIZES, *HUB)
+FILE = "file"  # what any text file is called in digests and seeds
 
 
 def draw_compression_data(name: str, tokenizer: Any, *, seed: int = 0, sequences: int = 0, length: int = 0) -> CompressionData:
@@ -80,7 +81,7 @@ def draw_compression_data(name: str, tokenizer: Any, *, seed: int = 0, sequences
     name, asked = _split_size(name)
     size = asked or SIZES.get(name, PAPERS._replace(length=min(PAPERS.length, tokenizer.model_max_length)))
     size = Size(sequences or size.sequences, length or size.length)
-    rng = np.random.default_rng([seed, *name.encode()])
+    rng = np.random.default_rng([seed, *_source(name).encode()])
     if name == "embedded":
         texts = embedded_texts(rng, size.sequences)
         ids = [tokenizer(text, truncation=True, max_length=size.length)["input_ids"] for text in texts]
@@ -132,6 +133,11 @@ def _split_size(name: str) -> tuple[str, Size | None]:
     if not (size.sequences >= 1 and size.length >= FEWEST_TOKENS):
         raise UsageError(f"compression data {name!r} asks for no text; ask for 1 sequence of {FEWEST_TOKENS} tokens at least")
     return match[1], size
+
+
+def _source(name: str) -> str:
+    """Return what a source is called where runs are told apart: the same text drawn from another folder is the same data."""
+    return name if name in NAMES else FILE
 
 
 def _read(name: str, seed: int) -> str:

@@ -43,6 +43,40 @@ def test_the_size_may_follow_the_name(tokenizer: Any, tmp_path: Path) -> None:
         draw_compression_data("embedded:0x64", tokenizer)
 
 
+class ByBytes:
+    """A tokenizer whose tokens are bytes."""
+
+    model_max_length = 2048
+
+    def __call__(self, text: str, max_length: int | None = None, **_: Any) -> dict[str, list[int]]:
+        return {"input_ids": list(text.encode())[:max_length]}
+
+
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [
+        ("packaged", "0701b5b3b9577639e15b196e62c8ca4a9d1eaf1fa1634730be19088339fa7cbf"),
+        ("embedded", "37a48ad9c3d39c703f82c4cdd3aa9cf5c8b1a980badc342e38c418947b91d4a8"),
+    ],
+)
+def test_named_sources_keep_their_digests_golden(name: str, digest: str) -> None:
+    """Another digest would make every stored run on this data another run; these are what they were when such runs were first stored."""
+    assert draw_compression_data(name, ByBytes()).digest == digest
+
+
+def test_a_text_file_is_the_same_data_wherever_it_lies(tmp_path: Path) -> None:
+    """Path and file name change neither the tokens drawn nor their digest; another text changes both."""
+    text = "".join(f"{number} " for number in range(400))
+    drawn = []
+    for path, content in (("here.txt", text), ("there/other.txt", text), ("third.txt", text[1:])):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(content)
+        drawn.append(draw_compression_data(str(tmp_path / path), ByBytes(), sequences=4, length=16))
+    here, there, third = drawn
+    assert here.input_ids == there.input_ids != third.input_ids
+    assert here.digest == there.digest != third.digest
+
+
 def test_embedded_data_is_readable_and_held_out(tokenizer: Any) -> None:
     """The default sample has no unknown token and contains no item of the embedded tasks."""
     data = draw_compression_data("embedded", tokenizer)
