@@ -2,7 +2,6 @@
 
 import weakref
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from producer.engine.accounting import matrix_peak, throughput, unique_flops
 from producer.engine.attention import own_attention
-from producer.engine.free import free_memory
 from producer.engine.layers import Target
 from producer.engine.memory import Layout, Needs, measure_needs, parse_size, plan_memory
 from producer.engine.self_check import noise_floor, sample, unshared
@@ -44,19 +42,6 @@ def test_what_is_no_size_is_refused(text: str) -> None:
     """The message shows sizes that would do."""
     with pytest.raises(UsageError, match="examples: 24G"):
         parse_size(text)
-
-
-@pytest.mark.parametrize(("limit", "free"), [("max", 4_000 * 1024), ("3000000", 3_000_000 - 2_500_000 + 1_000_000), (None, 4_000 * 1024)])
-def test_free_memory_is_what_the_container_leaves(limit: str | None, free: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A container's limit binds below the host's memory, and pages that only cache files are free."""
-    monkeypatch.setattr("producer.engine.free.MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr("producer.engine.free.CONTAINER", tmp_path)
-    (tmp_path / "meminfo").write_text("MemTotal:  9000 kB\nMemAvailable:  4000 kB\n")
-    if limit:
-        (tmp_path / "memory.max").write_text(f"{limit}\n")
-        (tmp_path / "memory.current").write_text("2500000\n")
-        (tmp_path / "memory.stat").write_text("anon 1500000\ninactive_file 1000000\n")
-    assert free_memory("cpu") == free
 
 
 @pytest.mark.parametrize("cores", [1, 4])

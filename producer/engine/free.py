@@ -1,16 +1,30 @@
-"""Memory: how much is free, on a device or on the host within its container's limit; that threads share it; what is said when it ran out."""
+"""Memory: how much is free, on a device or on the host within its groups' limits; that threads share it; what is said when it ran out."""
 
 import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from schemas.errors import HedgemarkError
 
 MEMINFO = Path("/proc/meminfo")
-CONTAINER = Path("/sys/fs/cgroup")  # what a container sees of its own group
+GROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+UNLIMITED = 2**63
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # glibc's malloc.h
+
+
+class _Names(NamedTuple):
+    """Files with a group's limit and use, and the name of what only caches files in its `memory.stat`, groups below included."""
+
+    limit: str
+    used: str
+    cached: str
+
+
+VERSION_1 = _Names("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+VERSION_2 = _Names("memory.max", "memory.current", "inactive_file")
 
 
 def free_memory(device: str) -> int:
@@ -20,7 +34,7 @@ def free_memory(device: str) -> int:
 
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + cached
-    return min(_host(), _container())
+    return min(_host(), *map(_left, _groups()))
 
 
 def tame_malloc() -> None:
@@ -62,11 +76,27 @@ def _host() -> int:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _container() -> int:
-    """Return what is left of the container's limit; more than any host has where there is none."""
+def _groups() -> Iterator[Path]:
+    """Yield the folders whose limits bind this process: its group's and those of all groups above it, as far as they are seen from here.
+
+    The limit of a Slurm or systemd job stands somewhere on the way down; in a container the topmost folder often is its own group.
+    """
+    yield from (GROUPS, GROUPS / "memory")
+    for line in OWN_GROUPS.read_text(encoding="utf-8").splitlines() if OWN_GROUPS.exists() else ():
+        _, controllers, path = line.split(":", 2)
+        if not controllers or "memory" in controllers.split(","):
+            folder = GROUPS / "memory" if controllers else GROUPS
+            for part in Path(path).parts[1:]:
+                folder /= part
+                yield folder
+
+
+def _left(folder: Path) -> int:
+    """Return what is left of a group's limit; more than any host has where there is none."""
+    names = VERSION_1 if (folder / VERSION_1.limit).exists() else VERSION_2
     try:
-        limit, used = ((CONTAINER / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
-        cached = dict(line.split() for line in (CONTAINER / "memory.stat").read_text(encoding="ascii").splitlines())["inactive_file"]
+        limit, used = ((folder / name).read_text(encoding="ascii").strip() for name in (names.limit, names.used))
+        cached = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())[names.cached]
     except (OSError, KeyError):
-        return 2**63
-    return 2**63 if limit == "max" else int(limit) - int(used) + int(cached)
+        return UNLIMITED
+    return UNLIMITED if limit == "max" else int(limit) - int(used) + int(cached)
