@@ -11,7 +11,7 @@ from producer.plan import Cell, Group, make_plan
 from producer.produce import check_request
 from producer.request import Request
 from producer.settings import Settings
-from producer.weights import BYTES, weight_bytes, weight_bytes_as
+from producer.weights import BYTES, weight_bytes
 from schemas.errors import StoreNotFoundError
 from store import open_reader
 
@@ -69,7 +69,7 @@ def _seconds(group: Group, tokens: int) -> float:
     from producer.engine.layers import Target
 
     model = group.model
-    weights = weight_bytes_as(model.files, model.config, model.dtype) / BYTES[model.dtype]
+    weights = model.weight_bytes / BYTES[model.dtype]
     return 2 * weights * tokens / (ASSUMED_SHARE * matrix_peak(Target(model.device, getattr(torch, model.dtype))))
 
 
@@ -82,11 +82,11 @@ def _memory(group: Group, settings: Settings) -> str:
     from producer.backends.transformers import budget
 
     model = group.model
+    text = f"{_size(model.weight_bytes)} of weights as {model.dtype} on {model.device}"
     if not weight_bytes(model.files):
-        return f"weights not on this machine, {model.files.hub_id} would be downloaded"
-    size, room = weight_bytes_as(model.files, model.config, model.dtype), budget(model, settings)
-    text = f"{_size(size)} of weights as {model.dtype} on {model.device}"
-    if size < room:
+        text = f"weights not on this machine, {model.files.hub_id} would be downloaded; {text}"
+    room = budget(model, settings)
+    if (1 if len(group.levels()) == 1 else 2) * model.weight_bytes < room:  # to compress again the dense weights are kept
         return f"{text}, all in memory at once"
     tokens = max(cell.question.prompts.tokens for cell in group.cells)
     waiting = tokens * model.config.hidden_size * BYTES[model.dtype]
@@ -94,7 +94,10 @@ def _memory(group: Group, settings: Settings) -> str:
 
 
 def _size(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.1f} MB"
+    for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if n_bytes >= size:
+            return f"{n_bytes / size:,.1f} {unit}"
+    return f"{n_bytes} B"
 
 
 def _stored_names(store_url: str) -> set[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from producer.packed import load_packed, packed_format, settle_compressed, stored_by_compressed_tensors
+from producer.weight_files import wanted_files, weight_files
 from schemas.errors import HedgemarkError, UsageError
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,6 @@ HUB = {
     "smollm2-1.7b": "HuggingFaceTB/SmolLM2-1.7B-Instruct",
 }
 SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
-WEIGHT_FILES = ["*.safetensors"]
 AS_STORED = "auto"  # the dtype of the files: the weights then are views of memory-mapped files and take no memory of their own
 
 
@@ -80,9 +80,12 @@ def find_model(name: str) -> ModelFiles:
 
 
 def fetch_weights(files: ModelFiles) -> ModelFiles:
-    """Return the same model with its weights on this machine."""
+    """Return the same model with its weights on this machine, each once where the Hub has them in several forms."""
     if files.hub_id:
-        _download(files.hub_id, SMALL_FILES + WEIGHT_FILES, files.revision)
+        for names in wanted_files(files.folder):
+            _download(files.hub_id, SMALL_FILES + names, files.revision)
+            if weight_files(files.folder):
+                break
     return files
 
 

@@ -8,6 +8,7 @@ Layouts: AutoGPTQ's `qweight` (input * bits / 32, output), packed along the inpu
 from pathlib import Path
 from typing import Any
 
+from producer.weight_files import weight_files
 from schemas.errors import UsageError
 
 WORD = 32
@@ -111,9 +112,10 @@ def _settings(config: Any) -> dict[str, Any]:
 
 
 def _read(folder: Path) -> dict[str, Any]:
+    import torch
     from safetensors.torch import load_file
 
     tensors: dict[str, Any] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        tensors |= load_file(path)
+    for path in weight_files(folder):
+        tensors |= load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     return tensors

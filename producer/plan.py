@@ -18,7 +18,7 @@ from producer.option_tokens import OptionTokens, option_tokens
 from producer.prompts import instruction_for
 from producer.request import Request
 from producer.tasks.source import TaskItems, draw, load_task
-from producer.weights import weight_bytes, weights_hash
+from producer.weights import weight_bytes, weight_bytes_as, weights_hash
 from schemas.errors import UsageError
 from schemas.itemset import ItemSet, build_item_set
 from schemas.levels import Level
@@ -34,6 +34,11 @@ class Model:
     tokenizer: Any
     device: str
     dtype: str
+
+    @cached_property
+    def weight_bytes(self) -> int:
+        """What the weights take in memory; building the model to count them takes up to a second for a large one."""
+        return weight_bytes_as(self.files, self.config, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -141,7 +146,8 @@ def _groups(
 ) -> Iterator[Group]:
     if download:
         fetch_weights(model.files)
-    weights = weights_hash(model.files) if weight_bytes(model.files) else ""
+    awaited = not download and model.files.hub_id and not weight_bytes(model.files)
+    weights = "" if awaited else weights_hash(model.files)
     for name, levels in pairs.items():
         method = METHODS[name]
         for data, asked in _by_source(method, model, questions, request):

@@ -13,6 +13,7 @@ from typing import Any
 
 from producer.cache_dir import cache_dir
 from producer.models import ModelFiles
+from producer.weight_files import EXPECTED, weight_files
 from schemas.errors import HedgemarkError
 
 log = logging.getLogger(__name__)
@@ -32,13 +33,29 @@ def weights_hash(files: ModelFiles) -> str:
 
 def weight_bytes(files: ModelFiles) -> int:
     """Return the size of the weight files on disk, 0 where they are not here yet."""
-    return sum(path.stat().st_size for path in _weight_files(files))
+    return sum(path.stat().st_size for path in weight_files(files.folder, files.gguf))
 
 
 def weight_bytes_as(files: ModelFiles, config: Any, dtype: str) -> int:
-    """Return what the weights take in memory in another dtype than the files'."""
+    """Return what the weights take in memory in a dtype, whatever they are packed in: their number is known from the config.
+
+    Where transformers builds no such model (vLLM knows others) the size of the files is taken for plain weights of the config's dtype.
+    """
     stored = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
-    return weight_bytes(files) * BYTES[dtype] // BYTES.get(stored, BYTES["float32"])
+    numbers = parameters(config) or weight_bytes(files) // BYTES.get(stored, BYTES["float32"])
+    return numbers * BYTES[dtype]
+
+
+def parameters(config: Any) -> int:
+    """Return how many numbers a model of this config has, tied ones once; 0 where transformers builds none from it."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            return int(AutoModelForCausalLM.from_config(config).num_parameters())
+    except (ValueError, ImportError):
+        return 0
 
 
 def stored_parameters(files: ModelFiles) -> int:
@@ -46,7 +63,7 @@ def stored_parameters(files: ModelFiles) -> int:
     from safetensors import safe_open
 
     total = 0
-    for path in _weight_files(files):
+    for path in weight_files(files.folder, files.gguf):
         if path.suffix == ".safetensors":
             with safe_open(path, framework="np") as tensors:
                 total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118  # no mapping
@@ -54,17 +71,10 @@ def stored_parameters(files: ModelFiles) -> int:
 
 
 def _files(files: ModelFiles) -> list[Path]:
-    weights = _weight_files(files)
+    weights = weight_files(files.folder, files.gguf)
     if not weights:
-        raise HedgemarkError(f"no weight files (*.safetensors, *.bin, *.gguf) in {files.folder}")
+        raise HedgemarkError(f"the weights of {files.name!r} are not in {files.folder}, or not all of them; expected: {EXPECTED}")
     return [*weights, *(files.folder / name for name in BESIDE_WEIGHTS if (files.folder / name).is_file())]
-
-
-def _weight_files(files: ModelFiles) -> list[Path]:
-    if files.gguf:
-        return [files.folder / files.gguf]
-    found = sorted(files.folder.glob("*.safetensors")) or sorted(files.folder.glob("*.bin"))
-    return [path for path in found if path.is_file()]
 
 
 def _file_hash(path: Path) -> str:

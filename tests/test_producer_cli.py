@@ -96,10 +96,10 @@ def test_dry_run_says_what_is_stored_and_writes_nothing(produce: Produce, store:
     assert before.exit_code == 0, before.output
     assert not store.exists()
     assert "1 runs, 1 to make" in before.stdout
-    assert "weights as float32 on cpu" in before.stdout
+    assert " kB of weights as float32 on cpu, all in memory at once" in before.stdout
     produce(*arguments)
     assert "1 runs, 0 to make\n" in produce(*arguments, "--dry-run").stdout
-    assert "layer by layer within 0.0 MB" in produce(*arguments, "--dry-run", "--device-memory", "1").stdout
+    assert "layer by layer within 1 B" in produce(*arguments, "--dry-run", "--device-memory", "1").stdout
 
 
 @pytest.mark.parametrize(
