@@ -26,11 +26,13 @@ class Prompts:
     prefix    : tokens that every item shares.
     suffixes  : own tokens by item, at least one each.
     cut       : (item,) True where the prompt was longer than the context and lost its left; such an item does not use `prefix`.
+    n_options : (item,) options of each item; empty where all have as many as there are letters.
     """
 
     prefix: tuple[int, ...]
     suffixes: Sequence[Sequence[int]]
     cut: Sequence[bool]
+    n_options: Sequence[int] = ()
 
     @property
     def truncated(self) -> int:
@@ -61,7 +63,7 @@ def encode(tokenizer: Any, instruction: str, demonstrations: Sequence[Item], ite
         _keep_right(ids, context, tokenizer.bos_token_id) if is_cut else ids[len(prefix) :]
         for ids, is_cut in zip(encoded, cut, strict=True)
     ]
-    return Prompts(tuple(prefix), suffixes, cut)
+    return Prompts(tuple(prefix), suffixes, cut, [len(item.choices) for item in items])
 
 
 def prompt_hash(instruction: str, demonstrations: Sequence[Item]) -> str:

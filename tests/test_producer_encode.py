@@ -51,6 +51,12 @@ def test_demonstrations_are_shared_and_counted_once(tokenizer: PreTrainedTokeniz
     assert prompts.truncated == 0
 
 
+def test_prompts_know_how_many_options_an_item_has(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Items of one task may have different numbers of options."""
+    fewer = ITEMS[3].model_copy(update={"choices": {"A": "ash", "B": "elm"}})
+    assert encode(tokenizer, "", [], [*ITEMS[:2], fewer], 512).n_options == [6, 6, 2]
+
+
 def test_a_few_shared_tokens_stay_with_the_items(tokenizer: PreTrainedTokenizerFast) -> None:
     """Without demonstrations items share a word or two, which is not worth a prefix; every prompt is still what it was."""
     prompts = encode(tokenizer, "", [], ITEMS[:4], 10_000)

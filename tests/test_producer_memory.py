@@ -4,11 +4,10 @@ import weakref
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from producer_tiny import CONFIGS, SIZES, tiny
-from test_producer_engine import OPTIONS, run, some_prompts
+from test_producer_engine import some_prompts
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
@@ -16,8 +15,7 @@ from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 from producer.engine.accounting import matrix_peak, throughput, unique_flops
 from producer.engine.attention import own_attention
 from producer.engine.layers import Target
-from producer.engine.memory import Layout, Needs, measure_needs, parse_size, plan_memory
-from producer.engine.self_check import noise_floor, sample, unshared
+from producer.engine.memory import Needs, measure_needs, parse_size, plan_memory
 from producer.engine.skeleton import take_apart
 from producer.engine.step import Slab, run_layer
 from producer.settings import Settings
@@ -153,27 +151,3 @@ def test_throughput_is_measured_against_this_machine() -> None:
     rates = throughput(tiny(), some_prompts(), Target("cpu", torch.float32), seconds=2.0, padding=0.01)
     assert rates["items_per_s"] == 3.5
     assert rates["share_of_peak"] == pytest.approx(rates["flops_per_s"] / matrix_peak(Target("cpu", torch.float32)))
-
-
-def test_the_noise_floor_is_rounding() -> None:
-    """One by one, unshared or layer-major, logits of a float32 model move by rounding only and nothing flips."""
-    layout = Layout(streamed=False, batch_tokens=64, wave_tokens=0, waiting_on="cpu", head_rows=64)
-    floor = noise_floor(tiny(), sample(some_prompts(12), 8, 0), OPTIONS, layout, Target("cpu", torch.float32))
-    assert floor["items"] == 8
-    assert 0 < floor["logit_change"] < 2e-5
-    assert floor["flips"] == 0
-
-
-def test_the_noise_floor_sees_a_difference() -> None:
-    """In bfloat16 the same check reports a change hundreds of times larger: it does not measure nothing."""
-    layout = Layout(streamed=False, batch_tokens=64, wave_tokens=0, waiting_on="cpu", head_rows=64)
-    floor = noise_floor(tiny(dtype=torch.bfloat16), some_prompts(12), OPTIONS, layout, Target("cpu", torch.bfloat16))
-    assert floor["logit_change"] > 1e-3
-
-
-def test_unshared_prompts_ask_the_same() -> None:
-    """Taking the sharing away leaves every item's tokens as they were, and its answers too."""
-    prompts = some_prompts(6)
-    alone = unshared(prompts)
-    assert [alone.whole(i) for i in range(6)] == [prompts.whole(i) for i in range(6)]
-    np.testing.assert_allclose(run(tiny(), alone).logits, run(tiny(), prompts).logits, atol=2e-5)
