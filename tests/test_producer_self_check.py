@@ -61,7 +61,7 @@ def test_letters_that_an_item_does_not_have_count_nowhere(monkeypatch: pytest.Mo
 
 
 def test_what_moves_among_an_items_own_options_counts_golden(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By hand: of three items one flips by a logit that moves by 3, and the next one's options tie above the threshold, so its set is empty."""
+    """By hand: of three items one flips by a logit that moves by 3, and the next one's options tie above the threshold: an empty set."""
     logits = np.array([[1, 0, 9, 9], [1, 0, 9, 9], [0, 0, 0, 9]], np.float32)
     moved = np.array([[1, 3, 5, 5], [1, 1, 9, 9], [0, 0, 0, 9]], np.float32)
     floor = floor_of(logits, moved, [2, 2, 4], monkeypatch)
