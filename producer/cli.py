@@ -28,7 +28,7 @@ OPTIONS = (
     click.option("--backend", help="transformers or vllm. [transformers]"),
     click.option("--device", help="cpu, cuda, cuda:1, ... [an accelerator where there is one]"),
     click.option("--dtype", help="float32, bfloat16 or float16. [the model's own; float32 on a CPU]"),
-    click.option("--seed", type=int, help="Seed of draws and of methods. [0]"),
+    click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Seed of draws and of methods. [0]"),
     click.option("--compression-data", metavar="NAME", help="Text a method sees: a name or file, and its size: packaged:16x128. [by task]"),
     click.option("--allow-nonfinite", is_flag=True, default=None, help="Store NaN or infinite logits, flagged."),
     click.option("--replace", is_flag=True, default=None, help="Make stored runs again and put them in place of the old."),
@@ -56,10 +56,10 @@ def _add(options: tuple[Callable[[Any], Any], ...]) -> Callable[[Any], Any]:
 @store_option
 @_add(SIZES)
 @click.option("--plan", type=click.Path(path_type=Path), metavar="FILE", help="Sweep file (TOML); options given here come before it.")
-@click.option("--executor", default="local", show_default=True, help="What runs a sweep: local or ray.")
+@click.option("--executor", help="What runs a sweep: local or ray. [local]")
 @click.option("--workers", type=click.IntRange(min=1), help="Cells at a time. [one per accelerator]")
-@click.option("--emit", "form", type=click.Choice(["sbatch", "k8s", "json"]), help="Print the sweep for another scheduler and run nothing.")
-@click.option("--dry-run", is_flag=True, help="Print runs, tokens, memory and what is stored, and do nothing.")
+@click.option("--emit", type=click.Choice(["sbatch", "k8s", "json"]), help="Print the sweep for another scheduler and run nothing.")
+@click.option("--dry-run", is_flag=True, default=None, help="Print runs, tokens, memory and what is stored, and do nothing.")
 @click.option("--list", "listed", type=click.Choice(KINDS), help="List known names.")
 @click.option("-v", "--verbose", count=True, help="Log more.")
 @friendly_errors

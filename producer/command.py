@@ -1,17 +1,14 @@
 """From the command line's options to what is done: dry run, emission, sweep, or one process that makes every run."""
 
-import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
 import click
 
 from producer.dry_run import describe_plan
-from producer.engine.memory import parse_size
+from producer.given import ask
 from producer.produce import check_request, produce
 from producer.progress import Bar
-from producer.request import Request
-from producer.settings import Settings
 from producer.sweep.cells import split
 from producer.sweep.emit import emit
 from producer.sweep.plan_file import read_plan
@@ -23,30 +20,28 @@ class Invocation:
 
     def __init__(self, store_url: str, given: dict[str, Any]) -> None:
         self.store_url, self.given = store_url, given
-        changes = {f.name: given[f.name] for f in dataclasses.fields(Request) if f.name in given}
-        self.requests = read_plan(given["plan"], changes) if "plan" in given else [Request(**changes)]
-        sizes = {name: parse_size(given[name]) for name in ("device_memory", "host_memory") if name in given}
-        self.settings = Settings(**sizes, **{n: given[n] for n in ("batch_tokens", "tensor_parallel", "self_check") if n in given})
+        self.asked = read_plan(given["plan"], given) if "plan" in given else [ask(given)]
 
     def lines(self) -> Iterable[str]:
         """Do it, and return what goes to stdout."""
-        if self.given["dry_run"]:
-            return describe_plan(self.requests, self.store_url, self.settings)
-        if "form" in self.given:
-            for request in self.requests:
-                check_request(request)
-            return [emit(split(self.requests, self.store_url, self.settings), self.given["form"])]
+        if "dry_run" in self.given:
+            return describe_plan(self.asked, self.store_url)
+        if "emit" in self.given:
+            for asked in self.asked:
+                check_request(asked.request)
+            return [emit(split(self.asked, self.store_url), self.given["emit"])]
         if "plan" in self.given:
             return self._sweep()
         return self._produce()
 
     def _sweep(self) -> list[str]:
-        written = run_sweep(self.requests, self.store_url, self.settings, self.given["executor"], self.given.get("workers", 0))
+        written = run_sweep(self.asked, self.store_url, self.given.get("executor", "local"), self.given.get("workers", 0))
         click.echo(f"sweep complete: {_runs(len(written))} written to {self.store_url}, the others were there", err=True)
         return written
 
     def _produce(self) -> list[str]:
-        outcome = produce(self.requests[0], self.store_url, self.settings, Bar())
+        (asked,) = self.asked
+        outcome = produce(asked.request, self.store_url, asked.settings, Bar())
         click.echo(f"{_runs(len(outcome.written))} written, {len(outcome.found)} already stored in {self.store_url}", err=True)
         return outcome.written
 

@@ -1,16 +1,15 @@
 """What requests would do: runs, tokens, time, memory, and what the store already holds. Nothing is downloaded, loaded or written.
 
-In: `Request`s, a store's address.  Out: lines of text.
+In: what is asked, a store's address.  Out: lines of text.
 """
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from producer.bayes import bayes_runs
+from producer.given import Asked
 from producer.plan import Cell, Group, make_plan
 from producer.produce import check_request
-from producer.request import Request
-from producer.settings import Settings
 from producer.weights import BYTES, weight_bytes
 from schemas.errors import StoreNotFoundError
 from store import open_reader
@@ -33,19 +32,20 @@ class Row(NamedTuple):
         return self.cells[-1]
 
 
-def describe_plan(requests: Sequence[Request], store_url: str, settings: Settings) -> Iterator[str]:
-    """Yield the plan as lines of a table, then its sums and each model's memory under these settings."""
-    for request in requests:
-        check_request(request)
+def describe_plan(plan: Sequence[Asked], store_url: str) -> Iterator[str]:
+    """Yield the plan as lines of a table, then its sums and each model's memory under its settings."""
+    for asked in plan:
+        check_request(asked.request)
     stored = _stored_names(store_url)
-    groups = [group for request in requests for group in make_plan(request, download=False)]
-    rows = [_bayes_row(run.key.name in stored, run.key.prompt, len(items)) for request in requests for items, run in bayes_runs(request)]
-    rows = list(dict.fromkeys(rows + [_row(cell, group, stored) for group in groups for cell in group.cells]))
+    groups = [(asked, group) for asked in plan for group in make_plan(asked.request, download=False)]
+    rows = [_bayes_row(run.key.name in stored, run.key.prompt, len(items)) for asked in plan for items, run in bayes_runs(asked.request)]
+    rows = list(dict.fromkeys(rows + [_row(cell, group, stored) for _, group in groups for cell in group.cells]))
     yield from _table([HEADER, *(row.cells for row in rows)])
     todo = [row for row in rows if row.state != STORED]
     tokens, seconds = sum(row.tokens for row in todo), sum(row.seconds for row in todo)
     yield f"{len(rows)} runs, {len(todo)} to make" + (f", {tokens:,} tokens, {_duration(seconds)}" if todo else "")
-    for name, memory in {group.model.files.name: _memory(group, settings) for group in groups}.items():
+    groups.sort(key=lambda pair: len(pair[1].levels()))  # the last one of a model speaks for it, with most to hold
+    for name, memory in {group.model.files.name: _memory(group, asked) for asked, group in groups}.items():
         yield f"{name}: {memory}"
 
 
@@ -78,14 +78,16 @@ def _duration(seconds: float) -> str:
     return f"about {amount:.0f} {unit} at half of this device's matrix peak, without compressing"
 
 
-def _memory(group: Group, settings: Settings) -> str:
+def _memory(group: Group, asked: Asked) -> str:
     from producer.backends.transformers import budget
 
     model = group.model
     text = f"{_size(model.weight_bytes)} of weights as {model.dtype} on {model.device}"
     if not weight_bytes(model.files):
         text = f"weights not on this machine, {model.files.hub_id} would be downloaded; {text}"
-    room = budget(model, settings)
+    if asked.request.backend == "vllm":
+        return f"{text}, less where vLLM keeps them packed, shared out by vLLM"
+    room = budget(model, asked.settings)
     if (1 if len(group.levels()) == 1 else 2) * model.weight_bytes < room:  # to compress again the dense weights are kept
         return f"{text}, all in memory at once"
     tokens = max(cell.question.prompts.tokens for cell in group.cells)

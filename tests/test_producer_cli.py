@@ -116,6 +116,14 @@ def test_dry_run_says_what_is_stored_and_writes_nothing(produce: Produce, store:
         (["--task", "urn", "--method", "magnitude", "--level", "1.5"], r"lies in \[0, 1\)"),
         (["--task", "urn", "--limit", "0"], "limit"),
         (["--task", "mmlu", "--data", "nowhere"], "not a folder"),
+        (["--task", "urn", "--seed", "-1"], "--seed"),
+        (["--task", "urn", "--executor", "ray"], "--executor ray has no effect without --plan"),
+        (["--task", "urn", "--workers", "2"], "--workers 2 has no effect without --plan"),
+        (["--task", "urn", "--tensor-parallel", "8"], "--tensor-parallel 8 has no effect without --backend vllm"),
+        (["--task", "urn", "--backend", "vllm", "--device", "cpu"], "--device cpu has no effect without --backend transformers"),
+        (["--task", "urn", "--backend", "vllm", "--self-check", "3"], "--self-check 3 has no effect without --backend transformers"),
+        (["--task", "urn", "--device-memory", "0"], "--device-memory 0 leaves no memory at all"),
+        (["--task", "urn", "--host-memory", "0G"], "--host-memory 0G leaves no memory at all"),
     ],
 )
 def test_bad_input_is_one_sentence_and_writes_nothing(produce: Produce, store: Path, arguments: list[str], message: str) -> None:

@@ -14,13 +14,14 @@ import pytest
 from click.testing import CliRunner
 
 from producer.cli import main
+from producer.given import Asked
 from producer.interrupt import Interrupted
 from producer.request import Request
 from producer.settings import Settings
 from producer.sweep.cells import Command, split
 from producer.sweep.emit import FORMS, emit
 from producer.sweep.local import run_local
-from producer.sweep.plan_file import read_plan
+from producer.sweep.plan_file import NAMES, OPTIONS, read_plan
 from producer.sweep.process import start
 from schemas.errors import UsageError
 
@@ -62,11 +63,20 @@ def write_plan(tmp_path: Path, text: str = PLAN) -> Path:
 
 def test_a_plan_is_requests_with_shared_defaults(tmp_path: Path) -> None:
     """Blocks inherit the top level and override it; what the command line gives comes before both."""
-    first, second = read_plan(write_plan(tmp_path), {"limit": 5})
+    (first, _), (second, _) = read_plan(write_plan(tmp_path), {"limit": 5})
     assert first == Request(
         models=("ref-s", "ref-m"), methods=("dense", "magnitude"), levels=("0.3", "0.5"), tasks=("urn", "facts"), limit=5
     )
     assert (second.models, second.tasks, second.limit) == (("bayes",), ("urn",), 5)
+
+
+def test_a_block_says_how_it_is_run(tmp_path: Path) -> None:
+    """A block may set every option of the command that says what is asked or how it is run."""
+    text = "self-check = 4\n[[sweep]]\nmodel = 'a'\nbatch_tokens = 64\n[[sweep]]\nmodel = 'b'\ndevice-memory = '2K'\nreplace = true"
+    first, second = read_plan(write_plan(tmp_path, text), {})
+    assert first == (Request(models=("a",)), Settings(batch_tokens=64, self_check=4))
+    assert second == (Request(models=("b",), replace=True), Settings(device_memory=2048, self_check=4))
+    assert set(NAMES) == {option.name for option in OPTIONS.values()}
 
 
 @pytest.mark.parametrize(
@@ -75,7 +85,15 @@ def test_a_plan_is_requests_with_shared_defaults(tmp_path: Path) -> None:
         ("model = ", "cannot read sweep file"),
         ("[[sweep]]\nmodel = 'a'\nlevle = '0.5'", "block 1: unknown key 'levle'; known: model, method"),
         ("[[sweep]]\nmodel = 'a'\n[[sweep]]\nmethod = 'rtn'", "block 2: no model"),
-        ("model = 'a'\nlimit = 'ten'", "'limit' must be a int"),
+        ("model = 'a'\nlimit = 'ten'", "'limit' must be a whole number, not 'ten'"),
+        ("model = 'a'\nlimit = true", "'limit' must be a whole number, not True"),
+        ("model = 'a'\nlimit = -5", "block 1: 'limit': -5 is not in the range"),
+        ("model = 'a'\nseed = -1", "'seed': -1 is not in the range"),
+        ("model = 'a'\nreplace = 'yes'", "'replace' must be true or false"),
+        ("model = 'a'\nprompt-file = 'nowhere.toml'", "'prompt-file': File 'nowhere.toml' does not exist"),
+        ("model = 'a'\nhost-memory = '0'", "--host-memory 0 leaves no memory at all"),
+        ("model = 'a'\ntensor-parallel = 2", "block 1: --tensor-parallel 2 has no effect without --backend vllm"),
+        ("model = 'a'\nbackend = 'vllm'\nbatch-tokens = 9", "--batch-tokens 9 has no effect without --backend transformers"),
         ("model = [1]", "must be a string or a list of strings"),
         ("sweep = 3", "must be blocks"),
     ],
@@ -88,7 +106,7 @@ def test_a_broken_plan_is_refused(tmp_path: Path, text: str, message: str) -> No
 
 def test_a_sweep_is_one_command_per_model_method_and_level(tmp_path: Path) -> None:
     """Levels go to the methods that take them, and tasks and prompts stay together in one command."""
-    commands = split(read_plan(write_plan(tmp_path), {}), "my-store", Settings(self_check=8))
+    commands = split(read_plan(write_plan(tmp_path), {"self_check": 8}), "my-store")
     names = [command.name for command in commands]
     assert names == [f"ref-{size} {rest}" for size in "sm" for rest in ("dense -", "magnitude 0.3", "magnitude 0.5")] + ["bayes"]
     expected = "--model ref-s --method magnitude --level 0.3 --store my-store --task urn --task facts --prompt base --limit 20"
@@ -98,7 +116,7 @@ def test_a_sweep_is_one_command_per_model_method_and_level(tmp_path: Path) -> No
 def test_a_command_of_a_sweep_means_the_same_to_the_command_line(tmp_path: Path) -> None:
     """A cell's arguments parse back to the request they came from."""
     request = Request(models=("m",), tasks=("urn",), limit=3, seed=7, dtype="bfloat16", device="cpu", allow_nonfinite=True, data=tmp_path)
-    (command,) = split([request], "s", Settings(batch_tokens=100))
+    (command,) = split([Asked(request, Settings(batch_tokens=100))], "s")
     parsed = main.make_context("produce", list(command.arguments)).params
     assert (parsed["models"], parsed["limit"], parsed["seed"], parsed["batch_tokens"]) == (("m",), 3, 7, 100)
     assert (parsed["dtype"], parsed["allow_nonfinite"], parsed["data"]) == ("bfloat16", True, tmp_path)
@@ -107,7 +125,7 @@ def test_a_command_of_a_sweep_means_the_same_to_the_command_line(tmp_path: Path)
 @pytest.mark.parametrize("form", FORMS)
 def test_emitted_sweeps_hold_every_command(tmp_path: Path, form: str) -> None:
     """Each form names every cell; the shell in it has no syntax error."""
-    commands = split(read_plan(write_plan(tmp_path), {}), "a store's name", Settings())
+    commands = split(read_plan(write_plan(tmp_path), {}), "a store's name")
     text = emit(commands, form)
     assert all(text.count(f"--level {level}") or f'"{level}"' in text for level in ("0.3", "0.5"))
     script = text if form == "sbatch" else ""
@@ -122,7 +140,7 @@ def test_emitted_sweeps_hold_every_command(tmp_path: Path, form: str) -> None:
 
 def test_emitted_sweeps_ask_the_scheduler_for_what_it_gives() -> None:
     """Slurm refuses GPUs per task without a number of tasks, and signals the batch shell, which is `produce`, after "B:" alone."""
-    commands = split([Request(models=("m",), backend="vllm", methods=("dense",))], "s", Settings(tensor_parallel=4))
+    commands = split([Asked(Request(models=("m",), backend="vllm"), Settings(tensor_parallel=4))], "s")
     asked = [line.split()[1] for line in emit(commands, "sbatch").splitlines() if line.startswith("#SBATCH")]
     assert asked == ["--job-name=hedgemark", "--array=0-0", "--ntasks=1", "--gpus=4", "--signal=B:TERM@120"]
     pod = json.loads(emit(commands, "k8s"))["spec"]["template"]["spec"]
@@ -131,7 +149,7 @@ def test_emitted_sweeps_ask_the_scheduler_for_what_it_gives() -> None:
 
 def test_an_emitted_array_runs_its_cell(tmp_path: Path) -> None:
     """The shell of an array job starts exactly the command of its index, with names quoted as given."""
-    commands = split([Request(models=("a b", "it's"))], str(tmp_path), Settings())
+    commands = split([Asked(Request(models=("a b", "it's")), Settings())], str(tmp_path))
     produce = tmp_path / "produce"
     produce.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     produce.chmod(0o755)
@@ -221,3 +239,18 @@ def test_emit_prints_and_runs_nothing(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert [cell["name"] for cell in json.loads(result.stdout)] == ["ref-s dense -"]
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--emit json --workers 2", "--workers 2 has no effect without --plan"),
+        ("--emit json --dry-run", "--dry-run has no effect beside --emit"),
+        ("--emit json --device cuda:1", "--device cuda:1 is one device, and a sweep gives each cell its own; set CUDA_VISIBLE_DEVICES=1"),
+    ],
+)
+def test_what_a_sweep_would_ignore_is_refused(tmp_path: Path, arguments: str, message: str) -> None:
+    """An option that the cells of a sweep cannot follow ends with exit 2 and what to do instead."""
+    result = CliRunner().invoke(main, ["--model", "ref-s", *arguments.split(), "--store", str(tmp_path / "store")])
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr

@@ -43,10 +43,10 @@ def assert_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: 
     """Ask both backends, each in a process of its own (importing vLLM warns of others' code), and compare what they stored."""
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
     store = str(tmp_path / "store")
-    base = [sys.executable, "-m", "producer", *asked.split(), "--device", "cpu", "--dtype", "float32", "--store", store]
+    base = [sys.executable, "-m", "producer", *asked.split(), "--dtype", "float32", "--store", store]
     names = []
-    for backend in ("transformers", "vllm"):
-        done = subprocess.run([*base, "--backend", backend], capture_output=True, text=True, check=False)
+    for backend in (["transformers", "--device", "cpu"], ["vllm"]):
+        done = subprocess.run([*base, "--backend", *backend], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
         names.append(done.stdout.strip())
     ours, theirs = (open_reader(store).run(name) for name in names)

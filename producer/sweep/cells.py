@@ -1,6 +1,6 @@
 """Cells: a sweep cut into commands, each of which is `produce` for one model, method and level.
 
-In: requests.  Out: `Command`s with a readable name; and what became of each.
+In: what is asked.  Out: `Command`s with a readable name; and what became of each.
 """
 
 import sys
@@ -9,10 +9,15 @@ from dataclasses import dataclass
 
 from producer.bayes import BAYES
 from producer.choices import choose_levels
+from producer.given import Asked, option
 from producer.request import Request
 from producer.settings import Settings
 
 FAILED_TO_START = 127
+SCALARS = (
+    *("limit", "data", "prompt_file", "backend", "device", "dtype", "seed", "compression_data"),
+    *("batch_tokens", "device_memory", "host_memory", "tensor_parallel", "self_check"),
+)
 
 
 @dataclass(frozen=True)
@@ -39,14 +44,15 @@ class Finished:
     reason: str = ""
 
 
-def split(requests: Sequence[Request], store_url: str, settings: Settings) -> list[Command]:
+def split(plan: Sequence[Asked], store_url: str) -> list[Command]:
     """Return one command per model, method and level, each once."""
-    commands = [command for request in requests for command in _commands(request, store_url, settings)]
+    commands = [command for asked in plan for command in _commands(asked, store_url)]
     return list(dict.fromkeys(commands))
 
 
-def _commands(request: Request, store_url: str, settings: Settings) -> Iterator[Command]:
-    shared = tuple(_shared(request, store_url, settings))
+def _commands(asked: Asked, store_url: str) -> Iterator[Command]:
+    request, settings = asked
+    shared = tuple(_shared(request, settings, store_url))
     for model in request.models:
         if model == BAYES:
             yield Command(BAYES, ("--model", BAYES, "--method", BAYES, *shared))
@@ -57,16 +63,12 @@ def _commands(request: Request, store_url: str, settings: Settings) -> Iterator[
                 yield Command(f"{model} {method} {level.text}", arguments, settings.tensor_parallel)
 
 
-def _shared(request: Request, store_url: str, settings: Settings) -> Iterator[str]:
+def _shared(request: Request, settings: Settings, store_url: str) -> Iterator[str]:
     yield from ("--store", store_url)
-    for option, values in (("--task", request.tasks), ("--prompt", request.prompts)):
-        for value in values:
-            yield from (option, value)
-    usual = Request(models=())
-    for name in ("limit", "data", "prompt_file", "backend", "device", "dtype", "seed", "compression_data"):
-        if (value := getattr(request, name)) != getattr(usual, name):
-            yield from (f"--{name.replace('_', '-')}", str(value))
-    for name in ("batch_tokens", "device_memory", "host_memory", "tensor_parallel", "self_check"):
-        if (value := getattr(settings, name)) != getattr(Settings(), name):
-            yield from (f"--{name.replace('_', '-')}", str(value))
-    yield from (f"--{name.replace('_', '-')}" for name in ("allow_nonfinite", "replace") if getattr(request, name))
+    yield from (text for task in request.tasks for text in ("--task", task))
+    yield from (text for prompt in request.prompts for text in ("--prompt", prompt))
+    for given, usual in ((request, Request(models=())), (settings, Settings())):
+        for name in SCALARS:
+            if (value := getattr(given, name, None)) != getattr(usual, name, None):
+                yield from (option(name), str(value))
+    yield from (option(name) for name in ("allow_nonfinite", "replace") if getattr(request, name))

@@ -8,7 +8,11 @@
     method = ["dense", "wanda"]
     level = ["0.3", "0.5"]
 
-Keys are the command's option names. In: a path.  Out: `Request`s, one per block.
+    [[sweep]]
+    model = "llama3.1-70b"
+    device-memory = "20G"
+
+Keys are the command's option names, and values are checked by the options themselves. In: a path.  Out: `Asked`, one per block.
 """
 
 import tomllib
@@ -17,18 +21,23 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import click
+
+from producer.cli import main
+from producer.given import Asked, ask
 from producer.request import Request
+from producer.settings import Settings
 from schemas.errors import UsageError
 
-LISTS = {"model": "models", "method": "methods", "level": "levels", "task": "tasks", "prompt": "prompts"}
-PATHS = ("data", "prompt_file")
+NAMES = {field.name for kind in (Request, Settings) for field in fields(kind)}
+OPTIONS = {parameter.opts[0].removeprefix("--"): parameter for parameter in main.params if parameter.name in NAMES}
 BLOCK = "sweep"
 
 
-def read_plan(path: Path, changes: Mapping[str, Any]) -> list[Request]:
-    """Return the requests of a sweep file; `changes` (fields given on the command line) come before what the file says.
+def read_plan(path: Path, given: Mapping[str, Any]) -> list[Asked]:
+    """Return what a sweep file asks; what the command line gave comes before what the file says.
 
-    Raises UsageError for broken TOML, an unknown key, a value of the wrong kind, a block without a model.
+    Raises UsageError for broken TOML, an unknown key, a value that the option does not take, a block without a model.
     """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -37,37 +46,38 @@ def read_plan(path: Path, changes: Mapping[str, Any]) -> list[Request]:
     blocks = table.pop(BLOCK, [{}])
     if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
         raise UsageError(f"{path}: {BLOCK!r} must be blocks, each headed [[{BLOCK}]]")
-    return [Request(**(_fields({**table, **block}, f"{path}, block {number}") | dict(changes))) for number, block in enumerate(blocks, 1)]
+    return [_ask({**table, **block}, given, f"{path}, block {number}") for number, block in enumerate(blocks, 1)]
 
 
-def _fields(table: Mapping[str, Any], where: str) -> dict[str, Any]:
-    scalars = {f.name: f.type for f in fields(Request) if f.name not in LISTS.values()}
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        name = key.replace("-", "_")
-        if name in LISTS:
-            values[LISTS[name]] = _texts(key, value, where)
-        elif name in scalars:
-            values[name] = Path(_checked(key, value, str, where)) if name in PATHS else _checked(key, value, _kind(scalars[name]), where)
-        else:
-            raise UsageError(f"{where}: unknown key {key!r}; known: {', '.join([*LISTS, *scalars])}")
-    if not values.get("models"):
-        raise UsageError(f"{where}: no model")
-    return values
+def _ask(table: Mapping[str, Any], given: Mapping[str, Any], where: str) -> Asked:
+    try:
+        values = {**dict(_value(key.replace("_", "-"), value) for key, value in table.items()), **given}
+        if not values.get("models"):
+            raise UsageError("no model")
+        return ask(values)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
 
 
-def _texts(key: str, value: Any, where: str) -> tuple[str, ...]:
-    listed = [value] if isinstance(value, str) else value
-    if not isinstance(listed, list) or not all(isinstance(text, str) for text in listed):
-        raise UsageError(f"{where}: {key!r} must be a string or a list of strings, not {value!r}")
-    return tuple(listed)
+def _value(key: str, value: Any) -> tuple[str, Any]:
+    """Return the parameter's name and its value as the command line would have it."""
+    option = OPTIONS.get(key)
+    if not isinstance(option, click.Option) or not option.name:
+        raise UsageError(f"unknown key {key!r}; known: {', '.join(OPTIONS)}")
+    values = value if option.multiple and isinstance(value, list) else [value]
+    kind, described = _kind(option)
+    if not all(type(each) is kind for each in values):
+        raise UsageError(f"{key!r} must be {described}, not {value!r}")
+    try:
+        converted = tuple(option.type.convert(each, option, None) for each in values)
+    except click.BadParameter as error:
+        raise UsageError(f"{key!r}: {error.message}") from error
+    return option.name, converted if option.multiple else converted[0]
 
 
-def _kind(annotation: Any) -> type:
-    return {"int": int, "bool": bool}.get(getattr(annotation, "__name__", str(annotation)), str)
-
-
-def _checked(key: str, value: Any, kind: type, where: str) -> Any:
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise UsageError(f"{where}: {key!r} must be a {kind.__name__}, not {value!r}")
-    return value
+def _kind(option: click.Option) -> tuple[type, str]:
+    if option.is_flag:
+        return bool, "true or false"
+    if isinstance(option.type, click.IntRange):
+        return int, "a whole number"
+    return str, "a string or a list of strings" if option.multiple else "a string"

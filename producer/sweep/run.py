@@ -5,11 +5,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from producer.choices import check_names
+from producer.given import Asked
 from producer.interrupt import Interrupted
 from producer.produce import check_request
 from producer.progress import cell_bar
-from producer.request import Request
-from producer.settings import Settings
 from producer.sweep.cells import Command, Finished, split
 from producer.sweep.local import run_local
 from producer.sweep.on_ray import run_ray
@@ -23,15 +22,15 @@ class SweepError(HedgemarkError):
     """Some cells failed; the others are complete."""
 
 
-def run_sweep(requests: Sequence[Request], store_url: str, settings: Settings, executor: str, workers: int = 0) -> list[str]:
+def run_sweep(plan: Sequence[Asked], store_url: str, executor: str, workers: int = 0) -> list[str]:
     """Run all cells and return the names of the runs they wrote.
 
     Raises UsageError before anything starts; SweepError with every failed cell and its reason when all have ended.
     """
     check_names("executor", [executor], [*EXECUTORS])
-    for request in requests:
-        check_request(request)
-    commands = split(requests, store_url, settings)
+    for asked in plan:
+        check_request(asked.request)
+    commands = split(plan, store_url)
     try:
         with cell_bar(len(commands)) as bar:
             finished = EXECUTORS[executor](commands, lambda cell: _report(cell, bar), workers)
