@@ -6,6 +6,9 @@ Nothing is downloaded before it is needed, and config and tokenizer are needed (
 
 import logging
 import os
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,44 +93,68 @@ def fetch_weights(files: ModelFiles) -> ModelFiles:
 
 
 def load_config(files: ModelFiles) -> Any:
-    """Return the Hugging Face config."""
+    """Return the Hugging Face config. Raises UsageError for one that cannot be read."""
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(files.folder, **_gguf_argument(files))
+    with _readable("config", files, UsageError):
+        return AutoConfig.from_pretrained(files.folder, **_gguf_argument(files))
 
 
 def load_tokenizer(files: ModelFiles) -> Any:
-    """Return the tokenizer."""
+    """Return the tokenizer. Raises UsageError where there is none or it cannot be read."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(files.folder, **_gguf_argument(files))
+    with _readable("tokenizer (tokenizer.json or tokenizer.model)", files, UsageError):
+        return AutoTokenizer.from_pretrained(files.folder, **_gguf_argument(files))
 
 
 def load_model(files: ModelFiles, dtype: str, device: str) -> Any:
     """Return the model in eval mode, all weights on one device, attention by SDPA.
 
-    Raises HedgemarkError for weights in a format whose package is not installed.
+    Raises HedgemarkError for weights that are damaged or incomplete, or in a format whose package is not installed.
     """
     import torch
-    from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # one progress bar per command, and that is ours, over items
     options: dict[str, Any] = {"dtype": dtype if dtype == AS_STORED else getattr(torch, dtype), "attn_implementation": "sdpa"}
     config = load_config(files)
-    if packed_format(config):
-        return load_packed(files.folder, config, **options).requires_grad_(False).to(device)
+    with _readable("weights", files, HedgemarkError):
+        model, report = load_packed(files.folder, config, **options) if packed_format(config) else _load(files, config, **options)
+    if missing := sorted(report["missing_keys"]):  # transformers would draw them at random
+        raise HedgemarkError(f"the weights of {files.name!r} in {files.folder} lack {len(missing)} of its tensors, {missing[0]} among them")
+    return model.requires_grad_(False).to(device)
+
+
+def _load(files: ModelFiles, config: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
+    from transformers import AutoModelForCausalLM
+
     stored: Any = getattr(config, "quantization_config", None)
-    if stored_by_compressed_tensors(config):
+    compressed = stored_by_compressed_tensors(config)
+    if compressed:
         config.quantization_config = {**stored, "dequantize": True}  # or the model's first whole forward pass would; the engine runs layers
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(files.folder, config=config, **options, **_gguf_argument(files))
-    except ImportError as error:
-        raise HedgemarkError(f"the weights of {files.name!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
-    if stored_by_compressed_tensors(config):
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        files.folder, config=config, output_loading_info=True, **options, **_gguf_argument(files)
+    )
+    model, report = loaded
+    if compressed:
         settle_compressed(model)
         model.config.quantization_config = stored  # what it was stored as is recorded with the run
-    return model.requires_grad_(False).to(device)
+    return model, report
+
+
+@contextmanager
+def _readable(what: str, files: ModelFiles, kind: type[HedgemarkError]) -> Iterator[None]:
+    """Within it any error but ours and memory's becomes one of this kind, in a sentence: libraries raise all kinds for a damaged file."""
+    import torch
+
+    try:
+        yield
+    except (HedgemarkError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
+        raise kind(f"the {what} of {files.name!r} in {files.folder} cannot be read ({reason})") from error
 
 
 def _reference(name: str) -> ModelFiles:

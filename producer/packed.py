@@ -23,8 +23,8 @@ def packed_format(config: Any) -> str:
     return name if name in ("gptq", "awq") else ""
 
 
-def load_packed(folder: Path, config: Any, **options: Any) -> Any:
-    """Return the model with its weights dequantized; `options` are those of `from_pretrained`, a dtype among them."""
+def load_packed(folder: Path, config: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the model with its weights dequantized, and transformers' report; `options` are those of `from_pretrained`."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
     stored, dtype = config.quantization_config, options["dtype"]
@@ -34,9 +34,9 @@ def load_packed(folder: Path, config: Any, **options: Any) -> Any:
         tensors[f"{layer}.weight"] = dequantize(parts, _settings(config)).to(parts["scales"].dtype if dtype == "auto" else dtype)
     del config.quantization_config
     kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    model = kind.from_pretrained(None, config=config, state_dict=tensors, **options)
+    model, report = kind.from_pretrained(None, config=config, state_dict=tensors, output_loading_info=True, **options)
     model.config.quantization_config = stored  # what it was stored as is recorded with the run
-    return model
+    return model, report
 
 
 def stored_by_compressed_tensors(config: Any) -> bool:

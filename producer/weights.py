@@ -24,9 +24,13 @@ BESIDE_WEIGHTS = ("config.json", "tokenizer.json", "tokenizer.model")
 
 
 def weights_hash(files: ModelFiles) -> str:
-    """Return the SHA-256 (64 hex digits) of a model's weight files, config and tokenizer."""
+    """Return the SHA-256 (64 hex digits) of a model's weight files, config and tokenizer.
+
+    Raises HedgemarkError where a weight file is missing, or a safetensors file shorter or longer than its header says.
+    """
     total = hashlib.sha256()
     for path in _files(files):
+        _check_length(path)
         total.update(f"{path.name}:{_file_hash(path)}\n".encode())
     return total.hexdigest()
 
@@ -54,7 +58,7 @@ def parameters(config: Any) -> int:
     try:
         with torch.device("meta"):
             return int(AutoModelForCausalLM.from_config(config).num_parameters())
-    except (ValueError, ImportError):
+    except Exception:  # whatever a config that is not for transformers makes it raise
         return 0
 
 
@@ -75,6 +79,17 @@ def _files(files: ModelFiles) -> list[Path]:
     if not weights:
         raise HedgemarkError(f"the weights of {files.name!r} are not in {files.folder}, or not all of them; expected: {EXPECTED}")
     return [*weights, *(files.folder / name for name in BESIDE_WEIGHTS if (files.folder / name).is_file())]
+
+
+def _check_length(path: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="np"):
+                pass
+    except SafetensorError as error:
+        raise HedgemarkError(f"{path} is damaged or was not copied whole ({error}); get it again") from error
 
 
 def _file_hash(path: Path) -> str:

@@ -2,17 +2,20 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gguf
 import pytest
+from click.testing import CliRunner
 from producer_standin import save_standin
 from producer_tiny import SIZES, tiny
 from safetensors.torch import load_file, save_file
 from test_producer_methods_checkpoint import packed_folder
 
 import producer.models
+from producer.cli import main
 from producer.models import ModelFiles, fetch_weights, find_model, load_config, load_model
 from producer.weights import parameters, weight_bytes, weight_bytes_as, weights_hash
 from schemas.errors import HedgemarkError
@@ -165,3 +168,34 @@ def test_weights_in_the_older_format_are_read(tmp_path: Path) -> None:
     assert len(weights_hash(files)) == 64
     loaded = load_model(files, "float32", "cpu").state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in tensors.items())
+
+
+def without_a_tensor(path: Path) -> None:
+    tensors = load_file(path)
+    del tensors["model.layers.0.self_attn.q_proj.weight"]
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "exit_code", "message"),
+    [
+        ("tokenizer.json", Path.unlink, 2, "the tokenizer (tokenizer.json or tokenizer.model) of 'standin' in"),
+        ("tokenizer.json", lambda path: path.write_text("{}"), 2, "the tokenizer (tokenizer.json or tokenizer.model) of 'standin' in"),
+        ("config.json", lambda path: path.write_text("{"), 2, "the config of 'standin' in"),
+        ("config.json", lambda path: path.write_text("[]"), 2, "the config of 'standin' in"),
+        ("config.json", lambda path: path.write_text('{"model_type": "llama", "hidden_size": "x"}'), 2, "expected int, got str"),
+        ("model.safetensors", lambda path: path.write_bytes(path.read_bytes()[:-9]), 1, "is damaged or was not copied whole"),
+        ("model.safetensors", Path.unlink, 1, "the weights of 'standin' are not in"),
+        ("model.safetensors", without_a_tensor, 1, "lack 1 of its tensors, model.layers.0.self_attn.q_proj.weight among them"),
+        ("model.safetensors", lambda path: path.rename(path.with_name("pytorch_model.bin")), 1, "the weights of 'standin' in"),
+        ("model.safetensors.index.json", lambda path: (path.write_text("[]"), path.with_name("model.safetensors").unlink()), 1, "names no"),
+    ],
+)
+def test_a_damaged_model_is_one_sentence(file: str, damage: Callable[[Path], Any], exit_code: int, message: str, tmp_path: Path) -> None:
+    """What cannot be read ends with its name and its reason: exit 2 for a folder that is no model, 1 for damaged or missing weights."""
+    damage(save_standin(tmp_path / "standin") / file)
+    asked = ["--model", str(tmp_path / "standin"), "--task", "urn", "--limit", "2", "--store", str(tmp_path / "store")]
+    result = CliRunner().invoke(main, asked)
+    assert result.exit_code == exit_code, result.output
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
