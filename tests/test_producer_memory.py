@@ -12,10 +12,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
+from producer.encode import Prompts
 from producer.engine.accounting import matrix_peak, throughput, unique_flops
-from producer.engine.attention import own_attention
+from producer.engine.attention import SharedPrefix, own_attention
+from producer.engine.batches import plan_batches
 from producer.engine.layers import Target
-from producer.engine.memory import Needs, measure_needs, parse_size, plan_memory
+from producer.engine.memory import FEWEST_TOKENS, Needs, measure_needs, parse_size, plan_memory
 from producer.engine.skeleton import take_apart
 from producer.engine.step import Slab, run_layer
 from producer.settings import Settings
@@ -105,17 +107,63 @@ def test_needs_are_those_of_the_tensors(name: str) -> None:
     assert needs.layer < needs.weights
 
 
+@pytest.mark.parametrize(
+    ("n_prefix", "merges", "window"), [(0, True, None), (0, True, 20), (800, True, None), (800, True, 60), (800, False, None)]
+)
 @pytest.mark.parametrize("name", [*CONFIGS, "narrow experts"])
-def test_activations_of_a_layer_stay_below_what_is_planned(name: str) -> None:
-    """Tensors alive together within a layer, weights apart, take no more bytes a token than the plan counts; experts included."""
+def test_activations_of_a_layer_stay_below_what_is_planned(
+    name: str, n_prefix: int, merges: bool, window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tensors alive together within a layer, weights apart, are within the plan: experts, and copies of the prefix where none merges it."""
+    monkeypatch.setattr("producer.engine.step.can_merge", lambda *_: merges)
+    monkeypatch.setattr("producer.engine.copies.merges_on", lambda *_: merges)
     narrow = {"num_experts": 8, "num_experts_per_tok": 6, "moe_intermediate_size": 16}  # copies for experts outweigh what is within them
     model = tiny(name) if name in CONFIGS else Qwen3MoeForCausalLM(Qwen3MoeConfig(**SIZES, **narrow)).eval()
+    model.config.sliding_window, model.config.use_sliding_window, model.config.layer_types = window, True, None
     n_items, n_tokens = 40, 50
-    skeleton, needs = take_apart(model), measure_needs(model, torch.float32, some_prompts())
-    slab = Slab(range(n_items), torch.randn(n_items, n_tokens, needs.hidden // 4), torch.zeros(n_items, dtype=torch.long), 0)
+    skeleton, needs = take_apart(model), measure_needs(model, torch.float32, of_length([n_tokens] * n_items, n_prefix)).on("cpu")
+    slab = Slab(range(n_items), torch.randn(n_items, n_tokens, needs.hidden // 4), torch.zeros(n_items, dtype=torch.long), n_prefix)
+    attention = skeleton.layers[0].self_attn
+    keys = torch.randn(1, attention.k_proj.weight.shape[0] // attention.head_dim, n_prefix, attention.head_dim)
     with torch.no_grad(), own_attention(model), Alive() as alive:
-        run_layer(skeleton.layers[0], None, skeleton.rotary, slab, None)
-    assert alive.most - needs.layer <= n_items * n_tokens * needs.activation
+        run_layer(skeleton.layers[0], window, skeleton.rotary, slab, SharedPrefix((keys, keys.clone())) if n_prefix else None)
+    assert alive.most - needs.layer <= n_items * (n_tokens * needs.activation + needs.item)
+
+
+def of_length(lengths: list[int], n_prefix: int) -> Prompts:
+    return Prompts((1,) * n_prefix, [[1] * length for length in lengths], [False] * len(lengths))
+
+
+@pytest.mark.parametrize(("device", "window", "cores"), [("cuda", None, 1), ("cpu", 90, 1), ("cpu", 90, 3)])
+@pytest.mark.parametrize("lengths", [[50] * 40, [*range(1, 200)], [1] * 300 + [120], [300]])
+@pytest.mark.parametrize("budget", [8, 30, 500])
+def test_batches_with_copies_of_the_prefix_stay_within_the_budget(  # noqa: PLR0913, PLR0917  # each is a way to copy
+    device: str, window: int | None, cores: int, lengths: list[int], budget: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float32 on a GPU, and under a window that binds, batches of all workers and parts of the prefix are within what is left."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    model, prompts = tiny("mistral"), of_length(lengths, 800)
+    model.config.sliding_window = window
+    needs = measure_needs(model, torch.float32, prompts)
+    settings = Settings(device_memory=budget * MIB + needs.weights + needs.prefix, host_memory=MIB)
+    layout, there = plan_memory(needs, device, settings, loaded=True), needs.on(device)
+    batches = plan_batches(lengths, layout.batch_tokens)
+    largest = max(len(batch) * (lengths[batch[0]] * there.activation + there.item) for batch in batches)
+    part = min(800, max(FEWEST_TOKENS, layout.batch_tokens)) * there.activation + there.item
+    room = settings.device_memory - there.prefix - there.last
+    room -= 2 * there.layer if layout.streamed else there.weights + min(layout.wave_tokens, sum(lengths)) * there.hidden
+    assert there.item == 800 * (2 * 32 + 2 * 64) * 4
+    assert max(layout.workers * largest, part) <= room
+
+
+def test_a_kernel_that_merges_leaves_room_for_larger_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies that no layer makes are not counted, and a batch has four times as many tokens."""
+    model, settings = tiny(), Settings(device_memory=20 * MIB)
+    monkeypatch.setattr("producer.engine.copies.merges_on", lambda device, *_: device == "cuda:1")
+    needs = measure_needs(model, torch.float32, of_length([50] * 900, 800))
+    copying, merging = (plan_memory(needs, device, settings, loaded=True).batch_tokens for device in ("cuda:0", "cuda:1"))
+    assert needs.on("cuda:1").activation == measure_needs(model, torch.float32, some_prompts()).activation
+    assert 4 * copying < merging
 
 
 class Alive(TorchDispatchMode):

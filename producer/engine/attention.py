@@ -72,14 +72,18 @@ def check_touched(shared: SharedPrefix, layer: Any) -> None:
 
 def can_merge(hidden: Any, head_dim: int) -> bool:
     """Return whether there is a kernel that returns the log-sum-exp, for these hidden states' device and dtype and heads so wide."""
+    return merges_on(hidden.device, hidden.dtype, head_dim)
+
+
+def merges_on(device: Any, dtype: Any, head_dim: int) -> bool:
+    """Return whether a device has a kernel that returns the log-sum-exp in this dtype for heads so wide."""
     import torch
 
-    if hidden.device.type == "cpu":
+    if torch.device(device).type == "cpu":
         return True
-    halves = hidden.dtype in (torch.float16, torch.bfloat16)
-    flash = hidden.device.type == "cuda" and not torch.version.hip and torch.backends.cuda.is_flash_attention_available()
-    nvidia = flash and torch.cuda.get_device_capability(hidden.device) >= (8, 0)
-    return nvidia and halves and head_dim % 8 == 0 and head_dim <= 256  # FlashAttention 2's
+    takes = dtype in (torch.float16, torch.bfloat16) and head_dim % 8 == 0 and head_dim <= 256  # FlashAttention 2
+    flash = torch.device(device).type == "cuda" and not torch.version.hip and torch.backends.cuda.is_flash_attention_available()
+    return takes and flash and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _with_prefix(  # noqa: PLR0913, PLR0917  # what attention is made of

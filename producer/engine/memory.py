@@ -7,11 +7,12 @@ by side.
 import math
 import re
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from producer.cache_dir import cache_dir
 from producer.encode import Prompts
+from producer.engine.copies import Copies, Extra, measure_copies, tokens_that_fit
 from producer.engine.free import free_memory
 from producer.engine.head import ITEMS_AT_ONCE
 from producer.settings import Settings
@@ -60,6 +61,7 @@ class Needs:
     layer_prefix       : the shared prefix in one layer: keys and values, twice while they grow, and its hidden states.
     prefix, last       : the same with the keys and values of all layers; every item's last hidden state. Both stay to the end.
     head_row           : a row of the head in float32 and what it says of the items read at once.
+    copies             : what is copied for want of a kernel; `on` counts it for a device, per token in `activation`, per item in `item`.
     """
 
     weights: int
@@ -71,6 +73,13 @@ class Needs:
     layer_prefix: int
     last: int
     head_row: int
+    copies: Copies = field(default_factory=Copies)
+    item: int = 0
+
+    def on(self, device: str) -> "Needs":
+        """Return the needs on a device, with the copies that are made there."""
+        extra = self.copies.on(device)
+        return replace(self, item=extra.item, activation=self.activation + extra.token)
 
 
 def parse_size(text: str) -> int:
@@ -89,17 +98,17 @@ def plan_memory(needs: Needs, device: str, settings: Settings, *, loaded: bool) 
     """
     budget = settings.device_memory or int(USABLE * free_memory(device)) + needs.weights * loaded
     most = settings.batch_tokens or MOST_TOKENS.get(device.split(":", maxsplit=1)[0], MOST_TOKENS["other"])
-    fewest = max(FEWEST_TOKENS, needs.longest)
+    fewest, needs = max(FEWEST_TOKENS, needs.longest), needs.on(device)
     left, token = budget - needs.weights - needs.prefix - needs.last, needs.activation + WAVE * needs.hidden
-    if loaded and left >= fewest * token:
-        layout = _share_out(left // token, most, device, _head_rows(left, needs))
+    if loaded and left >= fewest * token + needs.item:
+        layout = _share_out(left, token, most, device, needs)
         return replace(layout, wave_tokens=WAVE * layout.workers * layout.batch_tokens)
     left = budget - 2 * needs.layer - needs.layer_prefix
-    least = budget - left + math.ceil((fewest + 1) * needs.activation / (1 - WAITING))
+    least = budget - left + math.ceil(((fewest + 1) * needs.activation + needs.item) / (1 - WAITING))
     if budget < least:
         least_mib = math.ceil(least / 2**20)
         raise UsageError(f"{budget / 2**20:,.0f} MiB of device memory are too little for this model; the least is {least_mib:,} MiB")
-    layout = _share_out(int((1 - WAITING) * left) // needs.activation, most, device, _head_rows(left, needs))
+    layout = _share_out(int((1 - WAITING) * left), needs.activation, most, device, needs)
     room = (int(WAITING * left) - needs.last) // needs.hidden
     if device != "cpu" and room >= 4 * layout.batch_tokens:
         return replace(layout, streamed=True, wave_tokens=room)
@@ -127,17 +136,22 @@ def measure_needs(model: Any, dtype: Any, prompts: Prompts) -> Needs:
         layer_prefix=len(prompts.prefix) * (2 * max(key_values) + width) * size,
         last=len(prompts.suffixes) * width * size,
         head_row=4 * (width + 2 * ITEMS_AT_ONCE),
+        copies=measure_copies(model, dtype, prompts),
     )
 
 
-def _share_out(tokens: int, most: int, device: str, head_rows: int) -> Layout:
-    """Return a layout for so many tokens under way, of which a batch takes some at most."""
+def _share_out(room: int, token: int, most: int, device: str, needs: Needs) -> Layout:
+    """Return a layout for what is under way in so much room, where each token takes `token` and a batch has `most` of them at most."""
     import torch
 
     cores = torch.get_num_threads() if device == "cpu" else 1
+    tokens = fitting = (room - needs.item) // token
     workers = max(1, min(cores, tokens // FEWEST_TOKENS))
-    batch = min(most, max(FEWEST_TOKENS, tokens // workers))
-    return Layout(False, batch, 0, device, head_rows, workers=workers, under_way=tokens)
+    if needs.item:  # then tokens alone do not say what a batch takes: its worker's share of the room holds each
+        workers = max(1, min(workers, room // (needs.longest * token + needs.item)))
+        fitting = tokens_that_fit(needs.copies.lengths, Extra(needs.item, token), room // workers)
+    batch = min(most, fitting, max(FEWEST_TOKENS, tokens // workers))
+    return Layout(False, batch, 0, device, _head_rows(room, needs), workers=workers, under_way=tokens)
 
 
 def _head_rows(room: int, needs: Needs) -> int:
