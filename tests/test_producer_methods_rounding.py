@@ -126,6 +126,17 @@ def test_a_method_that_changes_nothing_violates_the_post_condition() -> None:
         replace(METHODS["dense"], compress=disturb).apply(tiny(), parse_level("-"), None, 0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("text", ["w8a16-g16", "w6a16-g16", "w4a16-g16"])
+def test_weights_that_were_never_rounded_violate_the_post_condition(text: str, dtype: Any) -> None:
+    """The dense weights of one layer, put back, stop the run at any number of bits, in 16 bits too."""
+    method, level = METHODS["rtn"], parse_level(text)
+    model = method.apply(tiny(dtype=dtype), level, None, 0).model
+    model.model.layers[1].mlp.up_proj.weight.data = tiny(dtype=dtype).model.layers[1].mlp.up_proj.weight.data
+    with pytest.raises(PostConditionError, match=r"layers.1.mlp.up_proj .* off its \d-bit grid"):
+        method.verify(model, Job(level, {}, None, 0))
+
+
 def test_a_weight_off_its_grid_violates_the_post_condition() -> None:
     """One weight moved by half a step stops the run, its layer named."""
     method, level = METHODS["rtn"], parse_level("w4a16-g16")

@@ -103,13 +103,20 @@ class RoundInput:
 
     def __call__(self, layer: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return the arguments with the first, (..., channel), rounded."""
-        x = arguments[0]
+        x = wide(arguments[0])
         scale = self.scale(x)
-        return ((x / scale).round() * scale, *arguments[1:])
+        return (((x / scale).round() * scale).to(arguments[0].dtype), *arguments[1:])
 
     def scale(self, x: Any) -> Any:
         """Return the step of every token, (..., 1)."""
         return x.abs().amax(dim=-1, keepdim=True).clamp_min(1e-12) / self.largest
+
+
+def wide(x: Any) -> Any:
+    """Return a tensor in float32 at least: in 16 bits a step is too coarse to count to 127 with, and that of a token of zeros is zero."""
+    import torch
+
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def verify_grid(model: Any, job: Job) -> dict[str, Any]:
@@ -119,8 +126,8 @@ def verify_grid(model: Any, job: Job) -> dict[str, Any]:
     """
     level, worst, bits, weights = job.level, 0.0, 0.0, 0
     for name, layer in target_layers(model).items():
-        error = off_grid(layer.weight, layer.weight_scale, layer.weight_zero_point, level)
-        if not error <= grid_tolerance(layer.weight.dtype, level):
+        error, in_ulps = off_grid(layer.weight, layer.weight_scale, layer.weight_zero_point, level)
+        if not in_ulps <= 1:
             raise PostConditionError(f"layer {name} at level {level.text!r} lies {error:.3g} steps off its {level.weight_bits}-bit grid")
         worst = max(worst, error)
         scale_bits = FULL_BITS + (0 if is_symmetric(level) else level.weight_bits)
@@ -135,20 +142,18 @@ def verify_grid(model: Any, job: Job) -> dict[str, Any]:
     }
 
 
-def off_grid(weight: Any, scale: Any, zero_point: Any, level: Level) -> float:
-    """Return the largest distance of a weight from an admitted grid point, in steps.
+def off_grid(weight: Any, scale: Any, zero_point: Any, level: Level) -> tuple[float, float]:
+    """Return the largest distance of a weight from an admitted grid point, in steps and in units of the dtype's precision there.
 
     weight : (row, column); scale, zero_point : (row, group), columns in groups of neighbours.
+    The product of step and scale is rounded once, by half a unit at most: beyond one unit the weight was not on the grid. Steps do not
+    tell: at 8 bits the outermost ones are no wider than what bfloat16 can tell apart.
     """
-    groups = weight.detach().double().reshape(weight.shape[0], scale.shape[1], -1)
-    steps = groups / scale.double().unsqueeze(-1) + zero_point.double().unsqueeze(-1)
-    low = -(2 ** (level.weight_bits - 1))
-    nearest = steps.round().clamp(low, low + 2**level.weight_bits - 1)
-    return float((steps - nearest).abs().max())
-
-
-def grid_tolerance(dtype: Any, level: Level) -> float:
-    """Return how many steps off the grid rounding to a dtype may put a weight: half an ulp of the largest multiple, doubled."""
     import torch
 
-    return float(2 ** (level.weight_bits + 1) * torch.finfo(dtype).eps)
+    groups = weight.detach().double().reshape(weight.shape[0], scale.shape[1], -1)
+    step, zero = scale.double().unsqueeze(-1), zero_point.double().unsqueeze(-1)
+    low = -(2 ** (level.weight_bits - 1))
+    points = ((groups / step + zero).round().clamp(low, low + 2**level.weight_bits - 1) - zero) * step
+    info, gaps = torch.finfo(weight.dtype), (groups - points).abs()
+    return float((gaps / step).max()), float((gaps / (info.eps * points.abs().clamp_min(info.tiny))).max())
