@@ -41,8 +41,8 @@ def stop_on_signal() -> Iterator[Stop]:
     def remember(number: int, _: FrameType | None) -> None:
         stop.signal_number = number
         os.write(2, STOPPING)  # a handler may interrupt any other writing to stderr
-        for each, handler in previous.items():
-            signal.signal(each, handler)
+        for each in previous:
+            signal.signal(each, signal.SIG_DFL)  # not Python's handler, whose exception waits for the batches under way
 
     for number in previous:
         signal.signal(number, remember)

@@ -109,6 +109,7 @@ class _Worker:
                     self._run_cell(cell, ready)
             if ready.level != levels[-1]:
                 self.stop.check()  # compressing to the next level can take an hour
+            del ready  # and needs the memory of this one
 
     def _run_cell(self, cell: Cell, ready: Ready) -> None:
         run = self._answer(cell, ready)

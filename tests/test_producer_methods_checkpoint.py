@@ -29,6 +29,15 @@ def rtn_recipe() -> list[Any]:
     return [QuantizationModifier(**scheme(LEVEL))]
 
 
+def save(model: Any, folder: Path) -> None:
+    """Save a quantized model compressed, as llm-compressor does; `oneshot` leaves models without what they do that by."""
+    with quiet():
+        from llmcompressor.transformers.compression.compressed_tensors_utils import modify_save_pretrained
+
+        modify_save_pretrained(model)
+        model.save_pretrained(folder, save_compressed=True)
+
+
 # llm-compressor saves through accelerate's offloading, which makes transformers warn about memory, whatever the model's size.
 @pytest.mark.filterwarnings("ignore:Attempting to save a model with offloaded modules:UserWarning")
 @pytest.mark.parametrize("name", ["rtn", "gptq"])
@@ -36,8 +45,7 @@ def test_a_saved_checkpoint_gives_the_logits_of_memory(name: str, tmp_path: Path
     """Saved compressed by llm-compressor and read by transformers, the logits agree to 1e-4 and the format is recorded."""
     data = tiny_data(32)
     saved = oneshot(tiny(), {"rtn": rtn_recipe, "gptq": lambda: [gptq_modifier(LEVEL)]}[name], None if name == "rtn" else data)
-    with quiet():
-        saved.save_pretrained(tmp_path, save_compressed=True)
+    save(saved, tmp_path)
     loaded = load_model(ModelFiles("artifact", tmp_path), "float32", "cpu")
     METHODS["checkpoint"].check_config(loaded.config, parse_level("-"))
     found = METHODS["checkpoint"].apply(loaded, parse_level("-"), None, 0)
@@ -60,8 +68,7 @@ def test_rounded_inputs_of_a_stored_artifact_stay_rounded(layout: dict[str, Any]
     saved = oneshot(tiny(), lambda: [QuantizationModifier(config_groups=groups, ignore=["lm_head"])], None)
     prompts = some_prompts()
     expected = plain(saved, prompts)[:, OPTIONS]
-    with quiet():
-        saved.save_pretrained(tmp_path, save_compressed=True)
+    save(saved, tmp_path)
     found = run(load_model(ModelFiles("artifact", tmp_path), "float32", "cpu"), prompts, **layout).logits
     np.testing.assert_allclose(found, expected, atol=2e-2)
     assert np.abs(found - plain(tiny(), prompts)[:, OPTIONS]).max() > 5 * np.abs(found - expected).max()

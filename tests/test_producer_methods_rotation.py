@@ -7,10 +7,11 @@ from producer_tiny import CONFIGS, logits, tiny, tiny_data
 
 from producer.methods import METHODS
 from producer.methods.base import Job
+from producer.methods.exact import transform
 from producer.methods.layers import split_experts, target_layers
 from producer.methods.quantization import RoundInput
-from producer.methods.rotated_forward import RoundStraightThrough
-from producer.methods.rotation import random_rotations, rotate
+from producer.methods.rotated_forward import RoundStraightThrough, dense_lessons, rotated
+from producer.methods.rotation import Rotation, random_rotations
 from producer.methods.smoothquant import smoothing_modifier
 from producer.methods.spinquant import learn, orthogonality
 from producer.methods.stiefel import CayleySGD, cayley
@@ -51,8 +52,9 @@ def test_rotation_alone_preserves_the_function(layout: str, dtype: str, allowed:
     """R1, R2 and R4 with fused norms change no logit by more than rounding, in every layout, odd widths and experts included."""
     model, ids = split_experts(tiny(layout, dtype=getattr(torch, dtype))), tiny_data().input_ids  # fused experts have no float64
     before, weight = logits(model, ids), model.model.layers[0].self_attn.q_proj.weight.clone()
-    rotate(model, random_rotations(model, 3))
+    measured = transform(model, Rotation(random_rotations(model, 3)), torch.tensor(ids))
     assert largest_change(model, before, ids) <= allowed * float(before.abs().max())
+    assert measured <= 1e-10
     assert not torch.allclose(model.model.layers[0].self_attn.q_proj.weight, weight, atol=1e-3)
 
 
@@ -63,16 +65,41 @@ def test_the_seed_draws_the_rotations() -> None:
     assert not torch.equal(first, other)
 
 
-def test_a_rotation_that_changes_the_function_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A matrix that is not orthogonal is found before anything is quantized."""
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_rotation_that_changes_the_function_stops_the_run(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A matrix that is not orthogonal is found before anything is quantized, whatever the weights are stored in."""
     from producer.methods import quarot
 
     def skewed(model: Any, seed: int) -> Any:
-        return random_rotations(model, seed)._replace(stream=1.01 * random_rotations(model, seed).stream)
+        return random_rotations(model, seed)._replace(stream=1.001 * random_rotations(model, seed).stream)
 
     monkeypatch.setattr(quarot, "random_rotations", skewed)
     with pytest.raises(PostConditionError, match="rotation alone moved logits"):
-        METHODS["quarot"].apply(tiny(), W4A4, tiny_data(), 0)
+        METHODS["quarot"].apply(tiny(dtype=dtype), W4A4, tiny_data(), 0)
+
+
+@pytest.mark.parametrize(("name", "level"), [("quarot", "w8a8"), ("slicegpt", "0")])
+@pytest.mark.parametrize("seed", range(3))
+def test_storing_in_16_bits_is_no_change_of_function(name: str, level: str, seed: int) -> None:
+    """In bfloat16 a mixture of experts sends tokens elsewhere once rotated weights are stored; that rotation was right all the same."""
+    METHODS[name].apply(tiny("qwen3_moe", seed, torch.bfloat16), parse_level(level), tiny_data(), seed)
+
+
+@pytest.mark.parametrize("layout", CONFIGS)
+def test_what_is_learned_on_is_the_rotated_model(layout: str) -> None:
+    """The loss equals the divergence of a model that is rotated first and rounds its inputs then, but for steps on the edge."""
+    model, ids, bits = split_experts(tiny(layout)), torch.tensor(tiny_data().input_ids), 8
+    rotations = random_rotations(model, 0)
+    dense = logits(model, ids).log_softmax(-1)
+    [lesson] = dense_lessons(model, [ids], model.device)
+    with rotated(model, rotations, bits, model.device) as candidate, torch.no_grad():
+        loss = float(candidate.loss([rotations.stream, *rotations.values], lesson))
+    transform(model, Rotation(rotations), ids)
+    for target in target_layers(model).values():
+        target.register_forward_pre_hook(RoundInput(bits))
+    expected = torch.nn.functional.kl_div(logits(model, ids).log_softmax(-1), dense, log_target=True, reduction="sum") / ids.numel()
+    assert loss == pytest.approx(float(expected), rel=0.05)
+    assert loss > 1e-6
 
 
 def test_a_cayley_step_stays_orthogonal_and_descends() -> None:
@@ -95,7 +122,7 @@ def test_learned_rotations_are_orthogonal_and_better_than_random(layout: str) ->
     assert orthogonality(learned) <= 1e-6
     assert after < before
     dense = logits(model, data.input_ids)
-    rotate(model, learned)
+    transform(model, Rotation(learned), torch.tensor(data.input_ids))
     assert largest_change(model, dense, data.input_ids) < 1e-4 * float(dense.abs().max())
 
 
@@ -149,6 +176,19 @@ def test_activations_are_rounded_per_token(bits: int) -> None:
     assert torch.allclose(steps, steps.round(), atol=1e-4)
     assert torch.equal(rounded[1, 2], x[1, 2])
     torch.testing.assert_close(rounded.abs().amax(-1), x.abs().amax(-1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_activations_in_16_bits_have_no_more_steps(dtype: Any) -> None:
+    """At 8 bits every value is one of 255 multiples of its token's step, rounded once; a token of zeros stays one."""
+    x = torch.randn(200, 64, generator=torch.Generator().manual_seed(0)).to(dtype)
+    x[7] = 0.0
+    (rounded,) = RoundInput(8)(None, (x,))
+    step = x.double().abs().amax(-1, keepdim=True).clamp_min(1e-12) / 127
+    counted = rounded.double() / step
+    assert rounded.dtype == dtype and torch.equal(rounded[7], x[7])
+    assert float(counted.abs().max()) < 127.5
+    assert torch.allclose(counted, counted.round(), atol=128 * torch.finfo(dtype).eps)
 
 
 def test_rounding_while_learning_knows_what_the_largest_value_costs() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from producer.backends.base import Ready
 from producer.engine.accounting import throughput
-from producer.engine.free import free_memory
+from producer.engine.free import free_memory, memory_for
 from producer.engine.layers import Target
 from producer.engine.memory import USABLE, Layout, measure_needs, plan_memory
 from producer.engine.prefill import Answers, Done, prefill
@@ -33,8 +33,9 @@ class TransformersBackend:
         check_packing(config)
 
     def ready(self, group: Group, levels: Sequence[Level], settings: Settings) -> Iterator[Ready]:
-        """Yield the group's model at each level: on the device where it fits, else on the host."""
-        fits = budget(group.model, settings) > weight_bytes_as(group.model.files, group.model.config, group.model.dtype)
+        """Yield the group's model at each level: on the device where it fits, with a copy if there are several, else on the host."""
+        copies = 1 if len(levels) == 1 else 2
+        fits = budget(group.model, settings) > copies * weight_bytes_as(group.model.files, group.model.config, group.model.dtype)
         place = group.model.device if fits else "cpu"
         if is_dense(group):
             model = load_model(group.model.files, group.model.dtype if fits else AS_STORED, place)
@@ -42,8 +43,12 @@ class TransformersBackend:
             return
         model = load_model(group.model.files, group.model.dtype, place)
         parameters = model.num_parameters()
-        for level, applied in zip(levels, group.method.sweep(model, levels, group.data, group.seed), strict=True):
+        compressed = group.method.sweep(model, levels, group.data, group.seed, group.model.device)
+        for level in levels:
+            with memory_for(f"what {group.method.name} needs at level {level.text!r}", group.model.device):
+                applied = next(compressed)
             yield Ready(level, applied.conditions, parameters, _answerer(applied.model, group, settings, fits=fits))
+            del applied  # before the next one is made
 
 
 def budget(model: Model, settings: Settings) -> int:
@@ -71,7 +76,8 @@ def _answerer(model: Any, group: Group, settings: Settings, *, fits: bool) -> Ca
         order = "layer-major" if layout.streamed else "in-memory"
         log.info("%s order, batches of %d tokens, %d at a time", order, layout.batch_tokens, layout.workers)
         clock = time.perf_counter()
-        answers = prefill(model, question.prompts, question.options.ids, layout, target, done)
+        with memory_for("the shortest batch", target.device):
+            answers = prefill(model, question.prompts, question.options.ids, layout, target, done)
         rates = throughput(model, question.prompts, target, time.perf_counter() - clock, answers.padding)
         floor = _noise_floor(model, question, layout, target, settings.self_check)
         return replace(answers, throughput=rates, noise_floor=floor)

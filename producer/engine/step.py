@@ -37,7 +37,8 @@ class Slab:
             return [self]
         if self.items:
             return [self._part(slice(None, middle)), self._part(slice(middle, None))]
-        return [replace(self, hidden=self.hidden[:, :middle]), replace(self, hidden=self.hidden[:, middle:], n_before=self.n_before + middle)]
+        first, second = self.hidden[:, :middle], self.hidden[:, middle:]
+        return [replace(self, hidden=first), replace(self, hidden=second, n_before=self.n_before + middle)]
 
     def last_states(self) -> Any:
         """Return the hidden state of each item's last token (item, width)."""

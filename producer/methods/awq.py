@@ -29,7 +29,7 @@ def awq(model: Any, job: Job) -> Any:
 
         return [AWQModifier(n_grid=GRID, duo_scaling=True), QuantizationModifier(**scheme(job.level))]
 
-    return settle(oneshot(split_experts(model), recipe, job.data), job.level)
+    return settle(oneshot(split_experts(model), recipe, job.data, job.device), job.level)
 
 
 def settings_for(level: Level) -> dict[str, Any]:

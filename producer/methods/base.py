@@ -37,13 +37,18 @@ class Applied(NamedTuple):
 
 
 class Job(NamedTuple):
-    """What a method is given: everything but the model. `statistics` is what its `collect` returned on the dense model."""
+    """What a method is given: everything but the model.
+
+    statistics : what its `collect` returned on the dense model.
+    device     : where a layer is worked on, None where the model lies.
+    """
 
     level: Level
     settings: Mapping[str, Any]
     data: "CompressionData | None"
     seed: int
     statistics: Any = None
+    device: Any = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class Method:
     accepts      : level -> reason why not, or "".
     fits         : (config, level) -> reason why not, or "".
     verify       : (model, level, settings) -> measured post-conditions; raises PostConditionError.
-    collect      : (model, data, seed) -> statistics of the dense model that serve every level, or None.
+    collect      : (model, data, device) -> statistics of the dense model that serve every level, or None.
     """
 
     name: str
@@ -70,7 +75,7 @@ class Method:
     accepts: Callable[[Level], str]
     fits: Callable[[Any, Level], str]
     verify: Callable[[Any, Job], dict[str, Any]]
-    collect: Callable[[Any, "CompressionData", int], Any] | None = None
+    collect: Callable[[Any, "CompressionData", Any], Any] | None = None
 
     @property
     def needs_data(self) -> bool:
@@ -95,8 +100,12 @@ class Method:
         """Return the model compressed to one level; the model handed in is spent."""
         return next(self.sweep(model, [level], data, seed))
 
-    def sweep(self, model: Any, levels: Sequence[Level], data: "CompressionData | None", seed: int) -> Iterator[Applied]:
+    def sweep(
+        self, model: Any, levels: Sequence[Level], data: "CompressionData | None", seed: int, device: Any = None
+    ) -> Iterator[Applied]:
         """Yield the model compressed to each level in turn, the same as `apply` one by one.
+
+        device : where layers are worked on, one at a time, when the model lies elsewhere: on the host because the device cannot hold it.
 
         The dense model is loaded once and its statistics are collected once; every level but the last starts from a copy in memory.
         Use what is yielded before asking for the next: the copy is dropped then.
@@ -110,10 +119,11 @@ class Method:
             raise UsageError(f"method {self.name!r} needs compression data")
         model.eval()
         dense = dense_logits(model, data)
-        statistics = self.collect(model, data, seed) if self.collect and data is not None else None
+        statistics = self.collect(model, data, device) if self.collect and data is not None else None
         for number, level in enumerate(levels):
             working = model if number == len(levels) - 1 else deepcopy(model)
-            job = Job(level, self.settings_for(level), data, seed, statistics)
+            job = Job(level, self.settings_for(level), data, seed, statistics, device)
             working = self.compress(working, job).eval()
             conditions = verify_change(working, data, dense, level) | self.verify(working, job)
             yield Applied(working, job.settings, conditions)
+            del working  # before the next copy is made

@@ -23,7 +23,7 @@ DAMPENING, BLOCK = 0.01, 128
 
 def gptq(model: Any, job: Job) -> Any:
     """Return the model with every target layer quantized against the inverse Hessian of its inputs."""
-    return settle(oneshot(split_experts(model), lambda: [gptq_modifier(job.level)], job.data), job.level)
+    return settle(oneshot(split_experts(model), lambda: [gptq_modifier(job.level)], job.data, job.device), job.level)
 
 
 def gptq_modifier(level: Level) -> Any:

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 from producer.methods.base import GRADIENTS, Job, Method
 from producer.methods.layers import split_experts, target_layers, token_batches
+from producer.methods.layerwise import layer_gradients
 from producer.methods.layout import MODELS, is_moe, linear_shapes, unknown_layout
-from producer.methods.structure import mlps, replace_weight
-from producer.methods.structured import STRUCTURED_LEVELS, accepts_fraction, left_over
+from producer.methods.structure import attention_writers, mlp_writers, mlps, replace_weight
+from producer.methods.structured import STRUCTURED_LEVELS, accepts_fraction, count_weights, left_over
 from schemas.errors import PostConditionError
 from schemas.levels import Level
 
@@ -29,29 +30,24 @@ class Plan(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """|gradient * weight| of every target layer by name, (row, column), and the decoder weights before."""
+    """|gradient * weight| of every target layer by name, summed over what goes together: each row, of writers each column.
+
+    decoder_weights : how many there were before.
+    """
 
     importance: dict[str, Any]
     decoder_weights: int
 
 
-def collect_importance(model: Any, data: Any, seed: int) -> Statistics:
-    """Return the importance of every weight for the loss of the next token over all compression data."""
-    import torch
-
-    targets = target_layers(split_experts(model))
-    before = sum(p.numel() for p in model.model.layers.parameters())
-    model.requires_grad_(False)
-    for layer in targets.values():
-        layer.weight.requires_grad_(True)
-    for batch in token_batches(data):
-        ids = batch.to(model.device)
-        logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
-        (torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum") / ids.numel()).backward()
-    importance = {name: _taylor(layer.weight).cpu() for name, layer in targets.items()}
-    for layer in targets.values():
-        layer.weight.grad = None
-    return Statistics(importance, before)
+def collect_importance(model: Any, data: Any, device: Any = None) -> Statistics:
+    """Return the importance of every structure for the loss of the next token over all compression data."""
+    names = {target: name for name, target in target_layers(split_experts(model)).items()}
+    importance = {}
+    for layer in layer_gradients(model, list(token_batches(data)), device):
+        writers = attention_writers(layer) + mlp_writers(layer)
+        for target in filter(names.get, layer.modules()):
+            importance[names[target]] = _taylor(target.weight).sum(0 if target in writers else 1).cpu()
+    return Statistics(importance, count_weights(model))
 
 
 def llm_pruner(model: Any, job: Job) -> Any:
@@ -88,9 +84,7 @@ def remove_groups(attention: Any, importance: dict[str, Any], names: dict[Any, s
     query, key, value, output = (getattr(attention, f"{part}_proj") for part in "qkvo")
     size = attention.head_dim
     groups = key.weight.shape[0] // size
-    by_row = [importance[names[m]].sum(1).reshape(groups, -1).sum(1) for m in (query, key, value)]
-    by_column = importance[names[output]].sum(0).reshape(groups, -1).sum(1)
-    keep = kept(sum(by_row) + by_column, count)
+    keep = kept(sum(importance[names[m]].reshape(groups, -1).sum(1) for m in (query, key, value, output)), count)
     for module in (query, key, value):
         bias = None if module.bias is None else _blocks(module.bias.detach(), groups, keep)
         replace_weight(module, _blocks(module.weight.detach(), groups, keep), bias)
@@ -100,7 +94,7 @@ def remove_groups(attention: Any, importance: dict[str, Any], names: dict[Any, s
 def remove_channels(mlp: Any, importance: dict[str, Any], names: dict[Any, str], count: int) -> None:
     """Remove the `count` least important channels of a gated MLP."""
     gate, up, down = mlp.gate_proj, mlp.up_proj, mlp.down_proj
-    keep = kept(importance[names[gate]].sum(1) + importance[names[up]].sum(1) + importance[names[down]].sum(0), count)
+    keep = kept(sum(importance[names[m]] for m in (gate, up, down)), count)
     for module in (gate, up):
         bias = None if module.bias is None else module.bias.detach()[keep]
         replace_weight(module, module.weight.detach()[keep], bias)

@@ -3,12 +3,12 @@
 from typing import Any
 
 from producer.methods.base import DATA, Job, Method
-from producer.methods.conditions import dense_logits
+from producer.methods.exact import require_same_function, transform
 from producer.methods.gptq import BLOCK, DAMPENING, gptq_modifier
-from producer.methods.layers import split_experts
+from producer.methods.layers import probe_tokens, split_experts
 from producer.methods.layout import MODELS
 from producer.methods.quantization import ACTIVATION_LEVELS, accepts_activations, fits_groups, quantization_settings, settle, verify_grid
-from producer.methods.rotation import no_hadamard, random_rotations, require_same_function, rotate
+from producer.methods.rotation import Rotation, no_hadamard, random_rotations
 from producer.methods.upstream import oneshot
 from schemas.levels import Level
 
@@ -21,10 +21,9 @@ def quarot(model: Any, job: Job) -> Any:
 
 def quantize_rotated(model: Any, rotations: Any, job: Job) -> Any:
     """Rotate a model, check that this alone changes nothing, then quantize it by GPTQ; the change is kept on the model."""
-    dense = dense_logits(model, job.data)
-    rotate(model, rotations)
-    model.rotation_change = require_same_function(model, dense, job.data)
-    return settle(oneshot(model, lambda: [gptq_modifier(job.level)], job.data), job.level)
+    change = transform(model, Rotation(rotations), probe_tokens(model, job.data), job.device)
+    model.rotation_change = require_same_function(change, "rotation")
+    return settle(oneshot(model, lambda: [gptq_modifier(job.level)], job.data, job.device), job.level)
 
 
 def verify_rotated(model: Any, job: Job) -> dict[str, Any]:

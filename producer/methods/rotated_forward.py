@@ -1,16 +1,21 @@
 """A model as a function of its rotations: what SpinQuant differentiates.
 
 In: a dense model, rotations R1 and R2 as variables.  Out: the divergence of the rotated model, activations rounded, from the dense one.
+A gradient needs what the forward pass computed. Kept for all layers that is many times the model, so of each layer only the input is
+kept and the rest computed again, on the device asked for; of the head, one sequence at a time.
 """
 
-from collections.abc import Sequence
-from copy import deepcopy
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
 from producer.methods.layers import target_layers
-from producer.methods.quantization import RoundInput
+from producer.methods.layerwise import first_inputs, layer_inputs, moved
+from producer.methods.quantization import RoundInput, wide
 from producer.methods.rotation import RotateInput, Rotations
-from producer.methods.structure import attention_readers, attention_writers, fuse_norms, mlp_readers, mlp_writers, replace_weight
+from producer.methods.structure import attention_readers, attention_writers, fuse, fuse_norms, mlp_readers, mlp_writers, untie
 
 
 class RoundStraightThrough(RoundInput):
@@ -22,51 +27,103 @@ class RoundStraightThrough(RoundInput):
 
     def __call__(self, layer: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return the arguments with the first, (..., channel), rounded."""
-        x = arguments[0]
+        x = wide(arguments[0])
         steps = x / self.scale(x)
-        return (x + self.scale(x) * (steps.round() - steps).detach(), *arguments[1:])
+        return ((x + self.scale(x) * (steps.round() - steps).detach()).to(arguments[0].dtype), *arguments[1:])
 
 
+class Lesson(NamedTuple):
+    """Token ids (sequence, token), what decoder layers need beside them, and the dense model's last states (sequence, token, width)."""
+
+    ids: Any
+    keywords: dict[str, Any]
+    states: Any
+
+
+def dense_lessons(model: Any, batches: Sequence[Any], device: Any) -> list[Lesson]:
+    """Return what there is to learn from batches of token ids, (sequence, token) each."""
+    import torch
+
+    states: list[Any] = []
+    hook = model.model.layers[-1].register_forward_hook(lambda _, __, output: states.append(output))
+    with torch.no_grad():
+        for _, run in layer_inputs(model, batches, device):
+            run(advance=True)
+    hook.remove()
+    _, keywords = first_inputs(model, batches)
+    return [Lesson(ids, moved(kept, device), last) for ids, kept, last in zip(batches, keywords, states, strict=True)]
+
+
+@contextmanager
+def rotated(model: Any, rotations: Rotations, bits: int, device: Any) -> Iterator["RotatedModel"]:
+    """Within it a model, its norms fused for good, has R4 in place, rounds inputs to `bits` and waits for R1 and R2."""
+    untie(model.requires_grad_(False))
+    for layer in model.model.layers:
+        fuse_norms(layer)
+    fuse(model.model.norm, [model.lm_head])
+    downs = [down for layer in model.model.layers for down in mlp_writers(layer)]
+    hooks = [down.register_forward_pre_hook(RotateInput(*rotations.down[down.weight.shape[1]])) for down in downs]
+    hooks += [target.register_forward_pre_hook(RoundStraightThrough(bits)) for target in target_layers(model).values()]
+    try:
+        yield RotatedModel(model, rotations.down, device)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@dataclass(frozen=True)
 class RotatedModel:
-    """A copy of a dense model with fused norms, R4 in place and inputs rounded to `bits`, waiting for R1 and R2."""
+    """A function of R1 and R2 that computes on a device, to which the model's weights come layer by layer if they are not there."""
 
-    def __init__(self, model: Any, rotations: Rotations, bits: int) -> None:
-        self.dense = model
-        self.copy = deepcopy(model).requires_grad_(False)
-        fuse_norms(self.copy)
-        for layer in self.copy.model.layers:
-            for down in mlp_writers(layer):
-                hook = RotateInput(*rotations.down[down.weight.shape[1]])
-                replace_weight(down, hook(down, (down.weight.double(),))[0])
-                down.register_forward_pre_hook(hook)
-        for target in target_layers(self.copy).values():
-            target.register_forward_pre_hook(RoundStraightThrough(bits))
-        self.names = {module: name for name, module in self.copy.named_modules()}
+    model: Any
+    down: dict[int, tuple[Any, Any]]
+    device: Any
 
-    def loss(self, variables: Sequence[Any], ids: Any) -> Any:
+    def loss(self, variables: Sequence[Any], lesson: Lesson) -> Any:
         """Return the mean Kullback-Leibler divergence (nats per token) of dense from rotated predictions. variables: R1, then every R2."""
+        from torch.utils.checkpoint import checkpoint
+
+        again = partial(checkpoint, use_reentrant=False)
+        stream, *values = (variable.to(self.model.dtype) for variable in variables)
+        hidden = self.model.model.embed_tokens(lesson.ids).to(self.device) @ stream
+        for layer, turn in zip(self.model.model.layers, values, strict=True):
+            hidden = again(self._layer, layer, stream, turn, hidden, lesson.keywords)
+        last = hidden @ stream.T  # as good as a rotated norm and head, and no (vocabulary, width) product
+        return sum(again(self._divergence, *pair) for pair in zip(last, lesson.states, strict=True)) / lesson.ids.numel()
+
+    def _layer(self, layer: Any, stream: Any, turn: Any, hidden: Any, keywords: dict[str, Any]) -> Any:
         import torch
 
-        with torch.no_grad():
-            target = self.dense(input_ids=ids, use_cache=False).logits.float().log_softmax(-1)
-        keywords = {"input_ids": ids, "use_cache": False}
-        logits = torch.func.functional_call(self.copy, self.weights(variables), (), keywords).logits
-        return torch.nn.functional.kl_div(logits.float().log_softmax(-1), target, log_target=True, reduction="sum") / ids.numel()
+        own = self._weights(layer)
+        return torch.func.functional_call(layer, own | self._turned(layer, own, stream, turn), (hidden,), keywords)
 
-    def weights(self, variables: Sequence[Any]) -> dict[str, Any]:
-        """Return every weight that R1 or R2 touches, by name, as a function of them."""
-        stream, *values = (variable.to(self.copy.dtype) for variable in variables)
-        found = {m: m.weight @ stream for m in (self.copy.model.embed_tokens, self.copy.lm_head)}
-        biases = {}
-        for layer, turn in zip(self.copy.model.layers, values, strict=True):
-            found |= {m: m.weight @ stream for m in attention_readers(layer) + mlp_readers(layer)}
-            value, output, size = layer.self_attn.v_proj, layer.self_attn.o_proj, turn.shape[0]
-            found[value] = (turn.T @ found[value].unflatten(0, (-1, size))).flatten(0, 1)
-            if value.bias is not None:
-                biases[value] = (value.bias.unflatten(0, (-1, size)) @ turn).flatten()
-            found |= {m: stream.T @ m.weight for m in mlp_writers(layer)}
-            found[output] = stream.T @ (output.weight.unflatten(1, (-1, size)) @ turn).flatten(1)
-            written = attention_writers(layer) + mlp_writers(layer)
-            biases |= {m: m.bias @ stream for m in written if m.bias is not None}
-        weights = {f"{self.names[m]}.weight": weight for m, weight in found.items()}
-        return weights | {f"{self.names[m]}.bias": bias for m, bias in biases.items()}
+    def _divergence(self, rotated: Any, dense: Any) -> Any:
+        """Return the divergence of one sequence's predictions, nats; both are last states (token, width)."""
+        import torch
+
+        found, target = (self._logits(states).float().log_softmax(-1) for states in (rotated, dense))
+        return torch.nn.functional.kl_div(found, target, log_target=True, reduction="sum")
+
+    def _logits(self, states: Any) -> Any:
+        import torch
+
+        for module in (self.model.model.norm, self.model.lm_head):
+            states = torch.func.functional_call(module, self._weights(module), (states,))
+        return states
+
+    def _weights(self, module: Any) -> dict[str, Any]:
+        return {name: weight.to(self.device) for name, weight in module.named_parameters()}
+
+    def _turned(self, layer: Any, own: dict[str, Any], stream: Any, turn: Any) -> dict[str, Any]:
+        """Return every weight and bias of a layer that R1, R2 or R4 touches, by name, as a function of R1 and R2."""
+        names = {module: name for name, module in layer.named_modules()}
+        value, output, size = layer.self_attn.v_proj, layer.self_attn.o_proj, turn.shape[0]
+        found = {m: own[f"{names[m]}.weight"] for m in names if hasattr(m, "weight")}
+        weights = {m: found[m] @ stream for m in attention_readers(layer) + mlp_readers(layer)}
+        weights |= {m: stream.T @ RotateInput(*self.down[m.weight.shape[1]])(m, (found[m],))[0] for m in mlp_writers(layer)}
+        weights[value] = (turn.T @ weights[value].unflatten(0, (-1, size))).flatten(0, 1)
+        weights[output] = stream.T @ (found[output].unflatten(1, (-1, size)) @ turn).flatten(1)
+        biases = {m: own[f"{names[m]}.bias"] @ stream for m in attention_writers(layer) + mlp_writers(layer) if m.bias is not None}
+        if value.bias is not None:
+            biases[value] = (own[f"{names[value]}.bias"].unflatten(0, (-1, size)) @ turn).flatten()
+        return {f"{names[m]}.weight": w for m, w in weights.items()} | {f"{names[m]}.bias": b for m, b in biases.items()}

@@ -8,22 +8,19 @@ Source: Ashkboos et al. 2024 (QuaRot, arXiv:2404.00456) section 4; Liu et al. 20
 
 from typing import Any, NamedTuple
 
-from producer.methods.conditions import relative_change, rounding
-from producer.methods.layers import probe_tokens
 from producer.methods.layout import linear_shapes
 from producer.methods.structure import (
     attention_readers,
     attention_writers,
+    fuse,
     fuse_norms,
     mlp_readers,
     mlp_writers,
     mlps,
     replace_weight,
 )
-from schemas.errors import PostConditionError
 
 LARGEST_KNOWN = 256  # compressed-tensors carries Hadamard matrices of every multiple of 4 up to here; doubling makes larger ones
-TOLERANCE = {"float64": 1e-10, "float32": 1e-5}  # relative logit change by rotation alone; other dtypes round weights visibly
 
 
 class Rotations(NamedTuple):
@@ -79,34 +76,35 @@ def random_rotations(model: Any, seed: int) -> Rotations:
     return Rotations(_hadamard(hidden, generator), [_hadamard(head, generator) for _ in model.model.layers], down)
 
 
-def rotate(model: Any, rotations: Rotations) -> Any:
-    """Fuse the norms and rotate a model in place; computed in float64, stored in the model's dtype."""
-    fuse_norms(model)
-    turn = rotations.stream.to(model.device)
-    for module in (model.model.embed_tokens, model.lm_head):
-        replace_weight(module, module.weight.detach().double() @ turn)
-    for layer, values in zip(model.model.layers, rotations.values, strict=True):
+class Rotation(NamedTuple):
+    """Fuses the norms and rotates, in place (`producer.methods.exact.Transformation`)."""
+
+    rotations: Rotations
+
+    def embedding(self, embedding: Any) -> None:
+        """Turn the stream that the embeddings begin."""
+        replace_weight(embedding, embedding.weight @ self._stream(embedding))
+
+    def layer(self, number: int, layer: Any) -> Any:
+        """Turn the stream that a layer reads and writes, its values, and the inputs of its down projections."""
+        fuse_norms(layer)
+        turn = self._stream(layer.self_attn.q_proj)
         for reader in attention_readers(layer) + mlp_readers(layer):
-            replace_weight(reader, reader.weight.detach().double() @ turn)
+            replace_weight(reader, reader.weight @ turn)
         for writer in attention_writers(layer) + mlp_writers(layer):
-            replace_weight(writer, turn.T @ writer.weight.detach().double(), _turned_bias(writer, turn))
-        _rotate_values(layer.self_attn, values.to(model.device))
+            replace_weight(writer, turn.T @ writer.weight, None if writer.bias is None else writer.bias @ turn)
+        _rotate_values(layer.self_attn, self.rotations.values[number].to(turn.device))
         for mlp in mlps(layer):
-            _rotate_down(mlp.down_proj, *rotations.down[mlp.down_proj.weight.shape[1]])
-    return model
+            _rotate_down(mlp.down_proj, *self.rotations.down[mlp.down_proj.weight.shape[1]])
+        return layer
 
+    def head(self, norm: Any, head: Any) -> None:
+        """Turn the stream that the head reads."""
+        fuse(norm, [head])
+        replace_weight(head, head.weight @ self._stream(head))
 
-def require_same_function(model: Any, dense: Any, data: Any) -> float:
-    """Return the relative logit change that rotation alone made. Raises PostConditionError where it is more than rounding."""
-    import torch
-
-    with torch.no_grad():
-        rotated = model(input_ids=probe_tokens(model, data), use_cache=False).logits
-    dtype = str(model.dtype).removeprefix("torch.")
-    change, allowed = relative_change(rotated.double(), dense.double()), TOLERANCE.get(dtype, rounding(model.dtype))
-    if not change <= allowed:
-        raise PostConditionError(f"rotation alone moved logits by {change:.2g} of their range; in {dtype} at most {allowed:g} is rounding")
-    return change
+    def _stream(self, module: Any) -> Any:
+        return self.rotations.stream.to(module.weight.device)
 
 
 def _power_of_two(width: int) -> int:
@@ -129,22 +127,18 @@ def _hadamard(size: int, generator: Any) -> Any:
     return random_hadamard_matrix(size, dtype=torch.float64, gen=generator) / size**0.5
 
 
-def _turned_bias(writer: Any, turn: Any) -> Any:
-    return None if writer.bias is None else writer.bias.detach().double() @ turn
-
-
 def _rotate_values(attention: Any, turn: Any) -> None:
     """Rotate what every head's values are written in, and let the output projection turn it back."""
     value, output, size = attention.v_proj, attention.o_proj, turn.shape[0]
-    rows = turn.T @ value.weight.detach().double().unflatten(0, (-1, size))
-    bias = None if value.bias is None else (value.bias.detach().double().unflatten(0, (-1, size)) @ turn).flatten()
+    rows = turn.T @ value.weight.unflatten(0, (-1, size))
+    bias = None if value.bias is None else (value.bias.unflatten(0, (-1, size)) @ turn).flatten()
     replace_weight(value, rows.flatten(0, 1), bias)
-    replace_weight(output, (output.weight.detach().double().unflatten(1, (-1, size)) @ turn).flatten(1))
+    replace_weight(output, (output.weight.unflatten(1, (-1, size)) @ turn).flatten(1))
 
 
 def _rotate_down(projection: Any, left: Any, right: Any) -> None:
     """Rotate the columns of a down projection and, as it runs, its input."""
     hook = RotateInput(left, right)
-    (weight,) = hook(projection, (projection.weight.detach().double(),))
+    (weight,) = hook(projection, (projection.weight,))
     replace_weight(projection, weight)
     projection.register_forward_pre_hook(hook)

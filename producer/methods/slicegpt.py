@@ -8,11 +8,14 @@ Source: Ashkboos et al. 2024, arXiv:2401.15024, sections 3.2 to 3.4.
 from typing import Any, NamedTuple
 
 from producer.methods.base import DATA, Job, Method
-from producer.methods.layers import split_experts, token_batches
+from producer.methods.exact import require_same_function, transform
+from producer.methods.layers import probe_tokens, split_experts, token_batches
+from producer.methods.layerwise import layer_inputs
 from producer.methods.layout import MODELS, unknown_layout
 from producer.methods.structure import (
     attention_readers,
     attention_writers,
+    fuse,
     fuse_norms,
     mlp_readers,
     mlp_writers,
@@ -30,55 +33,89 @@ class Statistics(NamedTuple):
     decoder_weights: int
 
 
-def collect_axes(model: Any, data: Any, seed: int) -> Statistics:
+def collect_axes(model: Any, data: Any, device: Any = None) -> Statistics:
     """Return the axes of the inputs of every attention, every MLP and the head, in the order of the forward pass."""
     import torch
 
-    norms = [norm for layer in model.model.layers for norm in (layer.input_layernorm, layer.post_attention_layernorm)]
-    norms.append(model.model.norm)
     sums: dict[Any, Any] = {}
 
-    def add(norm: Any, arguments: tuple[Any, ...]) -> None:
-        x = arguments[0].detach().flatten(0, -2).float()
+    def add(norm: Any, signals: Any) -> None:
+        x = signals.flatten(0, -2).float()
         x = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + norm.variance_epsilon)
         sums[norm] = sums.get(norm, 0) + x.T @ x
 
-    hooks = [norm.register_forward_pre_hook(add) for norm in norms]
+    last, axes, norms = model.model.layers[-1], [], _norms(model)
+    hooks = [norm.register_forward_pre_hook(lambda norm, arguments: add(norm, arguments[0])) for norm in norms]
+    hooks.append(last.register_forward_hook(lambda _, __, signals: add(model.model.norm, signals)))
     with torch.no_grad():
-        for ids in token_batches(data):
-            model.model(input_ids=ids.to(model.device), use_cache=False)
+        for _, run in layer_inputs(model, token_batches(data), device):
+            run(advance=True)
+            axes += [_axes(sums.pop(norm)) for norm in norms if norm in sums]
     for hook in hooks:
         hook.remove()
-    axes = [torch.linalg.eigh(sums.pop(norm).double()).eigenvectors.flip(1).cpu() for norm in norms]
     return Statistics(axes, count_weights(model))
+
+
+def _norms(model: Any) -> list[Any]:
+    """Return all norms in the order of the forward pass."""
+    norms = [norm for layer in model.model.layers for norm in (layer.input_layernorm, layer.post_attention_layernorm)]
+    return [*norms, model.model.norm]
+
+
+def _axes(moments: Any) -> Any:
+    """Return the eigenvectors (channel, axis) of a matrix of second moments, strongest first."""
+    import torch
+
+    return torch.linalg.eigh(moments.double()).eigenvectors.flip(1).cpu()
 
 
 def slicegpt(model: Any, job: Job) -> Any:
     """Return the model with every half layer's residual stream in its principal axes, the weakest cut off."""
-    from producer.methods.sliced_layer import SlicedLayer
-
     model = split_experts(model)
-    fuse_norms(model)
-    width = sliced_width(model.config, job.level)
-    turns = [axes[:, :width].to(model.device) for axes in job.statistics.axes]
-    replace_weight(model.model.embed_tokens, model.model.embed_tokens.weight.detach().double() @ turns[0])
-    for number, layer in enumerate(model.model.layers):
-        entry, middle, leave = turns[2 * number : 2 * number + 3]
+    slicing = Slicing(job.statistics.axes, sliced_width(model.config, job.level))
+    change = transform(model, slicing, probe_tokens(model, job.data), job.device)
+    if job.level.fraction == 0:
+        require_same_function(change, "turning into the principal axes")
+    return model
+
+
+class Slicing(NamedTuple):
+    """Fuses the norms and cuts the stream to a width (`producer.methods.exact.Transformation`)."""
+
+    axes: list[Any]
+    width: int
+
+    def embedding(self, embedding: Any) -> None:
+        """Write the stream in the axes of the first half layer."""
+        replace_weight(embedding, embedding.weight @ self._turn(0, embedding))
+
+    def layer(self, number: int, layer: Any) -> Any:
+        """Return the layer with each half in axes of its own and a turn on each shortcut."""
+        from producer.methods.sliced_layer import SlicedLayer
+
+        fuse_norms(layer)
+        entry, middle, leave = (self._turn(2 * number + i, layer.input_layernorm) for i in range(3))
         cut_half(layer.input_layernorm, attention_readers(layer), attention_writers(layer), entry, middle)
         cut_half(layer.post_attention_layernorm, mlp_readers(layer), mlp_writers(layer), middle, leave)
-        shortcuts = [(entry.T @ middle).to(model.dtype), (middle.T @ leave).to(model.dtype)]
-        model.model.layers[number] = SlicedLayer(layer, *shortcuts)
-    cut_half(model.model.norm, [model.lm_head], [], turns[-1], turns[-1])
-    return model
+        return SlicedLayer(layer, entry.T @ middle, middle.T @ leave)
+
+    def head(self, norm: Any, head: Any) -> None:
+        """Read the stream in the axes of the last norm."""
+        turn = self._turn(-1, head)
+        fuse(norm, [head])
+        cut_half(norm, [head], [], turn, turn)
+
+    def _turn(self, number: int, module: Any) -> Any:
+        return self.axes[number][:, : self.width].to(module.weight.device)
 
 
 def cut_half(norm: Any, readers: list[Any], writers: list[Any], entry: Any, leave: Any) -> None:
     """Let readers take the stream in the axes `entry`, writers add to it in the axes `leave`: (hidden, width) each."""
     for reader in readers:
-        replace_weight(reader, reader.weight.detach().double() @ entry)
+        replace_weight(reader, reader.weight @ entry)
     for writer in writers:
-        bias = None if writer.bias is None else writer.bias.detach().double() @ leave
-        replace_weight(writer, leave.T @ writer.weight.detach().double(), bias)
+        bias = None if writer.bias is None else writer.bias @ leave
+        replace_weight(writer, leave.T @ writer.weight, bias)
     narrow_norm(norm, *entry.shape)
 
 

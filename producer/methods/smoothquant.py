@@ -28,7 +28,7 @@ def smoothquant(model: Any, job: Job) -> Any:
 
         return [smoothing_modifier(model), QuantizationModifier(**scheme(job.level))]
 
-    return settle(oneshot(split_experts(model), recipe, job.data), job.level)
+    return settle(oneshot(split_experts(model), recipe, job.data, job.device), job.level)
 
 
 def smoothing_modifier(model: Any) -> Any:

@@ -16,7 +16,7 @@ DAMPENING, BLOCK = 0.01, 128
 def sparsegpt(model: Any, job: Job) -> Any:
     """Return the model with every target layer pruned against the inverse Hessian of its inputs."""
     model = split_experts(model)
-    return model if is_identity(job.level) else oneshot(model, lambda: [sparsegpt_modifier(job.level)], job.data)
+    return model if is_identity(job.level) else oneshot(model, lambda: [sparsegpt_modifier(job.level)], job.data, job.device)
 
 
 def sparsegpt_modifier(level: Level) -> Any:

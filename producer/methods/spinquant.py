@@ -13,14 +13,14 @@ from producer.methods.layout import MODELS
 from producer.methods.quantization import ACTIVATION_LEVELS, accepts_activations
 from producer.methods.quarot import fits_rotation, quantize_rotated, verify_rotated
 from producer.methods.quarot import settings_for as quarot_settings
-from producer.methods.rotated_forward import RotatedModel
+from producer.methods.rotated_forward import Lesson, RotatedModel, dense_lessons, rotated
 from producer.methods.rotation import Rotations, random_rotations
 from producer.methods.stiefel import CayleySGD
 from schemas.errors import PostConditionError
 from schemas.levels import Level
 
 STEPS, RATE, CHECK_EVERY = 60, 0.05, 10
-SEQUENCES, LENGTH, BATCH = 32, 256, 8  # of the compression data; rotations have few degrees of freedom, and need gradients in memory
+SEQUENCES, LENGTH, BATCH = 32, 256, 8  # of the compression data; rotations have few degrees of freedom
 ORTHOGONAL = 1e-6
 
 
@@ -34,23 +34,24 @@ def spinquant(model: Any, job: Job) -> Any:
 
 
 def learn(model: Any, start: Rotations, job: Job) -> tuple[Rotations, float, float]:
-    """Return the best rotations met, and the loss (nats per token) of the start and the best; R4 stays as it is.
+    """Return the best rotations met, and the loss (nats per token) of the start and the best; R4 stays as it is, norms are fused.
 
-    Every CHECK_EVERY steps the loss over all batches is taken, and the best matrices are kept, the start among them.
+    Every CHECK_EVERY steps the loss over all lessons is taken, and the best matrices are kept, the start among them.
     """
     import torch
 
-    rotated = RotatedModel(model, start, job.level.activation_bits)
-    matrices = [matrix.clone().to(model.device) for matrix in (start.stream, *start.values)]
-    optimizer, batches = CayleySGD(matrices, RATE), learning_batches(model, job.data)
-    best, first = [m.clone() for m in matrices], mean_loss(rotated, matrices, batches)
-    best_loss = first
-    for step in range(STEPS):
-        variables = [m.clone().requires_grad_() for m in matrices]
-        loss = rotated.loss(variables, batches[step % len(batches)])
-        optimizer.step(list(torch.autograd.grad(loss, variables)), 1 - step / STEPS)
-        if (step + 1) % CHECK_EVERY == 0 and (now := mean_loss(rotated, matrices, batches)) < best_loss:
-            best, best_loss = [m.clone() for m in matrices], now
+    device = job.device or model.device
+    matrices = [matrix.clone().to(device) for matrix in (start.stream, *start.values)]
+    optimizer, lessons = CayleySGD(matrices, RATE), dense_lessons(model, learning_batches(model, job.data), device)
+    with rotated(model, start, job.level.activation_bits, device) as candidate:
+        best, first = [m.clone() for m in matrices], mean_loss(candidate, matrices, lessons)
+        best_loss = first
+        for step in range(STEPS):
+            variables = [m.clone().requires_grad_() for m in matrices]
+            loss = candidate.loss(variables, lessons[step % len(lessons)])
+            optimizer.step(list(torch.autograd.grad(loss, variables)), 1 - step / STEPS)
+            if (step + 1) % CHECK_EVERY == 0 and (now := mean_loss(candidate, matrices, lessons)) < best_loss:
+                best, best_loss = [m.clone() for m in matrices], now
     return Rotations(best[0], best[1:], start.down), first, best_loss
 
 
@@ -62,12 +63,12 @@ def learning_batches(model: Any, data: Any) -> list[Any]:
     return list(ids.split(BATCH))
 
 
-def mean_loss(rotated: RotatedModel, matrices: Sequence[Any], batches: Sequence[Any]) -> float:
-    """Return the loss over all batches, nats per token."""
+def mean_loss(candidate: RotatedModel, matrices: Sequence[Any], lessons: Sequence[Lesson]) -> float:
+    """Return the loss over all lessons, nats per token."""
     import torch
 
     with torch.no_grad():
-        return sum(float(rotated.loss(matrices, ids)) * len(ids) for ids in batches) / sum(len(ids) for ids in batches)
+        return sum(float(candidate.loss(matrices, each)) * len(each.ids) for each in lessons) / sum(len(each.ids) for each in lessons)
 
 
 def orthogonality(rotations: Rotations) -> float:

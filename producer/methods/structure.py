@@ -57,16 +57,14 @@ def untie(model: Any) -> None:
         model.config.tie_word_embeddings = False
 
 
-def fuse_norms(model: Any) -> None:
-    """Move the scales of every norm on the stream into its readers, in place; the function is unchanged."""
-    untie(model)
-    for layer in model.model.layers:
-        _fuse(layer.input_layernorm, attention_readers(layer))
-        _fuse(layer.post_attention_layernorm, mlp_readers(layer))
-    _fuse(model.model.norm, [model.lm_head])
+def fuse_norms(layer: Any) -> None:
+    """Move the scales of a layer's norms on the stream into their readers, in place; the function is unchanged."""
+    fuse(layer.input_layernorm, attention_readers(layer))
+    fuse(layer.post_attention_layernorm, mlp_readers(layer))
 
 
-def _fuse(norm: Any, readers: list[Any]) -> None:
+def fuse(norm: Any, readers: list[Any]) -> None:
+    """Move the scales of one norm into its readers, in place."""
     for reader in readers:
         replace_weight(reader, reader.weight.detach().double() * norm.weight.detach().double())
     replace_weight(norm, norm.weight.detach().clone().fill_(1.0))

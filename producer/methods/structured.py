@@ -13,7 +13,7 @@ def accepts_fraction(level: Level) -> str:
     return "" if level.kind == "sparsity" else "it removes whole structures, so its level is a fraction"
 
 
-def count_weights(model: Any, data: Any = None, seed: int = 0) -> int:
+def count_weights(model: Any) -> int:
     """Return the weights of all decoder layers, norms and router included."""
     return sum(p.numel() for p in split_experts(model).model.layers.parameters())
 

@@ -10,29 +10,35 @@ import contextlib
 import io
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from functools import cache
 from typing import Any
 from unittest.mock import patch
 
-from producer.methods.layers import BATCH, layer_inputs
+from producer.methods.layers import BATCH
+from producer.methods.layerwise import layer_inputs
 
 log = logging.getLogger(__name__)
 PIPELINE = "decoder-layers"
+working_device: ContextVar[Any] = ContextVar("device that layers are worked on, None for the model's own", default=None)
 
 
-def oneshot(model: Any, recipe: Callable[[], Sequence[Any]], data: Any = None) -> Any:
+def oneshot(model: Any, recipe: Callable[[], Sequence[Any]], data: Any = None, device: Any = None) -> Any:
     """Run a recipe on a model in place; layer by layer, on every expert, if there is data, else without a forward pass.
 
     recipe : returns the modifiers; called in here because importing them prints.
     data   : CompressionData or None.
+    device : where layers are worked on, None where the model lies.
     """
     with quiet():
         from llmcompressor.core import active_session
 
         entry = _entry_point()
+        working_device.set(device)
         with _cpu_cache():
             entry(model=model, recipe=list(recipe()), dataset=_loader(data), processor=object(), pipeline=PIPELINE)()
-        active_session().reset()  # type: ignore[no-untyped-call]  # the session is global and would keep the model alive
+        active_session().reset()  # type: ignore[no-untyped-call]  # the session is global and would keep the model alive,
+        vars(model).pop("save_pretrained", None)  # and so would a method that holds its own model
     return model
 
 
@@ -86,7 +92,7 @@ def _entry_point() -> Any:
                 callbacks.sequential_epoch_end(list(model.modules()))
             else:
                 with calibration_forward_context(model), DisableQuantization(model):
-                    for layer, run in layer_inputs(model, (batch["input_ids"] for batch in dataloader)):
+                    for layer, run in layer_inputs(model, (batch["input_ids"] for batch in dataloader), working_device.get()):
                         run()
                         callbacks.sequential_epoch_end(list(layer.modules()))
                         with HooksMixin.disable_hooks():

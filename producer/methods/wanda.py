@@ -17,7 +17,7 @@ from schemas.levels import Level
 def wanda(model: Any, job: Job) -> Any:
     """Return the model with the least important weights of every row set to zero; every expert sees every token."""
     model = split_experts(model)
-    return model if is_identity(job.level) else oneshot(model, lambda: [wanda_modifier(job.level)], job.data)
+    return model if is_identity(job.level) else oneshot(model, lambda: [wanda_modifier(job.level)], job.data, job.device)
 
 
 def wanda_modifier(level: Level) -> Any:
