@@ -21,6 +21,7 @@ from producer.settings import Settings
 from producer.sweep.cells import Command, split
 from producer.sweep.emit import FORMS, emit
 from producer.sweep.local import run_local
+from producer.sweep.on_ray import run_ray
 from producer.sweep.plan_file import NAMES, OPTIONS, read_plan
 from producer.sweep.process import start
 from schemas.errors import UsageError
@@ -254,3 +255,36 @@ def test_what_a_sweep_would_ignore_is_refused(tmp_path: Path, arguments: str, me
     result = CliRunner().invoke(main, ["--model", "ref-s", *arguments.split(), "--store", str(tmp_path / "store")])
     assert result.exit_code == 2, result.output
     assert message in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own, about itself
+def test_a_signal_reaches_the_cells_of_a_cluster(tmp_path: Path) -> None:
+    """SIGTERM comes to the cell under way on a Ray worker, which ends in its own time; cells that wait are not started."""
+    ray = pytest.importorskip("ray")
+    first = f"""
+import pathlib, signal, sys, time
+def stop(*_):
+    time.sleep(2)
+    pathlib.Path({str(tmp_path / "committed")!r}).touch()
+    sys.exit(143)
+signal.signal(signal.SIGTERM, stop)
+pathlib.Path({str(tmp_path / "started")!r}).touch()
+time.sleep(60)
+"""
+    never = f"import pathlib; pathlib.Path({str(tmp_path / 'never')!r}).touch()"
+
+    def send() -> None:
+        while not (tmp_path / "started").exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    ray.init(num_cpus=1, include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}})
+    threading.Thread(target=send, daemon=True).start()
+    try:
+        with pytest.raises(Interrupted):
+            run_ray(scripts(first, never), lambda _: None)
+    finally:
+        ray.shutdown()
+    assert (tmp_path / "committed").exists()
+    assert not (tmp_path / "never").exists()

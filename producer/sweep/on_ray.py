@@ -1,18 +1,23 @@
 """Executor `ray`: cells as tasks of a Ray cluster, the one at $RAY_ADDRESS or a local one.
 
-Each task takes a GPU slot (where the cluster has GPUs) and starts `produce` in a process of its own, so a crash costs one cell. A
-worker that dies is replaced and its cell tried again; runs it had committed are found in the store. The driver keeps no state: when
-it dies, the same command goes on. Every node must reach the store under the same address.
+Each task takes a GPU slot for each of its devices (where the cluster has GPUs) and starts `produce` in a process of its own, so a crash
+costs one cell. A worker that dies is replaced and its cell tried again; runs it had committed are found in the store. The driver keeps no
+state: when it dies, the same command goes on. Every node must reach the store under the same address.
 """
 
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from subprocess import Popen
 from typing import Any
 
-from producer.sweep.cells import Command, Finished
-from producer.sweep.process import run
+from producer.interrupt import Stop, stop_on_signal
+from producer.sweep.cells import FAILED_TO_START, Command, Finished
+from producer.sweep.process import start, wait
 from schemas.errors import UsageError
 
 RETRIES = 3
+POLL_S = 1.0
 
 
 def run_ray(commands: Sequence[Command], report: Callable[[Finished], None], workers: int = 0) -> list[Finished]:
@@ -20,6 +25,7 @@ def run_ray(commands: Sequence[Command], report: Callable[[Finished], None], wor
 
     workers : cells at a time on a local cluster started here; ignored where a cluster is running.
     Raises UsageError where ray is not installed.
+    Raises Interrupted after Ctrl-C or SIGTERM, when the cells under way have finished their batch and committed.
     """
     try:
         import ray
@@ -27,16 +33,74 @@ def run_ray(commands: Sequence[Command], report: Callable[[Finished], None], wor
         raise UsageError("--executor ray needs ray: pip install 'hedgemark[ray]'") from error
     if not ray.is_initialized():
         _connect(ray, workers)
-    gpus = 1 if ray.cluster_resources().get("GPU") else 0
-    task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)(run)
-    waiting = {task.remote(command, {}): command for command in commands}
-    finished: dict[Command, Finished] = {}
-    while waiting:
-        (ready,), _ = ray.wait(list(waiting), num_returns=1)
-        command = waiting.pop(ready)
-        finished[command] = _result(ray, ready, command)
-        report(finished[command])
+    has_gpus = bool(ray.cluster_resources().get("GPU"))
+    task = ray.remote(num_cpus=1, max_retries=RETRIES)(run_cell)
+    with stop_on_signal() as stop:  # after Ray has set a handler of its own
+        halt = ray.remote(num_cpus=0)(Halt).remote()
+        waiting = {task.options(num_gpus=command.devices * has_gpus).remote(command, halt): command for command in commands}
+        finished = dict(_finished(ray, waiting, halt, stop, report))
+        stop.check()
     return [finished[command] for command in commands]
+
+
+class Halt:
+    """An actor that tells the workers when the sweep is to stop."""
+
+    def __init__(self) -> None:
+        self._called = False
+
+    def call(self) -> None:
+        """Say that it is to stop."""
+        self._called = True
+
+    def called(self) -> bool:
+        """Return whether it is to stop."""
+        return self._called
+
+
+def run_cell(command: Command, halt: Any) -> Finished:
+    """On a worker: run a cell unless the sweep is to stop, and let it finish its batch and commit when it is."""
+    if _called(halt):
+        return Finished(command, 1, reason="not started")
+    try:
+        process = start(command, {})
+    except OSError as error:
+        return Finished(command, FAILED_TO_START, reason=f"could not be started: {error}")
+    threading.Thread(target=_watch, args=(halt, process), daemon=True).start()
+    return wait(command, process)
+
+
+def _watch(halt: Any, process: "Popen[str]") -> None:
+    while process.poll() is None:
+        if _called(halt):
+            process.terminate()  # not Ctrl-C's signal, which is blocked in whatever Ray starts
+            return
+        time.sleep(POLL_S)
+
+
+def _called(halt: Any) -> bool:
+    import ray
+
+    try:
+        return bool(ray.get(halt.called.remote()))
+    except ray.exceptions.RayError:
+        return False  # its node was lost, and with it no more than the way to stop early
+
+
+def _finished(
+    ray: Any, waiting: dict[Any, Command], halt: Any, stop: Stop, report: Callable[[Finished], None]
+) -> Iterator[tuple[Command, Finished]]:
+    """Yield each cell and what became of it as they end; after a signal those that had not started end at once, unreported."""
+    while waiting:
+        ready, _ = ray.wait(list(waiting), num_returns=1, timeout=POLL_S)
+        if stop.signal_number:
+            halt.call.remote()
+        for reference in ready:
+            command = waiting.pop(reference)
+            finished = _result(ray, reference, command)
+            if not stop.signal_number:
+                report(finished)
+            yield command, finished
 
 
 def _connect(ray: Any, workers: int) -> None:

@@ -11,23 +11,14 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
-from producer.sweep.cells import FAILED_TO_START, Command, Finished
+from producer.sweep.cells import Command, Finished
 
 PARENT = "HEDGEMARK_SWEEP_PID"
 PR_SET_PDEATHSIG = 1
 
 
-def run(command: Command, environment: Mapping[str, str]) -> Finished:
-    """Start a cell and wait for its end; `environment` is added to this process's."""
-    try:
-        process = start(command, environment)
-    except OSError as error:
-        return Finished(command, FAILED_TO_START, reason=f"could not be started: {error}")
-    return wait(command, process)
-
-
 def start(command: Command, environment: Mapping[str, str]) -> "subprocess.Popen[str]":
-    """Start a cell."""
+    """Start a cell; `environment` is added to this process's."""
     return subprocess.Popen(
         command.argv,
         env={**os.environ, **environment, PARENT: str(os.getpid())},
