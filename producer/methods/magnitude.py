@@ -4,6 +4,7 @@ from typing import Any
 
 from producer.methods.base import NOTHING, Job, Method
 from producer.methods.layers import split_experts, target_layers
+from producer.methods.layerwise import brought
 from producer.methods.layout import MODELS
 from producer.methods.sparsity import SPARSITY_LEVELS, accepts_sparsity, fits_pattern, prune_smallest, pruned_of, verify_zeros
 from schemas.levels import Level
@@ -12,9 +13,10 @@ from schemas.levels import Level
 def magnitude(model: Any, job: Job) -> Any:
     """Return the model with the smallest weights of every target layer set to zero; a fraction ranks the whole matrix."""
     for layer in target_layers(split_experts(model)).values():
-        weight = layer.weight.data
-        weight = weight if job.level.kind == "pattern" else weight.view(1, -1)
-        prune_smallest(weight, weight.abs(), job.level)
+        with brought(layer, job.device):
+            weight = layer.weight.data
+            weight = weight if job.level.kind == "pattern" else weight.view(1, -1)
+            prune_smallest(weight, weight.abs(), job.level)
     return model
 
 
