@@ -65,7 +65,7 @@ def peak_memory(device: str) -> int:
 
 
 def _high_water() -> int | None:
-    """Return the most memory (bytes) of this process that Linux has seen, since a reset where there was one; ru_maxrss knows of none."""
+    """Return the most memory (bytes) of this process that Linux saw, since a reset where there was one; ru_maxrss has the parent's too."""
     try:
         lines = STATUS.read_text(encoding="utf-8").splitlines()
     except OSError:
