@@ -1,4 +1,5 @@
-"""`python -m producer.bench`: the engine beside lm-evaluation-harness, one prompt per forward pass, and the machine's matrix peak.
+"""`python -m producer.bench`: the engine beside lm-evaluation-harness, one prompt per forward pass, and the machine's matrix peak;
+layer-major beside in-memory order, and a range of levels beside a command for each.
 
 Each part runs alone and within minutes; `--record` appends what it printed to a file, with command, date and device.
 """
@@ -14,13 +15,15 @@ from pathlib import Path
 from producer.bench.cases import SHOTS, TASKS
 from producer.bench.gpu import gpu
 from producer.bench.layers import layers
+from producer.bench.levels import levels
 from producer.bench.rates import CLOCKS, rates
 from producer.bench.share import share
 from producer.engine.free import tame_malloc
 from producer.environment import device_name
 from schemas.errors import HedgemarkError
 
-PARTS: dict[str, Callable[[argparse.Namespace], Iterator[str]]] = {"rates": rates, "share": share, "layers": layers, "gpu": gpu}
+Part = Callable[[argparse.Namespace], Iterator[str]]
+PARTS: dict[str, Part] = {"rates": rates, "share": share, "layers": layers, "levels": levels, "gpu": gpu}
 PATHS = ("--data", "--lm-eval", "--record")  # where things lie on one machine says nothing to the reader of a record
 
 

@@ -1,0 +1,41 @@
+"""What a range of levels saves: `--level 0:0.5:0.1` in one command against a command for each level, the same runs in the end."""
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+
+from producer.bench.rates import spread
+
+MODEL, METHOD, RANGE = "ref-m", "wanda", "0:0.5:0.1"
+LEVELS = ("0", "0.1", "0.2", "0.3", "0.4", "0.5")
+ITEMS = 40
+
+
+def levels(arguments: argparse.Namespace) -> Iterator[str]:
+    """Yield how much more processor time, command starts included, six commands take than one."""
+    one, six = [], []
+    for _ in range(arguments.rounds):
+        one.append(_processor_seconds([[RANGE]], arguments.items or ITEMS))
+        six.append(_processor_seconds([[level] for level in LEVELS], arguments.items or ITEMS))
+    yield f"{METHOD} on {MODEL} at {len(LEVELS)} levels: a command each takes {spread(six, one)} times the processor seconds of {RANGE}"
+
+
+def _processor_seconds(commands: Sequence[Sequence[str]], n_items: int) -> float:
+    """Return the processor seconds of one `produce` for each list of levels, into a new store."""
+    fixed = ["--model", MODEL, "--method", METHOD, "--task", "urn", "--limit", str(n_items), "--device", "cpu"]
+    before = _children()
+    with tempfile.TemporaryDirectory() as store:
+        for texts in commands:
+            asked = [option for text in texts for option in ("--level", text)]
+            command = [sys.executable, "-m", "producer", *fixed, *asked, "--store", os.path.join(store, "store")]
+            subprocess.run(command, check=True, capture_output=True)
+    return _children() - before
+
+
+def _children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
