@@ -16,7 +16,7 @@ from producer.backends import BACKENDS
 from producer.backends.base import Ready
 from producer.bayes import bayes_runs
 from producer.choices import check_names
-from producer.environment import environment
+from producer.environment import environment, reset_peak
 from producer.interrupt import Interrupted, Stop, stop_on_signal
 from producer.plan import Cell, Group, make_plan
 from producer.prompts import PROMPTS
@@ -124,7 +124,7 @@ class _Worker:
             finished(n_items)
             self.stop.check()
 
-        clock = time.monotonic()
+        own_peak, clock = reset_peak(cell.question.model.device), time.monotonic()
         try:
             answers = ready.answer(cell.question, done)
         finally:
@@ -132,6 +132,7 @@ class _Worker:
         assert cell.key is not None, "weights are fetched before a run is made"
         env = environment(
             cell.question.model.device,
+            own_peak=own_peak,
             duration_s=time.monotonic() - clock,
             tokens=answers.tokens,
             parameters=ready.parameters,
