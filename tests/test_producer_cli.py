@@ -66,7 +66,7 @@ def test_a_run_records_its_circumstances(produce: Produce, store: Path) -> None:
     assert (run.key.prompt, run.key.sampling, run.key.dtype) == ("shared", {"limit": 5}, "float32")
     assert run.env.tokens > 5
     assert run.env.parameters > 0
-    assert run.env.peak_memory_bytes > 0
+    assert run.env.peak_memory_bytes or run.env.throughput["process_peak_memory_bytes"]
     assert "torch" in run.env.libraries
     assert np.all(run.logsumexp > run.logits.max(1))
 
