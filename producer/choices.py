@@ -57,7 +57,9 @@ def choose_device(device: str) -> str:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return str(torch.empty(0, device=device).device)
+        probe = torch.ones(1, device=device)
+        probe.item()  # "meta" is a device, and holds no numbers
+        return str(probe.device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UsageError(f"device {device!r} cannot be used ({str(error).splitlines()[0]})") from error
 

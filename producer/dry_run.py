@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from producer.bayes import bayes_runs
 from producer.given import Asked
-from producer.plan import Cell, Group, make_plan
+from producer.plan import Cell, Group, is_dense, make_plan
 from producer.produce import check_request
 from producer.weights import BYTES, weight_bytes
 from schemas.errors import StoreNotFoundError
@@ -92,7 +92,9 @@ def _memory(group: Group, asked: Asked) -> str:
         return f"{text}, all in memory at once"
     tokens = max(cell.question.prompts.tokens for cell in group.cells)
     waiting = tokens * model.config.hidden_size * BYTES[model.dtype]
-    return f"{text}, layer by layer within {_size(room)}; up to {_size(waiting)} of hidden states wait on the host"
+    mapped = is_dense(group) and not model.files.gguf  # then the weights are read from their files as they are needed
+    there = f"{'' if mapped else 'the weights and '}up to {_size(waiting)} of hidden states wait on the host"
+    return f"{text}, layer by layer within {_size(room)}; {there}"
 
 
 def _size(n_bytes: int) -> str:

@@ -30,17 +30,27 @@ def instruction_for(task: str, prompt: str, prompt_file: Path | None = None) -> 
     """Return the instruction of a named prompt for a task, "" for `base`.
 
     prompt_file : TOML with a string `shared` and a table `task` of strings by task name; replaces our wording.
-    Raises UsageError for an unknown prompt, or a task that has no instruction of its own.
+    Raises UsageError for an unknown prompt, a file that is no such TOML, or a task that has no instruction of its own.
     """
     if prompt not in PROMPTS:
         raise UsageError(f"unknown prompt {prompt!r}; known: {', '.join(PROMPTS)}")
-    wording: dict[str, Any] = tomllib.loads(prompt_file.read_text()) if prompt_file else {"shared": SHARED, "task": BY_TASK}
+    wording = _read(prompt_file) if prompt_file else {"shared": SHARED, "task": BY_TASK}
     if prompt == "base":
         return ""
     text = wording.get("shared") if prompt == "shared" else wording.get("task", {}).get(task)
     if not text:
         raise UsageError(f"prompt {prompt!r} has no wording for task {task!r}; give one with --prompt-file")
     return str(text)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        wording = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read prompt file {path}: {error}") from error
+    if not isinstance(wording.get("shared", ""), str) or not isinstance(wording.get("task", {}), dict):
+        raise UsageError(f"prompt file {path} must hold a string 'shared', a table 'task' of strings by task name, or both")
+    return wording
 
 
 def render_prefix(instruction: str, demonstrations: Sequence[Item]) -> str:

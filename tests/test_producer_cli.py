@@ -112,6 +112,8 @@ def test_dry_run_says_what_is_stored_and_writes_nothing(produce: Produce, store:
         (["--task", "urn", "--backend", "nonsense"], "known: transformers"),
         (["--task", "urn", "--dtype", "float8"], "known: auto, float32"),
         (["--task", "urn", "--device", "nonsense"], "device 'nonsense' cannot be used"),
+        (["--task", "urn", "--device", "meta"], "device 'meta' cannot be used"),
+        (["--task", "urn", "--prompt-file", __file__], "cannot read prompt file"),
         (["--task", "urn", "--method", "magnitude", "--level", "w4a16"], "magnitude"),
         (["--task", "urn", "--method", "dense", "--level", "0.5"], "dense"),
         (["--task", "urn", "--method", "magnitude", "--level", "1.5"], r"lies in \[0, 1\)"),
@@ -200,6 +202,24 @@ def test_changed_weights_or_config_are_another_run(produce: Produce, store: Path
     (folder / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-3}))
     names.append(produce(*arguments, model_name=str(folder)).stdout)
     assert len(set(names)) == 3
+
+
+def test_a_signal_ends_a_compression_at_once(produce: Produce, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing is written there is nothing to finish: the rest of an hour's compression is not waited for."""
+    from producer.methods import METHODS
+
+    went_on = []
+
+    def long_work(model: object, job: object) -> object:
+        signal.raise_signal(signal.SIGTERM)
+        went_on.append(model)
+        return model
+
+    monkeypatch.setitem(METHODS, "magnitude", replace(METHODS["magnitude"], compress=long_work))
+    result = produce("--task", "urn", "--limit", "3", "--method", "magnitude", "--level", "0.5")
+    assert result.exit_code == 128 + signal.SIGTERM
+    assert "0 finished runs are in the store" in result.stderr
+    assert not went_on and open_reader(str(store)).catalog.is_empty()
 
 
 def test_a_signal_commits_what_is_done_and_says_how_to_go_on(produce: Produce, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
