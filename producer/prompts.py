@@ -34,7 +34,7 @@ def instruction_for(task: str, prompt: str, prompt_file: Path | None = None) -> 
     """
     if prompt not in PROMPTS:
         raise UsageError(f"unknown prompt {prompt!r}; known: {', '.join(PROMPTS)}")
-    wording = _read(prompt_file) if prompt_file else {"shared": SHARED, "task": BY_TASK}
+    wording: dict[str, Any] = _read(prompt_file) if prompt_file else {"shared": SHARED, "task": BY_TASK}
     if prompt == "base":
         return ""
     text = wording.get("shared") if prompt == "shared" else wording.get("task", {}).get(task)
