@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM: the batch at hand is finished, what is done is committed, and the user is told how to go on."""
+"""Ctrl-C and SIGTERM: the batch at hand is finished, what is done is committed, and the user is told how to go on.
+
+While a model is loaded or compressed, which can take an hour, there is nothing to finish: the command stops there and then.
+"""
 
 import os
 import signal
@@ -25,6 +28,17 @@ class Stop:
 
     def __init__(self) -> None:
         self.signal_number = 0
+        self.nothing_to_finish = False
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within it, where nothing is written, a signal raises Interrupted where it comes, and one that came before does on entry."""
+        self.check()
+        self.nothing_to_finish = True
+        try:
+            yield
+        finally:
+            self.nothing_to_finish = False
 
     def check(self) -> None:
         """Raise Interrupted where a signal came; called between batches."""
@@ -40,6 +54,8 @@ def stop_on_signal() -> Iterator[Stop]:
 
     def remember(number: int, _: FrameType | None) -> None:
         stop.signal_number = number
+        if stop.nothing_to_finish:
+            stop.check()
         os.write(2, STOPPING)  # a handler may interrupt any other writing to stderr
         for each in previous:
             signal.signal(each, signal.SIG_DFL)  # not Python's handler, whose exception waits for the batches under way

@@ -103,13 +103,14 @@ class _Worker:
         levels = [level for level in group.levels() if any(cell.level == level for cell in todo)]
         if not levels:
             return
-        for ready in BACKENDS[self.request.backend].ready(group, levels, self.settings):
+        models = BACKENDS[self.request.backend].ready(group, levels, self.settings)
+        for level in levels:
+            with self.stop.at_once():
+                ready = next(models)
             for cell in todo:
-                if cell.level == ready.level:
+                if cell.level == level:
                     self._run_cell(cell, ready)
-            if ready.level != levels[-1]:
-                self.stop.check()  # compressing to the next level can take an hour
-            del ready  # and needs the memory of this one
+            del ready  # the next level needs its memory
 
     def _run_cell(self, cell: Cell, ready: Ready) -> None:
         run = self._answer(cell, ready)

@@ -4,6 +4,7 @@ import json
 import re
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -180,8 +181,6 @@ def test_nonfinite_logits_are_refused_unless_allowed(model: Path, produce: Produ
 
 def test_a_violated_post_condition_writes_nothing(produce: Produce, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A method that changes nothing is caught by its check, and no run is written."""
-    from dataclasses import replace
-
     from producer.methods import METHODS
 
     monkeypatch.setitem(METHODS, "magnitude", replace(METHODS["magnitude"], compress=lambda model, job: model))
@@ -208,7 +207,7 @@ def test_a_signal_ends_a_compression_at_once(produce: Produce, store: Path, monk
     """Where nothing is written there is nothing to finish: the rest of an hour's compression is not waited for."""
     from producer.methods import METHODS
 
-    went_on = []
+    went_on: list[object] = []
 
     def long_work(model: object, job: object) -> object:
         signal.raise_signal(signal.SIGTERM)
