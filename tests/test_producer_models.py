@@ -17,6 +17,7 @@ from test_producer_methods_checkpoint import packed_folder
 import producer.models
 from producer.cli import main
 from producer.models import ModelFiles, fetch_weights, find_model, load_config, load_model
+from producer.reference.tokenizer import build_tokenizer
 from producer.weights import parameters, weight_bytes, weight_bytes_as, weights_hash
 from schemas.errors import HedgemarkError
 
@@ -83,6 +84,18 @@ def test_weights_count_as_they_lie_in_memory(form: str, tmp_path: Path) -> None:
     assert form == "plain" or weight_bytes(files) < size // 2  # what it took for what it is
 
 
+def test_a_packed_model_that_fits_only_packed_is_planned_layer_by_layer(tmp_path: Path) -> None:
+    """The dry run says what will be: unpacked the weights are larger than the budget, though their files are not."""
+    packed_folder(tmp_path, {"quant_method": "gptq", "bits": 4, "group_size": 16})
+    build_tokenizer(tmp_path)
+    files = find_model(str(tmp_path))
+    size = weight_bytes_as(files, load_config(files), "float32")
+    asked = ["--model", str(tmp_path), "--method", "checkpoint", "--task", "urn", "--limit", "2", "--device", "cpu", "--dtype", "float32"]
+    asked += ["--device-memory", str(3 * size // 4), "--store", str(tmp_path / "store"), "--dry-run"]
+    assert weight_bytes(files) < 3 * size // 4
+    assert "layer by layer within" in CliRunner().invoke(main, asked).stdout
+
+
 def test_a_model_that_transformers_does_not_build_counts_as_its_files(tmp_path: Path) -> None:
     """vLLM runs models of other types; their files then say how large they are."""
     from transformers import T5Config
@@ -118,6 +131,16 @@ def test_packed_weights_stored_twice_are_read_once(tmp_path: Path) -> None:
     packed_folder(tmp_path, {"quant_method": "gptq", "bits": 4, "group_size": 16})
     (tmp_path / "consolidated.safetensors").write_bytes(b"not read")
     load_model(find_model(str(tmp_path)), "float32", "cpu")
+
+
+def test_packed_weights_in_the_older_format_are_read(tmp_path: Path) -> None:
+    """GPTQ in pytorch_model.bin gives the model that it gives in model.safetensors."""
+    packed_folder(tmp_path, {"quant_method": "gptq", "bits": 4, "group_size": 16})
+    expected = load_model(find_model(str(tmp_path)), "float32", "cpu").state_dict()
+    torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    found = load_model(find_model(str(tmp_path)), "float32", "cpu").state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
 def test_a_missing_shard_is_named_as_such(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -255,6 +256,13 @@ def test_what_a_sweep_would_ignore_is_refused(tmp_path: Path, arguments: str, me
     result = CliRunner().invoke(main, ["--model", "ref-s", *arguments.split(), "--store", str(tmp_path / "store")])
     assert result.exit_code == 2, result.output
     assert message in result.stderr
+
+
+def test_the_size_of_a_running_cluster_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """--workers is refused where the cells go to a Ray cluster that was there before."""
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=lambda **_: None))
+    with pytest.raises(UsageError, match="--workers 3 has no effect on a Ray cluster that is running"):
+        run_ray(scripts("pass"), lambda _: None, workers=3)
 
 
 @pytest.mark.slow

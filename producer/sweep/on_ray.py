@@ -23,8 +23,8 @@ POLL_S = 1.0
 def run_ray(commands: Sequence[Command], report: Callable[[Finished], None], workers: int = 0) -> list[Finished]:
     """Run every cell on the cluster and return what became of each, in order.
 
-    workers : cells at a time on a local cluster started here; ignored where a cluster is running.
-    Raises UsageError where ray is not installed.
+    workers : cells at a time on a local cluster started here.
+    Raises UsageError where ray is not installed, or a cluster is running, whose size `workers` cannot change.
     Raises Interrupted after Ctrl-C or SIGTERM, when the cells under way have finished their batch and committed.
     """
     try:
@@ -108,6 +108,9 @@ def _connect(ray: Any, workers: int) -> None:
         ray.init(address="auto", log_to_driver=False)
     except ConnectionError:  # no cluster is running: start one here
         ray.init(num_cpus=workers or None, log_to_driver=False, include_dashboard=False)
+    else:
+        if workers:
+            raise UsageError(f"--workers {workers} has no effect on a Ray cluster that is running and has a size of its own")
 
 
 def _result(ray: Any, reference: Any, command: Command) -> Finished:
