@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from producer_standin import save_standin, urn_rows, write_items
 from safetensors.torch import load_file, save_file
@@ -201,6 +202,20 @@ def test_changed_weights_or_config_are_another_run(produce: Produce, store: Path
     (folder / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-3}))
     names.append(produce(*arguments, model_name=str(folder)).stdout)
     assert len(set(names)) == 3
+
+
+@pytest.mark.parametrize("place", ["backends.transformers.load_model", "methods.conditions.dense_logits", "engine.prefill.run_layer"])
+def test_no_memory_is_one_sentence(place: str, produce: Produce, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether loading, compressing or answering found no memory, the message says for what and what to do; nothing is written."""
+
+    def scarce(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("injected")
+
+    monkeypatch.setattr(f"producer.{place}", scarce)
+    result = produce("--task", "urn", "--limit", "3", "--method", "magnitude", "--level", "0.5")
+    assert result.exit_code == 1
+    assert re.search(r"the memory of cpu does not hold .*; with --device-memory below the size of the weights", result.stderr)
+    assert open_reader(str(store)).catalog.is_empty()
 
 
 def test_a_signal_ends_a_compression_at_once(produce: Produce, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,12 +37,12 @@ class TransformersBackend:
         copies = 1 if len(levels) == 1 else 2
         fits = budget(group.model, settings) > copies * weight_bytes_as(group.model.files, group.model.config, group.model.dtype)
         place = group.model.device if fits else "cpu"
-        if is_dense(group):
-            model = load_model(group.model.files, group.model.dtype if fits else AS_STORED, place)
-            yield Ready(levels[0], {}, model.num_parameters(), _answerer(model, group, settings, fits=fits))
-            return
-        model = load_model(group.model.files, group.model.dtype, place)
+        with memory_for("the weights", place):
+            model = load_model(group.model.files, AS_STORED if is_dense(group) and not fits else group.model.dtype, place)
         parameters = model.num_parameters()
+        if is_dense(group):
+            yield Ready(levels[0], {}, parameters, _answerer(model, group, settings, fits=fits))
+            return
         compressed = group.method.sweep(model, levels, group.data, group.seed, group.model.device)
         for level in levels:
             with memory_for(f"what {group.method.name} needs at level {level.text!r}", group.model.device):
