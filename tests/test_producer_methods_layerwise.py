@@ -5,13 +5,15 @@ import weakref
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from producer_tiny import CONFIGS, tiny, tiny_data
+from test_producer_engine import OPTIONS, plain, run, some_prompts
 
 from producer.methods import METHODS, spinquant
 from producer.methods.layers import split_experts, target_layers, token_batches
 from producer.methods.layerwise import layer_gradients
-from schemas.levels import parse_level
+from schemas.levels import FULL_BITS, parse_level
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.producer
@@ -64,6 +66,15 @@ def test_a_model_on_the_host_goes_to_the_device_layer_by_layer(name: str, monkey
     monkeypatch.setattr(torch.nn.Module, "to", to)
     next(METHODS[name].sweep(model, levels_of(name)[-1:], tiny_data(), 0, torch.device("cpu:0")))
     assert brought.count("LlamaDecoderLayer") >= len(model.model.layers)
+
+
+@pytest.mark.parametrize("name", COMPRESSING)
+def test_the_engine_runs_what_a_method_made(name: str) -> None:
+    """A model compressed in memory answers prompt by prompt as it does with a shared prefix, batch by batch."""
+    level, prompts = levels_of(name)[0], some_prompts()
+    model = METHODS[name].apply(tiny(), level, tiny_data(), 0).model
+    rounding = 0.02 if level.activation_bits < FULL_BITS else 2e-5  # an input at the edge of two steps may go to either
+    np.testing.assert_allclose(run(model, prompts).logits, plain(model, prompts)[:, OPTIONS], atol=rounding)
 
 
 @pytest.mark.parametrize("name", COMPRESSING)

@@ -41,17 +41,17 @@ def transform(model: Any, transformation: Transformation, ids: Any, device: Any 
     with torch.no_grad():
         [states], [keywords] = first_inputs(model, [ids])
         keywords, dense = _in_float64(moved(keywords, place)), states.to(place, torch.float64)
-        embedding = _exact(body.embed_tokens, place)
+        embedding = _exact(body.embed_tokens, model, place)
         transformation.embedding(embedding)
         turned = embedding(ids.to(place))
         body.embed_tokens = _stored(embedding, model)
         for number, layer in enumerate(body.layers):
-            exact = _exact(layer, place)
+            exact = _exact(layer, model, place)
             dense = exact(dense, **keywords)
             exact = transformation.layer(number, exact)
             turned = exact(turned, **keywords)
             body.layers[number] = _stored(exact, model)
-        norm, head = _exact(body.norm, place), _exact(model.lm_head, place)
+        norm, head = _exact(body.norm, model, place), _exact(model.lm_head, model, place)
         before = head(norm(dense))
         transformation.head(norm, head)
         after = head(norm(turned))
@@ -66,10 +66,11 @@ def require_same_function(change: float, what: str) -> float:
     return change
 
 
-def _exact(module: Any, device: Any) -> Any:
+def _exact(module: Any, model: Any, device: Any) -> Any:
+    """Return a copy in float64; its config stays the model's own, by which a caller says how its layers attend."""
     import torch
 
-    return deepcopy(module).to(device, torch.float64)
+    return deepcopy(module, {id(model.config): model.config}).to(device, torch.float64)
 
 
 def _stored(module: Any, model: Any) -> Any:
