@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from producer.engine.free import out_of_memory
 from producer.packed import load_packed, packed_format, settle_compressed, stored_by_compressed_tensors
 from producer.weight_files import wanted_files, weight_files
 from schemas.errors import HedgemarkError, UsageError
@@ -146,13 +147,13 @@ def _load(files: ModelFiles, config: Any, **options: Any) -> tuple[Any, dict[str
 @contextmanager
 def _readable(what: str, files: ModelFiles, kind: type[HedgemarkError]) -> Iterator[None]:
     """Within it any error but ours and memory's becomes one of this kind, in a sentence: libraries raise all kinds for a damaged file."""
-    import torch
-
     try:
         yield
-    except (HedgemarkError, MemoryError, torch.OutOfMemoryError):
+    except HedgemarkError:
         raise
     except Exception as error:
+        if out_of_memory(error):
+            raise
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
         raise kind(f"the {what} of {files.name!r} in {files.folder} cannot be read ({reason})") from error
 

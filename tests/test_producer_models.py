@@ -222,3 +222,15 @@ def test_a_damaged_model_is_one_sentence(file: str, damage: Callable[[Path], Any
     assert result.exit_code == exit_code, result.output
     assert message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_memory_that_runs_out_is_not_called_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An allocation that fails while weights are read stays what it is, for the backend to say what to do."""
+    files = find_model(str(save_standin(tmp_path / "standin")))
+
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", full)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        load_model(files, "float32", "cpu")
