@@ -1,10 +1,10 @@
-"""Free memory: what the host has, within the limits of all groups that this process is in."""
+"""Free memory: what the host has, within the limits of all groups that this process is in; and what says that there is none."""
 
 from pathlib import Path
 
 import pytest
 
-from producer.engine.free import free_memory
+from producer.engine.free import free_memory, out_of_memory
 
 pytestmark = pytest.mark.producer
 HOST = 4_000 * 1024
@@ -78,3 +78,17 @@ def test_groups_of_version_1_bind_as_well(place: str, machine: Path) -> None:
     limit_version_1_to(machine / "GROUPS/memory" / place, "3000000")
     limit_version_1_to(machine / "GROUPS/memory/elsewhere", "2600000")
     assert free_memory("cpu") == 1_500_000
+
+
+@pytest.mark.parametrize(
+    ("error", "means_it"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_what_says_that_memory_ran_out(error: Exception, means_it: bool) -> None:
+    """Torch has an error of its own for a device's memory only; the host's and cuBLAS's are told by their texts."""
+    assert out_of_memory(error) == means_it

@@ -12,6 +12,7 @@ from schemas.errors import HedgemarkError
 MEMINFO = Path("/proc/meminfo")
 GROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 UNLIMITED = 2**63
+NO_MEMORY = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")  # in RuntimeErrors of torch's CPU allocator, and of cuBLAS
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # glibc's malloc.h
 
 
@@ -53,7 +54,7 @@ def out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that an allocation failed, on a device or on the host."""
     import torch
 
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in NO_MEMORY)
 
 
 @contextmanager
