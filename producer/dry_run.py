@@ -79,7 +79,7 @@ def _duration(seconds: float) -> str:
 
 
 def _memory(group: Group, asked: Asked) -> str:
-    from producer.backends.transformers import budget
+    from producer.backends.transformers import budget, fits
 
     model = group.model
     text = f"{_size(model.weight_bytes)} of weights as {model.dtype} on {model.device}"
@@ -88,7 +88,7 @@ def _memory(group: Group, asked: Asked) -> str:
     if asked.request.backend == "vllm":
         return f"{text}, less where vLLM keeps them packed, shared out by vLLM"
     room = budget(model, asked.settings)
-    if (1 if len(group.levels()) == 1 else 2) * model.weight_bytes < room:  # to compress again the dense weights are kept
+    if fits(model, len(group.levels()), asked.settings):
         return f"{text}, all in memory at once"
     tokens = max(cell.question.prompts.tokens for cell in group.cells)
     waiting = tokens * model.config.hidden_size * BYTES[model.dtype]

@@ -18,7 +18,6 @@ from producer.models import AS_STORED, load_model
 from producer.packed import check_packing
 from producer.plan import Group, Model, Question, is_dense
 from producer.settings import Settings
-from producer.weights import weight_bytes_as
 from schemas.levels import Level
 
 log = logging.getLogger(__name__)
@@ -34,20 +33,19 @@ class TransformersBackend:
 
     def ready(self, group: Group, levels: Sequence[Level], settings: Settings) -> Iterator[Ready]:
         """Yield the group's model at each level: on the device where it fits, with a copy if there are several, else on the host."""
-        copies = 1 if len(levels) == 1 else 2
-        fits = budget(group.model, settings) > copies * weight_bytes_as(group.model.files, group.model.config, group.model.dtype)
-        place = group.model.device if fits else "cpu"
+        resident = fits(group.model, len(levels), settings)
+        place = group.model.device if resident else "cpu"
         with memory_for("the weights", place):
-            model = load_model(group.model.files, AS_STORED if is_dense(group) and not fits else group.model.dtype, place)
+            model = load_model(group.model.files, AS_STORED if is_dense(group) and not resident else group.model.dtype, place)
         parameters = model.num_parameters()
         if is_dense(group):
-            yield Ready(levels[0], {}, parameters, _answerer(model, group, settings, fits=fits))
+            yield Ready(levels[0], {}, parameters, _answerer(model, group, settings, loaded=resident))
             return
         compressed = group.method.sweep(model, levels, group.data, group.seed, group.model.device)
         for level in levels:
             with memory_for(f"what {group.method.name} needs at level {level.text!r}", group.model.device):
                 applied = next(compressed)
-            yield Ready(level, applied.conditions, parameters, _answerer(applied.model, group, settings, fits=fits))
+            yield Ready(level, applied.conditions, parameters, _answerer(applied.model, group, settings, loaded=resident))
             del applied  # before the next one is made
 
 
@@ -56,13 +54,18 @@ def budget(model: Model, settings: Settings) -> int:
     return settings.device_memory or int(USABLE * free_memory(model.device))
 
 
+def fits(model: Model, n_levels: int, settings: Settings) -> bool:
+    """Return whether the weights fit on the model's device, with the copy that each of several levels but the last starts from."""
+    return min(n_levels, 2) * model.weight_bytes < budget(model, settings)
+
+
 def _noise_floor(model: Any, question: Question, layout: Layout, target: Target, n_items: int) -> dict[str, float]:
     if not n_items:
         return {}
     return noise_floor(model, sample(question.prompts, n_items, 0), question.options.ids, layout, target)
 
 
-def _answerer(model: Any, group: Group, settings: Settings, *, fits: bool) -> Callable[[Question, Done], Answers]:
+def _answerer(model: Any, group: Group, settings: Settings, *, loaded: bool) -> Callable[[Question, Done], Answers]:
     import torch
 
     target = Target(group.model.device, getattr(torch, group.model.dtype))
@@ -72,7 +75,7 @@ def _answerer(model: Any, group: Group, settings: Settings, *, fits: bool) -> Ca
         if settings.self_check:  # it asks prompts whole
             whole = unshared(sample(question.prompts, settings.self_check, 0))
             needs = replace(needs, longest=max(needs.longest, *map(len, whole.suffixes)))
-        layout = plan_memory(needs, target.device, settings, loaded=fits)
+        layout = plan_memory(needs, target.device, settings, loaded=loaded)
         order = "layer-major" if layout.streamed else "in-memory"
         log.info("%s order, batches of %d tokens, %d at a time", order, layout.batch_tokens, layout.workers)
         clock = time.perf_counter()

@@ -19,19 +19,18 @@ def levels(arguments: argparse.Namespace) -> Iterator[str]:
     """Yield how much more processor time, command starts included, six commands take than one."""
     one, six = [], []
     for _ in range(arguments.rounds):
-        one.append(_processor_seconds([[RANGE]], arguments.items or ITEMS))
-        six.append(_processor_seconds([[level] for level in LEVELS], arguments.items or ITEMS))
+        one.append(_processor_seconds([RANGE], arguments.items or ITEMS))
+        six.append(_processor_seconds(LEVELS, arguments.items or ITEMS))
     yield f"{METHOD} on {MODEL} at {len(LEVELS)} levels: a command each takes {spread(six, one)} times the processor seconds of {RANGE}"
 
 
-def _processor_seconds(commands: Sequence[Sequence[str]], n_items: int) -> float:
-    """Return the processor seconds of one `produce` for each list of levels, into a new store."""
+def _processor_seconds(texts: Sequence[str], n_items: int) -> float:
+    """Return the processor seconds of one `produce` for each `--level`, into a new store."""
     fixed = ["--model", MODEL, "--method", METHOD, "--task", "urn", "--limit", str(n_items), "--device", "cpu"]
     before = _children()
     with tempfile.TemporaryDirectory() as store:
-        for texts in commands:
-            asked = [option for text in texts for option in ("--level", text)]
-            command = [sys.executable, "-m", "producer", *fixed, *asked, "--store", os.path.join(store, "store")]
+        for text in texts:
+            command = [sys.executable, "-m", "producer", *fixed, "--level", text, "--store", os.path.join(store, "store")]
             subprocess.run(command, check=True, capture_output=True)
     return _children() - before
 

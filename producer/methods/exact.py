@@ -40,7 +40,7 @@ def transform(model: Any, transformation: Transformation, ids: Any, device: Any 
     body, place = model.model, device or model.device
     with torch.no_grad():
         [states], [keywords] = first_inputs(model, [ids])
-        keywords, dense = _in_float64(moved(keywords, place)), states.to(place, torch.float64)
+        keywords, dense = moved(keywords, place, torch.float64), states.to(place, torch.float64)
         embedding = _exact(body.embed_tokens, model, place)
         transformation.embedding(embedding)
         turned = embedding(ids.to(place))
@@ -75,15 +75,3 @@ def _exact(module: Any, model: Any, device: Any) -> Any:
 
 def _stored(module: Any, model: Any) -> Any:
     return module.to(model.lm_head.weight.device, model.lm_head.weight.dtype)
-
-
-def _in_float64(keywords: dict[str, Any]) -> dict[str, Any]:
-    """Return keyword arguments with floating-point tensors in float64; those in a tuple are rotary embeddings."""
-    import torch
-
-    def wide(value: Any) -> Any:
-        if isinstance(value, tuple):
-            return tuple(map(wide, value))
-        return value.double() if torch.is_tensor(value) and value.is_floating_point() else value
-
-    return {name: wide(value) for name, value in keywords.items()}

@@ -87,13 +87,15 @@ def first_inputs(model: Any, batches: Iterable[Any]) -> tuple[list[Any], list[di
     return states, arguments
 
 
-def moved(value: Any, device: Any) -> Any:
-    """Return a layer's keyword arguments with every tensor on a device."""
+def moved(value: Any, device: Any, dtype: Any = None) -> Any:
+    """Return a layer's keyword arguments with every tensor on a device, floating-point ones in a dtype if one is given."""
+    import torch
+
     if isinstance(value, dict):
-        return {name: moved(part, device) for name, part in value.items()}
+        return {name: moved(part, device, dtype) for name, part in value.items()}
     if isinstance(value, tuple):
-        return tuple(moved(part, device) for part in value)
-    return value.to(device) if hasattr(value, "to") else value
+        return tuple(moved(part, device, dtype) for part in value)
+    return value.to(device=device, dtype=dtype if value.is_floating_point() else None) if torch.is_tensor(value) else value
 
 
 class _CaughtError(Exception):

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from producer.methods.layers import target_layers
 from producer.methods.layerwise import first_inputs, layer_inputs, moved
 from producer.methods.quantization import RoundInput, wide
-from producer.methods.rotation import RotateInput, Rotations
-from producer.methods.structure import attention_readers, attention_writers, fuse, fuse_norms, mlp_readers, mlp_writers, untie
+from producer.methods.rotation import RotateInput, Rotations, rotated_weights
+from producer.methods.structure import fuse, fuse_norms, mlp_writers, untie
 
 
 class RoundStraightThrough(RoundInput):
@@ -95,7 +95,7 @@ class RotatedModel:
         import torch
 
         own = self._weights(layer)
-        return torch.func.functional_call(layer, own | self._turned(layer, own, stream, turn), (hidden,), keywords)
+        return torch.func.functional_call(layer, own | rotated_weights(layer, own, stream, turn, self.down), (hidden,), keywords)
 
     def _divergence(self, rotated: Any, dense: Any) -> Any:
         """Return the divergence of one sequence's predictions, nats; both are last states (token, width)."""
@@ -113,17 +113,3 @@ class RotatedModel:
 
     def _weights(self, module: Any) -> dict[str, Any]:
         return {name: weight.to(self.device) for name, weight in module.named_parameters()}
-
-    def _turned(self, layer: Any, own: dict[str, Any], stream: Any, turn: Any) -> dict[str, Any]:
-        """Return every weight and bias of a layer that R1, R2 or R4 touches, by name, as a function of R1 and R2."""
-        names = {module: name for name, module in layer.named_modules()}
-        value, output, size = layer.self_attn.v_proj, layer.self_attn.o_proj, turn.shape[0]
-        found = {m: own[f"{names[m]}.weight"] for m in names if hasattr(m, "weight")}
-        weights = {m: found[m] @ stream for m in attention_readers(layer) + mlp_readers(layer)}
-        weights |= {m: stream.T @ RotateInput(*self.down[m.weight.shape[1]])(m, (found[m],))[0] for m in mlp_writers(layer)}
-        weights[value] = (turn.T @ weights[value].unflatten(0, (-1, size))).flatten(0, 1)
-        weights[output] = stream.T @ (found[output].unflatten(1, (-1, size)) @ turn).flatten(1)
-        biases = {m: own[f"{names[m]}.bias"] @ stream for m in attention_writers(layer) + mlp_writers(layer) if m.bias is not None}
-        if value.bias is not None:
-            biases[value] = (own[f"{names[value]}.bias"].unflatten(0, (-1, size)) @ turn).flatten()
-        return {f"{names[m]}.weight": w for m, w in weights.items()} | {f"{names[m]}.bias": b for m, b in biases.items()}

@@ -16,7 +16,6 @@ from producer.methods.structure import (
     fuse_norms,
     mlp_readers,
     mlp_writers,
-    mlps,
     replace_weight,
 )
 
@@ -88,14 +87,12 @@ class Rotation(NamedTuple):
     def layer(self, number: int, layer: Any) -> Any:
         """Turn the stream that a layer reads and writes, its values, and the inputs of its down projections."""
         fuse_norms(layer)
-        turn = self._stream(layer.self_attn.q_proj)
-        for reader in attention_readers(layer) + mlp_readers(layer):
-            replace_weight(reader, reader.weight @ turn)
-        for writer in attention_writers(layer) + mlp_writers(layer):
-            replace_weight(writer, turn.T @ writer.weight, None if writer.bias is None else writer.bias @ turn)
-        _rotate_values(layer.self_attn, self.rotations.values[number].to(turn.device))
-        for mlp in mlps(layer):
-            _rotate_down(mlp.down_proj, *self.rotations.down[mlp.down_proj.weight.shape[1]])
+        stream = self._stream(layer.self_attn.q_proj)
+        own, values = dict(layer.named_parameters()), self.rotations.values[number].to(stream.device)
+        for name, weight in rotated_weights(layer, own, stream, values, self.rotations.down).items():
+            own[name].data = weight.contiguous()
+        for down in mlp_writers(layer):
+            down.register_forward_pre_hook(RotateInput(*self.rotations.down[down.weight.shape[1]]))
         return layer
 
     def head(self, norm: Any, head: Any) -> None:
@@ -105,6 +102,24 @@ class Rotation(NamedTuple):
 
     def _stream(self, module: Any) -> Any:
         return self.rotations.stream.to(module.weight.device)
+
+
+def rotated_weights(layer: Any, own: dict[str, Any], stream: Any, values: Any, down: dict[int, tuple[Any, Any]]) -> dict[str, Any]:
+    """Return every weight and bias of a layer with fused norms that R1, R2 or R4 touches, by name.
+
+    own : the layer's parameters by name; stream, values : R1 and this layer's R2, of which the result is a differentiable function.
+    """
+    names = {module: name for name, module in layer.named_modules()}
+    value, output, size = layer.self_attn.v_proj, layer.self_attn.o_proj, values.shape[0]
+    found = {m: own[f"{names[m]}.weight"] for m in names if hasattr(m, "weight")}
+    weights = {m: found[m] @ stream for m in attention_readers(layer) + mlp_readers(layer)}
+    weights |= {m: stream.T @ RotateInput(*down[m.weight.shape[1]])(m, (found[m],))[0] for m in mlp_writers(layer)}
+    weights[value] = (values.T @ weights[value].unflatten(0, (-1, size))).flatten(0, 1)
+    weights[output] = stream.T @ (found[output].unflatten(1, (-1, size)) @ values).flatten(1)
+    biases = {m: own[f"{names[m]}.bias"] @ stream for m in attention_writers(layer) + mlp_writers(layer) if m.bias is not None}
+    if value.bias is not None:
+        biases[value] = (own[f"{names[value]}.bias"].unflatten(0, (-1, size)) @ values).flatten()
+    return {f"{names[m]}.weight": w for m, w in weights.items()} | {f"{names[m]}.bias": b for m, b in biases.items()}
 
 
 def _power_of_two(width: int) -> int:
@@ -125,20 +140,3 @@ def _hadamard(size: int, generator: Any) -> Any:
     from compressed_tensors.transform.utils.hadamard import random_hadamard_matrix  # type: ignore[import-untyped]
 
     return random_hadamard_matrix(size, dtype=torch.float64, gen=generator) / size**0.5
-
-
-def _rotate_values(attention: Any, turn: Any) -> None:
-    """Rotate what every head's values are written in, and let the output projection turn it back."""
-    value, output, size = attention.v_proj, attention.o_proj, turn.shape[0]
-    rows = turn.T @ value.weight.unflatten(0, (-1, size))
-    bias = None if value.bias is None else (value.bias.unflatten(0, (-1, size)) @ turn).flatten()
-    replace_weight(value, rows.flatten(0, 1), bias)
-    replace_weight(output, (output.weight.unflatten(1, (-1, size)) @ turn).flatten(1))
-
-
-def _rotate_down(projection: Any, left: Any, right: Any) -> None:
-    """Rotate the columns of a down projection and, as it runs, its input."""
-    hook = RotateInput(left, right)
-    (weight,) = hook(projection, (projection.weight,))
-    replace_weight(projection, weight)
-    projection.register_forward_pre_hook(hook)

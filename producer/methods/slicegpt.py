@@ -44,29 +44,18 @@ def collect_axes(model: Any, data: Any, device: Any = None) -> Statistics:
         x = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + norm.variance_epsilon)
         sums[norm] = sums.get(norm, 0) + x.T @ x
 
-    last, axes, norms = model.model.layers[-1], [], _norms(model)
+    layers, axes = model.model.layers, list[Any]()
+    norms = [norm for layer in layers for norm in (layer.input_layernorm, layer.post_attention_layernorm)]
     hooks = [norm.register_forward_pre_hook(lambda norm, arguments: add(norm, arguments[0])) for norm in norms]
-    hooks.append(last.register_forward_hook(lambda _, __, signals: add(model.model.norm, signals)))
+    hooks.append(layers[-1].register_forward_hook(lambda _, __, signals: add(model.model.norm, signals)))
     with torch.no_grad():
         for _, run in layer_inputs(model, token_batches(data), device):
             run(advance=True)
-            axes += [_axes(sums.pop(norm)) for norm in norms if norm in sums]
+            axes += map(_axes, sums.values())  # in the order of the forward pass
+            sums.clear()
     for hook in hooks:
         hook.remove()
     return Statistics(axes, count_weights(model))
-
-
-def _norms(model: Any) -> list[Any]:
-    """Return all norms in the order of the forward pass."""
-    norms = [norm for layer in model.model.layers for norm in (layer.input_layernorm, layer.post_attention_layernorm)]
-    return [*norms, model.model.norm]
-
-
-def _axes(moments: Any) -> Any:
-    """Return the eigenvectors (channel, axis) of a matrix of second moments, strongest first."""
-    import torch
-
-    return torch.linalg.eigh(moments.double()).eigenvectors.flip(1).cpu()
 
 
 def slicegpt(model: Any, job: Job) -> Any:
@@ -148,6 +137,13 @@ def verify_slices(model: Any, job: Job) -> dict[str, Any]:
         if found != {width}:
             raise PostConditionError(f"decoder layer {number} reads and writes a stream of width {sorted(found)} instead of {width}")
     return {"stream_width": width} | left_over(model, job.statistics.decoder_weights)
+
+
+def _axes(moments: Any) -> Any:
+    """Return the eigenvectors (channel, axis) of a matrix of second moments, strongest first."""
+    import torch
+
+    return torch.linalg.eigh(moments.double()).eigenvectors.flip(1).cpu()
 
 
 METHOD = Method(

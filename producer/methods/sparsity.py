@@ -46,7 +46,7 @@ def prune_smallest(weight: Any, importance: Any, level: Level) -> None:
     pruned = level.of - level.kept if level.kind == "pattern" else pruned_of(importance.shape[1], level)
     if not pruned:
         return
-    last = importance.kthvalue(pruned, dim=1, keepdim=True).values  # sorting a matrix of a large model takes minutes
+    last = importance.kthvalue(pruned, dim=1, keepdim=True).values  # sorting takes several times as long
     below, equal = importance < last, importance == last
     ties = equal & (equal.cumsum(1) <= pruned - below.sum(1, keepdim=True))
     weight.masked_fill_(below | ties, 0.0)
