@@ -44,7 +44,7 @@ def scaling() -> None:
 def published(folder: Path) -> None:
     """Print time and memory of the 54 published runs x 99 alphas x 7 scorers, records with intervals, from a store, a process per core."""
     from store.importers.ye2024 import read_ye2024
-    from store.importing import import_runs
+    from store.exchange.import_runs import import_runs
 
     question = replace(Question(), alphas=ALPHAS, scorers=tuple(SCORERS))
     with tempfile.TemporaryDirectory() as place:

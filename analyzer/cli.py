@@ -9,7 +9,7 @@ import click
 from analyzer.cli_report import COMMANDS as REPORTS
 from analyzer.cli_verdicts import COMMANDS
 from analyzer.options import analysis_options, comparison_options, executor_option, set_options
-from schemas.command import friendly_errors
+from store.command import friendly_errors
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

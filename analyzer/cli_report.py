@@ -8,7 +8,7 @@ import click
 
 from analyzer.cli_verdicts import FILE
 from analyzer.options import SELECTION, comparison_options
-from schemas.command import friendly_errors, store_option
+from store.command import friendly_errors, store_option
 
 OPTIONS: list[Callable[[Any], Any]] = [
     store_option,

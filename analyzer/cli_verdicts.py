@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from analyzer.options import analysis_options, comparison_options
-from schemas.command import friendly_errors
+from store.command import friendly_errors
 
 SOURCES = ("dense", "prompt", "task", "subject")
 FILE = click.Path(path_type=Path, dir_okay=False)

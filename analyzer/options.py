@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from analyzer.names import EXECUTOR_NAMES, FIELDS, FORMATS
-from schemas.command import store_option
+from store.command import store_option
 
 NAMED = dict(zip(FIELDS, ("ref-m", "wanda", "0.5", "urn", "base"), strict=True))  # an example of each
 SELECTION = [

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from schemas.command import friendly_errors, store_option
+from store.command import friendly_errors, store_option
 
 EXAMPLE = """
 \b

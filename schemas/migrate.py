@@ -1,7 +1,7 @@
 """Migrations: one pure step per schema version, from the groups of a store of that version to those of the next.
 
 In: (key, bytes) pairs of one group.  Out: the pairs that the next version has in their place. A step does no input or output, so it
-can be tested on the golden store of its version; `store.migration` runs it on a branch.
+can be tested on the golden store of its version; `store.upkeep.migration` runs it on a branch.
 """
 
 from collections.abc import Callable, Mapping, Sequence

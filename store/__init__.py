@@ -7,16 +7,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from store.reader import Reader, open_reader
-    from store.repository import init_store
-    from store.writer import Writer, open_writer
+    from store.reading.reader import Reader, open_reader
+    from store.repository.repository import init_store
+    from store.writing.writer import Writer, open_writer
 
 __all__ = ["Reader", "Writer", "init_store", "open_reader", "open_writer"]
 
-_HOMES = {"Reader": "reader", "open_reader": "reader", "init_store": "repository", "Writer": "writer", "open_writer": "writer"}
+_HOMES = {
+    "Reader": "store.reading.reader",
+    "open_reader": "store.reading.reader",
+    "init_store": "store.repository.repository",
+    "Writer": "store.writing.writer",
+    "open_writer": "store.writing.writer",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'store' has no attribute {name!r}")
-    return getattr(import_module(f"store.{_HOMES[name]}"), name)
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,6 +1,6 @@
 """`python -m store` is the command `store`."""
 
-from store.cli import main
+from store.cli.main import main
 
 if __name__ == "__main__":
     main(prog_name="store")

@@ -1,6 +1,6 @@
 """A stand-in for Google Cloud Storage and Azure Blob Storage: as much of both protocols as Icechunk speaks, objects kept in memory.
 
-Neither has a server that runs everywhere, as S3 has. This one honours conditional writes, as both do (`store.probe` relies on it).
+Neither has a server that runs everywhere, as S3 has. This one honours conditional writes, as both do (`store.safety.conditional_writes` relies on it).
 Sources : GCS XML API, https://cloud.google.com/storage/docs/xml-api; Azure Blob REST API, version 2019-12-12.
 """
 

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 
 from store_tiny import tiny_items, tiny_run
 
-import store.repository
+import store.repository.repository
 from store import open_writer
 
 N_ITEMS = 300  # large enough for chunks of their own
@@ -30,5 +30,5 @@ def work(url: str, first: int, count: int, acknowledged: str) -> None:
 
 if __name__ == "__main__":
     if "--unlocked" in sys.argv:
-        store.repository.FileLock = lambda path: nullcontext()
+        store.repository.repository.FileLock = lambda path: nullcontext()
     work(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])

@@ -10,7 +10,7 @@ import pytest
 
 import analyzer.cli
 import producer.cli
-import store.cli
+import store.cli.main
 from analyzer.scorers import SCORERS
 from producer.methods import METHODS
 from producer.prompts import PROMPTS
@@ -19,7 +19,7 @@ from producer.tasks.published import PUBLISHED
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-GROUPS = {"analyze": analyzer.cli.main, "store": store.cli.main, "produce": producer.cli.main}
+GROUPS = {"analyze": analyzer.cli.main, "store": store.cli.main.main, "produce": producer.cli.main}
 
 
 def commands() -> list[tuple[str, click.Command]]:
@@ -32,7 +32,7 @@ def commands() -> list[tuple[str, click.Command]]:
 
 def test_reading_needs_no_torch() -> None:
     """Schemas, store and analyzer, their commands included, import without torch and transformers."""
-    code = "import analyzer.cli, store.cli, producer.cli, schemas.run, sys; print({'torch', 'transformers'} & set(sys.modules))"
+    code = "import analyzer.cli, store.cli.main, producer.cli, schemas.run, sys; print({'torch', 'transformers'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -11,9 +11,9 @@ from store_tiny import tiny_items, tiny_run, write_runs
 
 from schemas.errors import UsageError
 from store import init_store, open_reader, open_writer
-from store.address import OPTIONS, parse_address
-from store.backends import BACKENDS
-from store.verify import verify_store
+from store.backend.address import OPTIONS, parse_address
+from store.backend.storage import BACKENDS
+from store.upkeep.verify import verify_store
 
 
 @pytest.mark.parametrize(

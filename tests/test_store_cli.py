@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 from store_tiny import tiny_items, tiny_run, write_runs
 
-from store.cli import import_, main
+from store.cli.main import import_, main
 
 
 def _store(*arguments: str) -> Result:
@@ -37,7 +37,7 @@ def test_every_command_has_help_an_example_and_a_store(command):
 
 def test_help_imports_nothing_heavy():
     """`store --help` does without icechunk, zarr, polars and torch."""
-    code = "import sys, store.cli; print(sorted({'icechunk', 'zarr', 'polars', 'torch', 'numpy'} & set(sys.modules)))"
+    code = "import sys, store.cli.main; print(sorted({'icechunk', 'zarr', 'polars', 'torch', 'numpy'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 

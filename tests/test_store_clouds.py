@@ -8,10 +8,10 @@ from store_tiny import tiny_items, tiny_run, write_runs
 
 from schemas.errors import StoreNotFoundError, StoreUnreachableError
 from store import init_store, open_reader, open_writer
-from store.garbage import collect_garbage
-from store.history import tag_snapshot
-from store.transfer import copy_runs
-from store.verify import verify_store
+from store.upkeep.garbage import collect_garbage
+from store.upkeep.history import tag_snapshot
+from store.exchange.push_pull import copy_runs
+from store.upkeep.verify import verify_store
 
 ADDRESSES = {"gcs": "gs://bucket/team/store", "azure": "az://container/team/store?account=devstoreaccount1"}
 

@@ -10,8 +10,8 @@ from store_tiny import tiny_items, tiny_run, write_runs
 
 from schemas.errors import HedgemarkError
 from store import open_reader, open_writer
-from store.cli import main
-from store.history import tag_snapshot
+from store.cli.main import main
+from store.upkeep.history import tag_snapshot
 
 
 @pytest.fixture

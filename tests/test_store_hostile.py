@@ -14,13 +14,13 @@ from store_tiny import ZSTD_2_GB, tiny_items, tiny_run, write_runs
 from schemas.errors import HedgemarkError, StoreInvalidError
 from schemas.layout import RUN_ARRAYS, array_document, group_document, sealed
 from store import open_reader
-from store.cli import main
-from store.codec import _checksum
-from store.documents import dump_document, parse_document
-from store.guard import HEADER_BYTES, MAGIC, decompressed_bound
-from store.keys import SessionKeys
-from store.repository import open_repository
-from store.verify import verify_store
+from store.cli.main import main
+from store.format.codec import _checksum
+from store.format.documents import dump_document, parse_document
+from store.safety.check_folder import HEADER_BYTES, MAGIC, decompressed_bound
+from store.format.keys import SessionKeys
+from store.repository.repository import open_repository
+from store.upkeep.verify import verify_store
 
 N_ITEMS = 300
 EMPTY_GROUP = dump_document(group_document({}))
@@ -214,7 +214,7 @@ def test_problems_are_listed_in_full(victim):
 def _peak_of_verify(address: str, expected: int) -> int:
     """Return the peak memory in bytes of `store verify` in a process of its own, less that of importing the library."""
     code = (
-        "import sys, resource, store.verify, icechunk, polars; from store.cli import main\n"
+        "import sys, resource, store.upkeep.verify, icechunk, polars; from store.cli.main import main\n"
         "base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try: main(['verify', '--store', sys.argv[1]])\n"
         "except SystemExit as error: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base); sys.exit(error.code)\n"

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from schemas.errors import UsageError
 from store import open_reader
-from store.cli import main
+from store.cli.main import main
 from store.importers.safe_pickle import load_plain_pickle
 
 NAME = "toy-1b_halu_dialogue_base_icl1.pkl"

@@ -13,8 +13,8 @@ import pytest
 from store_tiny import tiny_items, tiny_run, write_runs
 
 from store import open_reader
-from store.repository import open_repository
-from store.verify import verify_store
+from store.repository.repository import open_repository
+from store.upkeep.verify import verify_store
 
 PEER = os.environ.get("HEDGEMARK_PEER_PYTHON", "")
 pytestmark = pytest.mark.skipif(not PEER, reason="HEDGEMARK_PEER_PYTHON names no other interpreter")
@@ -31,7 +31,7 @@ print(json.dumps([icechunk.__version__, run.key.name, run.digest, write_runs(sys
 READ = """
 import json, sys
 from store import open_reader
-from store.verify import verify_store
+from store.upkeep.verify import verify_store
 reader = open_reader(sys.argv[1])
 print(json.dumps([dict(reader.catalog.select("name", "digest").iter_rows()), verify_store(sys.argv[1]).problems]))
 """

@@ -12,14 +12,14 @@ from schemas.errors import StoreInvalidError
 from schemas.layout import SCHEMA_VERSION, group_document, sealed
 from schemas.migrate import STEPS, migrate_nodes
 from store import init_store, open_reader
-from store.archive import import_zip, write_zip
-from store.documents import dump_document
-from store.history import history
-from store.keys import SessionKeys
-from store.migration import migrate_store
-from store.repository import open_repository
-from store.root import root_nodes, stored_schema
-from store.verify import verify_store
+from store.exchange.zip_file import import_zip, write_zip
+from store.format.documents import dump_document
+from store.upkeep.history import history
+from store.format.keys import SessionKeys
+from store.upkeep.migration import migrate_store
+from store.repository.repository import open_repository
+from store.format.root import root_nodes, stored_schema
+from store.upkeep.verify import verify_store
 
 GOLDEN = Path(__file__).parent / "golden"
 

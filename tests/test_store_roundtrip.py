@@ -219,7 +219,7 @@ def test_many_runs_come_in_order_whatever_the_batches(store_url, monkeypatch, ba
     items = tiny_items()
     runs = [tiny_run(items, seed=seed) for seed in range(20)]
     write_runs(store_url, items, runs)
-    monkeypatch.setattr("store.reader.BATCH_BYTES", batch_bytes)
+    monkeypatch.setattr("store.reading.reader.BATCH_BYTES", batch_bytes)
     wanted = [*(run.key.name for run in runs), runs[0].key.name]
     assert [run.digest for run in open_reader(store_url).runs(wanted)] == [*(run.digest for run in runs), runs[0].digest]
     with pytest.raises(RunNotFoundError, match="no run 'nope'"):

@@ -15,18 +15,18 @@ from store_tiny import tiny_items, tiny_run, write_runs
 
 from schemas.errors import StoreInvalidError, UsageError
 from store import init_store, open_reader
-from store.archive import ZipKeys, import_zip, write_zip
-from store.cli import main
-from store.history import tag_snapshot
+from store.exchange.zip_file import ZipKeys, import_zip, write_zip
+from store.cli.main import main
+from store.upkeep.history import tag_snapshot
 from store.importers.described import Description
 from store.importers.lm_eval import read_lm_eval
 from store.importers.table import read_table
-from store.importing import import_runs
-from store.repository import open_repository
-from store.signature import manifest
-from store.tabular import write_parquet
-from store.transfer import copy_runs
-from store.verify import verify_store
+from store.exchange.import_runs import import_runs
+from store.repository.repository import open_repository
+from store.upkeep.signature import manifest
+from store.exchange.parquet_file import write_parquet
+from store.exchange.push_pull import copy_runs
+from store.upkeep.verify import verify_store
 
 NAMED = Description(model="org/model", task="arc")
 

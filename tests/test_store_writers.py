@@ -15,9 +15,9 @@ from store_tiny import tiny_items, tiny_run, write_runs
 
 from schemas.errors import HedgemarkError, RunConflictError, UsageError
 from store import init_store, open_reader, open_writer
-from store.garbage import collect_garbage
-from store.history import diff_snapshots, history, tag_snapshot
-from store.verify import verify_store
+from store.upkeep.garbage import collect_garbage
+from store.upkeep.history import diff_snapshots, history, tag_snapshot
+from store.upkeep.verify import verify_store
 
 WORKER = Path(__file__).with_name("store_worker.py")
 

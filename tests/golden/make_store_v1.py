@@ -14,7 +14,7 @@ from schemas.items import Item
 from schemas.itemset import build_item_set
 from schemas.run import Environment, Run, RunKey
 from store import init_store, open_reader, open_writer
-from store.archive import write_zip
+from store.exchange.zip_file import write_zip
 
 
 def make(target: Path) -> None:

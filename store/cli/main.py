@@ -1,0 +1,205 @@
+"""The command `store`: a thin shell over the library; data to stdout, progress and messages to stderr."""
+
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+from store.command import friendly_errors, store_option
+from store.cli.imports import IMPORT_COMMANDS
+from store.cli.share import SHARE_COMMANDS
+from store.cli.printing import format_option, print_table
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+LS_COLUMNS = ["name", "model", "method", "level", "task", "prompt", "n_items", "nonfinite", "created"]
+
+at_option = click.option("--at", metavar="SNAPSHOT|TAG", help="Read this snapshot or tag, such as v1, instead of the newest.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-v", "--verbose", is_flag=True, help="Log what is written.")
+def main(verbose: bool) -> None:
+    """Keep runs: versioned, verified, shared.
+
+    Example: store ls --model ref-m --store ./hedgemark-store
+    """
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, stream=sys.stderr, format="%(message)s")
+
+
+@main.command()
+@store_option
+@friendly_errors
+def init(store_url: str) -> None:
+    """Create an empty store; an existing one is left as it is.
+
+    Example: store init --store s3://bucket/logits
+    """
+    from store import init_store
+
+    init_store(store_url)
+    click.echo(f"store at {store_url}", err=True)
+
+
+@main.command()
+@store_option
+@at_option
+@click.option("--model", multiple=True, help="Only runs of this model (repeatable, like the other filters).")
+@click.option("--method", multiple=True, help="Only this method, such as wanda.")
+@click.option("--level", multiple=True, help="Only this level, such as 0.5.")
+@click.option("--task", multiple=True, help="Only this task, such as urn.")
+@click.option("--prompt", multiple=True, help="Only this prompt, such as base.")
+@format_option
+@friendly_errors
+def ls(store_url: str, at: str | None, format_: str, **filters: tuple[str, ...]) -> None:
+    """List runs, one line each.
+
+    Example: store ls --model Llama-2-7b-hf --task mmlu --format json
+    """
+    from store.reading.catalog_table import cached_newest, select_runs
+
+    catalog = cached_newest(store_url) if at is None else None
+    if catalog is None:
+        from store import open_reader
+
+        catalog = open_reader(store_url, at).catalog
+    table = select_runs(catalog, filters)
+    print_table(table if format_ != "table" else table.select(LS_COLUMNS), format_)
+
+
+@main.command()
+@click.argument("name", required=False)
+@store_option
+@at_option
+@click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", show_default=True, help="How to print.")
+@friendly_errors
+def show(name: str | None, store_url: str, at: str | None, format_: str) -> None:
+    """Show one run in full, or the store as a whole.
+
+    Example: store show Llama-2-7b-hf~dense~mmlu~base.5c9ce9a0
+    """
+    from store.upkeep.describe import describe_run, describe_store
+    from store.cli.printing import print_record
+
+    print_record(describe_run(store_url, name, at) if name else describe_store(store_url, at), format_)
+
+
+@main.command()
+@store_option
+@at_option
+@format_option
+@friendly_errors
+def log(store_url: str, at: str | None, format_: str) -> None:
+    """List the commits of the store, newest first.
+
+    Example: store log --format json
+    """
+    from store.upkeep.history import history
+
+    print_table(history(store_url, at), format_)
+
+
+@main.command()
+@click.argument("before", metavar="A")
+@click.argument("after", metavar="B")
+@store_option
+@format_option
+@friendly_errors
+def diff(before: str, after: str, store_url: str, format_: str) -> None:
+    """List the runs added, removed and replaced from snapshot or tag A to B.
+
+    Example: store diff v1 v2
+    """
+    from store.upkeep.history import diff_snapshots
+
+    print_table(diff_snapshots(store_url, before, after), format_)
+
+
+@main.command()
+@click.argument("name")
+@store_option
+@at_option
+@click.option("--sign", type=FILE, help="First sign the newest snapshot with this private key (PEM).")
+@friendly_errors
+def tag(name: str, store_url: str, at: str | None, sign: Path | None) -> None:
+    """Name a snapshot, the newest by default; a tag never moves.
+
+    Example: store tag paper-v1 --sign team.pem
+    """
+    from store.upkeep.history import tag_snapshot
+    from store.upkeep.signature import sign_store
+
+    if sign and at:
+        raise click.UsageError("--sign signs the newest snapshot, so it does not go with --at")
+    at = sign_store(store_url, sign) if sign else at
+    click.echo(f"{name} is {tag_snapshot(store_url, name, at)}", err=True)
+
+
+@main.command()
+@store_option
+@click.option("--older-than", "days", type=click.IntRange(min=7), default=7, show_default=True, help="Age in days; never below a week.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
+@friendly_errors
+def gc(store_url: str, days: int, dry_run: bool) -> None:
+    """Delete what crashed writers left: nothing a tag, a branch or a week-old session can reach.
+
+    Example: store gc --dry-run
+    """
+    from datetime import timedelta
+
+    from store.upkeep.garbage import collect_garbage
+
+    found = collect_garbage(store_url, timedelta(days=days), dry_run=dry_run)
+    verb = "would delete" if dry_run else "deleted"
+    click.echo(f"{verb} {found.bytes} bytes: {found.chunks} chunks, {found.manifests} manifests, {found.snapshots} snapshots", err=True)
+
+
+@main.command()
+@store_option
+@friendly_errors
+def migrate(store_url: str) -> None:
+    """Bring an older store to the present schema; tags keep it as it was.
+
+    Example: store migrate --store ./hedgemark-store
+    """
+    from store.upkeep.migration import migrate_store
+
+    done = migrate_store(store_url)
+    click.echo(f"{store_url}: {f'{done.before} is now {done.after}' if done else 'of the present schema already'}", err=True)
+
+
+@main.command()
+@store_option
+@at_option
+@click.option("--key", type=FILE, help="Also check the signature with this public key (PEM).")
+@friendly_errors
+def verify(store_url: str, at: str | None, key: Path | None) -> None:
+    """Re-read everything and list what is wrong; exit code 4 if anything is.
+
+    Example: store verify --at paper-v1 --key team.pub.pem
+    """
+    from schemas.errors import StoreInvalidError
+    from store.upkeep.verify import verify_store
+
+    report = verify_store(store_url, at, key)
+    for note in report.notes:
+        click.echo(f"note: {note}", err=True)
+    for problem in report.problems:
+        click.echo(problem)
+    click.echo(f"read {report.runs} runs and {report.item_sets} item sets in {len(report.snapshots)} snapshots", err=True)
+    if report.problems:
+        raise StoreInvalidError(f"{store_url}: {len(report.problems)} problems")
+
+
+@main.group("import")
+def import_() -> None:
+    """Bring in runs from elsewhere, all of them in one commit.
+
+    Example: store import ye2024 --data DIR --logits DIR
+    """
+
+
+for _name, _command in IMPORT_COMMANDS.items():
+    import_.add_command(_command, _name)
+for _name, _command in SHARE_COMMANDS.items():
+    main.add_command(_command, _name)

@@ -1,0 +1,73 @@
+"""The `store` commands that move runs between stores and files: push, pull, export. One line each in `SHARE_COMMANDS`."""
+
+from pathlib import Path
+
+import click
+
+from store.command import friendly_errors, store_option
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command()
+@click.argument("target")
+@store_option
+@click.option("--at", metavar="SNAPSHOT|TAG", help="Push this snapshot or tag, such as v1, instead of the newest.")
+@friendly_errors
+def push(target: str, store_url: str, at: str | None) -> None:
+    """Copy the runs that another store lacks to it; conflicts are listed and left alone.
+
+    Example: store push s3://bucket/logits
+    """
+    _copy(store_url, target, at)
+
+
+@click.command()
+@click.argument("source")
+@store_option
+@click.option("--at", metavar="SNAPSHOT|TAG", help="Pull this snapshot or tag of the source, such as v1, instead of the newest.")
+@friendly_errors
+def pull(source: str, store_url: str, at: str | None) -> None:
+    """Copy the runs that this store lacks from another; conflicts are listed and left alone.
+
+    Example: store pull s3://bucket/logits --at paper-v1
+    """
+    _copy(source, store_url, at)
+
+
+@click.command()
+@click.argument("file", type=FILE)
+@store_option
+@click.option("--at", metavar="SNAPSHOT|TAG", help="Export this snapshot or tag, such as v1, instead of the newest.")
+@friendly_errors
+def export(file: Path, store_url: str, at: str | None) -> None:
+    """Write one snapshot to a file: .zip (Zarr, for xarray and import) or .parquet (a flat table).
+
+    Example: store export logits.zip --at paper-v1
+    """
+    from schemas.errors import UsageError
+    from store import open_reader
+    from store.exchange.zip_file import write_zip
+    from store.exchange.parquet_file import write_parquet
+
+    writers = {".zip": write_zip, ".parquet": write_parquet}
+    if file.suffix not in writers:
+        raise UsageError(f"{file} ends in {file.suffix!r}; an export ends in {' or '.join(writers)}")
+    reader = open_reader(store_url, at)
+    count = writers[file.suffix](reader.keys, file)
+    click.echo(f"wrote {count} runs of {store_url} at {reader.snapshot} to {file}", err=True)
+
+
+def _copy(source: str, target: str, at: str | None) -> None:
+    from schemas.errors import RunConflictError
+    from store.exchange.push_pull import copy_runs
+
+    done = copy_runs(source, target, at)
+    click.echo(f"copied {len(done.copied)} runs to {target} at {done.snapshot}; {done.present} were there already", err=True)
+    for name in done.conflicts:
+        click.echo(f"conflict: {name}")
+    if done.conflicts:
+        raise RunConflictError(f"{len(done.conflicts)} runs have other content in {target} than in {source}; both keep their own")
+
+
+SHARE_COMMANDS = {"push": push, "pull": pull, "export": export}

@@ -1,0 +1,41 @@
+"""Bring runs from elsewhere into a store: all of an import in one commit, or nothing of it.
+
+In: (item set, run) pairs.  Out: the names written and the snapshot id.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from schemas.errors import HedgemarkError
+from schemas.itemset import ItemSet
+from schemas.run import Run
+from store.repository.repository import init_store
+from store.writing.writer import open_writer
+
+
+class Imported(NamedTuple):
+    """What an import brought."""
+
+    names: list[str]
+    snapshot: str
+
+
+def import_runs(
+    url: str, pairs: Iterable[tuple[ItemSet, Run]], message: str, *, allow_nonfinite: bool = False, replace: bool = False
+) -> Imported:
+    """Write every pair in one commit; a store that is not there yet is created once the input has been read.
+
+    Raises what reading or writing a pair raises, and then the store is as it was.
+    """
+    read = list(pairs)
+    for items, run in read:
+        run.check(items.n_options, allow_nonfinite=allow_nonfinite)
+    init_store(url)
+    with open_writer(url, interval_s=math.inf) as writer:
+        try:
+            names = [writer.write(items, run, allow_nonfinite=allow_nonfinite, replace=replace) for items, run in read]
+        except HedgemarkError:
+            writer.discard()
+            raise
+        return Imported(names, writer.commit(message))

@@ -1,0 +1,66 @@
+"""Runs as a flat table, one row per run and item: what people without Zarr read, and what the table importer takes back.
+
+In: keys.  Out: a Parquet file with columns model, method, level, task, prompt, id, answer, subject, demonstration, logit_A, logit_B,
+..., logsumexp, top_token. A logit beyond an item's own options is null.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from string import ascii_uppercase
+
+import numpy as np
+import polars as pl
+from polars.io.plugins import register_io_source
+
+from schemas.itemset import ItemSet
+from schemas.run import Run
+from store.reading.catalog import read_records
+from store.format.item_sets import read_items
+from store.format.keys import Keys
+from store.format.runs import read_run
+from store.exchange.whole_file import whole_file
+
+RUN_COLUMNS = ("model", "method", "level", "task", "prompt")
+
+
+def write_parquet(keys: Keys, path: Path) -> int:
+    """Write every run of a snapshot to a Parquet file, one run in memory at a time, and return how many."""
+    records = read_records(keys)
+    schema = _schema(max((record.n_options for record in records.values()), default=1))
+
+    def frames(*_: object) -> Iterator[pl.DataFrame]:
+        items: dict[str, ItemSet] = {}
+        for name, record in records.items():
+            items_hash = record.key.items_hash
+            if items_hash not in items:
+                items = {items_hash: read_items(keys, items_hash)}
+            yield run_frame(read_run(keys, name, record), items[items_hash], schema)
+
+    with whole_file(path) as partial:
+        register_io_source(frames, schema=schema).sink_parquet(partial, compression="zstd")
+    return len(records)
+
+
+def run_frame(run: Run, items: ItemSet, schema: pl.Schema) -> pl.DataFrame:
+    """Return one run as rows."""
+    letters = np.array(list(ascii_uppercase))
+    columns = {name: [getattr(run.key, name)] * len(items) for name in RUN_COLUMNS}
+    ids = [str(json.loads(text)["id"]) for text in items.texts] or [str(one) for one in items.item_id]
+    columns |= {"id": ids, "answer": letters[items.answer].tolist(), "subject": [items.subjects[one] for one in items.subject]}
+    frame = pl.DataFrame({**columns, "demonstration": items.demonstration, "logsumexp": run.logsumexp, "top_token": run.top_token})
+    logits = [
+        pl.Series(name, run.logits[:, option]).set(pl.Series(items.n_options <= option), None)
+        if option < run.logits.shape[1]
+        else pl.lit(None, pl.Float32).alias(name)
+        for option, name in enumerate(name for name in schema if name.startswith("logit_"))
+    ]
+    return frame.with_columns(logits).select(schema.names()).cast(schema)
+
+
+def _schema(n_options: int) -> pl.Schema:
+    text = {name: pl.String for name in (*RUN_COLUMNS, "id", "answer", "subject")}
+    logits = {f"logit_{letter}": pl.Float32 for letter in ascii_uppercase[:n_options]}
+    return pl.Schema({**text, "demonstration": pl.Boolean, **logits, "logsumexp": pl.Float32, "top_token": pl.Int32})
+
+

@@ -1,0 +1,89 @@
+"""One snapshot as one zip file: plain Zarr v3 that xarray opens, and bytes that import again bit for bit.
+
+In: keys, or a file somebody sent.  Out: a file, or `ZipKeys`. Members are stored, not deflated, since chunks are compressed
+already; so a member is exactly as large as it says, and its size is checked before it is read.
+"""
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from schemas.errors import StoreInvalidError
+from schemas.layout import ITEMS, RUNS
+from store.reading.catalog import read_records
+from store.format.keys import MAX_STORED_CHUNK, Keys
+from store.format.packed_run import pack_stored_run
+from store.format.root import check_root
+from store.exchange.push_pull import Transfer, copy_keys
+from store.exchange.whole_file import whole_file
+
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the same snapshot gives the same file
+
+
+def write_zip(keys: Keys, path: Path) -> int:
+    """Write every run of a snapshot and its items to a zip file, whole or not at all, and return how many runs."""
+    records = read_records(keys)
+    with whole_file(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+        written: set[str] = set()
+        for name in ("zarr.json", f"{ITEMS}/zarr.json", f"{RUNS}/zarr.json"):
+            _put(archive, name, keys.get_many([name])[0] or b"")
+        for name, record in records.items():
+            parcel = pack_stored_run(keys, name, record)
+            new = record.key.items_hash not in written
+            written.add(record.key.items_hash)
+            for key, value in [*(parcel.items() if new else ()), *parcel.nodes]:
+                _put(archive, key, value)
+    return len(records)
+
+
+def import_zip(path: Path, target: str) -> Transfer:
+    """Copy every run of an exported file that a store lacks. Raises StoreInvalidError where the file is damaged or no export."""
+    keys = ZipKeys(path)
+    try:
+        return copy_keys(keys, target)
+    finally:
+        keys.close()
+
+
+class ZipKeys:
+    """Keys of an exported file. Raises StoreInvalidError for a file that is none; close it when done."""
+
+    def __init__(self, path: Path) -> None:
+        self.where = str(path)
+        try:
+            self._archive = zipfile.ZipFile(path)
+        except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+            raise StoreInvalidError(f"{path} is not an exported store: {str(error)[:120]}") from error
+        self._members = {member.filename: member for member in self._archive.infolist()}
+        if len(self._members) != len(self._archive.infolist()):
+            raise StoreInvalidError(f"{path} holds two members of one name")
+        check_root(self)
+
+    def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return the bytes at each key, None where there are none."""
+        return [self._get(key) for key in keys]
+
+    def children(self, group: str) -> list[str]:
+        """Return the sorted names directly under a group."""
+        prefix = f"{group}/" if group else ""
+        names = {name.removeprefix(prefix).split("/")[0] for name in self._members if name.startswith(prefix)}
+        return sorted(names - {"zarr.json", ""})
+
+    def close(self) -> None:
+        """Close the file."""
+        self._archive.close()
+
+    def _get(self, key: str) -> bytes | None:
+        member = self._members.get(key)
+        if member is None:
+            return None
+        if member.compress_type != zipfile.ZIP_STORED or member.file_size > MAX_STORED_CHUNK or member.flag_bits & 1:
+            raise StoreInvalidError(f"{self.where}: member {key[:120]!r} is compressed, encrypted or larger than a chunk")
+        try:
+            return self._archive.read(member)
+        except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:
+            raise StoreInvalidError(f"{self.where}: member {key[:120]!r} is damaged: {str(error)[:120]}") from error
+
+
+def _put(archive: zipfile.ZipFile, name: str, value: bytes) -> None:
+    archive.writestr(zipfile.ZipInfo(name, EPOCH), value)

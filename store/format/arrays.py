@@ -1,0 +1,90 @@
+"""Arrays of a group as they lie in a store: encode them, and read them back within declared bounds.
+
+In: arrays and specs, or `Keys`.  Out: (key, bytes) pairs, or arrays. The metadata of an array must be exactly what
+`schemas.layout` prescribes for its shape: no other codec, dtype, filter or transformer is ever interpreted.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.errors import HedgemarkError, StoreInvalidError
+from schemas.layout import ITEM_SIZES, MAX_ARRAY_BYTES, ArraySpec, array_document, chunk_keys, chunk_shape
+from store.format.codec import decode, encode
+from store.format.documents import dump_document, parse_document
+from store.format.keys import Keys
+
+
+def encode_arrays(group: str, specs: Mapping[str, ArraySpec], arrays: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, bytes]]:
+    """Yield the keys and bytes of a group's arrays. Raises HedgemarkError where an array is not what its spec says."""
+    for name, spec in specs.items():
+        array = arrays[name]
+        if array.dtype.name != spec.dtype or array.ndim != len(spec.dims) or array.nbytes > MAX_ARRAY_BYTES:
+            raise HedgemarkError(
+                f"{group}: {name} is {array.dtype} {array.shape}; "
+                f"expected {spec.dtype} with dimensions {spec.dims}, at most {MAX_ARRAY_BYTES} bytes"
+            )
+        yield f"{group}/{name}/zarr.json", dump_document(array_document(spec, array.shape))
+        for number, key in enumerate(chunk_keys(spec, array.shape)):
+            yield f"{group}/{name}/{key}", encode(_chunk(array, spec, number))
+
+
+def read_arrays(keys: Keys, group: str, specs: Mapping[str, ArraySpec], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[Any]]:
+    """Return a group's arrays of the given shapes. Raises StoreInvalidError where anything is missing, different or damaged."""
+    for name, spec in specs.items():
+        check_shape(spec, shapes[name], f"store {keys.where}: {group}/{name}")
+    stored = _fetch(keys, group, specs, shapes)
+    arrays = {}
+    for name, spec in specs.items():
+        where = f"store {keys.where}: {group}/{name}"
+        document = parse_document(stored[f"{name}/zarr.json"], where)
+        if document != array_document(spec, shapes[name]):
+            raise StoreInvalidError(f"{where} is not the array that the layout prescribes for {spec.dtype} {list(shapes[name])}")
+        arrays[name] = _assemble(spec, shapes[name], [stored[f"{name}/{key}"] for key in chunk_keys(spec, shapes[name])], where)
+    return arrays
+
+
+def array_keys(group: str, specs: Mapping[str, ArraySpec], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Return every key that a group's arrays have, metadata before chunks. Raises StoreInvalidError for a shape that is not allowed."""
+    for name, spec in specs.items():  # first: a hostile shape has more chunks than memory has room for their keys
+        check_shape(spec, shapes[name], f"{group}/{name}")
+    return [f"{group}/{name}/{key}" for name, spec in specs.items() for key in ["zarr.json", *chunk_keys(spec, shapes[name])]]
+
+
+def check_shape(spec: ArraySpec, shape: tuple[int, ...], where: str) -> None:
+    """Raise StoreInvalidError for a shape that the layout does not allow, before anything of its size is allocated."""
+    whole = all(isinstance(size, int) and size > 0 for size in shape)
+    if not whole or len(shape) != len(spec.dims) or (spec.width is not None and shape[1] != spec.width):
+        raise StoreInvalidError(f"{where}: shape {list(shape)} does not fit dimensions {spec.dims}")
+    if math.prod(shape) * ITEM_SIZES[spec.dtype] > MAX_ARRAY_BYTES:
+        raise StoreInvalidError(f"{where}: shape {list(shape)} is larger than the {MAX_ARRAY_BYTES} bytes that an array may have")
+
+
+def _fetch(
+    keys: Keys, group: str, specs: Mapping[str, ArraySpec], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, bytes | None]:
+    names = array_keys(group, specs, shapes)
+    return {name.removeprefix(f"{group}/"): value for name, value in zip(names, keys.get_many(names), strict=True)}
+
+
+def _assemble(spec: ArraySpec, shape: tuple[int, ...], stored: list[bytes | None], where: str) -> NDArray[Any]:
+    parts = []
+    for number, chunk in enumerate(stored):
+        if chunk is None:
+            raise StoreInvalidError(f"{where}: chunk {number} is missing")
+        parts.append(decode(chunk, chunk_shape(spec, shape), spec.dtype, where))
+    whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return whole[: shape[0]]
+
+
+def _chunk(array: NDArray[Any], spec: ArraySpec, number: int) -> NDArray[Any]:
+    rows = chunk_shape(spec, array.shape)[0]
+    chunk = array[number * rows : (number + 1) * rows]
+    missing = rows - len(chunk)
+    if not missing:
+        return chunk
+    fill = np.full((missing, *array.shape[1:]), np.nan if spec.fill == "NaN" else spec.fill, dtype=array.dtype)
+    return np.concatenate([chunk, fill])  # Zarr stores the last chunk whole

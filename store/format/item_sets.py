@@ -1,0 +1,97 @@
+"""Item sets as groups of a store: what one writes, and how it is read back and checked.
+
+In: an `ItemSet`, or `Keys`.  Out: (key, bytes) pairs, or the same item set again, its digest verified. Texts lie as one blob
+of UTF-8 bytes with offsets, so that every array has a plain dtype.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.errors import StoreInvalidError
+from schemas.itemset import ItemSet
+from schemas.layout import ITEM_ARRAYS, ITEMS, SCHEMA_VERSION, TEXT_ARRAYS, ArraySpec, group_document, sealed
+from store.format.arrays import encode_arrays, read_arrays
+from store.format.documents import dump_document, group_attributes
+from store.format.keys import Keys
+
+
+@dataclass(frozen=True)
+class ItemsRecord:
+    """An item set's attributes: everything but its arrays."""
+
+    task: str
+    revision: str
+    subjects: tuple[str, ...]
+    n_items: int
+    text_bytes: int  # 0 where the text is not kept
+    text_sha256: str
+
+    def specs(self) -> Mapping[str, ArraySpec]:
+        """Return the arrays that it has."""
+        return {**ITEM_ARRAYS, **TEXT_ARRAYS} if self.text_bytes else ITEM_ARRAYS
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each array."""
+        shapes = {name: (self.n_items, spec.width) if spec.width else (self.n_items,) for name, spec in ITEM_ARRAYS.items()}
+        return {**shapes, "texts": (self.text_bytes,), "text_offsets": (self.n_items + 1,)}
+
+
+def encode_items(items: ItemSet) -> Iterator[tuple[str, bytes]]:
+    """Yield the keys and bytes of an item set's group."""
+    group = f"{ITEMS}/{items.digest}"
+    blob, offsets = _pack(items.texts)
+    record = ItemsRecord(items.task, items.revision, items.subjects, len(items), len(blob), sha256(blob).hexdigest() if blob else "")
+    attributes = {"schema": SCHEMA_VERSION, **vars(record), "subjects": list(items.subjects)}
+    yield f"{group}/zarr.json", dump_document(group_document(sealed(attributes)))
+    texts: dict[str, NDArray[Any]] = {"texts": np.frombuffer(blob, dtype=np.uint8), "text_offsets": offsets}
+    yield from encode_arrays(group, record.specs(), {**items.arrays(), **texts})
+
+
+def read_items(keys: Keys, digest: str) -> ItemSet:
+    """Return an item set. Raises StoreInvalidError where it is missing, damaged, or not the one its name says."""
+    group, place = f"{ITEMS}/{digest}", f"store {keys.where}: item set {digest[:64]!r}"
+    record = parse_items_record(keys.get_many([f"{group}/zarr.json"])[0], place)
+    arrays = read_arrays(keys, group, record.specs(), record.shapes())
+    texts = _unpack(record, arrays.pop("texts"), arrays.pop("text_offsets"), place) if record.text_bytes else ()
+    items = ItemSet(record.task, record.revision, subjects=record.subjects, texts=texts, **arrays)
+    if items.digest != digest:
+        raise StoreInvalidError(f"{place} is not what was written: its digest is {items.digest}")
+    return items
+
+
+def parse_items_record(stored: bytes | None, place: str) -> ItemsRecord:
+    """Return an item set's record from its zarr.json. Raises StoreInvalidError where it is not one."""
+    attributes = group_attributes(stored, place)
+    if attributes.get("schema") != SCHEMA_VERSION:
+        raise StoreInvalidError(f"{place} has schema {attributes.get('schema')!r}; this version reads {SCHEMA_VERSION}")
+    try:
+        return ItemsRecord(
+            task=str(attributes["task"]),
+            revision=str(attributes["revision"]),
+            subjects=tuple(map(str, attributes["subjects"])),
+            n_items=int(attributes["n_items"]),
+            text_bytes=int(attributes["text_bytes"]),
+            text_sha256=str(attributes["text_sha256"]),
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise StoreInvalidError(f"{place} has attributes that are not an item set's: {type(error).__name__} {str(error)[:120]}") from error
+
+
+def _pack(texts: tuple[str, ...]) -> tuple[bytes, NDArray[np.int64]]:
+    encoded = [text.encode() for text in texts]
+    return b"".join(encoded), np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+
+
+def _unpack(record: ItemsRecord, blob: NDArray[np.uint8], offsets: NDArray[np.int64], place: str) -> tuple[str, ...]:
+    content = blob.tobytes()
+    if sha256(content).hexdigest() != record.text_sha256 or offsets[0] != 0 or offsets[-1] != len(content) or np.any(np.diff(offsets) < 0):
+        raise StoreInvalidError(f"{place}: the texts are not what was written")
+    try:
+        return tuple(content[start:end].decode() for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True))
+    except UnicodeDecodeError as error:
+        raise StoreInvalidError(f"{place}: a text is not UTF-8") from error

@@ -1,0 +1,96 @@
+"""Runs as groups of a store: what a run writes, and how it is read back and checked.
+
+In: a `Run`, or `Keys`.  Out: (key, bytes) pairs, or the same run again, its digest verified.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from schemas.errors import StoreInvalidError
+from schemas.layout import ITEM_SIZES, RUN_ARRAYS, RUNS, SCHEMA_VERSION, group_document, sealed
+from schemas.run import Environment, Run, RunKey, nonfinite_items
+from store.format.arrays import array_keys, encode_arrays, read_arrays
+from store.format.documents import dump_document, group_attributes
+from store.format.keys import Keys
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run's attributes: everything but its arrays."""
+
+    key: RunKey
+    env: Environment
+    digest: str
+    nonfinite: int
+    n_items: int
+    n_options: int
+
+    def shapes(self) -> Shapes:
+        """Return the shape of each array of the run."""
+        return {"logits": (self.n_items, self.n_options), "logsumexp": (self.n_items,), "top_token": (self.n_items,)}
+
+
+def encode_run(run: Run, n_options: NDArray[np.integer[Any]]) -> Iterator[tuple[str, bytes]]:
+    """Yield the keys and bytes of a run's group."""
+    group = f"{RUNS}/{run.key.name}"
+    attributes = {
+        "schema": SCHEMA_VERSION,
+        "key": run.key.model_dump(mode="json"),
+        "env": run.env.model_dump(mode="json"),
+        "digest": run.digest,
+        "nonfinite": nonfinite_items(run.logits, n_options),
+        "n_items": run.logits.shape[0],
+        "n_options": run.logits.shape[1],
+    }
+    yield f"{group}/zarr.json", dump_document(group_document(sealed(attributes)))
+    yield from encode_arrays(group, RUN_ARRAYS, run.arrays())
+
+
+def read_run(keys: Keys, name: str, record: RunRecord) -> Run:
+    """Return a run. Raises StoreInvalidError where its arrays do not have the digest that was written."""
+    run = Run(record.key, **read_arrays(keys, f"{RUNS}/{name}", RUN_ARRAYS, record.shapes()), env=record.env)
+    if run.digest != record.digest:
+        raise StoreInvalidError(f"store {keys.where}: run {name} is not what was written: its digest differs")
+    return run
+
+
+def run_bytes(record: RunRecord) -> int:
+    """Return how large a run's arrays are in memory."""
+    return sum(math.prod(shape) * ITEM_SIZES[RUN_ARRAYS[name].dtype] for name, shape in record.shapes().items())
+
+
+def run_keys(name: str, record: RunRecord) -> list[str]:
+    """Return every key that a run's arrays have. Raises StoreInvalidError for a shape the layout does not allow."""
+    return array_keys(f"{RUNS}/{name}", RUN_ARRAYS, record.shapes())
+
+
+def parse_run_record(stored: bytes | None, name: str, where: str) -> RunRecord:
+    """Return a run's record from its zarr.json. Raises StoreInvalidError where it is not one, or of another name."""
+    place = f"store {where}: run {name[:120]!r}"
+    attributes = group_attributes(stored, place)
+    if attributes.get("schema") != SCHEMA_VERSION:
+        raise StoreInvalidError(f"{place} has schema {attributes.get('schema')!r}; this version reads {SCHEMA_VERSION}")
+    try:
+        key, env = RunKey.model_validate(attributes["key"]), Environment.model_validate(attributes["env"])
+        counts = [int(attributes[field]) for field in ("nonfinite", "n_items", "n_options")]
+        record = RunRecord(key, env, str(attributes["digest"]), *counts)
+    except (KeyError, ValueError, TypeError, ValidationError, RecursionError) as error:
+        raise StoreInvalidError(f"{place} has attributes that are not a run's: {brief(error)}") from error
+    if record.key.name != name:
+        raise StoreInvalidError(f"{place} holds the key of run {record.key.name[:120]!r}")
+    return record
+
+
+def brief(error: Exception) -> str:
+    """Return an exception in a few words, pydantic's without its links."""
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, part['loc']))}: {part['msg']}" for part in error.errors()[:3])
+    return f"{type(error).__name__} {str(error)[:120]}"

@@ -1,0 +1,104 @@
+"""Read a store at one snapshot: its catalog, runs and item sets, every digest verified.
+
+In: a store's address and a tag or snapshot id.  Out: a `Reader`.
+"""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from difflib import get_close_matches
+from functools import cached_property, lru_cache
+from itertools import islice
+
+import polars as pl
+
+from schemas.errors import RunNotFoundError
+from schemas.itemset import ItemSet
+from schemas.layout import RUNS
+from schemas.run import Run
+from store.reading.catalog import read_catalog, run_names
+from store.format.item_sets import read_items
+from store.format.keys import FetchedKeys, Keys
+from store.repository.repository import open_repository
+from store.format.runs import RunRecord, parse_run_record, read_run, run_bytes, run_keys
+
+ITEM_SETS_KEPT = 16
+BATCH, BATCH_BYTES = 16, 64 * 2**20  # runs fetched at once
+
+Named = tuple[str, RunRecord]
+
+
+def open_reader(url: str, at: str | None = None) -> "Reader":
+    """Open a store for reading.
+
+    at : tag or snapshot id; None is the newest snapshot of main.
+    Raises StoreNotFoundError, StoreInvalidError, or UsageError for an unknown tag.
+    """
+    snapshot, keys = open_repository(url).keys(at)
+    return Reader(url, snapshot, keys)
+
+
+class Reader:
+    """One snapshot of a store. `snapshot` is its id, cited in every result."""
+
+    def __init__(self, url: str, snapshot: str, keys: Keys) -> None:
+        self.url, self.snapshot, self.keys = url, snapshot, keys
+        self.items = lru_cache(maxsize=ITEM_SETS_KEPT)(self._items)
+
+    @cached_property
+    def catalog(self) -> pl.DataFrame:
+        """One row per run, sorted by name."""
+        return read_catalog(self.keys, self.snapshot)
+
+    def run(self, name: str) -> Run:
+        """Return a run, its digest verified. Raises RunNotFoundError, or StoreInvalidError on damage."""
+        return read_run(self.keys, name, self._records([name])[name])
+
+    def runs(self, names: Iterable[str]) -> Iterator[Run]:
+        """Yield many runs in order; raises like `run`. While some batches are decoded and verified, the next is being fetched."""
+        workers = 1 + (os.cpu_count() or 1)
+        ahead: deque[Future[list[Run]]] = deque()
+        with ThreadPoolExecutor(workers) as pool:
+            for batch in self._batches(names):
+                ahead.append(pool.submit(self._load, batch))
+                if len(ahead) > workers:
+                    yield from ahead.popleft().result()
+            while ahead:
+                yield from ahead.popleft().result()
+
+    def _batches(self, names: Iterable[str]) -> Iterator[list[Named]]:
+        """Yield a few runs' names and records at a time, as many as fit in BATCH_BYTES, but at least one."""
+        iterator = iter(names)
+        while some := list(islice(iterator, BATCH)):
+            batch: list[Named] = []
+            records, size = self._records(some), 0
+            for name in some:
+                size += run_bytes(records[name])
+                if batch and size > BATCH_BYTES:
+                    yield batch
+                    batch, size = [], run_bytes(records[name])
+                batch.append((name, records[name]))
+            yield batch
+
+    def _load(self, batch: Sequence[Named]) -> list[Run]:
+        fetched = FetchedKeys(self.keys, [key for name, record in batch for key in run_keys(name, record)])
+        return [read_run(fetched, name, record) for name, record in batch]
+
+    def _records(self, names: Sequence[str]) -> dict[str, RunRecord]:
+        records = {}
+        for name, stored in zip(names, self.keys.get_many([f"{RUNS}/{name}/zarr.json" for name in names]), strict=True):
+            if stored is None:
+                raise RunNotFoundError(f"no run {name!r} in {self.url} at {self.snapshot}.{self.hint(name)}")
+            records[name] = parse_run_record(stored, name, self.keys.where)
+        return records
+
+    def _items(self, items_hash: str) -> ItemSet:
+        """Return an item set, its digest verified. Raises StoreInvalidError where it is missing or damaged."""
+        return read_items(self.keys, items_hash)
+
+    def hint(self, name: str) -> str:
+        """Return what to say to somebody who asked for a run that is not there."""
+        names = run_names(self.keys)
+        close = get_close_matches(name, names, n=3, cutoff=0.5) or names[:3]
+        return f" There is: {', '.join(close)}. Try: store ls" if close else " It holds no runs."

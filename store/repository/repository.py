@@ -1,0 +1,192 @@
+"""Open or create the Icechunk repository behind a store, and check at the root that it is ours and of a schema we read.
+
+In: an address.  Out: a `Repository` handle: sessions at a tag or snapshot, and the lock that commits on a local directory take.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from uuid import uuid4
+
+import icechunk
+from filelock import FileLock
+
+from schemas.errors import StoreInvalidError, StoreNotFoundError, UsageError
+from store.backend.address import Address, parse_address
+from store.backend.storage import storage
+from store.backend.failures import first_line, readable
+from store.safety.check_folder import check_folder
+from store.format.keys import SessionKeys
+from store.safety.conditional_writes import ensure_conditional_writes, has_passed
+from store.format.root import check_root, root_nodes
+from store.safety.screen import ensure_screened
+
+BRANCH = "main"
+LOCK_FILE = "hedgemark.lock"
+# Icechunk logs to stdout, where our data go; whatever it fails at, it raises as well.
+icechunk.set_logs_filter("off")
+
+
+@dataclass(frozen=True)
+class Repository:
+    """An open store."""
+
+    address: Address
+    ice: icechunk.Repository
+    trusted: bool  # local, where the guard looked, or written to by this user before
+
+    def session(self, at: str | None = None) -> icechunk.Session:
+        """Return a read-only session at a tag or snapshot id, the newest of main by default."""
+        snapshot = self._lookup(at)
+        if not self.trusted:
+            ensure_screened(str(self.address), snapshot)
+        try:
+            return self.ice.readonly_session(snapshot_id=snapshot)
+        except icechunk.IcechunkError as error:
+            if at is None:
+                with readable(self.address):
+                    raise
+            tags = ", ".join(self.tags()) or "none"
+            raise UsageError(f"no tag or snapshot {at[:80]!r} in {self.address} ({first_line(str(error))[:120]}); tags: {tags}") from error
+
+    def _lookup(self, at: str | None) -> str:
+        if at is None:
+            with readable(self.address):
+                return self.ice.lookup_branch(BRANCH)
+        try:
+            return self.ice.lookup_tag(at)
+        except icechunk.IcechunkError:  # then it is a snapshot id, or nothing
+            return at
+
+    def tags(self) -> dict[str, str]:
+        """Return the snapshot of each tag, sorted by tag; none over HTTP, which cannot list."""
+        if self.address.read_only:
+            return {}
+        with readable(self.address):
+            return {tag: self.ice.lookup_tag(tag) for tag in sorted(self.ice.list_tags())}
+
+    def keys(self, at: str | None = None) -> tuple[str, SessionKeys]:
+        """Return the snapshot id and the keys at a tag or snapshot, once its root has been checked."""
+        session = self.session(at)
+        keys = self.keys_of(session)
+        check_root(keys)
+        return str(session.snapshot_id), keys
+
+    def keys_of(self, session: icechunk.Session) -> SessionKeys:
+        """Return the keys of a session of this store."""
+        return SessionKeys(session, str(self.address), sizes_known=self.address.path is not None)
+
+    def writable(self) -> icechunk.Session:
+        """Return a session that can write to main."""
+        if self.address.read_only:
+            raise UsageError(f"store {self.address} is read-only: {self.address.scheme} has no way to write")
+        with readable(self.address):
+            if self.address.path is None:
+                ensure_conditional_writes(str(self.address), self.ice, self.ice.lookup_branch(BRANCH))
+            return self.ice.writable_session(BRANCH)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold what makes a commit safe: on a local directory a lock file (unlocked commits were seen to lose runs), elsewhere nothing."""
+        with readable(self.address), FileLock(self.address.path / LOCK_FILE) if self.address.path else nullcontext():
+            yield
+
+
+def open_repository(url: str, *, screened: bool = False) -> Repository:
+    """Open an existing store. Raises StoreNotFoundError, StoreInvalidError or StoreUnreachableError.
+
+    screened : what it holds was looked over already, or is being so right now.
+    """
+    address = parse_address(url)
+    if address.path:
+        _check_local(address, address.path)
+    trusted = screened or address.path is not None or has_passed(str(address))
+    with readable(address):
+        where = storage(address)  # first of all says what is wrong with an address
+        if not trusted:
+            ensure_screened(str(address))
+        if not icechunk.Repository.exists(where):
+            if address.path:
+                raise StoreInvalidError(f"store {address} is damaged: its branch {BRANCH} is gone")
+            raise StoreNotFoundError(f"there is no store at {address}; create one with: store init --store {address}")
+        _check_config(address, icechunk.Repository.fetch_config(where))
+        return Repository(address, icechunk.Repository.open(where), trusted)
+
+
+def init_store(url: str) -> None:
+    """Create an empty store; an existing one is left as it is. Raises StoreInvalidError for a file or a folder of something else."""
+    address = parse_address(url)
+    if address.read_only:
+        raise UsageError(f"store {address} is read-only: {address.scheme} has no way to write")
+    if address.path is not None:
+        if not _is_repository(address.path):
+            _create_folder(address, address.path)
+        open_repository(url).keys()
+        return
+    _create(address)
+    open_repository(url).keys()
+
+
+def _check_local(address: Address, path: Path) -> None:
+    with readable(address):
+        if not _is_repository(path):
+            raise StoreNotFoundError(f"there is no store at {address}; create one with: store init --store {address}")
+        check_folder(path)
+
+
+def _check_config(address: Address, config: icechunk.RepositoryConfig | None) -> None:
+    """Refuse a stored configuration: ours has none, and one could point chunks elsewhere or switch conditional writes off."""
+    if config is not None and (config.virtual_chunk_containers or config.storage is not None):
+        raise StoreInvalidError(f"store {address} brings its own storage settings or virtual chunks; they are not used")
+
+
+def _create_folder(address: Address, path: Path) -> None:
+    """Create the store beside its place and move it there whole, so that nobody ever sees half of one."""
+    partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+    with readable(address):
+        partial.mkdir(parents=True)  # where that may not be, Icechunk 1 would panic
+    try:
+        _create(replace(address, path=partial))
+        partial.rename(path)
+    except OSError as error:
+        if not _is_repository(path):  # else another process was faster, and its store is as good
+            raise StoreInvalidError(f"cannot create a store at {address}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _create(address: Address) -> None:
+    """Create the repository and its root group; one that a crash left without a root is finished, one of somebody else left alone."""
+    with readable(address):
+        ice = _create_or_open(storage(address))
+        session = ice.writable_session(BRANCH)
+        keys = SessionKeys(session, str(address))
+        if keys.get_many(["zarr.json"])[0] is not None or keys.children(""):
+            return
+        if address.path is None:
+            ensure_conditional_writes(str(address), ice, ice.lookup_branch(BRANCH))
+        keys.set_many(root_nodes())
+        with suppress(icechunk.ConflictError):  # somebody else was faster, and wrote the same
+            session.commit("create the store")
+
+
+def _create_or_open(where: icechunk.Storage) -> icechunk.Repository:
+    if icechunk.Repository.exists(where):
+        return icechunk.Repository.open(where)
+    if icechunk.__version__.startswith("1."):
+        return icechunk.Repository.create(where)
+    return icechunk.Repository.create(where, spec_version=1)  # type: ignore[call-arg,unused-ignore]  # so that every reader can open it
+
+
+def _is_repository(path: Path) -> bool:
+    """Return whether a store may be at a path. Raises StoreInvalidError where something else is."""
+    if not path.exists():
+        return False
+    if not path.is_dir():
+        raise StoreInvalidError(f"{path} is a file, not a store")
+    names = {entry.name for entry in path.iterdir()} - {LOCK_FILE}
+    if names and not {"refs", "snapshots"} & names:
+        raise StoreInvalidError(f"{path} is a folder of other things ({', '.join(sorted(names)[:3])}), not a store")
+    return bool(names)

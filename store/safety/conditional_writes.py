@@ -1,0 +1,86 @@
+"""Probe whether a server honours conditional writes, before the first write to it.
+
+In: an open repository on a remote backend.  Out: nothing, or a StoreUnreachableError. A server that answers "done" to both of two
+writers of the same reference loses one of their commits, and neither would ever hear of it.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from uuid import uuid4
+
+import icechunk
+
+from schemas.errors import UnsafeServerError
+from schemas.layout import group_document
+from store.backend.user_cache import cache_folder, remember
+from store.format.documents import dump_document
+from store.backend.failures import readable
+from store.format.keys import SessionKeys
+
+ROUNDS = 4
+
+
+def ensure_conditional_writes(address: str, ice: icechunk.Repository, parent: str) -> None:
+    """Probe a server unless this user's cache says that it passed before. Raises UnsafeServerError with the reason."""
+    if has_passed(address):
+        return
+    with readable(address):
+        for _ in range(ROUNDS):
+            branch = f"probe-{uuid4().hex[:12]}"
+            try:
+                _probe_create(address, ice, branch, parent)
+                _probe_update(address, ice, branch)
+            finally:
+                ice.delete_branch(branch)
+    remember(_passed(address))
+
+
+def has_passed(address: str) -> bool:
+    """Return whether this user wrote to a server before, and so trusts it."""
+    return _passed(address).exists()
+
+
+def _passed(address: str) -> Path:
+    return cache_folder("probed") / sha256(address.encode()).hexdigest()
+
+
+def _probe_create(address: str, ice: icechunk.Repository, branch: str, parent: str) -> None:
+    """Let two writers create one branch: only one may succeed."""
+    if _race([lambda: ice.create_branch(branch, parent)] * 2) > 1:
+        raise UnsafeServerError(f"store {address} is refused: its server ignores If-None-Match, so two writers would overwrite each other")
+
+
+def _probe_update(address: str, ice: icechunk.Repository, branch: str) -> None:
+    """Let two writers commit upon one parent: only one may succeed."""
+    sessions = [ice.writable_session(branch) for _ in range(2)]
+    for session in sessions:
+        SessionKeys(session, address).set_many([(f"{uuid4().hex}/zarr.json", dump_document(group_document({})))])
+    if _race([partial(session.commit, "probe") for session in sessions]) > 1:
+        raise UnsafeServerError(f"store {address} is refused: its server ignores If-Match, so a commit could undo another")
+
+
+def _race(writes: Sequence[Callable[[], object]]) -> int:
+    """Return how many of some writes succeed when they are made at the same moment.
+
+    Icechunk looks before it writes, so one after the other they would not ask the server anything.
+    """
+    start = threading.Barrier(len(writes))
+
+    def run(write: Callable[[], object]) -> bool:
+        start.wait()
+        return _succeeds(write)
+
+    with ThreadPoolExecutor(len(writes)) as pool:
+        return sum(pool.map(run, writes))
+
+
+def _succeeds(write: Callable[[], object]) -> bool:
+    try:
+        write()
+    except (icechunk.IcechunkError, icechunk.ConflictError):  # in 1.x a conflict is no IcechunkError
+        return False
+    return True

@@ -1,0 +1,49 @@
+"""Say what a store or one of its runs is, as a nested record.
+
+In: a store's address, and perhaps a run's name or the start of one.  Out: a record to print.
+"""
+
+from typing import Any
+
+from schemas.errors import RunNotFoundError, UsageError
+from schemas.layout import SCHEMA_VERSION
+from schemas.run import nonfinite_items
+from store.reading.catalog import run_names
+from store.reading.reader import Reader, open_reader
+
+
+def describe_store(url: str, at: str | None = None) -> dict[str, Any]:
+    """Return where a store is, its snapshot, and what its runs are made of."""
+    reader = open_reader(url, at)
+    catalog = reader.catalog
+    counts = {f"{column}s": catalog[column].n_unique() for column in ("model", "method", "level", "task", "prompt")}
+    counts = {"runs": len(catalog), **counts, "item_sets": catalog["items_hash"].n_unique()}
+    return {"store": url, "snapshot": reader.snapshot, "schema": SCHEMA_VERSION, **counts}
+
+
+def describe_run(url: str, name: str, at: str | None = None) -> dict[str, Any]:
+    """Return everything recorded with a run, its arrays verified. `name` may be the start of one name."""
+    reader = open_reader(url, at)
+    name = _complete(reader, name)
+    run = reader.run(name)
+    items = reader.items(run.key.items_hash)
+    return {
+        "name": name,
+        "snapshot": reader.snapshot,
+        "digest": run.digest,
+        "items": len(items),
+        "options": run.logits.shape[1],
+        "nonfinite": nonfinite_items(run.logits, items.n_options),
+        "key": run.key.model_dump(mode="json"),
+        "env": run.env.model_dump(mode="json"),
+    }
+
+
+def _complete(reader: Reader, start: str) -> str:
+    names = run_names(reader.keys)
+    matches = [start] if start in names else [name for name in names if name.startswith(start)]
+    if len(matches) > 1:
+        raise UsageError(f"{len(matches)} runs begin with {start!r}: {', '.join(matches[:3])}; give one name in full")
+    if not matches:
+        raise RunNotFoundError(f"no run {start!r} in {reader.url} at {reader.snapshot}.{reader.hint(start)}")
+    return matches[0]

@@ -1,0 +1,57 @@
+"""Bring a store to the present schema: on a branch, tagged before and after, verified before main moves.
+
+In: a store's address.  Out: the snapshot id, and the tags that name the store before and after.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+from uuid import uuid4
+
+from schemas.layout import ITEMS, RUNS, SCHEMA_VERSION
+from schemas.migrate import STEPS, Step, migrate_nodes
+from store.backend.failures import readable
+from store.repository.repository import BRANCH, Repository, open_repository
+from store.format.root import root_nodes, stored_schema
+
+
+class Migration(NamedTuple):
+    """What a migration did; `before` and `after` are tags."""
+
+    snapshot: str
+    before: str
+    after: str
+
+
+def migrate_store(url: str, steps: Mapping[int, Step] = STEPS, target: int = SCHEMA_VERSION) -> Migration | None:
+    """Migrate a store, or return None where it has the target version already.
+
+    Work happens on a branch of its own; main moves in one step at the end, and only if nobody wrote to it meanwhile.
+    """
+    repository = open_repository(url)
+    with repository.lock(), readable(repository.address):
+        start = repository.ice.lookup_branch(BRANCH)
+        version = stored_schema(repository.keys_of(repository.session()))
+        if version >= target:
+            return None
+        names = Migration("", f"schema-{version}-{start}", f"schema-{target}-{start}")
+        branch = f"migrate-{uuid4().hex[:8]}"
+        repository.ice.create_tag(names.before, start)
+        repository.ice.create_branch(branch, start)
+        try:
+            snapshot = _rewrite(repository, branch, version, steps, target)
+            repository.ice.create_tag(names.after, snapshot)
+            repository.ice.reset_branch(BRANCH, snapshot, from_snapshot_id=start)
+        finally:
+            repository.ice.delete_branch(branch)
+    return names._replace(snapshot=snapshot)
+
+
+def _rewrite(repository: Repository, branch: str, version: int, steps: Mapping[int, Step], target: int) -> str:
+    session = repository.ice.writable_session(branch)
+    keys = repository.keys_of(session)
+    for group in [f"{kind}/{name}" for kind in (ITEMS, RUNS) for name in keys.children(kind)]:
+        nodes = keys.nodes_under(group)
+        keys.delete_group(group)
+        keys.set_many(migrate_nodes(nodes, version, steps, target))
+    keys.set_many(root_nodes(target)[:1])
+    return str(session.commit(f"migrate from schema {version} to {target}"))

@@ -1,0 +1,114 @@
+"""Verify a store: read every byte that a reader could meet, and list everything that is wrong.
+
+In: a store's address.  Out: a `Report`. Nothing a store says is trusted; each failure costs one line, not the rest of the report.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from schemas.errors import HedgemarkError, StoreInvalidError
+from schemas.itemset import ItemSet
+from schemas.layout import ITEM_ARRAYS, ITEMS, RUN_ARRAYS, RUNS, TEXT_ARRAYS
+from schemas.run import Run, nonfinite_items
+from store.backend.failures import readable
+from store.format.item_sets import read_items
+from store.format.keys import SessionKeys
+from store.repository.repository import Repository, open_repository
+from store.format.root import check_root
+from store.format.runs import parse_run_record, read_run
+from store.upkeep.signature import signature_problems
+
+
+@dataclass
+class Report:
+    """What a verification read, what is wrong, and what is merely worth knowing."""
+
+    snapshots: list[str] = field(default_factory=list)
+    runs: int = 0
+    item_sets: int = 0
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def verify_store(url: str, at: str | None = None, key_file: Path | None = None) -> Report:
+    """Re-read a snapshot, or without `at` the newest one and every tagged one.
+
+    key_file : public key that the snapshot (the newest without `at`) must be signed with.
+    Raises only where there is no store to verify; damage is in the report.
+    """
+    report = Report()
+    repository = open_repository(url)
+    for snapshot in _snapshots(repository, at):
+        try:
+            _verify_snapshot(repository, snapshot, report)
+        except HedgemarkError as error:
+            report.problems.append(str(error))
+    if key_file is not None:
+        report.problems += signature_problems(repository.keys(at)[1], key_file)
+    return report
+
+
+def _snapshots(repository: Repository, at: str | None) -> list[str]:
+    if at is not None:
+        return [repository.session(at).snapshot_id]
+    return list(dict.fromkeys([repository.session().snapshot_id, *repository.tags().values()]))
+
+
+def _verify_snapshot(repository: Repository, snapshot: str, report: Report) -> None:
+    """Verify one snapshot in full: a run of equal name and digest in another one may lie in other, damaged chunks."""
+    report.snapshots.append(snapshot)
+    session = repository.session(snapshot)
+    keys = repository.keys_of(session)
+    check_root(keys)
+    with readable(repository.address):
+        report.problems += [f"virtual chunk at {location[:120]!r}: refused" for location in session.all_virtual_chunk_locations()]
+    report.problems += [f"unknown group or array {name[:120]!r} at the root" for name in keys.children("") if name not in (ITEMS, RUNS)]
+    item_sets = {digest: _verified_items(keys, digest, report) for digest in keys.children(ITEMS)}
+    for name in keys.children(RUNS):
+        report.problems += list(_run_problems(keys, name, item_sets, report))
+
+
+def _verified_items(keys: SessionKeys, digest: str, report: Report) -> ItemSet | None:
+    report.item_sets += 1
+    try:
+        items = read_items(keys, digest)
+    except HedgemarkError as error:
+        report.problems.append(str(error))
+        return None
+    unknown = [name for name in keys.children(f"{ITEMS}/{digest}") if name not in {**ITEM_ARRAYS, **TEXT_ARRAYS}]
+    report.problems += [f"item set {digest}: unknown array {name[:120]!r}" for name in unknown]
+    return items
+
+
+def _run_problems(keys: SessionKeys, name: str, item_sets: dict[str, ItemSet | None], report: Report) -> Iterator[str]:
+    try:
+        record = parse_run_record(keys.get_many([f"{RUNS}/{name}/zarr.json"])[0], name, keys.where)
+        run = read_run(keys, name, record)
+    except StoreInvalidError as error:
+        yield str(error)
+        return
+    report.runs += 1
+    yield from (f"run {name}: unknown array {child[:120]!r}" for child in keys.children(f"{RUNS}/{name}") if child not in RUN_ARRAYS)
+    if run.key.items_hash not in item_sets:
+        yield f"run {name}: its item set {run.key.items_hash[:64]!r} is not in the store"
+    elif (items := item_sets[run.key.items_hash]) is not None:
+        yield from _logit_problems(run, items, record.nonfinite, report)
+
+
+def _logit_problems(run: Run, items: ItemSet, recorded: int, report: Report) -> Iterator[str]:
+    try:
+        run.check(items.n_options, allow_nonfinite=True)
+    except HedgemarkError as error:
+        yield str(error)
+        return
+    broken = nonfinite_items(run.logits, items.n_options)
+    if broken != recorded:
+        yield f"run {run.key.name}: {broken} items have NaN or infinite logits, its attributes say {recorded}"
+    elif broken:
+        report.notes.append(f"run {run.key.name}: {broken} items have NaN or infinite logits, stored on purpose and flagged")
+    beyond = np.arange(run.logits.shape[1]) >= items.n_options[:, None]
+    if not np.all(np.isnan(run.logits[beyond])):
+        yield f"run {run.key.name}: an item has logits beyond its own options"
