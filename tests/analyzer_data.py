@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from analyzer.view import RunView, view_run
+from analyzer.runs.view import RunView, view_run
 from schemas.items import Item
 from schemas.itemset import ItemSet, build_item_set
 from schemas.run import Run, RunKey

@@ -7,7 +7,7 @@ import numpy as np
 from analyzer_data import skilled_logits
 
 from analyzer.report.request import open_study
-from analyzer.report.study import Study
+from analyzer.report.data.study import Study
 from schemas.items import Item
 from schemas.itemset import ItemSet, build_item_set
 from schemas.run import Environment, Run, RunKey

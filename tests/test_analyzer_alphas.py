@@ -4,8 +4,8 @@ from fractions import Fraction
 
 import pytest
 
-from analyzer.alphas import parse_alphas
-from analyzer.ranks import threshold_rank
+from analyzer.measure.alphas import parse_alphas
+from analyzer.conformal.ranks import threshold_rank
 from schemas.errors import UsageError
 
 BAD_RANGES = ["0.1:0.2", "0.2:0.1:0.01", "0.1:0.2:0", "0.1:0.2:1e-9"]

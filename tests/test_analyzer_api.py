@@ -8,11 +8,11 @@ import xarray as xr
 from analyzer_data import skilled_logits
 
 from analyzer.api import compare, p_values, sensitivity, sets, view_of
-from analyzer.api_verdicts import cliffs, cost, decoupling, gate, scale, transfer
-from analyzer.conformal import scores_of
-from analyzer.question import Question
-from analyzer.ranks import threshold_rank
-from analyzer.verdicts.prices import Prices
+from analyzer.api import cliffs, cost, decoupling, gate, scale, transfer
+from analyzer.measure.scored import scores_of
+from analyzer.measure.question import Question
+from analyzer.conformal.ranks import threshold_rank
+from analyzer.studies.prices import Prices
 from schemas.errors import UsageError
 
 N_ITEMS = 400

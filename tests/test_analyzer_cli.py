@@ -11,7 +11,7 @@ import pytest
 from analyzer_data import item_set, make_run, skilled_logits
 from click.testing import CliRunner, Result
 
-from analyzer.cli import main
+from analyzer.cli.main import main
 from store import init_store, open_writer
 
 N_ITEMS = 120
@@ -194,6 +194,6 @@ def test_help_is_light(store_url: str) -> None:
     import subprocess
     import sys
 
-    ask = "from analyzer.cli import main; main(['sets', '--help'], standalone_mode=False)"
+    ask = "from analyzer.cli.main import main; main(['sets', '--help'], standalone_mode=False)"
     code = f"import sys; {ask}; assert not {{'scipy', 'polars'}} & set(sys.modules), sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

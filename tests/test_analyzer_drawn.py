@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analyzer.drawn import drawn_values
-from analyzer.law import Statistics, statistics
-from analyzer.ranks import Ranks, rank_scores
-from analyzer.splits import draw_splits, draw_stratified, given_split, parse_split
+from analyzer.conformal.drawn_splits import drawn_values
+from analyzer.conformal.split_law import Statistics, statistics
+from analyzer.conformal.ranks import Ranks, rank_scores
+from analyzer.conformal.splits import draw_splits, draw_stratified, given_split, parse_split
 from schemas.errors import UsageError
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from analyzer_data import MemoryReader, item_set, make_run, skilled_logits
 
-from analyzer.compare import compare
-from analyzer.executors import EXECUTORS, Comparison, Measurement, compare_models, measure_models, model_sources
-from analyzer.loading import Runs, open_runs, select_runs
-from analyzer.names import EXECUTOR_NAMES
-from analyzer.question import Question
-from analyzer.sets import sets
-from analyzer.verdicts.axes import Tolerances
+from analyzer.compare.compare import compare
+from analyzer.studies.executors import EXECUTORS, Comparison, Measurement, compare_models, measure_models, model_sources
+from analyzer.runs.loading import Runs, open_runs, select_runs
+from analyzer.runs.fields import EXECUTOR_NAMES
+from analyzer.measure.question import Question
+from analyzer.studies.sets import sets
+from analyzer.compare.two_axis_verdict import Tolerances
 from schemas.errors import RunNotFoundError
 from store import init_store, open_writer
 

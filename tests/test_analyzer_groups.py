@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from analyzer_data import item_set, make_view, skilled_logits, toy
 
-from analyzer.conformal import measure
-from analyzer.engine import cells
-from analyzer.estimate import Estimate
-from analyzer.measured import Measured
-from analyzer.question import Question
-from analyzer.ranks import threshold_rank
-from analyzer.reliability import fit_temperature
-from analyzer.splits import parse_split
-from analyzer.view import RunView
+from analyzer.measure.scored import measure
+from analyzer.measure.exact import cells
+from analyzer.stats.estimate import Estimate
+from analyzer.measure.cell import Measured
+from analyzer.measure.question import Question
+from analyzer.conformal.ranks import threshold_rank
+from analyzer.measure.temperature import fit_temperature
+from analyzer.conformal.splits import parse_split
+from analyzer.runs.view import RunView
 from schemas.errors import UsageError
 
 LAC = Question(scorers=("lac",), alphas=(Fraction(1, 4),))

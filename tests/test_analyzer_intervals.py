@@ -8,12 +8,12 @@ import pytest
 import xarray as xr
 
 from analyzer.api import view_of
-from analyzer.conformal import measure
-from analyzer.estimate import Estimate, difference
-from analyzer.metrics import answer_metrics
-from analyzer.question import Question
-from analyzer.splits import parse_split
-from analyzer.view import RunView
+from analyzer.measure.scored import measure
+from analyzer.stats.estimate import Estimate, difference
+from analyzer.runs.answer_metrics import answer_metrics
+from analyzer.measure.question import Question
+from analyzer.conformal.splits import parse_split
+from analyzer.runs.view import RunView
 
 N_ITEMS, N_OPTIONS, TRIALS = 600, 4, 1_500
 LAW = Question(scorers=("lac",), alphas=(Fraction(1, 10),))

@@ -8,9 +8,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analyzer.coverage_law import coverage_law
-from analyzer.law import moments, rank_law, statistics
-from analyzer.ranks import Ranks, rank_scores, threshold_rank
+from analyzer.conformal.coverage_law import coverage_law
+from analyzer.conformal.split_law import moments, rank_law, statistics
+from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
 
 
 @st.composite

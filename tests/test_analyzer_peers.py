@@ -15,11 +15,11 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from analyzer.bench_peers import given_probs, import_torchcp
-from analyzer.probs import softmax
-from analyzer.ranks import threshold_rank
+from analyzer.bench.peers import given_probs, import_torchcp
+from analyzer.stats.probs import softmax
+from analyzer.conformal.ranks import threshold_rank
 from analyzer.scorers import SCORERS
-from analyzer.splits import draw_splits
+from analyzer.conformal.splits import draw_splits
 
 pytestmark = [
     pytest.mark.peers,

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analyzer.loading import Runs, open_runs
-from analyzer.measured import Measured
+from analyzer.runs.loading import Runs, open_runs
+from analyzer.measure.cell import Measured
 from analyzer.protocols import PROTOCOLS
-from analyzer.question import Question
-from analyzer.records import average_groups, cell_record
-from analyzer.sets import measured, sets
-from analyzer.splits import parse_split
+from analyzer.measure.question import Question
+from analyzer.measure.records import average_groups, cell_record
+from analyzer.studies.sets import measured, sets
+from analyzer.conformal.splits import parse_split
 
 UPSTREAM_TASKS = {"mmlu": "mmlu_10k", "haludial": "halu_dialogue", "halusum": "halu_summarization"}
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from analyzer.scorers import SCORERS, check_scorers
-from analyzer.uniform import item_uniform
+from analyzer.stats.random_words import item_uniform
 from schemas.errors import UsageError
 
 PROBS = np.array([[0.5, 0.3, 0.15, 0.05], [0.25, 0.25, 0.5, np.nan]])

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from analyzer_data import MemoryReader, item_set, make_run, make_view, skilled_logits, toy
 
-from analyzer.conformal import measure
-from analyzer.loading import select_runs
-from analyzer.question import Question
-from analyzer.records import unreliable
-from analyzer.sets import sets
-from analyzer.splits import Split, parse_split
-from analyzer.view import RunView
+from analyzer.measure.scored import measure
+from analyzer.runs.loading import select_runs
+from analyzer.measure.question import Question
+from analyzer.measure.records import unreliable
+from analyzer.studies.sets import sets
+from analyzer.conformal.splits import Split, parse_split
+from analyzer.runs.view import RunView
 
 LAC = Question(scorers=("lac",))
 N_ITEMS, N_OPTIONS = 600, 6

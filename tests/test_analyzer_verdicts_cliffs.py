@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from analyzer_data import MemoryReader, equal_items, item_set, make_run
 
-from analyzer.loading import Runs, select_runs
-from analyzer.paired import compressed_pairs
-from analyzer.question import Question
-from analyzer.verdicts.axes import Tolerances
-from analyzer.verdicts.broken_line import broken_line
-from analyzer.verdicts.cliffs import GRADUAL, NO_GROWTH, SIGNIFICANT, THRESHOLD, cliffs, growth, safe_level, sweeps
+from analyzer.runs.loading import Runs, select_runs
+from analyzer.compare.paired import compressed_pairs
+from analyzer.measure.question import Question
+from analyzer.compare.two_axis_verdict import Tolerances
+from analyzer.stats.broken_line import broken_line
+from analyzer.studies.cliffs import GRADUAL, NO_GROWTH, SIGNIFICANT, THRESHOLD, cliffs, growth, safe_level, sweeps
 from schemas.errors import RunNotFoundError
 
 LAC = Question(scorers=("lac",))

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from analyzer_data import MemoryReader, item_set, make_run, skilled_logits
 
-from analyzer.compare import compare
-from analyzer.estimate import Estimate, difference, mean
-from analyzer.loading import Runs, select_runs
-from analyzer.pairs import Pair, Partners, pair_views
-from analyzer.question import Question
-from analyzer.verdicts.axes import BOTH_DEGRADE, BOTH_HOLD, FALLS_SILENT, HOLDS_GROW, INCONCLUSIVE, Tolerances, verdict
-from analyzer.verdicts.changes import item_changes
-from analyzer.verdicts.significance import detectable, holm, mcnemar, paired_p
-from analyzer.view import view_run
+from analyzer.compare.compare import compare
+from analyzer.stats.estimate import Estimate, difference, mean
+from analyzer.runs.loading import Runs, select_runs
+from analyzer.runs.pairs import Pair, Partners, pair_views
+from analyzer.measure.question import Question
+from analyzer.compare.two_axis_verdict import BOTH_DEGRADE, BOTH_HOLD, FALLS_SILENT, HOLDS_GROW, INCONCLUSIVE, Tolerances, verdict
+from analyzer.compare.item_changes import item_changes
+from analyzer.stats.significance import detectable, holm, mcnemar, paired_p
+from analyzer.runs.view import view_run
 from schemas.errors import ComparisonError, RunNotFoundError, UsageError
 from schemas.items import Item
 from schemas.itemset import build_item_set

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from analyzer_data import MemoryReader, item_set, make_run, skilled_logits, toy
 
-from analyzer.loading import select_runs
-from analyzer.question import Question
-from analyzer.ranks import threshold_rank
+from analyzer.runs.loading import select_runs
+from analyzer.measure.question import Question
+from analyzer.conformal.ranks import threshold_rank
 from analyzer.scorers.lac import lac
-from analyzer.verdicts.cost import WAYS, cost, operations
-from analyzer.verdicts.prices import Prices, read_prices
+from analyzer.studies.cost import WAYS, cost, operations
+from analyzer.studies.prices import Prices, read_prices
 from schemas.errors import UsageError
 
 PRICES = Prices(answer=1.0, ask_again=10.0, review=100.0, abstain=50.0, wrong=1000.0, ask_again_up_to=2)

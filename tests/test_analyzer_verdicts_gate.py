@@ -9,14 +9,14 @@ import pytest
 from analyzer_data import MemoryReader, equal_items, item_set, make_run, skilled_logits
 from click.testing import CliRunner
 
-from analyzer.cli import main
-from analyzer.compare import compare
-from analyzer.loading import Runs, select_runs
-from analyzer.question import Question
-from analyzer.verdicts.figures import FIGURES
-from analyzer.verdicts.gate import EXIT_CODES, FAIL, INCONCLUSIVE, PASS, gate, outcome
-from analyzer.verdicts.policy import Limit, limits_for, read_policy
-from analyzer.verdicts.summaries import junit, last_line, markdown, model_index
+from analyzer.cli.main import main
+from analyzer.compare.compare import compare
+from analyzer.runs.loading import Runs, select_runs
+from analyzer.measure.question import Question
+from analyzer.gate.limitable import FIGURES
+from analyzer.gate.gate import EXIT_CODES, FAIL, INCONCLUSIVE, PASS, gate, outcome
+from analyzer.gate.policy import Limit, limits_for, read_policy
+from analyzer.gate.ci_reports import junit, last_line, markdown, model_index
 from schemas.errors import UsageError
 
 LAC = Question(scorers=("lac",))
@@ -183,7 +183,7 @@ def test_reports_say_the_same_as_the_records() -> None:
 def test_the_command_leaves_with_the_outcome(monkeypatch: pytest.MonkeyPatch, limit: str, code: int) -> None:
     """Exit 0 passed, 1 failed, 3 inconclusive; the outcome is the last line on stderr, and the table prints without any alpha."""
     runs = pair_of_runs(noise=0.1)
-    monkeypatch.setattr("analyzer.loading.open_runs", lambda *args, **kwargs: runs)
+    monkeypatch.setattr("analyzer.runs.loading.open_runs", lambda *args, **kwargs: runs)
     result = CliRunner().invoke(main, ["gate", "--limit", limit])
     assert result.exit_code == code
     assert result.stderr.splitlines()[-1].startswith(f"gate: {next(name for name, exit_code in EXIT_CODES.items() if exit_code == code)}")

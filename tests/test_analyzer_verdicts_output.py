@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from analyzer_data import MemoryReader, item_set, make_run, skilled_logits
 
-from analyzer.loading import Runs, select_runs
-from analyzer.markup import latex, markdown
-from analyzer.question import Question
-from analyzer.table import Column, estimate, words
-from analyzer.verdicts.reference import AGREES, BENCHMARK, DIFFERS, NO_RUN, OTHER_TASKS, Stated, beside_reference, read_reference
+from analyzer.runs.loading import Runs, select_runs
+from analyzer.tables.markup import latex, markdown
+from analyzer.measure.question import Question
+from analyzer.tables.terminal import Column, estimate, words
+from analyzer.studies.published_figures import AGREES, BENCHMARK, DIFFERS, NO_RUN, OTHER_TASKS, Stated, beside_reference, read_reference
 from schemas.errors import UsageError
 
 ROWS = [

@@ -5,12 +5,12 @@ import pytest
 from analyzer_data import MemoryReader, item_set, make_run, skilled_logits
 from scipy.stats import spearmanr, theilslopes
 
-from analyzer.compare import compare
-from analyzer.loading import Runs, select_runs
-from analyzer.question import Question
-from analyzer.verdicts.decoupling import decoupling, method_kind, rank_correlation
-from analyzer.verdicts.scale import scale, slope
-from analyzer.verdicts.sizes import family, model_size
+from analyzer.compare.compare import compare
+from analyzer.runs.loading import Runs, select_runs
+from analyzer.measure.question import Question
+from analyzer.studies.decoupling import decoupling, method_kind, rank_correlation
+from analyzer.studies.scale import scale, slope
+from analyzer.studies.model_sizes import family, model_size
 
 LAC = Question(scorers=("lac",))
 

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from analyzer_data import MemoryReader, equal_items, item_set, make_run, make_view, skilled_logits
 
-from analyzer.conformal import measure
-from analyzer.estimate import Estimate
-from analyzer.loading import select_runs
-from analyzer.measured import Measured
-from analyzer.question import Question
-from analyzer.ranks import threshold_rank
+from analyzer.measure.scored import measure
+from analyzer.stats.estimate import Estimate
+from analyzer.runs.loading import select_runs
+from analyzer.measure.cell import Measured
+from analyzer.measure.question import Question
+from analyzer.conformal.ranks import threshold_rank
 from analyzer.scorers.lac import lac
-from analyzer.splits import Split, parse_split
-from analyzer.verdicts.carry import carry, carry_apart, carry_to_subject
-from analyzer.verdicts.transfer import transfer
-from analyzer.verdicts.weighted import read_mix, weighted
-from analyzer.view import RunView
+from analyzer.conformal.splits import Split, parse_split
+from analyzer.studies.carry_threshold import carry, carry_apart, carry_to_subject
+from analyzer.studies.threshold_transfer import transfer
+from analyzer.studies.weighted_conformal import read_mix, weighted
+from analyzer.runs.view import RunView
 from schemas.errors import RunNotFoundError, UsageError
 
 ALPHA = Fraction(3, 10)

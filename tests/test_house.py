@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-import analyzer.cli
+import analyzer.cli.main
 import producer.cli
 import store.cli.main
 from analyzer.scorers import SCORERS
@@ -19,7 +19,7 @@ from producer.tasks.published import PUBLISHED
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-GROUPS = {"analyze": analyzer.cli.main, "store": store.cli.main.main, "produce": producer.cli.main}
+GROUPS = {"analyze": analyzer.cli.main.main, "store": store.cli.main.main, "produce": producer.cli.main}
 
 
 def commands() -> list[tuple[str, click.Command]]:
@@ -32,7 +32,7 @@ def commands() -> list[tuple[str, click.Command]]:
 
 def test_reading_needs_no_torch() -> None:
     """Schemas, store and analyzer, their commands included, import without torch and transformers."""
-    code = "import analyzer.cli, store.cli.main, producer.cli, schemas.run, sys; print({'torch', 'transformers'} & set(sys.modules))"
+    code = "import analyzer.cli.main, store.cli.main, producer.cli, schemas.run, sys; print({'torch', 'transformers'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

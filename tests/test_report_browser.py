@@ -15,7 +15,7 @@ from report_browser import Opened
 from report_stores import CLOSING, FORMULA, MARKUP, family, mixed_store, quiz, run_of, study_of, write
 
 from analyzer.api import sets
-from analyzer.cli import main
+from analyzer.cli.main import main
 from analyzer.report.page import page
 from analyzer.report.panels import PANELS
 

@@ -15,18 +15,18 @@ from click.testing import CliRunner
 from report_stores import CLOSING, FEW, MARKUP, family, mixed_store, quiz, run_of, study_of, write
 
 from analyzer.api import ask, compare, sets
-from analyzer.cli import main
-from analyzer.loading import select_runs
+from analyzer.cli.main import main
+from analyzer.runs.loading import select_runs
 from analyzer.report import theme
-from analyzer.report.gates import cards
+from analyzer.report.words.cards import cards
 from analyzer.report.pack import pack
 from analyzer.report.page import page
 from analyzer.report.panels import PANELS
-from analyzer.report.study import MAX_RUNS, Asked, study
-from analyzer.report.tables import first_asked, tables
-from analyzer.report.wording import WORDINGS
-from analyzer.verdicts.figures import FIGURES
-from analyzer.verdicts.gate import gate
+from analyzer.report.data.study import MAX_RUNS, Asked, study
+from analyzer.report.data.tables import first_asked, tables
+from analyzer.report.words.check_wording import WORDINGS
+from analyzer.gate.limitable import FIGURES
+from analyzer.gate.gate import gate
 from schemas.errors import UsageError
 
 CLOSE = 2e-6  # the page keeps six digits

@@ -6,8 +6,8 @@ import pytest
 from click.testing import CliRunner
 from report_stores import FEW, family, mixed_store, quiz, study_of, write
 
-from analyzer.cli import main
-from analyzer.report.figures import figures, specs
+from analyzer.cli.main import main
+from analyzer.report.chart_files import figures, specs
 from analyzer.report.panels import PANELS
 from analyzer.report.papers import paper
 

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from report_stores import FEW, OPTIONS, family, quiz, write
 
-from analyzer.cli import main
+from analyzer.cli.main import main
 from analyzer.report.serve import make_server
 from store import open_reader, open_writer
 

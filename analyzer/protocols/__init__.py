@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from analyzer.engine import cells
-from analyzer.measured import Measured
+from analyzer.measure.exact import cells
+from analyzer.measure.cell import Measured
 from analyzer.protocols import tong2026, ye2024
-from analyzer.question import Question
-from analyzer.view import RunView
+from analyzer.measure.question import Question
+from analyzer.runs.view import RunView
 from schemas.errors import UsageError
 
 

@@ -6,9 +6,9 @@ Its figures are means over three prompts and two scorers: ask for `--average`. A
 
 import numpy as np
 
-from analyzer.question import Question
-from analyzer.splits import parse_split
-from analyzer.view import RunView
+from analyzer.measure.question import Question
+from analyzer.conformal.splits import parse_split
+from analyzer.runs.view import RunView
 
 N_DRAWN, SEED = 2_000, 0
 DEFAULT = Question(split=parse_split(f"seed:{SEED}"), protocol="tong2026")

@@ -12,16 +12,16 @@ from importlib.resources import files
 from typing import Any
 
 from analyzer.report import charts, readings
-from analyzer.report.gates import MEANINGS, WORDS, Card, cards
+from analyzer.report.words.cards import MEANINGS, WORDS, Card, cards
 from analyzer.report.pack import in_script, pack
 from analyzer.report.panels import PANELS, Panel
-from analyzer.report.study import Study
-from analyzer.report.tables import Tables, first_asked, tables
-from analyzer.report.theme import css_colours, for_page
-from analyzer.report.wording import policy_words
-from analyzer.verdicts.gate import FAIL, INCONCLUSIVE, PASS
-from analyzer.verdicts.prices import PER_QUESTION
-from analyzer.verdicts.transfer import COVERAGE_TOLERANCE
+from analyzer.report.data.study import Study
+from analyzer.report.data.tables import Tables, first_asked, tables
+from analyzer.report.charts.theme import css_colours, for_page
+from analyzer.report.words.check_wording import policy_words
+from analyzer.gate.gate import FAIL, INCONCLUSIVE, PASS
+from analyzer.studies.prices import PER_QUESTION
+from analyzer.studies.threshold_transfer import COVERAGE_TOLERANCE
 from schemas.run import DENSE
 
 SCRIPTS = ("rows.js", "cost.js", "page.js")

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from analyzer.report import charts, charts_verdicts, readings
-from analyzer.report.tables import Tables
-from analyzer.report.theme import Spec
+from analyzer.report.data.tables import Tables
+from analyzer.report.charts.theme import Spec
 
 Chart = Callable[[list[str], dict[str, Any]], Spec]
 Follows = Literal["filters", "pair", "neighbours", "sweep", "task"]

@@ -4,16 +4,16 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from analyzer.columns import CLIFFS, COMPARE
-from analyzer.markup import escaped, latex, markdown
-from analyzer.records import Record
+from analyzer.tables.columns import CLIFFS, COMPARE
+from analyzer.tables.markup import escaped, latex, markdown
+from analyzer.measure.records import Record
 from analyzer.report import readings
-from analyzer.report.gates import cards
-from analyzer.report.study import Study
-from analyzer.report.tables import Tables, all_records, first_asked, tables
-from analyzer.report.wording import policy_words
-from analyzer.table import Column
-from analyzer.verdicts.decoupling import method_kind
+from analyzer.report.words.cards import cards
+from analyzer.report.data.study import Study
+from analyzer.report.data.tables import Tables, all_records, first_asked, tables
+from analyzer.report.words.check_wording import policy_words
+from analyzer.tables.terminal import Column
+from analyzer.studies.decoupling import method_kind
 from schemas.run import DENSE
 
 PRUNED, QUANTIZED = ("pruned", "pruned n:m"), ("weight-only", "weight and activation")

@@ -4,17 +4,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from analyzer.alphas import parse_alphas
-from analyzer.loading import Runs, select_runs
-from analyzer.names import FIELDS
+from analyzer.measure.alphas import parse_alphas
+from analyzer.runs.loading import Runs, select_runs
+from analyzer.runs.fields import FIELDS
 from analyzer.protocols import rules
-from analyzer.question import Question
-from analyzer.report.study import EXAMPLE_PRICES, Asked, Study, study
-from analyzer.request import tolerances
+from analyzer.measure.question import Question
+from analyzer.report.data.study import EXAMPLE_PRICES, Asked, Study, study
+from analyzer.cli.request import tolerances
 from analyzer.scorers import check_scorers
-from analyzer.verdicts.axes import Tolerances
-from analyzer.verdicts.policy import Limit, read_policy
-from analyzer.verdicts.prices import read_prices
+from analyzer.compare.two_axis_verdict import Tolerances
+from analyzer.gate.policy import Limit, read_policy
+from analyzer.studies.prices import read_prices
 from schemas.errors import UsageError
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from analyzer.report.page import page
 from analyzer.report.request import asked, open_selected
-from analyzer.report.study import study
+from analyzer.report.data.study import study
 from schemas.errors import HedgemarkError, UsageError
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from analyzer.report.study import Study
+from analyzer.report.data.study import Study
 from schemas.errors import UsageError
 
 PAGE = Path("report.html")
@@ -30,7 +30,7 @@ def write_report(study: Study, form: str, path: Path | None) -> Path | None:
 
 def write_figures(study: Study, folder: Path) -> None:
     """Write every chart as SVG and PNG. Raises UsageError for a folder that cannot be made or written."""
-    from analyzer.report.figures import figures
+    from analyzer.report.chart_files import figures
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

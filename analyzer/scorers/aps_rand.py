@@ -1,6 +1,6 @@
 """APS with its random term, which makes coverage exact. Romano, Sesia & Candes 2020, arXiv:2006.02544, equation 5."""
 
-from analyzer.arrays import FloatArray
+from analyzer.stats.arrays import FloatArray
 from analyzer.scorers.aps import aps
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from analyzer.arrays import FloatArray
+from analyzer.stats.arrays import FloatArray
 
 
 def margin(probs: FloatArray, u: FloatArray | None = None) -> FloatArray:

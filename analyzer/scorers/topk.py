@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from analyzer.arrays import FloatArray
-from analyzer.probs import likely_first
+from analyzer.stats.arrays import FloatArray
+from analyzer.stats.probs import likely_first
 
 
 def topk(probs: FloatArray, u: FloatArray | None = None) -> FloatArray:

@@ -1,0 +1,150 @@
+"""`python -m analyzer.bench`: how fast the engine is, against itself, against other libraries, and against the machine.
+
+Workload W: one run of 10,000 items, 6 options, 99 alphas, scorers lac and aps; a cell is one alpha, scorer and split with its coverage
+and set size. Every ratio comes from this one process and one thread, over the same W. Times are wall clock, with the processor's own
+time beside them: on a machine that is busy with something else they differ, and the second is what the work takes. Simulated logits by
+default; `--ye2024 DIR` (the folder with data/ and outputs_base/) also measures the 54 published runs through a store. Peers are timed
+where they are installed (`make peers`).
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from analyzer.api import view_of
+from analyzer.bench.peers import peer_seconds_per_cell
+from analyzer.measure.scored import scores_of
+from analyzer.conformal.drawn_splits import BLOCK, LANES, drawn_values
+from analyzer.conformal.split_law import moments, rank_law, statistics
+from analyzer.measure.question import Question
+from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
+from analyzer.conformal.splits import draw_splits
+from analyzer.runs.view import RunView
+
+N_ITEMS, N_OPTIONS, N_SPLITS = 10_000, 6, 1_000
+ALPHAS = tuple(Fraction(i, 100) for i in range(1, 100))
+W = ("lac", "aps")
+REPEATS = 5
+LIMITS = {"exact": 0.10, "numpy": 0.5, "numba": 0.15}
+RATIOS = {"torchcp": {"numpy": 1_000, "numba": 5_000}, "MAPIE": {"numpy": 300, "numba": 1_500}}
+
+
+def main() -> None:
+    """Print every figure of the bench."""
+    from analyzer.bench.scaling import published, scaling
+
+    parser = argparse.ArgumentParser(prog="python -m analyzer.bench", description="Time the conformal engine.")
+    parser.add_argument("--ye2024", type=Path, metavar="DIR", help="folder with the published data/ and outputs_base/")
+    folder = parser.parse_args().ye2024
+    if folder:
+        published(folder)  # first: a process is born as large as its parent, as far as its peak memory says
+    view = simulated(N_ITEMS)
+    print(f"W: {N_ITEMS:,} items, {N_OPTIONS} options, {len(ALPHAS)} alphas, {len(W)} scorers; best of {REPEATS}; {os.cpu_count()} CPUs")
+    print(f"exact law, all splits of W          {best(lambda: exact_law(view))}   (limit {LIMITS['exact']:.2f} s)")
+    per_cell = {name: drawn(view, name == "numba") for name in kernels()}
+    for name, seconds in peer_seconds_per_cell(view.probs, view.answer).items():
+        said = [f"{seconds / ours:,.0f} times with {kernel} (limit {RATIOS[name][kernel]:,})" for kernel, ours in per_cell.items()]
+        print(f"{name:12s} {1e3 * seconds:6.2f} ms per cell of W: ours is faster {', '.join(said)}")
+    bandwidth(view)
+    scaling()
+
+
+def simulated(n_items: int, n_options: int = N_OPTIONS, seed: int = 0) -> RunView:
+    """Return a model that is right about two times in three; logits rounded to 1/8, so that scores tie as 16-bit ones do."""
+    rng = np.random.default_rng(seed)
+    answers = rng.integers(0, n_options, n_items)
+    logits = rng.normal(size=(n_items, n_options))
+    logits[np.arange(n_items), answers] += rng.gamma(2.0, 0.8, n_items)
+    return view_of(xr.Dataset({"logits": (("item", "option"), np.round(8 * logits) / 8), "answer": ("item", answers)}))
+
+
+class Seconds(NamedTuple):
+    """Wall clock and processor time."""
+
+    wall: float
+    busy: float
+
+    def __str__(self) -> str:
+        return f"{self.wall:8.3f} s ({self.busy:.3f} s busy)"
+
+
+def best(work: Callable[[], object], repeats: int = REPEATS) -> Seconds:
+    """Return the least times of some calls."""
+    times = []
+    for _ in range(repeats):
+        wall, busy = time.perf_counter(), time.process_time()
+        work()
+        times.append((time.perf_counter() - wall, time.process_time() - busy))
+    return Seconds(*(min(column) for column in zip(*times, strict=True)))
+
+
+def exact_law(view: RunView, scorers: Iterable[str] = W, alphas: Iterable[Fraction] = ALPHAS) -> None:
+    """Mean and sd over all splits of coverage, set size, empty and singleton rate at every alpha, from probs."""
+    rank_law.cache_clear()  # one run's cost, not that of a second run of as many items
+    n = view.n_items // 2
+    for scorer in scorers:
+        known = statistics(ranked(view, scorer))
+        for alpha in alphas:
+            moments(rank_law(view.n_items, n, threshold_rank(n, alpha)), known)
+
+
+def ranked(view: RunView, scorer: str) -> Ranks:
+    """Return the ranks of a run under one scorer."""
+    return rank_scores(scores_of(view, view.probs, scorer, Question()), view.answer, view.probs)
+
+
+def kernels() -> list[str]:
+    """Return the kernels for drawn splits that are installed."""
+    try:
+        import numba  # noqa: F401
+    except ImportError:
+        return ["numpy"]
+    return ["numpy", "numba"]
+
+
+def drawn(view: RunView, numba: bool) -> float:
+    """Print the time of 1,000 drawn splits of W, splits and sorting included, and return busy seconds per cell."""
+    ks = [threshold_rank(N_ITEMS // 2, alpha) for alpha in ALPHAS]
+
+    def work(sizes: bool) -> None:
+        masks = draw_splits(N_ITEMS, N_ITEMS // 2, range(N_SPLITS))
+        for scorer in W:
+            ranks = ranked(view, scorer)
+            drawn_values(statistics(ranks, sizes=sizes), ranks.own, masks, ks, numba=numba)
+
+    name = "numba" if numba else "numpy"
+    work(sizes=False)  # compiles
+    seconds, histogram = best(lambda: work(False)), best(lambda: work(True))
+    cells = N_SPLITS * len(ALPHAS) * len(W)
+    each = 1e6 * seconds.busy / cells
+    print(f"{N_SPLITS:,} drawn splits of W, {name}      {seconds}   (limit {LIMITS[name]:.2f} s), {each:.2f} us a cell")
+    print(f"  with the histogram of set sizes   {histogram}   ({histogram.busy / seconds.busy:.2f} times; limit 3)")
+    return seconds.busy / cells
+
+
+def bandwidth(view: RunView) -> None:
+    """Print the bytes that one drawn split of one scorer must touch against what the memory delivers."""
+    block = np.zeros(2**27, dtype=np.uint8)
+    rate = 2 * block.nbytes / best(block.copy).busy
+    ranks = ranked(view, "aps")
+    known = statistics(ranks)
+    masks = draw_splits(N_ITEMS, N_ITEMS // 2, range(200))
+    ks = [threshold_rank(N_ITEMS // 2, alpha) for alpha in ALPHAS]
+    hits = known.table.rows.size
+    touched = (hits * (4 + 8 + 8) + N_ITEMS * 8) / LANES + N_ITEMS  # a hit: index, word in, count out, for 8 splits; and the mask
+    print(f"a drawn split touches {touched / 1e3:.0f} kB ({hits:,} hits, {LANES} splits a pass, blocks of {BLOCK});", end=" ")
+    print(f"memory copies {rate / 1e9:.1f} GB/s, so {1e6 * touched / rate:.0f} us from memory")
+    for name in kernels():
+        seconds = best(lambda name=name: drawn_values(known, ranks.own, masks, ks, numba=name == "numba")).busy / len(masks)  # type: ignore[misc]
+        print(f"  {name}: {1e6 * seconds:.0f} us, {touched / seconds / 1e9:.1f} GB/s, {touched / seconds / rate:.0%} of the memory's")
+
+
+if __name__ == "__main__":
+    main()

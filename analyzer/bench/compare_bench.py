@@ -1,0 +1,95 @@
+"""Scale-out: 150 models x 12 methods x 5 tasks x 3 prompts, simulated logits of 2,000 items, through `compare` with intervals.
+
+    python -m analyzer.bench.compare_bench [--models N] [--executor plain|processes|ray]
+
+Runs are made when they are read, as a store would be read, one model after the other; target: 5 minutes on two cores, below 2 GB.
+"""
+
+import resource
+import time
+from collections.abc import Mapping
+from functools import cache, partial
+from itertools import product
+from typing import Any
+
+import click
+import numpy as np
+import polars as pl
+
+from analyzer.studies.executors import EXECUTORS, Comparison, compare_models
+from analyzer.runs.loading import Runs, select_runs
+from analyzer.measure.question import Question
+from analyzer.compare.two_axis_verdict import Tolerances
+from schemas.items import Item
+from schemas.itemset import ItemSet, build_item_set
+from schemas.run import DENSE, Run, RunKey
+
+N_ITEMS, N_OPTIONS = 2_000, 6
+METHODS = (DENSE, *(f"method{number}" for number in range(12)))
+TASKS, PROMPTS = tuple(f"task{number}" for number in range(5)), ("base", "shared", "task")
+KEPT = ("model", "method", "level", "task", "prompt", "items_hash", "dtype", "backend", "seed")
+
+
+class SimulatedReader:
+    """A store of one model whose runs are drawn when they are read: skill and noise follow from model, task, prompt and method."""
+
+    snapshot = "SIMULATED"
+
+    def __init__(self, model: int) -> None:
+        item_sets = [_item_set(task) for task in TASKS]
+        self._items = {item_set.digest: item_set for item_set in item_sets}
+        keys = [
+            RunKey(model=f"m{model}", method=method, task=asked.task, items_hash=asked.digest, prompt=prompt)
+            for asked, prompt, method in product(item_sets, PROMPTS, METHODS)
+        ]
+        self._keys = {key.name: key for key in keys}
+        self.catalog = pl.DataFrame([self._row(name, key) for name, key in self._keys.items()])
+
+    def run(self, name: str) -> Run:
+        """Return a run: the model's own logits, and noise that grows with the method's number."""
+        key = self._keys[name]
+        answers = self._items[key.items_hash].answer
+        own = np.random.default_rng([int(key.model[1:]), TASKS.index(key.task), PROMPTS.index(key.prompt)])
+        logits = own.standard_normal((N_ITEMS, N_OPTIONS), dtype=np.float32)
+        logits[np.arange(N_ITEMS), answers] += 1.5
+        logits += 0.05 * METHODS.index(key.method) * own.standard_normal(logits.shape, dtype=np.float32)
+        return Run(key, logits, np.full(N_ITEMS, 5.0, np.float32), np.zeros(N_ITEMS, np.int32))
+
+    def items(self, items_hash: str) -> ItemSet:
+        """Return an item set."""
+        return self._items[items_hash]
+
+    def _row(self, name: str, key: RunKey) -> Mapping[str, Any]:
+        return {"name": name} | {field: getattr(key, field) for field in KEPT} | {"parameters": 0}
+
+
+@click.command()
+@click.option("--models", default=150, show_default=True)
+@click.option("--executor", type=click.Choice(list(EXECUTORS)), default="plain", show_default=True)
+def main(models: int, executor: str) -> None:
+    """Time `compare` over a simulated store and print what it took."""
+    sources = [partial(_model, number) for number in range(models)]
+    started = time.perf_counter()
+    records = compare_models(sources, Comparison(Question(), Tolerances()), executor)
+    seconds = time.perf_counter() - started
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    spent, memory = sum(usage.ru_utime + usage.ru_stime for usage in used), [usage.ru_maxrss / 1024**2 for usage in used]
+    pairs = sum(record["compared_with"] is not None for record in records)
+    n_runs = models * len(METHODS) * len(TASKS) * len(PROMPTS)
+    click.echo(f"{n_runs:,} runs, {pairs:,} comparisons in {seconds:.0f} s ({spent:.0f} s of CPU)")
+    click.echo(f"peak memory {memory[0]:.2f} GB here, {memory[1]:.2f} GB in the largest child")
+
+
+def _model(number: int) -> Runs:
+    return select_runs(SimulatedReader(number), {})
+
+
+@cache
+def _item_set(task: str) -> ItemSet:
+    answers = np.random.default_rng(TASKS.index(task)).integers(0, N_OPTIONS, N_ITEMS)
+    items = [Item(id=str(number), answer="ABCDEF"[answer], source=task) for number, answer in enumerate(answers)]
+    return build_item_set(task, items, n_options=N_OPTIONS)
+
+
+if __name__ == "__main__":
+    main()

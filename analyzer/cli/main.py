@@ -1,0 +1,116 @@
+"""The command `analyze`: a thin shell over the functions of the same names."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import click
+
+from analyzer.cli.report import COMMANDS as REPORTS
+from analyzer.cli.verdicts import COMMANDS
+from analyzer.cli.options import analysis_options, comparison_options, executor_option, set_options
+from store.command import friendly_errors
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
+def main(verbose: bool) -> None:
+    """Answer questions about stored runs: prediction sets, coverage, and what compression changed.
+
+    Example: analyze compare --model ref-m --task urn
+    """
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s")
+
+
+@main.command("sets")
+@analysis_options
+@set_options
+@executor_option
+@friendly_errors
+def sets_command(average: bool, executor: str, p_values: bool, **options: Any) -> None:
+    """Prediction sets of every run: accuracy, coverage, set size.
+
+    Example: analyze sets --task mmlu --alpha 0.05 --alpha 0.1 --scorer lac
+    """
+    from analyzer.tables.columns import P_VALUES, SETS
+    from analyzer.studies.executors import Measurement, measure_models, model_sources
+    from analyzer.runs.loading import open_runs
+    from analyzer.tables.emit import emit
+    from analyzer.studies.p_values import p_value_records
+    from analyzer.cli.request import request
+    from analyzer.studies.sets import sets
+
+    asked = request(options)
+    runs = open_runs(asked.store_url, asked.at, asked.wanted)
+    if p_values:
+        emit(p_value_records(runs, asked.question), asked.form, P_VALUES)
+        return
+    if executor == "plain":
+        records = sets(runs, asked.question, average=average)
+    else:
+        records = measure_models(model_sources(runs, asked.store_url), Measurement(asked.question, average), executor)
+    emit(records, asked.form, SETS)
+
+
+@main.command("compare")
+@analysis_options
+@comparison_options
+@click.option("--against", metavar="MODEL", help="Compare with this model's dense runs, such as ref-l, instead of each with its own.")
+@click.option("--common-items", is_flag=True, help="Compare runs asked of different items on those they share.")
+@click.option("--average", is_flag=True, help="Print means over prompts and scorers instead of every run.")
+@click.option("--decoupling", is_flag=True, help="Print how changes in accuracy and set size go together, over all pairs.")
+@executor_option
+@click.option("--reference", type=click.Path(path_type=Path), help="Print the figures of this CSV beside one's own: do they agree?")
+@friendly_errors
+def compare_command(against: str | None, common_items: bool, **options: Any) -> None:
+    """Compare every compressed run with its dense run: paired changes, flips, KL, tests, and a verdict on two axes.
+
+    Example: analyze compare --model ref-m --task urn --scorer lac
+    """
+    from analyzer.tables.columns import COMPARE, DECOUPLING, REFERENCE
+    from analyzer.compare.compare import compare
+    from analyzer.studies.executors import Comparison, compare_models, model_sources
+    from analyzer.runs.loading import open_runs
+    from analyzer.tables.emit import emit
+    from analyzer.runs.pairs import Partners
+    from analyzer.cli.request import request, tolerances
+    from analyzer.studies.decoupling import decoupling
+    from analyzer.studies.published_figures import beside_reference, read_reference
+
+    asked = request(options)
+    stated = read_reference(options["reference"]) if options["reference"] else None
+    runs = open_runs(asked.store_url, asked.at, asked.wanted, with_dense=True, against=against)
+    if stated:
+        emit(beside_reference(runs, asked.question, stated), asked.form, REFERENCE)
+        return
+    allowed, average = tolerances(options), options["average"]
+    if against or options["executor"] == "plain":
+        partners = Partners(runs.rows, against, common_items)
+        records = compare(runs, asked.question, partners=partners, tolerances=allowed, average=average)
+    else:
+        work = Comparison(asked.question, allowed, common_items, average)
+        records = compare_models(model_sources(runs, asked.store_url), work, options["executor"])
+    emit(*((decoupling(records), asked.form, DECOUPLING) if options["decoupling"] else (records, asked.form, COMPARE)))
+
+
+for command in (*COMMANDS, *REPORTS):
+    main.add_command(command)
+
+
+@main.command("sensitivity")
+@analysis_options
+@friendly_errors
+def sensitivity_command(**options: Any) -> None:
+    """How set sizes and their ranking move with alpha, scorer, prompt, calibration, items and split, and which conclusions survive.
+
+    Example: analyze sensitivity --model ref-m --task urn --alpha 0.1 --scorer lac
+    """
+    from analyzer.tables.columns import SENSITIVITY
+    from analyzer.runs.loading import open_runs
+    from analyzer.tables.emit import emit
+    from analyzer.cli.request import request
+    from analyzer.studies.sensitivity import sensitivity
+
+    asked = request(options)
+    runs = open_runs(asked.store_url, asked.at, asked.wanted, with_dense=True)
+    emit(sensitivity(runs, asked.question), asked.form, SENSITIVITY)

@@ -1,0 +1,69 @@
+"""Options that every analysis command has. Light to import, so that `--help` is instant."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from analyzer.runs.fields import EXECUTOR_NAMES, FIELDS, FORMATS
+from store.command import store_option
+
+NAMED = dict(zip(FIELDS, ("ref-m", "wanda", "0.5", "urn", "base"), strict=True))  # an example of each
+SELECTION = [
+    click.option(f"--{field}", field, multiple=True, metavar=field.upper(), help=f"Only this {field}, such as {example}; repeatable.")
+    for field, example in NAMED.items()
+]
+ALPHA_HELP = "Allowed miscoverage: 0.1, 1/10, or a range 0.01:0.99:0.01; repeatable. [0.1]"
+SPLIT_HELP = "All splits by the exact law, N drawn ones, the one of seed K, or calibration item ids from a file. [all]"
+OPTIONS: list[Callable[[Any], Any]] = [
+    store_option,
+    click.option("--at", metavar="SNAPSHOT|TAG", help="Read the store as it was then. [newest snapshot]"),
+    *SELECTION,
+    click.option("--alpha", "alphas", multiple=True, metavar="A", help=ALPHA_HELP),
+    click.option("--scorer", "scorers", multiple=True, metavar="S", help="Nonconformity score; repeatable. [lac, aps]"),
+    click.option("--parameter", "parameters", multiple=True, metavar="S.NAME=X", help="Of a scorer, such as raps.penalty=0.1; repeatable."),
+    click.option("--split", metavar="all|N|seed:K|file:PATH", help=SPLIT_HELP),
+    click.option("--stratify", is_flag=True, help="Draw splits within each subject."),
+    click.option("--calibration-fraction", metavar="F", help="Share of the items that calibrates. [0.5]"),
+    click.option("--protocol", default="exact", show_default=True, metavar="exact|ye2024|tong2026", help="A named bundle of rules."),
+    click.option("--empty", type=click.Choice(["keep", "top1"]), help="Leave empty sets empty, or put the top option in. [keep]"),
+    click.option("--reliability", type=click.Choice(["none", "temperature"]), help="Calibrate probs in each split. [none]"),
+    click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="How to print."),
+]
+
+
+DETAILS: list[Callable[[Any], Any]] = [
+    click.option("--average", is_flag=True, help="Print means over prompts and scorers instead of every run."),
+    click.option("--by", type=click.Choice(["none", "subject", "label", "size"]), help="Also coverage within each. [none]"),
+    click.option("--mondrian", type=click.Choice(["none", "subject", "label"]), help="A threshold of its own for each. [none]"),
+    click.option("--sizes", is_flag=True, help="Also the rate of every set size."),
+    click.option("--quantiles", is_flag=True, help="Also quantiles of coverage over splits."),
+    click.option("--p-values", "p_values", is_flag=True, help="Print p-values of every item's options instead, for any alpha."),
+]
+TOLERANCES = [
+    click.option("--accuracy-tolerance", metavar="X", type=float, default=0.02, show_default=True, help="Loss of accuracy that is none."),
+    click.option("--set-size-tolerance", metavar="X", type=float, default=0.1, show_default=True, help="Growth of mean sets that is none."),
+]
+EXECUTOR_HELP = "Work on one model after the other, in a process per core, or on a Ray cluster."
+executor_option = click.option("--executor", type=click.Choice(EXECUTOR_NAMES), default="plain", show_default=True, help=EXECUTOR_HELP)
+
+
+def analysis_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the common options to a click command."""
+    return _with(OPTIONS, command)
+
+
+def set_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of `analyze sets`: what is printed of each run."""
+    return _with(DETAILS, command)
+
+
+def comparison_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a command that calls a change small or large: what is tolerated."""
+    return _with(TOLERANCES, command)
+
+
+def _with(options: list[Callable[[Any], Any]], command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(options):
+        command = option(command)
+    return command

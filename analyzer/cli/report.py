@@ -1,0 +1,74 @@
+"""The commands of `analyze` that show: the report as a page, as tables for papers, and served while a store grows."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from analyzer.cli.verdicts import FILE
+from analyzer.cli.options import SELECTION, comparison_options
+from store.command import friendly_errors, store_option
+
+OPTIONS: list[Callable[[Any], Any]] = [
+    store_option,
+    click.option("--at", metavar="SNAPSHOT|TAG", help="Read the store as it was then. [newest snapshot]"),
+    *SELECTION,
+    click.option("--alpha", metavar="A", default="0.1", show_default=True, help="Allowed miscoverage; the page's slider has all."),
+    click.option("--scorer", "scorers", multiple=True, metavar="S", help="Nonconformity score; repeatable. [lac, aps]"),
+    click.option("--protocol", "protocols", multiple=True, metavar="P", help="exact, ye2024 or tong2026; repeatable. [exact]"),
+    click.option("--policy", type=FILE, help="TOML of the release gate. [the two tolerances]"),
+    click.option("--limit", "limits", multiple=True, metavar="FIGURE=X", help="A limit of the gate, such as flips=0.05; repeatable."),
+    click.option("--prices", type=FILE, help="TOML with which the cost calculator opens. [made-up prices]"),
+]
+
+
+def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what both commands take: which runs, which question, which policy."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return comparison_options(command)
+
+
+@click.command("report")
+@report_options
+@click.option("--format", "form", type=click.Choice(["html", "md", "latex"]), default="html", show_default=True, help="Page or tables.")
+@click.option("--out", type=FILE, help="File to write. [report.html; tables go to stdout]")
+@click.option("--figures", type=click.Path(path_type=Path, file_okay=False), help="Also write the charts there, such as figures.")
+@friendly_errors
+def report_command(form: str, out: Path | None, figures: Path | None, **options: Any) -> None:
+    """One page with the verdict and every study behind it, in one file that opens offline; or tables and figures for a paper.
+
+    Example: analyze report --store demo-store --out report.html
+    """
+    from analyzer.report.request import open_study
+    from analyzer.report.write import write_figures, write_report
+
+    study = open_study(options)
+    path = write_report(study, form, out)
+    if figures:
+        write_figures(study, figures)
+    if path:
+        click.echo(path)
+
+
+@click.command("serve")
+@report_options
+@click.option("--port", type=click.IntRange(0, 65535), default=8787, show_default=True, help="Port on 127.0.0.1; 0 takes a free one.")
+@friendly_errors
+def serve_command(port: int, **options: Any) -> None:
+    """The same page on this machine's loopback while the store grows; it reloads itself on a new snapshot. Read-only.
+
+    Example: analyze serve --store demo-store --port 8787
+    """
+    from analyzer.report.serve import make_server
+
+    with make_server(options, port) as server:
+        click.echo(f"http://{server.server_name}:{server.server_port}/ (Ctrl-C ends)")
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            click.echo("ended", err=True)
+
+
+COMMANDS = (report_command, serve_command)

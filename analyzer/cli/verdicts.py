@@ -1,0 +1,149 @@
+"""The commands of `analyze` that end in a verdict: transfer, scale, cliffs, cost, gate."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from analyzer.cli.options import analysis_options, comparison_options
+from store.command import friendly_errors
+
+SOURCES = ("dense", "prompt", "task", "subject")
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command("transfer")
+@analysis_options
+@click.option("--from", "source", type=click.Choice(SOURCES), default="dense", show_default=True, help="Whose threshold is kept.")
+@click.option("--subject-mix", type=FILE, help="TOML: [subjects] and shares; weighted thresholds for this mix instead.")
+@click.option("--coverage-tolerance", metavar="X", type=float, default=0.01, show_default=True, help="Loss of coverage that is none.")
+@friendly_errors
+def transfer_command(source: str, subject_mix: Path | None, coverage_tolerance: float, **options: Any) -> None:
+    """Keep a threshold instead of recalibrating: the dense run's for compressed runs, or one prompt's, task's, subject's for others.
+
+    Example: analyze transfer --model ref-m --from dense
+    """
+    from analyzer.tables.columns import TRANSFER, WEIGHTED
+    from analyzer.runs.loading import open_runs
+    from analyzer.tables.emit import emit
+    from analyzer.cli.request import request
+    from analyzer.studies.threshold_transfer import transfer
+    from analyzer.studies.weighted_conformal import read_mix, weighted
+
+    asked, mix = request(options), read_mix(subject_mix) if subject_mix else None
+    if mix:
+        runs = open_runs(asked.store_url, asked.at, asked.wanted)
+        emit(weighted(runs, asked.question, mix, coverage_tolerance), asked.form, WEIGHTED)
+        return
+    runs = open_runs(asked.store_url, asked.at, asked.wanted, with_dense=source == "dense")
+    emit(transfer(runs, asked.question, source, coverage_tolerance), asked.form, TRANSFER)
+
+
+@click.command("scale")
+@analysis_options
+@friendly_errors
+def scale_command(**options: Any) -> None:
+    """Inflation of the sets against the size of the model, per family and method, with a robust slope.
+
+    Example: analyze scale --method wanda --level 0.5
+    """
+    from analyzer.tables.columns import SCALE
+    from analyzer.runs.loading import open_runs
+    from analyzer.tables.emit import emit
+    from analyzer.cli.request import request
+    from analyzer.studies.scale import scale
+
+    asked = request(options)
+    runs = open_runs(asked.store_url, asked.at, asked.wanted, with_dense=True)
+    emit(scale(runs, asked.question), asked.form, SCALE)
+
+
+@click.command("cliffs")
+@analysis_options
+@comparison_options
+@friendly_errors
+def cliffs_command(**options: Any) -> None:
+    """Along the levels of a method: how far is safe, and do the sets grow gradually or at a threshold.
+
+    Example: analyze cliffs --method wanda --task urn --scorer lac
+    """
+    from analyzer.tables.columns import CLIFFS
+    from analyzer.runs.loading import open_runs
+    from analyzer.tables.emit import emit
+    from analyzer.cli.request import request, tolerances
+    from analyzer.studies.cliffs import cliffs
+
+    asked = request(options)
+    runs = open_runs(asked.store_url, asked.at, asked.wanted, with_dense=True)
+    emit(cliffs(runs, asked.question, tolerances=tolerances(options)), asked.form, CLIFFS)
+
+
+@click.command("cost")
+@analysis_options
+@click.option("--prices", "path", type=FILE, required=True, help="TOML: [prices] per question, [rules], [hardware] per 1,000 questions.")
+@friendly_errors
+def cost_command(path: Path, **options: Any) -> None:
+    """What the sets cost in operations per 1,000 questions, against the saving in hardware.
+
+    Example: analyze cost --prices prices.toml --scorer lac
+    """
+    from analyzer.tables.columns import COST
+    from analyzer.runs.loading import open_runs
+    from analyzer.tables.emit import emit
+    from analyzer.cli.request import request
+    from analyzer.studies.cost import cost
+    from analyzer.studies.prices import read_prices
+
+    asked, prices = request(options), read_prices(path)
+    runs = open_runs(asked.store_url, asked.at, asked.wanted, with_dense=True)
+    emit(cost(runs, asked.question, prices), asked.form, COST)
+
+
+@click.command("gate")
+@analysis_options
+@comparison_options
+@click.option("--policy", type=FILE, help="TOML: [limits], [task.<name>], [worst_subject].")
+@click.option("--limit", "limits", multiple=True, metavar="FIGURE=X", help="A limit, such as accuracy_loss=0.02; repeatable.")
+@click.option("--junit", type=FILE, help="Also write JUnit XML, such as gate.xml.")
+@click.option("--markdown", type=FILE, help="Also write a Markdown summary, such as gate.md.")
+@click.option("--model-card", type=FILE, help="Also write eval results as model-index YAML, such as card.yaml.")
+@friendly_errors
+def gate_command(policy: Path | None, limits: tuple[str, ...], **options: Any) -> None:
+    """The release gate: exit 0 if every limit is kept, 1 if one is broken, 3 if the items cannot tell.
+
+    Example: analyze gate --method gptq --limit accuracy_loss=0.02 --limit set_size_growth=0.1
+    """
+    from analyzer.tables.columns import GATE
+    from analyzer.compare.compare import compare
+    from analyzer.runs.loading import open_runs
+    from analyzer.tables.emit import emit
+    from analyzer.cli.request import request, tolerances
+    from analyzer.gate import ci_reports
+    from analyzer.gate.gate import EXIT_CODES, gate, outcome
+    from analyzer.gate.policy import read_policy
+
+    asked, read = request(options), read_policy(policy, limits)
+    runs = open_runs(asked.store_url, asked.at, asked.wanted, with_dense=True)
+    checks = gate(runs, asked.question, read)
+    reports = {options["junit"]: ci_reports.junit(checks), options["markdown"]: ci_reports.markdown(checks)}
+    if options["model_card"]:
+        results = compare(runs, asked.question, tolerances=tolerances(options))
+        reports[options["model_card"]] = ci_reports.model_index(checks, results)
+    _write({path: text for path, text in reports.items() if path})
+    emit(checks, asked.form, GATE)
+    click.echo(ci_reports.last_line(checks), err=True)
+    click.get_current_context().exit(EXIT_CODES[outcome(checks)])
+
+
+COMMANDS = (transfer_command, scale_command, cliffs_command, cost_command, gate_command)
+
+
+def _write(texts: dict[Path, str]) -> None:
+    """Write the reports. Raises UsageError for a path that cannot be written."""
+    from schemas.errors import UsageError
+
+    for path, text in texts.items():
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,117 @@
+"""`analyze compare`: every compressed run against its dense run on the same items and splits, and what to make of the difference."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+from analyzer.stats.estimate import NOTHING, Estimate
+from analyzer.runs.loading import Runs, reading_order
+from analyzer.compare.paired import CHANGED, Paired, paired
+from analyzer.runs.pairs import Partners
+from analyzer.measure.question import Question
+from analyzer.measure.records import Record, cell_record, mean_over, unreliable
+from analyzer.compare.two_axis_verdict import Tolerances, verdict
+from analyzer.compare.item_changes import CHANGES
+from analyzer.stats.significance import detectable, holm, mcnemar, paired_p
+
+ALL_CHANGES = (*(f"{name}_change" for name in CHANGED), *CHANGES)
+TESTED = ("accuracy", "set_size")
+
+
+def compare(
+    runs: Runs,
+    question: Question,
+    *,
+    partners: Partners | None = None,
+    tolerances: Tolerances | None = None,
+    average: bool = False,
+) -> list[Record]:
+    """Return one record per run, scorer and alpha; every change is null for a run without partner.
+
+    partners : which run each is compared with; None means its own dense run.
+    average  : one record per model, method, level, task and alpha instead, the mean over prompts and scorers.
+    Raises RunNotFoundError where no selected run has a partner, ComparisonError where two runs answer different questions.
+    """
+    groups = averaged(paired(runs, question, partners)) if average else ([cell] for cell in paired(runs, question, partners))
+    records = [pair_record(group, question, tolerances or Tolerances()) for group in groups]
+    return add_holm(sorted(records, key=_table_order(runs)))
+
+
+def averaged(cells: Iterable[Paired]) -> Iterator[list[Paired]]:
+    """Yield the cells of one model, method, level, task, item set and alpha together: its prompts and scorers."""
+
+    def key(cell: Paired) -> tuple[Any, ...]:
+        row = cell.row
+        return row["model"], row["method"], row["level"], row["task"], row["items_hash"]
+
+    for _, runs in groupby(cells, key=key):
+        by_alpha: dict[Any, list[Paired]] = {}
+        for cell in runs:
+            by_alpha.setdefault(cell.after.alpha, []).append(cell)
+        yield from by_alpha.values()
+
+
+def pair_record(cells: Sequence[Paired], question: Question, tolerances: Tolerances) -> Record:
+    """Return the record of one pair, or of the mean over several (prompts, scorers), with its tests and verdict."""
+    changes = {name: mean_change(cells, name) for name in ALL_CHANGES}
+    record = cell_record([cell.after for cell in cells], question, changes)
+    record["compared_with"] = "+".join(dict.fromkeys(cell.before.view.row["name"] for cell in cells if cell.before)) or None
+    record["accuracy_p"] = _finite(_accuracy_p(cells, changes["accuracy_change"]))
+    record["set_size_p"] = _finite(paired_p(changes["set_size_change"]))
+    for name in TESTED:
+        record[f"{name}_detectable"] = _finite(detectable(changes[f"{name}_change"]))
+    record["verdict"] = verdict(changes["accuracy_change"], changes["set_size_change"], tolerances) if record["compared_with"] else None
+    record["unreliable"] = pair_unreliable(cells)
+    return record
+
+
+def mean_change(cells: Sequence[Paired], name: str) -> Estimate:
+    """Return the mean of one change over cells of the same items; nothing where one of them has none."""
+    found = [cell.changes.get(name, NOTHING) for cell in cells]
+    return mean_over([cell.after for cell in cells], found) if all(estimate.influence.size for estimate in found) else NOTHING
+
+
+def pair_unreliable(cells: Sequence[Paired]) -> str | None:
+    """Return every reason not to trust a comparison: those of the runs themselves and of the runs they are compared with."""
+    before = unreliable(cell.before for cell in cells if cell.before)
+    reasons = [unreliable(cell.after for cell in cells), before and f"compared with an unreliable run: {before}"]
+    return "; ".join(filter(None, reasons)) or None
+
+
+def add_holm(records: list[Record]) -> list[Record]:
+    """Add p-values corrected over the table, each axis for itself; a pair's accuracy is tested once, whatever its scorers and alphas."""
+    for name in TESTED:
+        p_values = {_test(record, name): record[f"{name}_p"] for record in records if record[f"{name}_p"] is not None}
+        adjusted = holm(p_values)
+        for record in records:
+            record[f"{name}_p_holm"] = adjusted.get(_test(record, name))
+    return records
+
+
+def _test(record: Record, name: str) -> tuple[Any, ...]:
+    pair = record["run"], record["compared_with"]
+    return pair if name == "accuracy" else (*pair, record["scorer"], record["alpha"])
+
+
+def _accuracy_p(cells: Sequence[Paired], change: Estimate) -> float:
+    """McNemar's test of one pair of runs; a mean over prompts has no flips of its own and takes the paired t test."""
+    pairs = {id(cell.pair): cell.pair for cell in cells if cell.pair}
+    if len(pairs) != 1:
+        return paired_p(change)
+    pair = next(iter(pairs.values()))
+    before, after = pair.dense.correct, pair.compressed.correct
+    return mcnemar(int((before & ~after).sum()), int((~before & after).sum())) if before.size else math.nan
+
+
+def _table_order(runs: Runs) -> Any:
+    place = {row["name"]: reading_order(row) for row in runs.rows}
+
+    def key(record: Record) -> Any:
+        return place[record["run"].split("+")[0]]
+
+    return key
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,129 @@
+"""Every selected run beside its partner: one sort of each run, changes with influences, so that averages over runs stay paired.
+
+All verdicts read runs through here. Runs come in an order in which a partner is measured once and kept while it is needed.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from analyzer.stats.estimate import Estimate, difference
+from analyzer.runs.loading import Runs, reading_order
+from analyzer.measure.cell import Measured
+from analyzer.runs.pairs import Pair, Partners, pair_views
+from analyzer.protocols import rules
+from analyzer.measure.question import Question
+from analyzer.measure.unreliable import against_dense
+from analyzer.compare.item_changes import item_changes
+from analyzer.runs.view import RunView
+from schemas.errors import RunNotFoundError
+from schemas.run import DENSE
+
+log = logging.getLogger(__name__)
+
+CHANGED = ("accuracy", "coverage", "set_size", "uacc")
+PARTNERS_KEPT = 8  # dense runs of one model and task, one per prompt
+
+Cells = dict[tuple[str, Fraction], Measured]
+Row = Mapping[str, Any]
+
+
+class MeasuredRun(NamedTuple):
+    """A run's items under the protocol, and its cells by scorer and alpha."""
+
+    view: RunView
+    cells: Cells
+
+
+@dataclass(frozen=True)
+class Paired:
+    """One run under one scorer and alpha, beside its partner on the items of both.
+
+    after, before : cells of the run and of its partner; before is None for a run without one, such as a dense run.
+    pair          : the two views that they were measured on.
+    changes       : estimates by name: after - before of accuracy, coverage, set size and uacc; flips, divergences, option mass.
+    """
+
+    after: Measured
+    before: Measured | None = None
+    pair: Pair | None = None
+    changes: Mapping[str, Estimate] = field(default_factory=dict)
+
+    @property
+    def row(self) -> Row:
+        """The run's row of the catalog."""
+        return self.after.view.row
+
+
+def paired(runs: Runs, question: Question, partners: Partners | None = None) -> Iterator[Paired]:
+    """Yield one cell per run, scorer and alpha; runs of one task and model follow each other, prompts innermost.
+
+    partners : which run each is compared with; None means its own dense run.
+    Raises RunNotFoundError where no selected run has a partner.
+    """
+    chosen = partners or Partners(runs.rows)
+    found = [(row, chosen.of(row)) for row in sorted(runs.rows, key=_measuring_order)]
+    if not any(partner for _, partner in found):
+        raise RunNotFoundError(f"nothing to compare: {_why_not(runs, chosen)}")
+    keep = lru_cache(maxsize=PARTNERS_KEPT)(lambda name: _measure(runs, by_name[name], question))
+    by_name = {row["name"]: row for row in runs.rows}
+    is_partner = {partner["name"] for _, partner in found if partner}
+    for row, partner in found:
+        run = keep(row["name"]) if row["name"] in is_partner else _measure(runs, row, question)
+        yield from _cells_of(run, keep, partner, question, chosen.common_items)
+
+
+def compressed_pairs(runs: Runs, question: Question, partners: Partners | None = None) -> Iterator[Paired]:
+    """Yield the cells that have a partner."""
+    return (cell for cell in paired(runs, question, partners) if cell.before)
+
+
+def _cells_of(
+    run: MeasuredRun, measure: Callable[[str], MeasuredRun], partner: Row | None, question: Question, common_items: bool
+) -> Iterator[Paired]:
+    if partner is None:
+        if run.view.row["method"] != DENSE:
+            log.warning("%s has no dense run of the same model, task and prompt to be compared with", run.view.row["name"])
+        yield from (Paired(cell) for cell in run.cells.values())
+        return
+    dense = measure(partner["name"])
+    pair = pair_views(dense.view, run.view, common_items=common_items)
+    before, after = _on_view(dense, pair.dense, question), _on_view(run, pair.compressed, question)
+    shared = dict(item_changes(pair))
+    own = run.view.row["model"] == dense.view.row["model"]  # another model may well answer E or F more often
+    far = against_dense(pair.compressed, pair.dense) if own and pair.dense.n_items else ()
+    for key, cell in after.items():
+        yield Paired(replace(cell, reasons=(*far, *cell.reasons)), before[key], pair, _cell_changes(before[key], cell) | shared)
+
+
+def _cell_changes(before: Measured, after: Measured) -> dict[str, Estimate]:
+    return {f"{name}_change": difference(after.estimates[name], before.estimates[name]) for name in CHANGED}
+
+
+def _measure(runs: Runs, row: Row, question: Question) -> MeasuredRun:
+    view = rules(question.protocol).choose(runs.view(row))
+    return MeasuredRun(view, _cells(view, question))
+
+
+def _on_view(run: MeasuredRun, view: RunView, question: Question) -> Cells:
+    """The cells on the items of a pair: those already measured, unless the partner lacks some items."""
+    return run.cells if view is run.view else _cells(view, question)
+
+
+def _cells(view: RunView, question: Question) -> Cells:
+    protocol = rules(question.protocol)
+    return {(cell.scorer, cell.alpha): cell for scorer in question.scorers for cell in protocol.measure(view, scorer, question)}
+
+
+def _measuring_order(row: Row) -> tuple[Any, ...]:
+    model, task, prompt, *rest = reading_order(row)
+    return task, row["items_hash"], model, *rest[:-1], prompt, rest[-1]
+
+
+def _why_not(runs: Runs, partners: Partners) -> str:
+    if partners.against:
+        return f"none of {len(runs.rows)} selected runs shares task and prompt with a dense run of model {partners.against!r}"
+    return f"none of {len(runs.rows)} selected runs is compressed and has a dense run of its model, task and prompt"

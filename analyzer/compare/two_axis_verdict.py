@@ -1,0 +1,64 @@
+"""The two-axis verdict of a pair: did accuracy hold, did the sets grow; from intervals and stated tolerances, never from point values."""
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from analyzer.stats.estimate import LEVEL, Estimate
+from analyzer.stats.significance import detectable
+from schemas.errors import UsageError
+
+HOLDS_GROW = "accuracy holds, sets grow"
+FALLS_SILENT = "accuracy falls, sets do not warn"
+BOTH_DEGRADE = "both degrade"
+BOTH_HOLD = "both hold"
+INCONCLUSIVE = "inconclusive"
+VERDICTS = (BOTH_HOLD, HOLDS_GROW, FALLS_SILENT, BOTH_DEGRADE, INCONCLUSIVE)
+
+
+class Side(Enum):
+    """On which side of its limit a figure is known to lie."""
+
+    WITHIN = "within"
+    BEYOND = "beyond"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """What counts as no change: loss of accuracy as a share, growth of the mean set size in options."""
+
+    accuracy: float = 0.02
+    set_size: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not value >= 0:
+                raise UsageError(f"tolerance of {name.replace('_', ' ')} {value!r} is not one; expected 0 or more")
+
+
+def verdict(accuracy_change: Estimate, set_size_change: Estimate, tolerances: Tolerances) -> str:
+    """Return one of VERDICTS."""
+    accuracy = change_side(_negated(accuracy_change), tolerances.accuracy)
+    size = change_side(set_size_change, tolerances.set_size)
+    if Side.UNKNOWN in (accuracy, size):
+        return INCONCLUSIVE
+    if accuracy is Side.WITHIN:
+        return BOTH_HOLD if size is Side.WITHIN else HOLDS_GROW
+    return FALLS_SILENT if size is Side.WITHIN else BOTH_DEGRADE
+
+
+def change_side(change: Estimate, limit: float) -> Side:
+    """Return where a change lies; beyond only where it is also large enough for this comparison to find reliably."""
+    side = limit_side(change, limit)
+    return Side.UNKNOWN if side is Side.BEYOND and abs(change.value) < detectable(change) else side
+
+
+def limit_side(estimate: Estimate, limit: float, *, within: float = LEVEL, beyond: float = LEVEL) -> Side:
+    """Return where an estimate lies by the interval of level `within` to be below its limit, of level `beyond` to be above."""
+    if estimate.interval(within).high <= limit:
+        return Side.WITHIN
+    return Side.BEYOND if estimate.interval(beyond).low > limit else Side.UNKNOWN
+
+
+def _negated(estimate: Estimate) -> Estimate:
+    return replace(estimate, value=-estimate.value, influence=-estimate.influence)

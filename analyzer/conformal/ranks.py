@@ -1,0 +1,66 @@
+"""Scores as ranks: everything that conformal prediction asks of scores is their order against the answers' scores.
+
+Sort the N answer scores once. The threshold is then always "the score at rank p" (0-based), or p = N for +inf, and an option is
+in the set if and only if its own rank is <= p, which is `score <= threshold` without rounding.
+"""
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+import numpy as np
+
+from analyzer.stats.arrays import FloatArray, IntArray
+from analyzer.stats.probs import top_option
+
+Empty = Literal["keep", "top1"]
+
+
+def threshold_rank(n_calibration: int, alpha: Fraction) -> int:
+    """Return k = ceil((n + 1)(1 - alpha)) in exact arithmetic, 1-based; n + 1 stands for +inf (every set full).
+
+    Source : Angelopoulos & Bates 2021, arXiv:2107.07511, section 1.
+    """
+    return math.ceil((n_calibration + 1) * (1 - alpha))
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Ranks of one run under one scorer.
+
+    own    : (item,) place of the item's calibration score among all N, a permutation; ties in item order.
+    option : (option, item) first rank whose score is >= the option's score; N above all of them; N + 1 where there is no option.
+    answer : (item,) the same for the answer.
+    """
+
+    own: IntArray
+    option: IntArray
+    answer: IntArray
+
+    @property
+    def n_items(self) -> int:
+        """Number of items that may calibrate, N."""
+        return self.own.size
+
+
+def rank_scores(
+    scores: FloatArray, answer: IntArray, probs: FloatArray, empty: Empty = "keep", calibration: FloatArray | None = None
+) -> Ranks:
+    """Return the ranks of (item, option) scores.
+
+    answer      : (item,) index of the correct option.
+    empty       : "top1" puts the top option by prob in every set, so its rank is 0; calibration scores do not change.
+    calibration : (calibration item,) answer scores that calibrate, of another run or of other items; None means the items' own.
+    """
+    items = np.arange(len(answer))
+    calibrating = scores[items, answer] if calibration is None else calibration
+    n_items = calibrating.size
+    order = np.argsort(calibrating, kind="stable")
+    own = np.empty(n_items, dtype=np.int64)
+    own[order] = np.arange(n_items)
+    option = np.searchsorted(calibrating[order], scores.T).astype(np.int64)
+    option[np.isnan(probs.T)] = n_items + 1
+    if empty == "top1":
+        option[top_option(probs), items] = 0
+    return Ranks(own, option, option[answer, items])

@@ -1,0 +1,175 @@
+"""The exact split law: over all C(N, n) choices of n calibration items of N, without drawing one of them.
+
+Where the threshold falls is a law over ranks; given the rank p, the items below and above p are tested by simple random sampling
+without replacement. Means and variances follow in closed form. Derivation and proof: exact_law.md.
+"""
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from analyzer.stats.arrays import FloatArray, IntArray
+from analyzer.conformal.ranks import Ranks
+
+NEGLIGIBLE = 1e-20  # weights below this share of the largest are left out; their sum cannot reach the last digit
+RECENT = 128  # laws kept: runs of equally many items share theirs
+REACH_SD = 40  # ranks further than this from the mean have probability below 1e-17, even for the exponential tail of k = 1
+
+
+class RankLaw(NamedTuple):
+    """Law of the threshold's rank p: `weights[j]` is the probability of p = first + j."""
+
+    n_items: int
+    n_calibration: int
+    k: int
+    first: int
+    weights: FloatArray
+
+    @property
+    def ranks(self) -> FloatArray:
+        """The ranks p that have weight, as float64."""
+        return np.arange(self.first, self.first + self.weights.size, dtype=np.float64)
+
+    @property
+    def tested_below(self) -> FloatArray:
+        """Number of tested items among those ranked below p."""
+        return self.ranks - self.k + 1
+
+    @property
+    def tested_above(self) -> FloatArray:
+        """Number of tested items among those ranked above p; the item at p calibrates."""
+        return self.n_items - 1 - self.ranks - self.n_calibration + self.k
+
+    def at_least(self) -> FloatArray:
+        """Return (rank,) for ranks 0 to N + 1 the probability that the threshold's rank is at least that; 0 beyond N."""
+        chance = np.zeros(self.n_items + 2)
+        chance[: self.first + 1] = 1.0
+        chance[self.first : self.first + self.weights.size] = self.weights[::-1].cumsum()[::-1]
+        return chance
+
+
+class Crossings(NamedTuple):
+    """How many items have each row's hit at threshold rank p, of those ranked below and above p.
+
+    rows  : (row, item) rank at which a hit comes.
+    below : (row, p) items ranked below p, p from 0 to N.
+    above : (row, p) items ranked above p.
+    enter : (row, rank) items whose hit comes exactly at this rank.
+    """
+
+    rows: IntArray
+    below: IntArray
+    above: IntArray
+    enter: IntArray
+
+
+class Statistics(NamedTuple):
+    """Means over test items that are functions of an item's hits: start + steps @ (hits reached, one per row).
+
+    table : hits; row 0 is the answer's, rows 1 to K the options' in the order in which they enter the set.
+    names : (statistic,).  share : (statistic,) whether it lies in [0, 1].
+    start : (statistic,) value without any hit.  steps : (statistic, row) what each hit adds.
+    square_start, square_steps : the same for the squared value.
+    """
+
+    table: Crossings
+    names: tuple[str, ...]
+    share: tuple[bool, ...]
+    start: FloatArray
+    steps: FloatArray
+    square_start: FloatArray
+    square_steps: FloatArray
+
+
+class Moments(NamedTuple):
+    """Mean and standard deviation over splits of each statistic, (statistic,)."""
+
+    mean: FloatArray
+    sd: FloatArray
+
+
+@lru_cache(maxsize=RECENT)
+def rank_law(n_items: int, n_calibration: int, k: int) -> RankLaw:
+    """Return P(p) = C(p, k-1) C(N-1-p, n-k) / C(N, n), built outward from its centre by ratios; k > n puts all weight on p = N (+inf)."""
+    n = n_calibration
+    if k > n:
+        return RankLaw(n_items, n, n + 1, n_items, np.ones(1))
+    centre = k * (n_items + 1) / (n + 1) - 1
+    variance = k * (n + 1 - k) * (n_items + 1) * (n_items - n) / ((n + 1) ** 2 * (n + 2))
+    reach = math.ceil(REACH_SD * math.sqrt(variance)) + REACH_SD
+    start = min(max(round(centre), k - 1), n_items - 1 - n + k)
+    first, last = max(k - 1, start - reach), min(n_items - 1 - n + k, start + reach)
+    p = np.arange(first, last, dtype=np.float64)
+    ratio = (p + 1) / (p + 2 - k) * (n_items - 1 - p - n + k) / (n_items - 1 - p)
+    down = np.cumprod(1 / ratio[: start - first][::-1])[::-1]
+    weights = np.concatenate([down, [1.0], np.cumprod(ratio[start - first :])])
+    heavy = np.flatnonzero(weights > NEGLIGIBLE * weights.max())
+    weights = weights[heavy[0] : heavy[-1] + 1]
+    return RankLaw(n_items, n, k, first + int(heavy[0]), weights / weights.sum())
+
+
+def crossings(rows: IntArray, own: IntArray) -> Crossings:
+    """Return the counts at every threshold rank, from two bincounts and cumulative sums.
+
+    rows : (row, item) ranks of hits.  own : (item,) rank of each item.
+    An item ranked below p counts there from rank max(own + 1, r) on; one ranked above p from r until own.
+    """
+    n_items = own.size
+    below = _count(np.maximum(rows, own + 1))[:, : n_items + 1].cumsum(axis=1)
+    above = (_count(np.minimum(rows, own))[:, : n_items + 1] - _count(own[None])[:, : n_items + 1]).cumsum(axis=1)
+    return Crossings(rows, below, above, _count(rows))
+
+
+def statistics(ranks: Ranks, *, sizes: bool = False) -> Statistics:
+    """Return what is measured of prediction sets: coverage, set size, empty and singleton rate.
+
+    sizes : also the rate of every set size, `size_<k>_rate`.
+    """
+    n_options = ranks.option.shape[0]
+    table = crossings(np.vstack([ranks.answer[None], np.sort(ranks.option, axis=0)]), ranks.own)
+    count = np.arange(n_options + 1)
+    by_size = {"set_size": count, "empty_rate": count == 0, "singleton_rate": count == 1}
+    by_size |= {f"size_{size}_rate": count == size for size in count if sizes}
+    values = np.array(list(by_size.values()), dtype=np.float64)
+    covered = np.zeros((1, 1 + n_options))
+    covered[0, 0] = 1.0
+    names = ("coverage", *by_size)
+    first, square = (np.vstack([covered, np.insert(np.diff(v, axis=1), 0, 0.0, axis=1)]) for v in (values, values**2))
+    start, square_start = (np.append(0.0, v[:, 0]) for v in (values, values**2))
+    return Statistics(table, names, tuple(name != "set_size" for name in names), start, first, square_start, square)
+
+
+def moments(law: RankLaw, statistics: Statistics) -> Moments:
+    """Return mean and sd over all splits of every statistic."""
+    window = slice(law.first, law.first + law.weights.size)
+    table, n_tested = statistics.table, law.n_items - law.n_calibration
+    strata = (
+        (table.below[:, window].astype(np.float64), law.ranks, law.tested_below),
+        (table.above[:, window].astype(np.float64), np.maximum(law.n_items - 1 - law.ranks, 0), law.tested_above),
+    )
+    sums = [_sample(*_totals(statistics, hits, size), size, tested) for hits, size, tested in strata]
+    given_rank = (sums[0][0] + sums[1][0]) / n_tested
+    mean = given_rank @ law.weights
+    variance = ((sums[0][1] + sums[1][1]) / n_tested**2 + (given_rank - mean[:, None]) ** 2) @ law.weights
+    return Moments(mean, np.sqrt(np.maximum(variance, 0.0)))
+
+
+def _count(rows: IntArray) -> IntArray:
+    width = rows.shape[1] + 2
+    offset = np.arange(rows.shape[0])[:, None] * width
+    return np.bincount((rows + offset).ravel(), minlength=rows.shape[0] * width).reshape(-1, width)
+
+
+def _totals(statistics: Statistics, hits: FloatArray, size: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Sums (statistic, p) of values and squared values over a stratum of (p,) `size` items, from its hits (row, p)."""
+    values = statistics.start[:, None] * size + statistics.steps @ hits
+    return values, statistics.square_start[:, None] * size + statistics.square_steps @ hits
+
+
+def _sample(total: FloatArray, squares: FloatArray, size: FloatArray, tested: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Mean and variance of the sum over `tested` items drawn without replacement from a stratum of `size`."""
+    share = tested / np.maximum(size, 1)
+    spread = (squares - total**2 / np.maximum(size, 1)) / np.maximum(size - 1, 1)
+    return total * share, tested * (1 - share) * np.maximum(spread, 0.0)

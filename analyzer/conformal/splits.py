@@ -1,0 +1,143 @@
+"""Splits: which items calibrate and which test. `all` is the exact law over every split; the others are drawn, or given in a file.
+
+Split s of `--split N` is the split `--split seed:s`; it depends on the number of items (and their subjects, when stratified) and nothing
+else, so every run over the same items gets the same splits.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from analyzer.stats.arrays import BoolArray, IntArray
+from analyzer.stats.random_words import Words, random_rows, random_words
+from schemas.errors import UsageError
+
+BYTE, WORD = 256, 8  # values of a byte, bytes of a word
+SPARE = 4  # places drawn per item to be turned, doubled until enough fall on different eligible items
+CHUNK = 2**20  # coins that are thrown together
+MAX_SPLITS, MAX_SEED = 100_000, 2**63 - 2
+
+
+@dataclass(frozen=True)
+class Split:
+    """What `--split` asks for: drawn splits have one seed each, a split from a file its calibration items; `all` has neither."""
+
+    text: str
+    seeds: range | None = None
+    calibration_ids: frozenset[int] | None = None
+
+    @property
+    def exact(self) -> bool:
+        """Whether every split is meant, by the exact law."""
+        return self.seeds is None and self.calibration_ids is None
+
+
+ALL = Split("all")
+
+
+def parse_split(text: str) -> Split:
+    """Return the split that a text names: `all`, a number of splits, `seed:K` for one split, or `file:PATH`.
+
+    A file lists the item_id of the calibration items, one a line, in decimal. Raises UsageError with the accepted forms.
+    """
+    if text == "all":
+        return ALL
+    if text.startswith("file:"):
+        return Split(text, calibration_ids=_read_ids(Path(text.removeprefix("file:"))))
+    seed = text.removeprefix("seed:")
+    if not (seed.isascii() and seed.isdecimal()):
+        raise UsageError(f"split {text!r} is not one; expected all, a number of splits, seed:K, or file:PATH")
+    number = int(seed)
+    if seed != text:
+        if number > MAX_SEED:
+            raise UsageError(f"split {text!r}: a seed runs from 0 to {MAX_SEED}")
+        return Split(text, range(number, number + 1))
+    if not 1 <= number <= MAX_SPLITS:
+        raise UsageError(f"split {text!r}: the number of splits runs from 1 to {MAX_SPLITS}")
+    return Split(text, range(number))
+
+
+def calibration_size(n_items: int, fraction: Fraction) -> int:
+    """Return the number of calibration items, floor(fraction * N). Raises UsageError where either side would be empty."""
+    n = int(n_items * fraction)
+    if not 1 <= n < n_items:
+        raise UsageError(f"calibration fraction {float(fraction):g} of {n_items} items calibrates {n}, tests {n_items - n}; both need one")
+    return n
+
+
+def draw_splits(n_items: int, n_calibration: int, seeds: Iterable[int]) -> BoolArray:
+    """Return (split, item) bool, true where an item calibrates; every row has n_calibration of them, uniform over all choices."""
+    return _draw(np.asarray(list(seeds)), n_items, n_calibration)
+
+
+def draw_stratified(subject: IntArray, fraction: Fraction, seeds: Iterable[int]) -> BoolArray:
+    """Return (split, item) bool with floor(fraction * size) items of every subject; subject is (item,)."""
+    members = [np.flatnonzero(subject == value) for value in np.unique(subject)]
+    seeds = np.asarray(list(seeds))
+    masks = np.zeros((len(seeds), subject.size), dtype=np.bool_)
+    for stream, items in enumerate(members):
+        masks[:, items] = _draw(seeds, items.size, int(items.size * fraction), 2 * stream)
+    if not masks[0].any():
+        raise UsageError(f"calibration fraction {float(fraction):g} leaves no calibration item in any of the {len(members)} subjects")
+    return masks
+
+
+def given_split(item_id: IntArray, split: Split) -> BoolArray:
+    """Return (1, item) bool for a split read from a file. Raises UsageError where one side is empty or an id is not among the items."""
+    wanted = np.array(sorted(split.calibration_ids or ()), dtype=np.uint64)
+    mask = np.isin(item_id, wanted)
+    if missing := wanted.size - int(mask.sum()):
+        raise UsageError(f"split {split.text!r} names {missing} of {wanted.size} item ids that are not among the {item_id.size} items")
+    if not 0 < mask.sum() < mask.size:
+        raise UsageError(f"split {split.text!r} calibrates {mask.sum()} of {mask.size} items; both sides need one")
+    return np.asarray(mask[None])
+
+
+def _draw(seeds: IntArray, n_items: int, n: int, stream: int = 0) -> BoolArray:
+    """Return (split, item) bool with n of each row true, some splits at a time; the streams `stream` and `stream` + 1 are used up."""
+    step = max(1, CHUNK // n_items)
+    return np.concatenate([_draw_some(seeds[i : i + step], n_items, n, stream) for i in range(0, seeds.size, step)])
+
+
+def _draw_some(seeds: IntArray, n_items: int, n: int, stream: int) -> BoolArray:
+    """A coin per item from the bytes of hashed words, then as many random items turned as the count is off: uniform by symmetry."""
+    chosen = random_words(seeds, -(-n_items // WORD), stream).view(np.uint8)[:, :n_items] < BYTE * n // n_items
+    excess = np.count_nonzero(chosen, axis=1) - n
+    rows, spare = np.flatnonzero(excess), SPARE
+    while rows.size:
+        turned = _turn(chosen, rows, excess[rows], random_rows(seeds[rows], spare * np.abs(excess[rows]), stream + 1))
+        rows, spare = rows[~turned], 2 * spare
+    return chosen
+
+
+def _turn(chosen: BoolArray, rows: IntArray, excess: IntArray, words: Words) -> BoolArray:
+    """Turn in each row as many different items as it has too many or too few, in the order of its words; False where they ran out."""
+    n_items = chosen.shape[1]
+    place = (words.word % np.uint64(n_items)).astype(np.int64) + rows[words.row] * n_items
+    flat, too_many = chosen.reshape(-1), excess > 0
+    eligible = np.flatnonzero(flat[place] == too_many[words.row])
+    place, row = place[eligible], words.row[eligible]
+    first = np.empty(flat.size, dtype=np.int32)
+    first[place[::-1]] = np.arange(place.size, dtype=np.int32)[::-1]  # of equal places the earliest is written last
+    different = first[place] == np.arange(place.size)
+    place, row = place[different], row[different]
+    found = np.bincount(row, minlength=rows.size)
+    wanted = np.abs(excess)
+    enough = found >= wanted
+    kept = enough[row] & (np.arange(row.size) - (found.cumsum() - found)[row] < wanted[row])
+    flat[place[kept]] ^= True
+    return np.asarray(enough)
+
+
+def _read_ids(path: Path) -> frozenset[int]:
+    try:
+        lines = path.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the split from {path}: {error}") from error
+    wrong = [line for line in lines if not (line.isascii() and line.isdecimal()) or int(line) >= 2**64]
+    if wrong or not lines:
+        raise UsageError(f"{path}: {wrong[0]!r} is not an item_id; expected one a line" if wrong else f"{path} names no calibration item")
+    return frozenset(map(int, lines))

@@ -1,0 +1,59 @@
+"""What comes out of one run under one scorer and one alpha: estimates over items, and facts about the splits."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from analyzer.stats.estimate import NOTHING, Estimate
+from analyzer.runs.view import RunView
+
+ESTIMATED = ("accuracy", "coverage", "set_size", "uacc", "empty_rate", "singleton_rate")
+MORE = ("nll", "brier", "ece", "aurc", "option_mass", "e_rate", "f_rate", "tie_rate")
+FACTS = ("coverage_sd", "set_size_sd", "parameters")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One cell of an analysis.
+
+    estimates : by name; each carries its influence, so cells of the same items can be compared and averaged.
+    facts     : by name; plain numbers that have no interval, such as the sd of coverage over splits.
+    note      : why the cell says nothing about the model, or None.
+    group     : which items, "all" or those of one subject, label or set size.
+    reasons   : why the run cannot be trusted that only a look at another run shows.
+    """
+
+    view: RunView
+    scorer: str
+    alpha: Fraction
+    n_calibration: int
+    estimates: Mapping[str, Estimate]
+    facts: Mapping[str, float | str] = field(default_factory=dict)
+    note: str | None = None
+    group: str = "all"
+    reasons: tuple[str, ...] = ()
+
+
+def uacc(accuracy: Estimate, set_size: Estimate, view: RunView) -> Estimate:
+    """Return accuracy / set size * sqrt(number of options), by the delta method. Source: Ye et al. 2024, arXiv:2401.12794, section 4.4."""
+    if not set_size.value > 0:
+        return NOTHING
+    scale = math.sqrt(view.mean_options) / set_size.value
+    value = accuracy.value * scale
+    return Estimate(value, scale * accuracy.influence - value / set_size.value * set_size.influence)
+
+
+def nothing(view: RunView, scorer: str, alpha: Fraction) -> Measured:
+    """Return the cell of a run that has too few finite items to split: no figure at all, and the run's flag says why."""
+    return Measured(view, scorer, alpha, 0, dict.fromkeys((*ESTIMATED, *MORE), NOTHING), dict.fromkeys(FACTS, math.nan))
+
+
+def parameter_text(parameters: Mapping[str, float]) -> str:
+    """Return parameters as records hold them, such as `penalty=0.1 k_reg=2`; empty for a scorer without any."""
+    return " ".join(f"{name}={value:g}" for name, value in parameters.items())
+
+
+def too_few(n_calibration: int, alpha: Fraction) -> str:
+    """Return what is said of a calibration set that is too small for alpha."""
+    return f"{n_calibration} calibration items are too few for alpha {float(alpha):g}: every set is full"

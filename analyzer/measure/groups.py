@@ -1,0 +1,115 @@
+"""Guarantees beyond the marginal one, read off one threshold for all: coverage and set size within subjects, labels and set sizes.
+
+A group's figure is a ratio of two means over test items, so it goes through the same law, the same drawn splits and the same influence
+as everything else.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
+from analyzer.measure.scored import Scored, drawn_over, influence_of
+from analyzer.stats.estimate import NOTHING, Estimate, ratio
+from analyzer.conformal.split_law import Statistics, crossings, moments, rank_law
+from analyzer.measure.cell import ESTIMATED, FACTS, MORE, Measured
+from analyzer.runs.answer_metrics import answer_metrics
+from analyzer.conformal.ranks import threshold_rank
+from analyzer.runs.view import RunView
+
+ENOUGH = 30  # groups of fewer items say nothing about the worst group: the least of many noisy shares is low by chance
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def group_cells(scored: Scored, place: int, whole: Measured) -> Iterator[Measured]:
+    """Yield the whole cell with its worst group and coverage gap, then one cell per subject, label or set size of the question's `by`."""
+    cells = list(_by_size(scored, place) if scored.question.by == "size" else _by_members(scored, place))
+    yield replace(whole, facts={**whole.facts, **worst_group(cells)})
+    yield from cells
+
+
+def worst_group(cells: list[Measured]) -> dict[str, float | str]:
+    """Return the group of least coverage and the mean distance of group coverage from 1 - alpha, over groups of at least 30 items."""
+    shares = {cell.group: cell.estimates["coverage"].value for cell in cells if float(cell.facts["group_items"]) >= ENOUGH}
+    known = {group: share for group, share in shares.items() if not math.isnan(share)}
+    if not known:
+        return {"worst_group": "", "worst_group_coverage": np.nan, "coverage_gap": np.nan}
+    worst = min(known, key=lambda group: known[group])
+    target = 1 - float(cells[0].alpha)
+    gap = float(np.mean([abs(share - target) for share in known.values()]))
+    return {"worst_group": worst, "worst_group_coverage": known[worst], "coverage_gap": gap}
+
+
+def memberships(view: RunView, by: str) -> dict[str, BoolArray]:
+    """Return (item,) who belongs to each subject, or to each label (the answer's letter)."""
+    if by == "label":
+        return {LETTERS[label]: view.answer == label for label in np.unique(view.answer)}
+    subject = view.items.subject[view.position]
+    return {view.items.subjects[value] or "(none)": subject == value for value in np.unique(subject)}
+
+
+def among(estimate: Estimate, member: BoolArray) -> Estimate:
+    """Return a plain mean over items restricted to the members; per-item values are its value plus its influence."""
+    values = (estimate.value + estimate.influence)[member]
+    return Estimate(float(values.mean()), values - values.mean(), estimate.share)
+
+
+def on_members(estimate: Estimate, member: BoolArray) -> Estimate:
+    """Return an estimate over the members, (item,) bool, with its influence laid out over all items, 0 elsewhere."""
+    if not estimate.influence.size:
+        return estimate
+    influence = np.zeros(member.size)
+    influence[member] = estimate.influence * (member.size / member.sum())
+    return replace(estimate, influence=influence)
+
+
+def _by_members(scored: Scored, place: int) -> Iterator[Measured]:
+    known, view, n_items = scored.statistics, scored.view, scored.view.n_items
+    for group, member in memberships(view, scored.question.by).items():
+        rows = np.vstack([np.where(member, 0, n_items + 1)[None], np.where(member, known.table.rows, n_items + 1)])
+        steps = np.vstack([np.eye(1, len(rows)), np.hstack([known.start[:, None], known.steps])])
+        found = _ratios(scored, place, ("members", *known.names), rows, steps)
+        estimates = {name: ratio(found[name], found["members"]) for name in known.names}
+        estimates["accuracy"] = on_members(among(answer_metrics(view)["accuracy"], member), member)
+        yield _group_cell(scored, place, group, int(member.sum()), estimates)
+
+
+def _by_size(scored: Scored, place: int) -> Iterator[Measured]:
+    """Size-stratified coverage, Angelopoulos et al. 2021, arXiv:2009.14193: an item has size s from its s-th hit until its next one."""
+    table, n_items = scored.statistics.table, scored.view.n_items
+    answer, sizes = table.rows[0], table.rows[1:]
+    ends = np.vstack([np.zeros((1, n_items), dtype=sizes.dtype), sizes, np.full((1, n_items), n_items + 1)])
+    for size in range(len(sizes) + 1):
+        start, end = ends[size], ends[size + 1]
+        rows = np.vstack([start, end, np.maximum(start, answer), np.maximum(end, answer)])
+        steps = np.array([[1.0, -1.0, 0.0, 0.0], [0.0, 0.0, 1.0, -1.0]])
+        found = _ratios(scored, place, ("members", "coverage"), rows, steps)
+        expected = found["members"].value * n_items
+        constant = Estimate(float(size), np.zeros(n_items)) if expected > 0 else NOTHING
+        estimates = {"coverage": ratio(found["coverage"], found["members"]), "set_size": constant}
+        yield _group_cell(scored, place, str(size), round(float(expected)), estimates)
+
+
+def _ratios(scored: Scored, place: int, names: tuple[str, ...], rows: IntArray, steps: FloatArray) -> dict[str, Estimate]:
+    """Means over test items of steps @ hits, as estimates."""
+    k = threshold_rank(scored.n_calibration, scored.question.alphas[place])
+    law = rank_law(scored.view.n_items, scored.n_calibration, k)
+    zero = np.zeros(len(names))
+    known = Statistics(crossings(rows, scored.ranks.own), names, (True,) * len(names), zero, steps, zero, steps)
+    means = moments(law, known).mean if scored.masks is None else drawn_over(known, scored, k).mean
+    influence = influence_of(law, scored, known)
+    return {name: Estimate(float(means[i]), influence[i], share=name != "set_size") for i, name in enumerate(names)}
+
+
+def _group_cell(scored: Scored, place: int, group: str, items: int, estimates: dict[str, Estimate]) -> Measured:
+    alpha, n = scored.question.alphas[place], scored.n_calibration
+    everything = dict.fromkeys((*ESTIMATED, *MORE), NOTHING) | estimates
+    return Measured(scored.view, scored.scorer, alpha, n, everything, group_facts(items), group=group)
+
+
+def group_facts(items: int) -> dict[str, float | str]:
+    """Return the facts of a group's cell: its number of items, and no spread over splits."""
+    facts: dict[str, float | str] = {"group_items": items}
+    return dict.fromkeys(FACTS, math.nan) | facts

@@ -1,0 +1,42 @@
+"""What is asked of every run: alphas, scorers, split, protocol."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Literal
+
+from analyzer.conformal.ranks import Empty
+from analyzer.conformal.splits import ALL, Split
+
+TENTH, HALF = Fraction(1, 10), Fraction(1, 2)
+Reliability = Literal["none", "temperature"]
+By = Literal["none", "subject", "label", "size"]
+Mondrian = Literal["none", "subject", "label"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question. The defaults are those of the `exact` protocol.
+
+    parameters  : of scorers that have some, by scorer and name, such as {"raps": {"penalty": 0.1}}; the rest keep their defaults.
+    reliability : "temperature" fits a temperature on the calibration items of each split before anything is scored.
+    stratify    : draw splits within each subject.
+    by          : also one record per subject, label or set size, under the one threshold for all.
+    mondrian    : one threshold per subject or label.
+    sizes       : also the rate of every set size.
+    quantiles   : also quantiles of coverage over splits.
+    """
+
+    alphas: tuple[Fraction, ...] = (TENTH,)
+    scorers: tuple[str, ...] = ("lac", "aps")
+    split: Split = ALL
+    calibration_fraction: Fraction = HALF
+    empty: Empty = "keep"
+    protocol: str = "exact"
+    parameters: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    reliability: Reliability = "none"
+    stratify: bool = False
+    by: By = "none"
+    mondrian: Mondrian = "none"
+    sizes: bool = False
+    quantiles: bool = False

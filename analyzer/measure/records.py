@@ -1,0 +1,131 @@
+"""Flat records in the glossary's words: what every analysis command prints as JSON, CSV or Parquet, and its tables are made of."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from analyzer.stats.estimate import Estimate, average
+from analyzer.measure.cell import ESTIMATED, MORE, Measured
+from analyzer.measure.question import Question
+from analyzer.measure.unreliable import cell_reasons, run_reasons
+
+Record = dict[str, Any]
+
+
+def cell_record(cells: Sequence[Measured], question: Question, extra: Mapping[str, Estimate] | None = None) -> Record:
+    """Return the record of one cell, or of the mean over several cells (prompts, scorers) of one model, method, level, task and alpha.
+
+    extra : further estimates by name, such as changes against the dense run.
+    """
+    first = cells[0]
+    record = identity(cells)
+    for name in (*ESTIMATED, *sorted(set(first.estimates) - {*ESTIMATED, *MORE}), *MORE):
+        record |= interval_fields(name, mean_over(cells, [cell.estimates[name] for cell in cells]))
+    for name, estimate in (extra or {}).items():
+        record |= interval_fields(name, estimate)
+    facts = first.facts if len(cells) == 1 else {name: _mean_fact([cell.facts[name] for cell in cells]) for name in first.facts}
+    record |= {name: _number(value) for name, value in facts.items()}
+    return record | {"unreliable": unreliable(cells)} | provenance(cells, question)
+
+
+def identity(cells: Sequence[Measured]) -> Record:
+    """Return what a record is about, in the first fields of every record."""
+    first = cells[0]
+    return {field: first.view.row[field] for field in ("model", "method", "level", "task")} | {
+        "prompt": "+".join(dict.fromkeys(cell.view.row["prompt"] for cell in cells)),
+        "scorer": "+".join(dict.fromkeys(cell.scorer for cell in cells)),
+        "alpha": float(first.alpha),
+        "n_items": first.view.n_items,
+        "n_calibration": first.n_calibration,
+    }
+
+
+def provenance(cells: Sequence[Measured], question: Question) -> Record:
+    """Return how and from what a record was made, its last fields."""
+    return {
+        "group": cells[0].group,
+        "protocol": question.protocol,
+        "split": question.split.text,
+        "calibration_fraction": float(question.calibration_fraction),
+        "empty": question.empty,
+        "reliability": question.reliability,
+        "mondrian": question.mondrian,
+        "run": "+".join(dict.fromkeys(cell.view.row["name"] for cell in cells)),
+        "snapshot": cells[0].view.snapshot,
+    }
+
+
+def mean_over(cells: Sequence[Measured], estimates: Sequence[Estimate]) -> Estimate:
+    """Return the mean of one estimate per cell; cells of one item set may lack different items of it."""
+    if len(cells) == 1:
+        return estimates[0]
+    return average([on_whole_set(estimate, cell) for estimate, cell in zip(estimates, cells, strict=True)])
+
+
+def on_whole_set(estimate: Estimate, cell: Measured) -> Estimate:
+    """Return an estimate whose influence runs over the run's whole item set, 0 for items it left out, so that runs can be averaged."""
+    view = cell.view
+    if not estimate.influence.size or view.n_items == len(view.items):
+        return estimate
+    influence = np.zeros(len(view.items))
+    influence[view.position] = estimate.influence * (len(view.items) / view.n_items)
+    return replace(estimate, influence=influence)
+
+
+def interval_fields(name: str, estimate: Estimate) -> Record:
+    """Return `<name>`, `<name>_low` and `<name>_high`; null where there is no number."""
+    low, high = estimate.interval()
+    return {name: _number(estimate.value), f"{name}_low": _number(low), f"{name}_high": _number(high)}
+
+
+def unreliable(cells: Iterable[Measured]) -> str | None:
+    """Return every reason not to trust a record, or None; a mean names the runs it should not have been taken over."""
+    found = [(cell, "; ".join([*run_reasons(cell.view), *cell_reasons(cell)])) for cell in cells]
+    broken = [(cell, reason) for cell, reason in found if reason]
+    if not broken:
+        return None
+    if len(found) == 1:
+        return broken[0][1]
+    return "; ".join(f"includes {cell.view.row['prompt']}/{cell.scorer}: {reason}" for cell, reason in broken)
+
+
+def average_groups(cells: Iterable[Measured]) -> list[list[Measured]]:
+    """Return cells grouped for a mean over prompts and scorers: one group per model, method, level, task, item set and alpha."""
+
+    def key(cell: Measured) -> tuple[Any, ...]:
+        row = cell.view.row
+        return row["model"], row["task"], row["method"], row["level"], row["items_hash"], cell.alpha
+
+    return [list(group) for _, group in groupby(sorted(cells, key=key), key=key)]
+
+
+def same_fields(records: Sequence[Record]) -> list[Record]:
+    """Return records that all have the same fields, null where one did not have it; a field keeps the place of its first appearance."""
+    last = provenance_fields(records)
+    names = dict.fromkeys([name for record in records for name in record if name not in last] + last)
+    return [{name: record.get(name) for name in names} for record in records]
+
+
+def provenance_fields(records: Sequence[Record]) -> list[str]:
+    """Return the fields from `unreliable` on, which stay last."""
+    names = list(records[0]) if records else []
+    return names[names.index("unreliable") :] if names else []
+
+
+def frame(records: Sequence[Record]) -> pl.DataFrame:
+    """Return records as a polars frame; columns keep their order, nulls their place."""
+    return pl.DataFrame(list(records), infer_schema_length=None)
+
+
+def _mean_fact(values: Sequence[float | str]) -> float | str:
+    """A mean over cells keeps what they agree on; a spread over splits has no mean."""
+    return values[0] if len(set(values)) == 1 else math.nan
+
+
+def _number(value: float | str) -> float | str | None:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

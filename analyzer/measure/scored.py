@@ -1,0 +1,140 @@
+"""One run under one scorer at every alpha: one sort, then the exact split law or drawn splits."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from analyzer.stats.arrays import BoolArray, FloatArray
+from analyzer.conformal.coverage_law import ROUNDING, coverage_band, coverage_quantiles
+from analyzer.conformal.drawn_splits import drawn_values, over_splits
+from analyzer.stats.estimate import Estimate
+from analyzer.conformal.influence import drawn_splits, split_influence
+from analyzer.conformal.split_law import Moments, RankLaw, Statistics, moments, rank_law, statistics
+from analyzer.measure.cell import Measured, nothing, parameter_text, too_few, uacc
+from analyzer.runs.answer_metrics import answer_metrics
+from analyzer.measure.question import Question
+from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
+from analyzer.scorers import SCORERS, scorer_parameters
+from analyzer.conformal.splits import calibration_size, draw_splits, draw_stratified, given_split
+from analyzer.stats.random_words import item_uniform
+from analyzer.runs.view import RunView
+from schemas.errors import UsageError
+
+
+class Scored(NamedTuple):
+    """A run under one scorer, sorted once for every alpha.
+
+    masks  : (split, item) true where an item calibrates; None for all splits.
+    values : (split, alpha, statistic) of drawn splits, None for all.
+    """
+
+    view: RunView
+    question: Question
+    scorer: str
+    n_calibration: int
+    ranks: Ranks
+    statistics: Statistics
+    masks: BoolArray | None
+    values: FloatArray | None
+
+
+def measure(view: RunView, scorer: str, question: Question) -> Iterator[Measured]:
+    """Yield one cell per alpha of the question, the run as a whole under one threshold.
+
+    Raises UsageError where the calibration fraction leaves one side of the split empty.
+    """
+    if view.n_items < 2:
+        yield from (nothing(view, scorer, alpha) for alpha in question.alphas)
+        return
+    scored = score_run(view, view.probs, scorer, question, calibration_masks(view, question))
+    yield from (cell(scored, place) for place in range(len(question.alphas)))
+
+
+def drawn_over(known: Statistics, scored: Scored, k: int) -> Moments:
+    """Return mean and sd over the drawn splits of other statistics of a scored run; k is the threshold's rank."""
+    if scored.masks is None:
+        raise ValueError("all splits are meant; there are no drawn ones")
+    return over_splits(drawn_values(known, scored.ranks.own, scored.masks, [k])[:, 0])
+
+
+def calibration_masks(view: RunView, question: Question) -> BoolArray | None:
+    """Return (split, item) the calibration items of every drawn or given split; None where all splits are meant."""
+    split = question.split
+    if split.calibration_ids is not None:
+        return given_split(view.items.item_id[view.position], split)
+    n = calibration_size(view.n_items, question.calibration_fraction)
+    if split.seeds is None:
+        if question.stratify:
+            raise UsageError("stratified splits are drawn ones; ask for some with --split N")
+        return None
+    if question.stratify:
+        return draw_stratified(view.items.subject[view.position], question.calibration_fraction, split.seeds)
+    return draw_splits(view.n_items, n, split.seeds)
+
+
+def scores_of(view: RunView, probs: FloatArray, scorer: str, question: Question) -> FloatArray:
+    """Return (item, option) scores: the one path for calibration and prediction."""
+    parameters = scorer_parameters(scorer, question.parameters.get(scorer, {}))
+    return SCORERS[scorer](probs, item_uniform(view.items.item_id[view.position]), **parameters)
+
+
+def score_run(view: RunView, probs: FloatArray, scorer: str, question: Question, masks: BoolArray | None) -> Scored:
+    """Return a run under one scorer, ready for every alpha; probs (item, option) may be reliability-calibrated ones."""
+    ranks = rank_scores(scores_of(view, probs, scorer, question), view.answer, probs, question.empty)
+    known = statistics(ranks, sizes=question.sizes)
+    if masks is None:
+        n = calibration_size(view.n_items, question.calibration_fraction)
+        return Scored(view, question, scorer, n, ranks, known, None, None)
+    n = int(masks[0].sum())
+    values = drawn_values(known, ranks.own, masks, [threshold_rank(n, alpha) for alpha in question.alphas])
+    return Scored(view, question, scorer, n, ranks, known, masks, values)
+
+
+def cell(scored: Scored, place: int) -> Measured:
+    """Return the cell of the question's alpha at `place`."""
+    view, alpha, n = scored.view, scored.question.alphas[place], scored.n_calibration
+    k = threshold_rank(n, alpha)
+    law = rank_law(view.n_items, n, k)
+    found = moments(law, scored.statistics) if scored.values is None else over_splits(scored.values[:, place])
+    estimates = _estimates(law, scored, found) | answer_metrics(view)
+    return Measured(
+        view,
+        scored.scorer,
+        alpha,
+        n,
+        estimates | {"uacc": uacc(estimates["accuracy"], estimates["set_size"], view)},
+        _facts(law, scored, found, place),
+        too_few(n, alpha) if k > n else None,
+        reasons=_coverage_reasons(law, scored, float(found.mean[0])),
+    )
+
+
+def _coverage_reasons(law: RankLaw, scored: Scored, coverage: float) -> tuple[str, ...]:
+    """Drawn or given splits whose coverage the exact law over all splits does not allow: the items are not exchangeable between them."""
+    if scored.masks is None:
+        return ()
+    low, high = coverage_band(law, scored.statistics.table, len(scored.masks))
+    if low - ROUNDING <= coverage <= high + ROUNDING:
+        return ()
+    return (f"coverage {coverage:.3f} is outside the 99.9 % band [{low:.3f}, {high:.3f}] of its exact law",)
+
+
+def influence_of(law: RankLaw, scored: Scored, known: Statistics) -> FloatArray:
+    """Return (statistic, item) influence on statistics of a scored run, over all splits or the drawn ones."""
+    drawn = None if scored.masks is None else drawn_splits(scored.ranks.own, scored.masks, law.k)
+    return split_influence(law, scored.ranks.own, known, drawn)
+
+
+def _estimates(law: RankLaw, scored: Scored, found: Moments) -> dict[str, Estimate]:
+    known = scored.statistics
+    influence = influence_of(law, scored, known)
+    return {name: Estimate(float(found.mean[i]), influence[i], known.share[i]) for i, name in enumerate(known.names)}
+
+
+def _facts(law: RankLaw, scored: Scored, found: Moments, place: int) -> dict[str, float | str]:
+    spread = scored.statistics.names if scored.question.sizes else ("coverage", "set_size")
+    facts: dict[str, float | str] = {f"{name}_sd": float(found.sd[scored.statistics.names.index(name)]) for name in spread}
+    if scored.question.quantiles:
+        drawn = None if scored.values is None else scored.values[:, place, 0]
+        facts |= coverage_quantiles(law, scored.statistics.table, drawn)
+    parameters = scorer_parameters(scored.scorer, scored.question.parameters.get(scored.scorer, {}))
+    return facts | {"parameters": parameter_text(parameters)}

@@ -1,0 +1,90 @@
+"""The charts of the studies: cliffs along the levels, scale, transfer, cost. Specifications only, as in `charts`."""
+
+from typing import Any
+
+import altair as alt
+
+from analyzer.report.charts.comparison_charts import ROWS, coloured, level, shaped, spec_of, tooltip, upright
+from analyzer.report.charts.theme import SERIES, Spec
+
+LISTED = 22  # height of a row of a list
+
+
+def cliff(name: str, title: str, least: tuple[float, float], times: int = 1) -> Any:
+    """Return the maker of the chart of one figure along the levels of every method, with its interval as a band.
+
+    least : ends that the axis reaches at least, so that noise does not look like a cliff.
+    """
+
+    def chart(methods: list[str], facts: dict[str, Any]) -> Spec:
+        base = (
+            alt.Chart(ROWS)
+            .transform_calculate(y=f"{times} * datum.{name}", low=f"{times} * datum.{name}_low", high=f"{times} * datum.{name}_high")
+            .encode(
+                x=alt.X("strength:Q", title="how much is removed", axis=alt.Axis(tickCount=6)),
+                color=coloured(methods),
+                tooltip=tooltip("y", "+.2f"),
+            )
+        )
+        y = alt.Y("y:Q", title=title)
+        ends_of_axis = [level(value, opacity=0) for value in (*least, *_tolerance(name, facts))]
+        tolerance = [level(value, strokeDash=[4, 4]) for value in _tolerance(name, facts)]
+        band = base.mark_area(opacity=0.14).encode(y="low:Q", y2="high:Q")
+        ends = base.mark_rule(strokeWidth=1.5, opacity=0.6).encode(y="low:Q", y2="high:Q")
+        lines = base.mark_line(strokeWidth=1.5).encode(y=y)
+        dots = base.mark_point(filled=True, size=70, opacity=1).encode(y="y:Q", shape=shaped(methods))
+        return spec_of(alt.layer(*ends_of_axis, *tolerance, band, ends, lines, dots), height=230)
+
+    return chart
+
+
+def scale(methods: list[str], facts: dict[str, Any]) -> Spec:
+    """Inflation of the mean set against parameters, one line per method and level."""
+    base = (
+        alt.Chart(ROWS)
+        .transform_filter("datum.parameters != null && datum.inflation != null")
+        .encode(
+            x=alt.X(
+                "parameters:Q",
+                title="parameters",
+                scale=alt.Scale(type="log", nice=False, padding=20),
+                axis=alt.Axis(format="~s", grid=False),
+            ),
+            color=coloured(methods),
+            detail=["level:N", "family:N"],
+            tooltip=tooltip("inflation", "+.1%"),
+        )
+    )
+    y = alt.Y("inflation:Q", title="growth of the mean set", axis=alt.Axis(format="+.0%"))
+    lines = base.mark_line(strokeWidth=1.2, opacity=0.8).encode(y=y)
+    whiskers = base.mark_rule(strokeWidth=1.2, opacity=0.6).encode(y="inflation_low:Q", y2="inflation_high:Q")
+    dots = base.mark_point(filled=True, size=70, opacity=1).encode(y=y, shape=shaped(methods))
+    return spec_of(alt.layer(level(0), lines, whiskers, dots), height=320)
+
+
+def transfer(methods: list[str], facts: dict[str, Any]) -> Spec:
+    """Coverage under the dense threshold, with its interval, beside what recalibrating gives."""
+    goal, floor = 1 - facts["alpha"], 1 - facts["alpha"] - facts["coverage_tolerance"]
+    base = alt.Chart(ROWS).encode(y=alt.Y("label:N", sort=None, title=None), tooltip=tooltip("coverage", ".3f"))
+    ends = alt.X("coverage_low:Q", title="coverage", scale=alt.Scale(zero=False, padding=12), axis=alt.Axis(format=".1%", orient="top"))
+    whiskers = base.mark_rule(strokeWidth=2, color=SERIES[1]).encode(x=ends, x2="coverage_high:Q")
+    kept = base.mark_point(filled=True, size=64, opacity=1, color=SERIES[1]).encode(x="coverage:Q")
+    again = base.mark_point(size=64, opacity=1, color="@ink", strokeWidth=1.5).encode(x="recalibrated_coverage:Q")
+    lines = [upright(goal), upright(floor, strokeDash=[4, 4])]
+    return spec_of(alt.layer(*lines, whiskers, again, kept), step=LISTED)
+
+
+def cost(methods: list[str], facts: dict[str, Any]) -> Spec:
+    """Cost per 1,000 questions at the prices given, with its interval, and the dense run's as a tick."""
+    base = alt.Chart(ROWS).encode(y=alt.Y("label:N", sort=None, title=None), tooltip=tooltip("cost", ",.2f"))
+    x = alt.X("cost:Q", title="cost per 1,000 questions", axis=alt.Axis(orient="top"))
+    bars = base.mark_bar(color=SERIES[5], height={"band": 0.65}).encode(x=x)
+    whiskers = base.mark_rule(strokeWidth=1.5, color="@ink").encode(x="cost_low:Q", x2="cost_high:Q")
+    dense = base.mark_tick(color="@ink", thickness=2.5, height={"band": 0.95}).encode(x="dense_cost:Q")
+    return spec_of(alt.layer(bars, whiskers, dense), step=LISTED)
+
+
+def _tolerance(name: str, facts: dict[str, Any]) -> list[float]:
+    """The amount that may not be crossed, where the figure has one."""
+    limits = {"set_size_change": facts["set_size_tolerance"], "accuracy_change": -100 * facts["accuracy_tolerance"]}
+    return [limits[name]] if name in limits else []

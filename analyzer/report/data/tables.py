@@ -1,0 +1,124 @@
+"""The tables of a report: every figure that a panel shows, as records made by the functions behind the other commands."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from analyzer.compare.compare import add_holm, pair_record
+from analyzer.runs.fields import FIELDS
+from analyzer.compare.paired import Paired
+from analyzer.measure.question import Question
+from analyzer.measure.records import Record, cell_record, interval_fields
+from analyzer.report.data.costs import rates
+from analyzer.report.data.curves import curves
+from analyzer.report.data.flips import flipped_items, item_texts, subjects
+from analyzer.report.data.study import Study
+from analyzer.studies.cliffs import cliff_records
+from analyzer.studies.decoupling import decoupling
+from analyzer.studies.scale import scale_records
+from analyzer.studies.threshold_transfer import kept_from_dense
+
+Tables = dict[str, list[Record]]
+
+
+def tables(study: Study) -> Tables:
+    """Return every table by name; one that a store has nothing for is empty."""
+    found = {name: make(study) for name, make in TABLES.items()}
+    return found | {"texts": item_texts(study, found["items"])}
+
+
+def first_asked(found: Tables, question: Question) -> Tables:
+    """Return the tables of the first scorer and protocol alone, which sentences speak of, and their pairs' decoupling."""
+    asked = {"scorer": question.scorers[0], "protocol": question.protocol}
+    spoken = {
+        name: [record for record in records if all(record.get(field, value) == value for field, value in asked.items())]
+        for name, records in found.items()
+    }
+    return spoken | {"decoupling": decoupling(spoken["pairs"]) if spoken["pairs"] else []}
+
+
+def run_records(study: Study) -> list[Record]:
+    """Return one record per run, scorer and protocol."""
+    return [cell_record([cell.after], question) for question in study.asked.questions for cell in study.cells[question.protocol]]
+
+
+def pair_records(study: Study) -> list[Record]:
+    """Return one record per compressed run, scorer and protocol: its changes and its verdict on two axes."""
+    found = []
+    for question in study.asked.questions:
+        found += add_holm([pair_record([cell], question, study.asked.tolerances) for cell in study.pairs(question.protocol)])
+    return found
+
+
+def all_records(study: Study) -> list[Record]:
+    """Return one record per run, scorer and protocol, beside its dense run where it has one."""
+    found = []
+    for question in study.asked.questions:
+        found += add_holm([pair_record([cell], question, study.asked.tolerances) for cell in study.cells[question.protocol]])
+    return found
+
+
+def size_records(study: Study) -> list[Record]:
+    """Return the rate of every set size of every run and scorer, one record each."""
+    return [
+        {"run": cell.row["name"], "scorer": cell.after.scorer, "protocol": "exact", "size": int(name.split("_")[1])}
+        | interval_fields("rate", estimate)
+        for cell in study.exact_cells
+        for name, estimate in cell.after.estimates.items()
+        if name.startswith("size_")
+    ]
+
+
+def cliff_table(study: Study) -> list[Record]:
+    """Return one record per level of every sweep."""
+    question = study.asked.questions[0]
+    return cliff_records(study.pairs(question.protocol), question, study.asked.tolerances)
+
+
+def scale_table(study: Study) -> list[Record]:
+    """Return one record per model, method, level, task, prompt and scorer; means over prompts would hide from the filters."""
+    question = study.asked.questions[0]
+    return [record for cells in _by_prompt(study.pairs(question.protocol)) for record in scale_records(cells, question)]
+
+
+def transfer_table(study: Study) -> list[Record]:
+    """Return one record per compressed run and scorer: the dense threshold kept against recalibrated."""
+    question = study.asked.exact
+    pairs = [cell for cell in study.exact_pairs if cell.pair and cell.pair.dense.n_items > 1]
+    return kept_from_dense(pairs, question) if question else []
+
+
+def unreliable_table(study: Study) -> list[Record]:
+    """Return the runs that cannot be trusted, each reason once."""
+    found: dict[tuple[str, str], Record] = {}
+    for record in run_records(study):
+        if record["unreliable"]:
+            for reason in record["unreliable"].split("; "):
+                found.setdefault((record["run"], reason), {name: record[name] for name in ("run", "protocol")} | {"reason": reason})
+    return list(found.values())
+
+
+TABLES: dict[str, Callable[[Study], list[Record]]] = {
+    "runs": run_records,
+    "pairs": pair_records,
+    "curves": curves,
+    "sizes": size_records,
+    "cliffs": cliff_table,
+    "subjects": subjects,
+    "items": flipped_items,
+    "scale": scale_table,
+    "transfer": transfer_table,
+    "costs": rates,
+    "unreliable": unreliable_table,
+}
+
+
+def _by_prompt(cells: Sequence[Paired]) -> list[list[Paired]]:
+    """Cells in groups of one prompt and scorer, with no two runs of the same compressed model and task in one: they would be averaged."""
+    seen: dict[tuple[Any, ...], list[str]] = {}
+    groups: dict[tuple[Any, ...], list[Paired]] = {}
+    for cell in cells:
+        twins = seen.setdefault(tuple(cell.row[name] for name in (*FIELDS, "items_hash")), [])
+        if cell.row["name"] not in twins:
+            twins.append(cell.row["name"])
+        groups.setdefault((cell.row["prompt"], cell.after.scorer, twins.index(cell.row["name"])), []).append(cell)
+    return list(groups.values())

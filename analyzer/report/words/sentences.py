@@ -1,0 +1,164 @@
+"""One sentence per panel, made from its numbers: what a reader should take from it before looking closer."""
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import groupby
+from statistics import median
+from typing import Any
+
+from analyzer.measure.records import Record
+from analyzer.report.words.cards import Card
+from analyzer.report.data.tables import Tables
+from analyzer.studies.decoupling import QUADRANTS
+from analyzer.gate.gate import FAIL, INCONCLUSIVE, PASS
+
+REST = {INCONCLUSIVE: "cannot be decided yet", FAIL: "must not"}
+NO_PAIRS = "No run here has a dense run of the same model, task and prompt beside it."
+
+
+def verdicts(cards: Sequence[Card]) -> str:
+    """How many compressed models may ship."""
+    if not cards:
+        return "No compressed model to judge yet."
+    counts = Counter(card.result for card in cards)
+    one = "model" if len(cards) == 1 else "models"
+    rest = [f"{counts[result]} {words}" for result, words in REST.items() if counts[result]]
+    return f"{counts[PASS] or 'None'} of {len(cards)} compressed {one} may ship{'; ' if rest else ''}{' and '.join(rest)}."
+
+
+def heat_map(found: Tables) -> str:
+    """The largest growth and the largest loss."""
+    pairs = _sound(found["pairs"])
+    if not pairs:
+        return NO_PAIRS
+    grown = max(pairs, key=lambda pair: pair["set_size_change"])
+    lost = min(pairs, key=lambda pair: pair["accuracy_change"])
+    return (
+        f"Sets grow most for {_run(grown)}, by {_interval(grown, 'set_size_change', 1, 2)} options; "
+        f"accuracy changes most for {_run(lost)}, by {_interval(lost, 'accuracy_change', 100, 1)} points."
+    )
+
+
+def decoupling(found: Tables) -> str:
+    """Whether accuracy tells what happens to the sets."""
+    whole = next((record for record in found["decoupling"] if record["by"] == "all"), None)
+    if not whole or not whole["n_pairs"]:
+        return NO_PAIRS
+    shares = {words: whole[name] for words, name in QUADRANTS.items() if whole[name]}
+    said = ", ".join(f"{words} in {share:.0%}" for words, share in shares.items())
+    if whole["correlation"] is None:
+        return f"Of {whole['n_pairs']} comparisons: {said}; too few for a correlation."
+    ends = f" [{whole['correlation_low']:+.2f}, {whole['correlation_high']:+.2f}]" if whole["correlation_low"] is not None else ""
+    return (
+        f"Over {whole['n_pairs']} comparisons the changes in accuracy and in set size have a rank correlation of "
+        f"{whole['correlation']:+.2f}{ends}: {said}."
+    )
+
+
+def alphas(found: Tables) -> str:
+    """What the choice of a split alone does."""
+    records = [record for record in found["runs"] if record.get("set_size_sd") is not None]
+    if not records:
+        return "No run is measured over all splits."
+    size, coverage = (median(record[f"{name}_sd"] for record in records) for name in ("set_size", "coverage"))
+    return (
+        f"Another calibration split alone moves coverage by {200 * coverage:.1f} points and set size by {2 * size:.2f} options "
+        f"(two standard deviations, median over {len(records)} figures at alpha {records[0]['alpha']:g})."
+    )
+
+
+def cliffs(found: Tables) -> str:
+    """How sweeps grow, and what is safe."""
+    sweeps = [next(iter(group)) for _, group in groupby(_sound(found["cliffs"]), key=_sweep)]
+    if not sweeps:
+        return "No method was run at a level with a dense run beside it."
+    counts = Counter(sweep["growth"].split(":")[0] for sweep in sweeps)
+    words = {"none": "within the tolerance", "gradual": "growing gradually", "threshold": "growing at a threshold"}
+    words |= {"too few levels": "with too few levels to tell", "inconclusive": "undecided"}
+    said = ", ".join(f"{count} {words[name]}" for name, count in counts.most_common())
+    safe = sum(sweep["safe_level"] is not None for sweep in sweeps)
+    return f"Sweeps over levels: {said}; {safe} of {len(sweeps)} with a level up to which the sets are known to hold."
+
+
+def set_sizes(found: Tables) -> str:
+    """Who loses single-option answers."""
+    by_run = {(record["run"], record["scorer"], record["protocol"]): record for record in found["runs"]}
+    losses = []
+    for pair in _sound(found["pairs"]):
+        before = by_run.get((pair["compared_with"], pair["scorer"], pair["protocol"]))
+        if before and before["singleton_rate"] is not None and pair["singleton_rate"] is not None:
+            losses.append((pair["singleton_rate"] - before["singleton_rate"], before["singleton_rate"], pair))
+    if not losses:
+        return NO_PAIRS
+    _, before_rate, pair = min(losses, key=lambda loss: loss[0])
+    return f"Single-option sets move most for {_run(pair)}: from {before_rate:.0%} to {pair['singleton_rate']:.0%} of questions."
+
+
+def flips(found: Tables) -> str:
+    """Where most answers flip."""
+    pairs = _sound(found["pairs"])
+    if not pairs:
+        return NO_PAIRS
+    most = max(pairs, key=lambda pair: pair["flips"])
+    return (
+        f"Most flips: {_run(most)}, {most['flips']:.1%} of items, {most['flips_to_wrong']:.1%} from right to wrong and "
+        f"{most['flips_to_right']:.1%} from wrong to right."
+    )
+
+
+def scale(found: Tables) -> str:
+    """Whether large models take compression better."""
+    known = [record for record in found["scale"] if record["slope"] is not None and not record["unreliable"]]
+    groups = [next(iter(group)) for _, group in groupby(known, key=lambda r: (r["family"], *_sweep(r), r["level"]))]
+    if not groups:
+        note = next((record["note"] for record in found["scale"] if record["note"]), None)
+        return f"No slope: {note}." if note else NO_PAIRS
+    sure = [group for group in groups if group["slope_high"] < 0 or group["slope_low"] > 0]
+    steepest = max(groups, key=lambda group: abs(group["slope"]))
+    return (
+        f"{sum(group['slope_high'] < 0 for group in groups)} of {len(groups)} families of sizes show less growth with more parameters, "
+        f"{sum(group['slope_low'] > 0 for group in groups)} more, {len(groups) - len(sure)} cannot tell; steepest: {steepest['method']} "
+        f"{steepest['level']} on {steepest['task']}, {_interval(steepest, 'slope', 100, 1)} points of growth per tenfold parameters."
+    )
+
+
+def transfer(found: Tables) -> str:
+    """Whether a model can ship without recalibrating."""
+    records = _sound(found["transfer"])
+    if not records:
+        return NO_PAIRS
+    counts = Counter(record["finding"] for record in records)
+    worst = min(records, key=lambda record: record["coverage"])
+    return (
+        f"With the dense model's threshold kept, {counts['covers']} of {len(records)} runs still cover, {counts['undercovers']} do not, "
+        f"{counts['inconclusive']} cannot tell; lowest: {_run(worst)}, {_interval(worst, 'coverage', 100, 1, sign='')} %."
+    )
+
+
+def unreliable(found: Tables) -> str:
+    """How many runs cannot be trusted."""
+    runs = {record["run"] for record in found["runs"]}
+    broken = {record["run"] for record in found["unreliable"]}
+    return f"{len(broken)} of {len(runs)} runs cannot be trusted." if broken else f"None of {len(runs)} runs is flagged."
+
+
+def _sound(records: Sequence[Record]) -> list[Record]:
+    """The records that a sentence may speak of: those with figures that are not flagged."""
+    return [record for record in records if not record["unreliable"] and record.get("set_size_change", 0) is not None]
+
+
+def _run(record: Record) -> str:
+    level = "" if record["level"] == "-" else f" {record['level']}"
+    return f"{record['model']} {record['method']}{level} on {record['task']}"
+
+
+def _interval(record: Record, name: str, times: int, digits: int, sign: str = "+") -> str:
+    form = f"{{:{sign}.{digits}f}}"
+    value, low, high = (record.get(f"{name}{end}") for end in ("", "_low", "_high"))
+    said = form.format(times * (value or 0.0))
+    return said if low is None or high is None else f"{said} [{form.format(times * low)}, {form.format(times * high)}]"
+
+
+def _sweep(record: Record) -> tuple[Any, ...]:
+    return tuple(record[name] for name in ("model", "method", "task", "prompt", "scorer")) if record.get("strength") is not None else (
+        record["method"], record["task"], record["prompt"], record["scorer"])  # fmt: skip

@@ -1,0 +1,98 @@
+"""What a run's logits say without any prediction set: accuracy, likelihood, calibration of probs, and which answers are given.
+
+Each is an `Estimate` over items. Names in results: accuracy, nll, brier, ece, aurc, option_mass, e_rate, f_rate, tie_rate.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+
+from analyzer.stats.arrays import BoolArray, FloatArray
+from analyzer.stats.estimate import NOTHING, Estimate, mean
+from analyzer.stats.probs import log_softmax
+from analyzer.runs.view import RunView
+from schemas.items import IDK, NONE_OF_THE_ABOVE
+
+METRICS = ("accuracy", "nll", "brier", "ece", "aurc", "option_mass", "e_rate", "f_rate", "tie_rate")
+BINS = 15
+RECENT = 4  # every scorer of a run asks for the same figures
+IDK_INDEX, NONE_INDEX, BENCHMARK_OPTIONS = 4, 5, 6  # options E and F of the benchmark's items
+
+
+@lru_cache(maxsize=RECENT)
+def answer_metrics(view: RunView) -> dict[str, Estimate]:
+    """Return every metric of a run; NaN where the run lacks what it needs."""
+    if view.n_items == 0:
+        return dict.fromkeys(METRICS, NOTHING)
+    return {
+        "accuracy": mean(view.correct, share=True),
+        "nll": mean(-log_softmax(view.logits, view.n_options)[np.arange(view.n_items), view.answer]),
+        "brier": mean(_brier(view)),
+        "ece": _ece(view),
+        "aurc": _aurc(view),
+        "option_mass": _option_mass(view),
+        "e_rate": letter_rate(view, IDK),
+        "f_rate": letter_rate(view, NONE_OF_THE_ABOVE),
+        "tie_rate": mean(ties(view), share=True),
+    }
+
+
+def chooses(view: RunView, text: str) -> BoolArray | None:
+    """Return (item,) whether the run chooses "I don't know" (E) or "None of the above" (F); None where items have no such option."""
+    if (view.n_options != BENCHMARK_OPTIONS).any():
+        return None
+    return np.asarray(view.chosen == (IDK_INDEX if text == IDK else NONE_INDEX))
+
+
+def letter_rate(view: RunView, text: str) -> Estimate:
+    """Return the share of items answered with that option."""
+    chosen = chooses(view, text)
+    return NOTHING if chosen is None else mean(chosen, share=True)
+
+
+def ties(view: RunView) -> BoolArray:
+    """Return (item,) whether any two of an item's options have the same logit."""
+    ordered = np.sort(view.logits, axis=1)  # NaN last, and NaN equals nothing
+    return np.asarray((np.diff(ordered, axis=1) == 0).any(axis=1))
+
+
+def _brier(view: RunView) -> FloatArray:
+    """Sum over options of (prob - 1{answer})^2, in [0, 2]."""
+    of_answer = view.probs[np.arange(view.n_items), view.answer]
+    return np.asarray(np.nansum(view.probs**2, axis=1) - 2 * of_answer + 1)
+
+
+def _ece(view: RunView) -> Estimate:
+    """Expected calibration error over 15 equal bins of the top prob. Source: Guo et al. 2017, arXiv:1706.04599, equation 3.
+
+    Its influence takes the sign of each bin's gap as known, which holds where gaps stand out from noise.
+    """
+    top = np.nanmax(view.probs, axis=1)
+    gap = top - view.correct
+    bins = np.minimum((top * BINS).astype(np.int64), BINS - 1)
+    sign = np.sign(np.bincount(bins, gap, BINS))[bins]
+    return mean(sign * gap)
+
+
+def _aurc(view: RunView) -> Estimate:
+    """Area under the risk-coverage curve: mean over k of the error rate among the k items of highest top prob.
+
+    Source : Geifman & El-Yaniv 2017, arXiv:1705.08500.
+    """
+    order = np.argsort(-np.nanmax(view.probs, axis=1), kind="stable")
+    wrong = (~view.correct[order]).astype(np.float64)
+    k = np.arange(1, view.n_items + 1)
+    risk = wrong.cumsum() / k
+    own = wrong * (1 / k)[::-1].cumsum()[::-1] - (risk / k)[::-1].cumsum()[::-1]
+    influence = np.empty(view.n_items)
+    influence[order] = risk + own
+    value = float(risk.mean())
+    return Estimate(value, influence - influence.mean())
+
+
+def _option_mass(view: RunView) -> Estimate:
+    """Probability of all options together in the full vocabulary; NaN where the run does not record it."""
+    if np.isnan(view.logsumexp).any():
+        return NOTHING
+    own = np.where(np.isnan(view.probs), -np.inf, view.logits).astype(np.float64)
+    return mean(np.exp(own - view.logsumexp[:, None].astype(np.float64)).sum(axis=1), share=True)

@@ -1,0 +1,113 @@
+"""Runs out of the store: which ones a question is about, and their arrays. The only module here that opens a store."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import polars as pl
+
+from analyzer.runs.fields import FIELDS
+from analyzer.runs.view import RunView, view_run
+from schemas.errors import RunNotFoundError, UsageError
+from schemas.itemset import ItemSet
+from schemas.levels import NO_LEVEL, parse_level
+from schemas.run import DENSE, Run
+
+PARTNER = ("model", "task", "prompt")
+FAR = float("inf")
+
+
+class Reader(Protocol):
+    """What is read of a store."""
+
+    @property
+    def snapshot(self) -> str:
+        """Id of the snapshot."""
+
+    @property
+    def catalog(self) -> pl.DataFrame:
+        """One row per run."""
+
+    def run(self, name: str) -> Run:
+        """Return a run by name."""
+
+    def items(self, items_hash: str) -> ItemSet:
+        """Return an item set by hash."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The selected rows of a store's catalog, in reading order, and the way to their arrays."""
+
+    reader: Reader
+    rows: Sequence[Mapping[str, Any]]
+
+    def view(self, row: Mapping[str, Any]) -> RunView:
+        """Return the arrays of one run."""
+        return view_run(self.reader.run(row["name"]), self.reader.items(row["items_hash"]), row, self.reader.snapshot)
+
+    def views(self) -> Iterator[RunView]:
+        """Yield every run's arrays, one run in memory at a time."""
+        return (self.view(row) for row in self.rows)
+
+
+def open_runs(
+    store_url: str, at: str | None, wanted: Mapping[str, Sequence[str]], *, with_dense: bool = False, against: str | None = None
+) -> Runs:
+    """Return the runs of a store that match.
+
+    wanted     : field (model, method, level, task, prompt) -> accepted values; an empty list accepts all.
+    with_dense : also the dense runs of the same models, tasks and prompts, whatever method and level are wanted.
+    against    : also this model's dense runs of the same tasks and prompts.
+    Raises RunNotFoundError that lists the known names.
+    """
+    from store import open_reader
+
+    return select_runs(open_reader(store_url, at), wanted, with_dense=with_dense, against=against)
+
+
+def select_runs(
+    reader: Reader, wanted: Mapping[str, Sequence[str]], *, with_dense: bool = False, against: str | None = None
+) -> Runs:
+    """Return the runs of an open reader that match; see open_runs."""
+    rows = reader.catalog.to_dicts()
+    if not rows:
+        raise RunNotFoundError(f"the store has no runs at snapshot {reader.snapshot}; make some with produce, or use store import")
+    dense = [row for row in rows if with_dense and row["method"] == DENSE]
+    if against is not None:
+        _matching(dense, "model", [against], reader.snapshot)
+    for field in FIELDS:
+        rows = _matching(rows, field, wanted.get(field, ()), reader.snapshot)
+    chosen = {row["name"] for row in rows}
+    same = {tuple(row[field] for field in PARTNER) for row in rows} | {(against, row["task"], row["prompt"]) for row in rows}
+    rows += [row for row in dense if row["name"] not in chosen and tuple(row[field] for field in PARTNER) in same]
+    return Runs(reader, sorted(rows, key=reading_order))
+
+
+def reading_order(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return the sort key of tables: model, task, prompt, then the dense run, then method and level by strength."""
+    strength = level_strength(row["level"])
+    return row["model"], row["task"], row["prompt"], row["method"] != DENSE, row["method"], strength, row["level"], row["name"]
+
+
+def level_strength(level: str) -> float:
+    """Return how much a level compresses; a level in words of its own (a checkpoint as found) goes last."""
+    try:
+        return parse_level(level).strength
+    except UsageError:
+        return FAR
+
+
+def _matching(rows: list[dict[str, Any]], field: str, values: Sequence[str], snapshot: str) -> list[dict[str, Any]]:
+    accepted = {_canonical(value) if field == "level" else value for value in values}
+    known = sorted({row[field] for row in rows})
+    for value in sorted(accepted - set(known)):
+        raise RunNotFoundError(f"no run with {field} {value!r} among those selected at snapshot {snapshot}; known: {', '.join(known)}")
+    return [row for row in rows if not accepted or row[field] in accepted]
+
+
+def _canonical(level: str) -> str:
+    try:
+        return parse_level(level).text
+    except UsageError:
+        return level or NO_LEVEL

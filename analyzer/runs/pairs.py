@@ -1,0 +1,111 @@
+"""Pairs: a compressed run and the run that it is compared with, over the items that both answered.
+
+The partner is the dense run of the same model, task and prompt, or with `against` that of another model. Runs that do not answer the
+same question are refused: the error says what differs.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from analyzer.stats.arrays import IntArray
+from analyzer.runs.view import RunView
+from schemas.errors import ComparisonError
+from schemas.run import DENSE, RunKey
+
+ALIKE = ("dtype", "backend", "seed")
+SAME_KEY = {"prompt_hash": "wording of the prompt", "option_tokens": "option tokens", "revision": "revision of the weights"}
+
+Row = Mapping[str, Any]
+
+
+class Pair(NamedTuple):
+    """The items that both runs answered with finite logits, in the same order."""
+
+    dense: RunView
+    compressed: RunView
+
+
+@dataclass(frozen=True)
+class Partners:
+    """Which run each run is compared with.
+
+    rows         : the selected rows of the catalog.
+    against      : a model whose dense runs everything else is compared with; None pairs each run with its own model's dense run.
+    common_items : runs asked of different items are compared on those they share.
+    """
+
+    rows: Sequence[Row]
+    against: str | None = None
+    common_items: bool = False
+    _dense: dict[tuple[str, str, str], list[Row]] = field(default_factory=lambda: defaultdict(list))
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if row["method"] == DENSE:
+                self._dense[row["model"], row["task"], row["prompt"]].append(row)
+
+    def of(self, row: Row) -> Row | None:
+        """Return the partner's row, or None; of several, the one alike in items, dtype, backend and seed.
+
+        Raises ComparisonError where several are equally alike.
+        """
+        candidates = self._dense.get((self.against or row["model"], row["task"], row["prompt"]), [])
+        if not candidates or (row["method"] == DENSE and self.against in (None, row["model"])):
+            return None
+        same = [dense for dense in candidates if dense["items_hash"] == row["items_hash"]] or candidates
+        likeness = [sum(dense[name] == row[name] for name in ALIKE) for dense in same]
+        best = [dense for dense, alike in zip(same, likeness, strict=True) if alike == max(likeness)]
+        if len(best) > 1:
+            names = ", ".join(dense["name"] for dense in best)
+            raise ComparisonError(f"run {row['name']} has {len(best)} dense partners alike in {', '.join(ALIKE)}: {names}")
+        return best[0]
+
+
+def pair_views(dense: RunView, compressed: RunView, *, common_items: bool = False) -> Pair:
+    """Return both runs on their common finite items; the views themselves where nothing had to be left out.
+
+    common_items : runs asked of different item sets are intersected by item id, items whose content differs left out.
+    Raises ComparisonError that says what differs.
+    """
+    if dense.key.model == compressed.key.model:
+        _check_keys(dense.key, compressed.key)
+    if dense.items.digest == compressed.items.digest:
+        return Pair(_kept(dense, compressed.position), _kept(compressed, dense.position))
+    return _intersection(dense, compressed, common_items)
+
+
+def _check_keys(dense: RunKey, compressed: RunKey) -> None:
+    """Raise where two runs of a model differ in more than they must. A checkpoint has weights of its own, another prompt its words."""
+    for name, words in SAME_KEY.items():
+        values = getattr(dense, name), getattr(compressed, name)
+        own_weights, own_words = compressed.method == "checkpoint", dense.prompt != compressed.prompt
+        expected = (name == "revision" and own_weights) or (name == "prompt_hash" and own_words)
+        if all(values) and values[0] != values[1] and not expected:
+            found = " and ".join(str(value) for value in values)
+            raise ComparisonError(f"{compressed.name} cannot be compared with {dense.name}: they differ in {words} ({found})")
+
+
+def _kept(view: RunView, positions: IntArray) -> RunView:
+    chosen = np.isin(view.position, positions)
+    return view if chosen.all() else view.keep(chosen)
+
+
+def _intersection(dense: RunView, compressed: RunView, common_items: bool) -> Pair:
+    _, first, second = np.intersect1d(
+        dense.items.item_id[dense.position], compressed.items.item_id[compressed.position], return_indices=True
+    )
+    alike = np.all(dense.items.content[dense.position[first]] == compressed.items.content[compressed.position[second]], axis=1)
+    order = np.argsort(second[alike])
+    first, second = first[alike][order], second[alike][order]
+    if not common_items or not first.size:
+        raise ComparisonError(
+            f"{compressed.row['name']} ({compressed.n_items} items) cannot be compared with {dense.row['name']} ({dense.n_items} items): "
+            f"they share {alike.size} questions, {int((~alike).sum())} of them with other options, order or answer; "
+            + (f"--common-items compares on the {first.size} equal ones" if first.size else "no item is the same in both")
+        )
+    kept = compressed.keep(second)
+    return Pair(replace(dense.keep(first), items=kept.items, position=kept.position), kept)

@@ -1,0 +1,94 @@
+"""The part of a run that an analysis reads: the items that are in no demonstration and whose logits are finite."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
+from analyzer.stats.probs import softmax, top_option
+from schemas.itemset import ItemSet
+from schemas.run import FloatArray as Float32Array
+from schemas.run import Run, RunKey
+
+
+@dataclass(frozen=True, eq=False)
+class RunView:
+    """Some items of one run.
+
+    row        : the run's row of the catalog (name, model, method, level, task, prompt, ..).
+    snapshot   : of the store it was read from.
+    items      : the run's whole item set.
+    position   : (item,) places of the viewed items in it; every other array here follows them.
+    logits     : (item, option) float32, finite on an item's own options, NaN beyond.
+    logsumexp, top_token : (item,) as stored.
+    n_nonfinite: items left out because an option's logit is NaN or infinite.
+    key        : everything that could change a logit: weights, wording of the prompt, option tokens.
+    """
+
+    row: Mapping[str, Any]
+    snapshot: str
+    items: ItemSet
+    position: IntArray
+    logits: Float32Array
+    logsumexp: Float32Array
+    top_token: IntArray
+    n_nonfinite: int
+    key: RunKey
+
+    @property
+    def n_items(self) -> int:
+        """Number of viewed items."""
+        return self.position.size
+
+    @cached_property
+    def answer(self) -> IntArray:
+        """Index of the correct option, (item,)."""
+        return self.items.answer[self.position].astype(np.int64)
+
+    @cached_property
+    def n_options(self) -> IntArray:
+        """Options of each item, (item,)."""
+        return self.items.n_options[self.position].astype(np.int64)
+
+    @cached_property
+    def mean_options(self) -> float:
+        """Mean number of options of an item."""
+        return float(self.n_options.mean())
+
+    @cached_property
+    def probs(self) -> FloatArray:
+        """Prob of each option, (item, option), float64; NaN beyond an item's own options."""
+        return softmax(self.logits, self.n_options)
+
+    @cached_property
+    def chosen(self) -> IntArray:
+        """The most likely option of each item, (item,), the first of them where several tie."""
+        return top_option(self.probs)
+
+    @cached_property
+    def correct(self) -> BoolArray:
+        """Whether the most likely option is the answer, (item,)."""
+        return np.asarray(self.chosen == self.answer)
+
+    def keep(self, chosen: BoolArray | IntArray) -> "RunView":
+        """Return the view of the chosen ones of its items: (item,) bool, or their places in the order wanted."""
+        return replace(
+            self,
+            position=self.position[chosen],
+            logits=self.logits[chosen],
+            logsumexp=self.logsumexp[chosen],
+            top_token=self.top_token[chosen],
+        )
+
+
+def view_run(run: Run, items: ItemSet, row: Mapping[str, Any], snapshot: str) -> RunView:
+    """Return the view of a stored run: demonstrations left out, items with non-finite logits left out and counted."""
+    own = np.arange(run.logits.shape[1]) < items.n_options[:, None]
+    finite = np.all(np.isfinite(run.logits) | ~own, axis=1)
+    wanted = ~items.demonstration
+    n_nonfinite = int((wanted & ~finite).sum())
+    view = RunView(row, snapshot, items, np.arange(len(items)), run.logits, run.logsumexp, run.top_token, n_nonfinite, run.key)
+    return view.keep(wanted & finite)

@@ -1,0 +1,112 @@
+"""An estimate: a value and what each item contributes to it, so that intervals, differences and means are one line each.
+
+The variance of an estimate is the sum of squared influences over N squared (the infinitesimal jackknife, Efron 1982). Items asked of
+two runs are the same items, so the influence of a difference is the difference of influences: pairing costs nothing.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import stdtrit
+
+from analyzer.stats.arrays import AnyArray, FloatArray
+
+LEVEL = 0.95
+
+
+class Interval(NamedTuple):
+    """Lower and upper end."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure about a model, estimated from items.
+
+    value     : the figure; NaN where there is nothing to estimate it from.
+    influence : (item,) mean zero.
+    share     : True for a share in [0, 1], whose interval stays in there (Wilson's form).
+    unseen    : error that the items at hand cannot show, added in quadrature: that of a change which happens to none of them.
+    """
+
+    value: float
+    influence: FloatArray
+    share: bool = False
+    unseen: float = 0.0
+
+    @cached_property
+    def error(self) -> float:
+        """Standard error over items."""
+        n_items = self.influence.size
+        if n_items < 2:
+            return math.nan
+        return math.hypot(math.sqrt(float(self.influence @ self.influence) / (n_items * (n_items - 1))), self.unseen)
+
+    def interval(self, level: float = LEVEL) -> Interval:
+        """Return the interval, 95 % unless told: Student's t for a mean, Wilson's with the effective number of items for a share."""
+        if self.influence.size < 2:
+            return Interval(math.nan, math.nan)
+        t = student(self.influence.size - 1, level)
+        return self._wilson(t) if self.share else Interval(self.value - t * self.error, self.value + t * self.error)
+
+    def _wilson(self, t: float) -> Interval:
+        p, n_items = self.value, self.influence.size
+        unseen = min(p, 1 - p) * n_items < 1  # less than one item differs: its variance cannot be read off the items
+        if self.error == 0 and not unseen:
+            return Interval(p, p)  # a share that items cannot move: coverage over all splits of scores without ties
+        per_item = 1 / n_items if unseen else self.error**2 / (p * (1 - p))
+        shrink = 1 + t * t * per_item
+        middle = (p + t * t * per_item / 2) / shrink
+        half = t / shrink * math.sqrt(p * (1 - p) * per_item + (t * per_item / 2) ** 2)
+        return Interval(max(middle - half, 0.0), min(middle + half, 1.0))
+
+
+NOTHING = Estimate(math.nan, np.empty(0))
+
+
+def ratio(over: Estimate, under: Estimate) -> Estimate:
+    """Return over / under of two estimates over the same items, by the delta method; nothing where under is 0."""
+    if not under.value > 0:
+        return NOTHING
+    value = over.value / under.value
+    return Estimate(value, (over.influence - value * under.influence) / under.value, over.share)
+
+
+def mean(values: AnyArray, *, share: bool = False) -> Estimate:
+    """Return the estimate of a plain mean of (item,) values; NaN without items."""
+    if values.size == 0:
+        return Estimate(math.nan, np.empty(0), share)
+    value = float(values.mean(dtype=np.float64))
+    return Estimate(value, values - value, share)
+
+
+def difference(after: Estimate, before: Estimate) -> Estimate:
+    """Return after - before of two estimates over the same items.
+
+    Two runs that agree on all N items may still differ on the next one, so one item's unit of change is never excluded; without it,
+    50 items without a flip would prove that nothing changed (the pseudo-count of Agresti & Min 2005, for paired shares).
+    """
+    influence = after.influence - before.influence
+    return Estimate(after.value - before.value, influence, unseen=1 / max(influence.size, 1))
+
+
+def average(estimates: Sequence[Estimate]) -> Estimate:
+    """Return the mean of estimates over the same items; the dependence between them is in their influences."""
+    count = len(estimates)
+    if count == 1:
+        return estimates[0]
+    value = sum(e.value for e in estimates) / count
+    influence = np.sum([e.influence for e in estimates], axis=0) / count
+    return Estimate(value, influence, all(e.share for e in estimates), sum(e.unseen for e in estimates) / count)
+
+
+@lru_cache(maxsize=64)
+def student(freedom: int, level: float = LEVEL) -> float:
+    """Return the two-sided quantile of Student's t, 95 % unless told."""
+    return float(stdtrit(freedom, 0.5 + level / 2))

@@ -1,0 +1,37 @@
+"""Logits to probs over an item's own options, and the order in which ties are broken."""
+
+import numpy as np
+
+from analyzer.stats.arrays import AnyArray, FloatArray, IntArray
+
+
+def softmax(logits: AnyArray, n_options: IntArray) -> FloatArray:
+    """Return (item, option) float64 probs that sum to 1 over an item's own options; NaN beyond them.
+
+    logits : (item, option), finite on every item's own options.
+    """
+    raw, own = _shifted(logits, n_options)
+    powers = np.exp(raw)
+    return np.where(own, powers / powers.sum(axis=1, keepdims=True), np.nan)
+
+
+def log_softmax(logits: AnyArray, n_options: IntArray) -> FloatArray:
+    """Return the logarithm of `softmax`, exact where a prob underflows to 0."""
+    raw, own = _shifted(logits, n_options)
+    return np.where(own, raw - np.log(np.exp(raw).sum(axis=1, keepdims=True)), np.nan)
+
+
+def likely_first(probs: FloatArray) -> IntArray:
+    """Return (item, place) the options by falling prob; ties by rising option index, NaN last."""
+    return np.argsort(-probs, axis=1, kind="stable")
+
+
+def top_option(probs: FloatArray) -> IntArray:
+    """Return (item,) the most likely option, the first of them where several tie."""
+    return np.asarray(np.nanargmax(probs, axis=1))
+
+
+def _shifted(logits: AnyArray, n_options: IntArray) -> tuple[FloatArray, AnyArray]:
+    own = np.arange(logits.shape[1]) < n_options[:, None]
+    raw = np.where(own, logits, -np.inf).astype(np.float64)
+    return raw - raw.max(axis=1, keepdims=True), own

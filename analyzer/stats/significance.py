@@ -1,0 +1,42 @@
+"""Is a change more than noise: McNemar's test, the paired t test, Holm's correction, and the smallest change that could be seen."""
+
+import math
+from collections.abc import Hashable, Mapping
+from typing import TypeVar
+
+from scipy.special import bdtr, ndtri, stdtr
+
+from analyzer.stats.estimate import Estimate, student
+
+POWER = 0.8
+K = TypeVar("K", bound=Hashable)
+
+
+def mcnemar(to_wrong: int, to_right: int) -> float:
+    """Return the exact two-sided p-value that both kinds of flip are equally likely. Source: McNemar 1947, binomial form."""
+    n_flips = to_wrong + to_right
+    return min(1.0, 2 * float(bdtr(min(to_wrong, to_right), n_flips, 0.5))) if n_flips else 1.0
+
+
+def paired_p(change: Estimate) -> float:
+    """Return the two-sided p-value of no change by Student's t; NaN where there is nothing to test."""
+    if not change.error > 0:
+        return math.nan
+    return 2 * float(stdtr(change.influence.size - 1, -abs(change.value) / change.error))
+
+
+def detectable(change: Estimate) -> float:
+    """Return the smallest true change that such a comparison finds at the 5 % level in 80 % of cases."""
+    if not change.error > 0:
+        return math.nan
+    return (student(change.influence.size - 1) + float(ndtri(POWER))) * change.error
+
+
+def holm(p_values: Mapping[K, float]) -> dict[K, float]:
+    """Return adjusted p-values by the same keys. Source: Holm 1979."""
+    adjusted = {}
+    largest = 0.0
+    for place, key in enumerate(sorted(p_values, key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[key]))
+        adjusted[key] = largest
+    return adjusted

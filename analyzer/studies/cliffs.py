@@ -1,0 +1,134 @@
+"""`analyze cliffs`: along the levels of a method, how far is safe, and does growth of the sets come gradually or at a threshold.
+
+A sweep is one model, method, kind of level, task, prompt, scorer and alpha; its levels are ordered by how much they compress, with the
+dense run at zero. All figures are paired with the dense run, so the points of a sweep share its noise and the items'.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from analyzer.stats.arrays import FloatArray
+from analyzer.compare.compare import pair_record
+from analyzer.stats.estimate import Estimate
+from analyzer.runs.loading import Runs, level_strength
+from analyzer.compare.paired import Paired, compressed_pairs
+from analyzer.runs.pairs import Partners
+from analyzer.measure.question import Question
+from analyzer.measure.records import Record, on_whole_set
+from analyzer.compare.two_axis_verdict import Side, Tolerances, limit_side
+from analyzer.stats.broken_line import BrokenLine, broken_line
+from schemas.errors import RunNotFoundError, UsageError
+from schemas.levels import Kind, parse_level
+
+MIN_POINTS = 5
+SIGNIFICANT = 0.01  # of a break; the published bar for false alarms on straight sweeps is 5 %, and a sweep is rarely looked at alone
+SEED = 0
+NO_GROWTH, GRADUAL, THRESHOLD, UNCLEAR = "none", "gradual", "threshold", "inconclusive"
+
+
+class Growth(NamedTuple):
+    """How the sets grow along a sweep, in words, and the break where there is one."""
+
+    words: str
+    line: BrokenLine | None = None
+
+
+def cliffs(runs: Runs, question: Question, *, tolerances: Tolerances | None = None, partners: Partners | None = None) -> list[Record]:
+    """Return one record per level of every sweep, each with what the whole sweep shows.
+
+    Raises RunNotFoundError where no selected run with a level has a dense run to be compared with.
+    """
+    records = cliff_records(compressed_pairs(runs, question, partners), question, tolerances or Tolerances())
+    if not records:
+        raise RunNotFoundError(f"no sweep: none of {len(runs.rows)} selected runs has a level and a dense run to be compared with")
+    return records
+
+
+def cliff_records(cells: Iterable[Paired], question: Question, tolerances: Tolerances) -> list[Record]:
+    """Return the same of cells that are already measured; none where no cell has a level."""
+    levels = [cell for cell in cells if _kind(cell.row["level"]) not in (None, "none")]
+    return [record for sweep in sweeps(levels) for record in _records(sweep, question, tolerances)]
+
+
+def sweeps(cells: Iterable[Paired]) -> list[list[Paired]]:
+    """Return cells grouped into sweeps, each by rising strength of its levels."""
+
+    def key(cell: Paired) -> tuple[Any, ...]:
+        row, kind = cell.row, str(_kind(cell.row["level"]))
+        return row["model"], row["task"], row["prompt"], row["method"], kind, row["items_hash"], cell.after.scorer, cell.after.alpha
+
+    ordered = sorted(cells, key=lambda cell: (key(cell), level_strength(cell.row["level"]), cell.row["level"], cell.row["name"]))
+    return [list(group) for _, group in groupby(ordered, key=key)]
+
+
+def safe_level(sweep: Sequence[Paired], change: str, limit: float) -> str | None:
+    """Return the last level up to which every level's paired interval stays within a limit; None where the first does not."""
+    safe = None
+    for _, cells in groupby(sweep, key=lambda cell: level_strength(cell.row["level"])):
+        level = list(cells)
+        if any(limit_side(_worse(cell.changes[change], change), limit) is not Side.WITHIN for cell in level):
+            break
+        safe = level[-1].row["level"]
+    return safe
+
+
+def growth(sweep: Sequence[Paired], limit: float) -> Growth:
+    """Return whether the mean set grows not at all, gradually or at a threshold, or that the sweep cannot tell."""
+    sides = [limit_side(cell.changes["set_size_change"], limit) for cell in sweep]
+    if all(side is Side.WITHIN for side in sides):
+        return Growth(NO_GROWTH)
+    x = np.array([0.0, *(level_strength(cell.row["level"]) for cell in sweep)])
+    n_points = np.unique(x).size
+    if n_points < MIN_POINTS:
+        return Growth(f"too few levels: {n_points - 1}, {MIN_POINTS - 1} needed")
+    sizes = _sizes(sweep)
+    line = broken_line(x, np.array([size.value for size in sizes]), covariance(sizes), np.random.default_rng(SEED))
+    if Side.BEYOND not in sides:
+        return Growth(UNCLEAR, line)
+    return Growth(THRESHOLD if line.p < SIGNIFICANT and line.sharper else GRADUAL, line)
+
+
+def covariance(estimates: Sequence[Estimate]) -> FloatArray:
+    """Return the (estimate, estimate) covariance over items; one item's unit of change is never excluded, which keeps it definite."""
+    influence = np.stack([estimate.influence for estimate in estimates])
+    n_items = influence.shape[1]
+    return np.asarray(influence @ influence.T / (n_items * (n_items - 1)) + np.eye(len(estimates)) / n_items**2)
+
+
+def _sizes(sweep: Sequence[Paired]) -> list[Estimate]:
+    """The mean set size of the dense run and of every level."""
+    cells = [sweep[0].before, *(cell.after for cell in sweep)]
+    return [on_whole_set(cell.estimates["set_size"], cell) for cell in cells if cell]
+
+
+def _records(sweep: Sequence[Paired], question: Question, tolerances: Tolerances) -> list[Record]:
+    grown = growth(sweep, tolerances.set_size)
+    line = grown.line
+    shows = {
+        "n_levels": len(sweep),
+        "safe_level": safe_level(sweep, "set_size_change", tolerances.set_size),
+        "accuracy_safe_level": safe_level(sweep, "accuracy_change", tolerances.accuracy),
+        "growth": grown.words,
+        "break_strength": line.place if line else None,
+        "break_strength_low": line.low if line else None,
+        "break_strength_high": line.high if line else None,
+        "break_p": line.p if line else None,
+    }
+    return [pair_record([cell], question, tolerances) | {"strength": level_strength(cell.row["level"])} | shows for cell in sweep]
+
+
+def _worse(change: Estimate, name: str) -> Estimate:
+    """The change with its sign such that more is worse."""
+    return replace(change, value=-change.value, influence=-change.influence) if name == "accuracy_change" else change
+
+
+def _kind(level: str) -> Kind | None:
+    """The kind of a level; None for a level in words of its own, which has no place in a sweep."""
+    try:
+        return parse_level(level).kind
+    except UsageError:
+        return None

@@ -1,0 +1,130 @@
+"""Where an analysis of many models runs: in this process, in several, or on a Ray cluster. Each model is one piece of work.
+
+What runs over the whole table, Holm's correction and the order of the fields, is applied to all records together, whatever made them.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from analyzer.compare.compare import add_holm, compare
+from analyzer.runs.loading import Runs, open_runs
+from analyzer.runs.fields import FIELDS
+from analyzer.runs.pairs import Partners
+from analyzer.measure.question import Question
+from analyzer.measure.records import Record, same_fields
+from analyzer.studies.sets import sets
+from analyzer.compare.two_axis_verdict import Tolerances
+from schemas.errors import RunNotFoundError, UsageError
+
+Source = Callable[[], Runs]  # opens the runs of one model; open stores do not travel between processes
+Work = Callable[[Source], list[Record]]
+THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` does with the runs of one model; it is sent to whatever does it."""
+
+    question: Question
+    tolerances: Tolerances
+    common_items: bool = False
+    average: bool = False
+
+    def __call__(self, source: Source) -> list[Record]:
+        """Return the records of one model, none where nothing in it can be compared: only all models together can lack pairs."""
+        runs = source()
+        partners = Partners(runs.rows, common_items=self.common_items)
+        try:
+            return compare(runs, self.question, partners=partners, tolerances=self.tolerances, average=self.average)
+        except RunNotFoundError:
+            return []
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What `sets` does with the runs of one model."""
+
+    question: Question
+    average: bool = False
+
+    def __call__(self, source: Source) -> list[Record]:
+        """Return the records of one model."""
+        return sets(source(), self.question, average=self.average)
+
+
+Executor = Callable[[Work, Sequence[Source]], Iterator[list[Record]]]
+
+
+def compare_models(sources: Sequence[Source], work: Comparison, executor: str = "plain") -> list[Record]:
+    """Return what `compare` returns, models in the order of their sources.
+
+    Raises RunNotFoundError where no model has a pair, UsageError where the executor is not installed.
+    """
+    records = [record for part in EXECUTORS[executor](work, sources) for record in part]
+    if not records:
+        raise RunNotFoundError(f"nothing to compare: none of {len(sources)} models has a compressed run and its dense run")
+    return add_holm(records)
+
+
+def measure_models(sources: Sequence[Source], work: Measurement, executor: str = "plain") -> list[Record]:
+    """Return what `sets` returns, models in the order of their sources. Raises UsageError where the executor is not installed."""
+    return same_fields([record for part in EXECUTORS[executor](work, sources) for record in part])
+
+
+def model_sources(runs: Runs, store_url: str) -> list[Source]:
+    """Return one source per model of the selected runs, each of that model's names alone and of the snapshot that was selected from."""
+    by_model: dict[str, list[Mapping[str, Any]]] = {}
+    for row in runs.rows:
+        by_model.setdefault(row["model"], []).append(row)
+    wanted = [{field: sorted({str(row[field]) for row in rows}) for field in FIELDS} for rows in by_model.values()]
+    return [partial(open_runs, store_url, runs.reader.snapshot, names) for names in wanted]
+
+
+def _plain(work: Work, sources: Sequence[Source]) -> Iterator[list[Record]]:
+    return map(work, sources)
+
+
+def _processes(work: Work, sources: Sequence[Source]) -> Iterator[list[Record]]:
+    """One process per core, spawned: a fork after a store was opened hangs."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    with _one_thread_each(), ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        yield from pool.map(work, sources)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Keep processes that are started meanwhile from sharing out their matrix products over cores that other processes use."""
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _ray(work: Work, sources: Sequence[Source]) -> Iterator[list[Record]]:
+    try:
+        import ray
+    except ImportError as error:
+        raise UsageError("executor ray is not installed; pip install 'hedgemark[ray]'") from error
+    if not ray.is_initialized():
+        ray.init(include_dashboard=False, log_to_driver=False)
+    remote = ray.remote(num_cpus=1)(_apply)
+    yield from ray.get([remote.remote(work, source) for source in sources])
+
+
+def _apply(work: Work, source: Source) -> list[Record]:
+    return work(source)  # Ray takes functions, not callable objects
+
+
+EXECUTORS: dict[str, Executor] = {"plain": _plain, "processes": _processes, "ray": _ray}

@@ -1,0 +1,160 @@
+"""Figures that articles state, laid beside one's own: `analyze compare --reference FILE`. Agreement is a matter of intervals.
+
+The file is CSV: model, method, level, task, metric, value, note. A figure is the mean over prompts and scorers at alpha 0.1; the task
+`average` is the mean over the benchmark's five tasks. A model's name may be that of its repository: llama2-7b is also
+Llama-2-7b-hf. A stated figure has no interval, so it is given the one that our own data would have on as many items per task as the
+article drew, split noise included.
+"""
+
+import csv
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from analyzer.stats.estimate import average, student
+from analyzer.runs.loading import Runs
+from analyzer.measure.cell import Measured
+from analyzer.measure.question import Question
+from analyzer.measure.records import Record, average_groups, on_whole_set, unreliable
+from analyzer.studies.sets import measured
+from schemas.errors import UsageError
+from schemas.levels import NO_LEVEL, Level, parse_level
+from schemas.run import DENSE
+
+COLUMNS = ("model", "method", "level", "task", "metric", "value")
+METRICS = {"accuracy": 5e-5, "coverage": 5e-5, "set_size": 5e-3, "uacc": 5e-3}  # half a unit of the last digit that is stated
+EVERY_TASK = "average"
+ITEMS_STATED = 2_000
+BENCHMARK = {"mmlu", "cosmosqa", "hellaswag", "haludial", "halusum"}
+AGREES, DIFFERS, NO_RUN, OTHER_TASKS = "agrees", "differs", "no run", "tasks missing"
+
+
+@dataclass(frozen=True)
+class Stated:
+    """One figure of an article."""
+
+    model: str
+    method: str
+    level: str
+    task: str
+    metric: str
+    value: float
+    note: str
+
+
+class Own(NamedTuple):
+    """Our figure, the error over our items, the error that a draw of the stated size would have, and what is wrong with it."""
+
+    value: float
+    error: float
+    stated_error: float
+    tasks: tuple[str, ...]
+    reason: str | None
+
+
+def read_reference(path: Path) -> list[Stated]:
+    """Return the figures of a file. Raises UsageError naming the line that is none."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"cannot read the reference {path}: {error}") from error
+    if not rows:
+        raise UsageError(f"reference {path} holds no figures; expected CSV with the columns {', '.join(COLUMNS)}")
+    return [_stated(row, f"reference {path}, line {number}") for number, row in enumerate(rows, start=2)]
+
+
+def beside_reference(runs: Runs, question: Question, stated: Iterable[Stated], items_stated: int = ITEMS_STATED) -> list[Record]:
+    """Return one record per stated figure: its value, ours with its interval, and whether they agree, differ, or have no run.
+
+    items_stated : items per task that the article drew.
+    """
+    groups = average_groups(measured(runs, question))
+    return [_record(figure, _own(figure, groups, items_stated), runs.reader.snapshot) for figure in stated]
+
+
+def _stated(row: Mapping[str, str | None], where: str) -> Stated:
+    if missing := [name for name in COLUMNS if row.get(name) is None]:
+        raise UsageError(f"{where}: no column {missing[0]!r}; expected {', '.join(COLUMNS)}")
+    text = {name: value or "" for name, value in row.items() if isinstance(name, str)}
+    if text["metric"] not in METRICS:
+        raise UsageError(f"{where}: unknown metric {text['metric']!r}; known: {', '.join(METRICS)}")
+    try:
+        value = float(text["value"])
+    except ValueError:
+        raise UsageError(f"{where}: value {text['value']!r} is not a number") from None
+    return Stated(text["model"], text["method"], text["level"], text["task"], text["metric"], value, text.get("note", ""))
+
+
+def _own(figure: Stated, groups: Sequence[Sequence[Measured]], items_stated: int) -> Own | None:
+    """Our figure: tasks have different items, so the errors of their mean add in quadrature."""
+    found = [cells for cells in groups if _is_meant(figure, cells[0])]
+    if not found:
+        return None
+    means = [average([on_whole_set(cell.estimates[figure.metric], cell) for cell in cells]) for cells in found]
+    shrink = [math.sqrt(max(mean.influence.size, 1) / items_stated) for mean in means]
+    splits = [_split_sd(cells, figure.metric) for cells in found]
+    error = math.hypot(*(mean.error for mean in means)) / len(means)
+    stated = math.hypot(*(factor * math.hypot(mean.error, sd) for mean, factor, sd in zip(means, shrink, splits, strict=True))) / len(means)
+    reason = unreliable([cell for cells in found for cell in cells])
+    tasks = tuple(cells[0].view.row["task"] for cells in found)
+    return Own(sum(mean.value for mean in means) / len(means), error, stated, tasks, reason)
+
+
+def _split_sd(cells: Sequence[Measured], metric: str) -> float:
+    """Spread over splits of one published split; scorers and prompts share it, so it does not average out."""
+    spread = [float(cell.facts.get(f"{metric}_sd", 0.0)) for cell in cells]
+    return max((sd for sd in spread if math.isfinite(sd)), default=0.0)
+
+
+def _is_meant(figure: Stated, cell: Measured) -> bool:
+    row = cell.view.row
+    dense = figure.method == DENSE or figure.level == "0"
+    method = row["method"] == (DENSE if dense else figure.method)
+    level = dense or _same_level(figure.level, row["level"])
+    return _plain_name(row["model"]) == _plain_name(figure.model) and method and level and figure.task in (EVERY_TASK, row["task"])
+
+
+def _plain_name(model: str) -> str:
+    """A model's name without owner, case, separators and the suffix of converted weights."""
+    return re.sub(r"[^a-z0-9.]", "", model.rsplit("/", 1)[-1].lower().removesuffix("-hf"))
+
+
+def _same_level(stated: str, own: str) -> bool:
+    """A stated level without a group size means any group size."""
+    try:
+        wanted, found = parse_level(stated), parse_level(own)
+    except UsageError:
+        return stated == own
+    return wanted == found or (wanted.kind == "quantization" and wanted.group_size is None and _bits(wanted) == _bits(found))
+
+
+def _bits(level: Level) -> tuple[str, int, int]:
+    return level.kind, level.weight_bits, level.activation_bits
+
+
+def _record(figure: Stated, own: Own | None, snapshot: str) -> Record:
+    record: Record = {"model": figure.model, "method": figure.method, "level": figure.level or NO_LEVEL, "task": figure.task}
+    record |= {"metric": figure.metric, "stated": figure.value, "note": figure.note or None}
+    if own is None or not math.isfinite(own.value):
+        empty = dict.fromkeys(("own", "own_low", "own_high", "admitted_low", "admitted_high", "tasks"))
+        return record | empty | {"agreement": NO_RUN, "unreliable": own.reason if own else None, "snapshot": snapshot}
+    t = student(ITEMS_STATED - 1)
+    half = t * math.hypot(own.error, own.stated_error) + METRICS[figure.metric]
+    agreement = AGREES if abs(own.value - figure.value) <= half else DIFFERS
+    if figure.task == EVERY_TASK and not set(own.tasks) >= BENCHMARK:
+        agreement = OTHER_TASKS
+    return record | {
+        "own": own.value,
+        "own_low": own.value - t * own.error,
+        "own_high": own.value + t * own.error,
+        "admitted_low": own.value - half,
+        "admitted_high": own.value + half,
+        "tasks": "+".join(own.tasks),
+        "agreement": agreement,
+        "unreliable": own.reason,
+        "snapshot": snapshot,
+    }

@@ -1,0 +1,135 @@
+"""`analyze scale`: does compression inflate the sets of large models less than those of small ones?
+
+Inflation is the relative growth of the mean set, compressed over dense minus one. Its slope per tenfold parameters is the median of
+the slopes between all pairs of sizes (Theil 1950, Sen 1968), which one odd model cannot turn.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.stats import theilslopes
+
+from analyzer.stats.arrays import FloatArray
+from analyzer.compare.compare import averaged, pair_unreliable
+from analyzer.stats.estimate import LEVEL, NOTHING, Estimate, average
+from analyzer.runs.loading import Runs, level_strength
+from analyzer.compare.paired import Paired, compressed_pairs
+from analyzer.runs.pairs import Partners
+from analyzer.measure.question import Question
+from analyzer.measure.records import Record, identity, interval_fields, on_whole_set, provenance
+from analyzer.studies.cliffs import covariance
+from analyzer.studies.model_sizes import NAMED, Size, family, model_size
+
+MIN_SIZES, MIN_FOR_FAMILY = 3, 5
+N_DRAWS, SEED = 2_000, 0
+
+
+class Point(NamedTuple):
+    """One model under one method, level, task and alpha: mean inflation over prompts and scorers."""
+
+    cells: Sequence[Paired]
+    size: Size
+    inflation: Estimate
+
+
+def scale(runs: Runs, question: Question, partners: Partners | None = None) -> list[Record]:
+    """Return one record per family, method, level, task, alpha and model, each with the slope of its family.
+
+    slope        : change of inflation per tenfold parameters, with the interval that items leave for exactly these models.
+    slope_family : the interval for other models of the family as well (Sen's), from five sizes on.
+    Raises RunNotFoundError where no selected run is compressed and has a dense run.
+    """
+    return scale_records(compressed_pairs(runs, question, partners), question)
+
+
+def scale_records(cells: Iterable[Paired], question: Question) -> list[Record]:
+    """Return the same of cells that are already measured."""
+    points = [_point(group) for group in averaged(cells)]
+    return [record for group in _families(points) for record in _records(group, question)]
+
+
+def inflation(cell: Paired) -> Estimate:
+    """Return the relative growth of the mean set, by the delta method; nothing where the dense run's sets are empty."""
+    assert cell.before is not None
+    before, after = cell.before.estimates["set_size"], cell.after.estimates["set_size"]
+    if not before.value > 0:
+        return NOTHING
+    ratio = after.value / before.value
+    influence = (after.influence - ratio * before.influence) / before.value
+    return Estimate(ratio - 1, influence, unseen=1 / (influence.size * before.value))
+
+
+def slope(x: FloatArray, y: FloatArray) -> float:
+    """Return the median of the slopes between all pairs of points of different x."""
+    return float(_slopes(x, y[None])[0])
+
+
+def _slopes(x: FloatArray, y: FloatArray) -> FloatArray:
+    """Return (draw,) the slope of each row of y (draw, point)."""
+    first, second = np.triu_indices(x.size, 1)
+    apart = x[second] != x[first]
+    first, second = first[apart], second[apart]
+    if not first.size:
+        return np.full(len(y), math.nan)
+    return np.asarray(np.median((y[:, second] - y[:, first]) / (x[second] - x[first]), axis=1))
+
+
+def _point(cells: list[Paired]) -> Point:
+    found = [on_whole_set(inflation(cell), cell.after) for cell in cells]
+    mean = average(found) if all(estimate.influence.size for estimate in found) else NOTHING
+    return Point(cells, model_size(cells[0].row), mean)
+
+
+def _families(points: Iterable[Point]) -> list[list[Point]]:
+    def key(point: Point) -> tuple[Any, ...]:
+        row = point.cells[0].row
+        place = row["method"], level_strength(row["level"]), row["level"], row["task"], row["items_hash"], point.cells[0].after.alpha
+        return family(row["model"]), *place
+
+    ordered = sorted(points, key=lambda point: (key(point), point.size.parameters or math.inf, point.cells[0].row["model"]))
+    return [list(group) for _, group in groupby(ordered, key=key)]
+
+
+def _records(points: list[Point], question: Question) -> list[Record]:
+    broken = [pair_unreliable(point.cells) for point in points]
+    used = [p for p, reason in zip(points, broken, strict=True) if p.size.parameters and not reason and p.inflation.influence.size]
+    shows = _slope_fields(used) | {"note": _note(points, used)}
+    return [_point_fields(point, question) | shows | {"unreliable": reason} for point, reason in zip(points, broken, strict=True)]
+
+
+def _point_fields(point: Point, question: Question) -> Record:
+    cells = [cell.after for cell in point.cells]
+    size = {"family": family(point.cells[0].row["model"]), "parameters": point.size.parameters, "parameters_source": point.size.source}
+    return identity(cells) | size | interval_fields("inflation", point.inflation) | provenance(cells, question)
+
+
+def _slope_fields(points: Sequence[Point]) -> Record:
+    sizes = {point.size.parameters for point in points}
+    names = ("slope", "slope_low", "slope_high", "slope_family_low", "slope_family_high")
+    if len(sizes) < MIN_SIZES:
+        return dict.fromkeys(names)
+    x = np.log10([point.size.parameters or math.nan for point in points])
+    y = np.array([point.inflation.value for point in points])
+    noise = covariance([point.inflation for point in points])
+    draws = np.random.default_rng(SEED).multivariate_normal(y, noise, N_DRAWS, method="cholesky")
+    low, high = np.quantile(_slopes(x, draws), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    outer = theilslopes(y, x, LEVEL) if len(sizes) >= MIN_FOR_FAMILY else None
+    family_ends = (float(outer.low_slope), float(outer.high_slope)) if outer else (None, None)
+    return dict(zip(names, (slope(x, y), float(low), float(high), *family_ends), strict=True))
+
+
+def _note(points: Sequence[Point], used: Sequence[Point]) -> str | None:
+    n_sizes = len({point.size.parameters for point in used})
+    left_out = len(points) - len(used)
+    said = [
+        f"{n_sizes} {'size' if n_sizes == 1 else 'sizes'}: too few for a slope, {MIN_SIZES} are needed" if n_sizes < MIN_SIZES else None,
+        f"{n_sizes} sizes: the slope holds for these models, {MIN_FOR_FAMILY} are needed for others of the family"
+        if MIN_SIZES <= n_sizes < MIN_FOR_FAMILY
+        else None,
+        f"{left_out} of {len(points)} models left out: unreliable, or of unknown size" if left_out else None,
+        "parameters are read off the name of a model" if any(point.size.source == NAMED for point in used) else None,
+    ]
+    return "; ".join(filter(None, said)) or None

@@ -1,0 +1,162 @@
+"""`analyze sensitivity`: how far a conclusion depends on choices that have nothing to do with the model.
+
+One choice is varied at a time, the others kept: alpha, scorer, prompt, calibration fraction, number of items, split. A conclusion is
+"sets grow", "sets shrink" or "inconclusive" against the dense run, from the paired 95 % interval; it survives a choice if every variant
+that concludes anything concludes the same. The ranking of the compressed runs by set size is followed as well.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.stats import kendalltau
+
+from analyzer.stats.estimate import Estimate
+from analyzer.runs.loading import Runs
+from analyzer.compare.paired import Paired, compressed_pairs
+from analyzer.measure.question import Question
+from analyzer.measure.records import Record
+from analyzer.conformal.splits import parse_split
+from analyzer.runs.view import RunView
+
+ALPHAS = tuple(Fraction(alpha) for alpha in ("0.01", "0.05", "0.1", "0.15", "0.2", "0.3"))
+SCORERS = ("lac", "aps", "raps", "saps", "margin")
+FRACTIONS = tuple(Fraction(share) for share in ("0.1", "0.25", "0.75"))
+SHARES = tuple(Fraction(share) for share in ("0.1", "0.25", "0.5"))
+N_SPLITS, DRAW_SEED = 5, 0
+GROWS, SHRINKS, OPEN = "sets grow", "sets shrink", "inconclusive"
+
+Case = tuple[str, ...]
+
+
+class Variant(NamedTuple):
+    """One run under one variant of a choice. `group` is ranked together; `run` names the run within it; `base` is the default choice."""
+
+    varied: str
+    value: str
+    base: bool
+    group: Case
+    run: Case
+    size: Estimate
+    change: Estimate
+    run_name: str
+    snapshot: str
+
+
+def sensitivity(runs: Runs, question: Question) -> list[Record]:
+    """Return one record per varied choice and compressed run: range of set size, its growth and its rank, and what survives.
+
+    The question's first alpha and scorer are the default that the others are held against.
+    """
+    table: dict[tuple[str, Case, Case], list[Variant]] = defaultdict(list)
+    for variant in variants(runs, question):
+        table[variant.varied, variant.group, variant.run].append(variant)
+    agreement = _rank_agreement(table.values())
+    kept = (found for found in table.values() if len(found) > 1 and any(variant.base for variant in found))
+    records = [_record(found, agreement[found[0].varied, found[0].group]) for found in kept]
+    return sorted(records, key=lambda record: tuple(record[name] for name in ("model", "task", "prompt", "method", "level")))
+
+
+def variants(runs: Runs, question: Question) -> Iterator[Variant]:
+    """Yield every compressed run under every variant."""
+    base = replace(question, alphas=question.alphas[:1], scorers=question.scorers[:1])
+    fraction, split = base.calibration_fraction, base.split.text
+    for cell in compressed_pairs(runs, replace(base, alphas=_with(base.alphas, ALPHAS))):
+        yield _variant(cell, "alpha", f"{float(cell.after.alpha):g}", cell.after.alpha == base.alphas[0])
+    for cell in compressed_pairs(runs, replace(base, scorers=_with(base.scorers, SCORERS))):
+        yield _variant(cell, "scorer", cell.after.scorer, cell.after.scorer == base.scorers[0])
+    first_prompt = min(row["prompt"] for row in runs.rows)
+    for cell in compressed_pairs(runs, base):
+        yield _variant(cell, "prompt", cell.row["prompt"], cell.row["prompt"] == first_prompt)
+    for share in _with((fraction,), FRACTIONS):
+        for cell in compressed_pairs(runs, replace(base, calibration_fraction=share)):
+            yield _variant(cell, "calibration fraction", f"{float(share):g}", share == fraction)
+    for share in (Fraction(1), *SHARES):
+        for cell in compressed_pairs(FewerItems(runs.reader, runs.rows, share), base):
+            yield _variant(cell, "items", f"{float(share):.0%}", share == 1)
+    for text in (split, *(f"seed:{seed}" for seed in range(N_SPLITS))):
+        for cell in compressed_pairs(runs, replace(base, split=parse_split(text))):
+            yield _variant(cell, "split", text, text == split)
+
+
+@dataclass(frozen=True)
+class FewerItems(Runs):
+    """The same runs on a random share of their items, the same items for every run over one item set; smaller shares are nested."""
+
+    share: Fraction = Fraction(1)
+
+    def view(self, row: Mapping[str, Any]) -> RunView:
+        """Return the arrays of one run on its share of the items."""
+        whole = super().view(row)
+        place = np.random.default_rng(DRAW_SEED).permutation(len(whole.items))[whole.position]
+        return whole.keep(place < float(self.share) * len(whole.items))
+
+
+def conclusion(change: Estimate) -> str:
+    """Return what a paired change of set size says at 95 %."""
+    low, high = change.interval()
+    return GROWS if low > 0 else SHRINKS if high < 0 else OPEN
+
+
+def _variant(cell: Paired, varied: str, value: str, base: bool) -> Variant:
+    row = cell.row
+    prompt = () if varied == "prompt" else (row["prompt"],)
+    group, run = (row["model"], row["task"], *prompt), (row["method"], row["level"])
+    size, change = cell.after.estimates["set_size"], cell.changes["set_size_change"]
+    return Variant(varied, value, base, group, run, size, change, row["name"], cell.after.view.snapshot)
+
+
+def _record(found: Sequence[Variant], agreement: float | None) -> Record:
+    first, base = found[0], next(variant for variant in found if variant.base)
+    known = [variant for variant in found if np.isfinite(variant.change.value)]
+    conclusions = [conclusion(variant.change) for variant in known]
+    model, task, *prompt = first.group
+    return {
+        "model": model,
+        "method": first.run[0],
+        "level": first.run[1],
+        "task": task,
+        "prompt": prompt[0] if prompt else "+".join(variant.value for variant in found),
+        "varied": first.varied,
+        "variants": " ".join(dict.fromkeys(variant.value for variant in found)),
+        **_range("set_size", [variant.size.value for variant in known]),
+        **_range("set_size_change", [variant.change.value for variant in known]),
+        "conclusion": conclusion(base.change) if base in known else None,
+        "agreeing": float(np.mean([c == conclusion(base.change) for c in conclusions])) if known else None,
+        "survives": len(set(conclusions) - {OPEN}) <= 1 if known else None,
+        "rank_agreement": agreement,
+        "run": base.run_name,
+        "unreliable": None if len(known) == len(found) else f"{len(found) - len(known)} of {len(found)} variants have no figure",
+        "snapshot": first.snapshot,
+    }
+
+
+def _range(name: str, values: Sequence[float]) -> Record:
+    return {f"{name}_least": min(values, default=None), f"{name}_most": max(values, default=None)}
+
+
+def _rank_agreement(table: Iterable[Sequence[Variant]]) -> dict[tuple[str, Case], float | None]:
+    """Least Kendall's tau between the ranking of runs by set size under the default and under a variant; None below two runs."""
+    sizes: dict[tuple[str, Case], dict[str, dict[Case, float]]] = defaultdict(lambda: defaultdict(dict))
+    default: dict[tuple[str, Case], str] = {}
+    for variant in (variant for found in table for variant in found):
+        sizes[variant.varied, variant.group][variant.value][variant.run] = variant.size.value
+        if variant.base:
+            default[variant.varied, variant.group] = variant.value
+    return {key: _least_tau(by_value, by_value[default[key]]) for key, by_value in sizes.items() if key in default}
+
+
+def _least_tau(by_value: Mapping[str, Mapping[Case, float]], base: Mapping[Case, float]) -> float | None:
+    taus = []
+    for sizes in by_value.values():
+        runs = [run for run in base if np.isfinite(base[run]) and np.isfinite(sizes.get(run, np.nan))]
+        if len(runs) > 1:
+            taus.append(float(kendalltau([base[run] for run in runs], [sizes[run] for run in runs]).statistic))
+    return min((tau for tau in taus if np.isfinite(tau)), default=None)
+
+
+def _with(first: tuple[Any, ...], others: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(dict.fromkeys((*first, *others)))

@@ -1,0 +1,56 @@
+"""`analyze sets`: prediction sets of every run, one record per run, scorer and alpha."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from analyzer.runs.loading import Runs
+from analyzer.measure.cell import Measured
+from analyzer.runs.pairs import Partners
+from analyzer.protocols import rules
+from analyzer.measure.question import Question
+from analyzer.measure.records import Record, average_groups, cell_record, same_fields
+from analyzer.measure.unreliable import against_dense
+from analyzer.runs.view import RunView
+from schemas.errors import ComparisonError
+
+RECENT = 2  # in reading order a dense run comes right before the runs compared with it
+
+
+def sets(runs: Runs, question: Question, *, average: bool = False) -> list[Record]:
+    """Return the records of every run.
+
+    average : one record per model, method, level, task and alpha instead, the mean over prompts and scorers.
+    """
+    cells = measured(runs, question)
+    groups = average_groups(cells) if average else ([cell] for cell in cells)
+    return same_fields([cell_record(group, question) for group in groups])
+
+
+def measured(runs: Runs, question: Question) -> Iterator[Measured]:
+    """Yield the cells of every run and scorer, in reading order; a run's arrays are let go once it is measured.
+
+    A run whose answers are far from those of its dense run, where that one is selected too, carries the reason.
+    """
+    protocol, partners = rules(question.protocol), Partners(runs.rows)
+    load = lru_cache(maxsize=RECENT)(lambda name: runs.view(next(row for row in runs.rows if row["name"] == name)))
+    for row in runs.rows:
+        partner = _partner(partners, row)
+        reasons = _reasons(load(row["name"]), load(partner["name"])) if partner else ()
+        chosen = protocol.choose(load(row["name"]))
+        for scorer in question.scorers:
+            yield from (replace(cell, reasons=(*reasons, *cell.reasons)) for cell in protocol.measure(chosen, scorer, question))
+
+
+def _partner(partners: Partners, row: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The dense run of the same items; none where it is not clear which."""
+    try:
+        partner = partners.of(row)
+    except ComparisonError:
+        return None
+    return partner if partner and partner["items_hash"] == row["items_hash"] else None
+
+
+def _reasons(view: RunView, dense: RunView) -> tuple[str, ...]:
+    return against_dense(view, dense) if view.n_items and dense.n_items else ()

@@ -1,0 +1,156 @@
+"""`analyze transfer`: ship without recalibrating. A threshold is made on one run and kept for another.
+
+From the dense run to the compressed one (the default), from prompt to prompt, from task to task, from all other subjects to a subject.
+What the kept threshold gives is laid beside what recalibrating on the target itself gives.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, permutations
+from typing import Any
+
+import numpy as np
+
+from analyzer.stats.arrays import BoolArray
+from analyzer.measure.scored import measure
+from analyzer.stats.estimate import Estimate, difference
+from analyzer.runs.loading import Runs
+from analyzer.measure.cell import Measured
+from analyzer.compare.paired import Paired, compressed_pairs
+from analyzer.runs.pairs import pair_views
+from analyzer.measure.question import Question
+from analyzer.measure.records import Record, identity, interval_fields, provenance, unreliable
+from analyzer.compare.two_axis_verdict import Side, limit_side
+from analyzer.studies.carry_threshold import CARRIED, carry, carry_apart, carry_to_subject, check_exact, joined
+from analyzer.runs.view import RunView
+from schemas.errors import RunNotFoundError
+
+COVERAGE_TOLERANCE = 0.01
+FINDINGS = {Side.WITHIN: "covers", Side.BEYOND: "undercovers", Side.UNKNOWN: "inconclusive"}
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """One threshold kept: `kept` and `recalibrated` are estimates of coverage and set size over the same, possibly joined, items."""
+
+    source: str
+    target: Measured
+    kept: Mapping[str, Estimate]
+    recalibrated: Mapping[str, Estimate]
+    unreliable: str | None
+
+
+def transfer(runs: Runs, question: Question, source: str = "dense", tolerance: float = COVERAGE_TOLERANCE) -> list[Record]:
+    """Return one record per source and target, scorer and alpha.
+
+    source    : what the threshold is kept from: a name of SOURCES.
+    tolerance : how far coverage may fall below 1 - alpha and still count as covering.
+    Raises RunNotFoundError where there is nothing to keep a threshold from, UsageError for drawn splits.
+    """
+    check_exact(question, "transfer")
+    records = [_record(found, question, tolerance) for found in SOURCES[source](runs, question)]
+    if not records:
+        raise RunNotFoundError(f"no threshold to keep: the {len(runs.rows)} selected runs hold no two that differ only in {source}")
+    return records
+
+
+def kept_from_dense(cells: Iterable[Paired], question: Question, tolerance: float = COVERAGE_TOLERANCE) -> list[Record]:
+    """Return the records of dense thresholds kept for compressed runs, of cells that are already measured."""
+    check_exact(question, "transfer")
+    return [_record(found, question, tolerance) for found in _kept_from_dense(cells, question)]
+
+
+def carried_coverage(cell: Paired, question: Question, chosen: BoolArray | None = None) -> Estimate:
+    """Return the coverage of a compressed run under its dense run's thresholds, over all items or over the chosen ones, (item,) bool."""
+    check_exact(question, "coverage after transfer")
+    assert cell.pair is not None
+    dense, compressed = cell.pair
+    if chosen is None:
+        return carry(dense, compressed, cell.after, question)["coverage"]
+    return carry_to_subject(dense, compressed, chosen, cell.after, question)["coverage"]
+
+
+def _from_dense(runs: Runs, question: Question) -> Iterator[Transfer]:
+    return _kept_from_dense(compressed_pairs(runs, question), question)
+
+
+def _kept_from_dense(cells: Iterable[Paired], question: Question) -> Iterator[Transfer]:
+    for cell in cells:
+        assert cell.pair is not None and cell.before is not None
+        if cell.pair.dense.n_items:
+            kept = carry(*cell.pair, cell.after, question)
+            yield Transfer(cell.before.view.row["name"], cell.after, kept, cell.after.estimates, unreliable([cell.before, cell.after]))
+
+
+def _from_prompts(runs: Runs, question: Question) -> Iterator[Transfer]:
+    """Every ordered pair of prompts of one run, over the items that both answered."""
+    for one, other in _pairs(runs, ("model", "method", "level", "task", "items_hash"), "prompt"):
+        source, target = pair_views(one, other)
+        for cell in _cells(target, question):
+            kept = carry(source, target, cell, question)
+            yield Transfer(source.row["prompt"], cell, kept, cell.estimates, unreliable([cell]))
+
+
+def _from_tasks(runs: Runs, question: Question) -> Iterator[Transfer]:
+    """Every ordered pair of tasks under one prompt; no item is in both."""
+    for source, target in _pairs(runs, ("model", "method", "level", "prompt"), "task"):
+        for cell in _cells(target, question):
+            yield _apart(source.row["task"], source, target, cell, question)
+
+
+def _from_subjects(runs: Runs, question: Question) -> Iterator[Transfer]:
+    """From all other subjects of a run to each subject that is large enough to be calibrated on itself."""
+    for view in runs.views():
+        subject = view.items.subject[view.position]
+        for number, name in enumerate(view.items.subjects):
+            inside = subject == number
+            if min(inside.sum(), (~inside).sum()) > 1:
+                target = view.keep(inside)
+                for cell in _cells(target, question):
+                    yield _apart(f"all but {name}", view.keep(~inside), target, cell, question)
+
+
+SOURCES: dict[str, Callable[[Runs, Question], Iterator[Transfer]]] = {
+    "dense": _from_dense,
+    "prompt": _from_prompts,
+    "task": _from_tasks,
+    "subject": _from_subjects,
+}
+
+
+def _apart(name: str, source: RunView, target: RunView, cell: Measured, question: Question) -> Transfer:
+    kept = carry_apart(source, target, cell, question)
+    nobody = np.zeros(source.n_items)
+    recalibrated = {
+        name: Estimate(found.value, joined(source.n_items, target.n_items, nobody, found.influence), found.share)
+        for name, found in cell.estimates.items()
+        if name in CARRIED
+    }
+    return Transfer(name, cell, kept, recalibrated, unreliable([cell]))
+
+
+def _pairs(runs: Runs, same: Sequence[str], differs: str) -> Iterator[tuple[RunView, RunView]]:
+    """Ordered pairs of runs that agree in some fields and differ in one; few runs in memory at a time."""
+
+    def key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(row[field] for field in same)
+
+    for _, rows in groupby(sorted(runs.rows, key=key), key=key):
+        views = [view for view in map(runs.view, rows) if view.n_items > 1]
+        yield from ((one, other) for one, other in permutations(views, 2) if one.row[differs] != other.row[differs])
+
+
+def _cells(view: RunView, question: Question) -> Iterator[Measured]:
+    return (cell for scorer in question.scorers for cell in measure(view, scorer, question))
+
+
+def _record(found: Transfer, question: Question, tolerance: float) -> Record:
+    cell = found.target
+    record = identity([cell]) | {"source": found.source}
+    for name in CARRIED:
+        record |= interval_fields(name, found.kept[name])
+        record |= interval_fields(f"recalibrated_{name}", found.recalibrated[name])
+        record |= interval_fields(f"{name}_change", difference(found.kept[name], found.recalibrated[name]))
+    missed = Estimate(1 - found.kept["coverage"].value, -found.kept["coverage"].influence, share=True)
+    record["finding"] = FINDINGS[limit_side(missed, float(cell.alpha) + tolerance)]
+    return record | {"unreliable": found.unreliable} | provenance([cell], question)

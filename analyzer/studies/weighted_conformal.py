@@ -1,0 +1,147 @@
+"""Weighted conformal prediction for a known shift of subjects: the model will be asked another mix of subjects than the items hold.
+
+Each calibration item weighs as much as its subject's share is larger in the new mix than among the items, and the item that is asked
+stands for its own weight at infinity. Then coverage holds under the new mix (Tibshirani et al. 2019, arXiv:1904.06019, corollary 1).
+The weights leave no closed law over splits, so splits are drawn; intervals come from a jackknife over groups of items.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
+from analyzer.measure.scored import scores_of
+from analyzer.stats.estimate import Estimate
+from analyzer.runs.loading import Runs
+from analyzer.measure.cell import Measured
+from analyzer.measure.question import Question
+from analyzer.measure.records import Record, identity, interval_fields, provenance
+from analyzer.conformal.splits import calibration_size, draw_splits
+from analyzer.measure.unreliable import run_reasons
+from analyzer.compare.two_axis_verdict import limit_side
+from analyzer.studies.carry_threshold import check_exact
+from analyzer.studies.threshold_transfer import COVERAGE_TOLERANCE, FINDINGS
+from analyzer.runs.view import RunView
+from schemas.errors import UsageError
+
+N_SPLITS, N_GROUPS, SEED = 50, 25, 0
+ROUNDING = 1e-12  # sums of weights are compared with a bound that may equal them
+FIGURES = ("coverage", "set_size", "unweighted_coverage", "unweighted_set_size")
+
+
+class Scored(NamedTuple):
+    """Items of a run: `scores` (item, option), `of_answer` (item,), `subject` (item,), `weight` (subject,) and `masks` (split, item)."""
+
+    scores: FloatArray
+    of_answer: FloatArray
+    subject: IntArray
+    weight: FloatArray
+    masks: BoolArray
+
+    def keep(self, chosen: BoolArray) -> "Scored":
+        """Return the chosen items, (item,) bool."""
+        return Scored(self.scores[chosen], self.of_answer[chosen], self.subject[chosen], self.weight, self.masks[:, chosen])
+
+
+def read_mix(path: Path) -> Mapping[str, float]:
+    """Return the share of each subject from TOML, `[subjects]` and `name = share` lines. Raises UsageError for what is no mix."""
+    try:
+        mix = tomllib.loads(path.read_text(encoding="utf-8")).get("subjects")
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"cannot read the mix {path}: {error}") from error
+    numbers = isinstance(mix, dict) and all(isinstance(v, int | float) and not isinstance(v, bool) and v >= 0 for v in mix.values())
+    if not isinstance(mix, dict) or not numbers or not 0 < sum(mix.values()) < float("inf"):
+        raise UsageError(f"mix {path}: expected [subjects] with a share of 0 or more for each, such as law = 0.5")
+    return {name: float(share) for name, share in mix.items()}
+
+
+def weighted(runs: Runs, question: Question, mix: Mapping[str, float], tolerance: float = COVERAGE_TOLERANCE) -> list[Record]:
+    """Return one record per run, scorer and alpha: coverage and set size under the mix, with weighted and with unweighted thresholds.
+
+    Raises UsageError for a subject that the items do not have.
+    """
+    check_exact(question, "a mix of subjects")
+    records = []
+    for view in runs.views():
+        kept, weight = _under_mix(view, mix)
+        for scorer in question.scorers:
+            scored = _scored(kept, scorer, question, weight)
+            records += [_record(_cell(kept, scorer, alpha, scored), question, tolerance) for alpha in question.alphas]
+    return records
+
+
+def figures(scored: Scored, alpha: float) -> FloatArray:
+    """Return FIGURES, means over the drawn splits."""
+    order = np.argsort(scored.of_answer, kind="stable")
+    own_weight, nobody = scored.weight[scored.subject], np.ones_like(scored.weight)
+    totals = np.zeros(len(FIGURES))
+    for calibrates in scored.masks:
+        tested = ~calibrates
+        share = own_weight[tested] / own_weight[tested].sum()
+        for place, weight in ((0, scored.weight), (2, nobody)):
+            threshold = _thresholds(scored, order, calibrates, weight, alpha)[scored.subject[tested]]
+            totals[place] += share @ (scored.of_answer[tested] <= threshold)
+            totals[place + 1] += share @ (scored.scores[tested] <= threshold[:, None]).sum(axis=1)
+    return totals / len(scored.masks)
+
+
+def _thresholds(scored: Scored, order: IntArray, calibrates: BoolArray, weight: FloatArray, alpha: float) -> FloatArray:
+    """Return (subject,) the smallest score up to which the calibration items weigh enough for an item of that subject, else +inf."""
+    used = order[calibrates[order]]
+    weighs = weight[scored.subject[used]].cumsum()
+    enough = (1 - alpha) * (weighs[-1] + weight) * (1 - ROUNDING)
+    return np.asarray(np.append(scored.of_answer[used], np.inf)[np.searchsorted(weighs, enough)])
+
+
+def _cell(view: RunView, scorer: str, alpha: Fraction, scored: Scored) -> Measured:
+    return Measured(view, scorer, alpha, int(scored.masks[0].sum()), _jackknife(scored, float(alpha)))
+
+
+def _record(cell: Measured, question: Question, tolerance: float) -> Record:
+    record = identity([cell])
+    for name, estimate in cell.estimates.items():
+        record |= interval_fields(name, estimate)
+    coverage = cell.estimates["coverage"]
+    missed = Estimate(1 - coverage.value, -coverage.influence, share=True)
+    record["finding"] = FINDINGS[limit_side(missed, float(cell.alpha) + tolerance)]
+    return record | {"unreliable": "; ".join(run_reasons(cell.view)) or None} | provenance([cell], question) | {"split": str(N_SPLITS)}
+
+
+def _under_mix(view: RunView, mix: Mapping[str, float]) -> tuple[RunView, FloatArray]:
+    """The items of subjects that the mix has, and each subject's weight: its share in the mix over its share among those items."""
+    subject = view.items.subject[view.position]
+    names = view.items.subjects
+    there = [name for number, name in enumerate(names) if (subject == number).any()]
+    if missing := [name for name, share in mix.items() if share and name not in there]:
+        raise UsageError(f"run {view.row['name']} has no items of subject {missing[0]!r}; it has: {', '.join(there)}")
+    shares = np.array([mix.get(name, 0.0) for name in names])
+    kept = view.keep(shares[subject] > 0)
+    counts = np.bincount(kept.items.subject[kept.position], minlength=len(names))
+    weight = np.divide(shares / shares.sum(), counts / counts.sum(), out=np.zeros(len(names)), where=counts > 0)
+    return kept, weight
+
+
+def _scored(view: RunView, scorer: str, question: Question, weight: FloatArray) -> Scored:
+    scores = scores_of(view, view.probs, scorer, question)
+    masks = draw_splits(view.n_items, calibration_size(view.n_items, question.calibration_fraction), range(N_SPLITS))
+    of_answer = scores[np.arange(view.n_items), view.answer]
+    return Scored(scores, of_answer, view.items.subject[view.position], weight, masks)
+
+
+def _jackknife(scored: Scored, alpha: float) -> dict[str, Estimate]:
+    """Return the figures and their changes; leaving out each of 25 groups of items in turn gives what a group contributes."""
+    n_items = scored.of_answer.size
+    group = np.random.default_rng(SEED).permutation(n_items) % N_GROUPS
+    whole = _with_changes(figures(scored, alpha))
+    without = np.stack([_with_changes(figures(scored.keep(group != number), alpha)) for number in range(N_GROUPS)])
+    influence = (N_GROUPS - 1) * (without.mean(axis=0) - without)
+    names = (*FIGURES, "coverage_change", "set_size_change")
+    return {name: Estimate(float(whole[i]), influence[:, i]) for i, name in enumerate(names)}
+
+
+def _with_changes(found: FloatArray) -> FloatArray:
+    return np.append(found, found[:2] - found[2:])

@@ -1,0 +1,114 @@
+"""The columns of each command's table."""
+
+from analyzer.measure.groups import LETTERS
+from analyzer.tables.terminal import Column, estimate, interval, number, p_value, span, words
+
+SETS = (
+    Column("accuracy", estimate("accuracy")),
+    Column("coverage", number("coverage", sd="coverage_sd")),
+    Column("set size", estimate("set_size", 2)),
+    Column("uacc", number("uacc", 2), dispensable=3),
+    Column("empty", number("empty_rate"), dispensable=2),
+    Column("single", number("singleton_rate"), dispensable=1),
+)
+P_VALUES = (
+    Column("item", number("item_id", 0)),
+    Column("subject", words("subject"), dispensable=1),
+    Column("answer", words("answer")),
+    Column("p of answer", number("p_answer", 4)),
+    *(Column(letter, number(f"p_{letter}", 4)) for letter in LETTERS),
+)
+COMPARE = (
+    Column("accuracy", number("accuracy")),
+    Column("95 %", interval("accuracy"), dispensable=6),
+    Column("Δ accuracy", estimate("accuracy_change", sign=True)),
+    Column("p (Holm)", p_value("accuracy_p_holm"), dispensable=8),
+    Column("coverage", number("coverage"), dispensable=4),
+    Column("set size", number("set_size", 2)),
+    Column("95 %", interval("set_size", 2), dispensable=5),
+    Column("Δ set size", estimate("set_size_change", 2, sign=True)),
+    Column("p (Holm)", p_value("set_size_p_holm"), dispensable=7),
+    Column("flips", number("flips"), dispensable=2),
+    Column("KL", number("kl"), dispensable=3),
+    Column("verdict", words("verdict")),
+)
+DECOUPLING = (
+    Column("by", words("by")),
+    Column("part", words("part")),
+    Column("pairs", number("n_pairs", 0)),
+    Column("unreliable", number("n_unreliable", 0), dispensable=2),
+    Column("rank correlation", estimate("correlation", 2, sign=True)),
+    Column("both hold", number("share_both_hold", 2)),
+    Column("sets grow", number("share_accuracy_holds_sets_grow", 2)),
+    Column("no warning", number("share_accuracy_falls_sets_do_not_warn", 2)),
+    Column("both degrade", number("share_both_degrade", 2)),
+    Column("inconclusive", number("share_inconclusive", 2)),
+)
+REFERENCE = (
+    Column("metric", words("metric")),
+    Column("stated", number("stated")),
+    Column("own", estimate("own")),
+    Column("agreement", words("agreement")),
+    Column("note", words("note"), dispensable=1),
+)
+TRANSFER = (
+    Column("from", words("source")),
+    Column("coverage", estimate("coverage")),
+    Column("recalibrated", number("recalibrated_coverage"), dispensable=2),
+    Column("set size", number("set_size", 2)),
+    Column("recalibrated", number("recalibrated_set_size", 2), dispensable=1),
+    Column("Δ set size", estimate("set_size_change", 2, sign=True)),
+    Column("finding", words("finding")),
+)
+WEIGHTED = (
+    Column("coverage", estimate("coverage")),
+    Column("unweighted", estimate("unweighted_coverage")),
+    Column("set size", number("set_size", 2)),
+    Column("unweighted", number("unweighted_set_size", 2)),
+    Column("finding", words("finding")),
+)
+SCALE = (
+    Column("family", words("family"), dispensable=1),
+    Column("parameters", number("parameters", 0)),
+    Column("inflation", estimate("inflation", sign=True)),
+    Column("slope per tenfold", estimate("slope", sign=True)),
+    Column("note", words("note"), dispensable=2),
+)
+CLIFFS = (
+    Column("accuracy", number("accuracy")),
+    Column("set size", number("set_size", 2)),
+    Column("95 %", interval("set_size", 2), dispensable=5),
+    Column("Δ set size", estimate("set_size_change", 2, sign=True)),
+    Column("flips", number("flips"), dispensable=2),
+    Column("safe level", words("safe_level")),
+    Column("growth", words("growth")),
+    Column("break at", estimate("break_strength", 2), dispensable=1),
+)
+COST = (
+    Column("alone", number("alone")),
+    Column("wrong", number("alone_wrong"), dispensable=1),
+    Column("again", number("asked_again"), dispensable=2),
+    Column("review", number("review")),
+    Column("abstained", number("abstained"), dispensable=3),
+    Column("cost per 1,000", estimate("cost", 2)),
+    Column("Δ cost", estimate("cost_change", 2, sign=True)),
+    Column("Δ with hardware", estimate("total_change", 2, sign=True)),
+    Column("pays", words("pays")),
+)
+GATE = (
+    Column("check", words("check")),
+    Column("subject", words("subject")),
+    Column("amount", estimate("amount")),
+    Column("limit", number("limit")),
+    Column("result", words("result")),
+    Column("items needed", number("items_needed", 0), dispensable=1),
+    Column("reason", words("reason"), dispensable=2),
+)
+SENSITIVITY = (
+    Column("set size", span("set_size")),
+    Column("Δ set size", span("set_size_change", sign=True)),
+    Column("conclusion", words("conclusion")),
+    Column("agreeing", number("agreeing", 2)),
+    Column("survives", words("survives")),
+    Column("rank τ", number("rank_agreement", 2), dispensable=1),
+)

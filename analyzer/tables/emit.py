@@ -1,0 +1,54 @@
+"""Results on stdout: a table for people, in Markdown or LaTeX for pages and papers; JSON, CSV or Parquet for programs.
+
+What cannot be trusted is also said on stderr.
+"""
+
+import io
+import json
+import sys
+from collections.abc import Sequence
+
+import click
+
+from analyzer.tables.markup import MARKUP
+from analyzer.measure.records import Record, frame
+from analyzer.tables.terminal import Column, render
+from schemas.errors import UsageError
+
+MAX_WARNED = 5
+
+
+def emit(records: Sequence[Record], form: str, columns: Sequence[Column]) -> None:
+    """Print records in the form asked for. Raises UsageError for Parquet to a terminal."""
+    if form == "table":
+        click.echo(render(records, columns))
+    elif form in MARKUP:
+        click.echo(MARKUP[form](records, columns))
+    elif form == "json":
+        click.echo("[\n" + ",\n".join(json.dumps(record, allow_nan=False) for record in records) + "\n]")
+    elif form == "csv":
+        click.echo(frame(records).write_csv(), nl=False)
+    elif sys.stdout.isatty():
+        raise UsageError("Parquet is binary; send it to a file: analyze .. --format parquet > results.parquet")
+    else:
+        sys.stdout.buffer.write(_parquet(records))
+    warn(records, form)
+
+
+def _parquet(records: Sequence[Record]) -> bytes:
+    buffer = io.BytesIO()
+    frame(records).write_parquet(buffer)
+    return buffer.getvalue()
+
+
+def warn(records: Sequence[Record], form: str) -> None:
+    """Say on stderr which records are unreliable, each run and reason once; a table carries the reasons itself."""
+    count = sum(record.get("unreliable") is not None for record in records)
+    if count and form == "table":
+        click.echo(f"{count} of {len(records)} rows are unreliable; the reasons are below the table", err=True)
+        return
+    said = list(dict.fromkeys(f"{record['run']}: {record['unreliable']}" for record in records if record.get("unreliable")))
+    for line in said[:MAX_WARNED]:
+        click.echo(f"unreliable: {line}", err=True)
+    if len(said) > MAX_WARNED:
+        click.echo(f"unreliable: and {len(said) - MAX_WARNED} more; see the field `unreliable`", err=True)

@@ -1,0 +1,56 @@
+"""Tables for pages and papers: Markdown and LaTeX (booktabs). Every column is kept and every name repeated, since a page is wide."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from analyzer.measure.records import Record
+from analyzer.tables.terminal import Column, Sheet, sheet
+
+SPECIAL = str.maketrans(
+    {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {char: f"\\{char}" for char in "&%$#_{}"}
+)
+SYMBOLS = {"Δ": r"$\Delta$", "±": r"$\pm$", "·": r"$\cdot$"}
+
+
+def markdown(records: Sequence[Record], columns: Sequence[Column]) -> str:
+    """Return a Markdown table with its caption above and the reasons of marked rows below."""
+    shown = sheet(records, columns)
+    titles, rows = _cells(shown, records)
+    lines = [_piped(titles), _piped("---" for _ in titles), *(_piped(row) for row in rows)]
+    return "\n".join([shown.caption, "", *lines, *(f"\n{note}" for note in shown.notes)])
+
+
+def latex(records: Sequence[Record], columns: Sequence[Column]) -> str:
+    """Return a LaTeX table; its preamble needs \\usepackage{booktabs}."""
+    shown = sheet(records, columns)
+    titles, rows = _cells(shown, records)
+    form = "l" * shown.n_keys + "r" * (len(titles) - shown.n_keys)
+    notes = "".join(f"\\\\ {escaped(note)}" for note in shown.notes)
+    body = [_tabbed(titles), r"\midrule", *(_tabbed(row) for row in rows)]
+    begin = [r"\begin{table}", rf"\caption{{{escaped(shown.caption)}{notes}}}", rf"\begin{{tabular}}{{{form}}}", r"\toprule"]
+    return "\n".join([*begin, *body, r"\bottomrule", r"\end{tabular}", r"\end{table}"])
+
+
+MARKUP: dict[str, Callable[[Sequence[Record], Sequence[Column]], str]] = {"markdown": markdown, "latex": latex}
+
+
+def _cells(shown: Sheet, records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
+    """Titles and rows; a column without any text is left out."""
+    cells = [(column.title, [column.text(record) for record in records]) for column in shown.columns]
+    kept = [(title, texts) for title, texts in cells if any(texts)]
+    return [title for title, _ in kept], [list(row) for row in zip(*(texts for _, texts in kept), strict=True)]
+
+
+def _piped(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _tabbed(cells: Sequence[str]) -> str:
+    return " & ".join(escaped(cell) for cell in cells) + r" \\"
+
+
+def escaped(text: str) -> str:
+    """Return text that LaTeX prints as it is."""
+    escaped = text.translate(SPECIAL)
+    for symbol, command in SYMBOLS.items():
+        escaped = escaped.replace(symbol, command)
+    return escaped

@@ -1,0 +1,164 @@
+"""Tables for a terminal: what is the same in every row goes above, repeated names are left blank, reasons go below."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from analyzer.measure.records import Record
+
+WIDTH = 120
+KEYS = ("model", "task", "prompt", "method", "level", "scorer", "alpha", "group", "varied")
+SHARED = ("protocol", "split", "empty", "n_items", "n_calibration", "snapshot")
+WORDS = {"n_items": "items", "n_calibration": "calibration items"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: `text` makes the cell. Where the table is too wide, columns go in the order of `dispensable`, highest first."""
+
+    title: str
+    text: Callable[[Record], str]
+    dispensable: int = 0
+
+
+class Sheet(NamedTuple):
+    """What any table of records shows: what is the same in all rows, the columns (the first `n_keys` name the row), and the reasons."""
+
+    caption: str
+    columns: list[Column]
+    n_keys: int
+    notes: list[str]
+
+
+def sheet(records: Sequence[Record], columns: Sequence[Column]) -> Sheet:
+    """Return the sheet of records: names that differ become columns, those that do not go into the caption."""
+    known = [key for key in (*KEYS, *SHARED) if all(key in record for record in records)]
+    known = [key for key in known if any(record[key] is not None for record in records)]
+    keys = [key for key in KEYS if key in known and len({record[key] for record in records}) > 1]
+    reasons = list(dict.fromkeys(record["unreliable"] for record in records if record.get("unreliable")))
+    leading = [Column(key, _plain_field(key)) for key in keys]
+    flag = [Column("!", lambda record: f"!{reasons.index(record['unreliable']) + 1}" if record["unreliable"] else "")] if reasons else []
+    caption = " · ".join(f"{WORDS.get(key, key)} {_common(records, key)}" for key in known if key not in keys)
+    notes = [f"!{number + 1} unreliable: {reason}" for number, reason in enumerate(reasons)]
+    return Sheet(caption, [*leading, *columns, *flag], len(keys), notes)
+
+
+def render(records: Sequence[Record], columns: Sequence[Column], width: int | None = None) -> str:
+    """Return the table for a terminal: caption, header, rows, and the reasons of rows marked `!`."""
+    shown = sheet(records, columns)
+    lines = _fit(shown.columns, records, width or shutil.get_terminal_size((WIDTH, 0)).columns, shown.n_keys)
+    return "\n".join([shown.caption, "", *lines, *([""] if shown.notes else []), *shown.notes])
+
+
+def estimate(name: str, digits: int = 3, *, sign: bool = False) -> Callable[[Record], str]:
+    """Return the cell maker of an estimate with its interval, such as `2.31 [2.25, 2.37]`."""
+    form = f"{{:{'+' if sign else ''}.{digits}f}}"
+
+    def text(record: Record) -> str:
+        value, low, high = (record.get(f"{name}{end}") for end in ("", "_low", "_high"))
+        if value is None:
+            return ""
+        return form.format(value) if low is None else f"{form.format(value)} [{form.format(low)}, {form.format(high)}]"
+
+    return text
+
+
+def interval(name: str, digits: int = 3) -> Callable[[Record], str]:
+    """Return the cell maker of an estimate's interval alone, such as `[2.25, 2.37]`."""
+
+    def text(record: Record) -> str:
+        low, high = record.get(f"{name}_low"), record.get(f"{name}_high")
+        return "" if low is None or high is None else f"[{low:.{digits}f}, {high:.{digits}f}]"
+
+    return text
+
+
+def number(name: str, digits: int = 3, sd: str = "") -> Callable[[Record], str]:
+    """Return the cell maker of a number, with ± its sd over splits where `sd` names one."""
+
+    def text(record: Record) -> str:
+        value, spread = record.get(name), record.get(sd) if sd else None
+        if value is None:
+            return ""
+        return f"{value:.{digits}f}" + (f" ±{spread:.{digits}f}" if spread is not None else "")
+
+    return text
+
+
+def p_value(name: str) -> Callable[[Record], str]:
+    """Return the cell maker of a p-value, such as `0.032`, or `<0.001` where more digits would mean nothing."""
+
+    def text(record: Record) -> str:
+        value = record.get(name)
+        return "" if value is None else f"{value:.3f}" if value >= 0.001 else "<0.001"
+
+    return text
+
+
+def words(name: str) -> Callable[[Record], str]:
+    """Return the cell maker of a text, or of yes and no."""
+
+    def text(record: Record) -> str:
+        value = record.get(name)
+        return ("no", "yes")[value] if isinstance(value, bool) else value or ""
+
+    return text
+
+
+def span(name: str, *, sign: bool = False) -> Callable[[Record], str]:
+    """Return the cell maker of a range over variants, such as `1.62 to 2.31`."""
+    form = f"{{:{'+' if sign else ''}.2f}}"
+
+    def text(record: Record) -> str:
+        least, most = record.get(f"{name}_least"), record.get(f"{name}_most")
+        return "" if least is None or most is None else f"{form.format(least)} to {form.format(most)}"
+
+    return text
+
+
+def _fit(columns: Sequence[Column], records: Sequence[Record], width: int, n_keys: int) -> list[str]:
+    kept = list(columns)
+    cells = {id(column): [column.text(record) for record in records] for column in kept}
+    while _width(kept, cells) > width and any(column.dispensable for column in kept):
+        kept.remove(max(kept, key=lambda column: column.dispensable))
+    kept = [column for column in kept if any(cells[id(column)])]
+    rows = _blank_repeats([[cells[id(column)][index] for column in kept] for index in range(len(records))], min(n_keys, len(kept)))
+    table = [[column.title for column in kept], *rows]
+    widths = [max(len(row[place]) for row in table) for place in range(len(kept))]
+    left = [place < n_keys or "[" in "".join(row[place] for row in rows) for place in range(len(kept))]
+    return ["  ".join(_pad(*cell) for cell in zip(row, widths, left, strict=True)).rstrip() for row in table]
+
+
+def _pad(text: str, width: int, left: bool) -> str:
+    return text.ljust(width) if left else text.rjust(width)
+
+
+def _width(columns: Sequence[Column], cells: dict[int, list[str]]) -> int:
+    return sum(2 + max(len(column.title), *map(len, cells[id(column)])) for column in columns) - 2
+
+
+def _blank_repeats(rows: list[list[str]], n_keys: int) -> list[list[str]]:
+    """Leave out a leading name that the row above has too, as long as everything left of it repeats as well."""
+    shown = []
+    for above, row in zip([[], *rows], rows, strict=False):
+        same = 0
+        while above and same < n_keys - 1 and above[same] == row[same]:
+            same += 1
+        shown.append([""] * same + row[same:])
+    return shown
+
+
+def _common(records: Sequence[Record], key: str) -> str:
+    values = [record[key] for record in records if record[key] is not None]
+    return " to ".join(dict.fromkeys([_plain(min(values)), _plain(max(values))]))
+
+
+def _plain_field(key: str) -> Callable[[Record], str]:
+    return lambda record: _plain(record[key])
+
+
+def _plain(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
