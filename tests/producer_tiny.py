@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, Qwen3MoeConfig
 
-from producer.compression_data import CompressionData
+from producer.methods.shared.compression_data import CompressionData
 
 VOCABULARY = 128
 torch.set_num_threads(1)  # matrices this small are slower on two threads

@@ -9,17 +9,17 @@ import click
 import pytest
 
 import analyzer.cli.main
-import producer.cli
+import producer.cli.main
 import store.cli.main
 from analyzer.scorers import SCORERS
 from producer.methods import METHODS
-from producer.prompts import PROMPTS
+from producer.prompts.templates import PROMPTS
 from producer.tasks import EMBEDDED
 from producer.tasks.published import PUBLISHED
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-GROUPS = {"analyze": analyzer.cli.main.main, "store": store.cli.main.main, "produce": producer.cli.main}
+GROUPS = {"analyze": analyzer.cli.main.main, "store": store.cli.main.main, "produce": producer.cli.main.main}
 
 
 def commands() -> list[tuple[str, click.Command]]:
@@ -32,7 +32,7 @@ def commands() -> list[tuple[str, click.Command]]:
 
 def test_reading_needs_no_torch() -> None:
     """Schemas, store and analyzer, their commands included, import without torch and transformers."""
-    code = "import analyzer.cli.main, store.cli.main, producer.cli, schemas.run, sys; print({'torch', 'transformers'} & set(sys.modules))"
+    code = "import analyzer.cli.main, store.cli.main, producer.cli.main, schemas.run, sys; print({'torch', 'transformers'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 from producer_standin import save_standin, urn_rows, write_items
 from safetensors.torch import load_file, save_file
 
-import producer.produce
-from producer.cli import main
+import producer.run.produce
+from producer.cli.main import main
 from producer.tasks import TASKS
 from producer.tasks.urn import bayes_posterior
 from schemas.items import Item
@@ -238,7 +238,7 @@ def test_a_signal_ends_a_compression_at_once(produce: Produce, store: Path, monk
 
 def test_a_signal_commits_what_is_done_and_says_how_to_go_on(produce: Produce, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGTERM in the second run keeps the first one; the same command then makes only what is missing."""
-    real, calls = producer.produce._Worker._answer, []
+    real, calls = producer.run.produce._Worker._answer, []
 
     def interrupted(self: object, cell: object, ready: object) -> object:
         calls.append(cell)
@@ -247,7 +247,7 @@ def test_a_signal_commits_what_is_done_and_says_how_to_go_on(produce: Produce, s
         return real(self, cell, ready)
 
     arguments = ("--task", "urn", "--task", "facts", "--limit", "4")
-    monkeypatch.setattr(producer.produce._Worker, "_answer", interrupted)
+    monkeypatch.setattr(producer.run.produce._Worker, "_answer", interrupted)
     result = produce(*arguments)
     assert result.exit_code == 128 + signal.SIGTERM
     assert "1 finished run is in the store" in result.stderr

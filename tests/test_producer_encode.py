@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from producer_standin import save_standin, urn_rows
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from producer.encode import encode, prompt_hash
-from producer.option_tokens import option_tokens
-from producer.prompts import render_item, render_prefix
+from producer.prompts.encode import encode, prompt_hash
+from producer.prompts.option_tokens import option_tokens
+from producer.prompts.templates import render_item, render_prefix
 from schemas.errors import UsageError
 from schemas.items import Item, parse_items
 
@@ -143,6 +143,6 @@ def test_the_item_template_ends_in_the_cue() -> None:
 
 def test_a_folder_is_enough_for_a_tokenizer(tmp_path: Path) -> None:
     """The stand-in's folder loads through the same call as any model's."""
-    from producer.models import find_model, load_tokenizer
+    from producer.models.find import find_model, load_tokenizer
 
     assert len(load_tokenizer(find_model(str(save_standin(tmp_path))))) > 200

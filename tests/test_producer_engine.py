@@ -11,11 +11,11 @@ import torch
 from producer_tiny import CONFIGS, SIZES, VOCABULARY, tiny
 from transformers import GPT2Config, MistralConfig, MistralForCausalLM
 
-from producer.encode import Prompts
+from producer.prompts.encode import Prompts
 from producer.engine.attention import SharedPrefix, attend
 from producer.engine.batches import MAX_WASTE, padding_share, plan_batches
-from producer.engine.layers import Target
-from producer.engine.memory import Layout
+from producer.engine.layer_source import Target
+from producer.engine.memory_plan import Layout
 from producer.engine.prefill import Answers, prefill
 from producer.engine.skeleton import check_layout
 from schemas.errors import HedgemarkError, UsageError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from producer.environment import environment, peak_memory, reset_peak
+from producer.machine.environment import environment, peak_memory, reset_peak
 
 pytestmark = pytest.mark.producer
 MIB = 2**20
@@ -44,12 +44,12 @@ def test_without_a_reset_the_peak_is_the_processs() -> None:
 
 def test_where_a_reset_is_not_possible_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Elsewhere than on Linux, and where a sandbox shows no high-water mark, there is only the peak of the whole process."""
-    monkeypatch.setattr("producer.environment.CLEAR", tmp_path / "no folder" / "clear_refs")
+    monkeypatch.setattr("producer.machine.environment.CLEAR", tmp_path / "no folder" / "clear_refs")
     assert not reset_peak("cpu")
-    monkeypatch.setattr("producer.environment.CLEAR", tmp_path / "clear_refs")
+    monkeypatch.setattr("producer.machine.environment.CLEAR", tmp_path / "clear_refs")
     for status in ("no file", "status"):
         (tmp_path / "status").write_text("VmRSS: 1 kB\n")
-        monkeypatch.setattr("producer.environment.STATUS", tmp_path / status)
+        monkeypatch.setattr("producer.machine.environment.STATUS", tmp_path / status)
         assert not reset_peak("cpu")
         assert peak_memory("cpu") > 10 * MIB
 

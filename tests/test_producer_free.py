@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from producer.engine.free import free_memory, out_of_memory
+from producer.machine.free_memory import free_memory, out_of_memory
 
 pytestmark = pytest.mark.producer
 HOST = 4_000 * 1024
@@ -15,7 +15,7 @@ SLURM = "/system.slice/job_7/step_0/task_0"
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A host of 9 MB, 4 MB of them available, whose folder of groups is empty; returns that folder."""
     for name in ("MEMINFO", "OWN_GROUPS", "GROUPS"):
-        monkeypatch.setattr(f"producer.engine.free.{name}", tmp_path / name)
+        monkeypatch.setattr(f"producer.machine.free_memory.{name}", tmp_path / name)
     (tmp_path / "MEMINFO").write_text("MemTotal:  9000 kB\nMemAvailable:  4000 kB\n")
     return tmp_path
 

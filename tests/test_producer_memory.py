@@ -12,15 +12,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-from producer.encode import Prompts
-from producer.engine.accounting import matrix_peak, throughput, unique_flops
+from producer.prompts.encode import Prompts
+from producer.engine.throughput import matrix_peak, throughput, unique_flops
 from producer.engine.attention import SharedPrefix, own_attention
 from producer.engine.batches import plan_batches
-from producer.engine.layers import Target
-from producer.engine.memory import FEWEST_TOKENS, Needs, measure_needs, parse_size, plan_memory
+from producer.engine.layer_source import Target
+from producer.engine.memory_plan import FEWEST_TOKENS, Needs, measure_needs, parse_size, plan_memory
 from producer.engine.skeleton import take_apart
 from producer.engine.step import Slab, run_layer
-from producer.settings import Settings
+from producer.engine.settings import Settings
 from schemas.errors import UsageError
 
 pytestmark = pytest.mark.producer
@@ -116,7 +116,7 @@ def test_activations_of_a_layer_stay_below_what_is_planned(
 ) -> None:
     """Tensors alive together within a layer, weights apart, are within the plan: experts, and copies of the prefix where none merges it."""
     monkeypatch.setattr("producer.engine.step.can_merge", lambda *_: merges)
-    monkeypatch.setattr("producer.engine.copies.merges_on", lambda *_: merges)
+    monkeypatch.setattr("producer.engine.prefix_copies.merges_on", lambda *_: merges)
     narrow = {"num_experts": 8, "num_experts_per_tok": 6, "moe_intermediate_size": 16}  # copies for experts outweigh what is within them
     model = tiny(name) if name in CONFIGS else Qwen3MoeForCausalLM(Qwen3MoeConfig(**SIZES, **narrow)).eval()
     model.config.sliding_window, model.config.use_sliding_window, model.config.layer_types = window, True, None
@@ -159,7 +159,7 @@ def test_batches_with_copies_of_the_prefix_stay_within_the_budget(  # noqa: PLR0
 def test_a_kernel_that_merges_leaves_room_for_larger_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Copies that no layer makes are not counted, and a batch has four times as many tokens."""
     model, settings = tiny(), Settings(device_memory=20 * MIB)
-    monkeypatch.setattr("producer.engine.copies.merges_on", lambda device, *_: device == "cuda:1")
+    monkeypatch.setattr("producer.engine.prefix_copies.merges_on", lambda device, *_: device == "cuda:1")
     needs = measure_needs(model, torch.float32, of_length([50] * 900, 800))
     copying, merging = (plan_memory(needs, device, settings, loaded=True).batch_tokens for device in ("cuda:0", "cuda:1"))
     assert needs.on("cuda:1").activation == measure_needs(model, torch.float32, some_prompts()).activation

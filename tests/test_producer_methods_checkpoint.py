@@ -11,10 +11,10 @@ from test_producer_engine import OPTIONS, plain, run, some_prompts
 from producer.backends import BACKENDS
 from producer.methods import METHODS
 from producer.methods.gptq import gptq_modifier
-from producer.methods.layers import target_layers
-from producer.methods.quantization import scheme
-from producer.methods.upstream import oneshot, quiet
-from producer.models import ModelFiles, find_model, load_model
+from producer.methods.shared.linear_layers import target_layers
+from producer.methods.shared.quantization import scheme
+from producer.methods.shared.llm_compressor import oneshot, quiet
+from producer.models.find import ModelFiles, find_model, load_model
 from schemas.errors import UsageError
 from schemas.levels import parse_level
 

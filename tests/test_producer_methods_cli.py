@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from producer.cli import main
-from producer.compression_data import draw_compression_data
+from producer.cli.main import main
+from producer.methods.shared.compression_data import draw_compression_data
 from producer.methods import METHODS
-from producer.models import find_model, load_tokenizer
-from producer.plan import make_plan
-from producer.prompts import render_item
-from producer.request import Request
+from producer.models.find import find_model, load_tokenizer
+from producer.run.plan import make_plan
+from producer.prompts.templates import render_item
+from producer.request.request import Request
 from producer.tasks.urn import urn
 from schemas.run import RunKey
 

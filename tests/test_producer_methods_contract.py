@@ -107,5 +107,5 @@ def test_a_pattern_that_divides_no_layer_is_refused() -> None:
 
 def test_listing_the_methods_is_instant() -> None:
     """Importing the dict imports neither torch nor transformers nor llm-compressor."""
-    code = "import sys, producer.methods, producer.compression_data; print({'torch', 'transformers', 'llmcompressor'} & set(sys.modules))"
+    code = "import sys, producer.methods, producer.methods.shared.compression_data; print({'torch', 'transformers', 'llmcompressor'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from producer.compression_data import check_overlap, default_source, draw_compression_data
+from producer.methods.shared.compression_data import check_overlap, default_source, draw_compression_data
 from producer.tasks.facts import facts
 from producer.tasks.urn import urn
 from schemas.errors import UsageError

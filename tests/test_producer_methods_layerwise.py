@@ -11,8 +11,8 @@ from producer_tiny import CONFIGS, tiny, tiny_data
 from test_producer_engine import OPTIONS, plain, run, some_prompts
 
 from producer.methods import METHODS, spinquant
-from producer.methods.layers import split_experts, target_layers, token_batches
-from producer.methods.layerwise import layer_gradients
+from producer.methods.shared.linear_layers import split_experts, target_layers, token_batches
+from producer.methods.shared.layerwise import layer_gradients
 from schemas.levels import FULL_BITS, parse_level
 
 torch = pytest.importorskip("torch")

@@ -21,13 +21,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from producer.compression_data import draw_compression_data
+from producer.methods.shared.compression_data import draw_compression_data
 from producer.methods import METHODS
-from producer.methods.layers import split_experts, target_layers
-from producer.methods.quantization import scheme, settle
-from producer.methods.sparsity import prune_smallest
-from producer.methods.upstream import oneshot
-from producer.prompts import instruction_for, render_item, render_prefix
+from producer.methods.shared.linear_layers import split_experts, target_layers
+from producer.methods.shared.quantization import scheme, settle
+from producer.methods.shared.sparsity import prune_smallest
+from producer.methods.shared.llm_compressor import oneshot
+from producer.prompts.templates import instruction_for, render_item, render_prefix
 from producer.tasks.facts import facts
 from producer.tasks.urn import urn
 from schemas.levels import Level, parse_level

@@ -6,16 +6,16 @@ import pytest
 from producer_tiny import CONFIGS, logits, tiny, tiny_data
 
 from producer.methods import METHODS
-from producer.methods.base import Job
-from producer.methods.exact import transform
-from producer.methods.layers import split_experts, target_layers
-from producer.methods.quantization import RoundInput
-from producer.methods.rotated_forward import RoundStraightThrough, dense_lessons, rotated
-from producer.methods.rotation import Rotation, random_rotations
+from producer.methods.shared.contract import Job
+from producer.methods.shared.float64_transform import transform
+from producer.methods.shared.linear_layers import split_experts, target_layers
+from producer.methods.shared.quantization import RoundInput
+from producer.methods.shared.rotated_forward import RoundStraightThrough, dense_lessons, rotated
+from producer.methods.shared.rotation import Rotation, random_rotations
 from producer.methods.smoothquant import smoothing_modifier
 from producer.methods.spinquant import learn, orthogonality
-from producer.methods.stiefel import CayleySGD, cayley
-from producer.methods.upstream import oneshot
+from producer.methods.shared.cayley_sgd import CayleySGD, cayley
+from producer.methods.shared.llm_compressor import oneshot
 from schemas.errors import PostConditionError
 from schemas.levels import parse_level
 

@@ -7,10 +7,10 @@ import pytest
 from producer_tiny import CONFIGS, logits, tiny, tiny_data
 
 from producer.methods import METHODS
-from producer.methods.base import Job
-from producer.methods.layers import split_experts, target_layers
-from producer.methods.quantization import scheme, settle
-from producer.methods.upstream import oneshot
+from producer.methods.shared.contract import Job
+from producer.methods.shared.linear_layers import split_experts, target_layers
+from producer.methods.shared.quantization import scheme, settle
+from producer.methods.shared.llm_compressor import oneshot
 from schemas.errors import PostConditionError
 from schemas.levels import parse_level
 

@@ -6,7 +6,7 @@ import pytest
 from producer_tiny import CONFIGS, tiny, tiny_data
 
 from producer.methods import METHODS
-from producer.methods.layers import target_layers
+from producer.methods.shared.linear_layers import target_layers
 from schemas.errors import PostConditionError
 from schemas.levels import parse_level
 

@@ -14,11 +14,11 @@ from producer_tiny import SIZES, tiny
 from safetensors.torch import load_file, save_file
 from test_producer_methods_checkpoint import packed_folder
 
-import producer.models
-from producer.cli import main
-from producer.models import ModelFiles, fetch_weights, find_model, load_config, load_model
+import producer.models.find
+from producer.cli.main import main
+from producer.models.find import ModelFiles, fetch_weights, find_model, load_config, load_model
 from producer.reference.tokenizer import build_tokenizer
-from producer.weights import parameters, weight_bytes, weight_bytes_as, weights_hash
+from producer.models.weights_hash import parameters, weight_bytes, weight_bytes_as, weights_hash
 from schemas.errors import HedgemarkError
 
 torch = pytest.importorskip("torch")
@@ -176,7 +176,7 @@ def test_only_the_weights_that_are_loaded_are_downloaded(
                 (tmp_path / name).touch()
         return tmp_path
 
-    monkeypatch.setattr(producer.models, "_download", download)
+    monkeypatch.setattr(producer.models.find, "_download", download)
     fetch_weights(ModelFiles("m", tmp_path, hub_id="owner/m", revision="r"))
     assert sorted(path.name for path in tmp_path.iterdir() if path.suffix in (".bin", ".safetensors")) == fetched
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from producer.prompts import PROMPTS, instruction_for, render_item, render_prefix
+from producer.prompts.templates import PROMPTS, instruction_for, render_item, render_prefix
 from producer.reference.tokenizer import vocabulary
 from producer.tasks.facts import BANDS, facts
 from producer.tasks.urn import bayes_posterior, urn

@@ -9,11 +9,11 @@ import torch
 from producer_tiny import tiny
 from test_producer_engine import OPTIONS, run, some_prompts
 
-from producer.encode import Prompts
-from producer.engine.layers import Target
-from producer.engine.memory import Layout
+from producer.prompts.encode import Prompts
+from producer.engine.layer_source import Target
+from producer.engine.memory_plan import Layout
 from producer.engine.prefill import Answers
-from producer.engine.self_check import noise_floor, sample, unshared
+from producer.engine.noise_floor import noise_floor, sample, unshared
 
 pytestmark = pytest.mark.producer
 LAYOUT = Layout(streamed=False, batch_tokens=64, wave_tokens=0, waiting_on="cpu", head_rows=64)
@@ -47,7 +47,7 @@ def floor_of(logits: np.ndarray, moved: np.ndarray, n_options: list[int], monkey
     def answer(_: Any, asked: Prompts, __: Any, how: Layout, *___: Any) -> Answers:
         return Answers(moved if how.batch_tokens == 1 else logits, np.zeros(2), np.zeros(2), 0, 0.0)
 
-    monkeypatch.setattr("producer.engine.self_check.prefill", answer)
+    monkeypatch.setattr("producer.engine.noise_floor.prefill", answer)
     prompts = replace(some_prompts(len(logits)), n_options=n_options)
     return noise_floor(None, prompts, OPTIONS, LAYOUT, Target("cpu", torch.float32))
 

@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from analyzer.api import compare
-from producer.cli import main
+from producer.cli.main import main
 from producer.methods import spinquant
-from producer.smollm2 import WHEEL_VARIABLE, from_wheel
+from producer.models.smollm2 import WHEEL_VARIABLE, from_wheel
 from schemas.errors import UsageError
 from store import open_reader
 
@@ -66,7 +66,7 @@ def test_every_method_takes_smollm2(name: str, shared_data: Path, tmp_path: Path
 def test_a_file_that_is_not_the_wheel_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The variable that names the wheel is checked before anything is converted."""
     monkeypatch.setenv("HEDGEMARK_CACHE", str(tmp_path))
-    monkeypatch.setattr("producer.smollm2._installed", lambda: None)
+    monkeypatch.setattr("producer.models.smollm2._installed", lambda: None)
     monkeypatch.delenv(WHEEL_VARIABLE, raising=False)
     assert from_wheel() is None
     (tmp_path / "other.whl").write_text("no wheel")

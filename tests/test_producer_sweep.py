@@ -14,16 +14,16 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
-from producer.cli import main
-from producer.given import Asked
-from producer.interrupt import Interrupted
-from producer.request import Request
-from producer.settings import Settings
+from producer.cli.main import main
+from producer.request.parse import Asked
+from producer.machine.interrupt import Interrupted
+from producer.request.request import Request
+from producer.engine.settings import Settings
 from producer.sweep.cells import Command, split
 from producer.sweep.emit import FORMS, emit
 from producer.sweep.local import run_local
 from producer.sweep.on_ray import run_ray
-from producer.sweep.plan_file import NAMES, OPTIONS, read_plan
+from producer.sweep.sweep_file import NAMES, OPTIONS, read_plan
 from producer.sweep.process import start
 from schemas.errors import UsageError
 

@@ -12,7 +12,7 @@ from producer_standin import save_standin
 from transformers import LlamaConfig
 
 from producer.backends import BACKENDS
-from producer.smollm2 import WHEEL_VARIABLE
+from producer.models.smollm2 import WHEEL_VARIABLE
 from schemas.errors import UsageError
 from store import open_reader
 

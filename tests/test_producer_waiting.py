@@ -13,13 +13,13 @@ from producer_tiny import VOCABULARY, tiny
 from test_producer_engine import OPTIONS, run, some_prompts
 
 from producer.bench.peak import peak_memory
-from producer.cache_dir import cache_dir
-from producer.encode import Prompts
-from producer.engine.layers import Target
-from producer.engine.memory import Layout, measure_needs, plan_memory
+from producer.machine.cache_dir import cache_dir
+from producer.prompts.encode import Prompts
+from producer.engine.layer_source import Target
+from producer.engine.memory_plan import Layout, measure_needs, plan_memory
 from producer.engine.prefill import prefill
 from producer.engine.waiting import OnDisk, WaitingRoom
-from producer.settings import Settings
+from producer.engine.settings import Settings
 from schemas.errors import HedgemarkError
 
 pytestmark = pytest.mark.producer

@@ -11,7 +11,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from analyzer.report import charts, readings
+from analyzer.report.charts import comparison_charts
+from analyzer.report.words import sentences
 from analyzer.report.words.cards import MEANINGS, WORDS, Card, cards
 from analyzer.report.pack import in_script, pack
 from analyzer.report.panels import PANELS, Panel
@@ -47,7 +48,7 @@ def page(study: Study, *, live: bool = False) -> str:
     }
     policy = _content_policy(document["scripts"], live)
     spoken = first_asked(found, study.asked.questions[0])
-    words = {"verdict": readings.verdicts(found_cards)} | {panel.id: panel.reading(spoken) for panel in PANELS if panel.reading}
+    words = {"verdict": sentences.verdicts(found_cards)} | {panel.id: panel.reading(spoken) for panel in PANELS if panel.reading}
     html: str = _template().render(**document, policy=policy, live=live, readings=words, **_facts(study, found_cards))
     return html
 
@@ -110,7 +111,7 @@ def _facts(study: Study, found: Sequence[Card]) -> dict[str, Any]:
         "meanings": MEANINGS,
         "icons": ICONS,
         "options": options,
-        "metrics": {name: words for name, (words, *_) in charts.METRICS.items()},
+        "metrics": {name: words for name, (words, *_) in comparison_charts.METRICS.items()},
         "panels": PANELS,
         "prices": {name: getattr(study.asked.prices, name) for name in PER_QUESTION},
         "up_to": study.asked.prices.ask_again_up_to,

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from analyzer.report import charts, charts_verdicts, readings
+from analyzer.report.charts import comparison_charts, study_charts
+from analyzer.report.words import sentences
 from analyzer.report.data.tables import Tables
 from analyzer.report.charts.theme import Spec
 
@@ -98,8 +99,8 @@ PANELS = (
         "Orange is worse than the dense run, blue better; bold figures differ from no change by more than noise.",
         "pairs",
         PAIR,
-        readings.heat_map,
-        {"heat": charts.heat_map},
+        sentences.heat_map,
+        {"heat": comparison_charts.heat_map},
     ),
     Panel(
         "decoupling",
@@ -108,8 +109,8 @@ PANELS = (
         "accuracy alone misses.",
         "pairs",
         PAIR,
-        readings.decoupling,
-        {"scatter": charts.decoupling},
+        sentences.decoupling,
+        {"scatter": comparison_charts.decoupling},
     ),
     Panel(
         "alpha",
@@ -122,8 +123,8 @@ PANELS = (
             Figure("coverage", "coverage", 4),
             Figure("coverage_sd", "coverage ± over splits", 4),
         ),
-        readings.alphas,
-        {"alpha-size": charts.set_size_by_alpha, "alpha-coverage": charts.coverage_by_alpha},
+        sentences.alphas,
+        {"alpha-size": comparison_charts.set_size_by_alpha, "alpha-coverage": comparison_charts.coverage_by_alpha},
         "neighbours",
         "No run here is measured over all splits.",
     ),
@@ -143,12 +144,12 @@ PANELS = (
             Figure("break_strength", "break at", 3, interval=True),
             REASON,
         ),
-        readings.cliffs,
+        sentences.cliffs,
         {
-            "cliff-size": charts_verdicts.cliff("set_size_change", "change in set size", (-0.1, 0.2)),
-            "cliff-accuracy": charts_verdicts.cliff("accuracy_change", "change in accuracy, points", (-4, 1), 100),
-            "cliff-coverage": charts_verdicts.cliff("coverage_change", "change in coverage, points", (-1, 1), 100),
-            "cliff-flips": charts_verdicts.cliff("flips", "flips, percent", (0, 5), 100),
+            "cliff-size": study_charts.cliff("set_size_change", "change in set size", (-0.1, 0.2)),
+            "cliff-accuracy": study_charts.cliff("accuracy_change", "change in accuracy, points", (-4, 1), 100),
+            "cliff-coverage": study_charts.cliff("coverage_change", "change in coverage, points", (-1, 1), 100),
+            "cliff-flips": study_charts.cliff("flips", "flips, percent", (0, 5), 100),
         },
         "sweep",
         "No method was run at a level of its own here.",
@@ -159,8 +160,8 @@ PANELS = (
         "A set of one option is an answer; a large set is a hedge; an empty one says that no option looks right.",
         "sizes",
         (Figure("size", "options", 0), Figure("rate", "questions, %", 2, interval=True, times=100)),
-        readings.set_sizes,
-        {"sizes": charts.set_sizes},
+        sentences.set_sizes,
+        {"sizes": comparison_charts.set_sizes},
         "pair",
         "No run is chosen.",
     ),
@@ -175,8 +176,8 @@ PANELS = (
             Figure("share", "items, %", 2, interval=True, times=100),
             Figure("n_items", "items", 0),
         ),
-        readings.flips,
-        {"flips": charts.flips},
+        sentences.flips,
+        {"flips": comparison_charts.flips},
         "pair",
     ),
     Panel(
@@ -191,8 +192,8 @@ PANELS = (
             Figure("note", "note"),
             REASON,
         ),
-        readings.scale,
-        {"scale": charts_verdicts.scale},
+        sentences.scale,
+        {"scale": study_charts.scale},
         "task",
         more=("family",),
     ),
@@ -209,8 +210,8 @@ PANELS = (
             Figure("finding", "finding"),
             REASON,
         ),
-        readings.transfer,
-        {"transfer": charts_verdicts.transfer},
+        sentences.transfer,
+        {"transfer": study_charts.transfer},
     ),
     Panel(
         "cost",
@@ -226,7 +227,7 @@ PANELS = (
             REASON,
         ),
         None,
-        {"cost": charts_verdicts.cost},
+        {"cost": study_charts.cost},
         empty="No run here is measured over all splits.",
     ),
     Panel(
@@ -235,7 +236,7 @@ PANELS = (
         "Flagged by rules, never by opinion; no sentence on this page speaks of them.",
         "unreliable",
         (Figure("reason", "reason"),),
-        readings.unreliable,
+        sentences.unreliable,
         empty="Nothing is flagged in this selection.",
     ),
 )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from analyzer.tables.columns import CLIFFS, COMPARE
 from analyzer.tables.markup import escaped, latex, markdown
 from analyzer.measure.records import Record
-from analyzer.report import readings
+from analyzer.report.words import sentences
 from analyzer.report.words.cards import cards
 from analyzer.report.data.study import Study
 from analyzer.report.data.tables import Tables, all_records, first_asked, tables
@@ -43,7 +43,7 @@ def sections(study: Study, found: Tables) -> list[Section]:
 
 def _markdown(study: Study, found: Tables, shown: Sequence[Section]) -> str:
     policy = f"A compressed model may ship when it {policy_words(study.asked.limits)}, with 95 % confidence."
-    parts = ["# Hedgemark report", readings.verdicts(cards(study)), policy]
+    parts = ["# Hedgemark report", sentences.verdicts(cards(study)), policy]
     parts += ["\n".join(f"- {sentence}" for sentence in _sentences(study, found))]
     for title, records, columns in shown:
         parts += [f"## {title}", markdown(records, columns)]
@@ -51,7 +51,7 @@ def _markdown(study: Study, found: Tables, shown: Sequence[Section]) -> str:
 
 
 def _latex(study: Study, found: Tables, shown: Sequence[Section]) -> str:
-    lines = [r"% needs \usepackage{booktabs}", f"% snapshot {study.runs.reader.snapshot}", f"% {escaped(readings.verdicts(cards(study)))}"]
+    lines = [r"% needs \usepackage{booktabs}", f"% snapshot {study.runs.reader.snapshot}", f"% {escaped(sentences.verdicts(cards(study)))}"]
     for title, records, columns in shown:
         lines.append(latex(records, columns).replace(r"\caption{", rf"\caption{{\textbf{{{title}.}} ", 1))
     return "\n\n".join(lines) + "\n"
@@ -64,7 +64,7 @@ def _sentences(study: Study, found: Tables) -> list[str]:
     if not study.runs.rows:
         return []
     spoken = first_asked(found, study.asked.questions[0])
-    said = (readings.heat_map, readings.decoupling, readings.cliffs, readings.flips, readings.scale, readings.transfer, readings.unreliable)
+    said = (sentences.heat_map, sentences.decoupling, sentences.cliffs, sentences.flips, sentences.scale, sentences.transfer, sentences.unreliable)
     return [sentence(spoken) for sentence in said]
 
 

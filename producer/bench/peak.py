@@ -19,7 +19,7 @@ def held() -> int:
 
 
 def in_use() -> int:
-    """Return the bytes allocated and not freed, where all threads allocate in one place (`producer.engine.free`). glibc only."""
+    """Return the bytes allocated and not freed, where all threads allocate in one place (`producer.machine.free_memory`). glibc only."""
     allocated = ctypes.CDLL(None).mallinfo2
     allocated.restype = _Mallinfo
     found = allocated()

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from producer.bench.cases import Case, cases
 from producer.bench.peer import Peer
-from producer.engine.layers import Target
-from producer.engine.memory import measure_needs, plan_memory
+from producer.engine.layer_source import Target
+from producer.engine.memory_plan import measure_needs, plan_memory
 from producer.engine.prefill import Answers, prefill
-from producer.settings import Settings
+from producer.engine.settings import Settings
 
 MOST_GAP = 1e-4
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from producer.encode import Prompts
+from producer.prompts.encode import Prompts
 from producer.engine.attention import SharedPrefix, own_attention
 from producer.engine.crew import Crew
-from producer.engine.free import out_of_memory
+from producer.machine.free_memory import out_of_memory
 from producer.engine.head import read_head
-from producer.engine.layers import LayerSource, Place, Resident, Streamed, Target, installed
-from producer.engine.memory import Layout
+from producer.engine.layer_source import LayerSource, Place, Resident, Streamed, Target, installed
+from producer.engine.memory_plan import Layout
 from producer.engine.skeleton import Skeleton, take_apart
 from producer.engine.step import Slab, run_layer
 from producer.engine.waiting import WaitingRoom, put_back

@@ -15,7 +15,7 @@ from producer.methods import (
     spinquant,
     wanda,
 )
-from producer.methods.base import Applied, Method
+from producer.methods.shared.contract import Applied, Method
 
 METHODS: dict[str, Method] = {
     "dense": dense.METHOD,

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from producer.methods.base import NOTHING, Job, Method
-from producer.methods.layers import split_experts
-from producer.methods.layout import MODELS
-from producer.methods.quantization import (
+from producer.methods.shared.contract import NOTHING, Job, Method
+from producer.methods.shared.linear_layers import split_experts
+from producer.methods.shared.architectures import MODELS
+from producer.methods.shared.quantization import (
     WEIGHT_LEVELS,
     accepts_weights,
     fits_groups,
@@ -14,7 +14,7 @@ from producer.methods.quantization import (
     settle,
     verify_grid,
 )
-from producer.methods.upstream import oneshot
+from producer.methods.shared.llm_compressor import oneshot
 
 
 def round_to_nearest(model: Any, job: Job) -> Any:

@@ -7,12 +7,12 @@ Source: Ashkboos et al. 2024, arXiv:2401.15024, sections 3.2 to 3.4.
 
 from typing import Any, NamedTuple
 
-from producer.methods.base import DATA, Job, Method
-from producer.methods.exact import require_same_function, transform
-from producer.methods.layers import probe_tokens, split_experts, token_batches
-from producer.methods.layerwise import layer_inputs
-from producer.methods.layout import MODELS, unknown_layout
-from producer.methods.structure import (
+from producer.methods.shared.contract import DATA, Job, Method
+from producer.methods.shared.float64_transform import require_same_function, transform
+from producer.methods.shared.linear_layers import probe_tokens, split_experts, token_batches
+from producer.methods.shared.layerwise import layer_inputs
+from producer.methods.shared.architectures import MODELS, unknown_layout
+from producer.methods.shared.residual_stream import (
     attention_readers,
     attention_writers,
     fuse,
@@ -21,7 +21,7 @@ from producer.methods.structure import (
     mlp_writers,
     replace_weight,
 )
-from producer.methods.structured import STRUCTURED_LEVELS, accepts_fraction, count_weights, left_over
+from producer.methods.shared.structured import STRUCTURED_LEVELS, accepts_fraction, count_weights, left_over
 from schemas.errors import PostConditionError
 from schemas.levels import Level
 
@@ -69,7 +69,7 @@ def slicegpt(model: Any, job: Job) -> Any:
 
 
 class Slicing(NamedTuple):
-    """Fuses the norms and cuts the stream to a width (`producer.methods.exact.Transformation`)."""
+    """Fuses the norms and cuts the stream to a width (`producer.methods.shared.float64_transform.Transformation`)."""
 
     axes: list[Any]
     width: int
@@ -80,7 +80,7 @@ class Slicing(NamedTuple):
 
     def layer(self, number: int, layer: Any) -> Any:
         """Return the layer with each half in axes of its own and a turn on each shortcut."""
-        from producer.methods.sliced_layer import SlicedLayer
+        from producer.methods.shared.sliced_layer import SlicedLayer
 
         fuse_norms(layer)
         entry, middle, leave = (self._turn(2 * number + i, layer.input_layernorm) for i in range(3))

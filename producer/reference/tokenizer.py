@@ -6,7 +6,7 @@ Frequent phrases are one token (`"\\nChoices:"`, `" I don't know"`), so an item 
 import re
 from pathlib import Path
 
-from producer.prompts import BY_TASK, SHARED
+from producer.prompts.templates import BY_TASK, SHARED
 from producer.tasks.facts import FIRST, MINERALS, SECOND
 from producer.tasks.urn import COLOURS, URNS
 from schemas.items import IDK, NONE_OF_THE_ABOVE

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-from producer.prompts import PROMPTS, instruction_for, render_prefix
+from producer.prompts.templates import PROMPTS, instruction_for, render_prefix
 from producer.reference.tokenizer import build_tokenizer
 from producer.tasks.facts import MINERAL_OF, MINERALS, N_PLACES, ZIPF, place_name
 from producer.tasks.facts import draw_item as draw_fact

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from producer.interrupt import Stop, stop_on_signal
+from producer.machine.interrupt import Stop, stop_on_signal
 from producer.sweep.cells import FAILED_TO_START, Command, Finished
 from producer.sweep.process import start, wait
 from schemas.errors import UsageError

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from subprocess import Popen
 from typing import Any
 
-from producer.interrupt import Stop, stop_on_signal
+from producer.machine.interrupt import Stop, stop_on_signal
 from producer.sweep.cells import FAILED_TO_START, Command, Finished
 from producer.sweep.process import start, wait
 from schemas.errors import UsageError

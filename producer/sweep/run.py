@@ -4,11 +4,11 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from producer.choices import check_names
-from producer.given import Asked
-from producer.interrupt import Interrupted
-from producer.produce import check_request
-from producer.progress import cell_bar
+from producer.request.choices import check_names
+from producer.request.parse import Asked
+from producer.machine.interrupt import Interrupted
+from producer.run.produce import check_request
+from producer.run.progress import cell_bar
 from producer.sweep.cells import Command, Finished, split
 from producer.sweep.local import run_local
 from producer.sweep.on_ray import run_ray

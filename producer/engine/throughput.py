@@ -1,0 +1,77 @@
+"""What a run cost and what the device could have done: items, tokens and operations a second, share of the matrix peak.
+
+In: a model, prompts, seconds.  Out: named numbers. Only operations on unique tokens count: a shared token once, padding never.
+"""
+
+import time
+from functools import cache
+from typing import Any
+
+from producer.prompts.encode import Prompts
+from producer.engine.layer_source import Target, synchronize
+
+PEAK_SIZES = {"cpu": (256, 1024), "other": (1024, 8192)}  # smallest and largest matrix
+PEAK_SECONDS = 0.1  # for each size
+
+
+def throughput(model: Any, prompts: Prompts, target: Target, seconds: float, padding: float) -> dict[str, float]:
+    """Return items, tokens and floating-point operations per second, the peak measured here, and the share of it reached."""
+    rate = unique_flops(model, prompts) / seconds
+    peak = matrix_peak(target)
+    return {
+        "items_per_s": len(prompts.suffixes) / seconds,
+        "tokens_per_s": prompts.tokens / seconds,
+        "flops_per_s": rate,
+        "peak_flops_per_s": peak,
+        "share_of_peak": rate / peak,
+        "padding": padding,
+    }
+
+
+def unique_flops(model: Any, prompts: Prompts) -> float:
+    """Return the multiplications and additions that the answers need: linear layers, attention, one row of the head per item."""
+    layers = model.model.layers
+    linear = sum(_active(layer, model.config) for layer in layers)
+    attention = sum(_query_width(layer) for layer in layers)
+    n_prefix = len(prompts.prefix)
+    pairs = n_prefix**2 / 2
+    for suffix, cut in zip(prompts.suffixes, prompts.cut, strict=True):
+        pairs += len(suffix) * (n_prefix * (not cut) + len(suffix) / 2)
+    return 2.0 * prompts.tokens * linear + 4.0 * attention * pairs + 2.0 * len(prompts.suffixes) * model.lm_head.weight.numel()
+
+
+@cache
+def matrix_peak(target: Target) -> float:
+    """Return the operations per second of the best square matrix product on this device in this dtype."""
+    size, largest = PEAK_SIZES.get(target.device, PEAK_SIZES["other"])
+    best, seconds = 0.0, 0.0
+    while size <= largest and seconds < PEAK_SECONDS:  # float16 on a CPU without it: a product of 1,024 takes most of a minute
+        seconds = _fastest_product(size, target)
+        best = max(best, 2.0 * size**3 / seconds)
+        size *= 2
+    return best
+
+
+def _fastest_product(size: int, target: Target) -> float:
+    import torch
+
+    left = torch.randn(size, size, device=target.device).to(target.dtype)
+    best, start = float("inf"), time.perf_counter()
+    while time.perf_counter() - start < PEAK_SECONDS:
+        synchronize(target.device)
+        clock = time.perf_counter()
+        left @ left
+        synchronize(target.device)
+        best = min(best, time.perf_counter() - clock)
+    return best
+
+
+def _active(layer: Any, config: Any) -> float:
+    """Return the weights of a layer that each token meets; of an expert's weights, the share of tokens routed to it."""
+    experts = getattr(config, "num_experts", 0) or getattr(config, "num_local_experts", 0) or 1
+    routed = getattr(config, "num_experts_per_tok", 0) / experts
+    return sum(p.numel() * (routed if ".experts." in name else 1.0) for name, p in layer.named_parameters() if p.ndim >= 2)
+
+
+def _query_width(layer: Any) -> int:
+    return int(layer.self_attn.q_proj.weight.shape[0])

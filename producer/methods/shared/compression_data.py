@@ -1,0 +1,195 @@
+"""Compression data: the text a method sees while it compresses. Named, seeded, hashed; never the evaluation items.
+
+In: a name (`embedded`, `packaged`, `c4`, `wikitext2`, `pileval`) or a text file, a tokenizer, a seed.  Out: `CompressionData`.
+How much is drawn may follow the name: `packaged:16x128` is 16 sequences of 128 tokens.
+
+    embedded   freshly drawn items of the tasks `urn` and `facts`, rendered as prompts; what the reference models speak
+    packaged   three stories of The Adventures of Sherlock Holmes (1892, public domain), shipped with the package
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from producer.prompts.templates import PROMPTS, instruction_for, render_item, render_prefix
+from schemas.digest import json_digest
+from schemas.errors import HedgemarkError, UsageError
+from schemas.items import Item
+
+EMBEDDED_TASKS = ("urn", "facts")
+PACKAGED = Path(__file__).parent / "text" / "holmes.txt"
+ITEMS_PER_SEQUENCE = 24  # more than fill 256 tokens of the reference tokenizer; the rest is cut
+MAX_UNKNOWN = 0.3
+FEWEST_TOKENS = 8  # of a sequence; shorter ones are all beginning
+LONG_QUESTION = 60  # characters without spaces; a shorter question may recur by chance, so it counts with its options only
+
+
+class Size(NamedTuple):
+    """How much text is drawn."""
+
+    sequences: int
+    length: int
+
+
+@dataclass(frozen=True)
+class CompressionData:
+    """A drawn sample. input_ids: (sequence, token), every sequence equally long."""
+
+    name: str
+    seed: int
+    input_ids: tuple[tuple[int, ...], ...]
+    text: str = ""  # what it was drawn from, to be searched for evaluation items
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over source, seed and tokens; part of the run key."""
+        return json_digest([_source(self.name), self.seed, self.input_ids])
+
+
+class HubText(NamedTuple):
+    """Where a Hub text lies, and how many of its rows (shuffled by the seed) hold 128 sequences of 2,048 tokens."""
+
+    repository: str
+    file: str
+    rows: int
+
+
+# One file each is enough for 128 sequences, and the choice made by the papers' own scripts.
+HUB = {
+    "c4": HubText("allenai/c4", "en/c4-train.00000-of-01024.json.gz", 1000),
+    "wikitext2": HubText("Salesforce/wikitext", "wikitext-2-raw-v1/train-00000-of-00001.parquet", 6000),
+    "pileval": HubText("mit-han-lab/pile-val-backup", "val.jsonl.zst", 1000),
+}
+SIZES = {"embedded": Size(128, 192), "packaged": Size(64, 256)}
+PAPERS = Size(128, 2048)  # what GPTQ, SparseGPT and Wanda use
+NAMES = (*SIZES, *HUB)
+FILE = "file"  # what any text file is called in digests and seeds
+
+
+def draw_compression_data(name: str, tokenizer: Any, *, seed: int = 0, sequences: int = 0, length: int = 0) -> CompressionData:
+    """Return a seeded sample of a named source or a text file.
+
+    sequences, length : 0 takes those in the name, else the source's own (128 x 192 embedded, 64 x 256 packaged, 128 x 2048
+                        elsewhere, shorter where the tokenizer's model reads less).
+    Raises UsageError for an unknown name, too little text, or text the tokenizer does not know.
+    """
+    name, asked = _split_size(name)
+    size = asked or SIZES.get(name, PAPERS._replace(length=min(PAPERS.length, tokenizer.model_max_length)))
+    size = Size(sequences or size.sequences, length or size.length)
+    rng = np.random.default_rng([seed, *_source(name).encode()])
+    if name == "embedded":
+        texts = embedded_texts(rng, size.sequences)
+        ids = [tokenizer(text, truncation=True, max_length=size.length)["input_ids"] for text in texts]
+    else:
+        texts = [_read(name, seed)]
+        ids = _windows(tokenizer, texts[0], size, rng, name)
+    _check_known(tokenizer, ids, size, name)
+    return CompressionData(name, seed, tuple(map(tuple, ids)), "\n".join(texts))
+
+
+def default_source(task: str) -> str:
+    """Return the source a task's runs are compressed with unless another is named."""
+    return "embedded" if task in EMBEDDED_TASKS else "packaged"
+
+
+def check_overlap(data: CompressionData, items: Sequence[Item]) -> None:
+    """Raise UsageError where an evaluation item stands in the compression data."""
+    drawn = _squeeze(data.text)
+    for item in items:
+        question = _squeeze(f"{item.context}{item.question}")
+        needle = question if len(question) >= LONG_QUESTION else _squeeze(render_item(item))
+        if item.choices and needle in drawn:
+            found = f"evaluation item {item.id!r} ({item.question[:60]!r})"
+            raise UsageError(f"compression data {data.name!r} contains {found}; use other text")
+
+
+def embedded_texts(rng: np.random.Generator, n: int) -> list[str]:
+    """Return n prompts of freshly drawn items, tasks and prompting strategies in turn, without the items of the embedded tasks."""
+    from producer.tasks.facts import facts
+    from producer.tasks.urn import urn
+
+    sources: list[tuple[str, Callable[..., list[Item]]]] = [("urn", urn), ("facts", facts)]
+    held_out = {name: {item.question_key() for item in source()} for name, source in sources}
+    texts = []
+    for number in range(n):
+        name, source = sources[number % len(sources)]
+        fresh = [item for item in source(2 * ITEMS_PER_SEQUENCE, int(rng.integers(2**31))) if item.question_key() not in held_out[name]]
+        prompt = PROMPTS[number // len(sources) % len(PROMPTS)]
+        texts.append(render_prefix(instruction_for(name, prompt), fresh[:ITEMS_PER_SEQUENCE]))
+    return texts
+
+
+def _split_size(name: str) -> tuple[str, Size | None]:
+    """Return a source's name and the size written behind it."""
+    match = re.fullmatch(r"(.+):(\d+)x(\d+)", name)
+    if match is None:
+        return name, None
+    size = Size(int(match[2]), int(match[3]))
+    if not (size.sequences >= 1 and size.length >= FEWEST_TOKENS):
+        raise UsageError(f"compression data {name!r} asks for no text; ask for 1 sequence of {FEWEST_TOKENS} tokens at least")
+    return match[1], size
+
+
+def _source(name: str) -> str:
+    """Return what a source is called where runs are told apart: the same text drawn from another folder is the same data."""
+    return name if name in NAMES else FILE
+
+
+def _read(name: str, seed: int) -> str:
+    if name == "packaged":
+        return PACKAGED.read_text(encoding="utf-8")
+    if name in HUB:
+        return _read_hub(name, seed)
+    try:
+        text = Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        known = ", ".join(NAMES)
+        raise UsageError(f"unknown compression data {name!r}: neither one of {known} nor a readable UTF-8 text file ({error})") from error
+    if not text.strip():
+        raise UsageError(f"compression data {name!r} is empty")
+    return text
+
+
+def _read_hub(name: str, seed: int) -> str:
+    from datasets import load_dataset  # type: ignore[import-untyped]
+
+    source = HUB[name]
+    try:
+        rows = load_dataset(source.repository, data_files=source.file, split="train", streaming=True)
+        return "\n".join(row["text"] for row in rows.shuffle(seed=seed, buffer_size=source.rows).take(source.rows))
+    except Exception as error:  # the client raises a dozen classes for an unreachable Hub; all mean the same here
+        where = f"{source.file} of {source.repository}"
+        raise HedgemarkError(f"cannot read {where} from the Hub ({error}); offline, use 'packaged' or a text file") from error
+
+
+def _windows(tokenizer: Any, text: str, size: Size, rng: np.random.Generator, name: str) -> list[list[int]]:
+    """Return randomly chosen windows of the text that do not overlap, each led by what the tokenizer puts before a text."""
+    lead = list(tokenizer("")["input_ids"])
+    tokens = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    body = size.length - len(lead)
+    available = len(tokens) // body
+    if available < size.sequences:
+        raise UsageError(
+            f"compression data {name!r} holds {available} sequences of {size.length} tokens, {size.sequences} are asked for; "
+            f"ask for fewer or shorter ones, such as {name}:{max(available, 1)}x{min(size.length, 128)}"
+        )
+    starts = np.sort(rng.choice(available, size=size.sequences, replace=False)) * body
+    return [lead + tokens[start : start + body] for start in starts]
+
+
+def _check_known(tokenizer: Any, ids: Sequence[Sequence[int]], size: Size, name: str) -> None:
+    if any(len(row) != size.length for row in ids):
+        raise UsageError(f"compression data {name!r} has no sequences of {size.length} tokens; ask for shorter ones")
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    share = float(np.mean(np.asarray(ids) == unknown)) if unknown is not None else 0.0
+    if share > MAX_UNKNOWN:
+        raise UsageError(f"the model's tokenizer does not know {share:.0%} of compression data {name!r}; use text the model can read")
+
+
+def _squeeze(text: str) -> str:
+    return "".join(text.lower().split())

@@ -1,0 +1,125 @@
+"""llm-compressor, as we use it: on a model object, in memory, silent, layer by layer, with or without an accelerator.
+
+In: a model, a recipe of llm-compressor modifiers, compression data.  Out: the same model object, changed in place.
+
+Its own sequential pipeline traces the model's Python code, and so loses the causal mask of Qwen3-MoE (seen with 0.14: the inputs
+of `o_proj` in layer 0 have 0.4 to 0.9 of their true norm). Ours runs the decoder layers themselves on what the model hands them.
+"""
+
+import contextlib
+import io
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from functools import cache
+from typing import Any
+from unittest.mock import patch
+
+from producer.methods.shared.linear_layers import BATCH
+from producer.methods.shared.layerwise import layer_inputs
+
+log = logging.getLogger(__name__)
+PIPELINE = "decoder-layers"
+working_device: ContextVar[Any] = ContextVar("device that layers are worked on, None for the model's own", default=None)
+
+
+def oneshot(model: Any, recipe: Callable[[], Sequence[Any]], data: Any = None, device: Any = None) -> Any:
+    """Run a recipe on a model in place; layer by layer, on every expert, if there is data, else without a forward pass.
+
+    recipe : returns the modifiers; called in here because importing them prints.
+    data   : CompressionData or None.
+    device : where layers are worked on, None where the model lies.
+    """
+    with quiet():
+        from llmcompressor.core import active_session
+
+        entry = _entry_point()
+        working_device.set(device)
+        with _cpu_cache():
+            entry(model=model, recipe=list(recipe()), dataset=_loader(data), processor=object(), pipeline=PIPELINE)()
+        active_session().reset()  # type: ignore[no-untyped-call]  # the session is global and would keep the model alive,
+        vars(model).pop("save_pretrained", None)  # and so would a method that holds its own model
+    return model
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Send what the library prints (loguru, progress bars) to our logger at debug level."""
+    sink = _LogLines()
+    with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
+        from llmcompressor import logger  # loguru's, which this import sets up
+
+        logger.configure(handlers=[{"sink": lambda message: log.debug("%s", str(message).rstrip()), "format": "{message}"}])
+        yield
+
+
+class _LogLines(io.StringIO):
+    """A stream that logs what is written to it."""
+
+    def write(self, text: str) -> int:
+        for line in text.splitlines():
+            if line.strip():
+                log.debug("%s", line.rstrip())
+        return len(text)
+
+
+@cache
+def _entry_point() -> Any:
+    """Return the library's entry point, using our pipeline; it need not find the model's checkpoint on disk or Hub."""
+    from llmcompressor.core import LifecycleCallbacks, active_session
+    from llmcompressor.entrypoints.oneshot import Oneshot
+    from llmcompressor.modifiers.utils.hooks import HooksMixin
+    from llmcompressor.pipelines.registry import CalibrationPipeline
+    from llmcompressor.utils.helpers import DisableQuantization, calibration_forward_context
+
+    class OneshotInMemory(Oneshot):
+        """Without the look at the checkpoint of a model that is in memory."""
+
+        def validate_model(self, model: Any) -> None:
+            """Accept: our loader hands over full-precision weights only."""
+
+    @CalibrationPipeline.register(PIPELINE)
+    class DecoderLayers(CalibrationPipeline):
+        """Observe each decoder layer's inputs, compress it, and hand its new outputs to the next."""
+
+        @staticmethod
+        def __call__(model: Any, dataloader: Any, dataset_args: Any) -> None:
+            """Run the modifiers that the session holds; all layers at once where there is no data."""
+            callbacks, state = LifecycleCallbacks, active_session().state
+            state.loss_masks, state.sequential_prefetch = None, False
+            callbacks.calibration_start()
+            if dataloader is None:
+                callbacks.sequential_epoch_end(list(model.modules()))
+            else:
+                with calibration_forward_context(model), DisableQuantization(model):
+                    for layer, run in layer_inputs(model, (batch["input_ids"] for batch in dataloader), working_device.get()):
+                        run()
+                        callbacks.sequential_epoch_end(list(layer.modules()))
+                        with HooksMixin.disable_hooks():
+                            run(advance=True)
+            callbacks.calibration_end()
+
+    return OneshotInMemory
+
+
+def _loader(data: Any) -> Any:
+    import torch
+
+    if data is None:
+        return None
+    rows: Any = [{"input_ids": torch.tensor(row)} for row in data.input_ids]
+    return torch.utils.data.DataLoader(rows, batch_size=BATCH)
+
+
+@contextlib.contextmanager
+def _cpu_cache() -> Iterator[None]:
+    """Let the activation cache work without an accelerator: pinning memory raises there, and would gain nothing."""
+    import torch
+
+    if torch.accelerator.is_available():
+        yield
+        return
+    from llmcompressor.pipelines.cache import IntermediatesCache
+
+    with patch.object(IntermediatesCache, "pin_memory", lambda *args, **kwargs: None):
+        yield

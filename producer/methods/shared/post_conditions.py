@@ -1,0 +1,57 @@
+"""Post-conditions that hold for every method, and the comparison of two models they rest on.
+
+In: a compressed model, the dense model's logits on a few tokens.  Out: JSON-able measurements; a violation raises PostConditionError.
+"""
+
+import math
+from typing import Any
+
+from producer.methods.shared.linear_layers import probe_tokens
+from schemas.errors import PostConditionError
+from schemas.levels import Level
+
+EXACT = 1e-3  # largest relative logit change that still is rounding in float32; what storing in 16 bits does has no such bound
+
+
+def dense_logits(model: Any, data: Any) -> Any:
+    """Return float32 logits of the probe tokens: (sequence, token, vocabulary)."""
+    import torch
+
+    with torch.no_grad():
+        return model(input_ids=probe_tokens(model, data), use_cache=False).logits.float()
+
+
+def verify_change(model: Any, data: Any, dense: Any, level: Level) -> dict[str, Any]:
+    """Return size and logit change against the dense model.
+
+    Raises PostConditionError where a level that compresses changed no logit, or one that does not (fraction 0, no level) did.
+    """
+    change = relative_change(dense_logits(model, data), dense)
+    identity = level.kind == "none" or (level.kind == "sparsity" and level.fraction == 0)
+    if identity and _is_precise(model.dtype) and not change <= EXACT:
+        raise PostConditionError(f"level {level.text!r} compresses nothing, yet logits moved by {change:.2g} of their range")
+    if not identity and change == 0:
+        raise PostConditionError(f"level {level.text!r} left every logit as it was: nothing was compressed")
+    return {"logit_change": _number(change), **size(model)}
+
+
+def relative_change(logits: Any, reference: Any) -> float:
+    """Return the largest absolute difference over the reference's range; NaN where a logit is not finite."""
+    spread = (reference.max() - reference.min()).clamp_min(1e-30)
+    return float((logits - reference).abs().max() / spread)
+
+
+def size(model: Any) -> dict[str, int]:
+    """Return parameters and bytes of the model as it lies in memory, tied weights once."""
+    weights = list(model.parameters())
+    return {"parameters": sum(w.numel() for w in weights), "bytes_in_memory": sum(w.numel() * w.element_size() for w in weights)}
+
+
+def _is_precise(dtype: Any) -> bool:
+    import torch
+
+    return bool(torch.finfo(dtype).eps < 1e-6)
+
+
+def _number(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)

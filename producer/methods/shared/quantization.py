@@ -1,0 +1,159 @@
+"""Quantization shared by the methods that quantize: accepted levels, llm-compressor scheme, dequantized weights, grid check.
+
+Weight-only methods use an asymmetric grid per group or row, as GPTQ and AWQ do; methods that also quantize activations use
+a symmetric one per row and round activations per token, as SmoothQuant and QuaRot do. Embeddings, head and router stay.
+"""
+
+from typing import Any
+
+from producer.methods.shared.contract import Job
+from producer.methods.shared.linear_layers import target_layers
+from producer.methods.shared.architectures import undivided, unknown_layout
+from schemas.errors import PostConditionError
+from schemas.levels import FULL_BITS, Level
+
+MAX_BITS = 8
+WEIGHT_LEVELS = "w2a16 to w8a16, with -gN (N weights share a scale) or -channel (a row does)"
+ACTIVATION_LEVELS = "w8a8, w6a6, w4a4 (2 to 8 bits each), weights per row or -gN"
+
+
+def accepts_weights(level: Level) -> str:
+    """Return why a weight-only method cannot take a level, or ""."""
+    if level.kind != "quantization":
+        return "it is not a number of bits"
+    if level.activation_bits != FULL_BITS:
+        return f"it quantizes weights only, so activations keep {FULL_BITS} bits (smoothquant, quarot and spinquant quantize both)"
+    return "" if level.weight_bits <= MAX_BITS else f"weights need 2 to {MAX_BITS} bits"
+
+
+def accepts_activations(level: Level) -> str:
+    """Return why a weight-and-activation method cannot take a level, or ""."""
+    if level.kind != "quantization":
+        return "it is not a number of bits"
+    if max(level.weight_bits, level.activation_bits) > MAX_BITS:
+        return f"it quantizes weights and activations, to 2 to {MAX_BITS} bits each"
+    return ""
+
+
+def fits_groups(config: Any, level: Level) -> str:
+    """Return why a model cannot be quantized at a level (unknown layout, a group that does not divide a layer), or ""."""
+    return unknown_layout(config) or (undivided(config, level.group_size) if level.group_size else "")
+
+
+def quantization_settings(level: Level) -> dict[str, Any]:
+    """Return the settings every quantized run records."""
+    kept = ["embed_tokens", "lm_head", "router"]
+    weights = {"weight_grid": "symmetric" if is_symmetric(level) else "asymmetric", "weight_scale": "minmax", "kept": kept}
+    activations = {"activations": "symmetric per token, dynamic", "kv_cache_bits": FULL_BITS}
+    return weights | (activations if is_symmetric(level) else {})
+
+
+def is_symmetric(level: Level) -> bool:
+    """Whether the weight grid is symmetric about zero."""
+    return level.activation_bits < FULL_BITS
+
+
+def scheme(level: Level) -> dict[str, Any]:
+    """Return the llm-compressor arguments for quantizing the weights of every target layer to a level."""
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme  # type: ignore[import-untyped]
+
+    weights = QuantizationArgs(
+        num_bits=level.weight_bits,
+        type="int",
+        symmetric=is_symmetric(level),
+        strategy="group" if level.group_size else "channel",
+        group_size=level.group_size,
+        observer="memoryless_minmax",
+    )
+    return {"config_groups": {"group_0": QuantizationScheme(targets=["Linear"], weights=weights)}, "ignore": ["lm_head"]}
+
+
+def settle(model: Any, level: Level) -> Any:
+    """Give every quantized layer its dequantized weights and a plain forward pass, and round its inputs if the level says so.
+
+    llm-compressor leaves the full weights and quantizes them again in every forward pass; scale and zero point stay as buffers.
+    """
+    import torch
+    from compressed_tensors.quantization import fake_quantize
+
+    for layer in target_layers(model).values():
+        with torch.no_grad():
+            weight = fake_quantize(layer.weight.data, layer.weight_scale, layer.weight_zero_point, layer.quantization_scheme.weights)
+            layer.weight.data = weight.to(layer.weight.dtype)
+        scale, zero = layer.weight_scale.detach(), layer.weight_zero_point.detach()
+        del layer.weight_scale, layer.weight_zero_point
+        layer.register_buffer("weight_scale", scale)
+        layer.register_buffer("weight_zero_point", zero)
+        layer.__dict__.pop("forward", None)
+        for name in ("quantization_scheme", "quantization_status", "quantization_enabled"):
+            layer.__dict__.pop(name, None)
+        if level.activation_bits < FULL_BITS:
+            layer.register_forward_pre_hook(RoundInput(level.activation_bits))
+    return model
+
+
+class RoundInput:
+    """Forward pre-hook: round a layer's input to `bits`, symmetric, one scale per token, found as it comes.
+
+    Source: Xiao et al. 2023 (SmoothQuant, arXiv:2211.10438) equation 1: scale = max|x| / (2^(bits-1) - 1).
+    """
+
+    def __init__(self, bits: int) -> None:
+        self.largest = 2 ** (bits - 1) - 1
+
+    def __call__(self, layer: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the arguments with the first, (..., channel), rounded."""
+        x = wide(arguments[0])
+        scale = self.scale(x)
+        return (((x / scale).round() * scale).to(arguments[0].dtype), *arguments[1:])
+
+    def scale(self, x: Any) -> Any:
+        """Return the step of every token, (..., 1)."""
+        return x.abs().amax(dim=-1, keepdim=True).clamp_min(1e-12) / self.largest
+
+
+def wide(x: Any) -> Any:
+    """Return a tensor in float32 at least: in 16 bits a step is too coarse to count to 127 with, and that of a token of zeros is zero."""
+    import torch
+
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def verify_grid(model: Any, job: Job) -> dict[str, Any]:
+    """Return effective bits per weight and how far weights lie off their grid, in steps.
+
+    Raises PostConditionError where a weight is not on its grid, to the precision of its dtype.
+    """
+    level, worst, bits, weights = job.level, 0.0, 0.0, 0
+    for name, layer in target_layers(model).items():
+        error, in_ulps = off_grid(layer.weight, layer.weight_scale, layer.weight_zero_point, level)
+        if not in_ulps <= 1:
+            raise PostConditionError(f"layer {name} at level {level.text!r} lies {error:.3g} steps off its {level.weight_bits}-bit grid")
+        worst = max(worst, error)
+        scale_bits = FULL_BITS + (0 if is_symmetric(level) else level.weight_bits)
+        bits += layer.weight.numel() * level.weight_bits + layer.weight_scale.numel() * scale_bits
+        weights += layer.weight.numel()
+    kept = sum(p.numel() for p in model.parameters()) - weights
+    return {
+        "bits_per_weight": bits / weights,
+        "steps_off_grid": worst,
+        "quantized_weights": weights,
+        "bytes": int(bits / 8 + kept * FULL_BITS / 8),
+    }
+
+
+def off_grid(weight: Any, scale: Any, zero_point: Any, level: Level) -> tuple[float, float]:
+    """Return the largest distance of a weight from an admitted grid point, in steps and in units of the dtype's precision there.
+
+    weight : (row, column); scale, zero_point : (row, group), columns in groups of neighbours.
+    The product of step and scale is rounded once, by half a unit at most: beyond one unit the weight was not on the grid. Steps do not
+    tell: at 8 bits the outermost ones are no wider than what bfloat16 can tell apart.
+    """
+    import torch
+
+    groups = weight.detach().double().reshape(weight.shape[0], scale.shape[1], -1)
+    step, zero = scale.double().unsqueeze(-1), zero_point.double().unsqueeze(-1)
+    low = -(2 ** (level.weight_bits - 1))
+    points = ((groups / step + zero).round().clamp(low, low + 2**level.weight_bits - 1) - zero) * step
+    info, gaps = torch.finfo(weight.dtype), (groups - points).abs()
+    return float((gaps / step).max()), float((gaps / (info.eps * points.abs().clamp_min(info.tiny))).max())

@@ -1,0 +1,142 @@
+"""Rotations of a model that leave its function unchanged but spread outliers, so that activations survive few bits.
+
+R1 turns the residual stream, R2 the values of every attention head; both vanish into weights. R4 turns the input of every down
+projection while the model runs. llm-compressor has them too, but its mappings leave a router unturned and it centres the
+embeddings, which only a LayerNorm forgives: with RMSNorm the function changes. Its Hadamard matrices are used.
+Source: Ashkboos et al. 2024 (QuaRot, arXiv:2404.00456) section 4; Liu et al. 2025 (SpinQuant, arXiv:2405.16406) figure 1.
+"""
+
+from typing import Any, NamedTuple
+
+from producer.methods.shared.architectures import linear_shapes
+from producer.methods.shared.residual_stream import (
+    attention_readers,
+    attention_writers,
+    fuse,
+    fuse_norms,
+    mlp_readers,
+    mlp_writers,
+    replace_weight,
+)
+
+LARGEST_KNOWN = 256  # compressed-tensors carries Hadamard matrices of every multiple of 4 up to here; doubling makes larger ones
+
+
+class Rotations(NamedTuple):
+    """R1 (hidden, hidden), one R2 (head, head) per layer, R4 as (a, a) and (b, b) whose Kronecker product it is, by width; float64."""
+
+    stream: Any
+    values: list[Any]
+    down: dict[int, tuple[Any, Any]]
+
+
+class RotateInput:
+    """Forward pre-hook: multiply a layer's input by the Kronecker product of two small orthogonal matrices."""
+
+    def __init__(self, left: Any, right: Any) -> None:
+        self.left, self.right = left, right
+
+    def __call__(self, layer: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the arguments with the first, (..., a * b), rotated."""
+        x = arguments[0]
+        left, right = (part.to(x.device, x.dtype) for part in (self.left, self.right))
+        blocks = x.unflatten(-1, (left.shape[0], right.shape[0]))
+        return ((left.T @ blocks @ right).flatten(-2), *arguments[1:])
+
+
+def no_hadamard(config: Any) -> str:
+    """Return which of the model's widths has no known Hadamard matrix, or ""."""
+    shapes = linear_shapes(config)
+    widths = {"hidden_size": shapes["self_attn.q_proj"].columns, "head_dim": head_size(config)}
+    widths |= {name: shape.columns for name, shape in shapes.items() if name.endswith("down_proj")}
+    for name, width in widths.items():
+        odd = width // _power_of_two(width)
+        if odd > 1 and (width % 4 or 4 * odd > LARGEST_KNOWN):
+            return f"no Hadamard matrix of size {width} ({name}) is known"
+    return ""
+
+
+def head_size(config: Any) -> int:
+    """Return the width of one attention head."""
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
+def random_rotations(model: Any, seed: int) -> Rotations:
+    """Return random Hadamard rotations of a model's sizes, fixed by the seed."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    head, hidden = head_size(model.config), model.model.embed_tokens.weight.shape[1]
+    widths = sorted({writer.weight.shape[1] for layer in model.model.layers for writer in mlp_writers(layer)})
+    down = {}
+    for width in widths:
+        right = _right_factor(width)
+        down[width] = (_hadamard(width // right, generator), _hadamard(right, generator))
+    return Rotations(_hadamard(hidden, generator), [_hadamard(head, generator) for _ in model.model.layers], down)
+
+
+class Rotation(NamedTuple):
+    """Fuses the norms and rotates, in place (`producer.methods.shared.float64_transform.Transformation`)."""
+
+    rotations: Rotations
+
+    def embedding(self, embedding: Any) -> None:
+        """Turn the stream that the embeddings begin."""
+        replace_weight(embedding, embedding.weight @ self._stream(embedding))
+
+    def layer(self, number: int, layer: Any) -> Any:
+        """Turn the stream that a layer reads and writes, its values, and the inputs of its down projections."""
+        fuse_norms(layer)
+        stream = self._stream(layer.self_attn.q_proj)
+        own, values = dict(layer.named_parameters()), self.rotations.values[number].to(stream.device)
+        for name, weight in rotated_weights(layer, own, stream, values, self.rotations.down).items():
+            own[name].data = weight.contiguous()
+        for down in mlp_writers(layer):
+            down.register_forward_pre_hook(RotateInput(*self.rotations.down[down.weight.shape[1]]))
+        return layer
+
+    def head(self, norm: Any, head: Any) -> None:
+        """Turn the stream that the head reads."""
+        fuse(norm, [head])
+        replace_weight(head, head.weight @ self._stream(head))
+
+    def _stream(self, module: Any) -> Any:
+        return self.rotations.stream.to(module.weight.device)
+
+
+def rotated_weights(layer: Any, own: dict[str, Any], stream: Any, values: Any, down: dict[int, tuple[Any, Any]]) -> dict[str, Any]:
+    """Return every weight and bias of a layer with fused norms that R1, R2 or R4 touches, by name.
+
+    own : the layer's parameters by name; stream, values : R1 and this layer's R2, of which the result is a differentiable function.
+    """
+    names = {module: name for name, module in layer.named_modules()}
+    value, output, size = layer.self_attn.v_proj, layer.self_attn.o_proj, values.shape[0]
+    found = {m: own[f"{names[m]}.weight"] for m in names if hasattr(m, "weight")}
+    weights = {m: found[m] @ stream for m in attention_readers(layer) + mlp_readers(layer)}
+    weights |= {m: stream.T @ RotateInput(*down[m.weight.shape[1]])(m, (found[m],))[0] for m in mlp_writers(layer)}
+    weights[value] = (values.T @ weights[value].unflatten(0, (-1, size))).flatten(0, 1)
+    weights[output] = stream.T @ (found[output].unflatten(1, (-1, size)) @ values).flatten(1)
+    biases = {m: own[f"{names[m]}.bias"] @ stream for m in attention_writers(layer) + mlp_writers(layer) if m.bias is not None}
+    if value.bias is not None:
+        biases[value] = (own[f"{names[value]}.bias"].unflatten(0, (-1, size)) @ values).flatten()
+    return {f"{names[m]}.weight": w for m, w in weights.items()} | {f"{names[m]}.bias": b for m, b in biases.items()}
+
+
+def _power_of_two(width: int) -> int:
+    """Return the largest power of two that divides a width."""
+    return width & -width
+
+
+def _right_factor(width: int) -> int:
+    """Return the power of two to split off a width: near its square root, and leaving a multiple of 4 unless a power of two is left."""
+    power = _power_of_two(width)
+    exponent = power.bit_length() - 1
+    return int(1 << max(0, min(exponent // 2, exponent if power == width else exponent - 2)))
+
+
+def _hadamard(size: int, generator: Any) -> Any:
+    """Return a random orthogonal Hadamard matrix, float64."""
+    import torch
+    from compressed_tensors.transform.utils.hadamard import random_hadamard_matrix  # type: ignore[import-untyped]
+
+    return random_hadamard_matrix(size, dtype=torch.float64, gen=generator) / size**0.5

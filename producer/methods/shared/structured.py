@@ -1,0 +1,24 @@
+"""Structured pruning shared by LLM-Pruner and SliceGPT: accepted levels, and what is left of the decoder layers."""
+
+from typing import Any
+
+from producer.methods.shared.linear_layers import split_experts
+from schemas.levels import Level
+
+STRUCTURED_LEVELS = "a fraction in [0, 1) of the structures removed"
+
+
+def accepts_fraction(level: Level) -> str:
+    """Return why a structured method cannot take a level, or ""."""
+    return "" if level.kind == "sparsity" else "it removes whole structures, so its level is a fraction"
+
+
+def count_weights(model: Any) -> int:
+    """Return the weights of all decoder layers, norms and router included."""
+    return sum(p.numel() for p in split_experts(model).model.layers.parameters())
+
+
+def left_over(model: Any, before: int) -> dict[str, Any]:
+    """Return the share of decoder weights removed and the bytes left at 16 bits a weight."""
+    after = sum(p.numel() for p in model.model.layers.parameters())
+    return {"decoder_weights_removed": 1 - after / before, "bytes": 2 * sum(p.numel() for p in model.parameters())}

@@ -1,0 +1,122 @@
+"""The weights hash: which numbers a run was made with, whatever the model is called.
+
+In: a model folder.  Out: SHA-256 over weight files, config and tokenizer. A file's hash is remembered by path, size and time.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from producer.machine.cache_dir import cache_dir
+from producer.models.find import ModelFiles
+from producer.models.weight_files import EXPECTED, weight_files
+from schemas.errors import HedgemarkError
+
+log = logging.getLogger(__name__)
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+# The config holds numbers that change logits as weights do (rope_theta, rms_norm_eps); the tokenizer decides what is asked.
+BESIDE_WEIGHTS = ("config.json", "tokenizer.json", "tokenizer.model")
+
+
+def weights_hash(files: ModelFiles) -> str:
+    """Return the SHA-256 (64 hex digits) of a model's weight files, config and tokenizer.
+
+    Raises HedgemarkError where a weight file is missing, or a safetensors file shorter or longer than its header says.
+    """
+    total = hashlib.sha256()
+    for path in _files(files):
+        _check_length(path)
+        total.update(f"{path.name}:{_file_hash(path)}\n".encode())
+    return total.hexdigest()
+
+
+def weight_bytes(files: ModelFiles) -> int:
+    """Return the size of the weight files on disk, 0 where they are not here yet."""
+    return sum(path.stat().st_size for path in weight_files(files.folder, files.gguf))
+
+
+def weight_bytes_as(files: ModelFiles, config: Any, dtype: str) -> int:
+    """Return what the weights take in memory in a dtype, whatever they are packed in: their number is known from the config.
+
+    Where transformers builds no such model (vLLM knows others) the size of the files is taken for plain weights of the config's dtype.
+    """
+    stored = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
+    numbers = parameters(config) or weight_bytes(files) // BYTES.get(stored, BYTES["float32"])
+    return numbers * BYTES[dtype]
+
+
+def parameters(config: Any) -> int:
+    """Return how many numbers a model of this config has, tied ones once; 0 where transformers builds none from it."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            return int(AutoModelForCausalLM.from_config(config).num_parameters())
+    except Exception:  # whatever a config that is not for transformers makes it raise
+        return 0
+
+
+def stored_parameters(files: ModelFiles) -> int:
+    """Return how many numbers the safetensors files hold, read from their headers; 0 for other formats."""
+    from safetensors import safe_open
+
+    total = 0
+    for path in weight_files(files.folder, files.gguf):
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="np") as tensors:
+                total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118  # no mapping
+    return total
+
+
+def _files(files: ModelFiles) -> list[Path]:
+    weights = weight_files(files.folder, files.gguf)
+    if not weights:
+        raise HedgemarkError(f"the weights of {files.name!r} are not in {files.folder}, or not all of them; expected: {EXPECTED}")
+    return [*weights, *(files.folder / name for name in BESIDE_WEIGHTS if (files.folder / name).is_file())]
+
+
+def _check_length(path: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="np"):
+                pass
+    except SafetensorError as error:
+        raise HedgemarkError(f"{path} is damaged or was not copied whole ({error}); get it again") from error
+
+
+def _file_hash(path: Path) -> str:
+    status = path.stat()
+    cache = cache_dir() / "hashes.json"
+    stamp = [status.st_size, status.st_mtime_ns]
+    known = _read(cache).get(str(path.resolve()))
+    if known and known[:2] == stamp:
+        return str(known[2])
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    _write(cache, _read(cache) | {str(path.resolve()): [*stamp, digest]})
+    return digest
+
+
+def _read(cache: Path) -> dict[str, list[int | str]]:
+    try:
+        return dict(json.loads(cache.read_text()))
+    except (OSError, ValueError):
+        return {}  # no cache yet, or one cut off by a crash: everything is hashed again
+
+
+def _write(cache: Path, known: dict[str, list[int | str]]) -> None:
+    scratch = cache.with_suffix(f".{os.getpid()}")
+    try:
+        scratch.write_text(json.dumps(known))
+        scratch.replace(cache)
+    except OSError as error:
+        log.warning("%s cannot be written (%s); the weights are hashed again next time", cache, error.strerror)
+        scratch.unlink(missing_ok=True)
