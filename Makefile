@@ -51,7 +51,7 @@ readme: setup ## run the commands README shows and put their output there
 
 bench: setup
 	$(BIN)/python -m analyzer.bench
-	$(BIN)/python tests/store_servers.py $(BIN)/python -m store.bench --s3 # the address of a server on loopback is added
+	$(BIN)/python tests/support/store_servers.py $(BIN)/python -m store.bench --s3 # the address of a server on loopback is added
 	$(BIN)/python -m producer.bench
 
 clean:

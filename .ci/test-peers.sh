@@ -10,5 +10,5 @@ if [ ! -e "$venv/.ready" ] || [ pyproject.toml -nt "$venv/.ready" ] || [ tests/p
   touch "$venv/.ready"
 fi
 shift
-HEDGEMARK_PEERS=1 "$venv/bin/python" -m pytest tests/test_analyzer_peers.py tests/test_analyzer_drawn.py
+HEDGEMARK_PEERS=1 "$venv/bin/python" -m pytest tests/numbers/test_analyzer_peers.py tests/numbers/test_analyzer_drawn.py
 "$venv/bin/python" -m analyzer.bench "$@"

@@ -15,16 +15,16 @@ import numpy as np
 import polars as pl
 import xarray as xr
 
+from analyzer.conformal.splits import given_split, parse_split
 from analyzer.measure.alphas import parse_alphas
-from analyzer.stats.arrays import AnyArray
-from analyzer.runs.loading import Runs, open_runs, select_runs
-from analyzer.runs.fields import FIELDS
-from analyzer.protocols import rules
 from analyzer.measure.question import Question
 from analyzer.measure.records import frame
-from analyzer.scorers import check_scorers
-from analyzer.conformal.splits import given_split, parse_split
+from analyzer.protocols import rules
+from analyzer.runs.fields import FIELDS
+from analyzer.runs.loading import Runs, open_runs, select_runs
 from analyzer.runs.view import RunView, view_run
+from analyzer.scorers import check_scorers
+from analyzer.stats.arrays import AnyArray
 from schemas.errors import UsageError
 from schemas.itemset import ItemSet
 from schemas.run import UNKNOWN_TOKEN, Run, RunKey

@@ -12,8 +12,8 @@ from typing import Any
 import polars as pl
 
 from analyzer.api.functions import Source, ask, runs_of
-from analyzer.measure.records import frame
 from analyzer.compare.two_axis_verdict import Tolerances
+from analyzer.measure.records import frame
 from analyzer.studies.prices import Prices
 
 

@@ -20,12 +20,12 @@ import xarray as xr
 
 from analyzer.api import view_of
 from analyzer.bench.peers import peer_seconds_per_cell
-from analyzer.measure.scored import scores_of
 from analyzer.conformal.drawn_splits import BLOCK, LANES, drawn_values
-from analyzer.conformal.split_law import moments, rank_law, statistics
-from analyzer.measure.question import Question
 from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
+from analyzer.conformal.split_law import moments, rank_law, statistics
 from analyzer.conformal.splits import draw_splits
+from analyzer.measure.question import Question
+from analyzer.measure.scored import scores_of
 from analyzer.runs.view import RunView
 
 N_ITEMS, N_OPTIONS, N_SPLITS = 10_000, 6, 1_000

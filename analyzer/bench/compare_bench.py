@@ -16,10 +16,10 @@ import click
 import numpy as np
 import polars as pl
 
-from analyzer.studies.executors import EXECUTORS, Comparison, compare_models
-from analyzer.runs.loading import Runs, select_runs
-from analyzer.measure.question import Question
 from analyzer.compare.two_axis_verdict import Tolerances
+from analyzer.measure.question import Question
+from analyzer.runs.loading import Runs, select_runs
+from analyzer.studies.executors import EXECUTORS, Comparison, compare_models
 from schemas.items import Item
 from schemas.itemset import ItemSet, build_item_set
 from schemas.run import DENSE, Run, RunKey

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from analyzer.bench.__main__ import ALPHAS, N_ITEMS, REPEATS, Seconds, best, exact_law, simulated
-from analyzer.studies.executors import Measurement, measure_models, model_sources
-from analyzer.runs.loading import open_runs
 from analyzer.measure.question import Question
+from analyzer.runs.loading import open_runs
 from analyzer.scorers import SCORERS
+from analyzer.studies.executors import Measurement, measure_models, model_sources
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 OPTIONS, COUNTS = (2, 4, 8, 16, 26), (9, 33, 99)
@@ -43,8 +43,8 @@ def scaling() -> None:
 
 def published(folder: Path) -> None:
     """Print time and memory of the 54 published runs x 99 alphas x 7 scorers, records with intervals, from a store, a process per core."""
-    from store.importers.ye2024 import read_ye2024
     from store.exchange.import_runs import import_runs
+    from store.importers.ye2024 import read_ye2024
 
     question = replace(Question(), alphas=ALPHAS, scorers=tuple(SCORERS))
     with tempfile.TemporaryDirectory() as place:

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
+from analyzer.cli.options import analysis_options, comparison_options, executor_option, set_options
 from analyzer.cli.report import COMMANDS as REPORTS
 from analyzer.cli.verdicts import COMMANDS
-from analyzer.cli.options import analysis_options, comparison_options, executor_option, set_options
 from store.command import friendly_errors
 
 
@@ -32,13 +32,13 @@ def sets_command(average: bool, executor: str, p_values: bool, **options: Any) -
 
     Example: analyze sets --task mmlu --alpha 0.05 --alpha 0.1 --scorer lac
     """
-    from analyzer.tables.columns import P_VALUES, SETS
-    from analyzer.studies.executors import Measurement, measure_models, model_sources
-    from analyzer.runs.loading import open_runs
-    from analyzer.tables.emit import emit
-    from analyzer.studies.p_values import p_value_records
     from analyzer.cli.request import request
+    from analyzer.runs.loading import open_runs
+    from analyzer.studies.executors import Measurement, measure_models, model_sources
+    from analyzer.studies.p_values import p_value_records
     from analyzer.studies.sets import sets
+    from analyzer.tables.columns import P_VALUES, SETS
+    from analyzer.tables.emit import emit
 
     asked = request(options)
     runs = open_runs(asked.store_url, asked.at, asked.wanted)
@@ -67,15 +67,15 @@ def compare_command(against: str | None, common_items: bool, **options: Any) -> 
 
     Example: analyze compare --model ref-m --task urn --scorer lac
     """
-    from analyzer.tables.columns import COMPARE, DECOUPLING, REFERENCE
-    from analyzer.compare.compare import compare
-    from analyzer.studies.executors import Comparison, compare_models, model_sources
-    from analyzer.runs.loading import open_runs
-    from analyzer.tables.emit import emit
-    from analyzer.runs.pairs import Partners
     from analyzer.cli.request import request, tolerances
+    from analyzer.compare.compare import compare
+    from analyzer.runs.loading import open_runs
+    from analyzer.runs.pairs import Partners
     from analyzer.studies.decoupling import decoupling
+    from analyzer.studies.executors import Comparison, compare_models, model_sources
     from analyzer.studies.published_figures import beside_reference, read_reference
+    from analyzer.tables.columns import COMPARE, DECOUPLING, REFERENCE
+    from analyzer.tables.emit import emit
 
     asked = request(options)
     stated = read_reference(options["reference"]) if options["reference"] else None
@@ -105,11 +105,11 @@ def sensitivity_command(**options: Any) -> None:
 
     Example: analyze sensitivity --model ref-m --task urn --alpha 0.1 --scorer lac
     """
-    from analyzer.tables.columns import SENSITIVITY
-    from analyzer.runs.loading import open_runs
-    from analyzer.tables.emit import emit
     from analyzer.cli.request import request
+    from analyzer.runs.loading import open_runs
     from analyzer.studies.sensitivity import sensitivity
+    from analyzer.tables.columns import SENSITIVITY
+    from analyzer.tables.emit import emit
 
     asked = request(options)
     runs = open_runs(asked.store_url, asked.at, asked.wanted, with_dense=True)

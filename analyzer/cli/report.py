@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from analyzer.cli.verdicts import FILE
 from analyzer.cli.options import SELECTION, comparison_options
+from analyzer.cli.verdicts import FILE
 from store.command import friendly_errors, store_option
 
 OPTIONS: list[Callable[[Any], Any]] = [

@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from analyzer.measure.alphas import parse_alphas
-from analyzer.runs.fields import FIELDS
-from analyzer.protocols import rules
-from analyzer.measure.question import Question
-from analyzer.scorers import check_scorers, scorer_parameters
-from analyzer.conformal.splits import parse_split
 from analyzer.compare.two_axis_verdict import Tolerances
+from analyzer.conformal.splits import parse_split
+from analyzer.measure.alphas import parse_alphas
+from analyzer.measure.question import Question
+from analyzer.protocols import rules
+from analyzer.runs.fields import FIELDS
+from analyzer.scorers import check_scorers, scorer_parameters
 from schemas.errors import UsageError
 
 

@@ -23,12 +23,12 @@ def transfer_command(source: str, subject_mix: Path | None, coverage_tolerance: 
 
     Example: analyze transfer --model ref-m --from dense
     """
-    from analyzer.tables.columns import TRANSFER, WEIGHTED
-    from analyzer.runs.loading import open_runs
-    from analyzer.tables.emit import emit
     from analyzer.cli.request import request
+    from analyzer.runs.loading import open_runs
     from analyzer.studies.threshold_transfer import transfer
     from analyzer.studies.weighted_conformal import read_mix, weighted
+    from analyzer.tables.columns import TRANSFER, WEIGHTED
+    from analyzer.tables.emit import emit
 
     asked, mix = request(options), read_mix(subject_mix) if subject_mix else None
     if mix:
@@ -47,11 +47,11 @@ def scale_command(**options: Any) -> None:
 
     Example: analyze scale --method wanda --level 0.5
     """
-    from analyzer.tables.columns import SCALE
-    from analyzer.runs.loading import open_runs
-    from analyzer.tables.emit import emit
     from analyzer.cli.request import request
+    from analyzer.runs.loading import open_runs
     from analyzer.studies.scale import scale
+    from analyzer.tables.columns import SCALE
+    from analyzer.tables.emit import emit
 
     asked = request(options)
     runs = open_runs(asked.store_url, asked.at, asked.wanted, with_dense=True)
@@ -67,11 +67,11 @@ def cliffs_command(**options: Any) -> None:
 
     Example: analyze cliffs --method wanda --task urn --scorer lac
     """
-    from analyzer.tables.columns import CLIFFS
-    from analyzer.runs.loading import open_runs
-    from analyzer.tables.emit import emit
     from analyzer.cli.request import request, tolerances
+    from analyzer.runs.loading import open_runs
     from analyzer.studies.cliffs import cliffs
+    from analyzer.tables.columns import CLIFFS
+    from analyzer.tables.emit import emit
 
     asked = request(options)
     runs = open_runs(asked.store_url, asked.at, asked.wanted, with_dense=True)
@@ -87,12 +87,12 @@ def cost_command(path: Path, **options: Any) -> None:
 
     Example: analyze cost --prices prices.toml --scorer lac
     """
-    from analyzer.tables.columns import COST
-    from analyzer.runs.loading import open_runs
-    from analyzer.tables.emit import emit
     from analyzer.cli.request import request
+    from analyzer.runs.loading import open_runs
     from analyzer.studies.cost import cost
     from analyzer.studies.prices import read_prices
+    from analyzer.tables.columns import COST
+    from analyzer.tables.emit import emit
 
     asked, prices = request(options), read_prices(path)
     runs = open_runs(asked.store_url, asked.at, asked.wanted, with_dense=True)
@@ -113,14 +113,14 @@ def gate_command(policy: Path | None, limits: tuple[str, ...], **options: Any) -
 
     Example: analyze gate --method gptq --limit accuracy_loss=0.02 --limit set_size_growth=0.1
     """
-    from analyzer.tables.columns import GATE
-    from analyzer.compare.compare import compare
-    from analyzer.runs.loading import open_runs
-    from analyzer.tables.emit import emit
     from analyzer.cli.request import request, tolerances
+    from analyzer.compare.compare import compare
     from analyzer.gate import ci_reports
     from analyzer.gate.gate import EXIT_CODES, gate, outcome
     from analyzer.gate.policy import read_policy
+    from analyzer.runs.loading import open_runs
+    from analyzer.tables.columns import GATE
+    from analyzer.tables.emit import emit
 
     asked, read = request(options), read_policy(policy, limits)
     runs = open_runs(asked.store_url, asked.at, asked.wanted, with_dense=True)

@@ -5,14 +5,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from analyzer.stats.estimate import NOTHING, Estimate
-from analyzer.runs.loading import Runs, reading_order
+from analyzer.compare.item_changes import CHANGES
 from analyzer.compare.paired import CHANGED, Paired, paired
-from analyzer.runs.pairs import Partners
+from analyzer.compare.two_axis_verdict import Tolerances, verdict
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, cell_record, mean_over, unreliable
-from analyzer.compare.two_axis_verdict import Tolerances, verdict
-from analyzer.compare.item_changes import CHANGES
+from analyzer.runs.loading import Runs, reading_order
+from analyzer.runs.pairs import Partners
+from analyzer.stats.estimate import NOTHING, Estimate
 from analyzer.stats.significance import detectable, holm, mcnemar, paired_p
 
 ALL_CHANGES = (*(f"{name}_change" for name in CHANGED), *CHANGES)

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from analyzer.runs.pairs import Pair
+from analyzer.runs.view import RunView
 from analyzer.stats.arrays import BoolArray, FloatArray
 from analyzer.stats.estimate import NOTHING, Estimate, mean
-from analyzer.runs.pairs import Pair
 from analyzer.stats.probs import log_softmax
-from analyzer.runs.view import RunView
 
 CHANGES = ("flips", "flips_to_wrong", "flips_to_right", "answers_changed", "kl", "kl_reverse", "js", "option_mass_change")
 

@@ -10,15 +10,15 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from analyzer.stats.estimate import Estimate, difference
-from analyzer.runs.loading import Runs, reading_order
+from analyzer.compare.item_changes import item_changes
 from analyzer.measure.cell import Measured
-from analyzer.runs.pairs import Pair, Partners, pair_views
-from analyzer.protocols import rules
 from analyzer.measure.question import Question
 from analyzer.measure.unreliable import against_dense
-from analyzer.compare.item_changes import item_changes
+from analyzer.protocols import rules
+from analyzer.runs.loading import Runs, reading_order
+from analyzer.runs.pairs import Pair, Partners, pair_views
 from analyzer.runs.view import RunView
+from analyzer.stats.estimate import Estimate, difference
 from schemas.errors import RunNotFoundError
 from schemas.run import DENSE
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import betaln, ndtri
 
-from analyzer.stats.arrays import FloatArray, IntArray
 from analyzer.conformal.split_law import Crossings, RankLaw
+from analyzer.stats.arrays import FloatArray, IntArray
 
 QUANTILES = {"coverage_p025": 0.025, "coverage_p25": 0.25, "coverage_p50": 0.5, "coverage_p75": 0.75, "coverage_p975": 0.975}
 BAND, ROUNDING = 0.999, 1e-12

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
 from analyzer.conformal.split_law import Moments, Statistics
+from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
 
 LANES, BLOCK = 8, 128
 SHORT = 2**16  # ranks below this are sorted as 16-bit integers, by radix

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
 from analyzer.conformal.split_law import RankLaw, Statistics
+from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
 
 
 class Drawn(NamedTuple):

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from analyzer.stats.arrays import FloatArray, IntArray
 from analyzer.conformal.ranks import Ranks
+from analyzer.stats.arrays import FloatArray, IntArray
 
 NEGLIGIBLE = 1e-20  # weights below this share of the largest are left out; their sum cannot reach the last digit
 RECENT = 128  # laws kept: runs of equally many items share theirs

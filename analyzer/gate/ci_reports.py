@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from analyzer.measure.records import Record
 from analyzer.gate.gate import FAIL, INCONCLUSIVE, PASS, outcome
+from analyzer.measure.records import Record
 
 MARKS = {PASS: "pass", FAIL: "**fail**", INCONCLUSIVE: "*inconclusive*"}
 CARD_METRICS = {"accuracy": "Accuracy", "coverage": "Coverage of prediction sets", "set_size": "Mean prediction-set size"}

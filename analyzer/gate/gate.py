@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 from scipy.special import ndtri
 
 from analyzer.compare.compare import pair_unreliable
-from analyzer.stats.estimate import LEVEL, Estimate
-from analyzer.runs.loading import Runs
 from analyzer.compare.paired import Paired, paired
-from analyzer.runs.pairs import Partners
-from analyzer.measure.question import Question
-from analyzer.measure.records import Record, identity, interval_fields, provenance, unreliable
 from analyzer.compare.two_axis_verdict import Side, limit_side
 from analyzer.gate.limitable import FIGURES
 from analyzer.gate.policy import Limit, limits_for
+from analyzer.measure.question import Question
+from analyzer.measure.records import Record, identity, interval_fields, provenance, unreliable
+from analyzer.runs.loading import Runs
+from analyzer.runs.pairs import Partners
+from analyzer.stats.estimate import LEVEL, Estimate
 from analyzer.stats.significance import POWER
 from schemas.run import DENSE
 

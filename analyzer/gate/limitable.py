@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from analyzer.stats.arrays import BoolArray
-from analyzer.stats.estimate import Estimate, mean
 from analyzer.compare.paired import Paired
 from analyzer.measure.question import Question
+from analyzer.stats.arrays import BoolArray
+from analyzer.stats.estimate import Estimate, mean
 from analyzer.studies.threshold_transfer import carried_coverage
 
 Amount = Callable[[Paired, Question], Estimate]

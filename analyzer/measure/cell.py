@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from analyzer.stats.estimate import NOTHING, Estimate
 from analyzer.runs.view import RunView
+from analyzer.stats.estimate import NOTHING, Estimate
 
 ESTIMATED = ("accuracy", "coverage", "set_size", "uacc", "empty_rate", "singleton_rate")
 MORE = ("nll", "brier", "ece", "aurc", "option_mass", "e_rate", "f_rate", "tie_rate")

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from analyzer.measure.scored import calibration_masks, cell, measure, score_run
-from analyzer.measure.groups import group_cells
 from analyzer.measure.cell import Measured, nothing
-from analyzer.measure.mondrian_subject import subject_cells
+from analyzer.measure.groups import group_cells
 from analyzer.measure.mondrian_label import label_cells
+from analyzer.measure.mondrian_subject import subject_cells
 from analyzer.measure.question import Question
+from analyzer.measure.scored import calibration_masks, cell, measure, score_run
 from analyzer.measure.tempered import tempered_cells
 from analyzer.runs.view import RunView
 from schemas.errors import UsageError

@@ -10,14 +10,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
-from analyzer.measure.scored import Scored, drawn_over, influence_of
-from analyzer.stats.estimate import NOTHING, Estimate, ratio
+from analyzer.conformal.ranks import threshold_rank
 from analyzer.conformal.split_law import Statistics, crossings, moments, rank_law
 from analyzer.measure.cell import ESTIMATED, FACTS, MORE, Measured
+from analyzer.measure.scored import Scored, drawn_over, influence_of
 from analyzer.runs.answer_metrics import answer_metrics
-from analyzer.conformal.ranks import threshold_rank
 from analyzer.runs.view import RunView
+from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
+from analyzer.stats.estimate import NOTHING, Estimate, ratio
 
 ENOUGH = 30  # groups of fewer items say nothing about the worst group: the least of many noisy shares is low by chance
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

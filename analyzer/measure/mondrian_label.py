@@ -11,18 +11,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
-from analyzer.measure.scored import scores_of
-from analyzer.stats.estimate import NOTHING, Estimate
-from analyzer.measure.groups import LETTERS, among, memberships, on_members
 from analyzer.conformal.influence import threshold_pull
+from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
 from analyzer.conformal.split_law import Moments, RankLaw, moments, rank_law, statistics
 from analyzer.measure.cell import ESTIMATED, MORE, Measured, too_few
-from analyzer.runs.answer_metrics import answer_metrics
+from analyzer.measure.groups import LETTERS, among, memberships, on_members
 from analyzer.measure.mondrian_subject import together
 from analyzer.measure.question import Question
-from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
+from analyzer.measure.scored import scores_of
+from analyzer.runs.answer_metrics import answer_metrics
 from analyzer.runs.view import RunView
+from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
+from analyzer.stats.estimate import NOTHING, Estimate
 from schemas.errors import UsageError
 
 

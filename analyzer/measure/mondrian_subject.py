@@ -11,15 +11,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from analyzer.stats.arrays import BoolArray, FloatArray
-from analyzer.measure.scored import calibration_masks, cell, score_run
-from analyzer.stats.estimate import NOTHING, Estimate
-from analyzer.measure.groups import group_facts, memberships, on_members, worst_group
-from analyzer.measure.cell import ESTIMATED, MORE, Measured, uacc
-from analyzer.runs.answer_metrics import answer_metrics
-from analyzer.measure.question import Question
 from analyzer.conformal.splits import ALL
+from analyzer.measure.cell import ESTIMATED, MORE, Measured, uacc
+from analyzer.measure.groups import group_facts, memberships, on_members, worst_group
+from analyzer.measure.question import Question
+from analyzer.measure.scored import calibration_masks, cell, score_run
+from analyzer.runs.answer_metrics import answer_metrics
 from analyzer.runs.view import RunView
+from analyzer.stats.arrays import BoolArray, FloatArray
+from analyzer.stats.estimate import NOTHING, Estimate
 
 
 class Asked(NamedTuple):

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from analyzer.stats.estimate import Estimate, average
 from analyzer.measure.cell import ESTIMATED, MORE, Measured
 from analyzer.measure.question import Question
 from analyzer.measure.unreliable import cell_reasons, run_reasons
+from analyzer.stats.estimate import Estimate, average
 
 Record = dict[str, Any]
 

@@ -3,20 +3,20 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from analyzer.stats.arrays import BoolArray, FloatArray
 from analyzer.conformal.coverage_law import ROUNDING, coverage_band, coverage_quantiles
 from analyzer.conformal.drawn_splits import drawn_values, over_splits
-from analyzer.stats.estimate import Estimate
 from analyzer.conformal.influence import drawn_splits, split_influence
-from analyzer.conformal.split_law import Moments, RankLaw, Statistics, moments, rank_law, statistics
-from analyzer.measure.cell import Measured, nothing, parameter_text, too_few, uacc
-from analyzer.runs.answer_metrics import answer_metrics
-from analyzer.measure.question import Question
 from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
-from analyzer.scorers import SCORERS, scorer_parameters
+from analyzer.conformal.split_law import Moments, RankLaw, Statistics, moments, rank_law, statistics
 from analyzer.conformal.splits import calibration_size, draw_splits, draw_stratified, given_split
-from analyzer.stats.random_words import item_uniform
+from analyzer.measure.cell import Measured, nothing, parameter_text, too_few, uacc
+from analyzer.measure.question import Question
+from analyzer.runs.answer_metrics import answer_metrics
 from analyzer.runs.view import RunView
+from analyzer.scorers import SCORERS, scorer_parameters
+from analyzer.stats.arrays import BoolArray, FloatArray
+from analyzer.stats.estimate import Estimate
+from analyzer.stats.random_words import item_uniform
 from schemas.errors import UsageError
 
 

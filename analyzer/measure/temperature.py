@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from analyzer.runs.view import RunView
 from analyzer.stats.arrays import BoolArray, FloatArray
 from analyzer.stats.probs import softmax
-from analyzer.runs.view import RunView
 
 COLDEST, HOTTEST, STEPS = 1e-3, 1e3, 60
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from analyzer.stats.arrays import BoolArray
-from analyzer.measure.scored import cell, score_run
-from analyzer.stats.estimate import average
 from analyzer.measure.cell import FACTS, Measured
 from analyzer.measure.question import Question
+from analyzer.measure.scored import cell, score_run
 from analyzer.measure.temperature import fit_temperature, tempered_probs
 from analyzer.runs.view import RunView
+from analyzer.stats.arrays import BoolArray
+from analyzer.stats.estimate import average
 
 
 def tempered_cells(view: RunView, scorer: str, question: Question, masks: BoolArray | None) -> Iterator[Measured]:

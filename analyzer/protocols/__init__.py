@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from analyzer.measure.exact import cells
 from analyzer.measure.cell import Measured
-from analyzer.protocols import tong2026, ye2024
+from analyzer.measure.exact import cells
 from analyzer.measure.question import Question
+from analyzer.protocols import tong2026, ye2024
 from analyzer.runs.view import RunView
 from schemas.errors import UsageError
 

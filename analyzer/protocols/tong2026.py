@@ -6,8 +6,8 @@ Its figures are means over three prompts and two scorers: ask for `--average`. A
 
 import numpy as np
 
-from analyzer.measure.question import Question
 from analyzer.conformal.splits import parse_split
+from analyzer.measure.question import Question
 from analyzer.runs.view import RunView
 
 N_DRAWN, SEED = 2_000, 0

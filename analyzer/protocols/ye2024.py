@@ -14,17 +14,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from analyzer.conformal.influence import drawn_splits, split_influence
+from analyzer.conformal.ranks import rank_scores, threshold_rank
+from analyzer.conformal.split_law import Statistics, rank_law, statistics
+from analyzer.conformal.splits import Split, calibration_size
+from analyzer.measure.cell import Measured, nothing, too_few, uacc
+from analyzer.measure.question import Question
+from analyzer.protocols.avx_sort_order import network_argsort
+from analyzer.runs.answer_metrics import BENCHMARK_OPTIONS, IDK_INDEX, NONE_INDEX, answer_metrics
+from analyzer.runs.view import RunView
 from analyzer.stats.arrays import BoolArray, IntArray
 from analyzer.stats.estimate import Estimate
-from analyzer.conformal.influence import drawn_splits, split_influence
-from analyzer.conformal.split_law import Statistics, rank_law, statistics
-from analyzer.measure.cell import Measured, nothing, too_few, uacc
-from analyzer.runs.answer_metrics import BENCHMARK_OPTIONS, IDK_INDEX, NONE_INDEX, answer_metrics
-from analyzer.protocols.avx_sort_order import network_argsort
-from analyzer.measure.question import Question
-from analyzer.conformal.ranks import rank_scores, threshold_rank
-from analyzer.conformal.splits import Split, calibration_size
-from analyzer.runs.view import RunView
 
 Float32Array = NDArray[np.float32]
 DROPPED, SEED = (1, 3, 5, 7, 9), 42

@@ -3,15 +3,15 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from analyzer.runs.loading import level_strength
-from analyzer.runs.pairs import Partners
 from analyzer.measure.records import Record
+from analyzer.report.charts.theme import Spec, for_paper
+from analyzer.report.data.study import Study
+from analyzer.report.data.tables import first_asked, tables
 from analyzer.report.pack import twin_marks
 from analyzer.report.page import chart_facts, method_names
 from analyzer.report.panels import PANELS, Panel
-from analyzer.report.data.study import Study
-from analyzer.report.data.tables import first_asked, tables
-from analyzer.report.charts.theme import Spec, for_paper
+from analyzer.runs.loading import level_strength
+from analyzer.runs.pairs import Partners
 
 WIDTH, CELL = 640, 84  # pixels: of a chart, and of a column of the heat map
 CALCULATED = "cost"  # its figures are made in the page, from prices typed in

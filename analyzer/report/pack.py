@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analyzer.runs.loading import level_strength
-from analyzer.runs.pairs import Partners
 from analyzer.measure.records import Record
-from analyzer.report.panels import COST_FIELDS, ITEM_FIELDS, PANELS, TEXT_FIELDS
 from analyzer.report.data.study import Study
 from analyzer.report.data.tables import Tables
+from analyzer.report.panels import COST_FIELDS, ITEM_FIELDS, PANELS, TEXT_FIELDS
+from analyzer.runs.loading import level_strength
+from analyzer.runs.pairs import Partners
 
 DIGITS = 6
 IDENTITY = ("model", "method", "level", "task", "prompt")

@@ -11,16 +11,16 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from analyzer.gate.gate import FAIL, INCONCLUSIVE, PASS
 from analyzer.report.charts import comparison_charts
-from analyzer.report.words import sentences
-from analyzer.report.words.cards import MEANINGS, WORDS, Card, cards
-from analyzer.report.pack import in_script, pack
-from analyzer.report.panels import PANELS, Panel
+from analyzer.report.charts.theme import css_colours, for_page
 from analyzer.report.data.study import Study
 from analyzer.report.data.tables import Tables, first_asked, tables
-from analyzer.report.charts.theme import css_colours, for_page
+from analyzer.report.pack import in_script, pack
+from analyzer.report.panels import PANELS, Panel
+from analyzer.report.words import sentences
+from analyzer.report.words.cards import MEANINGS, WORDS, Card, cards
 from analyzer.report.words.check_wording import policy_words
-from analyzer.gate.gate import FAIL, INCONCLUSIVE, PASS
 from analyzer.studies.prices import PER_QUESTION
 from analyzer.studies.threshold_transfer import COVERAGE_TOLERANCE
 from schemas.run import DENSE

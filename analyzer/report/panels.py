@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from analyzer.report.charts import comparison_charts, study_charts
-from analyzer.report.words import sentences
-from analyzer.report.data.tables import Tables
 from analyzer.report.charts.theme import Spec
+from analyzer.report.data.tables import Tables
+from analyzer.report.words import sentences
 
 Chart = Callable[[list[str], dict[str, Any]], Spec]
 Follows = Literal["filters", "pair", "neighbours", "sweep", "task"]

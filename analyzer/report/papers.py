@@ -4,16 +4,16 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from analyzer.tables.columns import CLIFFS, COMPARE
-from analyzer.tables.markup import escaped, latex, markdown
 from analyzer.measure.records import Record
-from analyzer.report.words import sentences
-from analyzer.report.words.cards import cards
 from analyzer.report.data.study import Study
 from analyzer.report.data.tables import Tables, all_records, first_asked, tables
+from analyzer.report.words import sentences
+from analyzer.report.words.cards import cards
 from analyzer.report.words.check_wording import policy_words
-from analyzer.tables.terminal import Column
 from analyzer.studies.decoupling import method_kind
+from analyzer.tables.columns import CLIFFS, COMPARE
+from analyzer.tables.markup import escaped, latex, markdown
+from analyzer.tables.terminal import Column
 from schemas.run import DENSE
 
 PRUNED, QUANTIZED = ("pruned", "pruned n:m"), ("weight-only", "weight and activation")
@@ -64,7 +64,10 @@ def _sentences(study: Study, found: Tables) -> list[str]:
     if not study.runs.rows:
         return []
     spoken = first_asked(found, study.asked.questions[0])
-    said = (sentences.heat_map, sentences.decoupling, sentences.cliffs, sentences.flips, sentences.scale, sentences.transfer, sentences.unreliable)
+    said = (
+        sentences.heat_map, sentences.decoupling, sentences.cliffs, sentences.flips, sentences.scale, sentences.transfer,
+        sentences.unreliable,
+    )  # fmt: skip
     return [sentence(spoken) for sentence in said]
 
 

@@ -4,16 +4,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from analyzer.measure.alphas import parse_alphas
-from analyzer.runs.loading import Runs, select_runs
-from analyzer.runs.fields import FIELDS
-from analyzer.protocols import rules
-from analyzer.measure.question import Question
-from analyzer.report.data.study import EXAMPLE_PRICES, Asked, Study, study
 from analyzer.cli.request import tolerances
-from analyzer.scorers import check_scorers
 from analyzer.compare.two_axis_verdict import Tolerances
 from analyzer.gate.policy import Limit, read_policy
+from analyzer.measure.alphas import parse_alphas
+from analyzer.measure.question import Question
+from analyzer.protocols import rules
+from analyzer.report.data.study import EXAMPLE_PRICES, Asked, Study, study
+from analyzer.runs.fields import FIELDS
+from analyzer.runs.loading import Runs, select_runs
+from analyzer.scorers import check_scorers
 from analyzer.studies.prices import read_prices
 from schemas.errors import UsageError
 

@@ -7,9 +7,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock
 from typing import Any
 
+from analyzer.report.data.study import study
 from analyzer.report.page import page
 from analyzer.report.request import asked, open_selected
-from analyzer.report.data.study import study
 from schemas.errors import HedgemarkError, UsageError
 
 log = logging.getLogger(__name__)

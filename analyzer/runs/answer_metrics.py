@@ -7,10 +7,10 @@ from functools import lru_cache
 
 import numpy as np
 
+from analyzer.runs.view import RunView
 from analyzer.stats.arrays import BoolArray, FloatArray
 from analyzer.stats.estimate import NOTHING, Estimate, mean
 from analyzer.stats.probs import log_softmax
-from analyzer.runs.view import RunView
 from schemas.items import IDK, NONE_OF_THE_ABOVE
 
 METRICS = ("accuracy", "nll", "brier", "ece", "aurc", "option_mass", "e_rate", "f_rate", "tie_rate")

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from analyzer.stats.arrays import IntArray
 from analyzer.runs.view import RunView
+from analyzer.stats.arrays import IntArray
 from schemas.errors import ComparisonError
 from schemas.run import DENSE, RunKey
 

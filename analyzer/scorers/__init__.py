@@ -2,8 +2,8 @@
 
 probs : float64, sum to 1 over an item's own options, NaN beyond them; scores are NaN there too.
 u     : (item,) uniform draws in [0, 1), used by the randomised scorers only.
-A scorer scores all options; which of them is the answer is picked by index in `analyzer.conformal.ranks`, in one place. Keyword-only arguments
-are its parameters, which every result records.
+A scorer scores all options; which of them is the answer is picked by index in `analyzer.conformal.ranks`, in one place. Keyword-only
+arguments are its parameters, which every result records.
 """
 
 import inspect
@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 
-from analyzer.stats.arrays import FloatArray
 from analyzer.scorers.aps import aps
 from analyzer.scorers.aps_rand import aps_rand
 from analyzer.scorers.lac import lac
@@ -19,6 +18,7 @@ from analyzer.scorers.margin import margin
 from analyzer.scorers.raps import raps
 from analyzer.scorers.saps import saps
 from analyzer.scorers.topk import topk
+from analyzer.stats.arrays import FloatArray
 from schemas.errors import UsageError
 
 Scorer = Callable[..., FloatArray]

@@ -1,7 +1,7 @@
 """APS with its random term, which makes coverage exact. Romano, Sesia & Candes 2020, arXiv:2006.02544, equation 5."""
 
-from analyzer.stats.arrays import FloatArray
 from analyzer.scorers.aps import aps
+from analyzer.stats.arrays import FloatArray
 
 
 def aps_rand(probs: FloatArray, u: FloatArray | None = None) -> FloatArray:

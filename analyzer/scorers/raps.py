@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from analyzer.scorers.aps import aps
 from analyzer.stats.arrays import FloatArray
 from analyzer.stats.probs import likely_first
-from analyzer.scorers.aps import aps
 
 
 def raps(probs: FloatArray, u: FloatArray | None = None, *, penalty: float = 0.1, k_reg: float = 2) -> FloatArray:

@@ -9,16 +9,16 @@ from fractions import Fraction
 
 import numpy as np
 
-from analyzer.stats.arrays import BoolArray, FloatArray
-from analyzer.measure.scored import scores_of
-from analyzer.stats.estimate import Estimate
 from analyzer.conformal.influence import split_influence, threshold_pull
+from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
 from analyzer.conformal.split_law import RankLaw, moments, rank_law, statistics
+from analyzer.conformal.splits import calibration_size
 from analyzer.measure.cell import Measured
 from analyzer.measure.question import Question
-from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
-from analyzer.conformal.splits import calibration_size
+from analyzer.measure.scored import scores_of
 from analyzer.runs.view import RunView
+from analyzer.stats.arrays import BoolArray, FloatArray
+from analyzer.stats.estimate import Estimate
 from schemas.errors import UsageError
 
 CARRIED = ("coverage", "set_size")

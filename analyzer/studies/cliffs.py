@@ -11,16 +11,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from analyzer.stats.arrays import FloatArray
 from analyzer.compare.compare import pair_record
-from analyzer.stats.estimate import Estimate
-from analyzer.runs.loading import Runs, level_strength
 from analyzer.compare.paired import Paired, compressed_pairs
-from analyzer.runs.pairs import Partners
+from analyzer.compare.two_axis_verdict import Side, Tolerances, limit_side
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, on_whole_set
-from analyzer.compare.two_axis_verdict import Side, Tolerances, limit_side
+from analyzer.runs.loading import Runs, level_strength
+from analyzer.runs.pairs import Partners
+from analyzer.stats.arrays import FloatArray
 from analyzer.stats.broken_line import BrokenLine, broken_line
+from analyzer.stats.estimate import Estimate
 from schemas.errors import RunNotFoundError, UsageError
 from schemas.levels import Kind, parse_level
 

@@ -11,20 +11,20 @@ from fractions import Fraction
 import numpy as np
 
 from analyzer.compare.compare import pair_unreliable
-from analyzer.measure.scored import scores_of
-from analyzer.stats.estimate import NOTHING, Estimate, difference
-from analyzer.conformal.influence import split_influence
-from analyzer.conformal.split_law import Statistics, crossings, moments
-from analyzer.runs.loading import Runs
 from analyzer.compare.paired import Paired, paired
-from analyzer.runs.pairs import Partners
-from analyzer.measure.question import Question
-from analyzer.conformal.ranks import Ranks, rank_scores
-from analyzer.measure.records import Record, identity, interval_fields, provenance
 from analyzer.compare.two_axis_verdict import Side, limit_side
+from analyzer.conformal.influence import split_influence
+from analyzer.conformal.ranks import Ranks, rank_scores
+from analyzer.conformal.split_law import Statistics, crossings, moments
+from analyzer.measure.question import Question
+from analyzer.measure.records import Record, identity, interval_fields, provenance
+from analyzer.measure.scored import scores_of
+from analyzer.runs.loading import Runs
+from analyzer.runs.pairs import Partners
+from analyzer.runs.view import RunView
+from analyzer.stats.estimate import NOTHING, Estimate, difference
 from analyzer.studies.carry_threshold import check_exact, split_law
 from analyzer.studies.prices import Prices
-from analyzer.runs.view import RunView
 
 WAYS = ("alone", "alone_wrong", "asked_again", "review", "abstained")
 FIGURES = (*WAYS, "cost")

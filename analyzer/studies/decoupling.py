@@ -12,9 +12,9 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
-from analyzer.stats.estimate import LEVEL
-from analyzer.measure.records import Record
 from analyzer.compare.two_axis_verdict import VERDICTS
+from analyzer.measure.records import Record
+from analyzer.stats.estimate import LEVEL
 from schemas.errors import UsageError
 from schemas.levels import parse_level
 

@@ -11,13 +11,13 @@ from functools import partial
 from typing import Any
 
 from analyzer.compare.compare import add_holm, compare
-from analyzer.runs.loading import Runs, open_runs
-from analyzer.runs.fields import FIELDS
-from analyzer.runs.pairs import Partners
+from analyzer.compare.two_axis_verdict import Tolerances
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, same_fields
+from analyzer.runs.fields import FIELDS
+from analyzer.runs.loading import Runs, open_runs
+from analyzer.runs.pairs import Partners
 from analyzer.studies.sets import sets
-from analyzer.compare.two_axis_verdict import Tolerances
 from schemas.errors import RunNotFoundError, UsageError
 
 Source = Callable[[], Runs]  # opens the runs of one model; open stores do not travel between processes

@@ -7,16 +7,16 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from analyzer.stats.arrays import BoolArray, FloatArray
-from analyzer.measure.scored import calibration_masks, scores_of
-from analyzer.measure.groups import LETTERS
-from analyzer.runs.loading import Runs
 from analyzer.measure.cell import parameter_text
+from analyzer.measure.groups import LETTERS
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, same_fields
-from analyzer.scorers import scorer_parameters
+from analyzer.measure.scored import calibration_masks, scores_of
 from analyzer.measure.unreliable import run_reasons
+from analyzer.runs.loading import Runs
 from analyzer.runs.view import RunView
+from analyzer.scorers import scorer_parameters
+from analyzer.stats.arrays import BoolArray, FloatArray
 from schemas.errors import UsageError
 
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from analyzer.stats.estimate import average, student
-from analyzer.runs.loading import Runs
 from analyzer.measure.cell import Measured
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, average_groups, on_whole_set, unreliable
+from analyzer.runs.loading import Runs
+from analyzer.stats.estimate import average, student
 from analyzer.studies.sets import measured
 from schemas.errors import UsageError
 from schemas.levels import NO_LEVEL, Level, parse_level

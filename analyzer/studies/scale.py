@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import theilslopes
 
-from analyzer.stats.arrays import FloatArray
 from analyzer.compare.compare import averaged, pair_unreliable
-from analyzer.stats.estimate import LEVEL, NOTHING, Estimate, average
-from analyzer.runs.loading import Runs, level_strength
 from analyzer.compare.paired import Paired, compressed_pairs
-from analyzer.runs.pairs import Partners
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, identity, interval_fields, on_whole_set, provenance
+from analyzer.runs.loading import Runs, level_strength
+from analyzer.runs.pairs import Partners
+from analyzer.stats.arrays import FloatArray
+from analyzer.stats.estimate import LEVEL, NOTHING, Estimate, average
 from analyzer.studies.cliffs import covariance
 from analyzer.studies.model_sizes import NAMED, Size, family, model_size
 

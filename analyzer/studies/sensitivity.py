@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import kendalltau
 
-from analyzer.stats.estimate import Estimate
-from analyzer.runs.loading import Runs
 from analyzer.compare.paired import Paired, compressed_pairs
+from analyzer.conformal.splits import parse_split
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record
-from analyzer.conformal.splits import parse_split
+from analyzer.runs.loading import Runs
 from analyzer.runs.view import RunView
+from analyzer.stats.estimate import Estimate
 
 ALPHAS = tuple(Fraction(alpha) for alpha in ("0.01", "0.05", "0.1", "0.15", "0.2", "0.3"))
 SCORERS = ("lac", "aps", "raps", "saps", "margin")

@@ -5,13 +5,13 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from analyzer.runs.loading import Runs
 from analyzer.measure.cell import Measured
-from analyzer.runs.pairs import Partners
-from analyzer.protocols import rules
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, average_groups, cell_record, same_fields
 from analyzer.measure.unreliable import against_dense
+from analyzer.protocols import rules
+from analyzer.runs.loading import Runs
+from analyzer.runs.pairs import Partners
 from analyzer.runs.view import RunView
 from schemas.errors import ComparisonError
 

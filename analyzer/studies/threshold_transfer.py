@@ -11,18 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.stats.arrays import BoolArray
-from analyzer.measure.scored import measure
-from analyzer.stats.estimate import Estimate, difference
-from analyzer.runs.loading import Runs
-from analyzer.measure.cell import Measured
 from analyzer.compare.paired import Paired, compressed_pairs
-from analyzer.runs.pairs import pair_views
+from analyzer.compare.two_axis_verdict import Side, limit_side
+from analyzer.measure.cell import Measured
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, identity, interval_fields, provenance, unreliable
-from analyzer.compare.two_axis_verdict import Side, limit_side
-from analyzer.studies.carry_threshold import CARRIED, carry, carry_apart, carry_to_subject, check_exact, joined
+from analyzer.measure.scored import measure
+from analyzer.runs.loading import Runs
+from analyzer.runs.pairs import pair_views
 from analyzer.runs.view import RunView
+from analyzer.stats.arrays import BoolArray
+from analyzer.stats.estimate import Estimate, difference
+from analyzer.studies.carry_threshold import CARRIED, carry, carry_apart, carry_to_subject, check_exact, joined
 from schemas.errors import RunNotFoundError
 
 COVERAGE_TOLERANCE = 0.01

@@ -13,19 +13,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
-from analyzer.measure.scored import scores_of
-from analyzer.stats.estimate import Estimate
-from analyzer.runs.loading import Runs
+from analyzer.compare.two_axis_verdict import limit_side
+from analyzer.conformal.splits import calibration_size, draw_splits
 from analyzer.measure.cell import Measured
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, identity, interval_fields, provenance
-from analyzer.conformal.splits import calibration_size, draw_splits
+from analyzer.measure.scored import scores_of
 from analyzer.measure.unreliable import run_reasons
-from analyzer.compare.two_axis_verdict import limit_side
+from analyzer.runs.loading import Runs
+from analyzer.runs.view import RunView
+from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
+from analyzer.stats.estimate import Estimate
 from analyzer.studies.carry_threshold import check_exact
 from analyzer.studies.threshold_transfer import COVERAGE_TOLERANCE, FINDINGS
-from analyzer.runs.view import RunView
 from schemas.errors import UsageError
 
 N_SPLITS, N_GROUPS, SEED = 50, 25, 0

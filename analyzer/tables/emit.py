@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import click
 
-from analyzer.tables.markup import MARKUP
 from analyzer.measure.records import Record, frame
+from analyzer.tables.markup import MARKUP
 from analyzer.tables.terminal import Column, render
 from schemas.errors import UsageError
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from producer.engine.prefill import Answers, Done
-from producer.run.plan import Group, Question
 from producer.engine.settings import Settings
+from producer.run.plan import Group, Question
 from schemas.levels import Level
 
 

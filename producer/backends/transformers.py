@@ -7,17 +7,17 @@ from dataclasses import replace
 from typing import Any
 
 from producer.backends.base import Ready
-from producer.engine.throughput import throughput
-from producer.machine.free_memory import free_memory, memory_for
 from producer.engine.layer_source import Target
 from producer.engine.memory_plan import USABLE, Layout, measure_needs, plan_memory
-from producer.engine.prefill import Answers, Done, prefill
 from producer.engine.noise_floor import noise_floor, sample, unshared
+from producer.engine.prefill import Answers, Done, prefill
+from producer.engine.settings import Settings
 from producer.engine.skeleton import check_layout
+from producer.engine.throughput import throughput
+from producer.machine.free_memory import free_memory, memory_for
 from producer.models.find import AS_STORED, load_model
 from producer.models.packed import check_packing
 from producer.run.plan import Group, Model, Question, is_dense
-from producer.engine.settings import Settings
 from schemas.levels import Level
 
 log = logging.getLogger(__name__)

@@ -15,9 +15,9 @@ import numpy as np
 
 from producer.backends.base import Ready
 from producer.engine.prefill import Answers, Done
-from producer.run.plan import Group, Question, is_dense
 from producer.engine.settings import Settings
 from producer.models.weights_hash import stored_parameters
+from producer.run.plan import Group, Question, is_dense
 from schemas.errors import UsageError
 from schemas.levels import Level
 

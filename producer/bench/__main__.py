@@ -18,8 +18,8 @@ from producer.bench.layers import layers
 from producer.bench.levels import levels
 from producer.bench.rates import CLOCKS, rates
 from producer.bench.share import share
-from producer.machine.free_memory import tame_malloc
 from producer.machine.environment import device_name
+from producer.machine.free_memory import tame_malloc
 from schemas.errors import HedgemarkError
 
 Part = Callable[[argparse.Namespace], Iterator[str]]

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from producer.prompts.encode import Prompts, encode
 from producer.models.find import find_model, load_model, load_tokenizer
+from producer.prompts.encode import Prompts, encode
 from producer.prompts.option_tokens import option_tokens
 from producer.prompts.templates import render_item, render_prefix
 from producer.tasks.source import TaskItems, draw, load_task

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from producer.prompts.encode import Prompts
-from producer.engine.throughput import matrix_peak, throughput
 from producer.engine.layer_source import Target
 from producer.engine.memory_plan import measure_needs, plan_memory
 from producer.engine.prefill import prefill
 from producer.engine.settings import Settings
+from producer.engine.throughput import matrix_peak, throughput
+from producer.prompts.encode import Prompts
 
 GIB = 2**30
 N_ITEMS, N_PREFIX, N_OWN = 2000, 500, 120  # about MMLU with five demonstrations

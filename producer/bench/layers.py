@@ -11,14 +11,14 @@ import numpy as np
 
 from producer.bench.peak import in_use, peak_memory
 from producer.bench.rates import spread, timed
-from producer.prompts.encode import Prompts, encode
-from producer.machine.free_memory import tame_malloc
 from producer.engine.layer_source import Target
 from producer.engine.memory_plan import Layout, measure_needs, plan_memory
 from producer.engine.prefill import Answers, prefill
-from producer.models.find import AS_STORED, find_model, load_model, load_tokenizer
-from producer.prompts.option_tokens import option_tokens
 from producer.engine.settings import Settings
+from producer.machine.free_memory import tame_malloc
+from producer.models.find import AS_STORED, find_model, load_model, load_tokenizer
+from producer.prompts.encode import Prompts, encode
+from producer.prompts.option_tokens import option_tokens
 from producer.tasks.source import draw, load_task
 from schemas.errors import HedgemarkError
 

@@ -7,8 +7,8 @@ from functools import partial
 
 from producer.bench.cases import Case, cases
 from producer.bench.rates import answer, timed
-from producer.engine.throughput import matrix_peak, unique_flops
 from producer.engine.layer_source import Target
+from producer.engine.throughput import matrix_peak, unique_flops
 
 LEAST_SHARE = 0.60  # of SmolLM2 in float32
 MORE_ITEMS = 8  # times those of the part `rates`, whose peers are slow; a run has thousands, beside which the shared prefix is little

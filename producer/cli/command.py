@@ -5,14 +5,14 @@ from typing import Any
 
 import click
 
-from producer.run.dry_run import describe_plan
 from producer.request.parse import ask
+from producer.run.dry_run import describe_plan
 from producer.run.produce import check_request, produce
 from producer.run.progress import Bar
 from producer.sweep.cells import split
 from producer.sweep.emit import emit
-from producer.sweep.sweep_file import read_plan
 from producer.sweep.run import run_sweep
+from producer.sweep.sweep_file import read_plan
 
 
 class Invocation:

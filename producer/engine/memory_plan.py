@@ -10,12 +10,12 @@ import shutil
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from producer.machine.cache_dir import cache_dir
-from producer.prompts.encode import Prompts
-from producer.engine.prefix_copies import Copies, Extra, measure_copies, tokens_that_fit
-from producer.machine.free_memory import free_memory
 from producer.engine.head import ITEMS_AT_ONCE
+from producer.engine.prefix_copies import Copies, Extra, measure_copies, tokens_that_fit
 from producer.engine.settings import Settings
+from producer.machine.cache_dir import cache_dir
+from producer.machine.free_memory import free_memory
+from producer.prompts.encode import Prompts
 from schemas.errors import UsageError
 
 # A larger batch won nothing on a CPU, whose products of 1,024 tokens are as fast as any.

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from producer.prompts.encode import Prompts
 from producer.engine.layer_source import Target
 from producer.engine.memory_plan import FEWEST_TOKENS, Layout
 from producer.engine.prefill import prefill
+from producer.prompts.encode import Prompts
 
 ALPHA = 0.1
 

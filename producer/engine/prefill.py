@@ -19,10 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from producer.prompts.encode import Prompts
 from producer.engine.attention import SharedPrefix, own_attention
 from producer.engine.crew import Crew
-from producer.machine.free_memory import out_of_memory
 from producer.engine.head import read_head
 from producer.engine.layer_source import LayerSource, Place, Resident, Streamed, Target, installed
 from producer.engine.memory_plan import Layout
@@ -30,6 +28,8 @@ from producer.engine.skeleton import Skeleton, take_apart
 from producer.engine.step import Slab, run_layer
 from producer.engine.waiting import WaitingRoom, put_back
 from producer.engine.waves import Waves
+from producer.machine.free_memory import out_of_memory
+from producer.prompts.encode import Prompts
 
 log = logging.getLogger(__name__)
 Done = Callable[[int], None]

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from producer.prompts.encode import Prompts
 from producer.engine.attention import merges_on
 from producer.engine.skeleton import take_apart
+from producer.prompts.encode import Prompts
 
 
 class LayerCopies(NamedTuple):

@@ -7,8 +7,8 @@ import time
 from functools import cache
 from typing import Any
 
-from producer.prompts.encode import Prompts
 from producer.engine.layer_source import Target, synchronize
+from producer.prompts.encode import Prompts
 
 PEAK_SIZES = {"cpu": (256, 1024), "other": (1024, 8192)}  # smallest and largest matrix
 PEAK_SECONDS = 0.1  # for each size

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from producer.machine.cache_dir import cache_dir
 from producer.engine.memory_plan import Layout
+from producer.machine.cache_dir import cache_dir
 from schemas.errors import HedgemarkError
 
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from producer.prompts.encode import Prompts
 from producer.engine.batches import padding_share, plan_batches
 from producer.engine.memory_plan import FEWEST_TOKENS, Layout
 from producer.engine.step import Slab, pad
 from producer.engine.waiting import WaitingRoom
+from producer.prompts.encode import Prompts
 
 
 class Waves:

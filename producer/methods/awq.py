@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from producer.methods.shared.architectures import MODELS
 from producer.methods.shared.contract import DATA, Job, Method
 from producer.methods.shared.linear_layers import split_experts
-from producer.methods.shared.architectures import MODELS
+from producer.methods.shared.llm_compressor import oneshot
 from producer.methods.shared.quantization import (
     WEIGHT_LEVELS,
     accepts_weights,
@@ -14,7 +15,6 @@ from producer.methods.shared.quantization import (
     settle,
     verify_grid,
 )
-from producer.methods.shared.llm_compressor import oneshot
 from schemas.levels import Level
 
 GRID = 20

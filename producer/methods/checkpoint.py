@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from producer.methods.shared.contract import NOTHING, Job, Method
 from producer.methods.dense import accepts_none
-from producer.methods.shared.linear_layers import target_layers
 from producer.methods.shared.architectures import stored_quantization
+from producer.methods.shared.contract import NOTHING, Job, Method
+from producer.methods.shared.linear_layers import target_layers
 from schemas.levels import NO_LEVEL
 
 

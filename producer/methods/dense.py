@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from producer.methods.shared.contract import NOTHING, Job, Method
 from producer.methods.shared.architectures import not_dense
+from producer.methods.shared.contract import NOTHING, Job, Method
 from schemas.levels import NO_LEVEL, Level
 
 

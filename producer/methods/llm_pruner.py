@@ -9,10 +9,10 @@ Source: Ma et al. 2023, arXiv:2305.11627, section 3.2, first-order importance of
 
 from typing import Any, NamedTuple
 
-from producer.methods.shared.contract import GRADIENTS, Job, Method
-from producer.methods.shared.linear_layers import split_experts, target_layers, token_batches
-from producer.methods.shared.layerwise import layer_gradients
 from producer.methods.shared.architectures import MODELS, is_moe, linear_shapes, unknown_layout
+from producer.methods.shared.contract import GRADIENTS, Job, Method
+from producer.methods.shared.layerwise import layer_gradients
+from producer.methods.shared.linear_layers import split_experts, target_layers, token_batches
 from producer.methods.shared.residual_stream import attention_writers, mlp_writers, mlps, replace_weight
 from producer.methods.shared.structured import STRUCTURED_LEVELS, accepts_fraction, count_weights, left_over
 from schemas.errors import PostConditionError

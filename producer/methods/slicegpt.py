@@ -7,11 +7,11 @@ Source: Ashkboos et al. 2024, arXiv:2401.15024, sections 3.2 to 3.4.
 
 from typing import Any, NamedTuple
 
+from producer.methods.shared.architectures import MODELS, unknown_layout
 from producer.methods.shared.contract import DATA, Job, Method
 from producer.methods.shared.float64_transform import require_same_function, transform
-from producer.methods.shared.linear_layers import probe_tokens, split_experts, token_batches
 from producer.methods.shared.layerwise import layer_inputs
-from producer.methods.shared.architectures import MODELS, unknown_layout
+from producer.methods.shared.linear_layers import probe_tokens, split_experts, token_batches
 from producer.methods.shared.residual_stream import (
     attention_readers,
     attention_writers,

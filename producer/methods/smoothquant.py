@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from producer.methods.shared.architectures import MODELS, is_moe
 from producer.methods.shared.contract import DATA, Job, Method
 from producer.methods.shared.linear_layers import split_experts
-from producer.methods.shared.architectures import MODELS, is_moe
+from producer.methods.shared.llm_compressor import oneshot
 from producer.methods.shared.quantization import (
     ACTIVATION_LEVELS,
     accepts_activations,
@@ -14,7 +15,6 @@ from producer.methods.shared.quantization import (
     settle,
     verify_grid,
 )
-from producer.methods.shared.llm_compressor import oneshot
 from schemas.levels import Level
 
 SMOOTHING = 0.5

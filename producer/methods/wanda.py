@@ -6,11 +6,11 @@ The norms of a decoder layer are taken behind the layers already pruned, as in t
 
 from typing import Any
 
+from producer.methods.shared.architectures import MODELS
 from producer.methods.shared.contract import DATA, Job, Method
 from producer.methods.shared.linear_layers import split_experts
-from producer.methods.shared.architectures import MODELS
-from producer.methods.shared.sparsity import SPARSITY_LEVELS, accepts_sparsity, fits_pattern, is_identity, pruned_of, verify_zeros
 from producer.methods.shared.llm_compressor import oneshot
+from producer.methods.shared.sparsity import SPARSITY_LEVELS, accepts_sparsity, fits_pattern, is_identity, pruned_of, verify_zeros
 from schemas.levels import Level
 
 

@@ -7,8 +7,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from producer.request.request import Request
 from producer.engine.settings import Settings
+from producer.request.request import Request
 from schemas.errors import UsageError
 
 TRANSFORMERS, VLLM = "--backend transformers", "--backend vllm"

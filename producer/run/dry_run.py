@@ -6,11 +6,11 @@ In: what is asked, a store's address.  Out: lines of text.
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from producer.models.weights_hash import BYTES, weight_bytes
 from producer.request.bayes import bayes_runs
 from producer.request.parse import Asked
 from producer.run.plan import Cell, Group, is_dense, make_plan
 from producer.run.produce import check_request
-from producer.models.weights_hash import BYTES, weight_bytes
 from schemas.errors import StoreNotFoundError
 from store import open_reader
 
@@ -65,8 +65,8 @@ def _seconds(group: Group, tokens: int) -> float:
     """Return the time these tokens take at the assumed share of this device's matrix peak; every weight counts as used."""
     import torch
 
-    from producer.engine.throughput import matrix_peak
     from producer.engine.layer_source import Target
+    from producer.engine.throughput import matrix_peak
 
     model = group.model
     weights = model.weight_bytes / BYTES[model.dtype]

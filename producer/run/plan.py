@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from producer.request.bayes import BAYES
-from producer.request.choices import choose_device, choose_dtype, choose_levels, choose_tasks
-from producer.prompts.encode import Prompts, encode, prompt_hash
 from producer.methods import METHODS, Method
 from producer.models.find import ModelFiles, fetch_weights, find_model, load_config, load_tokenizer
+from producer.models.weights_hash import weight_bytes, weight_bytes_as, weights_hash
+from producer.prompts.encode import Prompts, encode, prompt_hash
 from producer.prompts.option_tokens import OptionTokens, option_tokens
 from producer.prompts.templates import instruction_for
+from producer.request.bayes import BAYES
+from producer.request.choices import choose_device, choose_dtype, choose_levels, choose_tasks
 from producer.request.request import Request
 from producer.tasks.source import TaskItems, draw, load_task
-from producer.models.weights_hash import weight_bytes, weight_bytes_as, weights_hash
 from schemas.errors import UsageError
 from schemas.itemset import ItemSet, build_item_set
 from schemas.levels import Level

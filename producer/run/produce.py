@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from producer.backends import BACKENDS
 from producer.backends.base import Ready
-from producer.request.bayes import bayes_runs
-from producer.request.choices import check_names
+from producer.engine.settings import Settings
 from producer.machine.environment import environment, reset_peak
 from producer.machine.interrupt import Interrupted, Stop, stop_on_signal
-from producer.run.plan import Cell, Group, make_plan
 from producer.prompts.templates import PROMPTS
+from producer.request.bayes import bayes_runs
+from producer.request.choices import check_names
 from producer.request.request import Request
-from producer.engine.settings import Settings
+from producer.run.plan import Cell, Group, make_plan
 from schemas.run import Run
 from store import Writer, init_store, open_writer
 

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from producer.engine.settings import Settings
 from producer.request.bayes import BAYES
 from producer.request.choices import choose_levels
 from producer.request.parse import Asked, option
 from producer.request.request import Request
-from producer.engine.settings import Settings
 
 FAILED_TO_START = 127
 SCALARS = (

@@ -4,9 +4,9 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from producer.machine.interrupt import Interrupted
 from producer.request.choices import check_names
 from producer.request.parse import Asked
-from producer.machine.interrupt import Interrupted
 from producer.run.produce import check_request
 from producer.run.progress import cell_bar
 from producer.sweep.cells import Command, Finished, split

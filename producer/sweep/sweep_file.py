@@ -24,9 +24,9 @@ from typing import Any
 import click
 
 from producer.cli.main import main
+from producer.engine.settings import Settings
 from producer.request.parse import Asked, ask
 from producer.request.request import Request
-from producer.engine.settings import Settings
 from schemas.errors import UsageError
 
 NAMES = {field.name for kind in (Request, Settings) for field in fields(kind)}

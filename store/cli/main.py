@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from store.command import friendly_errors, store_option
 from store.cli.imports import IMPORT_COMMANDS
-from store.cli.share import SHARE_COMMANDS
 from store.cli.printing import format_option, print_table
+from store.cli.share import SHARE_COMMANDS
+from store.command import friendly_errors, store_option
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 LS_COLUMNS = ["name", "model", "method", "level", "task", "prompt", "n_items", "nonfinite", "created"]
@@ -78,8 +78,8 @@ def show(name: str | None, store_url: str, at: str | None, format_: str) -> None
 
     Example: store show Llama-2-7b-hf~dense~mmlu~base.5c9ce9a0
     """
-    from store.upkeep.describe import describe_run, describe_store
     from store.cli.printing import print_record
+    from store.upkeep.describe import describe_run, describe_store
 
     print_record(describe_run(store_url, name, at) if name else describe_store(store_url, at), format_)
 

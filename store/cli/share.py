@@ -47,8 +47,8 @@ def export(file: Path, store_url: str, at: str | None) -> None:
     """
     from schemas.errors import UsageError
     from store import open_reader
-    from store.exchange.zip_file import write_zip
     from store.exchange.parquet_file import write_parquet
+    from store.exchange.zip_file import write_zip
 
     writers = {".zip": write_zip, ".parquet": write_parquet}
     if file.suffix not in writers:

@@ -15,11 +15,11 @@ from polars.io.plugins import register_io_source
 
 from schemas.itemset import ItemSet
 from schemas.run import Run
-from store.reading.catalog import read_records
+from store.exchange.whole_file import whole_file
 from store.format.item_sets import read_items
 from store.format.keys import Keys
 from store.format.runs import read_run
-from store.exchange.whole_file import whole_file
+from store.reading.catalog import read_records
 
 RUN_COLUMNS = ("model", "method", "level", "task", "prompt")
 

@@ -5,9 +5,9 @@ In: two stores' addresses, or the keys of an exported file and an address.  Out:
 
 from typing import NamedTuple
 
-from store.reading.catalog import read_records
 from store.format.keys import Keys
 from store.format.packed_run import pack_stored_run
+from store.reading.catalog import read_records
 from store.repository.repository import init_store, open_repository
 from store.writing.writer import open_writer
 

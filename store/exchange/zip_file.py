@@ -10,12 +10,12 @@ from pathlib import Path
 
 from schemas.errors import StoreInvalidError
 from schemas.layout import ITEMS, RUNS
-from store.reading.catalog import read_records
+from store.exchange.push_pull import Transfer, copy_keys
+from store.exchange.whole_file import whole_file
 from store.format.keys import MAX_STORED_CHUNK, Keys
 from store.format.packed_run import pack_stored_run
 from store.format.root import check_root
-from store.exchange.push_pull import Transfer, copy_keys
-from store.exchange.whole_file import whole_file
+from store.reading.catalog import read_records
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the same snapshot gives the same file
 

@@ -15,8 +15,8 @@ from schemas.errors import UsageError
 from schemas.items import parse_items
 from schemas.itemset import ItemSet, build_item_set
 from schemas.run import FloatArray, Run
-from store.importers.described import Description, imported_run, origin_of
 from store.exchange.parquet_file import RUN_COLUMNS
+from store.importers.described import Description, imported_run, origin_of
 
 
 def read_table(path: Path, described: Description) -> Iterator[tuple[ItemSet, Run]]:

@@ -9,9 +9,9 @@ import polars as pl
 
 from schemas.errors import StoreInvalidError
 from schemas.layout import MAX_NAME_LENGTH, RUNS
-from store.reading.catalog_table import SCHEMA, cache_path, keep_cached, load_cached
 from store.format.keys import Keys
 from store.format.runs import RunRecord, parse_run_record
+from store.reading.catalog_table import SCHEMA, cache_path, keep_cached, load_cached
 
 
 def read_catalog(keys: Keys, snapshot: str) -> pl.DataFrame:

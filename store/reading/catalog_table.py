@@ -15,8 +15,8 @@ import polars as pl
 
 from schemas.errors import RunNotFoundError
 from store.backend.address import parse_address
-from store.backend.user_cache import cache_folder
 from store.backend.ref_files import read_reference
+from store.backend.user_cache import cache_folder
 
 log = logging.getLogger(__name__)
 

@@ -17,11 +17,11 @@ from schemas.errors import RunNotFoundError
 from schemas.itemset import ItemSet
 from schemas.layout import RUNS
 from schemas.run import Run
-from store.reading.catalog import read_catalog, run_names
 from store.format.item_sets import read_items
 from store.format.keys import FetchedKeys, Keys
-from store.repository.repository import open_repository
 from store.format.runs import RunRecord, parse_run_record, read_run, run_bytes, run_keys
+from store.reading.catalog import read_catalog, run_names
+from store.repository.repository import open_repository
 
 ITEM_SETS_KEPT = 16
 BATCH, BATCH_BYTES = 16, 64 * 2**20  # runs fetched at once

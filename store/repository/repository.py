@@ -15,12 +15,12 @@ from filelock import FileLock
 
 from schemas.errors import StoreInvalidError, StoreNotFoundError, UsageError
 from store.backend.address import Address, parse_address
-from store.backend.storage import storage
 from store.backend.failures import first_line, readable
-from store.safety.check_folder import check_folder
+from store.backend.storage import storage
 from store.format.keys import SessionKeys
-from store.safety.conditional_writes import ensure_conditional_writes, has_passed
 from store.format.root import check_root, root_nodes
+from store.safety.check_folder import check_folder
+from store.safety.conditional_writes import ensure_conditional_writes, has_passed
 from store.safety.screen import ensure_screened
 
 BRANCH = "main"

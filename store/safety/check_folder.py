@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from schemas.errors import StoreInvalidError
-from store.format.keys import MAX_STORED_CHUNK
 from store.backend.ref_files import MAX_BYTES, read_reference
+from store.format.keys import MAX_STORED_CHUNK
 
 MAX_METADATA_BYTES = 256 * 2**20  # one decompressed snapshot, manifest or transaction log; 75,000 runs fit in a snapshot
 SMALL = 2048  # a file this small cannot decompress to more than SMALL / 4 blocks of 128 KiB, which is 64 MiB

@@ -1,7 +1,7 @@
 """Screen a stranger's remote store: read its metadata once in a process of bounded memory, before this process reads them.
 
 In: an address, and a snapshot.  Out: nothing, or the error that the screening met. Icechunk decompresses a snapshot or manifest without
-a bound and gives no access to a remote store's raw objects, so `guard.py` cannot look first. The kernel can: a screening process may
+a bound and gives no access to a remote store's raw objects, so `check_folder.py` cannot look first. The kernel can: a screening process may
 take LIMIT_BYTES and no more, and what it could not read, its parent never opens. What passed is remembered by its snapshot, which never
 changes.
 """
@@ -18,11 +18,11 @@ import icechunk
 
 from schemas import errors
 from schemas.layout import ITEM_ARRAYS, ITEMS, RUN_ARRAYS, RUNS, TEXT_ARRAYS
+from store.backend.loop import wait
 from store.backend.user_cache import cache_folder, remember
 from store.format.keys import SessionKeys
-from store.backend.loop import wait
 
-BOUND_BYTES = 2**29  # a snapshot of 75,000 runs, as large as `guard.py` lets one be, takes 340 MB, and the libraries 100
+BOUND_BYTES = 2**29  # a snapshot of 75,000 runs, as large as `check_folder.py` lets one be, takes 340 MB, and the libraries 100
 LIMIT_BYTES = 2 * BOUND_BYTES  # a growing buffer doubles: one that fails at the limit has filled the bound
 IN_FLIGHT = 16  # each more costs a thread's stack
 
@@ -34,7 +34,8 @@ def ensure_screened(address: str, snapshot: str = "") -> None:
     """
     if _passed(address, snapshot).exists():
         return
-    screening = subprocess.run([sys.executable, "-m", "store.safety.screen", address, snapshot], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "store.safety.screen", address, snapshot]
+    screening = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
         outcome, said = json.loads(screening.stdout)
     except ValueError:  # Icechunk 2 aborts when an allocation fails

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from schemas.errors import UsageError
 from store.backend.failures import readable
-from store.safety.check_folder import STAGED
 from store.repository.repository import open_repository
+from store.safety.check_folder import STAGED
 
 SESSION_LIFE = timedelta(days=7)
 

@@ -10,8 +10,8 @@ from uuid import uuid4
 from schemas.layout import ITEMS, RUNS, SCHEMA_VERSION
 from schemas.migrate import STEPS, Step, migrate_nodes
 from store.backend.failures import readable
-from store.repository.repository import BRANCH, Repository, open_repository
 from store.format.root import root_nodes, stored_schema
+from store.repository.repository import BRANCH, Repository, open_repository
 
 
 class Migration(NamedTuple):

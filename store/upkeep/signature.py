@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from schemas.digest import canonical_json
 from schemas.errors import UsageError
 from schemas.layout import ITEMS, group_document, root_attributes
-from store.reading.catalog import read_records
-from store.format.documents import dump_document, group_attributes
 from store.backend.failures import readable
+from store.format.documents import dump_document, group_attributes
 from store.format.keys import Keys
+from store.reading.catalog import read_records
 from store.repository.repository import open_repository
 
 if TYPE_CHECKING:

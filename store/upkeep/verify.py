@@ -16,9 +16,9 @@ from schemas.run import Run, nonfinite_items
 from store.backend.failures import readable
 from store.format.item_sets import read_items
 from store.format.keys import SessionKeys
-from store.repository.repository import Repository, open_repository
 from store.format.root import check_root
 from store.format.runs import parse_run_record, read_run
+from store.repository.repository import Repository, open_repository
 from store.upkeep.signature import signature_problems
 
 

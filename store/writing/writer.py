@@ -15,13 +15,13 @@ from schemas.errors import HedgemarkError, RunConflictError
 from schemas.itemset import ItemSet
 from schemas.layout import ITEMS, RUNS
 from schemas.run import Run, RunKey
-from store.writing.batching import INTERVAL_S, Batch
 from store.backend.failures import readable
 from store.format.keys import SessionKeys
 from store.format.packed_run import Parcel, pack_run
-from store.repository.repository import Repository, open_repository
 from store.format.root import check_root
 from store.format.runs import RunRecord, parse_run_record
+from store.repository.repository import Repository, open_repository
+from store.writing.batching import INTERVAL_S, Batch
 
 log = logging.getLogger(__name__)
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from analyzer.compare.compare import pair_unreliable
-from analyzer.stats.estimate import Estimate, difference, student
-from analyzer.measure.cell import Measured
 from analyzer.compare.paired import Paired
+from analyzer.measure.cell import Measured
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record
 from analyzer.report.data.study import Study
+from analyzer.stats.estimate import Estimate, difference, student
 from analyzer.studies.cost import operations
 from analyzer.studies.prices import Prices
 

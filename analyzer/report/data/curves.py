@@ -4,11 +4,11 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from analyzer.measure.scored import score_run
+from analyzer.conformal.ranks import threshold_rank
 from analyzer.conformal.split_law import RankLaw, Statistics, moments, rank_law
 from analyzer.measure.question import Question
-from analyzer.conformal.ranks import threshold_rank
 from analyzer.measure.records import Record
+from analyzer.measure.scored import score_run
 from analyzer.report.data.study import Study
 from analyzer.runs.view import RunView
 

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from analyzer.stats.arrays import BoolArray
 from analyzer.compare.paired import Paired
+from analyzer.gate.limitable import over_items
 from analyzer.measure.records import Record, interval_fields
 from analyzer.report.data.study import Study
-from analyzer.gate.limitable import over_items
+from analyzer.stats.arrays import BoolArray
 from schemas.itemset import ItemSet
 
 MOST_ITEMS, MOST_CHARACTERS = 20, 400

@@ -4,15 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from analyzer.runs.loading import Runs
 from analyzer.compare.paired import Paired, paired
-from analyzer.runs.pairs import Partners
-from analyzer.measure.question import Question
-from analyzer.studies.sets import measured
 from analyzer.compare.two_axis_verdict import Tolerances
 from analyzer.gate.policy import Limit
-from analyzer.studies.prices import Prices
+from analyzer.measure.question import Question
+from analyzer.runs.loading import Runs
+from analyzer.runs.pairs import Partners
 from analyzer.runs.view import RunView
+from analyzer.studies.prices import Prices
+from analyzer.studies.sets import measured
 from schemas.errors import UsageError
 
 MAX_RUNS = 600  # about 20 MB of page; more than a person can look at

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from analyzer.compare.compare import add_holm, pair_record
-from analyzer.runs.fields import FIELDS
 from analyzer.compare.paired import Paired
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, cell_record, interval_fields
@@ -12,6 +11,7 @@ from analyzer.report.data.costs import rates
 from analyzer.report.data.curves import curves
 from analyzer.report.data.flips import flipped_items, item_texts, subjects
 from analyzer.report.data.study import Study
+from analyzer.runs.fields import FIELDS
 from analyzer.studies.cliffs import cliff_records
 from analyzer.studies.decoupling import decoupling
 from analyzer.studies.scale import scale_records

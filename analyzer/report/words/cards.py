@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from analyzer.compare.paired import Paired
+from analyzer.gate.gate import FAIL, INCONCLUSIVE, PASS, check_pairs, outcome
 from analyzer.measure.records import Record
 from analyzer.report.data.study import Study
 from analyzer.report.words.check_wording import bar, broken, harm, said, worst
-from analyzer.gate.gate import FAIL, INCONCLUSIVE, PASS, check_pairs, outcome
 
 HOPELESS = 100_000  # questions
 RANK = {PASS: 0, INCONCLUSIVE: 1, FAIL: 2}

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from analyzer.measure.records import Record
-from analyzer.gate.limitable import FIGURES
-from analyzer.gate.gate import FAIL
-from analyzer.gate.policy import Limit
 from analyzer.gate.ci_reports import sentence, title
+from analyzer.gate.gate import FAIL
+from analyzer.gate.limitable import FIGURES
+from analyzer.gate.policy import Limit
+from analyzer.measure.records import Record
 
 BAR_LIMIT, BAR_LOW, BAR_HIGH = 25.0, -40.0, 80.0  # where the limit stands, and the ends of a bar; no change is at 0
 PERCENT = (100, " %", 1)

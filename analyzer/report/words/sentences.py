@@ -6,11 +6,11 @@ from itertools import groupby
 from statistics import median
 from typing import Any
 
-from analyzer.measure.records import Record
-from analyzer.report.words.cards import Card
-from analyzer.report.data.tables import Tables
-from analyzer.studies.decoupling import QUADRANTS
 from analyzer.gate.gate import FAIL, INCONCLUSIVE, PASS
+from analyzer.measure.records import Record
+from analyzer.report.data.tables import Tables
+from analyzer.report.words.cards import Card
+from analyzer.studies.decoupling import QUADRANTS
 
 REST = {INCONCLUSIVE: "cannot be decided yet", FAIL: "must not"}
 NO_PAIRS = "No run here has a dense run of the same model, task and prompt beside it."

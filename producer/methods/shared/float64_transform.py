@@ -8,8 +8,8 @@ to other experts: right rotations were refused for it, and wrong ones passed.
 from copy import deepcopy
 from typing import Any, Protocol
 
-from producer.methods.shared.post_conditions import relative_change
 from producer.methods.shared.layerwise import first_inputs, moved
+from producer.methods.shared.post_conditions import relative_change
 from producer.methods.shared.residual_stream import untie
 from schemas.errors import PostConditionError
 

@@ -15,8 +15,8 @@ from functools import cache
 from typing import Any
 from unittest.mock import patch
 
-from producer.methods.shared.linear_layers import BATCH
 from producer.methods.shared.layerwise import layer_inputs
+from producer.methods.shared.linear_layers import BATCH
 
 log = logging.getLogger(__name__)
 PIPELINE = "decoder-layers"

@@ -6,9 +6,9 @@ a symmetric one per row and round activations per token, as SmoothQuant and QuaR
 
 from typing import Any
 
+from producer.methods.shared.architectures import undivided, unknown_layout
 from producer.methods.shared.contract import Job
 from producer.methods.shared.linear_layers import target_layers
-from producer.methods.shared.architectures import undivided, unknown_layout
 from schemas.errors import PostConditionError
 from schemas.levels import FULL_BITS, Level
 

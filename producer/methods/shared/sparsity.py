@@ -6,9 +6,9 @@ How many weights go is rounded to the nearest integer over what a method ranks a
 from collections.abc import Callable
 from typing import Any
 
+from producer.methods.shared.architectures import undivided, unknown_layout
 from producer.methods.shared.contract import Job
 from producer.methods.shared.linear_layers import target_layers
-from producer.methods.shared.architectures import undivided, unknown_layout
 from schemas.errors import PostConditionError
 from schemas.levels import Level
 

@@ -1,0 +1,84 @@
+"""What the command refuses before weights are loaded, by method, model and reason; and what compression puts into a run's key."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from producer.cli.main import main
+from producer.methods import METHODS
+from producer.methods.shared.compression_data import draw_compression_data
+from producer.models.find import find_model, load_tokenizer
+from producer.prompts.templates import render_item
+from producer.request.request import Request
+from producer.run.plan import make_plan
+from producer.tasks.urn import urn
+from schemas.run import RunKey
+
+pytestmark = pytest.mark.producer
+URN = ("--task", "urn", "--limit", "3")
+
+
+def refused(tmp_path: Path, *arguments: str) -> str:
+    """Return what the command says, having checked that it is one line, exit 2, and no store."""
+    result = CliRunner().invoke(main, [*arguments, "--store", str(tmp_path / "store")])
+    assert result.exit_code == 2, result.output
+    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    assert not (tmp_path / "store").exists()
+    return result.stderr
+
+
+@pytest.mark.parametrize(
+    ("method", "level", "message"),
+    [
+        ("wanda", "1.0", r"level '1\.0': a fraction removed lies in \[0, 1\)"),
+        ("sparsegpt", "-0.1", r"level '-0\.1': a fraction removed lies in \[0, 1\)"),
+        ("magnitude", "0:1:0.1", r"level '0:1:0\.1': a range start:stop:step"),
+        ("wanda", "2:3", r"'wanda' at level '2:3' cannot do model 'ref-s': 3 does not divide the 64 columns of self_attn\.q_proj"),
+        ("rtn", "w4a16-g48", r"'rtn' at level 'w4a16-g48' cannot do model 'ref-s': 48 does not divide the 64 .* 2, 4, 8, 16, 32, 64"),
+        ("rtn", "w0", r"level 'w0' is not one; examples: w4a16-g128"),
+        ("rtn", "w0a16", r"level 'w0a16': bits run from 2"),
+        ("gptq", "w4a4", r"'gptq' cannot take level 'w4a4': it quantizes weights only"),
+        ("awq", "w4a4", r"'awq' cannot take level 'w4a4': it quantizes weights only"),
+        ("slicegpt", "2:4", r"'slicegpt' cannot take level '2:4': it removes whole structures"),
+    ],
+)
+def test_impossible_levels_are_one_sentence(tmp_path: Path, method: str, level: str, message: str) -> None:
+    """The sentence quotes the level and names the method, the model as the user called it, and the reason."""
+    assert re.search(message, refused(tmp_path, "--model", "ref-s", "--method", method, "--level", level, *URN))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_unknown_layout_is_one_sentence(tmp_path: Path, method: str) -> None:
+    """A folder without weights is enough to be told that its layout is unknown, by the method's name and the folder's."""
+    (tmp_path / "some-mamba").mkdir()
+    (tmp_path / "some-mamba" / "config.json").write_text(json.dumps({"model_type": "mamba"}))
+    message = refused(tmp_path, "--model", str(tmp_path / "some-mamba"), "--method", method, *URN)
+    assert f"'{method}'" in message and "model 'some-mamba'" in message and "'mamba' is" in message
+
+
+def test_empty_and_leaking_compression_data_are_refused(tmp_path: Path) -> None:
+    """An empty file, and a text that holds an evaluation item, each get their sentence."""
+    text = tmp_path / "text.txt"
+    text.write_text("")
+    arguments = ("--model", "ref-s", "--method", "wanda", "--compression-data")
+    assert "is empty" in refused(tmp_path, *arguments, str(text), "--task", "urn")
+    text.write_text("red blue green " * 100 + render_item(urn()[0]))
+    assert "contains evaluation item '0'" in refused(tmp_path, *arguments, f"{text}:2x64", "--task", "urn")
+
+
+def key(method: str, seed: int = 0, data: str = "embedded:2x64") -> RunKey:
+    request = Request(models=("ref-s",), methods=(method,), tasks=("urn",), limit=3, seed=seed, compression_data=data)
+    found = make_plan(request)[0].cells[0].key
+    assert found is not None
+    return found
+
+
+def test_the_key_holds_the_hash_of_the_compression_data() -> None:
+    """Name, amount and seed of the data make another run; a method that sees no data has none."""
+    drawn = draw_compression_data("embedded", load_tokenizer(find_model("ref-s")), sequences=2, length=64)
+    assert key("wanda").compression_data_hash == drawn.digest
+    assert len({key("wanda").digest, key("wanda", seed=1).digest, key("wanda", data="embedded:2x32").digest}) == 3
+    assert key("magnitude").compression_data_hash == ""

@@ -1,0 +1,155 @@
+"""A checkpoint that llm-compressor saved gives, read back and run as found, the logits of the run in memory."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from producer_tiny import logits, tiny, tiny_data
+from test_producer_engine import OPTIONS, plain, run, some_prompts
+
+from producer.backends import BACKENDS
+from producer.methods import METHODS
+from producer.methods.gptq import gptq_modifier
+from producer.methods.shared.linear_layers import target_layers
+from producer.methods.shared.llm_compressor import oneshot, quiet
+from producer.methods.shared.quantization import scheme
+from producer.models.find import ModelFiles, find_model, load_model
+from schemas.errors import UsageError
+from schemas.levels import parse_level
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.producer
+LEVEL = parse_level("w4a16-g16")
+
+
+def rtn_recipe() -> list[Any]:
+    from llmcompressor.modifiers.quantization import QuantizationModifier
+
+    return [QuantizationModifier(**scheme(LEVEL))]
+
+
+def save(model: Any, folder: Path) -> None:
+    """Save a quantized model compressed, as llm-compressor does; `oneshot` leaves models without what they do that by."""
+    with quiet():
+        from llmcompressor.transformers.compression.compressed_tensors_utils import modify_save_pretrained
+
+        modify_save_pretrained(model)
+        model.save_pretrained(folder, save_compressed=True)
+
+
+# llm-compressor saves through accelerate's offloading, which makes transformers warn about memory, whatever the model's size.
+@pytest.mark.filterwarnings("ignore:Attempting to save a model with offloaded modules:UserWarning")
+@pytest.mark.parametrize("name", ["rtn", "gptq"])
+def test_a_saved_checkpoint_gives_the_logits_of_memory(name: str, tmp_path: Path) -> None:
+    """Saved compressed by llm-compressor and read by transformers, the logits agree to 1e-4 and the format is recorded."""
+    data = tiny_data(32)
+    saved = oneshot(tiny(), {"rtn": rtn_recipe, "gptq": lambda: [gptq_modifier(LEVEL)]}[name], None if name == "rtn" else data)
+    save(saved, tmp_path)
+    loaded = load_model(ModelFiles("artifact", tmp_path), "float32", "cpu")
+    METHODS["checkpoint"].check_config(loaded.config, parse_level("-"))
+    found = METHODS["checkpoint"].apply(loaded, parse_level("-"), None, 0)
+    in_memory = METHODS[name].apply(tiny(), LEVEL, data, 0).model
+    assert found.conditions["stored_as"] == "compressed-tensors"
+    assert float((logits(found.model, data.input_ids) - logits(in_memory, data.input_ids)).abs().max()) < 1e-4
+
+
+@pytest.mark.filterwarnings("ignore:Attempting to save a model with offloaded modules:UserWarning")
+@pytest.mark.parametrize("layout", [{"workers": 3}, {"streamed": True, "wave_tokens": 10_000}])
+def test_rounded_inputs_of_a_stored_artifact_stay_rounded(layout: dict[str, Any], tmp_path: Path) -> None:
+    """Eight-bit weights and inputs, as shipped, give the engine the logits of the artifact in memory, not those of its weights alone."""
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+    from llmcompressor.modifiers.quantization import QuantizationModifier
+
+    eight = {"num_bits": 8, "type": "int", "symmetric": True}
+    weights = QuantizationArgs(**eight, strategy="channel", observer="memoryless_minmax")
+    inputs = QuantizationArgs(**eight, strategy="token", dynamic=True)
+    groups = {"all": QuantizationScheme(targets=["Linear"], weights=weights, input_activations=inputs)}
+    saved = oneshot(tiny(), lambda: [QuantizationModifier(config_groups=groups, ignore=["lm_head"])], None)
+    prompts = some_prompts()
+    expected = plain(saved, prompts)[:, OPTIONS]
+    save(saved, tmp_path)
+    found = run(load_model(ModelFiles("artifact", tmp_path), "float32", "cpu"), prompts, **layout).logits
+    np.testing.assert_allclose(found, expected, atol=2e-2)
+    assert np.abs(found - plain(tiny(), prompts)[:, OPTIONS]).max() > 5 * np.abs(found - expected).max()
+
+
+def test_a_plain_checkpoint_is_described(tmp_path: Path) -> None:
+    """Weights pruned and saved plainly are run as found, with the zeros they have."""
+    model = METHODS["magnitude"].apply(tiny(), parse_level("0.5"), None, 0).model
+    conditions = METHODS["checkpoint"].apply(model, parse_level("-"), None, 0).conditions
+    assert conditions["stored_as"] == "plain weights"
+    assert conditions["sparsity"] == 0.5
+
+
+def test_quantized_weights_are_not_compressed_again() -> None:
+    """A method other than checkpoint refuses a model whose config says that its weights are quantized."""
+    config = tiny().config
+    config.quantization_config = {"quant_method": "gptq"}
+    with pytest.raises(UsageError, match="already quantized \\(gptq\\); run it as found with --method checkpoint"):
+        METHODS["wanda"].check_config(config, parse_level("0.5"))
+    METHODS["checkpoint"].check_config(config, parse_level("-"))
+
+
+def into_words(values: Any, bits: int, order: Any) -> Any:
+    """Pack unsigned integers (row, column) into int32 words, field by field; `order` says which column a field holds."""
+    import numpy as np
+
+    fields = 32 // bits
+    blocks = np.asarray(values, dtype=np.uint64).reshape(len(values), -1, fields)
+    words = np.zeros(blocks.shape[:2], dtype=np.uint64)
+    for field in range(fields):
+        words |= blocks[:, :, order[field]] << np.uint64(bits * field)
+    return torch.from_numpy(words.astype(np.uint32).view(np.int32).copy())
+
+
+def packed_folder(path: Path, quantization: dict[str, Any]) -> Any:
+    """Save a tiny model packed as AutoGPTQ or AutoAWQ do, and return the same model with plain weights."""
+    from safetensors.torch import save_file
+
+    bits, group, gptq = quantization["bits"], 16, quantization["quant_method"] == "gptq"
+    order = range(32 // bits) if gptq else (0, 2, 4, 6, 1, 3, 5, 7)
+    model, draw = tiny(), torch.Generator().manual_seed(0)
+    tensors = {name: w for name, w in model.state_dict().items() if "_proj." not in name}
+    for name, layer in target_layers(model).items():
+        rows, columns = layer.weight.shape
+        q = torch.randint(0, 2**bits, (columns, rows), generator=draw)
+        zeros = torch.randint(1, 2**bits, (columns // group, rows), generator=draw)
+        scales = torch.rand(columns // group, rows, generator=draw) / 2**bits
+        groups = torch.arange(columns).flip(0) // group if gptq else torch.arange(columns) // group  # columns taken in another order
+        layer.weight.data = ((q - zeros[groups]) * scales[groups]).T.contiguous()
+        tensors[f"{name}.qweight"] = into_words(q.T, bits, order).T.contiguous() if gptq else into_words(q, bits, order)
+        tensors |= {f"{name}.qzeros": into_words(zeros - (1 if gptq else 0), bits, order), f"{name}.scales": scales}
+        if gptq:
+            tensors[f"{name}.g_idx"] = groups.int()
+    save_file(tensors, path / "model.safetensors")
+    model.config.quantization_config = quantization
+    model.config.save_pretrained(path)
+    return model
+
+
+@pytest.mark.parametrize(
+    "quantization", [{"quant_method": "gptq", "bits": 4}, {"quant_method": "gptq", "bits": 8}, {"quant_method": "awq", "bits": 4}]
+)
+def test_packed_checkpoints_are_read_without_their_kernels(quantization: dict[str, Any], tmp_path: Path) -> None:
+    """A GPTQ (with reordered columns) or AWQ checkpoint gives the logits of scale * (integer - zero point), and says what it is."""
+    plain, ids = packed_folder(tmp_path, quantization | {"group_size": 16}), tiny_data(4).input_ids
+    loaded = load_model(find_model(str(tmp_path)), "float32", "cpu")
+    applied = METHODS["checkpoint"].apply(loaded, parse_level("-"), None, 0)
+    assert torch.equal(logits(applied.model, ids), logits(plain, ids))
+    assert applied.conditions["stored_as"] == quantization["quant_method"]
+
+
+@pytest.mark.parametrize(
+    ("quantization", "message"),
+    [
+        ({"quant_method": "gptq", "bits": 3}, "a gptq checkpoint of 3 bits cannot be unpacked; bits that can: 2, 4, 8"),
+        ({"quant_method": "awq", "bits": 4, "version": "gemv"}, "an awq checkpoint of version 'gemv' cannot be unpacked"),
+    ],
+)
+def test_other_packings_are_refused_from_their_config(quantization: dict[str, Any], message: str) -> None:
+    """Bits that straddle words and versions packed another way are refused before weights are loaded."""
+    config = tiny().config
+    config.quantization_config = quantization
+    with pytest.raises(UsageError, match=message):
+        BACKENDS["transformers"].check(config, ["checkpoint"])

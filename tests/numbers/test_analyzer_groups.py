@@ -1,0 +1,173 @@
+"""Groups under one threshold and under thresholds of their own, against brute force over splits and against plain counts."""
+
+from dataclasses import replace
+from fractions import Fraction
+from itertools import combinations, product
+
+import numpy as np
+import pytest
+from analyzer_data import item_set, make_view, skilled_logits, toy
+
+from analyzer.conformal.ranks import threshold_rank
+from analyzer.conformal.splits import parse_split
+from analyzer.measure.cell import Measured
+from analyzer.measure.exact import cells
+from analyzer.measure.question import Question
+from analyzer.measure.scored import measure
+from analyzer.measure.temperature import fit_temperature
+from analyzer.runs.view import RunView
+from analyzer.stats.estimate import Estimate
+from schemas.errors import UsageError
+
+LAC = Question(scorers=("lac",), alphas=(Fraction(1, 4),))
+
+
+def small(seed: int, n_items: int = 8, n_options: int = 3) -> RunView:
+    rng = np.random.default_rng(seed)
+    answers = rng.integers(0, n_options, n_items)
+    logits = np.round(skilled_logits(rng, answers, n_options), 0)
+    return make_view(item_set(answers, n_options, subjects=2), logits)
+
+
+def by_group(view: RunView, question: Question) -> dict[str, Measured]:
+    return {cell.group: cell for cell in cells(view, "lac", question)}
+
+
+def lac_scores(view: RunView) -> tuple[np.ndarray, np.ndarray]:
+    scores = 1.0 - view.probs
+    return scores, scores[np.arange(view.n_items), view.answer]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("by", ["subject", "label", "size"])
+def test_group_coverage_equals_brute_force_over_all_splits(seed: int, by: str) -> None:
+    """Expected covered and expected tested members, over all splits, give each group's coverage."""
+    view, n = small(seed), 4
+    scores, of_answer = lac_scores(view)
+    k = threshold_rank(n, LAC.alphas[0])
+    covered: dict[str, float] = {}
+    tested: dict[str, float] = {}
+    for calibration in combinations(range(view.n_items), n):
+        threshold = sorted(of_answer[list(calibration)])[k - 1]
+        for item in set(range(view.n_items)) - set(calibration):
+            size = int((scores[item] <= threshold).sum())
+            group = {"subject": f"s{item % 2}", "label": "ABC"[view.answer[item]], "size": str(size)}[by]
+            covered[group] = covered.get(group, 0) + (of_answer[item] <= threshold)
+            tested[group] = tested.get(group, 0) + 1
+    found = by_group(view, replace(LAC, by=by))
+    for group, count in tested.items():
+        assert found[group].estimates["coverage"].value == pytest.approx(covered[group] / count, abs=1e-12)
+
+
+def naive_threshold(of_answer: np.ndarray) -> float:
+    k = threshold_rank(of_answer.size, LAC.alphas[0])
+    return float(np.sort(of_answer)[k - 1]) if k <= of_answer.size else np.inf
+
+
+@pytest.mark.parametrize("mondrian", ["subject", "label"])
+def test_mondrian_sets_equal_brute_force_over_all_stratified_splits(mondrian: str) -> None:
+    """Every group split in every way: own thresholds, mean coverage and set size per group and together."""
+    view = small(5, n_items=9, n_options=2)
+    scores, of_answer = lac_scores(view)
+    labels = view.answer if mondrian == "label" else np.arange(9) % 2
+    members = [np.flatnonzero(labels == g) for g in (0, 1)]
+    sums = {g: [0.0, 0.0, 0] for g in (0, 1)}
+    for chosen in product(*(combinations(m, int(len(m) / 2)) for m in members)):
+        thresholds = [naive_threshold(of_answer[list(c)]) for c in chosen]
+        for g, (m, c) in enumerate(zip(members, chosen, strict=True)):
+            for item in set(m) - set(c):
+                judged_by = thresholds if mondrian == "label" else [thresholds[g]] * 2
+                sums[g][0] += of_answer[item] <= thresholds[g]
+                sums[g][1] += sum(scores[item, j] <= judged_by[j] for j in (0, 1))
+                sums[g][2] += 1
+    found = by_group(view, replace(LAC, mondrian=mondrian))
+    names = "AB" if mondrian == "label" else ("s0", "s1")
+    for g, (covered, size, tested) in sums.items():
+        assert found[names[g]].estimates["coverage"].value == pytest.approx(covered / tested, abs=1e-12)
+        assert found[names[g]].estimates["set_size"].value == pytest.approx(size / tested, abs=1e-12)
+    weight = np.array([len(m) - int(len(m) / 2) for m in members], float)
+    together = np.average([found[name].estimates["set_size"].value for name in names], weights=weight)
+    assert found["all"].estimates["set_size"].value == pytest.approx(together)
+
+
+def test_a_group_too_small_for_alpha_says_so() -> None:
+    """A subject of three items cannot carry alpha 0.01: its sets are full, and the total names it."""
+    rng = np.random.default_rng(0)
+    answers = rng.integers(0, 4, 300)
+    view = make_view(item_set(answers, subjects=3), skilled_logits(rng, answers, 4))
+    found = by_group(view, replace(LAC, mondrian="subject", alphas=(Fraction(1, 100),)))
+    assert found["s0"].note == "50 calibration items are too few for alpha 0.01: every set is full"
+    assert "groups too small for alpha 0.01" in (found["all"].note or "")
+
+
+def test_drawn_splits_agree_with_the_exact_group_figures() -> None:
+    """Coverage of each subject over 2,000 drawn splits is that of the exact law, within 0.01."""
+    view = toy(n_items=200)
+    exact, drawn = (by_group(view, replace(LAC, by="label", split=parse_split(text))) for text in ("all", "2000"))
+    for group in "ABCD":
+        assert abs(exact[group].estimates["coverage"].value - drawn[group].estimates["coverage"].value) < 0.01
+
+
+def test_group_errors_are_those_seen_over_samples() -> None:
+    """Over 120 samples the stated errors of group coverage and of set size under thresholds per label match their spread within 25 %."""
+    rng = np.random.default_rng(4)
+    questions = {"by": replace(LAC, by="label"), "mondrian": replace(LAC, mondrian="label")}
+    found: dict[str, list[Estimate]] = {name: [] for name in questions}
+    for _ in range(120):
+        answers = rng.integers(0, 3, 240)
+        view = make_view(item_set(answers, 3), skilled_logits(rng, answers, 3))
+        found["by"].append(by_group(view, questions["by"])["A"].estimates["coverage"])
+        found["mondrian"].append(by_group(view, questions["mondrian"])["all"].estimates["set_size"])
+    for name, estimates in found.items():
+        seen = np.std([e.value for e in estimates], ddof=1)
+        assert abs(np.mean([e.error for e in estimates]) / seen - 1) < 0.25, name
+
+
+def test_temperature_is_fitted_on_calibration_items_alone() -> None:
+    """A model that is three times too sure gets temperature 3, and test items do not move it."""
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=(20_000, 4)) * 1.5
+    answers = np.array([rng.choice(4, p=p) for p in np.exp(logits) / np.exp(logits).sum(1, keepdims=True)])
+    view = make_view(item_set(answers), 3 * logits)
+    half = np.arange(20_000) < 10_000
+    fitted = fit_temperature(view, half)
+    assert fitted == pytest.approx(3, rel=0.05)
+    spoiled = 3 * logits
+    spoiled[~half] = rng.normal(size=(10_000, 4))
+    assert fit_temperature(make_view(view.items, spoiled), half) == fitted
+
+
+def test_temperature_keeps_coverage_and_is_recorded() -> None:
+    """Sets after temperature scaling cover 1 - alpha over drawn splits; the exact law, which has no one calibration set, refuses it."""
+    view = toy(n_items=300)
+    (cell,) = cells(view, "aps", replace(LAC, reliability="temperature", split=parse_split("10")))
+    assert cell.estimates["coverage"].value == pytest.approx(0.75, abs=0.05)
+    assert float(cell.facts["temperature"]) > 0
+    with pytest.raises(UsageError, match="draw some with --split N"):
+        list(cells(view, "lac", replace(LAC, reliability="temperature")))
+
+
+@pytest.mark.parametrize("n_options", [2, 5, 26])
+def test_conclusions_do_not_depend_on_the_order_of_items_or_options_properties(n_options: int) -> None:
+    """Permuting items, or options together with answers, changes no figure (no ties here)."""
+    rng = np.random.default_rng(n_options)
+    answers = rng.integers(0, n_options, 120)
+    logits = skilled_logits(rng, answers, n_options)
+    options, items = rng.permutation(n_options), rng.permutation(120)
+    views = [
+        make_view(item_set(answers, n_options), logits),
+        make_view(item_set(np.argsort(options)[answers], n_options), logits[:, options]),
+        make_view(item_set(answers[items], n_options), logits[items]),
+    ]
+    for scorer in ("lac", "aps", "raps", "saps", "margin", "topk"):
+        sizes = [next(measure(view, scorer, LAC)).estimates["set_size"].value for view in views]
+        np.testing.assert_allclose(sizes, sizes[0], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("scorer", ["lac", "aps", "raps", "saps", "margin", "topk"])
+def test_a_smaller_alpha_never_gives_smaller_sets_properties(scorer: str) -> None:
+    """Set size and coverage fall along rising alpha, for every scorer."""
+    alphas = tuple(Fraction(i, 50) for i in range(1, 50))
+    found = list(measure(toy(n_items=150), scorer, replace(LAC, alphas=alphas)))
+    for name in ("set_size", "coverage"):
+        assert (np.diff([cell.estimates[name].value for cell in found]) <= 1e-12).all()

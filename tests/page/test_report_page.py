@@ -1,0 +1,228 @@
+"""The report's page as text: what is in it, that its figures are those of the other commands, and that names cannot break out."""
+
+import base64
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from analyzer_data import MemoryReader, item_set, make_run, skilled_logits
+from click.testing import CliRunner
+from report_stores import CLOSING, FEW, MARKUP, family, mixed_store, quiz, run_of, study_of, write
+
+from analyzer.api import ask, compare, sets
+from analyzer.cli.main import main
+from analyzer.gate.gate import gate
+from analyzer.gate.limitable import FIGURES
+from analyzer.report import theme
+from analyzer.report.data.study import MAX_RUNS, Asked, study
+from analyzer.report.data.tables import first_asked, tables
+from analyzer.report.pack import pack
+from analyzer.report.page import page
+from analyzer.report.panels import PANELS
+from analyzer.report.words.cards import cards
+from analyzer.report.words.check_wording import WORDINGS
+from analyzer.runs.loading import select_runs
+from schemas.errors import UsageError
+
+CLOSE = 2e-6  # the page keeps six digits
+
+
+@pytest.fixture(scope="module")
+def store_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store with hostile names, a broken run and one without partner."""
+    return mixed_store(tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="module")
+def html(store_url: str) -> str:
+    """Its page."""
+    return page(study_of(store_url))
+
+
+@pytest.fixture(scope="module")
+def data(html: str) -> dict[str, Any]:
+    """What the page embeds."""
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.S)[1])
+
+
+def rows(data: dict[str, Any], table: str) -> list[dict[str, Any]]:
+    columns = data["tables"][table]
+    return [{name: values[0 if len(values) == 1 else i] for name, values in columns.items()} for i in range(columns["n"][0])]
+
+
+def scripts(html: str) -> list[str]:
+    return re.findall(r"<script>(.*?)</script>", html, re.S)
+
+
+def test_the_page_asks_nothing_of_a_network(html: str) -> None:
+    """No element names an address, and the policy allows none."""
+    addresses: list[str | None] = []
+    parser = HTMLParser()
+    parser.handle_starttag = lambda tag, given: addresses.extend(v for n, v in given if n in ("src", "href", "action", "srcset", "style"))
+    parser.feed(html)
+    assert addresses == ["#main"]
+    assert "default-src &#39;none&#39;" in html and "connect-src" not in html
+    assert "url(" not in re.search(r"<style>(.*?)</style>", html, re.S)[1]
+
+
+def test_the_policy_names_every_script_by_its_hash(html: str) -> None:
+    """A script that is not ours has no hash in the policy."""
+    for script in scripts(html):
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"sha256-{digest}" in html.replace("&#43;", "+").split("</head>")[0]
+    assert len(scripts(html)) == 2
+
+
+def test_names_with_markup_stay_text(html: str, data: dict[str, Any]) -> None:
+    """Markup in a model's name is escaped in the page, closes no script in the data, and is whole when read back."""
+    assert MARKUP not in html
+    assert CLOSING not in html
+    assert {MARKUP, CLOSING} < set(data["runs"]["model"])
+
+
+def test_no_path_of_this_machine_is_in_the_page(html: str, store_url: str) -> None:
+    """A page that is mailed does not say where its store lay."""
+    assert str(Path(store_url).parent) not in html
+    assert str(Path.home()) + "/" not in html.replace("</", "")
+
+
+def test_panels_come_in_the_designed_order() -> None:
+    """Verdict, heat map, decoupling, alpha, cliffs, sizes, flips, scale, transfer, cost, unreliable."""
+    expected = ["checks", "heat", "decoupling", "alpha", "cliffs", "sizes", "flips", "scale", "transfer", "cost", "unreliable"]
+    assert [panel.id for panel in PANELS] == expected
+
+
+def test_pairs_are_those_of_compare(store_url: str, data: dict[str, Any]) -> None:
+    """Every change on the page is what `analyze compare` prints."""
+    known = {(row["run"], row["scorer"]): row for row in compare(store_url).to_dicts() if row["compared_with"]}
+    names = [run["name"] for run in study_of(store_url).runs.rows]
+    pairs = rows(data, "pairs")
+    assert len(pairs) == len(known) > 20
+    for pair in pairs:
+        expected = known[names[pair["run"]], pair["scorer"]]
+        assert pair["verdict"] == expected["verdict"] and pair["unreliable"] == expected["unreliable"]
+        for name in ("accuracy_change", "set_size_change_low", "flips_high", "kl"):
+            assert pair[name] == (None if expected[name] is None else pytest.approx(expected[name], rel=1e-5, abs=CLOSE))
+
+
+def test_curves_are_those_of_sets(store_url: str, data: dict[str, Any]) -> None:
+    """At every alpha of the grid the slider shows what `analyze sets` prints."""
+    asked = {alpha: sets(store_url, alphas=[alpha]).to_dicts() for alpha in ("0.01", "0.1", "0.37", "0.99")}
+    names = [run["name"] for run in study_of(store_url).runs.rows]
+    for curve in rows(data, "curves"):
+        for alpha, records in asked.items():
+            known = next(r for r in records if (r["run"], r["scorer"]) == (names[curve["run"]], curve["scorer"]))
+            for name in ("set_size", "set_size_sd", "coverage", "coverage_sd"):
+                assert curve[name][round(float(alpha) * 100) - 1] == pytest.approx(known[name], rel=1e-5, abs=CLOSE)
+
+
+def test_a_card_is_the_gate_of_its_model(store_url: str) -> None:
+    """The checks of each compressed model are those of `analyze gate` for that model alone."""
+    whole = study_of(store_url)
+    checks = page_checks(whole)
+    wanted = {"model": ["small-7b"], "method": ["wanda"], "level": ["0.4"]}
+    alone = gate(select_runs(whole.runs.reader, wanted, with_dense=True), ask(), whole.asked.limits)
+    own = [check for check in checks if (check["model"], check["method"], check["level"]) == ("small-7b", "wanda", "0.4")]
+    assert [check["result"] for check in own] == [check["result"] for check in alone if check["run"] == own[0]["run"]]
+    assert [check["amount"] for check in own] == [check["amount"] for check in alone]
+
+
+def page_checks(whole: Any) -> list[dict[str, Any]]:
+    return [check for card in cards(whole) for check in card.checks]
+
+
+def test_every_panel_has_a_sentence_for_every_store(store_url: str, tmp_path: Path) -> None:
+    """A reading is one sentence with a number or a reason in it, whatever the store holds."""
+    items = quiz("quiz", 60)
+    one = write(str(tmp_path / "one"), [(items, family(items, "toy", 0)[:1])])
+    for url in (store_url, one):
+        found = study_of(url)
+        spoken = first_asked(tables(found), found.asked.questions[0])
+        for panel in PANELS:
+            if panel.reading:
+                sentence = panel.reading(spoken)
+                assert sentence.endswith(".") and "None " not in sentence.removeprefix("None of") and "nan" not in sentence
+
+
+def test_a_broken_run_is_flagged_and_spoken_of_nowhere_else(data: dict[str, Any], store_url: str) -> None:
+    """A run of NaN is listed with its reason; it has no curve and moves no sentence."""
+    level = [run["level"] for run in study_of(store_url).runs.rows]
+    broken = [row for row in rows(data, "unreliable") if level[row["run"]] == "w2a16"]
+    assert broken and "non-finite" in broken[0]["reason"]
+    assert "w2a16" not in {level[row["run"]] for row in rows(data, "curves")}
+
+
+def test_more_runs_than_a_page_holds_are_refused() -> None:
+    """The message says how many and how to select."""
+    items = item_set(np.zeros(4, dtype=np.int64))
+    runs = [make_run(items, np.ones((4, 4)), model=f"m{number}") for number in range(MAX_RUNS + 1)]
+    with pytest.raises(UsageError, match=f"{MAX_RUNS + 1} runs are selected"):
+        study(select_runs(MemoryReader([items], runs), {}), Asked((ask(),), ()))
+
+
+def test_runs_alike_in_all_that_is_shown_stay_apart(tmp_path: Path) -> None:
+    """Two runs of the same model, method, level, task and prompt are told apart by the end of their names, and never averaged."""
+    items = quiz("quiz", 60)
+    twin = run_of(items, skilled_logits(np.random.default_rng(5), items.answer, 4), model="toy", method="wanda", level="0.4", seed=7)
+    whole = study_of(write(str(tmp_path / "twins"), [(items, [*family(items, "toy", 0, levels=FEW), twin])]))
+    packed = pack(whole, tables(whole) | {"checks": []})
+    marks = [mark for mark in packed["runs"]["twin"] if mark]
+    assert len(set(marks)) == 2
+    assert len(rows(packed, "scale")) == 4
+
+
+def test_answers_far_from_the_dense_runs_flag_a_comparison() -> None:
+    """A run that nearly always says "None of the above" is flagged wherever it is compared, not only in `analyze sets`."""
+    rng = np.random.default_rng(0)
+    items = item_set(rng.integers(0, 4, 300), 6)
+    dense = skilled_logits(rng, items.answer, 6)
+    evasive = dense.copy()
+    evasive[:, 5] += 3
+    runs = select_runs(MemoryReader([items], [make_run(items, dense), make_run(items, evasive, method="rtn", level="w3a16")]), {})
+    found = tables(study(runs, Asked((ask(),), ())))
+    assert all("None of the above" in pair["unreliable"] for pair in found["pairs"])
+    assert found["unreliable"]
+
+
+def test_the_command_writes_the_page_and_prints_its_path(store_url: str, tmp_path: Path) -> None:
+    """Whatever was there is overwritten; a folder that is not there is an error of one line, exit 2."""
+    done = CliRunner().invoke(main, ["report", "--store", store_url, "--out", str(tmp_path / "r.html"), "--task", "exam"])
+    assert done.exit_code == 0 and done.stdout.strip() == str(tmp_path / "r.html")
+    assert (tmp_path / "r.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    lost = CliRunner().invoke(main, ["report", "--store", store_url, "--out", str(tmp_path / "no" / "r.html")])
+    assert lost.exit_code == 2 and "cannot write" in lost.output
+
+
+@pytest.mark.parametrize(("option", "value"), [("--alpha", "0.1:0.2:0.1"), ("--protocol", "old"), ("--scorer", "x"), ("--limit", "kl")])
+def test_what_cannot_be_meant_is_refused(store_url: str, tmp_path: Path, option: str, value: str) -> None:
+    """Exit 2, one line, nothing written."""
+    done = CliRunner().invoke(main, ["report", "--store", store_url, "--out", str(tmp_path / "r.html"), option, value])
+    assert done.exit_code == 2 and not (tmp_path / "r.html").exists()
+
+
+def test_colours_reach_the_contrast_of_aa() -> None:
+    """Text stands 4.5 to 1 and marks 3 to 1 on the light and on the dark page."""
+    for dark, plain in enumerate((theme.LIGHT, theme.DARK)):
+        for ground in (plain["page"], plain["card"]):
+            texts = [plain["ink"], plain["soft"], *(both[dark] for both in theme.STATUS.values())]
+            assert min(theme.contrast(text, ground) for text in texts) >= 4.5
+            assert min(theme.contrast(mark, ground) for mark in theme.SERIES) >= 3
+    assert min(theme.contrast("#1c2127", cell) for cell in theme.DIVERGING) >= 4.5
+
+
+def test_a_policy_of_any_figure_is_said_and_drawn(store_url: str) -> None:
+    """Every figure that the gate can limit has words and a bar; coverage, of which more is better, is shown as misses."""
+    limits = tuple(f"{name}={0.88 if name == 'coverage_after_transfer' else 0.05}" for name in FIGURES)
+    found = cards(study_of(store_url, model=("small-7b",), limits=(*limits, "worst_subject.accuracy_loss=0.1")))
+    (card,) = found
+    bars = {found["check"]: found for found in card.bars}
+    assert set(bars) == set(FIGURES) == set(WORDINGS)
+    assert bars["coverage_after_transfer"]["allowed"] == "12.0 %"
+    assert [bar["nearness"] for bar in card.bars] == sorted((bar["nearness"] for bar in card.bars), reverse=True)
+    assert {bar["subject"] for bar in card.bars} == {None, "s0", "s1", "s2"}
+    assert card.why.endswith(".") and "None" not in card.why

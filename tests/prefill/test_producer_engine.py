@@ -1,0 +1,287 @@
+"""The prefill engine: the same numbers as one plain forward pass per prompt, whatever is shared, batched or cut."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from producer_tiny import CONFIGS, SIZES, VOCABULARY, tiny
+from transformers import GPT2Config, MistralConfig, MistralForCausalLM
+
+from producer.engine.attention import SharedPrefix, attend
+from producer.engine.batches import MAX_WASTE, padding_share, plan_batches
+from producer.engine.layer_source import Target
+from producer.engine.memory_plan import Layout
+from producer.engine.prefill import Answers, prefill
+from producer.engine.skeleton import check_layout
+from producer.prompts.encode import Prompts
+from schemas.errors import HedgemarkError, UsageError
+
+pytestmark = pytest.mark.producer
+
+OPTIONS = (5, 9, 11, 40)
+
+
+def some_prompts(n_items: int = 7, n_prefix: int = 9, cut: int = 1, seed: int = 0) -> Prompts:
+    rng = np.random.default_rng(seed)
+    suffixes = [rng.integers(1, VOCABULARY, size=rng.integers(1, 12)).tolist() for _ in range(n_items)]
+    return Prompts(tuple(rng.integers(1, VOCABULARY, n_prefix).tolist()), suffixes, [item < cut for item in range(n_items)])
+
+
+def run(model: object, prompts: Prompts, tokens: int = 24, done: Callable[[int], None] = lambda _: None, **layout: Any) -> Answers:
+    how = Layout(streamed=False, batch_tokens=tokens, wave_tokens=0, waiting_on="cpu", head_rows=64, under_way=1_000_000)
+    return prefill(model, prompts, OPTIONS, replace(how, **layout), Target("cpu", torch.float32), done)
+
+
+def plain(model: object, prompts: Prompts) -> np.ndarray:
+    with torch.inference_mode():
+        rows = [model(input_ids=torch.tensor([prompts.whole(i)])).logits[0, -1] for i in range(len(prompts.suffixes))]
+    return torch.stack(rows).numpy()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_engine_agrees_with_a_plain_forward_pass(name: str) -> None:
+    """Option logits, log-sum-exp and top token equal those of the model's own forward pass, prompt by prompt."""
+    model, prompts = tiny(name), some_prompts()
+    answers, whole = run(model, prompts), plain(model, prompts)
+    np.testing.assert_allclose(answers.logits, whole[:, OPTIONS], atol=2e-5, rtol=1e-5)
+    np.testing.assert_allclose(answers.logsumexp, np.log(np.exp(whole.astype(float)).sum(1)), rtol=1e-5)
+    np.testing.assert_array_equal(answers.top_token, whole.argmax(1))
+
+
+@pytest.mark.parametrize("tokens", [1, 13, 10_000])
+def test_batch_size_moves_logits_by_rounding_only(tokens: int) -> None:
+    """One item at a time or all at once, the logits differ by rounding only."""
+    model, prompts = tiny(), some_prompts(20)
+    np.testing.assert_allclose(run(model, prompts, tokens).logits, run(model, prompts).logits, atol=2e-5)
+
+
+def test_a_sliding_window_is_kept_across_the_shared_prefix() -> None:
+    """A window shorter than the prompt hides the same tokens as in the model's own forward pass."""
+    torch.manual_seed(0)
+    model = MistralForCausalLM(MistralConfig(**SIZES, sliding_window=6)).eval()
+    prompts = some_prompts()
+    np.testing.assert_allclose(run(model, prompts).logits, plain(model, prompts)[:, OPTIONS], atol=2e-5)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_without_a_kernel_that_merges_the_prefix_comes_before_the_keys(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Float32 on a GPU has no kernel that returns the log-sum-exp: the other way gives the same logits."""
+    monkeypatch.setattr("producer.engine.step.can_merge", lambda *_: False)
+    model, prompts = tiny(name), some_prompts()
+    np.testing.assert_allclose(run(model, prompts).logits, plain(model, prompts)[:, OPTIONS], atol=2e-5)
+
+
+def test_a_gpu_kernel_takes_what_attention_gives_it() -> None:
+    """FlashAttention's signature and shapes, with tensors that hold no numbers: any device but the CPU takes this way."""
+    query = torch.empty(3, 4, 5, 16, dtype=torch.bfloat16, device="meta")
+    key = torch.empty(3, 2, 5, 16, dtype=torch.bfloat16, device="meta")
+    shared = SharedPrefix((key[:1], key[:1]))
+    out, weights = attend(None, query, key, key, None, 0.25, shared)
+    assert (out.shape, out.dtype, weights) == ((3, 5, 4, 16), torch.bfloat16, None)
+
+
+@pytest.mark.parametrize("window", [None, 6, 90])
+def test_a_prefix_longer_than_a_batch_goes_through_in_parts(window: int | None) -> None:
+    """Each part looks at the parts before it, within the window where there is one; its activations never exceed a batch's."""
+    torch.manual_seed(0)
+    model = MistralForCausalLM(MistralConfig(**SIZES, sliding_window=window)).eval()
+    prompts = some_prompts(n_prefix=150)
+    np.testing.assert_allclose(run(model, prompts, tokens=64).logits, plain(model, prompts)[:, OPTIONS], atol=2e-5)
+
+
+def test_prompts_without_a_shared_prefix_are_answered() -> None:
+    """Items that share nothing, and items that all were cut, need no prefix."""
+    model = tiny()
+    for prompts in (some_prompts(n_prefix=0, cut=0), some_prompts(cut=7)):
+        np.testing.assert_allclose(run(model, prompts).logits, plain(model, prompts)[:, OPTIONS], atol=2e-5)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_batches_side_by_side_give_the_same_logits(streamed: bool) -> None:
+    """Four batches at a time or one, the logits differ by rounding only, and torch has as many threads afterwards as before."""
+    model, prompts, threads = tiny(), some_prompts(40), torch.get_num_threads()
+    answers = run(model, prompts, streamed=streamed, wave_tokens=100, workers=4)
+    np.testing.assert_allclose(answers.logits, plain(model, prompts)[:, OPTIONS], atol=2e-5)
+    assert torch.get_num_threads() == threads
+
+
+def test_few_items_are_shared_out_among_the_crew() -> None:
+    """Items that would fill one batch are cut into as many as there are workers, so that no core looks on."""
+    together: list[int] = []
+    run(tiny(), some_prompts(8, cut=0), 10_000, together.append, workers=4)
+    assert together.count(0) >= 4 * len(tiny().model.layers)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("wave_tokens", [30, 10_000])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_layer_major_order_gives_the_same_logits(name: str, wave_tokens: int, workers: int) -> None:
+    """Layers brought one at a time, in one wave or several, give the same logits, and the model is left as it was."""
+    model, prompts = tiny(name), some_prompts(12)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    answers = run(model, prompts, streamed=True, wave_tokens=wave_tokens, workers=workers)
+    np.testing.assert_allclose(answers.logits, plain(model, prompts)[:, OPTIONS], atol=2e-5)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_layer_major_order_runs_in_another_dtype_than_the_files() -> None:
+    """Weights that lie on the host in bfloat16 are brought over as float32, and computed in it."""
+    model, prompts = tiny(dtype=torch.bfloat16), some_prompts()
+    np.testing.assert_allclose(run(model, prompts, streamed=True).logits, plain(model.float(), prompts)[:, OPTIONS], atol=2e-5)
+
+
+@pytest.mark.parametrize("layout", [{}, {"workers": 3}, {"streamed": True, "wave_tokens": 10_000}])
+def test_out_of_memory_halves_the_batch_and_loses_nothing(
+    layout: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """From some layer on, more than two items run out of memory; every item is still answered, once, and no layer is run again."""
+    import producer.engine.prefill as engine
+
+    real, finished, layers_run = engine.run_layer, [], []
+
+    def scarce(layer: Any, window: int | None, rotary: Any, slab: Any, shared: Any) -> Any:
+        if len(slab.items) > 2 and layer.self_attn.layer_idx > 0:
+            raise torch.OutOfMemoryError("injected")
+        layers_run.extend((item, layer.self_attn.layer_idx) for item in slab.items)
+        return real(layer, window, rotary, slab, shared)
+
+    model, prompts = tiny(), some_prompts(20)
+    expected = run(model, prompts).logits
+    monkeypatch.setattr(engine, "run_layer", scarce)
+    answers = run(model, prompts, 10_000, finished.append, **layout)
+    np.testing.assert_allclose(answers.logits, expected, atol=2e-5)
+    assert sum(finished) == 20
+    assert len(layers_run) == len(set(layers_run)) == 20 * len(model.model.layers)
+    assert "out of memory" in caplog.text
+
+
+def test_an_item_that_fits_alone_is_answered_though_two_at_once_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where memory runs out because several batches are under way, each goes again by itself."""
+    import producer.engine.prefill as engine
+
+    real, under_way, model, prompts = engine.run_layer, [], tiny(), some_prompts(6, cut=0)
+    expected = run(model, prompts).logits
+
+    def scarce(layer: Any, window: int | None, rotary: Any, slab: Any, shared: Any) -> Any:
+        under_way.append(slab)
+        try:
+            time.sleep(0.01)
+            if len(under_way) > 1:
+                raise torch.OutOfMemoryError("injected")
+            return real(layer, window, rotary, slab, shared)
+        finally:
+            under_way.pop()
+
+    monkeypatch.setattr(engine, "run_layer", scarce)
+    np.testing.assert_allclose(run(model, prompts, 1, workers=3).logits, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("layout", [{}, {"streamed": True, "wave_tokens": 10_000}])
+@pytest.mark.parametrize("recorded", [False, True])
+def test_out_of_memory_in_the_shared_prefix_cuts_it(
+    layout: dict[str, Any], recorded: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where more than three tokens of the prefix run out of memory, before or after keys were recorded, it goes in smaller parts."""
+    import producer.engine.prefill as engine
+
+    def scarce(layer: Any, window: int | None, rotary: Any, slab: Any, shared: Any) -> Any:
+        too_long = not slab.items and slab.tokens > 3
+        if recorded or not too_long:
+            after = real(layer, window, rotary, slab, shared)
+        if too_long:
+            raise torch.OutOfMemoryError("injected")
+        return after
+
+    model, prompts, real = tiny(), some_prompts(), engine.run_layer
+    expected = run(model, prompts).logits
+    monkeypatch.setattr(engine, "run_layer", scarce)
+    np.testing.assert_allclose(run(model, prompts, 10_000, **layout).logits, expected, atol=2e-5)
+    assert "9 tokens of the shared prefix" in caplog.text
+
+
+def test_memory_for_not_even_one_token_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One item, and one token of the prefix, cannot be cut; the error gets through."""
+    import producer.engine.prefill as engine
+
+    def never(*_: object) -> Any:
+        raise torch.OutOfMemoryError("injected")
+
+    monkeypatch.setattr(engine, "run_layer", never)
+    for n_prefix in (0, 9):
+        with pytest.raises(torch.OutOfMemoryError, match="injected"):
+            run(tiny(), some_prompts(n_prefix=n_prefix, cut=0))
+
+
+def test_no_weights_are_taken_away_from_a_batch_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one batch fails in layer-major order, the others are through before the layer's weights go."""
+    import producer.engine.prefill as engine
+
+    model, seen = tiny(dtype=torch.bfloat16), []
+
+    def slow(layer: Any, _: object, rotary: object, slab: Any, shared: object) -> Any:
+        if 0 in slab.items:
+            raise ValueError("this one")
+        time.sleep(0.05)
+        seen.append(layer.self_attn.q_proj.weight.dtype)
+        return slab
+
+    monkeypatch.setattr(engine, "run_layer", slow)
+    with pytest.raises(ValueError, match="this one"):
+        run(model, some_prompts(3, n_prefix=0, cut=0), 1, streamed=True, wave_tokens=10_000, workers=3)
+    assert set(seen) == {torch.float32}
+
+
+def test_an_unrelated_error_is_not_taken_for_scarce_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only running out of memory is met by smaller batches; any other failure ends the run."""
+    import producer.engine.prefill as engine
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(engine, "run_layer", broken)
+    with pytest.raises(RuntimeError, match="shapes"):
+        run(tiny(), some_prompts())
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_rotary_embeddings_that_change_with_length_are_refused(kind: str) -> None:
+    """A prefix shared by short and long prompts would be turned in one of two ways; the message says where such models run."""
+    config = tiny().config
+    config.rope_parameters = {**config.rope_parameters, "rope_type": kind}
+    with pytest.raises(UsageError, match=f"'{kind}' depend on a prompt's length; such models run with --backend vllm"):
+        check_layout(config)
+
+
+def test_a_layer_that_hides_the_prefix_is_an_error() -> None:
+    """A layer that drops attention arguments would answer without demonstrations; it is refused."""
+    model = tiny()
+    layer = model.model.layers[1]
+    forward = layer.forward
+    layer.forward = lambda hidden, shared=None, **rest: forward(hidden, **rest)
+    with pytest.raises(HedgemarkError, match="without demonstrations"):
+        run(model, some_prompts())
+
+
+def test_an_unknown_model_type_is_refused() -> None:
+    """A model whose forward pass may do more than the engine knows is refused by name, before weights."""
+    with pytest.raises(UsageError, match=r"'gpt2'.*known: llama"):
+        check_layout(GPT2Config())
+
+
+def test_batches_hold_every_item_once_within_budget_and_waste() -> None:
+    """Every item is in one batch, no batch of several items exceeds the budget, and at most 5 % of tokens are padding."""
+    lengths = np.random.default_rng(0).integers(20, 400, 500).tolist()
+    batches = plan_batches(lengths, 2048)
+    assert sorted(item for batch in batches for item in batch) == list(range(500))
+    assert all(len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= 2048 for batch in batches)
+    assert padding_share(batches, lengths) <= MAX_WASTE
+
+
+def test_an_item_longer_than_the_budget_is_a_batch_of_its_own() -> None:
+    """The budget bounds batches, not items."""
+    assert plan_batches([10, 50, 10], 20) == [[1], [0, 2]]
+    assert padding_share([], []) == 0.0

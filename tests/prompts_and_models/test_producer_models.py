@@ -1,0 +1,236 @@
+"""Models by name: which files are the weights, what they take in memory, and what is said of a folder that is no model."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gguf
+import pytest
+from click.testing import CliRunner
+from producer_standin import save_standin
+from producer_tiny import SIZES, tiny
+from safetensors.torch import load_file, save_file
+from test_producer_methods_checkpoint import packed_folder
+
+import producer.models.find
+from producer.cli.main import main
+from producer.models.find import ModelFiles, fetch_weights, find_model, load_config, load_model
+from producer.models.weights_hash import parameters, weight_bytes, weight_bytes_as, weights_hash
+from producer.reference.tokenizer import build_tokenizer
+from schemas.errors import HedgemarkError
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.producer
+
+
+@pytest.fixture(autouse=True)
+def own_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEDGEMARK_CACHE", str(tmp_path / "cache"))
+
+
+def shards(folder: Path) -> list[str]:
+    """Split a stand-in's single weights file into two shards with an index, and return their names."""
+    whole = load_file(folder / "model.safetensors")
+    names = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    places = {tensor: names[number % 2] for number, tensor in enumerate(sorted(whole))}
+    for name in names:
+        save_file({t: whole[t] for t in whole if places[t] == name}, folder / name, metadata={"format": "pt"})
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    (folder / "model.safetensors").unlink()
+    return names
+
+
+def save_gguf(path: Path) -> Path:
+    """Write a tiny model as GGUF, its matrices in eight bits, and return the path."""
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(SIZES["num_hidden_layers"])
+    writer.add_context_length(SIZES["max_position_embeddings"])
+    writer.add_embedding_length(SIZES["hidden_size"])
+    writer.add_feed_forward_length(SIZES["intermediate_size"])
+    writer.add_head_count(SIZES["num_attention_heads"])
+    writer.add_head_count_kv(SIZES["num_key_value_heads"])
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_vocab_size(SIZES["vocab_size"])
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, SIZES["num_hidden_layers"])
+    for name, weight in tiny().state_dict().items():
+        kind = gguf.GGMLQuantizationType.Q8_0 if weight.ndim == 2 else gguf.GGMLQuantizationType.F32
+        data = gguf.quants.quantize(weight.numpy(), kind)
+        writer.add_tensor(str(names.get_name(name, (".weight",))), data, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize("form", ["plain", "gptq", "awq", "gguf"])
+def test_weights_count_as_they_lie_in_memory(form: str, tmp_path: Path) -> None:
+    """Whatever weights are packed in, their size is that of the model as it is loaded, and is known without reading them."""
+    if form == "gguf":
+        files = find_model(str(save_gguf(tmp_path / "tiny.gguf")))
+    else:
+        if form == "plain":
+            tiny().save_pretrained(tmp_path)
+        else:
+            packed_folder(tmp_path, {"quant_method": form, "bits": 4, "group_size": 16})
+        files = find_model(str(tmp_path))
+    model = load_model(files, "float32", "cpu")
+    size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    config = load_config(files)
+    assert weight_bytes_as(files, config, "float32") == size
+    assert weight_bytes_as(files, config, "bfloat16") == size // 2
+    assert form == "plain" or weight_bytes(files) < size // 2  # what it took for what it is
+
+
+def test_a_packed_model_that_fits_only_packed_is_planned_layer_by_layer(tmp_path: Path) -> None:
+    """The dry run says what will be: unpacked the weights are larger than the budget, though their files are not."""
+    packed_folder(tmp_path, {"quant_method": "gptq", "bits": 4, "group_size": 16})
+    build_tokenizer(tmp_path)
+    files = find_model(str(tmp_path))
+    size = weight_bytes_as(files, load_config(files), "float32")
+    asked = ["--model", str(tmp_path), "--method", "checkpoint", "--task", "urn", "--limit", "2", "--device", "cpu", "--dtype", "float32"]
+    asked += ["--device-memory", str(3 * size // 4), "--store", str(tmp_path / "store"), "--dry-run"]
+    assert weight_bytes(files) < 3 * size // 4
+    assert "layer by layer within" in CliRunner().invoke(main, asked).stdout
+
+
+def test_a_model_that_transformers_does_not_build_counts_as_its_files(tmp_path: Path) -> None:
+    """vLLM runs models of other types; their files then say how large they are."""
+    from transformers import T5Config
+
+    (tmp_path / "model.safetensors").write_bytes(bytes(400))
+    assert parameters(T5Config()) == 0
+    assert weight_bytes_as(ModelFiles("other", tmp_path), T5Config(), "bfloat16") == 200
+
+
+def test_a_single_weights_file_is_hashed_by_name_and_content(tmp_path: Path) -> None:
+    """The hash of an ordinary folder is the one of every store written before: weights, config and tokenizer in this order."""
+    folder = save_standin(tmp_path / "standin")
+    parts = [folder / name for name in ("model.safetensors", "config.json", "tokenizer.json")]
+    text = "".join(f"{path.name}:{hashlib.sha256(path.read_bytes()).hexdigest()}\n" for path in parts)
+    assert weights_hash(find_model(str(folder))) == hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_weights_stored_twice_count_once(sharded: bool, tmp_path: Path) -> None:
+    """Beside the files that are loaded, another form of the same weights changes neither size nor hash."""
+    folder = save_standin(tmp_path / "standin")
+    if sharded:
+        shards(folder)
+    files = find_model(str(folder))
+    before = weight_bytes(files), weights_hash(files)
+    for name in ("consolidated.safetensors", "pytorch_model.bin", "training_args.bin"):
+        (folder / name).write_bytes(b"other")
+    assert (weight_bytes(files), weights_hash(files)) == before
+
+
+def test_packed_weights_stored_twice_are_read_once(tmp_path: Path) -> None:
+    """A second form of a packed checkpoint beside the one that the index or the usual name points to is not read."""
+    packed_folder(tmp_path, {"quant_method": "gptq", "bits": 4, "group_size": 16})
+    (tmp_path / "consolidated.safetensors").write_bytes(b"not read")
+    load_model(find_model(str(tmp_path)), "float32", "cpu")
+
+
+def test_packed_weights_in_the_older_format_are_read(tmp_path: Path) -> None:
+    """GPTQ in pytorch_model.bin gives the model that it gives in model.safetensors."""
+    packed_folder(tmp_path, {"quant_method": "gptq", "bits": 4, "group_size": 16})
+    expected = load_model(find_model(str(tmp_path)), "float32", "cpu").state_dict()
+    torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    found = load_model(find_model(str(tmp_path)), "float32", "cpu").state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_missing_shard_is_named_as_such(tmp_path: Path) -> None:
+    """Where one of the files that the index names is not there, the model is refused before any of it is loaded."""
+    folder = save_standin(tmp_path / "standin")
+    (folder / shards(folder)[0]).unlink()
+    files = find_model(str(folder))
+    assert weight_bytes(files) == 0
+    with pytest.raises(HedgemarkError, match=r"the weights of 'standin' are not in .*, or not all of them; expected: model.safetensors"):
+        weights_hash(files)
+
+
+@pytest.mark.parametrize(
+    ("held", "fetched"),
+    [
+        (["model.safetensors", "consolidated.safetensors", "pytorch_model.bin"], ["model.safetensors"]),
+        (["model-1.safetensors", "model-2.safetensors", "consolidated.safetensors"], ["model-1.safetensors", "model-2.safetensors"]),
+        (["gptq_model-4bit-128g.safetensors", "pytorch_model.bin"], ["gptq_model-4bit-128g.safetensors"]),
+        (["pytorch_model.bin"], ["pytorch_model.bin"]),
+        (["part-1.bin", "part-2.bin"], ["part-1.bin", "part-2.bin"]),
+    ],
+)
+def test_only_the_weights_that_are_loaded_are_downloaded(
+    held: list[str], fetched: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of weights in several forms one is fetched, the one that the index names; *.bin where there is nothing else."""
+    if "model-1.safetensors" in held:
+        (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": held[0], "b": held[1]}}))
+
+    def download(hub_id: str, patterns: list[str], revision: str) -> Path:
+        for name in held:
+            if any(Path(name).match(pattern) for pattern in patterns):
+                (tmp_path / name).touch()
+        return tmp_path
+
+    monkeypatch.setattr(producer.models.find, "_download", download)
+    fetch_weights(ModelFiles("m", tmp_path, hub_id="owner/m", revision="r"))
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix in (".bin", ".safetensors")) == fetched
+
+
+def test_weights_in_the_older_format_are_read(tmp_path: Path) -> None:
+    """A folder with pytorch_model.bin alone is a model: hashed, measured and loaded."""
+    folder = save_standin(tmp_path / "standin", tie_word_embeddings=False)
+    tensors: dict[str, Any] = load_file(folder / "model.safetensors")
+    torch.save(tensors, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    files = find_model(str(folder))
+    assert len(weights_hash(files)) == 64
+    loaded = load_model(files, "float32", "cpu").state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in tensors.items())
+
+
+def without_a_tensor(path: Path) -> None:
+    tensors = load_file(path)
+    del tensors["model.layers.0.self_attn.q_proj.weight"]
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "exit_code", "message"),
+    [
+        ("tokenizer.json", Path.unlink, 2, "the tokenizer (tokenizer.json or tokenizer.model) of 'standin' in"),
+        ("tokenizer.json", lambda path: path.write_text("{}"), 2, "the tokenizer (tokenizer.json or tokenizer.model) of 'standin' in"),
+        ("config.json", lambda path: path.write_text("{"), 2, "the config of 'standin' in"),
+        ("config.json", lambda path: path.write_text("[]"), 2, "the config of 'standin' in"),
+        ("config.json", lambda path: path.write_text('{"model_type": "llama", "hidden_size": "x"}'), 2, "expected int, got str"),
+        ("model.safetensors", lambda path: path.write_bytes(path.read_bytes()[:-9]), 1, "is damaged or was not copied whole"),
+        ("model.safetensors", Path.unlink, 1, "the weights of 'standin' are not in"),
+        ("model.safetensors", without_a_tensor, 1, "lack 1 of its tensors, model.layers.0.self_attn.q_proj.weight among them"),
+        ("model.safetensors", lambda path: path.rename(path.with_name("pytorch_model.bin")), 1, "the weights of 'standin' in"),
+        ("model.safetensors.index.json", lambda path: (path.write_text("[]"), path.with_name("model.safetensors").unlink()), 1, "names no"),
+    ],
+)
+def test_a_damaged_model_is_one_sentence(file: str, damage: Callable[[Path], Any], exit_code: int, message: str, tmp_path: Path) -> None:
+    """What cannot be read ends with its name and its reason: exit 2 for a folder that is no model, 1 for damaged or missing weights."""
+    damage(save_standin(tmp_path / "standin") / file)
+    asked = ["--model", str(tmp_path / "standin"), "--task", "urn", "--limit", "2", "--store", str(tmp_path / "store")]
+    result = CliRunner().invoke(main, asked)
+    assert result.exit_code == exit_code, result.output
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_memory_that_runs_out_is_not_called_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An allocation that fails while weights are read stays what it is, for the backend to say what to do."""
+    files = find_model(str(save_standin(tmp_path / "standin")))
+
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", full)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        load_model(files, "float32", "cpu")

@@ -1,0 +1,101 @@
+"""The Python API: xarray in, polars out, the same figures as the commands; sensitivity and p-values."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import xarray as xr
+from analyzer_data import skilled_logits
+
+from analyzer.api import cliffs, compare, cost, decoupling, gate, p_values, scale, sensitivity, sets, transfer, view_of
+from analyzer.conformal.ranks import threshold_rank
+from analyzer.measure.question import Question
+from analyzer.measure.scored import scores_of
+from analyzer.studies.prices import Prices
+from schemas.errors import UsageError
+
+N_ITEMS = 400
+
+
+def data_set(noise: float = 0.0, **attributes: str) -> xr.Dataset:
+    rng = np.random.default_rng(0)
+    answers = rng.integers(0, 4, N_ITEMS)
+    logits = skilled_logits(rng, answers, 4, 2.0)
+    logits = logits + noise * np.random.default_rng(1).normal(size=logits.shape)
+    return xr.Dataset({"logits": (("item", "option"), logits), "answer": ("item", answers)}, attrs={"model": "m", "task": "t"} | attributes)
+
+
+def sweep() -> list[xr.Dataset]:
+    return [data_set(), data_set(0.2, method="wanda", level="0.3"), data_set(1.5, method="wanda", level="0.5")]
+
+
+def test_sets_of_a_data_set_are_a_polars_frame() -> None:
+    """One row per scorer and alpha, with coverage k / (n + 1)."""
+    found = sets(data_set(), alphas=["0.1", "0.2"], scorers=["lac", "aps"])
+    assert found.shape[0] == 4
+    assert found["coverage"].to_list() == pytest.approx([181 / 201, 161 / 201] * 2)
+
+
+def test_compare_pairs_data_sets() -> None:
+    """The compressed runs are held against the dense one, and more noise makes larger sets."""
+    changes = compare(sweep(), scorers=["lac"])["set_size_change"].to_list()
+    assert changes[0] is None
+    assert changes[2] > changes[1]
+
+
+def test_sensitivity_says_which_conclusions_survive() -> None:
+    """Heavy noise grows sets whatever is varied; light noise concludes nothing under the default."""
+    found = sensitivity(sweep(), scorers=["lac"]).to_dicts()
+    assert {row["varied"] for row in found} == {"alpha", "scorer", "calibration fraction", "items", "split"}
+    heavy = [row for row in found if row["level"] == "0.5"]
+    assert all(row["conclusion"] == "sets grow" and row["survives"] for row in heavy)
+    assert all(row["set_size_change_least"] <= row["set_size_change_most"] for row in found)
+    assert all(-1 <= row["rank_agreement"] <= 1 for row in found)
+
+
+def test_every_verdict_has_a_function_of_its_commands_name() -> None:
+    """Data sets in, frames out: a light pair passes the gate, heavy noise fails it, and the rest agrees with `compare`."""
+    runs, asked = sweep(), {"scorers": ["lac"]}
+    results = dict(gate(runs, {"accuracy_loss": 0.5, "kl": 2.0}, level=["0.3"], **asked).select("check", "result").iter_rows())
+    assert results == {"reliable": "pass", "accuracy_loss": "pass", "kl": "pass"}
+    assert "fail" in gate(runs, {"kl": 0.01}, level=["0.5"], **asked)["result"].to_list()
+    growth = compare(runs, **asked)["set_size_change"].to_list()[1:]
+    assert cliffs(runs, **asked)["set_size_change"].to_list() == growth
+    assert decoupling(runs, **asked)["n_pairs"].to_list()[0] == 2
+    assert transfer(runs, **asked)["recalibrated_coverage"].to_list() == pytest.approx([181 / 201] * 2)
+    assert scale(runs, **asked)["inflation"].to_list()[1] > 0
+    assert cost(runs, Prices(review=1.0), **asked)["cost_change"].to_list()[2] > 0
+
+
+def test_p_values_decide_membership() -> None:
+    """The answer's p-value is at most alpha for at most a share alpha of the items, and calibration items have none."""
+    data = data_set()
+    answer = data["answer"].to_numpy()
+    alone = p_values(data).to_numpy()[np.arange(N_ITEMS), answer]
+    for alpha in (0.05, 0.1, 0.5):
+        assert (alone <= alpha).mean() == pytest.approx(alpha, abs=2 / N_ITEMS)
+    split = p_values(data, "aps", calibration_ids=range(200)).to_numpy()
+    assert np.isnan(split[:200]).all()
+    assert (split[200:] >= 1 / 201).all()
+
+
+def test_p_values_and_sets_agree_option_by_option() -> None:
+    """Under a given split an option's p-value exceeds alpha exactly where `score <= threshold` puts it in the set."""
+    data, alpha = data_set(), Fraction(1, 10)
+    values = p_values(data, "aps", calibration_ids=range(150)).to_numpy()[150:]
+    view = view_of(data)
+    scores = scores_of(view, view.probs, "aps", Question())
+    of_answer = np.sort(scores[np.arange(150), view.answer[:150]])
+    np.testing.assert_array_equal(values > float(alpha), scores[150:] <= of_answer[threshold_rank(150, alpha) - 1])
+
+
+def test_what_is_no_data_set_is_refused() -> None:
+    """Missing arrays, an answer outside the options and an unknown argument are named."""
+    with pytest.raises(UsageError, match=r"lacks \['answer'\]"):
+        sets(data_set().drop_vars("answer"))
+    wrong = data_set()
+    wrong["answer"][0] = 4
+    with pytest.raises(UsageError, match="index of one of its item's"):
+        sets(wrong)
+    with pytest.raises(UsageError, match="unknown argument 'banana'"):
+        sets(data_set(), banana=1)

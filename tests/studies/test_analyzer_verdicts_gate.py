@@ -1,0 +1,190 @@
+"""The release gate: policies, exit codes, reports, and its error rates where the truth is known."""
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from analyzer_data import MemoryReader, equal_items, item_set, make_run, skilled_logits
+from click.testing import CliRunner
+
+from analyzer.cli.main import main
+from analyzer.compare.compare import compare
+from analyzer.gate.ci_reports import junit, last_line, markdown, model_index
+from analyzer.gate.gate import EXIT_CODES, FAIL, INCONCLUSIVE, PASS, gate, outcome
+from analyzer.gate.limitable import FIGURES
+from analyzer.gate.policy import Limit, limits_for, read_policy
+from analyzer.measure.question import Question
+from analyzer.runs.loading import Runs, select_runs
+from schemas.errors import UsageError
+
+LAC = Question(scorers=("lac",))
+
+
+def pair_of_runs(n_items: int = 600, noise: float = 0.5, subjects: int = 1, seed: int = 0) -> Runs:
+    rng = np.random.default_rng(seed)
+    answers = rng.integers(0, 4, n_items)
+    items = item_set(answers, subjects=subjects)
+    logits = skilled_logits(rng, answers, 4)
+    runs = [make_run(items, logits), make_run(items, logits + noise * rng.normal(size=logits.shape), method="rtn", level="w4a16")]
+    return select_runs(MemoryReader([items], runs), {})
+
+
+def flipped(rng: np.random.Generator, n_items: int, to_wrong: float, to_right: float) -> Runs:
+    """A pair whose dense run is right on 70 % and whose flips happen with known probabilities per item."""
+    right = rng.random(n_items) < 0.7
+    draw = rng.random(n_items)
+    after = np.where(right, draw >= to_wrong / 0.7, draw < to_right / 0.3)
+    items = equal_items(n_items, 2)
+    scale = rng.normal(2.0, 0.1, size=n_items)
+    first = np.where(items.answer == 0, scale, -scale)
+    outcomes = {"dense": right, "rtn": after}
+    runs = [make_run(items, np.stack([np.where(won, first, -first), 0 * scale], axis=1), method=name) for name, won in outcomes.items()]
+    return select_runs(MemoryReader([items], runs), {})
+
+
+def results(records: list[dict[str, Any]]) -> dict[str, str]:
+    return {record["check"]: record["result"] for record in records}
+
+
+def test_checks_pass_fail_or_say_how_many_items_would_decide() -> None:
+    """A wide limit passes, a broken one fails, one inside the interval is inconclusive with a number of items."""
+    runs = pair_of_runs()
+    change = next(record for record in compare(runs, LAC) if record["method"] == "rtn")
+    middle = -change["accuracy_change"] + 0.004
+    records = gate(runs, LAC, [Limit("flips", 0.9), Limit("kl", 0.001), Limit("accuracy_loss", middle)])
+    assert results(records) == {"reliable": PASS, "flips": PASS, "kl": FAIL, "accuracy_loss": INCONCLUSIVE}
+    assert outcome(records) == FAIL and outcome(records[:2]) == PASS
+    undecided = records[-1]
+    assert undecided["items_needed"] > 600
+    assert outcome([*records[:2], undecided]) == INCONCLUSIVE
+    assert f"{undecided['items_needed']:,} items would decide" in last_line([*records[:2], undecided])
+
+
+@pytest.mark.parametrize(("trials", "allowed"), [(60, 0.12), pytest.param(1_500, 0.05, marks=pytest.mark.slow)])
+def test_error_rates_stay_below_five_percent(trials: int, allowed: float) -> None:
+    """A true loss of exactly the limit, the hardest case of both errors, passes in under 5 % and fails in under 5 % (12 % of 60)."""
+    limit = [Limit("accuracy_loss", 0.03), Limit("flips", 0.5), Limit("kl", 50.0)]
+    rng = np.random.default_rng(7)
+    for n_items in (100, 800):
+        ended = [outcome(gate(flipped(rng, n_items, 0.05, 0.02), LAC, limit)) for _ in range(trials)]
+        assert ended.count(PASS) < allowed * trials, (n_items, ended.count(PASS))
+        assert ended.count(FAIL) < allowed * trials, (n_items, ended.count(FAIL))
+
+
+@pytest.mark.parametrize("trials", [12, pytest.param(200, marks=pytest.mark.slow)])
+def test_inconclusive_rate_falls_with_items(trials: int) -> None:
+    """A true loss of 1 point under a limit of 3 becomes a pass as items are added, and is hardly ever called a failure."""
+    rng = np.random.default_rng(3)
+    rates = []
+    for n_items in (200, 1_000, 5_000):
+        ended = [outcome(gate(flipped(rng, n_items, 0.03, 0.02), LAC, [Limit("accuracy_loss", 0.03)])) for _ in range(trials)]
+        assert ended.count(FAIL) <= 0.05 * trials
+        rates.append(ended.count(INCONCLUSIVE) / trials)
+    assert rates[0] > 0.5 > rates[1] + 0.1 > rates[2] + 0.1 and rates[2] < 0.05
+
+
+def test_worst_subject_is_checked_subject_by_subject() -> None:
+    """A subject in which every answer turned wrong fails by name while the mean passes."""
+    rng = np.random.default_rng(0)
+    answers = rng.integers(0, 4, 800)
+    items = item_set(answers, subjects=8)
+    logits = skilled_logits(rng, answers, 4, 4.0)
+    broken = logits.copy()
+    inside = items.subject == 3
+    broken[inside] = np.roll(logits[inside], 1, axis=1)
+    runs = select_runs(MemoryReader([items], [make_run(items, logits), make_run(items, broken, method="rtn")]), {})
+    worst = [Limit("accuracy_loss", 0.5, worst_subject=True), Limit("coverage_after_transfer", 0.5, worst_subject=True)]
+    limits = [Limit("accuracy_loss", 0.3), *worst]
+    failed = [(record["check"], record["subject"]) for record in gate(runs, LAC, limits) if record["result"] == FAIL]
+    assert failed == [("accuracy_loss", "s3"), ("coverage_after_transfer", "s3")]
+
+
+def test_an_unreliable_run_cannot_pass_and_a_missing_dense_run_decides_nothing() -> None:
+    """NaN logits fail the compressed run; without a partner the check says why and stays inconclusive."""
+    rng = np.random.default_rng(0)
+    answers = rng.integers(0, 4, 100)
+    items = item_set(answers)
+    logits = skilled_logits(rng, answers, 4)
+    spoiled = logits.copy()
+    spoiled[5] = np.nan
+    runs = [make_run(items, logits), make_run(items, spoiled, method="rtn"), make_run(items, logits, method="awq", prompt="task")]
+    records = gate(select_runs(MemoryReader([items], runs), {}), LAC, [Limit("flips", 0.9)])
+    assert {(r["method"], r["check"]): r["result"] for r in records} == {
+        ("rtn", "reliable"): FAIL,
+        ("rtn", "flips"): PASS,
+        ("awq", "dense run"): INCONCLUSIVE,
+    }
+
+
+def test_every_figure_can_be_limited() -> None:
+    """Each figure of the registry gives an estimate of a pair, and one of a subject where it has one."""
+    runs = pair_of_runs(subjects=3)
+    limits = [Limit(name, 0.0 if what.at_least else 99.0) for name, what in FIGURES.items()]
+    limits += [Limit(name, 0.0 if what.at_least else 99.0, worst_subject=True) for name, what in FIGURES.items() if what.of_subject]
+    records = gate(runs, LAC, limits)
+    assert {record["result"] for record in records} == {PASS}
+    assert {record["check"] for record in records} == {"reliable", *FIGURES}
+
+
+def test_policy_file_and_texts(tmp_path: Path) -> None:
+    """Texts replace the file's limits; a task's own limit replaces the one for every task, in that task only."""
+    path = tmp_path / "policy.toml"
+    path.write_text("[limits]\naccuracy_loss = 0.02\nkl = 0.1\n[task.mmlu]\naccuracy_loss = 0.01\n[worst_subject]\nflips = 0.3\n")
+    limits = read_policy(path, ["kl=0.2"])
+    assert Limit("kl", 0.2) in limits and Limit("kl", 0.1) not in limits
+    assert Limit("accuracy_loss", 0.01, "mmlu") in limits_for("mmlu", limits)
+    assert Limit("accuracy_loss", 0.02) not in limits_for("mmlu", limits)
+    assert Limit("accuracy_loss", 0.02) in limits_for("urn", limits)
+    assert Limit("flips", 0.3, worst_subject=True) in limits_for("urn", limits)
+
+
+@pytest.mark.parametrize(
+    ("text", "limits", "words"),
+    [
+        ("", [], "sets no limit"),
+        ("", ["accuracy_loss"], "expected figure=value"),
+        ("", ["sharpness=1"], "unknown figure 'sharpness'"),
+        ("", ["flips=nan"], "'nan' is not a number"),
+        ("[limits]\nflips = true\n", [], "True is not a number"),
+        ("[limit]\nflips = 1\n", [], "unknown section 'limit'"),
+        ("flips = 1\n", [], "'flips' is no section"),
+        ("[worst_subject]\nset_size_growth = 1\n", [], "unknown figure 'set_size_growth'"),
+        ("[limits", [], "cannot read the policy"),
+        ("task = 3\n", [], "no section of limits"),
+    ],
+)
+def test_a_policy_that_cannot_be_meant_is_refused(tmp_path: Path, text: str, limits: list[str], words: str) -> None:
+    """Each mistake is quoted, with what is known."""
+    path = tmp_path / "policy.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=words):
+        read_policy(path, limits)
+
+
+def test_reports_say_the_same_as_the_records() -> None:
+    """JUnit counts failures and errors, Markdown lists what is open, and the model card parses with the Hub's own reader."""
+    runs = pair_of_runs()
+    records = gate(runs, LAC, [Limit("flips", 0.9), Limit("kl", 0.001)])
+    suite = ET.fromstring(junit(records)).find("testsuite")
+    assert suite is not None and (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("3", "1", "0")
+    assert [case.get("name") for case in suite if len(case)] == ["kl"]
+    assert "**fail**" in markdown(records) and "2 of 3 checks pass" in markdown(records)
+    yaml, hub = pytest.importorskip("yaml"), pytest.importorskip("huggingface_hub.repocard_data")
+    card = yaml.safe_load(model_index(records, compare(runs, LAC)))
+    name, found = hub.model_index_to_eval_results(card["model-index"])
+    assert name == "toy rtn w4a16"
+    values = {result.metric_type: result.metric_value for result in found}
+    assert values["release_gate"] == "fail" and 0 < values["accuracy"] < 1 < values["set_size"] < 4
+
+
+@pytest.mark.parametrize(("limit", "code"), [("accuracy_loss=0.9", 0), ("kl=0.0001", 1), ("accuracy_loss=0.0", 3)])
+def test_the_command_leaves_with_the_outcome(monkeypatch: pytest.MonkeyPatch, limit: str, code: int) -> None:
+    """Exit 0 passed, 1 failed, 3 inconclusive; the outcome is the last line on stderr, and the table prints without any alpha."""
+    runs = pair_of_runs(noise=0.1)
+    monkeypatch.setattr("analyzer.runs.loading.open_runs", lambda *args, **kwargs: runs)
+    result = CliRunner().invoke(main, ["gate", "--limit", limit])
+    assert result.exit_code == code
+    assert result.stderr.splitlines()[-1].startswith(f"gate: {next(name for name, exit_code in EXIT_CODES.items() if exit_code == code)}")
+    assert limit.partition("=")[0] in result.stdout

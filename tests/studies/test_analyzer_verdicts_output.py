@@ -1,0 +1,100 @@
+"""Tables as Markdown and LaTeX, and stated figures beside one's own."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from analyzer_data import MemoryReader, item_set, make_run, skilled_logits
+
+from analyzer.measure.question import Question
+from analyzer.runs.loading import Runs, select_runs
+from analyzer.studies.published_figures import AGREES, BENCHMARK, DIFFERS, NO_RUN, OTHER_TASKS, Stated, beside_reference, read_reference
+from analyzer.tables.markup import latex, markdown
+from analyzer.tables.terminal import Column, estimate, words
+from schemas.errors import UsageError
+
+ROWS = [
+    {"model": "a_b", "task": "t", "x": 1.5, "x_low": 1.0, "x_high": 2.0, "why": "50 % | more", "unreliable": None},
+    {"model": "c", "task": "t", "x": None, "why": None, "unreliable": "broken_run"},
+]
+COLUMNS = (Column("Δ x", estimate("x", 1)), Column("why", words("why")), Column("never", words("nothing")))
+
+
+def test_markdown_and_latex_say_the_same_golden() -> None:
+    """Characters that mean something are escaped, empty columns left out, reasons given below."""
+    assert markdown(ROWS, COLUMNS).splitlines() == [
+        "task t",
+        "",
+        "| model | Δ x | why | ! |",
+        "| --- | --- | --- | --- |",
+        "| a_b | 1.5 [1.0, 2.0] | 50 % \\| more |  |",
+        "| c |  |  | !1 |",
+        "",
+        "!1 unreliable: broken_run",
+    ]
+    text = latex(ROWS, COLUMNS)
+    assert r"a\_b & 1.5 [1.0, 2.0] & 50 \% | more &  \\" in text
+    assert r"\begin{tabular}{lrrr}" in text and r"$\Delta$ x" in text and r"broken\_run" in text
+
+
+def dense_and_rtn(names: Iterable[str] = BENCHMARK) -> Runs:
+    rng = np.random.default_rng(0)
+    tasks = {}
+    runs = []
+    for task in sorted(names):
+        answers = rng.integers(0, 4, 500)
+        tasks[task] = items = item_set(answers, task=task)
+        logits = skilled_logits(rng, answers, 4)
+        runs += [make_run(items, logits, model="m"), make_run(items, logits + 1, model="m", method="rtn", level="w4a16-g128")]
+    return select_runs(MemoryReader(list(tasks.values()), runs), {})
+
+
+def test_stated_figures_agree_differ_or_have_no_run() -> None:
+    """A figure within what our items and a 2,000-item draw allow agrees; level w4a16 means any group size; level 0 means dense."""
+    runs = dense_and_rtn()
+
+    def stated(value: float, **fields: str) -> Stated:
+        given = {"model": "m", "method": "dense", "level": "", "task": "average", "metric": "accuracy", "note": ""} | fields
+        return Stated(**given, value=value)
+
+    own = beside_reference(runs, Question(), [stated(0.5)])[0]["own"]
+    figures = [
+        stated(own + 0.01),
+        stated(own + 0.2),
+        stated(own, method="rtn", level="w4a16", task="mmlu", model="owner/M-hf"),
+        stated(own, method="wanda", level="0"),
+        stated(own, method="wanda", level="0.5"),
+    ]
+    found = beside_reference(runs, Question(), figures)
+    assert [record["agreement"] for record in found] == [AGREES, DIFFERS, AGREES, AGREES, NO_RUN]
+    assert set(found[0]["tasks"].split("+")) == BENCHMARK and found[0]["admitted_low"] < found[0]["own_low"] < own
+
+
+def test_a_mean_over_other_tasks_is_not_held_against_the_benchmarks() -> None:
+    """A stated average is one over five tasks; with some of them missing ours is shown and judged neither way."""
+    figures = [Stated("m", "dense", "", "average", "accuracy", 0.5, "")]
+    (found,) = beside_reference(dense_and_rtn(("mmlu", "halusum")), Question(), figures)
+    assert found["agreement"] == OTHER_TASKS and found["tasks"] == "halusum+mmlu" and found["own"] > 0.5
+
+
+def test_the_published_reference_file_is_read(shared_data: Path) -> None:
+    """All 81 figures of the articles are read."""
+    assert len(read_reference(shared_data.parent / "reference_figures.csv")) == 81
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "holds no figures"),
+        ("model,method\na,b\n", "no column 'level'"),
+        ("model,method,level,task,metric,value\na,b,,t,sharpness,1\n", "unknown metric 'sharpness'"),
+        ("model,method,level,task,metric,value\na,b,,t,accuracy,high\n", "'high' is not a number"),
+    ],
+)
+def test_a_reference_that_cannot_be_read_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    """The line and the value are quoted."""
+    path = tmp_path / "figures.csv"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=words):
+        read_reference(path)
