@@ -204,7 +204,9 @@ def test_changed_weights_or_config_are_another_run(produce: Produce, store: Path
     assert len(set(names)) == 3
 
 
-@pytest.mark.parametrize("place", ["backends.transformers.load_model", "methods.conditions.dense_logits", "engine.prefill.run_layer"])
+@pytest.mark.parametrize(
+    "place", ["backends.transformers.load_model", "methods.shared.post_conditions.dense_logits", "engine.prefill.run_layer"]
+)
 def test_no_memory_is_one_sentence(place: str, produce: Produce, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether loading, compressing or answering found no memory, the message says for what and what to do; nothing is written."""
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from producer_prefill import OPTIONS, plain, run, some_prompts
 from producer_tiny import CONFIGS, tiny, tiny_data
-from test_producer_engine import OPTIONS, plain, run, some_prompts
 
 from producer.methods import METHODS, spinquant
 from producer.methods.shared.layerwise import layer_gradients

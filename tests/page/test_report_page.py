@@ -18,7 +18,7 @@ from analyzer.api import ask, compare, sets
 from analyzer.cli.main import main
 from analyzer.gate.gate import gate
 from analyzer.gate.limitable import FIGURES
-from analyzer.report import theme
+from analyzer.report.charts import theme
 from analyzer.report.data.study import MAX_RUNS, Asked, study
 from analyzer.report.data.tables import first_asked, tables
 from analyzer.report.pack import pack

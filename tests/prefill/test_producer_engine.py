@@ -1,46 +1,21 @@
 """The prefill engine: the same numbers as one plain forward pass per prompt, whatever is shared, batched or cut."""
 
 import time
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from producer_tiny import CONFIGS, SIZES, VOCABULARY, tiny
+from producer_prefill import OPTIONS, plain, run, some_prompts
+from producer_tiny import CONFIGS, SIZES, tiny
 from transformers import GPT2Config, MistralConfig, MistralForCausalLM
 
 from producer.engine.attention import SharedPrefix, attend
 from producer.engine.batches import MAX_WASTE, padding_share, plan_batches
-from producer.engine.layer_source import Target
-from producer.engine.memory_plan import Layout
-from producer.engine.prefill import Answers, prefill
 from producer.engine.skeleton import check_layout
-from producer.prompts.encode import Prompts
 from schemas.errors import HedgemarkError, UsageError
 
 pytestmark = pytest.mark.producer
-
-OPTIONS = (5, 9, 11, 40)
-
-
-def some_prompts(n_items: int = 7, n_prefix: int = 9, cut: int = 1, seed: int = 0) -> Prompts:
-    rng = np.random.default_rng(seed)
-    suffixes = [rng.integers(1, VOCABULARY, size=rng.integers(1, 12)).tolist() for _ in range(n_items)]
-    return Prompts(tuple(rng.integers(1, VOCABULARY, n_prefix).tolist()), suffixes, [item < cut for item in range(n_items)])
-
-
-def run(model: object, prompts: Prompts, tokens: int = 24, done: Callable[[int], None] = lambda _: None, **layout: Any) -> Answers:
-    how = Layout(streamed=False, batch_tokens=tokens, wave_tokens=0, waiting_on="cpu", head_rows=64, under_way=1_000_000)
-    return prefill(model, prompts, OPTIONS, replace(how, **layout), Target("cpu", torch.float32), done)
-
-
-def plain(model: object, prompts: Prompts) -> np.ndarray:
-    with torch.inference_mode():
-        rows = [model(input_ids=torch.tensor([prompts.whole(i)])).logits[0, -1] for i in range(len(prompts.suffixes))]
-    return torch.stack(rows).numpy()
-
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_engine_agrees_with_a_plain_forward_pass(name: str) -> None:

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from producer_prefill import OPTIONS, plain, run, some_prompts
 from producer_tiny import tiny, tiny_data
-from test_producer_engine import OPTIONS, plain, run, some_prompts
 
 from producer.methods import METHODS
 from schemas.levels import parse_level

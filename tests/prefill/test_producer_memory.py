@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from producer_prefill import some_prompts
 from producer_tiny import CONFIGS, SIZES, tiny
-from test_producer_engine import some_prompts
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from producer_prefill import OPTIONS, run, some_prompts
 from producer_tiny import tiny
-from test_producer_engine import OPTIONS, run, some_prompts
 
 from producer.engine.layer_source import Target
 from producer.engine.memory_plan import Layout

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from producer_prefill import OPTIONS, run, some_prompts
 from producer_tiny import VOCABULARY, tiny
-from test_producer_engine import OPTIONS, run, some_prompts
 
 from producer.bench.peak import peak_memory
 from producer.engine.layer_source import Target

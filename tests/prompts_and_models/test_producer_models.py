@@ -9,10 +9,10 @@ from typing import Any
 import gguf
 import pytest
 from click.testing import CliRunner
+from producer_packed import packed_folder
 from producer_standin import save_standin
 from producer_tiny import SIZES, tiny
 from safetensors.torch import load_file, save_file
-from test_producer_methods_checkpoint import packed_folder
 
 import producer.models.find
 from producer.cli.main import main
