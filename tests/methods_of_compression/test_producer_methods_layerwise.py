@@ -87,10 +87,12 @@ def test_a_sweep_keeps_no_model_but_the_dense_one_and_its_copy(name: str) -> Non
         still_there.append([each() for each in made])
         return METHODS[name].compress(model, job)
 
+    # On a model this small it is a matter of the processor's rounding whether spinquant's steps gain anything, and it refuses where not.
+    verify = METHODS["quarot" if name == "spinquant" else name].verify
     gc.collect()
     gc.disable()
     try:
-        for applied in replace(METHODS[name], compress=compress).sweep(tiny(), levels_of(name), tiny_data(), 0):
+        for applied in replace(METHODS[name], compress=compress, verify=verify).sweep(tiny(), levels_of(name), tiny_data(), 0):
             made.append(weakref.ref(applied.model))
             del applied
     finally:
