@@ -32,11 +32,13 @@ class Ranks:
     own    : (item,) place of the item's calibration score among all N, a permutation; ties in item order.
     option : (option, item) first rank whose score is >= the option's score; N above all of them; N + 1 where there is no option.
     answer : (item,) the same for the answer.
+    ties   : (rank,) how many other calibration scores equal the one at this rank; 0 at rank N, which is +inf.
     """
 
     own: IntArray
     option: IntArray
     answer: IntArray
+    ties: IntArray
 
     @property
     def n_items(self) -> int:
@@ -59,8 +61,10 @@ def rank_scores(
     order = np.argsort(calibrating, kind="stable")
     own = np.empty(n_items, dtype=np.int64)
     own[order] = np.arange(n_items)
-    option = np.searchsorted(calibrating[order], scores.T).astype(np.int64)
+    rising = calibrating[order]
+    option = np.searchsorted(rising, scores.T).astype(np.int64)
     option[np.isnan(probs.T)] = n_items + 1
     if empty == "top1":
         option[top_option(probs), items] = 0
-    return Ranks(own, option, option[answer, items])
+    ties = np.searchsorted(rising, rising, side="right") - np.searchsorted(rising, rising) - 1
+    return Ranks(own, option, option[answer, items], np.append(ties, 0))

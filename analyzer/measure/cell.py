@@ -10,7 +10,7 @@ from analyzer.stats.estimate import NOTHING, Estimate
 
 ESTIMATED = ("accuracy", "coverage", "set_size", "uacc", "empty_rate", "singleton_rate")
 MORE = ("nll", "brier", "ece", "aurc", "option_mass", "e_rate", "f_rate", "tie_rate")
-FACTS = ("coverage_sd", "set_size_sd", "parameters")
+FACTS = ("coverage_sd", "set_size_sd", "threshold_ties", "parameters")
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class Measured:
     """One cell of an analysis.
 
     estimates : by name; each carries its influence, so cells of the same items can be compared and averaged.
-    facts     : by name; plain numbers that have no interval, such as the sd of coverage over splits.
+    facts     : by name; plain numbers that have no interval, such as the sd of coverage over splits, or `threshold_ties`, the mean share
+                of calibration scores that equal the threshold beside the one that made it: there the score has an atom.
     note      : why the cell says nothing about the model, or None.
     group     : which items, "all" or those of one subject, label or set size.
     reasons   : why the run cannot be trusted that only a look at another run shows.

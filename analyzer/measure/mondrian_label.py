@@ -15,7 +15,7 @@ from analyzer.conformal.influence import threshold_pull
 from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
 from analyzer.conformal.split_law import Moments, RankLaw, moments, rank_law, statistics
 from analyzer.measure.cell import ESTIMATED, MORE, Measured, too_few
-from analyzer.measure.groups import LETTERS, among, memberships, on_members
+from analyzer.measure.groups import LETTERS, among, group_facts, memberships, on_members
 from analyzer.measure.mondrian_subject import together
 from analyzer.measure.question import Question
 from analyzer.measure.scored import scores_of
@@ -67,7 +67,7 @@ def _label(view: RunView, scores: FloatArray, option: int, fraction: Fraction, a
     ranks = rank_scores(scores[:, column], np.zeros(view.n_items, dtype=np.int64), scores[:, column], calibration=scores[member, option])
     law = rank_law(n_members, n, threshold_rank(n, alpha))
     rank = ranks.option[0]
-    among = statistics(Ranks(ranks.own, rank[member][None], rank[member]))
+    among = statistics(Ranks(ranks.own, rank[member][None], rank[member], ranks.ties))
     return Label(member, n, law.at_least()[rank], rank, ranks.own, law, moments(law, among))
 
 
@@ -82,7 +82,7 @@ def _cell(view: RunView, scorer: str, alpha: Fraction, labels: list[Label], opti
     estimates["accuracy"] = on_members(among(answer_metrics(view)["accuracy"], label.member), label.member)
     estimates["coverage"] = Estimate(exact, _influence(label.member, covered, [label]), share=True)
     estimates["set_size"] = Estimate(float((expected - covered).mean()) + exact, _influence(label.member, expected, labels))
-    facts: dict[str, float | str] = {"coverage_sd": sd, "set_size_sd": math.nan, "parameters": "", "group_items": items}
+    facts = group_facts(items) | {"coverage_sd": sd, "parameters": ""}
     note = too_few(label.n, alpha) if label.law is None or label.law.first == items else None
     return Measured(view, scorer, alpha, label.n, estimates, facts, note, LETTERS[option])
 

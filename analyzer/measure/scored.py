@@ -136,5 +136,6 @@ def _facts(law: RankLaw, scored: Scored, found: Moments, place: int) -> dict[str
     if scored.question.quantiles:
         drawn = None if scored.values is None else scored.values[:, place, 0]
         facts |= coverage_quantiles(law, scored.statistics.table, drawn)
+    facts["threshold_ties"] = float(law.weights @ scored.ranks.ties[law.first : law.first + law.weights.size]) / law.n_items
     parameters = scorer_parameters(scored.scorer, scored.question.parameters.get(scored.scorer, {}))
     return facts | {"parameters": parameter_text(parameters)}

@@ -18,7 +18,7 @@ from analyzer.conformal.influence import drawn_splits, split_influence
 from analyzer.conformal.ranks import rank_scores, threshold_rank
 from analyzer.conformal.split_law import Statistics, rank_law, statistics
 from analyzer.conformal.splits import Split, calibration_size
-from analyzer.measure.cell import Measured, nothing, too_few, uacc
+from analyzer.measure.cell import FACTS, Measured, nothing, too_few, uacc
 from analyzer.measure.question import Question
 from analyzer.protocols.avx_sort_order import network_argsort
 from analyzer.runs.answer_metrics import BENCHMARK_OPTIONS, IDK_INDEX, NONE_INDEX, answer_metrics
@@ -93,7 +93,7 @@ def _cell(asked: Asked, alpha: Fraction) -> Measured:
         alpha,
         n,
         estimates | {"uacc": uacc(estimates["accuracy"], estimates["set_size"], view)},
-        {"coverage_sd": math.nan, "set_size_sd": math.nan, "parameters": ""},
+        {**dict.fromkeys(FACTS, math.nan), "parameters": ""},
         too_few(n, alpha) if k > n else None,
     )
 

@@ -7,9 +7,15 @@ from analyzer.stats.probs import likely_first
 
 
 def aps(probs: FloatArray, u: FloatArray | None = None) -> FloatArray:
-    """Return the cumulative prob of all options at least as likely, own included; tied options count in index order."""
+    """Return the cumulative prob of all options at least as likely, own included; tied options count in index order.
+
+    It is computed as 1 minus the prob of all less likely options, so that the least likely option scores exactly 1. Summed from the top it
+    scored 1 - 4e-16 or 1, and wherever the threshold reached the last place that rounding decided which sets are full.
+    """
     order = likely_first(probs)
-    cumulated = np.cumsum(np.take_along_axis(probs, order, axis=1), axis=1)
+    rising = np.nan_to_num(np.take_along_axis(probs, order, axis=1))[:, ::-1].cumsum(axis=1)
+    less_likely = np.zeros_like(probs)
+    less_likely[:, :-1] = rising[:, -2::-1]
     scores = np.empty_like(probs)
-    np.put_along_axis(scores, order, cumulated, axis=1)
-    return scores
+    np.put_along_axis(scores, order, 1.0 - less_likely, axis=1)
+    return np.where(np.isnan(probs), np.nan, scores)

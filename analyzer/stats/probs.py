@@ -9,10 +9,11 @@ def softmax(logits: AnyArray, n_options: IntArray) -> FloatArray:
     """Return (item, option) float64 probs that sum to 1 over an item's own options; NaN beyond them.
 
     logits : (item, option), finite on every item's own options.
+    The sum is taken by rising power, so that the order of an item's options changes no bit of their probs.
     """
     raw, own = _shifted(logits, n_options)
     powers = np.exp(raw)
-    return np.where(own, powers / powers.sum(axis=1, keepdims=True), np.nan)
+    return np.where(own, powers / np.sort(powers, axis=1).sum(axis=1, keepdims=True), np.nan)
 
 
 def log_softmax(logits: AnyArray, n_options: IntArray) -> FloatArray:

@@ -77,6 +77,19 @@ def test_only_the_order_of_scores_counts(problem: tuple[np.ndarray, np.ndarray, 
         np.testing.assert_array_equal(getattr(before, name), getattr(after, name))
 
 
+@given(problems())
+@settings(max_examples=50, deadline=None)
+def test_ties_at_the_threshold_equal_brute_force_over_all_splits(problem: tuple[np.ndarray, np.ndarray, int, Fraction]) -> None:
+    """The mean number of other answer scores that equal the threshold is that over all C(N, n) splits; none equals +inf."""
+    scores, answer, n, alpha = problem
+    of_answer = scores[np.arange(len(answer)), answer]
+    k = threshold_rank(n, alpha)
+    law, ranks = rank_law(len(answer), n, k), ranked(scores, answer)
+    thresholds = [inf if k > n else sorted(of_answer[list(chosen)])[k - 1] for chosen in combinations(range(len(answer)), n)]
+    expected = np.mean([max(int((of_answer == threshold).sum()) - 1, 0) for threshold in thresholds])
+    assert abs(law.weights @ ranks.ties[law.first : law.first + law.weights.size] - expected) < 1e-12
+
+
 def test_rank_law_adds_up_far_beyond_what_factorials_reach() -> None:
     """The law of the threshold's rank is right at a million items: its mean and variance are those known in closed form."""
     n_items, n, k = 1_000_000, 300_000, 270_001

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from analyzer.scorers import SCORERS, check_scorers
+from analyzer.stats.probs import softmax
 from analyzer.stats.random_words import item_uniform
 from schemas.errors import UsageError
 
@@ -39,6 +40,31 @@ def test_items_are_scored_independently(name: str) -> None:
     rng = np.random.default_rng(2)
     probs, u, order = rng.dirichlet(np.ones(5), size=50), rng.random(50), rng.permutation(50)
     np.testing.assert_array_equal(SCORERS[name](probs, u)[order], SCORERS[name](probs[order], u[order]))
+
+
+@pytest.mark.parametrize("scale", [0.3, 3.0, 40.0])
+@pytest.mark.parametrize("name", SCORERS)
+def test_the_order_of_options_changes_no_score_properties(name: str, scale: float) -> None:
+    """Permuting an item's options permutes their probs and scores, bit by bit: logits without ties, 2 to 6 options, sure and unsure."""
+    rng = np.random.default_rng(4)
+    n_options = rng.integers(2, 7, 3_000)
+    logits = (scale * rng.normal(size=(3_000, 6))).astype(np.float32)
+    own = np.arange(6) < n_options[:, None]
+    logits[~own] = np.nan
+    order = np.argsort(np.where(own, rng.random(logits.shape), 2.0), axis=1)
+    u = rng.random(3_000)
+    probs = softmax(logits, n_options)
+    permuted = softmax(np.take_along_axis(logits, order, axis=1), n_options)
+    np.testing.assert_array_equal(np.take_along_axis(probs, order, axis=1), permuted)
+    np.testing.assert_array_equal(np.take_along_axis(SCORERS[name](probs, u), order, axis=1), SCORERS[name](permuted, u))
+
+
+@pytest.mark.parametrize(("name", "last"), [("aps", 1.0), ("raps", 1.0 + 0.1 * 4)])
+def test_the_last_option_has_the_largest_score_exactly(name: str, last: float) -> None:
+    """The least likely of six options scores what the definition says, without a rounding error, for every item."""
+    probs = np.random.default_rng(5).dirichlet(np.ones(6), size=5_000)
+    scores = SCORERS[name](probs)
+    assert set(np.take_along_axis(scores, probs.argmin(axis=1)[:, None], axis=1).ravel()) == {last}
 
 
 def test_an_unknown_scorer_is_refused_with_the_known_ones() -> None:
