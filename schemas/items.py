@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.errors import ItemError
+from schemas.json_text import parse_json, parse_json_lines, read_text
 
 MAX_OPTIONS = len(ascii_uppercase)
 IDK, NONE_OF_THE_ABOVE = "I don't know", "None of the above"
@@ -58,9 +59,9 @@ def read_items(path: Path) -> list[Item]:
     Raises ItemError naming the file and every problem found (the first few in full).
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        rows = [json.loads(line) for line in text.splitlines() if line.strip()] if path.suffix == ".jsonl" else json.loads(text)
-    except (OSError, ValueError) as error:
+        text = read_text(path)
+        rows = [row for _, row in parse_json_lines(text)] if path.suffix == ".jsonl" else parse_json(text)
+    except ValueError as error:
         raise ItemError(f"cannot read items from {path}: {error}") from error
     if not isinstance(rows, list):
         raise ItemError(f"{path} holds a JSON {type(rows).__name__}; expected an array of items, or JSON lines in a .jsonl file")

@@ -66,6 +66,33 @@ def test_a_broken_file_is_one_error(tmp_path: Path, text: str) -> None:
         read_items(tmp_path / "bad.json")
 
 
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\u0085"])
+def test_only_a_line_feed_ends_a_json_line(tmp_path: Path, separator: str) -> None:
+    """Characters at which Python splits lines, but JSON does not, stay inside the question."""
+    path = tmp_path / "items.jsonl"
+    text = json.dumps(row(question=f"one{separator}two"), ensure_ascii=False)
+    path.write_bytes(text.encode() + b"\r\n" + json.dumps(row(id=2)).encode() + b"\n")
+    assert [item.question for item in read_items(path)] == [f"one{separator}two", "Which?"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"id": 1, "answer": "A", "answer": "B"}', "'answer' is given twice"),
+        ('{"id": 1, "answer": "A", "question": "\\ud83d"}', "half a surrogate pair"),
+        ("[" * 100_000, "nested too deeply"),
+        ("7" * 5000, "digits"),
+        ("\xff", "not UTF-8"),
+    ],
+)
+def test_json_that_is_ambiguous_or_hostile_is_one_sentence(tmp_path: Path, text: str, words: str) -> None:
+    """A repeated key, half a character, endless nesting, an endless number and other encodings are refused with the file's name."""
+    path = tmp_path / "bad.jsonl"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ItemError, match=rf"bad\.jsonl.*{words}"):
+        read_items(path)
+
+
 @given(st.permutations(["x", "y", "z", "w"]))
 def test_item_id_ignores_the_order_of_options_but_content_does_not(texts: list[str]) -> None:
     """The same question with its options in another order keeps its id and changes its content digest."""

@@ -1,0 +1,55 @@
+"""JSON that somebody else wrote, read strictly: what two readers could understand differently is an error.
+
+In: a file or a text.  Out: plain Python values. Every failure is a ValueError with a sentence, so that callers can name the file.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+_HALF_PAIR = re.compile("[\ud800-\udfff]")  # json joins the two halves of a pair; one that is left over is no character
+
+
+def read_text(path: Path) -> str:
+    """Return a UTF-8 file's text without a byte-order mark. Raises ValueError where it cannot be read."""
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from error
+    except OSError as error:
+        raise ValueError(error.strerror or str(error)) from error
+
+
+def parse_json(text: str) -> Any:
+    """Return the value of a JSON text. Raises ValueError for broken or too deep JSON, a key given twice, or half a surrogate pair."""
+    try:
+        value = json.loads(text, object_pairs_hook=_object)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if "\\u" in text and (match := _HALF_PAIR.search(json.dumps(value, ensure_ascii=False))):
+        raise ValueError(f"it holds half a surrogate pair, \\u{ord(match[0]):04x}, which is no character")
+    return value
+
+
+def parse_json_lines(text: str) -> Iterator[tuple[int, Any]]:
+    """Yield (line number from 1, value) of each line that is not blank; only a line feed ends a line.
+
+    `str.splitlines` also splits at U+2028, U+2029 and U+0085, which JSON allows inside a string.
+    """
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                yield number, parse_json(line)
+            except ValueError as error:
+                raise ValueError(f"line {number}: {error}") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        keys = [key for key, _ in pairs]
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"key {repeated[:80]!r} is given twice")
+    return value
