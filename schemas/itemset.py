@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.digest import arrays_digest
+from schemas.errors import ItemError
 from schemas.items import Item, item_ids
 
 
@@ -54,14 +55,18 @@ class ItemSet:
 
 
 def build_item_set(
-    task: str, items: Sequence[Item], *, revision: str = "", demonstrations: Collection[str] = (), n_options: int = 0
+    task: str, items: Sequence[Item], *, revision: str = "", demonstrations: Collection[str] = (), n_options: Sequence[int] = ()
 ) -> ItemSet:
     """Return the item set of some items.
 
     revision       : where they came from: a file's SHA-256, a data set's commit, a generator's seed.
     demonstrations : ids (the JSON `id`) of items that are few-shot examples.
-    n_options      : options of an item without text, which does not say it itself.
+    n_options      : number of options of each item; only needed where items have no text, which would say it itself.
+    Raises ItemError where an item has neither text nor a number of options.
     """
+    counts = [len(item.choices) or given for item, given in zip(items, n_options or [0] * len(items), strict=True)]
+    if 0 in counts:
+        raise ItemError(f"task {task}: item {items[counts.index(0)].id!r} has no text, so its number of options must be given")
     subjects = tuple(sorted({item.subject for item in items}))
     return ItemSet(
         task=task,
@@ -69,7 +74,7 @@ def build_item_set(
         item_id=np.array(item_ids(items), dtype=np.uint64),
         content=np.frombuffer(b"".join(item.content_digest() for item in items), dtype=np.uint8).reshape(-1, 32),
         answer=np.array([item.answer_index for item in items], dtype=np.int16),
-        n_options=np.array([len(item.choices) or n_options for item in items], dtype=np.int16),
+        n_options=np.array(counts, dtype=np.int16),
         subject=np.array([subjects.index(item.subject) for item in items], dtype=np.int32),
         demonstration=np.array([item.id in demonstrations for item in items], dtype=np.bool_),
         subjects=subjects,

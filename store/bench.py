@@ -87,7 +87,7 @@ def digest_of(run: Run) -> str:
 def some_items() -> ItemSet:
     """Return items without text."""
     items = [Item(id=str(number), answer="ABCDEF"[number % N_OPTIONS], source="bench") for number in range(N_ITEMS)]
-    return build_item_set("bench", items, n_options=N_OPTIONS)
+    return build_item_set("bench", items, n_options=[N_OPTIONS] * len(items))
 
 
 def some_runs(items: ItemSet, n_runs: int) -> Iterator[Run]:

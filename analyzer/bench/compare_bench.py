@@ -88,7 +88,7 @@ def _model(number: int) -> Runs:
 def _item_set(task: str) -> ItemSet:
     answers = np.random.default_rng(TASKS.index(task)).integers(0, N_OPTIONS, N_ITEMS)
     items = [Item(id=str(number), answer="ABCDEF"[answer], source=task) for number, answer in enumerate(answers)]
-    return build_item_set(task, items, n_options=N_OPTIONS)
+    return build_item_set(task, items, n_options=[N_OPTIONS] * len(items))
 
 
 if __name__ == "__main__":

@@ -1,64 +1,71 @@
-"""The `store import` commands: one per format, one line each in `IMPORT_COMMANDS`."""
+"""The `store import` commands: one for each entry of `IMPORTERS`, made from what it declares, and `zip` for our own exports."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from store.command import friendly_errors, store_option
 
 if TYPE_CHECKING:
-    from schemas.itemset import ItemSet
-    from schemas.run import Run
-
-P = ParamSpec("P")
-R = TypeVar("R")
-DESCRIPTION = (
-    ("model", "", "Name of the model, where the file does not say."),
-    ("method", "dense", "How it was compressed."),
-    ("level", "-", "How much it was compressed."),
-    ("task", "", "Name of the task, where the file does not say."),
-    ("prompt", "imported", "Name of the prompt."),
-)
-FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+    from store.importers.importer import Importer
 
 
-def writing_options(command: Callable[P, R]) -> Callable[P, R]:
-    """Add --allow-nonfinite and --replace to an import command."""
-    command = click.option("--replace", is_flag=True, help="Replace a run of the same key; the old one stays in the history.")(command)
-    return click.option("--allow-nonfinite", is_flag=True, help="Store NaN or infinite logits, flagged.")(command)
+class ImportGroup(click.Group):
+    """The importers as commands; their files are imported when a command is asked for, so that `store --help` is instant."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all importers and of the commands added by hand."""
+        from store.importers import IMPORTERS
+
+        return sorted([*IMPORTERS, *self.commands])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command of an importer, or one added by hand."""
+        from store.importers import IMPORTERS
+
+        if cmd_name in self.commands:
+            return self.commands[cmd_name]
+        return import_command(cmd_name, IMPORTERS[cmd_name]) if cmd_name in IMPORTERS else None
 
 
-@click.command()
-@store_option
-@click.option("--data", required=True, type=FOLDER, help="Folder with the item JSON.")
-@click.option("--logits", required=True, type=FOLDER, help="Folder with {model}_{task}_{prompt}_icl{n}.pkl.")
-@writing_options
-@friendly_errors
-def ye2024(store_url: str, data: Path, logits: Path, allow_nonfinite: bool, replace: bool) -> None:
-    """Import the published logits of Ye et al. 2024.
+@click.group("import", cls=ImportGroup)
+def import_() -> None:
+    """Bring in runs from elsewhere, all of them in one commit.
 
-    Example: store import ye2024 --data LLM-Uncertainty-Bench/data --logits LLM-Uncertainty-Bench/outputs_base
+    Example: store import table --model my-model --task mmlu logits.csv
     """
-    from store.importers.ye2024 import read_ye2024
-
-    _import(store_url, read_ye2024(data, logits), f"import ye2024 from {logits}", allow_nonfinite, replace)
 
 
-def description_options(command: Callable[P, R]) -> Callable[P, R]:
-    """Add the options that name what a file does not: model, method, level, task, prompt."""
-    for name, default, help_ in DESCRIPTION[::-1]:
-        command = click.option(f"--{name}", default=default, show_default=bool(default), help=help_)(command)
+def import_command(name: str, importer: "Importer") -> click.Command:
+    """Return the command that reads with an importer and writes what it yields."""
+    from store.importers.importer import Description, description_options
+
+    def run(store_url: str, allow_nonfinite: bool, replace: bool, **given: Any) -> None:
+        from store.exchange.import_runs import import_runs
+
+        if importer.described:
+            given["described"] = Description(**{field: given.pop(field) for field in vars(Description())})
+        message = f"import {name} {_first_name(given)}"
+        imported = import_runs(store_url, importer.read(**given), message, allow_nonfinite=allow_nonfinite, replace=replace)
+        click.echo(f"imported {len(imported.names)} runs into {store_url} at {imported.snapshot}", err=True)
+
+    writing = [
+        click.Option(["--allow-nonfinite"], is_flag=True, help="Store NaN or infinite logits, flagged."),
+        click.Option(["--replace"], is_flag=True, help="Replace a run of the same key; the old one stays in the history."),
+    ]
+    described = description_options() if importer.described else []
+    command = click.Command(name, callback=friendly_errors(run), params=[*importer.parameters, *described, *writing], help=importer.help)
+    store_option(command)
     return command
 
 
-@click.command("zip")
-@click.argument("file", type=FILE)
+@import_.command("zip")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @store_option
 @friendly_errors
-def zip_(file: Path, store_url: str) -> None:
+def import_zip_command(file: Path, store_url: str) -> None:
     """Import a file that `store export` wrote, bit for bit; conflicts are listed and left alone.
 
     Example: store import zip logits.zip
@@ -72,45 +79,7 @@ def zip_(file: Path, store_url: str) -> None:
         raise RunConflictError(f"{len(done.conflicts)} runs have other content in {store_url}: {', '.join(done.conflicts[:5])}")
 
 
-@click.command()
-@click.argument("files", nargs=-1, required=True, type=FILE)
-@store_option
-@description_options
-@writing_options
-@friendly_errors
-def lm_eval(files: tuple[Path, ...], store_url: str, allow_nonfinite: bool, replace: bool, **described: str) -> None:
-    """Import lm-evaluation-harness samples of multiple-choice tasks.
-
-    Example: store import lm-eval --model org/name samples_arc_easy_2026-01-02T03-04-05.jsonl
-    """
-    from store.importers.described import Description
-    from store.importers.lm_eval import read_lm_eval
-
-    _import(store_url, read_lm_eval(list(files), Description(**described)), f"import lm-eval {files[0].name}", allow_nonfinite, replace)
-
-
-@click.command()
-@click.argument("file", type=FILE)
-@store_option
-@description_options
-@writing_options
-@friendly_errors
-def table(file: Path, store_url: str, allow_nonfinite: bool, replace: bool, **described: str) -> None:
-    """Import a CSV or Parquet table with columns id, answer, logit_A, logit_B, ...
-
-    Example: store import table --model my-model --task mmlu logits.csv
-    """
-    from store.importers.described import Description
-    from store.importers.table import read_table
-
-    _import(store_url, read_table(file, Description(**described)), f"import {file.name}", allow_nonfinite, replace)
-
-
-def _import(store_url: str, pairs: "Iterable[tuple[ItemSet, Run]]", message: str, allow_nonfinite: bool, replace: bool) -> None:
-    from store.exchange.import_runs import import_runs
-
-    imported = import_runs(store_url, pairs, message, allow_nonfinite=allow_nonfinite, replace=replace)
-    click.echo(f"imported {len(imported.names)} runs into {store_url} at {imported.snapshot}", err=True)
-
-
-IMPORT_COMMANDS = {"ye2024": ye2024, "zip": zip_, "lm-eval": lm_eval, "table": table}
+def _first_name(given: Mapping[str, Any]) -> str:
+    """Return the name of the first file or folder given, without its path, which says more of a machine than of the runs."""
+    values = [one for value in given.values() for one in (value if isinstance(value, tuple) else (value,))]
+    return next((value.name for value in values if isinstance(value, Path)), "")

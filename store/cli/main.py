@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from store.cli.imports import IMPORT_COMMANDS
+from store.cli.imports import import_
 from store.cli.printing import format_option, print_table
 from store.cli.share import SHARE_COMMANDS
 from store.command import friendly_errors, store_option
@@ -191,15 +191,6 @@ def verify(store_url: str, at: str | None, key: Path | None) -> None:
         raise StoreInvalidError(f"{store_url}: {len(report.problems)} problems")
 
 
-@main.group("import")
-def import_() -> None:
-    """Bring in runs from elsewhere, all of them in one commit.
-
-    Example: store import ye2024 --data DIR --logits DIR
-    """
-
-
-for _name, _command in IMPORT_COMMANDS.items():
-    import_.add_command(_command, _name)
+main.add_command(import_)
 for _name, _command in SHARE_COMMANDS.items():
     main.add_command(_command, _name)

@@ -4,27 +4,28 @@ In: a file and the run's description.  Out: (item set, run) pairs. A log-likelih
 token's logit: softmax over the options is the same formula.
 """
 
-import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
+import click
 import numpy as np
 
 from schemas.errors import UsageError
 from schemas.items import MAX_OPTIONS, Item
 from schemas.itemset import ItemSet, build_item_set
+from schemas.json_text import parse_json_lines, read_text
 from schemas.run import Run
-from store.importers.described import Description, imported_run, origin_of
+from store.importers.importer import FILE, Description, Importer, imported_run, origin_of
 
 FILE_NAME = re.compile(r"samples_(?P<task>.+?)(?:_\d{4}-\d\d-\d\dT[\d.:-]+)?\.jsonl")
 
 
-def read_lm_eval(paths: list[Path], described: Description) -> Iterator[tuple[ItemSet, Run]]:
+def read_lm_eval(files: Sequence[Path], described: Description) -> Iterator[tuple[ItemSet, Run]]:
     """Yield one run per samples file. Raises UsageError naming the file and line that is not a multiple-choice sample."""
-    for path in paths:
+    for path in files:
         match = FILE_NAME.fullmatch(path.name)
         task = described.task or (match["task"] if match else "")
         if not task or not described.model:
@@ -40,15 +41,22 @@ def read_lm_eval(paths: list[Path], described: Description) -> Iterator[tuple[It
 
 def _read_samples(path: Path) -> list[tuple[Item, list[float]]]:
     samples = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, row in _lines(path):
         try:
-            samples.append(_sample(json.loads(line)))
-        except (KeyError, IndexError, TypeError, ValueError, RecursionError) as error:
+            samples.append(_sample(row))
+        except (KeyError, IndexError, TypeError, ValueError) as error:
             problem = f"{type(error).__name__} {str(error)[:120]}"
             raise UsageError(f"{path.name} line {number} is not a multiple-choice sample: {problem}") from error
     if not samples:
         raise UsageError(f"{path.name} holds no samples")
     return samples
+
+
+def _lines(path: Path) -> Iterator[tuple[int, Any]]:
+    try:
+        yield from parse_json_lines(read_text(path))
+    except ValueError as error:
+        raise UsageError(f"{path.name} cannot be read: {error}") from error
 
 
 def _sample(row: Any) -> tuple[Item, list[float]]:
@@ -80,3 +88,14 @@ def _answer(target: Any, choices: list[str]) -> str:
     index = int(text) if text.isdigit() else ascii_uppercase.index(text)
     choices[index]  # an index outside the choices raises
     return ascii_uppercase[index]
+
+
+IMPORTER = Importer(
+    read=read_lm_eval,
+    help="""Import lm-evaluation-harness samples of multiple-choice tasks.
+
+    Example: store import lm-eval --model org/name samples_arc_easy_2026-01-02T03-04-05.jsonl
+    """,
+    parameters=[click.Argument(["files"], nargs=-1, required=True, type=FILE)],
+    described=True,
+)

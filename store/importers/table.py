@@ -3,11 +3,11 @@
 In: a file and names for what it does not say.  Out: (item set, run) pairs, one per distinct model, method, level, task and prompt.
 """
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from string import ascii_uppercase
 
+import click
 import numpy as np
 import polars as pl
 
@@ -16,21 +16,23 @@ from schemas.items import parse_items
 from schemas.itemset import ItemSet, build_item_set
 from schemas.run import FloatArray, Run
 from store.exchange.parquet_file import RUN_COLUMNS
-from store.importers.described import Description, imported_run, origin_of
+from store.importers.importer import FILE, Description, Importer, imported_run, origin_of
 
 
-def read_table(path: Path, described: Description) -> Iterator[tuple[ItemSet, Run]]:
+def read_table(file: Path, described: Description) -> Iterator[tuple[ItemSet, Run]]:
     """Yield the runs of a table. Raises UsageError naming the column or value that is not as it should be."""
-    table = _load(path)
-    letters = _letters(table, path)
+    table = _load(file)
+    if table.is_empty():
+        raise UsageError(f"{file.name} has a header and no rows")
+    letters = _letters(table, file)
     for name in RUN_COLUMNS:
         if name not in table.columns:
             table = table.with_columns(pl.lit(getattr(described, name)).alias(name))
-    origin = origin_of("table", path)
+    origin = origin_of("table", file)
     for names, rows in table.group_by(RUN_COLUMNS, maintain_order=True):
         named = Description(*map(str, names))
         if not named.model or not named.task:
-            raise UsageError(f"{path.name} has no column model or task; name them with --model and --task")
+            raise UsageError(f"{file.name} has no column model or task; name them with --model and --task")
         items, logits = _items(rows, named.task, letters, origin)
         yield items, imported_run(named, items, logits, origin)
 
@@ -64,7 +66,18 @@ def _items(rows: pl.DataFrame, task: str, letters: list[str], origin: str) -> tu
     texts = rows.select(pl.col(columns).cast(pl.String).fill_null(""))
     items = parse_items(({**row, "source": task} for row in texts.iter_rows(named=True)), task)
     demonstrations = set(texts["id"].filter(rows["demonstration"])) if "demonstration" in rows.columns else ()
-    item_set = dataclasses.replace(build_item_set(task, items, revision=origin, demonstrations=demonstrations), n_options=n_options)
+    item_set = build_item_set(task, items, revision=origin, demonstrations=demonstrations, n_options=n_options.tolist())
     if np.any(item_set.answer >= n_options):
         raise UsageError(f"{task}: an answer is an option without a logit")
     return item_set, options.to_numpy()[:, : int(n_options.max())].astype(np.float32)
+
+
+IMPORTER = Importer(
+    read=read_table,
+    help="""Import a CSV or Parquet table with columns id, answer, logit_A, logit_B, ...
+
+    Example: store import table --model my-model --task mmlu logits.csv
+    """,
+    parameters=[click.Argument(["file"], type=FILE)],
+    described=True,
+)

@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import click
 import numpy as np
 
 from schemas.digest import json_digest
@@ -16,6 +17,7 @@ from schemas.errors import UsageError
 from schemas.items import Item, read_items
 from schemas.itemset import ItemSet, build_item_set
 from schemas.run import DENSE, UNKNOWN_TOKEN, Environment, FloatArray, Run, RunKey
+from store.importers.importer import FOLDER, Importer
 from store.importers.safe_pickle import load_plain_pickle
 
 N_OPTIONS = 6  # every item of the benchmark: four options, "I don't know", "None of the above"
@@ -68,9 +70,8 @@ def _read_task(path: Path, task: str) -> tuple[ItemSet, list[str]]:
     if wrong:
         raise UsageError(f"{path}: item {wrong[0]} does not have the benchmark's {N_OPTIONS} options")
     name, demonstrations = TASKS[task]
-    item_set = build_item_set(
-        name, items, revision=f"sha256:{sha256(path.read_bytes()).hexdigest()}", demonstrations=demonstrations, n_options=N_OPTIONS
-    )
+    revision = f"sha256:{sha256(path.read_bytes()).hexdigest()}"
+    item_set = build_item_set(name, items, revision=revision, demonstrations=demonstrations, n_options=[N_OPTIONS] * len(items))
     return item_set, [item.id for item in items]
 
 
@@ -115,3 +116,16 @@ def _options(values: Any) -> FloatArray:
     if not isinstance(values, np.ndarray) or values.shape != (N_OPTIONS,) or values.dtype.name not in ("float16", "float32"):
         raise ValueError(f"logits_options is not {N_OPTIONS} half- or single-precision numbers")
     return values.astype(np.float32)
+
+
+IMPORTER = Importer(
+    read=read_ye2024,
+    help="""Import the published logits of Ye et al. 2024.
+
+    Example: store import ye2024 --data LLM-Uncertainty-Bench/data --logits LLM-Uncertainty-Bench/outputs_base
+    """,
+    parameters=[
+        click.Option(["--data"], required=True, type=FOLDER, help="Folder with the item JSON."),
+        click.Option(["--logits"], required=True, type=FOLDER, help="Folder with {model}_{task}_{prompt}_icl{n}.pkl."),
+    ],
+)

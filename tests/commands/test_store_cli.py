@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 from store_tiny import tiny_items, tiny_run, write_runs
 
-from store.cli.main import import_, main
+from store.cli.imports import import_
+from store.cli.main import main
 
 
 def _store(*arguments: str) -> Result:

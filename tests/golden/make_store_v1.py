@@ -28,7 +28,7 @@ def make(target: Path) -> None:
             with_text.append(Item(id=str(i), answer="ABC"[i % 3], question=f"Größe {i}?", choices=options, subject=f"s{i % 2}"))
         without = [Item(id=str(i), answer="ABCDEF"[i % 6], source="halusum") for i in range(5)]
         urn = build_item_set("urn", with_text, revision="seed:1", demonstrations=("1",))
-        halusum = build_item_set("halusum", without, n_options=6)
+        halusum = build_item_set("halusum", without, n_options=[6] * len(without))
         with open_writer(url) as writer:
             for items, method, level in ((urn, "dense", "-"), (urn, "wanda", "2:4"), (halusum, "rtn", "w4a16-g128")):
                 shape = len(items), int(items.n_options.max())

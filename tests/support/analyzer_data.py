@@ -14,7 +14,7 @@ from schemas.run import Run, RunKey
 
 def item_set(answers: np.ndarray, n_options: int = 4, task: str = "quiz", subjects: int = 1) -> ItemSet:
     items = [Item(id=str(i), answer="ABCDEFGHIJKLMNOPQRSTUVWXYZ"[a], subject=f"s{i % subjects}") for i, a in enumerate(answers)]
-    return build_item_set(task, items, n_options=n_options)
+    return build_item_set(task, items, n_options=[n_options] * len(items))
 
 
 @lru_cache

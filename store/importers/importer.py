@@ -1,0 +1,83 @@
+"""What an importer is: a function that yields item sets with their runs, and the options that its command takes.
+
+The command `store import NAME` is made from this; an importer has no command of its own.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import click
+import numpy as np
+
+from schemas.itemset import ItemSet
+from schemas.levels import NO_LEVEL, parse_level
+from schemas.run import DENSE, UNKNOWN_TOKEN, Environment, FloatArray, Run, RunKey
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@dataclass(frozen=True)
+class Importer:
+    """One kind of foreign file.
+
+    read       : yields (item set, run) pairs; takes the parameters by name. Raises UsageError or ItemError for a file that is not of its
+                 kind, or that contradicts itself.
+    help       : text of the command: one sentence, then `Example: store import ...`.
+    parameters : click parameters of the command, beside those that every import has (--store, --allow-nonfinite, --replace).
+    described  : whether the user may name model, method, level, task and prompt; `read` then takes a `Description` as `described`.
+    """
+
+    read: Callable[..., Iterator[tuple[ItemSet, Run]]]
+    help: str
+    parameters: Sequence[click.Parameter]
+    described: bool = False
+
+
+@dataclass(frozen=True)
+class Description:
+    """Names for a run that a file does not name itself."""
+
+    model: str = ""
+    method: str = DENSE
+    level: str = NO_LEVEL
+    task: str = ""
+    prompt: str = "imported"
+
+
+def description_options() -> list[click.Parameter]:
+    """Return the options that fill a `Description`."""
+    helps = {
+        "model": "Name of the model, where the file does not say.",
+        "method": "How the model was compressed.",
+        "level": "How much it was compressed, such as 0.5 or int4.",
+        "task": "Name of the task, where the file does not say.",
+        "prompt": "Name of the prompt.",
+    }
+    return [
+        click.Option([f"--{name}"], default=default, show_default=bool(default), help=helps[name])
+        for name, default in vars(Description()).items()
+    ]
+
+
+def imported_run(described: Description, items: ItemSet, logits: FloatArray, origin: str) -> Run:
+    """Return a run of imported logits; what only the full vocabulary shows is marked as unknown."""
+    key = RunKey(
+        model=described.model,
+        method=described.method,
+        level=parse_level(described.level).text,
+        task=described.task,
+        items_hash=items.digest,
+        prompt=described.prompt,
+        dtype="unknown",
+        backend="imported",
+    )
+    unknown = np.full(len(items), np.nan, dtype=np.float32), np.full(len(items), UNKNOWN_TOKEN, dtype=np.int32)
+    return Run(key, logits, *unknown, env=Environment(origin=origin))
+
+
+def origin_of(kind: str, path: Path) -> str:
+    """Return what an imported run says about where it came from: format, file name and SHA-256."""
+    return f"{kind} {path.name} sha256:{sha256(path.read_bytes()).hexdigest()}"
