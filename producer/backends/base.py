@@ -1,11 +1,11 @@
-"""What a backend is: something that turns a planned group into answered questions, model by model."""
+"""What a backend is: a way to load the model of a run group, level by level, and to have it answer prompted tasks."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from producer.engine.prefill import Answers, Done
 from producer.engine.settings import Settings
-from producer.run.plan import Group, Question
+from producer.request.planned import PromptedTask, RunGroup
 from schemas.levels import Level
 
 
@@ -15,7 +15,7 @@ class Ready(NamedTuple):
     level: Level
     conditions: Mapping[str, Any]
     parameters: int
-    answer: Callable[[Question, Done], Answers]
+    answer: Callable[[PromptedTask, Done], Answers]
 
 
 class Backend(Protocol):
@@ -24,5 +24,5 @@ class Backend(Protocol):
     def check(self, config: Any, methods: Sequence[str]) -> None:
         """Raise UsageError where a model type or a method is beyond this backend."""
 
-    def ready(self, group: Group, levels: Sequence[Level], settings: Settings) -> Iterator[Ready]:
-        """Yield the group's model at each level; use one before asking for the next."""
+    def ready(self, group: RunGroup, levels: Sequence[Level], settings: Settings) -> Iterator[Ready]:
+        """Yield the group's model at each level; each is used before the next is asked for."""

@@ -17,7 +17,7 @@ from producer.engine.throughput import throughput
 from producer.machine.free_memory import free_memory, memory_for
 from producer.models.find import AS_STORED, load_model
 from producer.models.packed import check_packing
-from producer.run.plan import Group, Model, Question, is_dense
+from producer.request.planned import Model, PromptedTask, RunGroup
 from schemas.levels import Level
 
 log = logging.getLogger(__name__)
@@ -31,14 +31,14 @@ class TransformersBackend:
         check_layout(config)
         check_packing(config)
 
-    def ready(self, group: Group, levels: Sequence[Level], settings: Settings) -> Iterator[Ready]:
+    def ready(self, group: RunGroup, levels: Sequence[Level], settings: Settings) -> Iterator[Ready]:
         """Yield the group's model at each level: on the device where it fits, with a copy if there are several, else on the host."""
         resident = fits(group.model, len(levels), settings)
-        place = group.model.device if resident else "cpu"
-        with memory_for("the weights", place):
-            model = load_model(group.model.files, AS_STORED if is_dense(group) and not resident else group.model.dtype, place)
+        device = group.model.device if resident else "cpu"
+        with memory_for("the weights", device):
+            model = load_model(group.model.files, AS_STORED if group.is_dense and not resident else group.model.dtype, device)
         parameters = model.num_parameters()
-        if is_dense(group):
+        if group.is_dense:
             yield Ready(levels[0], {}, parameters, _answerer(model, group, settings, loaded=resident))
             return
         compressed = group.method.sweep(model, levels, group.data, group.seed, group.model.device)
@@ -59,30 +59,30 @@ def fits(model: Model, n_levels: int, settings: Settings) -> bool:
     return min(n_levels, 2) * model.weight_bytes < budget(model, settings)
 
 
-def _noise_floor(model: Any, question: Question, layout: Layout, target: Target, n_items: int) -> dict[str, float]:
+def _noise_floor(model: Any, prompted: PromptedTask, layout: Layout, target: Target, n_items: int) -> dict[str, float]:
     if not n_items:
         return {}
-    return noise_floor(model, sample(question.prompts, n_items, 0), question.options.ids, layout, target)
+    return noise_floor(model, sample(prompted.prompts, n_items, 0), prompted.options.ids, layout, target)
 
 
-def _answerer(model: Any, group: Group, settings: Settings, *, loaded: bool) -> Callable[[Question, Done], Answers]:
+def _answerer(model: Any, group: RunGroup, settings: Settings, *, loaded: bool) -> Callable[[PromptedTask, Done], Answers]:
     import torch
 
     target = Target(group.model.device, getattr(torch, group.model.dtype))
 
-    def answer(question: Question, done: Done) -> Answers:
-        needs = measure_needs(model, target.dtype, question.prompts)
+    def answer(prompted: PromptedTask, done: Done) -> Answers:
+        needs = measure_needs(model, target.dtype, prompted.prompts)
         if settings.self_check:  # it asks prompts whole
-            whole = unshared(sample(question.prompts, settings.self_check, 0))
+            whole = unshared(sample(prompted.prompts, settings.self_check, 0))
             needs = replace(needs, longest=max(needs.longest, *map(len, whole.suffixes)))
         layout = plan_memory(needs, target.device, settings, loaded=loaded)
         order = "layer-major" if layout.streamed else "in-memory"
         log.info("%s order, batches of %d tokens, %d at a time", order, layout.batch_tokens, layout.workers)
         clock = time.perf_counter()
         with memory_for("the shortest batch", target.device):
-            answers = prefill(model, question.prompts, question.options.ids, layout, target, done)
-        rates = throughput(model, question.prompts, target, time.perf_counter() - clock, answers.padding)
-        floor = _noise_floor(model, question, layout, target, settings.self_check)
+            answers = prefill(model, prompted.prompts, prompted.options.ids, layout, target, done)
+        rates = throughput(model, prompted.prompts, target, time.perf_counter() - clock, answers.padding)
+        floor = _noise_floor(model, prompted, layout, target, settings.self_check)
         return replace(answers, throughput=rates, noise_floor=floor)
 
     return answer

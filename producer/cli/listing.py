@@ -8,7 +8,6 @@ from producer.models.find import HUB, REFERENCE
 from producer.prompts.templates import PROMPTS
 from producer.tasks import EMBEDDED, TASKS
 
-KINDS = ("models", "methods", "tasks", "prompts", "backends")
 _HEADINGS = ("method", "kind", "default", "levels", "needs", "models", "paper")
 _PROMPTS = {"base": "no instruction", "shared": "one instruction for all tasks", "task": "one instruction per task"}
 

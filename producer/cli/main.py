@@ -1,13 +1,17 @@
-"""The command `produce`: a thin shell over `producer.run.produce` and `producer.sweep`."""
+"""The command `produce`: what its options ask is described, emitted for another scheduler, run as a sweep, or run here."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from producer.request.options import RUN_OPTIONS, SETTINGS_OPTIONS, add_options
 from store.command import friendly_errors, store_option
+
+if TYPE_CHECKING:
+    from producer.request.request import Request
 
 EXAMPLE = """
 \b
@@ -15,72 +19,88 @@ Examples:
   produce --model ref-m --method wanda --level 0.5 --task urn --limit 200
   produce --plan sweep.toml --executor local --dry-run
 """
-KINDS = ["models", "methods", "tasks", "prompts", "backends"]
-OPTIONS = (
-    click.option("--model", "models", multiple=True, metavar="M", help="Alias, Hub id, folder or .gguf file (repeatable)."),
-    click.option("--method", "methods", multiple=True, metavar="X", help="How to compress (repeatable). [dense]"),
-    click.option("--level", "levels", multiple=True, metavar="L", help="E.g. 0.5, 0:0.5:0.1, 2:4, w4a16 (repeatable). [the method's own]"),
-    click.option("--task", "tasks", multiple=True, metavar="T", help="Named task or .json/.jsonl file of items (repeatable)."),
-    click.option("--prompt", "prompts", multiple=True, metavar="P", help="base, shared or task (repeatable). [base]"),
-    click.option("--prompt-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Another wording, e.g. words.toml."),
-    click.option("--limit", type=click.IntRange(min=1), help="Items drawn per task by --seed. [all]"),
-    click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Folder with the published tasks' items. [the Hub]"),
-    click.option("--backend", help="transformers or vllm. [transformers]"),
-    click.option("--device", help="cpu, cuda, cuda:1, ... [an accelerator where there is one]"),
-    click.option("--dtype", help="float32, bfloat16 or float16. [the model's own; float32 on a CPU]"),
-    click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Seed of draws and of methods. [0]"),
-    click.option("--compression-data", metavar="NAME", help="Text a method sees: a name or file, and its size: packaged:16x128. [by task]"),
-    click.option("--allow-nonfinite", is_flag=True, default=None, help="Store NaN or infinite logits, flagged."),
-    click.option("--replace", is_flag=True, default=None, help="Make stored runs again and put them in place of the old."),
-)
-SIZES = (
-    click.option("--batch-tokens", type=click.IntRange(min=1), help="Most tokens in a batch. [by free memory]"),
-    click.option("--device-memory", metavar="SIZE", help="Budget, e.g. 24G; a larger model goes through layer by layer. [what is free]"),
-    click.option("--host-memory", metavar="SIZE", help="Budget of waiting hidden states; a file takes the rest. [half of what is free]"),
-    click.option("--tensor-parallel", type=click.IntRange(min=1), help="Devices that share a model (vllm). [1]"),
-    click.option("--self-check", type=click.IntRange(min=1), metavar="N", help="Measure the noise floor on N items of each run."),
-)
+LISTED = ["models", "methods", "tasks", "prompts", "backends"]
 
 
-def _add(options: tuple[Callable[[Any], Any], ...]) -> Callable[[Any], Any]:
-    def add(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
-
-
-@click.command(epilog=EXAMPLE)
-@_add(OPTIONS)
+@click.command(epilog=EXAMPLE, context_settings={"help_option_names": ["-h", "--help"]})
+@add_options(RUN_OPTIONS)
 @store_option
-@_add(SIZES)
-@click.option("--plan", type=click.Path(path_type=Path), metavar="FILE", help="Sweep file (TOML); options given here come before it.")
-@click.option("--executor", help="What runs a sweep: local or ray. [local]")
-@click.option("--workers", type=click.IntRange(min=1), help="Cells at a time. [one per accelerator]")
-@click.option("--emit", type=click.Choice(["sbatch", "k8s", "json"]), help="Print the sweep for another scheduler and run nothing.")
-@click.option("--dry-run", is_flag=True, default=None, help="Print runs, tokens, memory and what is stored, and do nothing.")
-@click.option("--list", "listed", type=click.Choice(KINDS), help="List known names.")
-@click.option("-v", "--verbose", count=True, help="Log more.")
+@add_options(SETTINGS_OPTIONS)
+@click.option(
+    "--plan",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Run a sweep: all combinations that this TOML file lists. Options given here override the file's.",
+)
+@click.option("--executor", metavar="NAME", help="Where a sweep runs: local or ray. [local]")
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Cells of a sweep that run at a time. [one per GPU]")
+@click.option("--emit", type=click.Choice(["sbatch", "k8s", "json"]), help="Print the sweep as a job for another scheduler; run nothing.")
+@click.option("--dry-run", is_flag=True, default=None, help="Print the runs with tokens, time and memory; run nothing.")
+@click.option("--list", "listed", type=click.Choice(LISTED), help="List the names that can be used.")
+@click.option("-v", "--verbose", count=True, help="Say more on stderr: each run as it is written; twice: details for developers.")
+@click.version_option(package_name="hedgemark", message="%(prog)s %(version)s")
 @friendly_errors
 def main(*, store_url: str, listed: str | None, verbose: int, **given: Any) -> None:
-    """Run models over tasks and put their option logits into a store, each run once."""
+    """Run models, dense and compressed, over multiple-choice items and store the logits of the options.
+
+    Finished runs are skipped, so after an interruption the same command goes on where it stopped.
+    """
     logging.basicConfig(level=max(logging.DEBUG, logging.WARNING - 10 * verbose), format="%(levelname)s %(name)s: %(message)s")
     if listed:
         from producer.cli.listing import list_names
 
-        lines = list_names(listed)
+        lines: Iterable[str] = list_names(listed)
     else:
         lines = _run(store_url, {name: value for name, value in given.items() if value not in ((), None)})
     for line in lines:
         click.echo(line)
 
 
-def _run(store_url: str, given: dict[str, Any]) -> Any:
-    from producer.cli.command import Invocation
+def _run(store_url: str, options: dict[str, Any]) -> Iterable[str]:
+    """Do what the options that were given ask, and return the lines for stdout."""
     from producer.machine.free_memory import tame_malloc
+    from producer.request.request import request_of
+    from producer.run.dry_run import describe_runs
+    from producer.sweep.sweep_file import read_sweep
 
     tame_malloc()
-    if not given.get("models") and "plan" not in given:
+    if not options.get("models") and "plan" not in options:
         raise click.UsageError("no --model given; produce --list models shows the known ones")
-    return Invocation(store_url, given).lines()
+    requests = read_sweep(options["plan"], options) if "plan" in options else [request_of(options)]
+    if "dry_run" in options:
+        return describe_runs(requests, store_url)
+    if "emit" in options:
+        return [_emit(requests, store_url, options["emit"])]
+    if "plan" in options:
+        return _sweep(requests, store_url, options.get("executor", "local"), options.get("workers", 0))
+    return _produce(requests[0], store_url)
+
+
+def _emit(requests: "list[Request]", store_url: str, form: str) -> str:
+    from producer.run.plan import check_request
+    from producer.sweep.cells import split
+    from producer.sweep.emit import emit
+
+    for request in requests:
+        check_request(request)
+    return emit(split(requests, store_url), form)
+
+
+def _sweep(requests: "list[Request]", store_url: str, executor: str, workers: int) -> list[str]:
+    from producer.sweep.run import run_sweep
+
+    written = run_sweep(requests, store_url, executor, workers)
+    click.echo(f"sweep complete: {_runs(len(written))} written to {store_url}, the others were stored already", err=True)
+    return written
+
+
+def _produce(request: "Request", store_url: str) -> list[str]:
+    from producer.run.produce import produce
+
+    outcome = produce(request, store_url, show_progress=True)
+    click.echo(f"{_runs(len(outcome.written))} written, {len(outcome.already_stored)} already stored in {store_url}", err=True)
+    return outcome.written
+
+
+def _runs(number: int) -> str:
+    return "1 run" if number == 1 else f"{number} runs"

@@ -1,20 +1,24 @@
-"""From prompts to tokens: what all items share is found in the tokens, never in the text.
+"""From text to tokens: the prompts, and the one token after `Answer:` that says A, B and so on.
 
-In: a tokenizer, demonstrations, items.  Out: `Prompts`: a shared token prefix and one suffix per item.
+In: a tokenizer, demonstrations, items.  Out: `Prompts`, a shared token prefix and one suffix per item; `OptionTokens`.
 Every prompt is encoded whole; the prefix is the longest one that all token sequences have in common, if it is worth sharing. So sharing
-can never change a token, however the tokenizer merges across the border.
+can never change a token, however the tokenizer merges across the border. Some vocabularies hold "A" and " A" as two tokens; the one that
+really follows `Answer:` is found by encoding `Answer: A` and taking the last token.
 """
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from string import ascii_uppercase
+from typing import Any, NamedTuple
 
 from producer.prompts.templates import render_item, render_prefix
 from schemas.digest import json_digest
+from schemas.errors import UsageError
 from schemas.items import Item
 
+CUE = "Answer:"
 LEAST_SHARED = 16  # tokens; attending to fewer apart from an item's own costs more than computing them again
 _TEMPLATE = Item(id="0", answer="A", context="{context}", question="{question}", choices={"A": "{A}", "B": "{B}"})
 
@@ -49,6 +53,13 @@ class Prompts:
         return [*(() if self.cut[item] else self.prefix), *self.suffixes[item]]
 
 
+class OptionTokens(NamedTuple):
+    """Token ids and their texts in option order."""
+
+    ids: tuple[int, ...]
+    texts: tuple[str, ...]
+
+
 def encode(tokenizer: Any, instruction: str, demonstrations: Sequence[Item], items: Sequence[Item], context: int) -> Prompts:
     """Return the token ids of all prompts.
 
@@ -64,6 +75,27 @@ def encode(tokenizer: Any, instruction: str, demonstrations: Sequence[Item], ite
         for ids, is_cut in zip(encoded, cut, strict=True)
     ]
     return Prompts(tuple(prefix), suffixes, cut, [len(item.choices) for item in items])
+
+
+def option_tokens(tokenizer: Any, n_options: int) -> OptionTokens:
+    """Return the tokens of the first `n_options` letters.
+
+    Raises UsageError where the letter is not exactly one token after the cue, is unknown, or two options share a token.
+    """
+    cue = tokenizer(CUE, add_special_tokens=False)["input_ids"]
+    if tokenizer(CUE)["input_ids"][-1:] != cue[-1:]:
+        last = tokenizer.convert_ids_to_tokens(tokenizer(CUE)["input_ids"][-1])
+        raise UsageError(f"the tokenizer puts {last!r} after a text; nothing may follow '{CUE}'")
+    ids = []
+    for letter in ascii_uppercase[:n_options]:
+        encoded = tokenizer(f"{CUE} {letter}", add_special_tokens=False)["input_ids"]
+        if encoded[: len(cue)] != cue or len(encoded) != len(cue) + 1:
+            seen = tokenizer.convert_ids_to_tokens(encoded)
+            raise UsageError(f"the tokenizer encodes '{CUE} {letter}' as {seen}: {letter} is not one token of its own and cannot be scored")
+        ids.append(int(encoded[-1]))
+    texts = tuple(str(text) for text in tokenizer.convert_ids_to_tokens(ids))
+    _check_distinct(ids, texts, getattr(tokenizer, "unk_token_id", None))
+    return OptionTokens(tuple(ids), texts)
 
 
 def prompt_hash(instruction: str, demonstrations: Sequence[Item]) -> str:
@@ -84,3 +116,12 @@ def _keep_right(ids: list[int], context: int, bos: int | None) -> list[int]:
     if bos is not None and ids[0] == bos:
         return [bos, *ids[len(ids) - context + 1 :]]
     return ids[len(ids) - context :]
+
+
+def _check_distinct(ids: list[int], texts: tuple[str, ...], unknown: int | None) -> None:
+    for position, token in enumerate(ids):
+        if token == unknown:
+            raise UsageError(f"the tokenizer does not know option {ascii_uppercase[position]} (it is the unknown token)")
+        if (first := ids.index(token)) != position:
+            letters = f"{ascii_uppercase[first]} and {ascii_uppercase[position]}"
+            raise UsageError(f"options {letters} share the token {texts[position]!r}, so they cannot be told apart")

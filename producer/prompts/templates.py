@@ -5,13 +5,14 @@ Three prompting strategies: `base` has no instruction, `shared` one for all task
 The wording is ours; `--prompt-file` takes a TOML table with another.
 """
 
-import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.errors import UsageError
 from schemas.items import Item
+from schemas.toml_file import as_model, read_toml
 
 PROMPTS = ("base", "shared", "task")
 SHARED = "Answer each multiple-choice question with the letter of the one correct option."
@@ -26,31 +27,34 @@ BY_TASK = {
 }
 
 
+class Wording(BaseModel):
+    """The instructions of the prompts `shared` and `task`, the latter by task name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    shared: str = ""
+    task: Mapping[str, str] = Field(default_factory=dict)
+
+
 def instruction_for(task: str, prompt: str, prompt_file: Path | None = None) -> str:
     """Return the instruction of a named prompt for a task, "" for `base`.
 
     prompt_file : TOML with a string `shared` and a table `task` of strings by task name; replaces our wording.
-    Raises UsageError for an unknown prompt, a file that is no such TOML, or a task that has no instruction of its own.
+    Raises UsageError for an unknown prompt, a file of another form, or a task that has no instruction.
     """
     if prompt not in PROMPTS:
         raise UsageError(f"unknown prompt {prompt!r}; known: {', '.join(PROMPTS)}")
-    wording: dict[str, Any] = _read(prompt_file) if prompt_file else {"shared": SHARED, "task": BY_TASK}
+    wording = _read(prompt_file) if prompt_file else Wording(shared=SHARED, task=BY_TASK)
     if prompt == "base":
         return ""
-    text = wording.get("shared") if prompt == "shared" else wording.get("task", {}).get(task)
+    text = wording.shared if prompt == "shared" else wording.task.get(task)
     if not text:
         raise UsageError(f"prompt {prompt!r} has no wording for task {task!r}; give one with --prompt-file")
-    return str(text)
+    return text
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        wording = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read prompt file {path}: {error}") from error
-    if not isinstance(wording.get("shared", ""), str) or not isinstance(wording.get("task", {}), dict):
-        raise UsageError(f"prompt file {path} must hold a string 'shared', a table 'task' of strings by task name, or both")
-    return wording
+def _read(path: Path) -> Wording:
+    return as_model(Wording, read_toml(path, "prompt file"), f"prompt file {path}")
 
 
 def render_prefix(instruction: str, demonstrations: Sequence[Item]) -> str:

@@ -1,4 +1,4 @@
-"""The Bayes reference: for `urn` the exact posterior of every item, stored as a run, is the floor of every set size.
+"""The model `bayes`: for `urn` the exact posterior of every item, stored as a run, is the floor of every set size.
 
 In: a request that names model `bayes`.  Out: runs of method `bayes`, whose logits are log posteriors; nothing is computed by a model.
 """

@@ -1,18 +1,38 @@
-"""What was asked for: the command's options as one value, before anything is looked up."""
+"""What is asked of `produce`, as one value, before anything is looked up.
 
-from dataclasses import dataclass
+In: options by parameter name, from the command line, from a block of a sweep file, or both.  Out: `Request`.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from producer.engine.settings import Settings
+from schemas.errors import UsageError
+
+TRANSFORMERS, VLLM = "--backend transformers", "--backend vllm"
+NEEDS = {
+    "executor": "--plan",
+    "workers": "--plan",
+    "tensor_parallel": VLLM,
+    **dict.fromkeys(("device", "batch_tokens", "device_memory", "host_memory", "self_check"), TRANSFORMERS),
+}
+BESIDE_EMIT = ("executor", "workers", "dry_run")
+SIZES = ("device_memory", "host_memory")
 
 
 @dataclass(frozen=True)
 class Request:
     """Every combination of models, methods, levels, tasks and prompts is one run.
 
-    levels : as text; empty takes each method's default level.
-    tasks  : names or item files; empty takes urn and facts for the reference models, the published tasks for others.
-    limit  : items drawn per task, 0 for all.
-    device, dtype : "auto" takes an accelerator where there is one, and there the checkpoint's dtype; float32 on a CPU.
+    levels   : as text; empty takes each method's default level.
+    tasks    : names or item files; empty takes urn and facts for the embedded models, the published tasks for others.
+    limit    : items drawn per task, 0 for all.
+    device, dtype : "auto" takes a GPU if there is one, and there the checkpoint's own dtype; float32 on a CPU.
     compression_data : "auto" takes each task's default source.
+    settings : how batches and memory are used; they change no logit beyond rounding.
     """
 
     models: tuple[str, ...]
@@ -30,3 +50,55 @@ class Request:
     compression_data: str = "auto"
     allow_nonfinite: bool = False
     replace: bool = False
+    settings: Settings = field(default_factory=Settings)
+
+
+def request_of(options: Mapping[str, Any]) -> Request:
+    """Return the request that these options make. Raises UsageError where one has no effect beside the others."""
+    _check_effect(options)
+    _check_sweep(options)
+    sizes = {name: _size(name, options[name]) for name in SIZES if name in options}
+    settings = Settings(**{**_fields(Settings, options), **sizes})
+    return Request(**_fields(Request, options), settings=settings)
+
+
+def option_name(parameter: str) -> str:
+    """Return the option of a parameter's name."""
+    return f"--{parameter.replace('_', '-')}"
+
+
+def check_names(kind: str, names: Sequence[str], known: Sequence[str]) -> None:
+    """Raise UsageError naming the first unknown name and all known ones."""
+    for name in names:
+        if name not in known:
+            raise UsageError(f"unknown {kind} {name!r}; known: {', '.join(known)}")
+
+
+def _check_effect(options: Mapping[str, Any]) -> None:
+    values = {"backend": Request.backend, **options}
+    for name, need in NEEDS.items():
+        needed, _, value = need.removeprefix("--").partition(" ")
+        if name in values and (needed not in values or (value and values[needed] != value)):
+            raise UsageError(f"{option_name(name)} {values[name]} has no effect without {need}")
+
+
+def _check_sweep(options: Mapping[str, Any]) -> None:
+    for name in BESIDE_EMIT:
+        if "emit" in options and name in options:
+            raise UsageError(f"{option_name(name)} has no effect beside --emit, which runs nothing")
+    number = str(options.get("device", "")).partition("cuda:")[2]
+    if number and ("plan" in options or "emit" in options):
+        raise UsageError(f"--device cuda:{number} is one device, and a sweep gives each cell its own; set CUDA_VISIBLE_DEVICES={number}")
+
+
+def _size(name: str, text: str) -> int:
+    from producer.engine.memory_plan import parse_size
+
+    size = parse_size(text)
+    if not size:
+        raise UsageError(f"{option_name(name)} {text} leaves no memory at all; leave the option out to use what is free")
+    return size
+
+
+def _fields(kind: type[Request] | type[Settings], options: Mapping[str, Any]) -> dict[str, Any]:
+    return {each.name: options[each.name] for each in dataclasses.fields(kind) if each.name in options}

@@ -1,26 +1,27 @@
 """What requests would do: runs, tokens, time, memory, and what the store already holds. Nothing is downloaded, loaded or written.
 
-In: what is asked, a store's address.  Out: lines of text.
+In: requests, a store's address.  Out: lines of text.
 """
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from producer.backends.transformers import budget, fits
 from producer.models.weights_hash import BYTES, weight_bytes
 from producer.request.bayes import bayes_runs
-from producer.request.parse import Asked
-from producer.run.plan import Cell, Group, is_dense, make_plan
-from producer.run.produce import check_request
+from producer.request.planned import PlannedRun, RunGroup
+from producer.request.request import Request
+from producer.run.plan import check_request, make_plan
 from schemas.errors import StoreNotFoundError
 from store import open_reader
 
-HEADER = ("model", "method", "level", "task", "prompt", "items", "tokens", "cut", "state")
-STORED, TO_MAKE, AWAITED = "stored", "to make", "weights not here yet"
+HEADER = ("model", "method", "level", "task", "prompt", "items", "tokens", "truncated", "state")
+STORED, TO_RUN, NOT_DOWNLOADED = "stored", "to run", "weights not downloaded"
 ASSUMED_SHARE = 0.5  # of the matrix peak; what is reached depends on the model and is stored with every run
 
 
 class Row(NamedTuple):
-    """One run of the plan, as text, with what it costs if it is still to be made."""
+    """One planned run as text, with what it costs if it is still to be made."""
 
     cells: tuple[str, ...]
     tokens: int = 0
@@ -32,36 +33,37 @@ class Row(NamedTuple):
         return self.cells[-1]
 
 
-def describe_plan(plan: Sequence[Asked], store_url: str) -> Iterator[str]:
-    """Yield the plan as lines of a table, then its sums and each model's memory under its settings."""
-    for asked in plan:
-        check_request(asked.request)
+def describe_runs(requests: Sequence[Request], store_url: str) -> Iterator[str]:
+    """Yield all planned runs as lines of a table, then their sums and the memory that each model takes."""
+    for request in requests:
+        check_request(request)
     stored = _stored_names(store_url)
-    groups = [(asked, group) for asked in plan for group in make_plan(asked.request, download=False)]
-    rows = [_bayes_row(run.key.name in stored, run.key.prompt, len(items)) for asked in plan for items, run in bayes_runs(asked.request)]
-    rows = list(dict.fromkeys(rows + [_row(cell, group, stored) for _, group in groups for cell in group.cells]))
+    groups = [(request, group) for request in requests for group in make_plan(request, download=False)]
+    rows = [_bayes_row(run.key.name in stored, run.key.prompt, len(items)) for request in requests for items, run in bayes_runs(request)]
+    rows = list(dict.fromkeys(rows + [_row(run, group, stored) for _, group in groups for run in group.runs]))
     yield from _table([HEADER, *(row.cells for row in rows)])
     todo = [row for row in rows if row.state != STORED]
     tokens, seconds = sum(row.tokens for row in todo), sum(row.seconds for row in todo)
-    yield f"{len(rows)} runs, {len(todo)} to make" + (f", {tokens:,} tokens, {_duration(seconds)}" if todo else "")
-    groups.sort(key=lambda pair: len(pair[1].levels()))  # the last one of a model speaks for it, with most to hold
-    for name, memory in {group.model.files.name: _memory(group, asked) for asked, group in groups}.items():
+    runs = "1 run" if len(rows) == 1 else f"{len(rows)} runs"
+    yield f"{runs}, {len(todo)} to run" + (f", {tokens:,} tokens, {_duration(seconds)}" if todo else "")
+    groups.sort(key=lambda pair: len(pair[1].levels))  # the last group of a model has the most levels, so the most to hold in memory
+    for name, memory in {group.model.files.name: _memory(group, request) for request, group in groups}.items():
         yield f"{name}: {memory}"
 
 
-def _row(cell: Cell, group: Group, stored: set[str]) -> Row:
-    question, prompts = cell.question, cell.question.prompts
-    state = AWAITED if cell.key is None else STORED if cell.key.name in stored else TO_MAKE
-    names = (question.model.files.name, group.method.name, cell.level.text, question.task.name, question.prompt)
-    sizes = (f"{len(question.item_set):,}", f"{prompts.tokens:,}", str(prompts.truncated))
+def _row(run: PlannedRun, group: RunGroup, stored: set[str]) -> Row:
+    prompted, prompts = run.prompted, run.prompted.prompts
+    state = NOT_DOWNLOADED if run.key is None else STORED if run.key.name in stored else TO_RUN
+    names = (prompted.model.files.name, group.method.name, run.level.text, prompted.task.name, prompted.prompt)
+    sizes = (f"{len(prompted.item_set):,}", f"{prompts.tokens:,}", str(prompts.truncated))
     return Row((*names, *sizes, state), prompts.tokens, _seconds(group, prompts.tokens))
 
 
 def _bayes_row(is_stored: bool, prompt: str, n_items: int) -> Row:
-    return Row(("bayes", "bayes", "-", "urn", prompt, f"{n_items:,}", "0", "0", STORED if is_stored else TO_MAKE))
+    return Row(("bayes", "bayes", "-", "urn", prompt, f"{n_items:,}", "0", "0", STORED if is_stored else TO_RUN))
 
 
-def _seconds(group: Group, tokens: int) -> float:
+def _seconds(group: RunGroup, tokens: int) -> float:
     """Return the time these tokens take at the assumed share of this device's matrix peak; every weight counts as used."""
     import torch
 
@@ -75,26 +77,23 @@ def _seconds(group: Group, tokens: int) -> float:
 
 def _duration(seconds: float) -> str:
     amount, unit = (seconds / 3600, "h") if seconds >= 7200 else (seconds / 60, "min") if seconds >= 120 else (seconds, "s")
-    return f"about {amount:.0f} {unit} at half of this device's matrix peak, without compressing"
+    return f"about {amount:.0f} {unit} of inference (assuming half of peak speed); compression time not included"
 
 
-def _memory(group: Group, asked: Asked) -> str:
-    from producer.backends.transformers import budget, fits
-
+def _memory(group: RunGroup, request: Request) -> str:
     model = group.model
     text = f"{_size(model.weight_bytes)} of weights as {model.dtype} on {model.device}"
     if not weight_bytes(model.files):
         text = f"weights not on this machine, {model.files.hub_id} would be downloaded; {text}"
-    if asked.request.backend == "vllm":
-        return f"{text}, less where vLLM keeps them packed, shared out by vLLM"
-    room = budget(model, asked.settings)
-    if fits(model, len(group.levels()), asked.settings):
+    if request.backend == "vllm":
+        return f"{text}, less where vLLM keeps them packed; vLLM distributes them"
+    if fits(model, len(group.levels), request.settings):
         return f"{text}, all in memory at once"
-    tokens = max(cell.question.prompts.tokens for cell in group.cells)
-    waiting = tokens * model.config.hidden_size * BYTES[model.dtype]
-    mapped = is_dense(group) and not model.files.gguf  # then the weights are read from their files as they are needed
-    there = f"{'' if mapped else 'the weights and '}up to {_size(waiting)} of hidden states wait on the host"
-    return f"{text}, layer by layer within {_size(room)}; {there}"
+    tokens = max(run.prompted.prompts.tokens for run in group.runs)
+    hidden_states = _size(tokens * model.config.hidden_size * BYTES[model.dtype])
+    mapped = group.is_dense and not model.files.gguf  # then the weights are read from their files as they are needed
+    on_host = f"up to {hidden_states} of intermediate results" + ("" if mapped else " and the weights")
+    return f"{text}, layer by layer within {_size(budget(model, request.settings))}; {on_host} in RAM"
 
 
 def _size(n_bytes: int) -> str:
@@ -108,7 +107,7 @@ def _stored_names(store_url: str) -> set[str]:
     try:
         return set(open_reader(store_url).catalog["name"].to_list())
     except StoreNotFoundError:
-        return set()  # the first produce makes it
+        return set()  # produce creates it with the first run
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:

@@ -1,86 +1,30 @@
 """The plan: every run of a request with its key, known before any weight is loaded.
 
-In: a `Request`.  Out: `Group`s of `Cell`s; the cells of a group are answered by one compressed model. Whatever can be wrong with a
-request (names, levels, items, option tokens, a method that cannot do a model) is found here, and nothing has been written then.
+In: a `Request`.  Out: `RunGroup`s of `PlannedRun`s; the runs of a group are answered by one compressed model. Whatever can be wrong
+with a request (names, levels, items, option tokens, a method that cannot do a model) is found here, and nothing has been written then.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
+from producer.backends import BACKENDS
 from producer.methods import METHODS, Method
-from producer.models.find import ModelFiles, fetch_weights, find_model, load_config, load_tokenizer
-from producer.models.weights_hash import weight_bytes, weight_bytes_as, weights_hash
-from producer.prompts.encode import Prompts, encode, prompt_hash
-from producer.prompts.option_tokens import OptionTokens, option_tokens
-from producer.prompts.templates import instruction_for
+from producer.models.find import REFERENCE, fetch_weights, find_model, load_config, load_tokenizer
+from producer.models.weights_hash import weight_bytes, weights_hash
+from producer.prompts.encode import option_tokens, prompt_hash
+from producer.prompts.templates import PROMPTS, instruction_for
 from producer.request.bayes import BAYES
-from producer.request.choices import choose_device, choose_dtype, choose_levels, choose_tasks
-from producer.request.request import Request
+from producer.request.planned import Model, PlannedRun, PromptedTask, RunGroup
+from producer.request.request import Request, check_names
+from producer.tasks import EMBEDDED
+from producer.tasks.published import PUBLISHED
 from producer.tasks.source import TaskItems, draw, load_task
 from schemas.errors import UsageError
-from schemas.itemset import ItemSet, build_item_set
-from schemas.levels import Level
-from schemas.run import DENSE, RunKey
+from schemas.itemset import build_item_set
+from schemas.levels import Level, parse_level, parse_levels
+from schemas.run import RunKey
 
-
-@dataclass(frozen=True)
-class Model:
-    """A model as planned: files, config and tokenizer, no weights."""
-
-    files: ModelFiles
-    config: Any
-    tokenizer: Any
-    device: str
-    dtype: str
-
-    @cached_property
-    def weight_bytes(self) -> int:
-        """What the weights take in memory; building the model to count them takes up to a second for a large one."""
-        return weight_bytes_as(self.files, self.config, self.dtype)
-
-
-@dataclass(frozen=True)
-class Question:
-    """A task under a prompt, for one model: what is asked and which tokens answer it."""
-
-    model: Model
-    task: TaskItems
-    prompt: str
-    instruction: str
-    options: OptionTokens
-    item_set: ItemSet
-
-    @cached_property
-    def prompts(self) -> Prompts:
-        """Token ids, encoded when first needed: a run found in the store never needs them."""
-        context = getattr(self.model.config, "max_position_embeddings", None) or self.model.tokenizer.model_max_length
-        return encode(self.model.tokenizer, self.instruction, self.task.demonstrations, self.task.items, int(context))
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run to make. `key` is None in a plan without weights at hand, since their hash is part of it."""
-
-    question: Question
-    level: Level
-    key: RunKey | None
-
-
-@dataclass(frozen=True)
-class Group:
-    """Cells of one model, method and compression data, by level: what one loading of the weights serves."""
-
-    model: Model
-    method: Method
-    data: Any
-    seed: int
-    cells: Sequence[Cell] = ()
-
-    def levels(self) -> list[Level]:
-        """Return the levels in order, each once."""
-        return list(dict.fromkeys(cell.level for cell in self.cells))
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 class _Compression(NamedTuple):
@@ -89,38 +33,71 @@ class _Compression(NamedTuple):
     data: Any
 
 
-def make_plan(request: Request, *, download: bool = True) -> list[Group]:
-    """Return the groups of all runs that need a model; `bayes` is planned in `producer.request.bayes`.
+def make_plan(request: Request, *, download: bool = True) -> list[RunGroup]:
+    """Return the groups of all runs that need a model; `producer.request.bayes` makes those of the model `bayes`.
 
     download : whether weights that are not on this machine are fetched; without them a run has no key yet.
     """
     models = [name for name in request.models if name != BAYES]
     if not models:
         return []
-    pairs = choose_levels(request.methods, request.levels)
-    opened = {name: _open_model(name, request, pairs) for name in models}
-    tasks = {name: draw(load_task(name, request.data), request.limit, request.seed) for name in choose_tasks(request, models)}
-    planned = [
-        (model, [_question(model, tasks[t], prompt, request) for t in choose_tasks(request, [name]) for prompt in request.prompts])
+    levels = choose_levels(request.methods, request.levels)
+    opened = {name: _open_model(name, request, levels) for name in models}
+    tasks = {name: draw(load_task(name, request.data), request.limit, request.seed) for name in _tasks_of(request, models)}
+    prompted = [
+        (model, [_prompted(model, tasks[t], prompt, request) for t in _tasks_of(request, [name]) for prompt in request.prompts])
         for name, model in opened.items()
     ]
-    return [group for model, questions in planned for group in _groups(model, questions, pairs, request, download)]
+    return [group for model, tasks_of_model in prompted for group in _groups(model, tasks_of_model, levels, request, download)]
 
 
-def _open_model(name: str, request: Request, pairs: dict[str, list[Level]]) -> Model:
+def check_request(request: Request) -> None:
+    """Raise UsageError for an unknown prompt or backend, before anything is loaded."""
+    check_names("prompt", request.prompts, PROMPTS)
+    check_names("backend", [request.backend], [*BACKENDS])
+
+
+def choose_levels(methods: Sequence[str], levels: Sequence[str]) -> dict[str, list[Level]]:
+    """Return each method's levels: the given ones that it accepts, else its default.
+
+    Raises UsageError for an unknown method, a level that no method accepts, or a method that accepts none of the levels.
+    """
+    check_names("method", methods, [*METHODS])
+    parsed = parse_levels(levels)
+    if not parsed:
+        return {name: [parse_level(METHODS[name].default_level)] for name in methods}
+    chosen = {name: [level for level in parsed if not METHODS[name].accepts(level)] for name in methods}
+    with_levels = [name for name in methods if name != "dense"] or list(methods)
+    for level in parsed:
+        if not any(level in chosen[name] for name in methods):
+            METHODS[with_levels[0]].check_level(level)
+    for name in with_levels:
+        if not chosen[name]:
+            METHODS[name].check_level(parsed[0])
+    return {name: chosen[name] or [parse_level(METHODS[name].default_level)] for name in methods}
+
+
+def _tasks_of(request: Request, models: Sequence[str]) -> list[str]:
+    """Return the tasks asked of these models: by default the embedded ones for embedded models, the published ones for others."""
+    if request.tasks:
+        return list(dict.fromkeys(request.tasks))
+    embedded = [*EMBEDDED] if any(name in REFERENCE for name in models) else []
+    published = [*PUBLISHED] if any(name not in REFERENCE for name in models) else []
+    return embedded + published
+
+
+def _open_model(name: str, request: Request, levels: dict[str, list[Level]]) -> Model:
     files = find_model(name)
     config = load_config(files)
-    _check_model(files.name, config, request, pairs)
-    device = choose_device(request.device)
-    return Model(files, config, load_tokenizer(files), device, choose_dtype(request.dtype, device, config))
+    _check_model(files.name, config, request, levels)
+    device = _choose_device(request.device)
+    return Model(files, config, load_tokenizer(files), device, _choose_dtype(request.dtype, device, config))
 
 
-def _check_model(name: str, config: Any, request: Request, pairs: dict[str, list[Level]]) -> None:
+def _check_model(name: str, config: Any, request: Request, levels: dict[str, list[Level]]) -> None:
     """Raise UsageError, naming method, model and reason, where a method or the backend cannot do this model."""
-    from producer.backends import BACKENDS
-
-    for method, levels in pairs.items():
-        for level in levels:
+    for method, levels_of_method in levels.items():
+        for level in levels_of_method:
             METHODS[method].check_config(config, level, name)
     try:
         BACKENDS[request.backend].check(config, request.methods)
@@ -129,9 +106,32 @@ def _check_model(name: str, config: Any, request: Request, pairs: dict[str, list
         raise UsageError(f"cannot run method {methods} on model {name!r}: {error}") from error
 
 
-def _question(model: Model, task: TaskItems, prompt: str, request: Request) -> Question:
+def _choose_device(device: str) -> str:
+    """Return the device to run on. Raises UsageError for one that is not there."""
+    import torch
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        probe = torch.ones(1, device=device)
+        probe.item()  # "meta" is a device, and holds no numbers
+        return str(probe.device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(f"device {device!r} cannot be used ({str(error).splitlines()[0]})") from error
+
+
+def _choose_dtype(dtype: str, device: str, config: Any) -> str:
+    """Return the dtype to run in: "auto" is float32 on a CPU and the checkpoint's own elsewhere."""
+    check_names("dtype", [dtype], DTYPES)
+    if dtype != "auto":
+        return dtype
+    stored = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
+    return "float32" if device == "cpu" else stored
+
+
+def _prompted(model: Model, task: TaskItems, prompt: str, request: Request) -> PromptedTask:
     demonstrated = [item.id for item in task.demonstrations]
-    return Question(
+    return PromptedTask(
         model=model,
         task=task,
         prompt=prompt,
@@ -142,44 +142,44 @@ def _question(model: Model, task: TaskItems, prompt: str, request: Request) -> Q
 
 
 def _groups(
-    model: Model, questions: Sequence[Question], pairs: dict[str, list[Level]], request: Request, download: bool
-) -> Iterator[Group]:
+    model: Model, prompted: Sequence[PromptedTask], levels: dict[str, list[Level]], request: Request, download: bool
+) -> Iterator[RunGroup]:
     if download:
         fetch_weights(model.files)
-    awaited = not download and model.files.hub_id and not weight_bytes(model.files)
-    weights = "" if awaited else weights_hash(model.files)
-    for name, levels in pairs.items():
+    weights_missing = not download and model.files.hub_id and not weight_bytes(model.files)
+    weights = "" if weights_missing else weights_hash(model.files)
+    for name, levels_of_method in levels.items():
         method = METHODS[name]
-        for data, asked in _by_source(method, model, questions, request):
-            cells = [
-                Cell(question, level, _key(question, _Compression(method, level, data), weights, request) if weights else None)
-                for level in levels
-                for question in asked
+        for data, answered in _by_source(method, model, prompted, request):
+            runs = [
+                PlannedRun(each, level, _key(each, _Compression(method, level, data), weights, request) if weights else None)
+                for level in levels_of_method
+                for each in answered
             ]
-            yield Group(model, method, data, request.seed, cells)
+            yield RunGroup(model, method, data, request.seed, runs)
 
 
-def _by_source(method: Method, model: Model, questions: Sequence[Question], request: Request) -> list[tuple[Any, list[Question]]]:
-    """Return compression data with the questions answered by models compressed with it."""
+def _by_source(method: Method, model: Model, prompted: Sequence[PromptedTask], request: Request) -> list[tuple[Any, list[PromptedTask]]]:
+    """Return compression data, each with the prompted tasks that models compressed with it answer."""
     from producer.methods.shared.compression_data import check_overlap, default_source, draw_compression_data
 
     if not method.needs_data:
-        return [(None, list(questions))]
-    by_source: dict[str, list[Question]] = {}
-    for question in questions:
-        source = default_source(question.task.name) if request.compression_data == "auto" else request.compression_data
-        by_source.setdefault(source, []).append(question)
+        return [(None, list(prompted))]
+    by_source: dict[str, list[PromptedTask]] = {}
+    for each in prompted:
+        source = default_source(each.task.name) if request.compression_data == "auto" else request.compression_data
+        by_source.setdefault(source, []).append(each)
     drawn = []
-    for source, asked in by_source.items():
+    for source, answered in by_source.items():
         data = draw_compression_data(source, model.tokenizer, seed=request.seed)
-        for task in {q.task.name: q.task for q in asked}.values():
+        for task in {each.task.name: each.task for each in answered}.values():
             check_overlap(data, task.items)
-        drawn.append((data, asked))
+        drawn.append((data, answered))
     return drawn
 
 
-def _key(question: Question, compression: _Compression, weights: str, request: Request) -> RunKey:
-    model, task = question.model, question.task
+def _key(prompted: PromptedTask, compression: _Compression, weights: str, request: Request) -> RunKey:
+    model, task = prompted.model, prompted.task
     return RunKey(
         model=model.files.name,
         revision=model.files.revision,
@@ -189,18 +189,13 @@ def _key(question: Question, compression: _Compression, weights: str, request: R
         method_settings=compression.method.settings_for(compression.level),
         compression_data_hash=compression.data.digest if compression.data else "",
         task=task.name,
-        items_hash=question.item_set.digest,
-        prompt=question.prompt,
-        prompt_hash=prompt_hash(question.instruction, task.demonstrations),
-        option_token_ids=question.options.ids,
-        option_tokens=question.options.texts,
+        items_hash=prompted.item_set.digest,
+        prompt=prompted.prompt,
+        prompt_hash=prompt_hash(prompted.instruction, task.demonstrations),
+        option_token_ids=prompted.options.ids,
+        option_tokens=prompted.options.texts,
         dtype=model.dtype,
         backend=request.backend,
         seed=request.seed,
         sampling={"limit": task.limit} if task.limit else {},
     )
-
-
-def is_dense(group: Group) -> bool:
-    """Return whether the group's model is run as it is."""
-    return group.method.name == DENSE

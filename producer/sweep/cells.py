@@ -1,6 +1,6 @@
 """Cells: a sweep cut into commands, each of which is `produce` for one model, method and level.
 
-In: what is asked.  Out: `Command`s with a readable name; and what became of each.
+In: requests.  Out: `Command`s, each with a readable name, and the outcome of each, `Finished`.
 """
 
 import sys
@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 from producer.engine.settings import Settings
 from producer.request.bayes import BAYES
-from producer.request.choices import choose_levels
-from producer.request.parse import Asked, option
-from producer.request.request import Request
+from producer.request.request import Request, option_name
+from producer.run.plan import choose_levels
 
 FAILED_TO_START = 127
 SCALARS = (
@@ -36,7 +35,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Finished:
-    """What became of a cell: its exit code, the runs it named, and the last line it said on stderr."""
+    """A cell that has ended: its exit code, the names of the runs it wrote, and the last line of its stderr."""
 
     command: Command
     exit_code: int
@@ -44,15 +43,14 @@ class Finished:
     reason: str = ""
 
 
-def split(plan: Sequence[Asked], store_url: str) -> list[Command]:
+def split(requests: Sequence[Request], store_url: str) -> list[Command]:
     """Return one command per model, method and level, each once."""
-    commands = [command for asked in plan for command in _commands(asked, store_url)]
+    commands = [command for request in requests for command in _commands(request, store_url)]
     return list(dict.fromkeys(commands))
 
 
-def _commands(asked: Asked, store_url: str) -> Iterator[Command]:
-    request, settings = asked
-    shared = tuple(_shared(request, settings, store_url))
+def _commands(request: Request, store_url: str) -> Iterator[Command]:
+    shared = tuple(_shared(request, store_url))
     for model in request.models:
         if model == BAYES:
             yield Command(BAYES, ("--model", BAYES, "--method", BAYES, *shared))
@@ -60,15 +58,16 @@ def _commands(asked: Asked, store_url: str) -> Iterator[Command]:
         for method, levels in choose_levels(request.methods, request.levels).items():
             for level in levels:
                 arguments = ("--model", model, "--method", method, "--level", level.text, *shared)
-                yield Command(f"{model} {method} {level.text}", arguments, settings.tensor_parallel)
+                yield Command(f"{model} {method} {level.text}", arguments, request.settings.tensor_parallel)
 
 
-def _shared(request: Request, settings: Settings, store_url: str) -> Iterator[str]:
+def _shared(request: Request, store_url: str) -> Iterator[str]:
+    """Yield the arguments that all commands of a request have in common; options at their defaults are left out."""
     yield from ("--store", store_url)
     yield from (text for task in request.tasks for text in ("--task", task))
     yield from (text for prompt in request.prompts for text in ("--prompt", prompt))
-    for given, usual in ((request, Request(models=())), (settings, Settings())):
+    for values, defaults in ((request, Request(models=())), (request.settings, Settings())):
         for name in SCALARS:
-            if (value := getattr(given, name, None)) != getattr(usual, name, None):
-                yield from (option(name), str(value))
-    yield from (option(name) for name in ("allow_nonfinite", "replace") if getattr(request, name))
+            if (value := getattr(values, name, None)) != getattr(defaults, name, None):
+                yield from (option_name(name), str(value))
+    yield from (option_name(name) for name in ("allow_nonfinite", "replace") if getattr(request, name))

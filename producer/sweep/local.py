@@ -1,4 +1,4 @@
-"""Executor `local`: one cell at a time on each device that this process sees, or on as many as a cell takes."""
+"""Executor `local`: one cell at a time on each device that this process sees, or on as many devices as a cell takes."""
 
 import os
 import queue
@@ -18,25 +18,25 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def run_local(commands: Sequence[Command], report: Report, workers: int = 0) -> list[Finished]:
-    """Run every cell and return what became of each, in order.
+    """Run every cell and return the outcome of each, in order.
 
     report  : called as each cell ends.
     workers : cells at a time; 0 is one per accelerator, or one where there is none.
     Raises UsageError where a cell takes more devices than there are.
-    Raises Interrupted after Ctrl-C or SIGTERM, when the cells under way have finished their batch and committed.
+    Raises Interrupted after Ctrl-C or SIGTERM, when the running cells have finished their batch and committed.
     """
     slots: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
-    places = _places(workers, max(command.devices for command in commands))
-    for place in places:
-        slots.put(place)
-    with stop_on_signal() as stop, _Running(stop) as running, ThreadPoolExecutor(len(places)) as pool:
+    devices = _devices_of_slots(workers, max(command.devices for command in commands))
+    for each in devices:
+        slots.put(each)
+    with stop_on_signal() as stop, _Running(stop) as running, ThreadPoolExecutor(len(devices)) as pool:
         finished = list(pool.map(lambda command: running.run(command, slots, report), commands))
         stop.check()
     return finished
 
 
 class _Running:
-    """The processes under way; a thread hands a signal on to them."""
+    """The running processes; a thread hands a signal on to them."""
 
     def __init__(self, stop: Stop) -> None:
         self._stop, self._processes, self._over = stop, set[subprocess.Popen[str]](), threading.Event()
@@ -53,19 +53,19 @@ class _Running:
 
     def run(self, command: Command, slots: "queue.SimpleQueue[dict[str, str]]", report: Report) -> Finished:
         """Run one cell on the next free device."""
-        place = slots.get()
+        device = slots.get()
         try:
             with self._lock:
                 if self._stop.signal_number:
                     return Finished(command, 128 + self._stop.signal_number, reason="not started")
-                process = start(command, place)
+                process = start(command, device)
                 self._processes.add(process)
             finished = wait(command, process)
             self._processes.discard(process)
         except OSError as error:
             finished = Finished(command, FAILED_TO_START, reason=f"could not be started: {error}")
         finally:
-            slots.put(place)
+            slots.put(device)
         report(finished)
         return finished
 
@@ -78,8 +78,8 @@ class _Running:
                 return
 
 
-def _places(workers: int, each: int) -> list[dict[str, str]]:
-    """Return what each of the cells at a time adds to its environment: its own share of the devices seen here."""
+def _devices_of_slots(workers: int, each: int) -> list[dict[str, str]]:
+    """Return, for each cell that runs at a time, the environment variable that gives it its share of the devices seen here."""
     import torch
 
     count = torch.cuda.device_count()

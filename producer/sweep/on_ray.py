@@ -1,7 +1,7 @@
 """Executor `ray`: cells as tasks of a Ray cluster, the one at $RAY_ADDRESS or a local one.
 
 Each task takes a GPU slot for each of its devices (where the cluster has GPUs) and starts `produce` in a process of its own, so a crash
-costs one cell. A worker that dies is replaced and its cell tried again; runs it had committed are found in the store. The driver keeps no
+costs one cell. A worker that dies is replaced and its cell tried again; runs it had committed are skipped. The driver keeps no
 state: when it dies, the same command goes on. Every node must reach the store under the same address.
 """
 
@@ -21,11 +21,11 @@ POLL_S = 1.0
 
 
 def run_ray(commands: Sequence[Command], report: Callable[[Finished], None], workers: int = 0) -> list[Finished]:
-    """Run every cell on the cluster and return what became of each, in order.
+    """Run every cell on the cluster and return the outcome of each, in order.
 
     workers : cells at a time on a local cluster started here.
     Raises UsageError where ray is not installed, or a cluster is running, whose size `workers` cannot change.
-    Raises Interrupted after Ctrl-C or SIGTERM, when the cells under way have finished their batch and committed.
+    Raises Interrupted after Ctrl-C or SIGTERM, when the running cells have finished their batch and committed.
     """
     try:
         import ray
@@ -84,13 +84,13 @@ def _called(halt: Any) -> bool:
     try:
         return bool(ray.get(halt.called.remote()))
     except ray.exceptions.RayError:
-        return False  # its node was lost, and with it no more than the way to stop early
+        return False  # its node was lost, and with it only the way to stop early
 
 
 def _finished(
     ray: Any, waiting: dict[Any, Command], halt: Any, stop: Stop, report: Callable[[Finished], None]
 ) -> Iterator[tuple[Command, Finished]]:
-    """Yield each cell and what became of it as they end; after a signal those that had not started end at once, unreported."""
+    """Yield each cell with its outcome as it ends; after a signal, cells that had not started end at once and are not reported."""
     while waiting:
         ready, _ = ray.wait(list(waiting), num_returns=1, timeout=POLL_S)
         if stop.signal_number:

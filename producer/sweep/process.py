@@ -1,7 +1,7 @@
 """One cell in a process of its own, which never outlives the sweep that started it.
 
-An orphan would write the same runs as the sweep started after it. So a cell asks the kernel (on Linux) to be killed with its parent,
-and loses no more than what it had not committed.
+An orphaned cell would write the same runs as a sweep started after it. So a cell asks the kernel (on Linux) to kill it when its parent
+dies; it loses only what it had not committed.
 """
 
 import ctypes
@@ -32,7 +32,7 @@ def start(command: Command, environment: Mapping[str, str]) -> "subprocess.Popen
 
 
 def wait(command: Command, process: "subprocess.Popen[str]") -> Finished:
-    """Return what became of a cell when it has ended."""
+    """Wait for a cell to end, and return its outcome."""
     stdout, stderr = process.communicate()
     said = [line for line in stderr.splitlines() if line.strip()]
     reason = "" if process.returncode == 0 else (said[-1] if said else _how_it_ended(process.returncode))
@@ -40,7 +40,7 @@ def wait(command: Command, process: "subprocess.Popen[str]") -> Finished:
 
 
 def end_with_parent() -> None:
-    """In a cell: be killed when the sweep is, and end now if it already was."""
+    """In a cell: ask to be killed when the sweep is, and end now if it already was."""
     parent = os.environ.pop(PARENT, None)
     if parent is None or sys.platform != "linux":
         return

@@ -1,14 +1,13 @@
-"""Run a sweep: check all of it, hand the cells to an executor, say what failed."""
+"""Run a sweep: check all requests, hand their cells to an executor, report which failed and why."""
 
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from producer.machine.interrupt import Interrupted
-from producer.request.choices import check_names
-from producer.request.parse import Asked
-from producer.run.produce import check_request
-from producer.run.progress import cell_bar
+from producer.request.request import Request, check_names
+from producer.run.plan import check_request
+from producer.run.produce import progress_bar
 from producer.sweep.cells import Command, Finished, split
 from producer.sweep.local import run_local
 from producer.sweep.on_ray import run_ray
@@ -19,27 +18,27 @@ EXECUTORS: dict[str, Callable[[Sequence[Command], Callable[[Finished], None], in
 
 
 class SweepError(HedgemarkError):
-    """Some cells failed; the others are complete."""
+    """Some cells failed; the runs of the others are in the store."""
 
 
-def run_sweep(plan: Sequence[Asked], store_url: str, executor: str, workers: int = 0) -> list[str]:
+def run_sweep(requests: Sequence[Request], store_url: str, executor: str, workers: int = 0) -> list[str]:
     """Run all cells and return the names of the runs they wrote.
 
     Raises UsageError before anything starts; SweepError with every failed cell and its reason when all have ended.
     """
     check_names("executor", [executor], [*EXECUTORS])
-    for asked in plan:
-        check_request(asked.request)
-    commands = split(plan, store_url)
+    for request in requests:
+        check_request(request)
+    commands = split(requests, store_url)
     try:
-        with cell_bar(len(commands)) as bar:
+        with progress_bar(len(commands), "sweep", "cell") as bar:
             finished = EXECUTORS[executor](commands, lambda cell: _report(cell, bar), workers)
     except Interrupted as interrupted:
-        how = f"{interrupted}; finished runs are in the store, run the same command again to go on"
-        raise Interrupted(how, interrupted.signal_number) from None
+        message = f"{interrupted}; finished runs are in the store; run the same command again to go on"
+        raise Interrupted(message, interrupted.signal_number) from None
     if failed := [cell for cell in finished if cell.exit_code]:
         reasons = "".join(f"\n  {cell.command.name}: {cell.reason}" for cell in failed)
-        raise SweepError(f"{len(failed)} of {len(finished)} cells failed, the others are in the store:{reasons}")
+        raise SweepError(f"{len(failed)} of {len(finished)} cells failed, the runs of the others are in the store:{reasons}")
     return [name for cell in finished for name in cell.runs]
 
 

@@ -12,67 +12,73 @@
     model = "llama3.1-70b"
     device-memory = "20G"
 
-Keys are the command's option names, and values are checked by the options themselves. In: a path.  Out: `Asked`, one per block.
+Keys are the command's option names; values are checked by the options themselves. In: a path.  Out: one `Request` per block.
 """
 
-import tomllib
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import click
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
-from producer.cli.main import main
-from producer.engine.settings import Settings
-from producer.request.parse import Asked, ask
-from producer.request.request import Request
+from producer.request.options import RUN_OPTIONS, SETTINGS_OPTIONS, add_options
+from producer.request.request import Request, request_of
 from schemas.errors import UsageError
+from schemas.toml_file import as_model, read_toml
 
-NAMES = {field.name for kind in (Request, Settings) for field in fields(kind)}
-OPTIONS = {parameter.opts[0].removeprefix("--"): parameter for parameter in main.params if parameter.name in NAMES}
-BLOCK = "sweep"
+BLOCKS = "sweep"
 
 
-def read_plan(path: Path, given: Mapping[str, Any]) -> list[Asked]:
-    """Return what a sweep file asks; what the command line gave comes before what the file says.
+def read_sweep(path: Path, options: Mapping[str, Any]) -> list[Request]:
+    """Return what a sweep file asks; the options of the command line override what the file says.
 
-    Raises UsageError for broken TOML, an unknown key, a value that the option does not take, a block without a model.
+    Raises UsageError for broken TOML, and, all at once, for unknown keys, values that an option does not take, blocks without a model.
     """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read sweep file {path}: {error}") from error
-    blocks = table.pop(BLOCK, [{}])
+    table = read_toml(path, "sweep file")
+    blocks = table.pop(BLOCKS, [{}])
     if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
-        raise UsageError(f"{path}: {BLOCK!r} must be blocks, each headed [[{BLOCK}]]")
-    return [_ask({**table, **block}, given, f"{path}, block {number}") for number, block in enumerate(blocks, 1)]
+        raise UsageError(f"sweep file {path}: {BLOCKS!r} must be blocks, each headed [[{BLOCKS}]]")
+    requests, problems = [], []
+    for number, block in enumerate(blocks, 1):
+        try:
+            requests.append(_request(_dashed(table) | _dashed(block), options))
+        except UsageError as error:
+            problems.append(f"block {number}: {error}")
+    if problems:
+        raise UsageError(f"sweep file {path}: {'; '.join(problems)}")
+    return requests
 
 
-def _ask(table: Mapping[str, Any], given: Mapping[str, Any], where: str) -> Asked:
-    try:
-        values = {**dict(_value(key.replace("_", "-"), value) for key, value in table.items()), **given}
-        if not values.get("models"):
-            raise UsageError("no model")
-        return ask(values)
-    except UsageError as error:
-        raise UsageError(f"{where}: {error}") from error
+def _request(block: Mapping[str, Any], options: Mapping[str, Any]) -> Request:
+    values = as_model(Block, block).model_dump(exclude_unset=True) | dict(options)
+    if not values.get("models"):
+        raise UsageError("no model; name one with model = '...'")
+    return request_of(values)
 
 
-def _value(key: str, value: Any) -> tuple[str, Any]:
-    """Return the parameter's name and its value as the command line would have it."""
-    option = OPTIONS.get(key)
-    if not isinstance(option, click.Option) or not option.name:
-        raise UsageError(f"unknown key {key!r}; known: {', '.join(OPTIONS)}")
-    values = value if option.multiple and isinstance(value, list) else [value]
+def _dashed(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.replace("_", "-"): value for key, value in table.items()}
+
+
+def _field(option: click.Option) -> Any:
+    """Return the pydantic type of an option's value in a file, and its key there."""
     kind, described = _kind(option)
-    if not all(type(each) is kind for each in values):
-        raise UsageError(f"{key!r} must be {described}, not {value!r}")
-    try:
-        converted = tuple(option.type.convert(each, option, None) for each in values)
-    except click.BadParameter as error:
-        raise UsageError(f"{key!r}: {error.message}") from error
-    return option.name, converted if option.multiple else converted[0]
+
+    def as_given(value: Any) -> Any:
+        values = value if option.multiple and isinstance(value, list) else [value]
+        if not all(type(each) is kind for each in values):
+            raise ValueError(f"must be {described}, not {value!r}")
+        return values
+
+    def converted(values: list[Any]) -> Any:
+        try:
+            found = tuple(option.type.convert(each, option, None) for each in values)
+        except click.BadParameter as error:
+            raise ValueError(error.message) from error
+        return found if option.multiple else found[0]
+
+    return Annotated[Any, AfterValidator(converted), BeforeValidator(as_given)], Field(None, alias=option.opts[0].removeprefix("--"))
 
 
 def _kind(option: click.Option) -> tuple[type, str]:
@@ -81,3 +87,16 @@ def _kind(option: click.Option) -> tuple[type, str]:
     if isinstance(option.type, click.IntRange):
         return int, "a whole number"
     return str, "a string or a list of strings" if option.multiple else "a string"
+
+
+@click.command()
+@add_options(RUN_OPTIONS + SETTINGS_OPTIONS)
+def _options(**_: object) -> None:
+    """Hold the options as click reads them."""
+
+
+Block: type[BaseModel] = create_model(
+    "Block",
+    __config__=ConfigDict(extra="forbid", frozen=True),
+    **{option.name: _field(option) for option in _options.params if isinstance(option, click.Option) and option.name},
+)

@@ -93,15 +93,15 @@ def test_items_with_unlike_numbers_of_options_are_padded_with_nan(produce: Produ
 
 
 def test_dry_run_says_what_is_stored_and_writes_nothing(produce: Produce, store: Path) -> None:
-    """The plan lists runs and tokens; what an earlier command stored is marked."""
+    """The table lists runs and tokens; what an earlier command stored is marked."""
     arguments = ("--task", "urn", "--prompt", "base", "--limit", "6")
     before = produce(*arguments, "--dry-run")
     assert before.exit_code == 0, before.output
     assert not store.exists()
-    assert "1 runs, 1 to make" in before.stdout
+    assert "1 run, 1 to run" in before.stdout
     assert " kB of weights as float32 on cpu, all in memory at once" in before.stdout
     produce(*arguments)
-    assert "1 runs, 0 to make\n" in produce(*arguments, "--dry-run").stdout
+    assert "1 run, 0 to run\n" in produce(*arguments, "--dry-run").stdout
     assert "layer by layer within 1 B" in produce(*arguments, "--dry-run", "--device-memory", "1").stdout
 
 

@@ -71,9 +71,9 @@ def test_empty_and_leaking_compression_data_are_refused(tmp_path: Path) -> None:
 
 def key(method: str, seed: int = 0, data: str = "embedded:2x64") -> RunKey:
     request = Request(models=("ref-s",), methods=(method,), tasks=("urn",), limit=3, seed=seed, compression_data=data)
-    found = make_plan(request)[0].cells[0].key
-    assert found is not None
-    return found
+    planned = make_plan(request)[0].runs[0].key
+    assert planned is not None
+    return planned
 
 
 def test_the_key_holds_the_hash_of_the_compression_data() -> None:

@@ -1,5 +1,6 @@
 """Sweeps: what a file means, which commands it becomes, and that a failed cell does not stop the rest."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -17,18 +18,17 @@ from click.testing import CliRunner
 from producer.cli.main import main
 from producer.engine.settings import Settings
 from producer.machine.interrupt import Interrupted
-from producer.request.parse import Asked
 from producer.request.request import Request
 from producer.sweep.cells import Command, split
 from producer.sweep.emit import FORMS, emit
 from producer.sweep.local import run_local
 from producer.sweep.on_ray import run_ray
 from producer.sweep.process import start
-from producer.sweep.sweep_file import NAMES, OPTIONS, read_plan
+from producer.sweep.sweep_file import Block, read_sweep
 from schemas.errors import UsageError
 
 pytestmark = pytest.mark.producer
-PLAN = """
+SWEEP = """
 limit = 20
 task = ["urn", "facts"]
 
@@ -57,15 +57,15 @@ def scripts(*texts: str) -> list[Command]:
     return [Script(f"cell {number}", (text,)) for number, text in enumerate(texts)]
 
 
-def write_plan(tmp_path: Path, text: str = PLAN) -> Path:
+def write_sweep(tmp_path: Path, text: str = SWEEP) -> Path:
     path = tmp_path / "sweep.toml"
     path.write_text(text)
     return path
 
 
-def test_a_plan_is_requests_with_shared_defaults(tmp_path: Path) -> None:
+def test_a_sweep_file_is_requests_with_shared_defaults(tmp_path: Path) -> None:
     """Blocks inherit the top level and override it; what the command line gives comes before both."""
-    (first, _), (second, _) = read_plan(write_plan(tmp_path), {"limit": 5})
+    first, second = read_sweep(write_sweep(tmp_path), {"limit": 5})
     assert first == Request(
         models=("ref-s", "ref-m"), methods=("dense", "magnitude"), levels=("0.3", "0.5"), tasks=("urn", "facts"), limit=5
     )
@@ -75,40 +75,49 @@ def test_a_plan_is_requests_with_shared_defaults(tmp_path: Path) -> None:
 def test_a_block_says_how_it_is_run(tmp_path: Path) -> None:
     """A block may set every option of the command that says what is asked or how it is run."""
     text = "self-check = 4\n[[sweep]]\nmodel = 'a'\nbatch_tokens = 64\n[[sweep]]\nmodel = 'b'\ndevice-memory = '2K'\nreplace = true"
-    first, second = read_plan(write_plan(tmp_path, text), {})
-    assert first == (Request(models=("a",)), Settings(batch_tokens=64, self_check=4))
-    assert second == (Request(models=("b",), replace=True), Settings(device_memory=2048, self_check=4))
-    assert set(NAMES) == {option.name for option in OPTIONS.values()}
+    first, second = read_sweep(write_sweep(tmp_path, text), {})
+    assert first == Request(models=("a",), settings=Settings(batch_tokens=64, self_check=4))
+    assert second == Request(models=("b",), replace=True, settings=Settings(device_memory=2048, self_check=4))
+    fields = {each.name for kind in (Request, Settings) for each in dataclasses.fields(kind)} - {"settings"}
+    assert set(Block.model_fields) == fields
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("model = ", "cannot read sweep file"),
+        ("model = " + "[" * 100_000, "it is nested too deeply"),
         ("[[sweep]]\nmodel = 'a'\nlevle = '0.5'", "block 1: unknown key 'levle'; known: model, method"),
         ("[[sweep]]\nmodel = 'a'\n[[sweep]]\nmethod = 'rtn'", "block 2: no model"),
-        ("model = 'a'\nlimit = 'ten'", "'limit' must be a whole number, not 'ten'"),
-        ("model = 'a'\nlimit = true", "'limit' must be a whole number, not True"),
+        ("model = 'a'\nlimit = 'ten'", "'limit': must be a whole number, not 'ten'"),
+        ("model = 'a'\nlimit = true", "'limit': must be a whole number, not True"),
         ("model = 'a'\nlimit = -5", "block 1: 'limit': -5 is not in the range"),
         ("model = 'a'\nseed = -1", "'seed': -1 is not in the range"),
-        ("model = 'a'\nreplace = 'yes'", "'replace' must be true or false"),
-        ("model = 'a'\nprompt-file = 'nowhere.toml'", "'prompt-file': File 'nowhere.toml' does not exist"),
+        ("model = 'a'\nreplace = 'yes'", "'replace': must be true or false"),
+        ("model = 'a'\nprompt-file = 'nowhere.toml'", "'prompt-file': file 'nowhere.toml' does not exist"),
         ("model = 'a'\nhost-memory = '0'", "--host-memory 0 leaves no memory at all"),
         ("model = 'a'\ntensor-parallel = 2", "block 1: --tensor-parallel 2 has no effect without --backend vllm"),
         ("model = 'a'\nbackend = 'vllm'\nbatch-tokens = 9", "--batch-tokens 9 has no effect without --backend transformers"),
-        ("model = [1]", "must be a string or a list of strings"),
+        ("model = [1]", "'model': must be a string or a list of strings"),
         ("sweep = 3", "must be blocks"),
     ],
 )
-def test_a_broken_plan_is_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_a_broken_sweep_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
     """Broken TOML, unknown keys, wrong kinds and missing models are named with their block."""
     with pytest.raises(UsageError, match=message):
-        read_plan(write_plan(tmp_path, text), {})
+        read_sweep(write_sweep(tmp_path, text), {})
+
+
+def test_all_problems_of_a_sweep_file_are_named_at_once(tmp_path: Path) -> None:
+    """Two broken blocks, one of them with two mistakes, make one message with three sentences."""
+    text = "[[sweep]]\nmodel = 'a'\nlevle = '0.5'\nlimit = -5\n[[sweep]]\nmethod = 'rtn'"
+    with pytest.raises(UsageError, match=r"block 1: 'limit': -5 is not .*; unknown key 'levle'; known: .*; block 2: no model"):
+        read_sweep(write_sweep(tmp_path, text), {})
 
 
 def test_a_sweep_is_one_command_per_model_method_and_level(tmp_path: Path) -> None:
     """Levels go to the methods that take them, and tasks and prompts stay together in one command."""
-    commands = split(read_plan(write_plan(tmp_path), {"self_check": 8}), "my-store")
+    commands = split(read_sweep(write_sweep(tmp_path), {"self_check": 8}), "my-store")
     names = [command.name for command in commands]
     assert names == [f"ref-{size} {rest}" for size in "sm" for rest in ("dense -", "magnitude 0.3", "magnitude 0.5")] + ["bayes"]
     expected = "--model ref-s --method magnitude --level 0.3 --store my-store --task urn --task facts --prompt base --limit 20"
@@ -118,7 +127,7 @@ def test_a_sweep_is_one_command_per_model_method_and_level(tmp_path: Path) -> No
 def test_a_command_of_a_sweep_means_the_same_to_the_command_line(tmp_path: Path) -> None:
     """A cell's arguments parse back to the request they came from."""
     request = Request(models=("m",), tasks=("urn",), limit=3, seed=7, dtype="bfloat16", device="cpu", allow_nonfinite=True, data=tmp_path)
-    (command,) = split([Asked(request, Settings(batch_tokens=100))], "s")
+    (command,) = split([dataclasses.replace(request, settings=Settings(batch_tokens=100))], "s")
     parsed = main.make_context("produce", list(command.arguments)).params
     assert (parsed["models"], parsed["limit"], parsed["seed"], parsed["batch_tokens"]) == (("m",), 3, 7, 100)
     assert (parsed["dtype"], parsed["allow_nonfinite"], parsed["data"]) == ("bfloat16", True, tmp_path)
@@ -127,7 +136,7 @@ def test_a_command_of_a_sweep_means_the_same_to_the_command_line(tmp_path: Path)
 @pytest.mark.parametrize("form", FORMS)
 def test_emitted_sweeps_hold_every_command(tmp_path: Path, form: str) -> None:
     """Each form names every cell; the shell in it has no syntax error."""
-    commands = split(read_plan(write_plan(tmp_path), {}), "a store's name")
+    commands = split(read_sweep(write_sweep(tmp_path), {}), "a store's name")
     text = emit(commands, form)
     assert all(text.count(f"--level {level}") or f'"{level}"' in text for level in ("0.3", "0.5"))
     script = text if form == "sbatch" else ""
@@ -142,7 +151,7 @@ def test_emitted_sweeps_hold_every_command(tmp_path: Path, form: str) -> None:
 
 def test_emitted_sweeps_ask_the_scheduler_for_what_it_gives() -> None:
     """Slurm refuses GPUs per task without a number of tasks, and signals the batch shell, which is `produce`, after "B:" alone."""
-    commands = split([Asked(Request(models=("m",), backend="vllm"), Settings(tensor_parallel=4))], "s")
+    commands = split([Request(models=("m",), backend="vllm", settings=Settings(tensor_parallel=4))], "s")
     asked = [line.split()[1] for line in emit(commands, "sbatch").splitlines() if line.startswith("#SBATCH")]
     assert asked == ["--job-name=hedgemark", "--array=0-0", "--ntasks=1", "--gpus=4", "--signal=B:TERM@120"]
     pod = json.loads(emit(commands, "k8s"))["spec"]["template"]["spec"]
@@ -151,7 +160,7 @@ def test_emitted_sweeps_ask_the_scheduler_for_what_it_gives() -> None:
 
 def test_an_emitted_array_runs_its_cell(tmp_path: Path) -> None:
     """The shell of an array job starts exactly the command of its index, with names quoted as given."""
-    commands = split([Asked(Request(models=("a b", "it's")), Settings())], str(tmp_path))
+    commands = split([Request(models=("a b", "it's"))], str(tmp_path))
     produce = tmp_path / "produce"
     produce.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     produce.chmod(0o755)
@@ -222,7 +231,7 @@ def test_a_sweep_reports_what_failed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     import producer.sweep.run as sweep
 
     monkeypatch.setattr(sweep, "split", lambda *_: scripts("print('run-a')", "import sys; sys.exit('broken weights')"))
-    result = CliRunner().invoke(main, ["--plan", str(write_plan(tmp_path)), "--store", str(tmp_path / "store")])
+    result = CliRunner().invoke(main, ["--plan", str(write_sweep(tmp_path)), "--store", str(tmp_path / "store")])
     assert result.exit_code == 1
     assert "1 of 2 cells failed" in result.stderr
     assert "cell 1: broken weights" in result.stderr
@@ -230,7 +239,7 @@ def test_a_sweep_reports_what_failed(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_an_unknown_executor_is_refused(tmp_path: Path) -> None:
     """The message lists the executors there are."""
-    result = CliRunner().invoke(main, ["--plan", str(write_plan(tmp_path)), "--executor", "slurm", "--store", str(tmp_path / "store")])
+    result = CliRunner().invoke(main, ["--plan", str(write_sweep(tmp_path)), "--executor", "slurm", "--store", str(tmp_path / "store")])
     assert result.exit_code == 2
     assert "known: local, ray" in result.stderr
 

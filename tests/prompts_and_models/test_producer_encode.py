@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from producer_standin import save_standin, urn_rows
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from producer.prompts.encode import encode, prompt_hash
-from producer.prompts.option_tokens import option_tokens
+from producer.prompts.encode import encode, option_tokens, prompt_hash
 from producer.prompts.templates import render_item, render_prefix
 from schemas.errors import UsageError
 from schemas.items import Item, parse_items

@@ -1,0 +1,89 @@
+"""The options that say what is run and how: of the command line, and as keys of sweep files."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+RUN_OPTIONS = (
+    click.option(
+        "--model",
+        "models",
+        multiple=True,
+        metavar="M",
+        help="Model to run: a name from --list models, a Hub id (owner/name), a folder, or a .gguf file. Repeatable.",
+    ),
+    click.option("--method", "methods", multiple=True, metavar="X", help="Compression method, see --list methods. Repeatable. [dense]"),
+    click.option(
+        "--level",
+        "levels",
+        multiple=True,
+        metavar="L",
+        help="How strongly to compress: 0.5, 2:4, w4a16, or a range 0.1:0.5:0.1. Repeatable. [the method's default]",
+    ),
+    click.option(
+        "--task",
+        "tasks",
+        multiple=True,
+        metavar="T",
+        help="Items to ask: a name from --list tasks, or a .json or .jsonl file. Repeatable. "
+        "[urn and facts for the embedded models, the published tasks for others]",
+    ),
+    click.option(
+        "--prompt", "prompts", multiple=True, metavar="P", help="Wording around each item: base, shared or task. Repeatable. [base]"
+    ),
+    click.option(
+        "--prompt-file",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        help="TOML file with your own wording of the prompts shared and task, e.g. words.toml.",
+    ),
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Ask only N items of each task, drawn by --seed. [all]"),
+    click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Folder with the published tasks' files. [the Hub]"),
+    click.option("--backend", metavar="NAME", help="What runs the model: transformers or vllm. [transformers]"),
+    click.option("--device", metavar="D", help="Where the model runs: cpu, cuda, cuda:1 and so on. [a GPU if there is one]"),
+    click.option("--dtype", metavar="D", help="Number format: float32, bfloat16 or float16. [the model's own; float32 on a CPU]"),
+    click.option(
+        "--seed", type=click.IntRange(0, 2**32 - 1), metavar="N", help="Seed of all random choices: items, compression data, rotations. [0]"
+    ),
+    click.option(
+        "--compression-data",
+        metavar="NAME",
+        help="Text that a method adapts to: a name or a file, with its size as sequences x tokens, e.g. packaged:16x128. [chosen by task]",
+    ),
+    click.option(
+        "--allow-nonfinite", is_flag=True, default=None, help="Store NaN or infinite logits, marked unreliable, instead of failing."
+    ),
+    click.option("--replace", is_flag=True, default=None, help="Make runs again that the store holds, and replace them."),
+)
+SETTINGS_OPTIONS = (
+    click.option("--batch-tokens", type=click.IntRange(min=1), metavar="N", help="Most tokens in one batch. [as memory allows]"),
+    click.option(
+        "--device-memory",
+        metavar="SIZE",
+        help="Memory to use on the device, e.g. 24G; a larger model runs layer by layer. [all that is free]",
+    ),
+    click.option(
+        "--host-memory",
+        metavar="SIZE",
+        help="RAM for intermediate results, e.g. 64G; the rest goes to a temporary file. [half of what is free]",
+    ),
+    click.option("--tensor-parallel", type=click.IntRange(min=1), metavar="N", help="Devices that share one model; vllm only. [1]"),
+    click.option(
+        "--self-check",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Measure on N items of each run how much batching alone moves the logits. [not measured]",
+    ),
+)
+
+
+def add_options(options: tuple[Callable[[Any], Any], ...]) -> Callable[[Any], Any]:
+    """Return a decorator that gives a command these options, in this order."""
+
+    def add(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add

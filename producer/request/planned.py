@@ -1,0 +1,82 @@
+"""The types of a plan: runs with their keys, in groups that share one loading of the weights.
+
+`producer.run.plan` makes them from a `Request`; the backends answer them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from producer.methods import Method
+from producer.models.find import ModelFiles
+from producer.models.weights_hash import weight_bytes_as
+from producer.prompts.encode import OptionTokens, Prompts, encode
+from producer.tasks.source import TaskItems
+from schemas.itemset import ItemSet
+from schemas.levels import Level
+from schemas.run import DENSE, RunKey
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model as planned: files, config and tokenizer, no weights."""
+
+    files: ModelFiles
+    config: Any
+    tokenizer: Any
+    device: str
+    dtype: str
+
+    @cached_property
+    def weight_bytes(self) -> int:
+        """What the weights take in memory; building the model to count them takes up to a second for a large one."""
+        return weight_bytes_as(self.files, self.config, self.dtype)
+
+
+@dataclass(frozen=True)
+class PromptedTask:
+    """The items of a task under one prompt, for one model, and the tokens that answer them."""
+
+    model: Model
+    task: TaskItems
+    prompt: str
+    instruction: str
+    options: OptionTokens
+    item_set: ItemSet
+
+    @cached_property
+    def prompts(self) -> Prompts:
+        """Token ids, encoded when first needed: a run that the store holds never needs them."""
+        context = getattr(self.model.config, "max_position_embeddings", None) or self.model.tokenizer.model_max_length
+        return encode(self.model.tokenizer, self.instruction, self.task.demonstrations, self.task.items, int(context))
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run to make. `key` is None where the weights are not on this machine yet, since their hash is part of it."""
+
+    prompted: PromptedTask
+    level: Level
+    key: RunKey | None
+
+
+@dataclass(frozen=True)
+class RunGroup:
+    """Runs of one model, method and compression data, by level: what one loading of the weights serves."""
+
+    model: Model
+    method: Method
+    data: Any
+    seed: int
+    runs: Sequence[PlannedRun] = ()
+
+    @property
+    def levels(self) -> list[Level]:
+        """The levels in order, each once."""
+        return list(dict.fromkeys(run.level for run in self.runs))
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the model is run as it is."""
+        return self.method.name == DENSE
