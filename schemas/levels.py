@@ -5,11 +5,13 @@
     w8a8           weights per row, activations per token
     0.5            fraction removed (sparsity, or structure)
     2:4            2 of every 4 weights kept (n:m)
+    Q4_K_M         any other name that a checkpoint or an imported run goes by, such as int4, FP8_BLOCK or exl3-4.25bpw
     0:0.5:0.1      in a request only: the fractions from the first to the second in steps of the third, both ends included
 
 In: text.  Out: a `Level` with a canonical `text`, so that `.50` and `0.5` are one level.
 """
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,12 +21,29 @@ from typing import Literal
 from schemas.errors import UsageError
 
 NO_LEVEL = "-"
-_QUANTIZED = re.compile(r"w(\d+)a(\d+)(?:-(?:g(\d+)|channel))?")
-_PATTERN = re.compile(r"(\d+):(\d+)")
 FULL_BITS = 16
 MOST_IN_RANGE = 1000  # a longer range is a mistyped step
+MOST_CHARACTERS = 64
 
-Kind = Literal["none", "quantization", "sparsity", "pattern"]
+# Numbers of a stranger's level are short, since 1e-99999999 would be worked out to its last digit.
+_QUANTIZED = re.compile(r"w(\d{1,3})a(\d{1,3})(?:-(?:g(\d{1,9})|channel))?", re.IGNORECASE)
+_PATTERN = re.compile(r"(\d{1,6}):(\d{1,6})")
+_NUMBER = re.compile(r"[+-]?(?:\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})(?:e[+-]?\d{1,2})?|\d{1,9}/\d{1,9}", re.IGNORECASE)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_NO_NAME = re.compile(r"[\d.+-]*|[+-]?[\d._]+e[+-]?[\d.]*|w\d[wag\d-]*|nan|inf|infinity|none|null|na|true|false", re.IGNORECASE)
+
+Kind = Literal["none", "quantization", "sparsity", "pattern", "name"]
+
+# Bits per weight of a GGUF file by its type: of the block layout where all blocks have one, and about those of a Llama-3 8B file for
+# mixtures (`llama-quantize --help` states the sizes). They order levels; nothing else is computed from them.
+GGUF_BITS = {
+    "IQ1_S": 1.56, "IQ1_M": 1.75, "TQ1_0": 1.69, "IQ2_XXS": 2.06, "TQ2_0": 2.06, "IQ2_XS": 2.31, "IQ2_S": 2.5, "IQ2_M": 2.7,
+    "IQ3_XXS": 3.06, "Q2_K": 3.17, "Q2_K_S": 3.0, "IQ3_XS": 3.3, "IQ3_S": 3.44, "IQ3_M": 3.66, "Q3_K_S": 3.65, "Q3_K_M": 4.0, "Q3_K": 4.0,
+    "Q3_K_L": 4.31, "IQ4_XS": 4.25, "MXFP4": 4.25, "IQ4_NL": 4.5, "Q4_0": 4.64, "Q4_K_S": 4.67, "Q4_K_M": 4.9, "Q4_K": 4.9, "Q4_1": 5.14,
+    "Q5_0": 5.57, "Q5_K_S": 5.57, "Q5_K_M": 5.7, "Q5_K": 5.7, "Q5_1": 6.05, "Q6_K": 6.56, "Q8_0": 8.5,
+}  # fmt: skip
+_STATED_BITS = re.compile(r"(\d{1,2}(?:\.\d{1,4})?)-?(?:bpw|bits?)(?![a-z])", re.IGNORECASE)
+_TYPE_BITS = re.compile(r"(?<![a-z])(?:u?int|[mn]?x?v?fp|bfloat|float|bf|nf|f|w)(\d{1,2})(?!\d)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -39,27 +58,41 @@ class Level:
     fraction: float = 0.0
     kept: int = 0
     of: int = 0
+    bits: float | None = None  # per weight, where a name says or implies it
 
     @property
     def strength(self) -> float:
-        """Position along a sweep, larger compresses more: fraction removed, or bits removed from weights and activations."""
+        """Position along a sweep, larger compresses more: fraction removed, or bits removed from weights and activations.
+
+        +inf for a name whose bits are not known: it has no position.
+        """
         if self.kind == "quantization":
             return float(2 * FULL_BITS - self.weight_bits - self.activation_bits)
+        if self.kind == "name":
+            return math.inf if self.bits is None else FULL_BITS - self.bits
         return self.fraction
 
 
 def parse_level(text: str) -> Level:
     """Return the level a text names. Raises UsageError with the accepted forms."""
+    text = text.strip()
     if text in ("", NO_LEVEL):
         return Level(NO_LEVEL, "none")
     if match := _QUANTIZED.fullmatch(text):
-        return _quantization(text, match)
+        return _quantization(text.lower(), match)
     if match := _PATTERN.fullmatch(text):
         kept, of = int(match[1]), int(match[2])
         if not 0 < kept < of:
             raise UsageError(f"level {text!r}: n:m keeps n of m weights, so 0 < n < m")
         return Level(f"{kept}:{of}", "pattern", fraction=1 - kept / of, kept=kept, of=of)
-    return _fraction(text)
+    if _NUMBER.fullmatch(text):
+        return _fraction(text)
+    if len(text) > MOST_CHARACTERS or _NO_NAME.fullmatch(text) or not _NAME.fullmatch(text):
+        raise UsageError(
+            f"level {text[:MOST_CHARACTERS]!r} is not one; examples: w4a16-g128, w8a8, 0.5, 2:4, or a name such as int4 or Q4_K_M "
+            f"(up to {MOST_CHARACTERS} letters, digits and ._+-)"
+        )
+    return Level(text, "name", bits=_bits(text))
 
 
 def parse_levels(texts: Iterable[str]) -> list[Level]:
@@ -68,9 +101,18 @@ def parse_levels(texts: Iterable[str]) -> list[Level]:
     return list(dict.fromkeys(parse_level(text) for text in single))
 
 
+def _bits(name: str) -> float | None:
+    """Return the bits per weight that a name states (exl3-4.25bpw, 4bit) or implies (Q4_K_M, int4, FP8_BLOCK), else None."""
+    stated, plain = _STATED_BITS.search(name), name.upper().removeprefix("UD-")
+    if stated or plain in GGUF_BITS:
+        return float(stated[1]) if stated else GGUF_BITS[plain]
+    implied = _TYPE_BITS.search(name.replace("_", "-"))
+    return float(implied[1]) if implied else None
+
+
 def _range(text: str) -> list[str]:
     try:
-        start, stop, step = (Fraction(part) for part in text.split(":"))
+        start, stop, step = (Fraction(part) for part in text.split(":") if _NUMBER.fullmatch(part))
     except (ValueError, ZeroDivisionError):
         raise UsageError(f"level {text!r} is no range; a range is start:stop:step, such as 0:0.5:0.1") from None
     if not (0 <= start <= stop < 1 and step > 0 and (stop - start) / step < MOST_IN_RANGE):
@@ -91,8 +133,8 @@ def _quantization(text: str, match: re.Match[str]) -> Level:
 def _fraction(text: str) -> Level:
     try:
         fraction = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        raise UsageError(f"level {text!r} is not one; examples: w4a16-g128, w8a8, 0.5, 2:4") from None
+    except ZeroDivisionError:
+        raise UsageError(f"level {text!r} divides by zero") from None
     if not 0 <= fraction < 1:
         raise UsageError(f"level {text!r}: a fraction removed lies in [0, 1)")
     short = f"{float(fraction):g}"  # what the run key says is what is removed: 1/3 means 0.333333

@@ -1,5 +1,6 @@
 """The charts as files for a paper: SVG and PNG of what the page shows when it opens."""
 
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -75,7 +76,7 @@ def _identities(study: Study) -> dict[str, Record]:
         level, partner = row["level"], partners.of(row)
         name = (row["method"] if level == "-" else f"{row['method']} {level}") + (f" #{twin}" if twin else "")
         place = f"{row['task']} · {row['prompt']}" if many else row["task"]
-        kind = "bits" if level.startswith("w") else "n:m" if ":" in level else "share"
+        kind = "n:m" if ":" in level else "share" if re.fullmatch(r"[\d.e+-]+", level) else "bits"
         found[row["name"]] = {field: row[field] for field in ("model", "method", "level", "task", "prompt")} | {
             "run": row["name"],
             "name": name,

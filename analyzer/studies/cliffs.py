@@ -4,6 +4,7 @@ A sweep is one model, method, kind of level, task, prompt, scorer and alpha; its
 dense run at zero. All figures are paired with the dense run, so the points of a sweep share its noise and the items'.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -127,8 +128,9 @@ def _worse(change: Estimate, name: str) -> Estimate:
 
 
 def _kind(level: str) -> Kind | None:
-    """The kind of a level; None for a level in words of its own, which has no place in a sweep."""
+    """The kind of a level; None for a name whose bits are not known, which has no place in a sweep."""
     try:
-        return parse_level(level).kind
+        parsed = parse_level(level)
     except UsageError:
         return None
+    return parsed.kind if math.isfinite(parsed.strength) else None

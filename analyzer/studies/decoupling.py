@@ -47,7 +47,7 @@ def method_kind(record: Record) -> str:
         return "other"
     if level.kind == "quantization":
         return "weight-only" if level.activation_bits == 16 else "weight and activation"
-    return {"none": "other", "sparsity": "pruned", "pattern": "pruned n:m"}[level.kind]
+    return {"none": "other", "name": "other", "sparsity": "pruned", "pattern": "pruned n:m"}[level.kind]
 
 
 GROUPINGS: dict[str, Callable[[Record], str]] = {

@@ -131,3 +131,16 @@ def test_no_level_is_no_sweep() -> None:
     runs = [make_run(items, np.random.default_rng(0).normal(size=(40, 4)), method=name) for name in ("dense", "checkpoint")]
     with pytest.raises(RunNotFoundError, match="no sweep"):
         cliffs(select_runs(MemoryReader([items], runs), {}), LAC)
+
+
+def test_named_levels_stand_in_the_order_of_their_bits() -> None:
+    """Checkpoints called by their GGUF types are one sweep from more bits to fewer; a name without bits is in none."""
+    runs = sweep_of([0, 0, 0.01, 0.02, 0.03, 0.04], n_items=200, levels=("Q2_K", "Q8_0", "merged", "Q4_K_M", "exl3-6.0bpw"))
+    assert [row["level"] for row in runs.rows] == ["-", "Q8_0", "exl3-6.0bpw", "Q4_K_M", "Q2_K", "merged"]
+    records = cliffs(runs, LAC)
+    assert [(record["level"], record["strength"]) for record in records] == [
+        ("Q8_0", 7.5),
+        ("exl3-6.0bpw", 10.0),
+        ("Q4_K_M", 11.1),
+        ("Q2_K", 12.83),
+    ]

@@ -39,15 +39,29 @@ def test_levels_have_one_spelling(text: str, canonical: str, strength: float) ->
     assert parse_level(level.text) == level
 
 
-IMPOSSIBLE = ["1", "1.0", "-0.1", "0.99999999", "w0a16", "w1a8", "w99a16", "4:4", "0:4", "nan", "inf", "x", "w4", "w4a16-g0", "1/0"]
+IMPOSSIBLE = ["1", "1.0", "-0.1", "0.99999999", "w0a16", "w1a8", "w99a16", "4:4", "0:4", "nan", "inf", "w4", "w4a16-g0", "1/0"]
+NO_NAMES = ["1e-99999999", "1e99", "9" * 5000, "w4a16g128", "None", "null", "a b", "a/b", "a\nb", "../x", "q" * 65, "int4;", "é", "-int4"]
 BACKWARDS = ["0.5:0:0.1", "0:1:0.5", "0:0.5:0", "0:0.5:-0.1", "-0.1:0.5:0.1", "0:0.5:1e-9", "a:b:c", "0:0.5:1/0", "nan:0.5:0.1"]
 
 
-@pytest.mark.parametrize("text", IMPOSSIBLE)
+@pytest.mark.parametrize("text", [*IMPOSSIBLE, *NO_NAMES])
 def test_impossible_levels_are_refused(text: str) -> None:
     """A level that cannot be meant is a usage error that quotes it."""
     with pytest.raises(UsageError, match="level"):
         parse_level(text)
+
+
+def test_a_name_is_a_level_ordered_by_its_bits() -> None:
+    """Names that checkpoints go by are kept as written, and stand in the order of the bits that they state or imply."""
+    names = ["float16", "FP8_BLOCK", "Q6_K", "Q4_K_M", "exl3-4.25bpw", "int4", "3bit", "IQ2_XS", "2.0bpw"]
+    levels = [parse_level(name) for name in names]
+    assert [level.text for level in levels] == names and {level.kind for level in levels} == {"name"}
+    assert [level.bits for level in levels] == [16, 8, 6.56, 4.9, 4.25, 4, 3, 2.31, 2]
+    assert [level.strength for level in levels] == sorted(level.strength for level in levels)
+    for name, bits in {"bf16": 16, "nf4": 4, "mxfp4": 4.25, "NVFP4": 4, "gptq-int4-g128": 4, "float32": 32, "W4A16_ASYM": 4}.items():
+        assert parse_level(name).bits == bits, name
+    assert parse_level("merged").bits is None and parse_level("merged").strength == float("inf")
+    assert parse_level("W4A16-G128") == parse_level("w4a16-g128")
 
 
 @pytest.mark.parametrize(

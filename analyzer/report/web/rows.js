@@ -16,7 +16,7 @@ runs.forEach((run, id) => {
   run.place = manyPrompts ? `${run.task} · ${run.prompt}` : run.task;
   run.column = `${run.model} · ${run.place}`;
   run.label = `${run.model} · ${run.name} · ${run.place}`;
-  run.kind = run.level[0] === "w" ? "bits" : run.level.includes(":") ? "n:m" : "share";
+  run.kind = run.level.includes(":") ? "n:m" : /^[\d.e+-]+$/.test(run.level) ? "share" : "bits";
 });
 const tables = Object.fromEntries(Object.entries(DATA.tables).map(([name, columns]) =>
   [name, unpack(columns).map((row) => (row.run === null || row.run === undefined ? row : { ...runs[row.run], ...row }))]));
