@@ -29,7 +29,7 @@ def mean_interval(values: AnyArray, least: float, most: float, tail: float) -> I
     values : (item,) in [least, most]; least and most are what any item, seen or not, may have.
     Raises ValueError for a value outside.
     """
-    return Interval(-mean_upper_bound(-np.asarray(values), -least, tail), mean_upper_bound(values, most, tail))
+    return Interval(-mean_upper_bound(-np.asarray(values, dtype=np.float64), -least, tail), mean_upper_bound(values, most, tail))
 
 
 def mean_upper_bound(values: AnyArray, most: float, tail: float) -> float:
