@@ -25,9 +25,10 @@ from analyzer.runs.answer_metrics import BENCHMARK_OPTIONS, IDK_INDEX, NONE_INDE
 from analyzer.runs.view import RunView
 from analyzer.stats.arrays import BoolArray, IntArray
 from analyzer.stats.estimate import Estimate
+from schemas.benchmark import ODD
 
 Float32Array = NDArray[np.float32]
-DROPPED, SEED = (1, 3, 5, 7, 9), 42
+DROPPED, SEED = tuple(map(int, ODD)), 42
 DEFAULT = Question(alphas=(Fraction(1, 10),), split=Split(f"train_test_split:{SEED}"), empty="top1", protocol="ye2024")
 
 

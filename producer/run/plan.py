@@ -17,8 +17,8 @@ from producer.request.bayes import BAYES
 from producer.request.planned import Model, PlannedRun, PromptedTask, RunGroup
 from producer.request.request import Request, check_names
 from producer.tasks import EMBEDDED
-from producer.tasks.published import PUBLISHED
 from producer.tasks.source import TaskItems, draw, load_task
+from schemas.benchmark import BENCHMARK
 from schemas.errors import UsageError
 from schemas.itemset import build_item_set
 from schemas.levels import Level, parse_level, parse_levels
@@ -82,7 +82,7 @@ def _tasks_of(request: Request, models: Sequence[str]) -> list[str]:
     if request.tasks:
         return list(dict.fromkeys(request.tasks))
     embedded = [*EMBEDDED] if any(name in REFERENCE for name in models) else []
-    published = [*PUBLISHED] if any(name not in REFERENCE for name in models) else []
+    published = [*BENCHMARK] if any(name not in REFERENCE for name in models) else []
     return embedded + published
 
 

@@ -10,11 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from producer.tasks import EMBEDDED, TASKS
-from producer.tasks.published import ODD, PUBLISHED, find_file
-from schemas.errors import ItemError, UsageError
+from schemas.benchmark import BENCHMARK, ODD
+from schemas.errors import HedgemarkError, ItemError, UsageError
 from schemas.items import Item, read_items
 
 log = logging.getLogger(__name__)
+
+HUB_DATA_SET = "ErikYip/LLM-Uncertainty-Bench"
+DEPTHS = ("", "*/", "*/*/")  # a task file may lie in --data itself or up to two folders below
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,9 @@ def load_task(name: str, data: Path | None = None) -> TaskItems:
     """
     if name in EMBEDDED:
         return _without_demonstrations(name, EMBEDDED[name](), ODD, f"producer.tasks.{name}")
-    if name in PUBLISHED:
-        path = find_file(name, data)
-        items, ids = _with_text(read_items(path), path), PUBLISHED[name].demonstrations
+    if name in BENCHMARK:
+        path = _find_file(name, data)
+        items, ids = _with_text(read_items(path), path), BENCHMARK[name].demonstrations
         task = _without_demonstrations(name, items, ids, _file_revision(path))
         return _unambiguous(task) if name == "cosmosqa" else task
     path = Path(name)
@@ -61,6 +64,36 @@ def draw(task: TaskItems, limit: int, seed: int) -> TaskItems:
         return task
     drawn = np.sort(np.random.default_rng(seed).permutation(len(task.items))[:limit])
     return replace(task, items=[task.items[i] for i in drawn], limit=limit)
+
+
+def _find_file(task: str, data: Path | None) -> Path:
+    """Return the item file of a published task: in `data` if given, else from the Hub.
+
+    Raises UsageError where `data` has none, or several that could be meant; HedgemarkError where the Hub has no answer.
+    """
+    names = BENCHMARK[task].files
+    if data is None:
+        return _download(task, names[0])
+    if not data.is_dir():
+        raise UsageError(f"--data {data} is not a folder")
+    found = sorted({path for depth in DEPTHS for name in names for path in data.glob(depth + name)})
+    if len(found) != 1:
+        problem = f"several files for task {task!r}: {', '.join(map(str, found))}" if found else f"no file for task {task!r}"
+        raise UsageError(f"--data {data} has {problem}; expected exactly one of {', '.join(names)}, in it or up to two folders below")
+    return found[0]
+
+
+def _download(task: str, name: str) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(HUB_DATA_SET, name, repo_type="dataset"))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise HedgemarkError(
+            f"cannot get {name} of task {task!r} from the Hub data set {HUB_DATA_SET} ({type(error).__name__}); "
+            "give the folder that has it as --data"
+        ) from error
 
 
 def _without_demonstrations(name: str, items: Sequence[Item], ids: Sequence[str], revision: str) -> TaskItems:

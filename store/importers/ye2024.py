@@ -4,14 +4,15 @@ In: two folders.  Out: (item set, run) pairs, items in the order of the item JSO
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 import numpy as np
 
+from schemas.benchmark import BENCHMARK
 from schemas.digest import json_digest
 from schemas.errors import UsageError
 from schemas.items import Item, read_items
@@ -20,24 +21,11 @@ from schemas.run import DENSE, UNKNOWN_TOKEN, Environment, FloatArray, Run, RunK
 from store.importers.importer import FOLDER, Importer
 from store.importers.safe_pickle import load_plain_pickle
 
-N_OPTIONS = 6  # every item of the benchmark: four options, "I don't know", "None of the above"
+N_OPTIONS = 6  # of every item of the benchmark
 MAX_PICKLE_BYTES = 2**29
 
 
-class Task(NamedTuple):
-    """A task of the benchmark: its name here, and the ids of its demonstrations."""
-
-    name: str
-    demonstrations: tuple[str, ...]
-
-
-TASKS: Mapping[str, Task] = {
-    "mmlu_10k": Task("mmlu", ("1", "3", "5", "7", "9")),
-    "cosmosqa_10k": Task("cosmosqa", ("1", "3", "5", "7", "9")),
-    "hellaswag_10k": Task("hellaswag", ("1", "3", "5", "7", "9")),
-    "halu_dialogue": Task("haludial", ("5", "7", "9")),
-    "halu_summarization": Task("halusum", ("9",)),
-}
+TASKS = {Path(task.files[0]).stem: name for name, task in BENCHMARK.items()}  # published file names hold the stem, as in mmlu_10k
 FILE_NAME = re.compile(rf"(?P<model>.+)_(?P<task>{'|'.join(TASKS)})_(?P<prompt>base|shared|task)_icl(?P<icl>\d+)\.pkl")
 
 
@@ -69,9 +57,11 @@ def _read_task(path: Path, task: str) -> tuple[ItemSet, list[str]]:
     wrong = [item.id for item in items if len(item.choices) not in (0, N_OPTIONS)]
     if wrong:
         raise UsageError(f"{path}: item {wrong[0]} does not have the benchmark's {N_OPTIONS} options")
-    name, demonstrations = TASKS[task]
+    name = TASKS[task]
     revision = f"sha256:{sha256(path.read_bytes()).hexdigest()}"
-    item_set = build_item_set(name, items, revision=revision, demonstrations=demonstrations, n_options=[N_OPTIONS] * len(items))
+    item_set = build_item_set(
+        name, items, revision=revision, demonstrations=BENCHMARK[name].demonstrations, n_options=[N_OPTIONS] * len(items)
+    )
     return item_set, [item.id for item in items]
 
 

@@ -15,7 +15,7 @@ from analyzer.scorers import SCORERS
 from producer.methods import METHODS
 from producer.prompts.templates import PROMPTS
 from producer.tasks import EMBEDDED
-from producer.tasks.published import PUBLISHED
+from schemas.benchmark import BENCHMARK
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -57,7 +57,7 @@ def test_every_option_shows_a_value(name: str, command: click.Command) -> None:
     assert not bare
 
 
-@pytest.mark.parametrize("name", [*METHODS, *EMBEDDED, *PUBLISHED, *PROMPTS, *SCORERS, *(name for name, _ in commands())])
+@pytest.mark.parametrize("name", [*METHODS, *EMBEDDED, *BENCHMARK, *PROMPTS, *SCORERS, *(name for name, _ in commands())])
 def test_every_name_is_in_the_readme(name: str) -> None:
     """A registered method, task, prompt, scorer or command that README does not mention is not there for its reader."""
     assert re.search(rf"(?<![\w-]){re.escape(name.rsplit(maxsplit=1)[-1])}(?![\w-])", README)
