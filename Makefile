@@ -6,7 +6,7 @@ PIP     = pip install --quiet --disable-pip-version-check --constraint constrain
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo setup test test-default test-base test-all test-vllm peers lint bench readme clean
+.PHONY: demo setup test test-default test-base test-all test-vllm peers fuzz lint bench readme clean
 
 demo: setup ## no downloads: the embedded models through both stages; a second time everything is found in the store
 	$(BIN)/produce --store demo-store --model bayes --method bayes --task urn
@@ -39,6 +39,10 @@ peers: ## other conformal libraries, in an environment of their own: the same se
 
 test-vllm: ## backend vllm in an environment of its own, built the first time, with the real weights of SmolLM2-135M
 	sh .ci/test-vllm.sh $(PYTHON)
+
+CASES ?= 500
+fuzz: setup ## damaged stores, caches, files, addresses and model folders: no traceback, no hang, no number that is silently wrong
+	$(BIN)/python tests/fuzz/run.py --cases $(CASES)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,0 +1,143 @@
+"""`make fuzz`: damaged stores, caches, files, addresses and model folders against the three commands.
+
+A case fails where a command ends in a traceback, takes longer than 10 s, needs more than 1 GB beyond what it starts with, or prints
+anything but what it prints of the undamaged store while it exits as if nothing were wrong. A worker process runs the cases one after
+the other, so that a hang or a crash is one case's and the rest goes on; the same seed makes the same cases.
+"""
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+SECONDS, BYTES = 10.0, 2**30
+ACCEPTED = {0, 1, 2, 3, 4, 5}
+INVALID = 4
+
+
+def work(kind: str, seed: int, first: int, last: int) -> None:
+    """Run cases and print a line before and after each. This is the worker."""
+    import numpy as np
+    from kinds import KINDS
+
+    folder = Path(os.environ["FUZZ_FOLDER"])
+    for case in range(first, last):
+        print(json.dumps({"begin": case}), flush=True)
+        here = folder / f"case-{case}"
+        here.mkdir()
+        os.environ["HEDGEMARK_CACHE"] = os.environ["XDG_CACHE_HOME"] = str(here / "cache")
+        trial = KINDS[kind](np.random.default_rng([seed, case, *kind.encode()]), here)
+        print(json.dumps({"started": case}), flush=True)
+        faults = [fault for line, truth in zip(*trial, strict=True) if (fault := judge(line, truth))]
+        shutil.rmtree(here, ignore_errors=True)
+        print(json.dumps({"end": case, "faults": faults}), flush=True)
+
+
+def judge(line: tuple[str, ...], truth: str | None) -> str:
+    """Run one command line and say what is wrong with how it ended; "" where nothing is."""
+    from kinds import invoke
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    result = invoke(line)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    said = " ".join(line)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        return f"{said}: {type(result.exception).__name__}: {str(result.exception)[:200]}"
+    if "Traceback (most recent call last)" in result.output:
+        return f"{said}: a traceback on the screen: {result.output[-300:]}"
+    if result.exit_code not in ACCEPTED:
+        return f"{said}: exit code {result.exit_code}"
+    if grown > BYTES:
+        return f"{said}: {grown / 2**30:.1f} GB"
+    if truth is not None and result.exit_code in (0, 1, 3) and result.stdout != truth and not said_so(result.exit_code, result.stderr):
+        return f"{said}: exit code {result.exit_code} and another output: {result.stdout[:300]}"
+    return ""
+
+
+def said_so(code: int, stderr: str) -> bool:
+    """Whether exit code 1 is that of an error in one sentence rather than of a gate that failed."""
+    return code == 1 and "Error: " in stderr
+
+
+def run_kind(kind: str, seed: int, cases: int, folder: Path) -> list[str]:
+    """Run the cases of one kind, starting a new worker where one hung or died, and return what failed."""
+    failed: list[str] = []
+    first = 0
+    while first < cases:
+        for case, faults in watch(kind, seed, first, cases, folder):
+            failed += [f"{kind} {case}: {fault}" for fault in faults]
+            first = case + 1
+    return failed
+
+
+def watch(kind: str, seed: int, first: int, last: int, folder: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield each case with its faults; the last is the one that the worker did not survive, if there is one."""
+    command = [sys.executable, __file__, "--worker", kind, str(seed), str(first), str(last)]
+    environment = os.environ | {"FUZZ_FOLDER": str(folder)}
+    worker = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    assert worker.stdout is not None and worker.stderr is not None
+    errors: list[str] = []
+    threading.Thread(target=lambda: errors.extend(worker.stderr or ()), daemon=True).start()
+    began = [time.monotonic(), False]
+
+    def stop_a_hang() -> None:
+        while worker.poll() is None:
+            if began[1] and time.monotonic() - began[0] > SECONDS:
+                worker.kill()
+            time.sleep(0.2)
+
+    threading.Thread(target=stop_a_hang, daemon=True).start()
+    case = first
+    for line in worker.stdout:
+        told = json.loads(line)
+        if "begin" in told:
+            case = told["begin"]
+        elif "started" in told:
+            began[:] = [time.monotonic(), True]
+        else:
+            began[1] = False
+            yield told["end"], told["faults"]
+            case = told["end"] + 1
+    code = worker.wait()
+    if case < last:
+        hung = began[1] and time.monotonic() - began[0] > SECONDS
+        yield case, [f"longer than {SECONDS:g} s" if hung else f"the process died with {code}: {''.join(errors)[-400:]}"]
+
+
+def main() -> None:
+    """Run all kinds, print a line each, and exit with 1 where anything failed."""
+    from kinds import KINDS
+
+    parser = argparse.ArgumentParser(prog="make fuzz", description="Damage what the commands read and watch how they take it.")
+    parser.add_argument("--cases", type=int, default=500, help="in all, shared evenly among the kinds")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kind", action="append", choices=list(KINDS), help="only this kind; repeatable")
+    chosen = parser.parse_args()
+    kinds = chosen.kind or list(KINDS)
+    counts: Counter[str] = Counter()
+    for kind in kinds:
+        with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+            failed = run_kind(kind, chosen.seed, -(-chosen.cases // len(kinds)), Path(folder))
+        counts[kind] = len(failed)
+        print(f"{kind:8} {-(-chosen.cases // len(kinds))} cases, {len(failed)} failed", flush=True)
+        for fault in failed:
+            print(f"    {fault!s}"[:1000], flush=True)
+    sys.exit(1 if counts.total() else 0)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    os.environ.setdefault("FUZZ_FOLDER", tempfile.gettempdir())
+    if sys.argv[1:2] == ["--worker"]:
+        work(sys.argv[2], *map(int, sys.argv[3:6]))
+    else:
+        main()
