@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analyzer.bench.__main__ import ALPHAS, N_ITEMS, REPEATS, Seconds, best, exact_law, simulated
+from analyzer.bench.timing import ALPHAS, N_ITEMS, REPEATS, Seconds, best, exact_law, simulated
 from analyzer.measure.question import Question
 from analyzer.runs.loading import open_runs
 from analyzer.scorers import SCORERS

@@ -7,13 +7,13 @@ along the answers' own ranks: the k-th calibration item is found by bisection in
 import numpy as np
 from numba import njit
 
-from analyzer.conformal.drawn_splits import BLOCK, LANES
+from analyzer.conformal.hits import BLOCK, LANES
 from analyzer.stats.arrays import BoolArray, IntArray
 
 
 @njit(cache=True)
 def count_hits(by_hit: IntArray, reached: IntArray, by_own: IntArray, masks: BoolArray, rank_of: IntArray) -> IntArray:
-    """Return (split, row, alpha) tested items with a hit at the threshold; for the arrays see `analyzer.conformal.drawn_splits.Sorted`."""
+    """Return (split, row, alpha) tested items with a hit at the threshold; for the arrays see `analyzer.conformal.hits.Sorted`."""
     n_splits, n_items = masks.shape
     n_rows, n_alphas = len(reached), len(rank_of)
     counts = np.empty((n_splits, n_rows, n_alphas), dtype=np.int64)

@@ -7,29 +7,14 @@ numba kernel counts the same integers.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from analyzer.conformal.hits import BLOCK, LANES, Sorted
 from analyzer.conformal.split_law import Moments, Statistics
 from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
 
-LANES, BLOCK = 8, 128
 SHORT = 2**16  # ranks below this are sorted as 16-bit integers, by radix
-
-
-class Sorted(NamedTuple):
-    """Items in the order of their hits.
-
-    by_hit  : (row, place) item whose hit comes next; each row is padded with N to whole blocks of 128.
-    reached : (row, p) number of hits at threshold rank p, p from 0 to N.
-    by_own  : (place,) item with that answer score, padded like a row of hits.
-    """
-
-    by_hit: NDArray[np.uint32]
-    reached: IntArray
-    by_own: NDArray[np.uint32]
 
 
 def drawn_values(statistics: Statistics, own: IntArray, masks: BoolArray, ks: Sequence[int], *, numba: bool | None = None) -> FloatArray:

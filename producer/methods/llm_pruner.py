@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from producer.methods.shared.architectures import MODELS, is_moe, linear_shapes, unknown_layout
 from producer.methods.shared.contract import GRADIENTS, Job, Method
 from producer.methods.shared.layerwise import layer_gradients
-from producer.methods.shared.linear_layers import split_experts, target_layers, token_batches
+from producer.methods.shared.linear_layers import target_layers, token_batches
+from producer.methods.shared.llm_compressor import split_experts
 from producer.methods.shared.residual_stream import attention_writers, mlp_writers, mlps, replace_weight
 from producer.methods.shared.structured import STRUCTURED_LEVELS, accepts_fraction, count_weights, left_over
 from schemas.errors import PostConditionError

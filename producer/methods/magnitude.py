@@ -5,7 +5,8 @@ from typing import Any
 from producer.methods.shared.architectures import MODELS
 from producer.methods.shared.contract import NOTHING, Job, Method
 from producer.methods.shared.layerwise import brought
-from producer.methods.shared.linear_layers import split_experts, target_layers
+from producer.methods.shared.linear_layers import target_layers
+from producer.methods.shared.llm_compressor import split_experts
 from producer.methods.shared.sparsity import SPARSITY_LEVELS, accepts_sparsity, fits_pattern, prune_smallest, pruned_of, verify_zeros
 from schemas.levels import Level
 

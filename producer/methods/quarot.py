@@ -6,8 +6,8 @@ from producer.methods.gptq import BLOCK, DAMPENING, gptq_modifier
 from producer.methods.shared.architectures import MODELS
 from producer.methods.shared.contract import DATA, Job, Method
 from producer.methods.shared.float64_transform import require_same_function, transform
-from producer.methods.shared.linear_layers import probe_tokens, split_experts
-from producer.methods.shared.llm_compressor import oneshot
+from producer.methods.shared.linear_layers import probe_tokens
+from producer.methods.shared.llm_compressor import oneshot, split_experts
 from producer.methods.shared.quantization import (
     ACTIVATION_LEVELS,
     accepts_activations,

@@ -11,7 +11,8 @@ from producer.methods.shared.architectures import MODELS, unknown_layout
 from producer.methods.shared.contract import DATA, Job, Method
 from producer.methods.shared.float64_transform import require_same_function, transform
 from producer.methods.shared.layerwise import layer_inputs
-from producer.methods.shared.linear_layers import probe_tokens, split_experts, token_batches
+from producer.methods.shared.linear_layers import probe_tokens, token_batches
+from producer.methods.shared.llm_compressor import split_experts
 from producer.methods.shared.residual_stream import (
     attention_readers,
     attention_writers,

@@ -12,7 +12,7 @@ from producer.methods.quarot import settings_for as quarot_settings
 from producer.methods.shared.architectures import MODELS
 from producer.methods.shared.cayley_sgd import CayleySGD
 from producer.methods.shared.contract import GRADIENTS, Job, Method
-from producer.methods.shared.linear_layers import split_experts
+from producer.methods.shared.llm_compressor import split_experts
 from producer.methods.shared.quantization import ACTIVATION_LEVELS, accepts_activations
 from producer.methods.shared.rotated_forward import Lesson, RotatedModel, dense_lessons, rotated
 from producer.methods.shared.rotation import Rotations, random_rotations

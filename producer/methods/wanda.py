@@ -8,8 +8,7 @@ from typing import Any
 
 from producer.methods.shared.architectures import MODELS
 from producer.methods.shared.contract import DATA, Job, Method
-from producer.methods.shared.linear_layers import split_experts
-from producer.methods.shared.llm_compressor import oneshot
+from producer.methods.shared.llm_compressor import oneshot, split_experts
 from producer.methods.shared.sparsity import SPARSITY_LEVELS, accepts_sparsity, fits_pattern, is_identity, pruned_of, verify_zeros
 from schemas.levels import Level
 

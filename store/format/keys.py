@@ -3,21 +3,11 @@
 In: Zarr keys.  Out: bytes, None where a key is absent. Everything above this file works on `Keys`.
 """
 
-import itertools
-from collections.abc import Iterable, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Protocol
 
-import icechunk
-from zarr.core.buffer import default_buffer_prototype
-
-from schemas.errors import StoreInvalidError
 from schemas.layout import MAX_CHUNK_BYTES
-from store.backend.failures import readable
-from store.backend.loop import gather, wait
 
-T = TypeVar("T")
-
-IN_FLIGHT = 256  # requests under way at once; bounds memory when thousands of runs are read
 MAX_STORED_CHUNK = MAX_CHUNK_BYTES + MAX_CHUNK_BYTES // 128 + 1024  # zstd's worst case and the checksum
 
 
@@ -49,82 +39,3 @@ class FetchedKeys:
     def children(self, group: str) -> list[str]:
         """Return the sorted names directly under a group, as far as they were fetched."""
         return sorted({key.removeprefix(f"{group}/").split("/")[0] for key in self._values if key.startswith(f"{group}/")} - {"zarr.json"})
-
-
-class SessionKeys:
-    """Keys of an Icechunk session.
-
-    sizes_known : the chunks' sizes were checked already (`store.safety.check_folder`, on a local folder), so each need not be asked for.
-    """
-
-    def __init__(self, session: icechunk.Session, where: str, *, sizes_known: bool = False) -> None:
-        self._store = session.store
-        self.where = where
-        self._sizes_known = sizes_known
-
-    def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
-        """Return the bytes at each key, None where there are none."""
-        with readable(self.where):
-            return [value for batch in _batches(keys) for value in wait(self._gather(batch))]
-
-    def children(self, group: str) -> list[str]:
-        """Return the sorted names directly under a group."""
-        with readable(self.where):
-            return wait(self._children(group))
-
-    async def exists(self, key: str) -> bool:
-        """Return whether there is a key, without reading what is there."""
-        return await self._store.exists(key)
-
-    def set_many(self, nodes: Iterable[tuple[str, bytes]]) -> None:
-        """Put bytes at keys: documents in order, then chunks many at a time, since each is a request to a remote store."""
-        with readable(self.where):
-            wait(self._set(nodes))
-
-    def nodes_under(self, group: str) -> list[tuple[str, bytes]]:
-        """Return every key and its bytes under a group, the group's own first."""
-        with readable(self.where):
-            keys = sorted(wait(self._list(group)), key=lambda key: (key.count("/"), key))
-        return [(key, value) for key, value in zip(keys, self.get_many(keys), strict=True) if value is not None]
-
-    def delete_group(self, group: str) -> None:
-        """Remove a group and everything under it."""
-        with readable(self.where):
-            wait(self._store.delete_dir(group))
-
-    async def _gather(self, keys: Sequence[str]) -> list[bytes | None]:
-        return await gather(self._get(key) for key in keys)
-
-    async def _get(self, key: str) -> bytes | None:
-        if "/c/" in key and not self._sizes_known and (size := await self._size(key)) > MAX_STORED_CHUNK:
-            raise StoreInvalidError(f"store {self.where}: {key[:120]} has {size} bytes; a chunk has at most {MAX_STORED_CHUNK}")
-        value = await self._store.get(key, default_buffer_prototype())
-        return None if value is None else value.to_bytes()
-
-    async def _size(self, key: str) -> int:
-        try:
-            return int(await self._store.getsize(key))
-        except (KeyError, icechunk.IcechunkError):  # the array is not there, or damaged: to get the chunk says which
-            return 0
-
-    async def _children(self, group: str) -> list[str]:
-        return sorted([name async for name in self._store.list_dir(group) if name != "zarr.json"])
-
-    async def _list(self, group: str) -> list[str]:
-        return [key async for key in self._store.list_prefix(f"{group}/")]
-
-    async def _set(self, nodes: Iterable[tuple[str, bytes]]) -> None:
-        buffer = default_buffer_prototype().buffer
-        chunks = []
-        for key, value in nodes:
-            if "/c/" in key:
-                chunks.append((key, value))
-            else:
-                await self._store.set(key, buffer.from_bytes(value))
-        for batch in _batches(chunks):
-            await gather(self._store.set(key, buffer.from_bytes(value)) for key, value in batch)
-
-
-def _batches(items: Sequence[T]) -> Iterable[tuple[T, ...]]:
-    iterator = iter(items)
-    return iter(lambda: tuple(itertools.islice(iterator, IN_FLIGHT)), ())

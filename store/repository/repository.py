@@ -16,8 +16,8 @@ from filelock import FileLock
 from schemas.errors import StoreInvalidError, StoreNotFoundError, UsageError
 from store.backend.address import Address, parse_address
 from store.backend.failures import first_line, readable
+from store.backend.session_keys import SessionKeys
 from store.backend.storage import storage
-from store.format.keys import SessionKeys
 from store.format.root import check_root, root_nodes
 from store.safety.check_folder import check_folder
 from store.safety.conditional_writes import ensure_conditional_writes, has_passed

@@ -17,9 +17,9 @@ import icechunk
 from schemas.errors import UnsafeServerError
 from schemas.layout import group_document
 from store.backend.failures import readable
+from store.backend.session_keys import SessionKeys
 from store.backend.user_cache import cache_folder, remember
 from store.format.documents import dump_document
-from store.format.keys import SessionKeys
 
 ROUNDS = 4
 

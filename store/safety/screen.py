@@ -2,29 +2,20 @@
 
 In: an address, and a snapshot.  Out: nothing, or the error that the screening met. Icechunk decompresses a snapshot or manifest without
 a bound and gives no access to a remote store's raw objects, so `check_folder.py` cannot look first. The kernel can: a screening process may
-take LIMIT_BYTES and no more, and what it could not read, its parent never opens. What passed is remembered by its snapshot, which never
-changes.
+take a bounded amount and no more, and what it could not read, its parent never opens. What passed is remembered by its snapshot, which
+never changes.
 """
 
-import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
-import icechunk
-
 from schemas import errors
-from schemas.layout import ITEM_ARRAYS, ITEMS, RUN_ARRAYS, RUNS, TEXT_ARRAYS
-from store.backend.loop import wait
 from store.backend.user_cache import cache_folder, remember
-from store.format.keys import SessionKeys
 
 BOUND_BYTES = 2**29  # a snapshot of 75,000 runs, as large as `check_folder.py` lets one be, takes 340 MB, and the libraries 100
-LIMIT_BYTES = 2 * BOUND_BYTES  # a growing buffer doubles: one that fails at the limit has filled the bound
-IN_FLIGHT = 16  # each more costs a thread's stack
 
 
 def ensure_screened(address: str, snapshot: str = "") -> None:
@@ -34,80 +25,22 @@ def ensure_screened(address: str, snapshot: str = "") -> None:
     """
     if _passed(address, snapshot).exists():
         return
-    command = [sys.executable, "-m", "store.safety.screen", address, snapshot]
+    command = [sys.executable, "-m", "store.repository.screening", address, snapshot]
     screening = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
         outcome, said = json.loads(screening.stdout)
     except ValueError:  # Icechunk 2 aborts when an allocation fails
-        outcome, said = "StoreInvalidError", f"{_refusal(address)} (exit code {screening.returncode})"
+        outcome, said = "StoreInvalidError", f"{refusal(address)} (exit code {screening.returncode})"
     if outcome:
         raise getattr(errors, outcome)(said)
     remember(_passed(address, snapshot))
     remember(_passed(address, said))
 
 
-def main(address: str, snapshot: str) -> None:
-    """Read all metadata of a snapshot within the limit; print the name and message of an error, or an empty name and the snapshot."""
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_DATA, (LIMIT_BYTES, LIMIT_BYTES))
-    try:
-        outcome, said = "", read_metadata(address, snapshot or None)
-    except errors.HedgemarkError as error:
-        outcome, said = type(error).__name__, str(error)
-    if _peak_bytes() > BOUND_BYTES:  # Icechunk 1 names a failed allocation in some other way, or not at all
-        outcome, said = "StoreInvalidError", _refusal(address)
-    print(json.dumps([outcome, said]))
-
-
-def read_metadata(address: str, at: str | None) -> str:
-    """Make Icechunk load the references, a snapshot, and every manifest that a reader of ours would load; return the snapshot's id."""
-    from store.repository.repository import open_repository
-
-    repository = open_repository(address, screened=True)
-    session = repository.session(at)
-    keys = repository.keys_of(session)
-    try:
-        session.all_virtual_chunk_locations()
-    except icechunk.IcechunkError:  # it stops at a damaged manifest; those of the arrays that readers ask for remain
-        wait(_touch(keys, _first_chunks(keys)))
-    return str(session.snapshot_id)
-
-
-def _first_chunks(keys: SessionKeys) -> list[str]:
-    arrays = {ITEMS: {**ITEM_ARRAYS, **TEXT_ARRAYS}, RUNS: RUN_ARRAYS}
-    return [
-        f"{kind}/{name}/{array}/{'/'.join(['c', *'0' * len(spec.dims)])}"
-        for kind, specs in arrays.items()
-        for name in keys.children(kind)
-        for array, spec in specs.items()
-    ]
-
-
-async def _touch(keys: SessionKeys, chunks: Sequence[str]) -> None:
-    for start in range(0, len(chunks), IN_FLIGHT):
-        await asyncio.gather(*map(keys.exists, chunks[start : start + IN_FLIGHT]), return_exceptions=True)
-
-
-def _peak_bytes() -> int:
-    """Return the most memory that this process held; `ru_maxrss` would do, but on Linux it also knows the parent's from before exec."""
-    import resource
-
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
-
-
-def _refusal(address: str) -> str:
+def refusal(address: str) -> str:
+    """Return what is said of a store whose metadata do not fit into the bound."""
     return f"store {address} is refused: its metadata cannot be read within {BOUND_BYTES} bytes of memory"
 
 
 def _passed(address: str, snapshot: str) -> Path:
     return cache_folder("screened") / sha256(f"{address} {snapshot}".encode()).hexdigest()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -14,8 +14,8 @@ from schemas.itemset import ItemSet
 from schemas.layout import ITEM_ARRAYS, ITEMS, RUN_ARRAYS, RUNS, TEXT_ARRAYS
 from schemas.run import Run, nonfinite_items
 from store.backend.failures import readable
+from store.backend.session_keys import SessionKeys
 from store.format.item_sets import read_items
-from store.format.keys import SessionKeys
 from store.format.root import check_root
 from store.format.runs import parse_run_record, read_run
 from store.repository.repository import Repository, open_repository

@@ -16,7 +16,7 @@ from schemas.itemset import ItemSet
 from schemas.layout import ITEMS, RUNS
 from schemas.run import Run, RunKey
 from store.backend.failures import readable
-from store.format.keys import SessionKeys
+from store.backend.session_keys import SessionKeys
 from store.format.packed_run import Parcel, pack_run
 from store.format.root import check_root
 from store.format.runs import RunRecord, parse_run_record

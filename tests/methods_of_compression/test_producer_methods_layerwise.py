@@ -12,7 +12,8 @@ from producer_tiny import CONFIGS, tiny, tiny_data
 
 from producer.methods import METHODS, spinquant
 from producer.methods.shared.layerwise import layer_gradients
-from producer.methods.shared.linear_layers import split_experts, target_layers, token_batches
+from producer.methods.shared.linear_layers import target_layers, token_batches
+from producer.methods.shared.llm_compressor import split_experts
 from schemas.levels import FULL_BITS, parse_level
 
 torch = pytest.importorskip("torch")

@@ -23,8 +23,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from producer.methods import METHODS
 from producer.methods.shared.compression_data import draw_compression_data
-from producer.methods.shared.linear_layers import split_experts, target_layers
-from producer.methods.shared.llm_compressor import oneshot
+from producer.methods.shared.linear_layers import target_layers
+from producer.methods.shared.llm_compressor import oneshot, split_experts
 from producer.methods.shared.quantization import scheme, settle
 from producer.methods.shared.sparsity import prune_smallest
 from producer.prompts.templates import instruction_for, render_item, render_prefix

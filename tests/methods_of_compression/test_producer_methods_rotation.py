@@ -9,8 +9,8 @@ from producer.methods import METHODS
 from producer.methods.shared.cayley_sgd import CayleySGD, cayley
 from producer.methods.shared.contract import Job
 from producer.methods.shared.float64_transform import transform
-from producer.methods.shared.linear_layers import split_experts, target_layers
-from producer.methods.shared.llm_compressor import oneshot
+from producer.methods.shared.linear_layers import target_layers
+from producer.methods.shared.llm_compressor import oneshot, split_experts
 from producer.methods.shared.quantization import RoundInput
 from producer.methods.shared.rotated_forward import RoundStraightThrough, dense_lessons, rotated
 from producer.methods.shared.rotation import Rotation, random_rotations

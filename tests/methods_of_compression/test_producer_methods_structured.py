@@ -8,7 +8,8 @@ from producer_tiny import CONFIGS, logits, tiny, tiny_data
 from producer.methods import METHODS
 from producer.methods.llm_pruner import collect_importance
 from producer.methods.shared.contract import Job
-from producer.methods.shared.linear_layers import split_experts, target_layers
+from producer.methods.shared.linear_layers import target_layers
+from producer.methods.shared.llm_compressor import split_experts
 from producer.methods.slicegpt import collect_axes, sliced_width
 from schemas.errors import PostConditionError, UsageError
 from schemas.levels import parse_level

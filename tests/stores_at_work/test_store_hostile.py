@@ -14,10 +14,10 @@ from store_tiny import ZSTD_2_GB, tiny_items, tiny_run, write_runs
 from schemas.errors import HedgemarkError, StoreInvalidError
 from schemas.layout import RUN_ARRAYS, array_document, group_document, sealed
 from store import open_reader
+from store.backend.session_keys import SessionKeys
 from store.cli.main import main
 from store.format.codec import _checksum
 from store.format.documents import dump_document, parse_document
-from store.format.keys import SessionKeys
 from store.repository.repository import open_repository
 from store.safety.check_folder import HEADER_BYTES, MAGIC, decompressed_bound
 from store.upkeep.verify import verify_store

@@ -12,8 +12,8 @@ from store_tiny import ZSTD_2_GB, tiny_items, tiny_run, write_runs
 from schemas.errors import StoreInvalidError, StoreNotFoundError, StoreUnreachableError, UnsafeServerError
 from schemas.layout import RUN_ARRAYS, array_document
 from store import init_store, open_reader
+from store.backend.session_keys import SessionKeys
 from store.format.documents import dump_document
-from store.format.keys import SessionKeys
 from store.repository.repository import open_repository
 from store.safety.check_folder import HEADER_BYTES, MAGIC
 from store.safety.screen import BOUND_BYTES

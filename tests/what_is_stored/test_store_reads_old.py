@@ -12,9 +12,9 @@ from schemas.errors import StoreInvalidError
 from schemas.layout import SCHEMA_VERSION, group_document, sealed
 from schemas.migrate import STEPS, migrate_nodes
 from store import init_store, open_reader
+from store.backend.session_keys import SessionKeys
 from store.exchange.zip_file import import_zip, write_zip
 from store.format.documents import dump_document
-from store.format.keys import SessionKeys
 from store.format.root import root_nodes, stored_schema
 from store.repository.repository import open_repository
 from store.upkeep.history import history

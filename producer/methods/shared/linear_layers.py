@@ -1,33 +1,13 @@
 """The linear layers of a loaded model that methods compress: all inside the decoder layers, no embedding, head or router.
 
-In: a model.  Out: its layers by name; fused experts are split into linear layers first, so that every expert is one of them.
+In: a model, whose fused experts `split_experts` has made linear layers, so that every expert is one of them.  Out: its layers by name.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
-from producer.methods.shared.architectures import is_moe
-
 PROBE_TOKENS = 48
 BATCH = 8  # sequences per forward pass over compression data
-
-
-def split_experts(model: Any) -> Any:
-    """Replace fused expert weights by one gated MLP of linear layers per expert, in place; the function is unchanged."""
-    if not is_moe(model.config):
-        return model
-    from compressed_tensors.offload.module import remove_module_offload  # type: ignore[import-untyped]
-    from llmcompressor.modeling.moe.linearize import linearize_moe
-
-    from producer.methods.shared.llm_compressor import quiet
-
-    with quiet():
-        linearize_moe(model)
-    for module in model.modules():
-        if hasattr(module, "_original_forward_func"):  # a cache whose weights are overwritten in place, which no gradient survives
-            remove_module_offload(module)
-            del module.forward
-    return model
 
 
 def target_layers(model: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any
 from unittest.mock import patch
 
+from producer.methods.shared.architectures import is_moe
 from producer.methods.shared.layerwise import layer_inputs
 from producer.methods.shared.linear_layers import BATCH
 
@@ -39,6 +40,22 @@ def oneshot(model: Any, recipe: Callable[[], Sequence[Any]], data: Any = None, d
             entry(model=model, recipe=list(recipe()), dataset=_loader(data), processor=object(), pipeline=PIPELINE)()
         active_session().reset()  # type: ignore[no-untyped-call]  # the session is global and would keep the model alive,
         vars(model).pop("save_pretrained", None)  # and so would a method that holds its own model
+    return model
+
+
+def split_experts(model: Any) -> Any:
+    """Replace fused expert weights by one gated MLP of linear layers per expert, in place; the function is unchanged."""
+    if not is_moe(model.config):
+        return model
+    from compressed_tensors.offload.module import remove_module_offload  # type: ignore[import-untyped]
+    from llmcompressor.modeling.moe.linearize import linearize_moe
+
+    with quiet():
+        linearize_moe(model)
+    for module in model.modules():
+        if hasattr(module, "_original_forward_func"):  # a cache whose weights are overwritten in place, which no gradient survives
+            remove_module_offload(module)
+            del module.forward
     return model
 
 

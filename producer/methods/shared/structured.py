@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from producer.methods.shared.linear_layers import split_experts
+from producer.methods.shared.llm_compressor import split_experts
 from schemas.levels import Level
 
 STRUCTURED_LEVELS = "a fraction in [0, 1) of the structures removed"

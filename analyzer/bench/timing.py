@@ -1,0 +1,65 @@
+"""Workload W, and how long the exact law takes on it: what every part of the bench is measured with."""
+
+import time
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from analyzer.api import view_of
+from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
+from analyzer.conformal.split_law import moments, rank_law, statistics
+from analyzer.measure.question import Question
+from analyzer.measure.scored import scores_of
+from analyzer.runs.view import RunView
+
+N_ITEMS, N_OPTIONS = 10_000, 6
+ALPHAS = tuple(Fraction(i, 100) for i in range(1, 100))
+W = ("lac", "aps")
+REPEATS = 5
+
+
+def simulated(n_items: int, n_options: int = N_OPTIONS, seed: int = 0) -> RunView:
+    """Return a model that is right about two times in three; logits rounded to 1/8, so that scores tie as 16-bit ones do."""
+    rng = np.random.default_rng(seed)
+    answers = rng.integers(0, n_options, n_items)
+    logits = rng.normal(size=(n_items, n_options))
+    logits[np.arange(n_items), answers] += rng.gamma(2.0, 0.8, n_items)
+    return view_of(xr.Dataset({"logits": (("item", "option"), np.round(8 * logits) / 8), "answer": ("item", answers)}))
+
+
+class Seconds(NamedTuple):
+    """Wall clock and processor time."""
+
+    wall: float
+    busy: float
+
+    def __str__(self) -> str:
+        return f"{self.wall:8.3f} s ({self.busy:.3f} s busy)"
+
+
+def best(work: Callable[[], object], repeats: int = REPEATS) -> Seconds:
+    """Return the least times of some calls."""
+    times = []
+    for _ in range(repeats):
+        wall, busy = time.perf_counter(), time.process_time()
+        work()
+        times.append((time.perf_counter() - wall, time.process_time() - busy))
+    return Seconds(*(min(column) for column in zip(*times, strict=True)))
+
+
+def exact_law(view: RunView, scorers: Iterable[str] = W, alphas: Iterable[Fraction] = ALPHAS) -> None:
+    """Mean and sd over all splits of coverage, set size, empty and singleton rate at every alpha, from probs."""
+    rank_law.cache_clear()  # one run's cost, not that of a second run of as many items
+    n = view.n_items // 2
+    for scorer in scorers:
+        known = statistics(ranked(view, scorer))
+        for alpha in alphas:
+            moments(rank_law(view.n_items, n, threshold_rank(n, alpha)), known)
+
+
+def ranked(view: RunView, scorer: str) -> Ranks:
+    """Return the ranks of a run under one scorer."""
+    return rank_scores(scores_of(view, view.probs, scorer, Question()), view.answer, view.probs)
