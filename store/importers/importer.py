@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from schemas.digest import json_digest
 from schemas.itemset import ItemSet
 from schemas.levels import NO_LEVEL, parse_level
 from schemas.run import DENSE, UNKNOWN_TOKEN, Environment, FloatArray, Run, RunKey
@@ -78,6 +79,8 @@ def imported_run(described: Description, items: ItemSet, logits: FloatArray, ori
     return Run(key, logits, *unknown, env=Environment(origin=origin))
 
 
-def origin_of(kind: str, path: Path) -> str:
-    """Return what an imported run says about where it came from: format, file name and SHA-256."""
-    return f"{kind} {path.name} sha256:{sha256(path.read_bytes()).hexdigest()}"
+def origin_of(kind: str, *paths: Path) -> str:
+    """Return what an imported run says about where it came from: format, file names and SHA-256 (of several: over their digests)."""
+    digests = [sha256(path.read_bytes()).hexdigest() for path in paths]
+    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    return f"{kind} {paths[0].name}{more} sha256:{digests[0] if len(paths) == 1 else json_digest(digests)}"

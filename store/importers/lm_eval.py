@@ -1,55 +1,109 @@
 """Import lm-evaluation-harness samples: samples_{task}_{time}.jsonl of multiple-choice tasks, log-likelihoods per choice.
 
-In: a file and the run's description.  Out: (item set, run) pairs. A log-likelihood of a whole answer takes the place of an option
-token's logit: softmax over the options is the same formula.
+In: files and the run's description.  Out: (item set, run) pairs. A log-likelihood of a whole answer takes the place of an option token's
+logit: softmax over the options is the same formula.
 """
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 
 from schemas.errors import UsageError
-from schemas.items import MAX_OPTIONS, Item
+from schemas.items import Item
 from schemas.itemset import ItemSet, build_item_set
 from schemas.json_text import parse_json_lines, read_text
 from schemas.run import Run
 from store.importers.importer import FILE, Description, Importer, imported_run, origin_of
+from store.importers.lm_eval_answers import read_answers, values_by_metric
+from store.importers.lm_eval_samples import Sample, parse_sample
+
+log = logging.getLogger(__name__)
 
 FILE_NAME = re.compile(r"samples_(?P<task>.+?)(?:_\d{4}-\d\d-\d\dT[\d.:-]+)?\.jsonl")
+METRICS = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info")
 
 
-def read_lm_eval(files: Sequence[Path], described: Description) -> Iterator[tuple[ItemSet, Run]]:
-    """Yield one run per samples file. Raises UsageError naming the file and line that is not a multiple-choice sample."""
-    for path in files:
-        match = FILE_NAME.fullmatch(path.name)
-        task = described.task or (match["task"] if match else "")
-        if not task or not described.model:
-            raise UsageError(f"{path.name}: name the model with --model, and a task that is not in samples_TASK_TIME.jsonl with --task")
-        samples = _read_samples(path)
-        items = build_item_set(task, [item for item, _ in samples], revision=origin_of("lm-eval", path))
-        logits = np.full((len(samples), int(items.n_options.max())), np.nan, dtype=np.float32)
-        for row, (_, likelihoods) in enumerate(samples):
-            logits[row, : len(likelihoods)] = likelihoods
-        named = Description(described.model, described.method, described.level, task, described.prompt)
-        yield items, imported_run(named, items, logits, origin_of("lm-eval", path))
+class File(NamedTuple):
+    """One samples file, read and checked.
+
+    logits : a (option,) array for each sample.
+    """
+
+    path: Path
+    task: str
+    items: list[Item]
+    logits: list[NDArray[np.float64]]
 
 
-def _read_samples(path: Path) -> list[tuple[Item, list[float]]]:
-    samples = []
+def read_lm_eval(files: Sequence[Path], described: Description, metric: str | None = None) -> Iterator[tuple[ItemSet, Run]]:
+    """Yield one run per samples file; files with one given task become one run, with a subject for each file.
+
+    metric : which accuracy of the harness the run is to have: the logits are log-likelihoods (acc), per character (acc_norm), per byte
+             (acc_bytes), or less those without context (acc_mutual_info). None is acc, where the file has not another one alone.
+    Raises UsageError naming the file, line and document that is not a multiple-choice sample, or whose own result disagrees.
+    """
+    read = [_read_file(path, described, metric) for path in files]
+    if not described.task or len(read) == 1:
+        for file in read:
+            yield _run([file], replace(described, task=described.task or file.task), metric)
+        return
+    tasks = [file.task for file in read]
+    if repeated := [task for task in tasks if tasks.count(task) > 1]:
+        raise UsageError(f"two files hold samples of {repeated[0]}; runs of several models or settings are imported one by one")
+    yield _run(read, described, metric)
+
+
+def _read_file(path: Path, described: Description, metric: str | None) -> File:
+    match = FILE_NAME.fullmatch(path.name)
+    task = match["task"] if match else path.stem if described.task else ""
+    if not task or not described.model:
+        raise UsageError(f"{path.name}: name the model with --model, and a task that is not in samples_TASK_TIME.jsonl with --task")
+    samples = _read_samples(path)
+    answers, delimiter = read_answers(samples, path.name)
+    by_metric = values_by_metric(samples, delimiter)
+    chosen = metric or _only_metric(samples, path.name)
+    if chosen not in by_metric:
+        raise UsageError(f"{path.name} does not hold what {chosen} is computed from; it has {', '.join(by_metric)}")
+    logits = [by_metric[chosen](sample) for sample in samples]
+    if moved := sum(int(np.argmax(one) != np.argmax(one.astype(np.float32))) for one in logits):
+        log.warning("%s: in %d samples the two likeliest choices are equal to 32 bits; the first of them counts", path.name, moved)
+    return File(path, task, [_item(sample, answer) for sample, answer in zip(samples, answers, strict=True)], logits)
+
+
+def _read_samples(path: Path) -> list[Sample]:
+    """Return one sample for each document. Raises UsageError naming the line or doc_id that does not fit."""
+    found: dict[str, Sample] = {}
+    failed: dict[str, UsageError] = {}
     for number, row in _lines(path):
         try:
-            samples.append(_sample(row))
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            problem = f"{type(error).__name__} {str(error)[:120]}"
-            raise UsageError(f"{path.name} line {number} is not a multiple-choice sample: {problem}") from error
-    if not samples:
+            sample = parse_sample(row, number)
+        except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
+            problem = f"{type(error).__name__} {str(error)[:160]}"
+            refused = UsageError(f"{path.name} line {number} is not a multiple-choice sample: {problem}")
+            if not isinstance(row, dict) or "filter" not in row or "doc_id" not in row:
+                raise refused from error
+            failed.setdefault(str(row["doc_id"]), refused)  # a filter may leave no likelihoods; another filter's line may have them
+            continue
+        if not found.setdefault(sample.doc_id, sample).same_question(sample):
+            first = found[sample.doc_id].line
+            raise UsageError(
+                f"{path.name} lines {first} and {number} give doc_id {sample.doc_id} different questions or likelihoods; files of several "
+                "tasks or runs are not to be joined: give them one by one"
+            )
+    for doc_id, refused in failed.items():
+        if doc_id not in found:
+            raise refused
+    if not found:
         raise UsageError(f"{path.name} holds no samples")
-    return samples
+    return list(found.values())
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Any]]:
@@ -59,43 +113,47 @@ def _lines(path: Path) -> Iterator[tuple[int, Any]]:
         raise UsageError(f"{path.name} cannot be read: {error}") from error
 
 
-def _sample(row: Any) -> tuple[Item, list[float]]:
-    """Return an item and its log-likelihoods; a response is [log-likelihood, is_greedy], numbers or text by version."""
-    likelihoods = [float(response[0]) for response in row["filtered_resps"]]
-    contexts, continuations = zip(*map(_argument, _in_order(row["arguments"])), strict=True)
-    if not 2 <= len(likelihoods) == len(continuations) <= MAX_OPTIONS:
-        raise ValueError(f"{len(likelihoods)} responses to {len(continuations)} choices; expected 2 to {MAX_OPTIONS} of each")
-    choices = {letter: text.strip() or text for letter, text in zip(ascii_uppercase, continuations, strict=False)}
-    answer = _answer(row["target"], list(choices.values()))
-    return Item(id=str(row["doc_id"]), question=contexts[0] or "-", choices=choices, answer=answer), likelihoods
+def _only_metric(samples: Sequence[Sample], name: str) -> str:
+    """Return acc. Raises UsageError where the samples have other accuracies and not this one, so that the user says what is meant."""
+    has = [metric for metric in METRICS if metric in samples[0].results]
+    if has and "acc" not in has:
+        raise UsageError(
+            f"{name} has {', '.join(has)} and no acc: say --metric {has[0]} to import what that takes the largest of, or --metric acc for "
+            "the plain log-likelihoods"
+        )
+    return "acc"
 
 
-def _in_order(arguments: Any) -> list[Any]:
-    """Newer versions write {"gen_args_0": ...} where older ones wrote a list."""
-    return [arguments[f"gen_args_{number}"] for number in range(len(arguments))] if isinstance(arguments, dict) else list(arguments)
+def _item(sample: Sample, answer: int) -> Item:
+    choices = dict(zip(ascii_uppercase, sample.choices, strict=False))
+    return Item(id=sample.doc_id, question=sample.question, choices=choices, answer=ascii_uppercase[answer])
 
 
-def _argument(argument: Any) -> tuple[str, str]:
-    pair = (argument["arg_0"], argument["arg_1"]) if isinstance(argument, dict) else (argument[0], argument[1])
-    return str(pair[0]), str(pair[1])
-
-
-def _answer(target: Any, choices: list[str]) -> str:
-    """Return the letter of a target given as an index, a letter, or the text of a choice."""
-    text = str(target).strip()
-    if text in choices:
-        return ascii_uppercase[choices.index(text)]
-    index = int(text) if text.isdigit() else ascii_uppercase.index(text)
-    choices[index]  # an index outside the choices raises
-    return ascii_uppercase[index]
+def _run(files: Sequence[File], described: Description, metric: str | None) -> tuple[ItemSet, Run]:
+    """Return one run of all files; of several each is a subject, and its documents are known as TASK/doc_id."""
+    origin = origin_of("lm-eval", *(file.path for file in files))
+    items = [item for file in files for item in file.items]
+    if len(files) > 1:
+        about = [{"id": f"{file.task}/{item.id}", "subject": file.task} for file in files for item in file.items]
+        items = [item.model_copy(update=one) for item, one in zip(items, about, strict=True)]
+    item_set = build_item_set(described.task, items, revision=origin)
+    logits = np.full((len(items), int(item_set.n_options.max())), np.nan, dtype=np.float32)
+    for row, values in enumerate(values for file in files for values in file.logits):
+        logits[row, : len(values)] = values
+    if metric not in (None, "acc"):  # so that it is never compared with a run of other figures
+        described = replace(described, prompt=f"{described.prompt}-{metric}")
+    return item_set, imported_run(described, item_set, logits, origin)
 
 
 IMPORTER = Importer(
     read=read_lm_eval,
-    help="""Import lm-evaluation-harness samples of multiple-choice tasks.
+    help="""Import lm-evaluation-harness samples of multiple-choice tasks; with --task several files become one run with subjects.
 
     Example: store import lm-eval --model org/name samples_arc_easy_2026-01-02T03-04-05.jsonl
     """,
-    parameters=[click.Argument(["files"], nargs=-1, required=True, type=FILE)],
+    parameters=[
+        click.Argument(["files"], nargs=-1, required=True, type=FILE),
+        click.Option(["--metric"], type=click.Choice(METRICS), help="Import what this accuracy of the harness takes the largest of. [acc]"),
+    ],
     described=True,
 )

@@ -1,0 +1,185 @@
+"""Which option of a logged sample is the answer, and whether the harness's own result agrees.
+
+In: the samples of one file.  Out: the index of the answer of each. The file does not say whether a target is an index or the text of a
+choice; a reading counts only if it gives every sample's own acc, acc_norm, acc_bytes and acc_mutual_info.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from string import ascii_uppercase
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.errors import UsageError
+from store.importers.lm_eval_samples import Sample
+
+log = logging.getLogger(__name__)
+
+GOLD_FIRST = ("f1", "mcc", "brier_score", "likelihood")  # metrics logged as [answer, prediction]
+VOID_FROM = 20  # samples; a metric that is 0 in all of so many, though some likeliest options are targets, was not measured
+_INDEX = re.compile(r"(\d{1,4})(?:\.0)?")
+_LIST = re.compile(r"\[\s*(\d{1,4}(?:\s*,\s*\d{1,4})*)\s*\]")
+
+Values = Callable[[Sample], NDArray[np.float64]]
+
+
+class Disagreement(NamedTuple):
+    """A sample whose own result is not what a reading gives."""
+
+    sample: Sample
+    problem: str
+
+
+def values_by_metric(samples: Sequence[Sample], delimiter: int) -> dict[str, Values]:
+    """Return what each accuracy of the harness takes the largest of.
+
+    delimiter : characters of a continuation that stand before the choice, usually one blank; they do not count as its length.
+    """
+    found: dict[str, Values] = {"acc": lambda one: np.array(one.likelihoods)}
+    if not any(sample.in_context for sample in samples):  # the lengths that count there are those of texts that are not logged
+        found["acc_norm"] = lambda one: _over(one, [len(text) - delimiter for text in one.continuations])
+        found["acc_bytes"] = lambda one: _over(one, [len(text.encode()) - delimiter for text in one.continuations])
+    if all(sample.unconditional for sample in samples):
+        found["acc_mutual_info"] = lambda one: np.array(one.likelihoods) - np.array(one.unconditional)
+    return found
+
+
+def delimiters(samples: Sequence[Sample]) -> list[int]:
+    """Return how many leading blanks of every continuation may be the delimiter, the likeliest number first."""
+    most = min((len(text) - len(text.lstrip()) for one in samples for text in one.continuations), default=0)
+    return sorted(range(min(most, 4) + 1), key=lambda number: (number != 1, number))
+
+
+def read_answers(samples: Sequence[Sample], file_name: str) -> tuple[list[int], int]:
+    """Return the index of each sample's answer, and the length of the delimiter before a choice.
+
+    Raises UsageError naming the first sample without an answer or with several, or whose own result disagrees.
+    """
+    problems: list[Disagreement] = []
+    fitting: list[tuple[list[int], int]] = []
+    checked = False
+    for read in READINGS:
+        answers, unread = _all(read, samples)
+        if unread is not None:
+            problems += [unread] if unread.problem else []
+            continue
+        void = _void(samples, answers)
+        for delimiter in delimiters(samples):
+            wrong = next(_disagreements(samples, answers, delimiter, void), None)
+            if wrong is None:
+                fitting.append((answers, delimiter))
+                break
+            problems.append(wrong)
+        checked = checked or any(metric not in void for one in samples for metric in _own(one))
+    if not fitting:
+        first = problems[0] if problems else _unreadable(samples)
+        raise UsageError(f"{file_name} line {first.sample.line}, doc_id {first.sample.doc_id}: {first.problem}")
+    if checked and any(answers != fitting[0][0] for answers, _ in fitting):
+        raise UsageError(f"{file_name}: its targets can be indices or texts of choices, and its own results fit both; it cannot be read")
+    for metric in sorted(_void(samples, fitting[0][0])):
+        log.warning(
+            "%s: its %s is 0 in all %d samples although the likeliest choice is the target in some, so it was not used as a check",
+            file_name, metric, len(samples),
+        )  # fmt: skip
+    return fitting[0]
+
+
+def _all(read: Callable[[Sample], int | None], samples: Sequence[Sample]) -> tuple[list[int], Disagreement | None]:
+    answers = []
+    for sample in samples:
+        try:
+            answer = read(sample)
+        except ValueError as error:
+            return [], Disagreement(sample, str(error))
+        if answer is None:
+            return [], Disagreement(sample, "")
+        answers.append(answer)
+    return answers, None
+
+
+def _unreadable(samples: Sequence[Sample]) -> Disagreement:
+    """Return the first sample whose target cannot be read like the first sample's."""
+    wanted = next((read for read in READINGS if read(samples[0]) is not None), None)
+    odd = next((sample for sample in samples if wanted is None or wanted(sample) is None), samples[0])
+    like = "" if wanted is None else f" in the way of the others, such as {samples[0].target[:80]!r}"
+    return Disagreement(odd, f"its target {odd.target[:80]!r} is none of its {len(odd.choices)} choices{like}")
+
+
+def _by_result(sample: Sample) -> int | None:
+    """The answer where the choices stand in the contexts: the log holds no index of it, but of two options acc tells."""
+    if not sample.in_context or sample.target != sample.continuations[0].strip():
+        return None
+    acc, likeliest = _own(sample).get("acc"), int(np.argmax(sample.likelihoods))
+    if acc == 1:
+        return likeliest
+    if acc == 0 and len(sample.choices) == 2:
+        return 1 - likeliest
+    raise ValueError("its choices stand in the contexts, and neither target nor acc says which is the answer")
+
+
+def _by_index(sample: Sample) -> int | None:
+    if several := _LIST.fullmatch(sample.target):
+        indices = {int(part) for part in several[1].split(",")}
+        if len(indices) > 1:
+            raise ValueError(f"it has several right answers ({sample.target[:80]}); a prediction set is judged by one")
+        return _within(indices.pop(), sample)
+    match = _INDEX.fullmatch(sample.target)
+    return _within(int(match[1]), sample) if match else None
+
+
+def _by_text(sample: Sample) -> int | None:
+    texts = [text.strip() for text in sample.continuations]
+    return texts.index(sample.target) if not sample.in_context and sample.target in texts else None
+
+
+def _by_letter(sample: Sample) -> int | None:
+    letters = ascii_uppercase[: len(sample.choices)]
+    texts = [text.strip() for text in sample.continuations]
+    return letters.index(sample.target) if len(sample.target) == 1 and sample.target in letters and sample.target not in texts else None
+
+
+READINGS = (_by_result, _by_index, _by_text, _by_letter)
+
+
+def _within(index: int, sample: Sample) -> int | None:
+    return index if index < len(sample.choices) else None
+
+
+def _own(sample: Sample) -> Mapping[str, Any]:
+    """The sample's own results that say something about the answer."""
+    names = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", *GOLD_FIRST)
+    return {name: sample.results[name] for name in names if sample.results.get(name) is not None}
+
+
+def _void(samples: Sequence[Sample], answers: Sequence[int]) -> set[str]:
+    """Metrics that are 0 in every one of many samples, though the likeliest choice is the answer in some."""
+    if len(samples) < VOID_FROM:
+        return set()
+    some_right = any(int(np.argmax(one.likelihoods)) == answer for one, answer in zip(samples, answers, strict=True))
+    return {name for name in _own(samples[0]) if some_right and all(one.results.get(name) == 0 for one in samples)}
+
+
+def _disagreements(samples: Sequence[Sample], answers: Sequence[int], delimiter: int, void: set[str]) -> Iterator[Disagreement]:
+    by_metric = values_by_metric(samples, delimiter)
+    for sample, answer in zip(samples, answers, strict=True):
+        for metric, own in _own(sample).items():
+            if metric in GOLD_FIRST:
+                if isinstance(own, list) and own and isinstance(own[0], int) and own[0] != answer:
+                    yield Disagreement(sample, f"its target {sample.target[:80]!r} is choice {answer}, its {metric} counts choice {own[0]}")
+            elif own not in (0, 1):
+                yield Disagreement(sample, f"its {metric} is {own!r}, not 0 or 1: several answers are right, or it is another figure")
+            elif metric in by_metric and metric not in void:
+                right = int(np.argmax(by_metric[metric](sample))) == answer
+                if right != bool(own):
+                    yield Disagreement(
+                        sample,
+                        f"by its target {sample.target[:80]!r} and its log-likelihoods its {metric} is {int(right)}, but it says {own:g}",
+                    )
+
+
+def _over(sample: Sample, lengths: Sequence[int]) -> NDArray[np.float64]:
+    with np.errstate(divide="ignore", invalid="ignore"):  # an empty choice: -inf, as the harness has it, and refused as not finite
+        return np.asarray(np.array(sample.likelihoods) / np.array(lengths, dtype=np.float64))

@@ -1,0 +1,120 @@
+"""One logged sample of lm-evaluation-harness: what was asked, the log-likelihoods, and the harness's own result.
+
+In: a row of a samples file.  Out: a `Sample`. Where the harness asked something else than one continuation per choice of one context, its
+arguments show it: WinoGrande's choices stand in the contexts, and acc_mutual_info asks each continuation without a context as well.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from schemas.items import MAX_OPTIONS
+
+BLANK = "_"  # stands where the choices of a question with choices in its contexts differ
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One document as it was asked.
+
+    question      : the context, or with choices in the contexts the sentence with a blank.
+    choices       : texts of the options, without the blanks around them.
+    continuations : what the likelihoods are of, as the harness logged it.
+    likelihoods   : log-likelihood of each option.
+    unconditional : log-likelihood of each continuation without a context; () where it was not asked.
+    in_context    : whether the choices stand in the contexts, and the continuation is the same for all.
+    target        : as logged: the text of `str(target)`, which may be an index, a text or a list.
+    results       : the sample's own metrics by name.
+    """
+
+    line: int
+    doc_id: str
+    question: str
+    choices: tuple[str, ...]
+    continuations: tuple[str, ...]
+    likelihoods: tuple[float, ...]
+    unconditional: tuple[float, ...]
+    in_context: bool
+    target: str
+    results: Mapping[str, Any]
+
+    def same_question(self, other: "Sample") -> bool:
+        """Whether two samples are one document logged twice: same arguments, likelihoods and target."""
+        names = ("question", "choices", "continuations", "likelihoods", "unconditional", "target")
+        return all(getattr(self, name) == getattr(other, name) for name in names)
+
+
+class _Request(NamedTuple):
+    context: str
+    continuation: str
+    likelihood: float
+
+
+def parse_sample(row: Any, line: int) -> Sample:
+    """Return a sample. Raises ValueError, KeyError or TypeError for a row that is not of a multiple-choice document."""
+    arguments = [_pair(argument) for argument in _in_order(row["arguments"])]
+    likelihoods = [_likelihood(response) for response in row["filtered_resps"]]
+    if len(arguments) != len(likelihoods):
+        raise ValueError(f"{len(likelihoods)} responses to {len(arguments)} choices")
+    requests = [_Request(*pair, likelihood) for pair, likelihood in zip(arguments, likelihoods, strict=True)]
+    asked, unconditional = _without_unconditional(requests)
+    if not 2 <= len(asked) <= MAX_OPTIONS:
+        raise ValueError(f"{len(asked)} choices; expected 2 to {MAX_OPTIONS}")
+    question, choices, in_context = _texts(asked)
+    return Sample(
+        line=line,
+        doc_id=str(row["doc_id"]),
+        question=question,
+        choices=tuple(choices),
+        continuations=tuple(request.continuation for request in asked),
+        likelihoods=tuple(request.likelihood for request in asked),
+        unconditional=tuple(request.likelihood for request in unconditional),
+        in_context=in_context,
+        target=str(row["target"]).strip(),
+        results={name: value for name, value in row.items() if name not in ("arguments", "filtered_resps", "resps", "doc", "target")},
+    )
+
+
+def _in_order(arguments: Any) -> list[Any]:
+    """Newer versions write {"gen_args_0": ...} where older ones wrote a list."""
+    return [arguments[f"gen_args_{number}"] for number in range(len(arguments))] if isinstance(arguments, dict) else list(arguments)
+
+
+def _pair(argument: Any) -> tuple[str, str]:
+    context, continuation = (argument["arg_0"], argument["arg_1"]) if isinstance(argument, dict) else (argument[0], argument[1])
+    if not isinstance(context, str) or not isinstance(continuation, str):
+        raise ValueError(f"an argument is not a context and a continuation but {str(context)[:40]!r}, {str(continuation)[:40]!r}")
+    return context, continuation
+
+
+def _likelihood(response: Any) -> float:
+    """A response is [log-likelihood, is_greedy], numbers or text by version."""
+    if not isinstance(response, list) or len(response) != 2:
+        raise ValueError(f"a response is not a log-likelihood but {str(response)[:40]!r}")
+    return float(response[0])
+
+
+def _without_unconditional(requests: Sequence[_Request]) -> tuple[Sequence[_Request], Sequence[_Request]]:
+    """Split off the second half where it asks the continuations again without a context (acc_mutual_info)."""
+    half = len(requests) // 2
+    first, second = requests[:half], requests[half:]
+    again = [one.continuation for one in first] == [one.continuation for one in second]
+    if len(requests) % 2 == 0 and half >= 2 and again and not any(request.context for request in second):
+        return first, second
+    return requests, ()
+
+
+def _texts(requests: Sequence[_Request]) -> tuple[str, list[str], bool]:
+    """Return the question, the texts of the options, and whether the options stand in the contexts."""
+    contexts, continuations = [one.context for one in requests], [one.continuation for one in requests]
+    if len(set(contexts)) == 1 and len(set(continuations)) == 1:
+        raise ValueError("all choices are asked the same context and continuation")
+    if len(set(contexts)) == 1 or len(set(continuations)) == len(requests):
+        return contexts[0] or "-", [text.strip() or text for text in continuations], False
+    shared = os.path.commonprefix(contexts)  # noqa: RUF071  # of texts, not of paths
+    shared = shared[: max(shared.rfind(blank) for blank in " \n\t") + 1]  # back to the start of the word in which they begin to differ
+    rests = [context[len(shared) :] for context in contexts]
+    if len(set(contexts)) < len(contexts) or len(set(continuations)) > 1:
+        return shared or "-", [(rest + text).strip() for rest, text in zip(rests, continuations, strict=True)], False
+    return f"{shared}{BLANK}{continuations[0]}", [rest.strip() or rest for rest in rests], True
