@@ -9,8 +9,10 @@ from typing import Any
 
 from schemas.digest import json_digest
 
-SCHEMA_VERSION = 1
-MIN_READER = 1  # oldest schema version whose readers understand what this version writes
+SCHEMA_VERSION = 2
+OLDEST_READ = 1  # oldest schema version that is read as it is; writing needs the present one
+READABLE = range(OLDEST_READ, SCHEMA_VERSION + 1)
+MIN_READER = 2  # oldest schema version whose readers understand what this version writes
 
 ITEMS, RUNS = "items", "runs"
 FORMAT = "hedgemark"

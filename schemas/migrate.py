@@ -4,15 +4,26 @@ In: (key, bytes) pairs of one group.  Out: the pairs that the next version has i
 can be tested on the golden store of its version; `store.upkeep.migration` runs it on a branch.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 
 from schemas.errors import StoreInvalidError
-from schemas.layout import SCHEMA_VERSION
+from schemas.layout import SCHEMA_VERSION, SEAL, group_document, sealed
 
 Nodes = Sequence[tuple[str, bytes]]
 Step = Callable[[Nodes], Nodes]
 
-STEPS: Mapping[int, Step] = {}  # version -> step to the next one; version 1 is the first, so there is none yet
+
+def to_version_2(nodes: Nodes) -> Nodes:
+    """Return a group's nodes with its document marked as version 2, which only has more fields; all of them may be left out."""
+    (name, stored), *arrays = nodes
+    document = json.loads(stored)
+    attributes = {key: value for key, value in document["attributes"].items() if key != SEAL}
+    document = group_document(sealed({**attributes, "schema": 2}))
+    return [(name, json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()), *arrays]
+
+
+STEPS: Mapping[int, Step] = {1: to_version_2}  # version -> step to the next one
 
 
 def migrate_nodes(nodes: Nodes, version: int, steps: Mapping[int, Step] = STEPS, target: int = SCHEMA_VERSION) -> Nodes:

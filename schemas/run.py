@@ -19,6 +19,7 @@ from schemas.levels import NO_LEVEL
 
 FloatArray = NDArray[np.float32]
 DENSE = "dense"
+SINCE_VERSION_2 = ("tokens_hash",)
 UNKNOWN_TOKEN = -1  # top_token of an imported run, whose full vocabulary was never seen
 
 
@@ -38,6 +39,7 @@ class RunKey(BaseModel):
     items_hash: str
     prompt: str
     prompt_hash: str = ""  # SHA-256 of the rendered prefix and the item template
+    tokens_hash: str = ""  # SHA-256 of the token ids of every prompt; "" where they are not known (imported runs, schema version 1)
     option_token_ids: tuple[int, ...] = ()
     option_tokens: tuple[str, ...] = ()
     dtype: str = "float32"
@@ -45,10 +47,15 @@ class RunKey(BaseModel):
     seed: int = 0
     sampling: Mapping[str, Any] = Field(default_factory=dict)  # e.g. {"limit": 100}; {} means every item
 
+    def content(self) -> dict[str, Any]:
+        """Return what is hashed: every field but those of later schema versions that are empty, so that old runs keep their digests."""
+        fields = self.model_dump(mode="json")
+        return {name: value for name, value in fields.items() if value or name not in SINCE_VERSION_2}
+
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of the key, 64 hex digits."""
-        return json_digest(self.model_dump(mode="json"))
+        return json_digest(self.content())
 
     @property
     def name(self) -> str:
@@ -73,6 +80,8 @@ class Environment(BaseModel):
     peak_memory_bytes: int = 0
     parameters: int = 0  # of the dense model
     truncated_items: int = 0  # prompts cut on the left to fit the context
+    dropped_items: int = 0  # items of the task that were not asked, since they cannot be answered as they stand
+    notes: tuple[str, ...] = ()  # what produce warned of: doubtful items, truncated prompts, fallbacks
     origin: str = ""  # imported runs: format, file and its SHA-256
     post_conditions: Mapping[str, Any] = Field(default_factory=dict)  # what the method's check measured
     throughput: Mapping[str, float] = Field(default_factory=dict)  # items, tokens, operations per second; share of the matrix peak
@@ -101,7 +110,7 @@ class Run:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over arrays and key: equal digests mean equal content."""
-        return arrays_digest(self.key.model_dump(mode="json"), self.arrays())
+        return arrays_digest(self.key.content(), self.arrays())
 
     def check(self, n_options: NDArray[np.integer[Any]], *, allow_nonfinite: bool = False) -> None:
         """Raise HedgemarkError where shapes disagree with the items, NonFiniteError where an option has no finite logit."""

@@ -6,12 +6,15 @@ can never change a token, however the tokenizer merges across the border. Some v
 really follows `Answer:` is found by encoding `Answer: A` and taking the last token.
 """
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from string import ascii_uppercase
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from producer.prompts.templates import render_item, render_prefix
 from schemas.digest import json_digest
@@ -47,6 +50,19 @@ class Prompts:
     def tokens(self) -> int:
         """Tokens pushed through the model, the shared prefix once."""
         return len(self.prefix) * (not all(self.cut)) + sum(map(len, self.suffixes))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (64 hex digits) over the token ids of every prompt, however they are divided into prefix and suffixes.
+
+        Everything that decides what a model is asked is in it: vocabulary, merges, special tokens, wording, items, truncation.
+        """
+        total, prefix = hashlib.sha256(), hashlib.sha256(_bytes_of(self.prefix))
+        for suffix, is_cut in zip(self.suffixes, self.cut, strict=True):
+            prompt = hashlib.sha256() if is_cut else prefix.copy()
+            prompt.update(_bytes_of(suffix))
+            total.update(prompt.digest())
+        return total.hexdigest()
 
     def whole(self, item: int) -> list[int]:
         """Return one item's full token sequence."""
@@ -101,6 +117,10 @@ def option_tokens(tokenizer: Any, n_options: int) -> OptionTokens:
 def prompt_hash(instruction: str, demonstrations: Sequence[Item]) -> str:
     """Return the SHA-256 of the rendered prefix and the item template."""
     return json_digest([render_prefix(instruction, demonstrations), render_item(_TEMPLATE)])
+
+
+def _bytes_of(ids: Sequence[int]) -> bytes:
+    return np.array(ids, "<i8").tobytes()
 
 
 def _shared(sequences: list[list[int]]) -> list[int]:

@@ -47,7 +47,7 @@ class PromptedTask:
 
     @cached_property
     def prompts(self) -> Prompts:
-        """Token ids, encoded when first needed: a run that the store holds never needs them."""
+        """Token ids of the items' prompts."""
         context = getattr(self.model.config, "max_position_embeddings", None) or self.model.tokenizer.model_max_length
         return encode(self.model.tokenizer, self.instruction, self.task.demonstrations, self.task.items, int(context))
 

@@ -192,6 +192,7 @@ def _key(prompted: PromptedTask, compression: _Compression, weights: str, reques
         items_hash=prompted.item_set.digest,
         prompt=prompted.prompt,
         prompt_hash=prompt_hash(prompted.instruction, task.demonstrations),
+        tokens_hash=prompted.prompts.digest,
         option_token_ids=prompted.options.ids,
         option_tokens=prompted.options.texts,
         dtype=model.dtype,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from schemas.errors import StoreInvalidError
 from schemas.itemset import ItemSet
-from schemas.layout import ITEM_ARRAYS, ITEMS, SCHEMA_VERSION, TEXT_ARRAYS, ArraySpec, group_document, sealed
+from schemas.layout import ITEM_ARRAYS, ITEMS, OLDEST_READ, READABLE, SCHEMA_VERSION, TEXT_ARRAYS, ArraySpec, group_document, sealed
 from store.format.arrays import encode_arrays, read_arrays
 from store.format.documents import dump_document, group_attributes
 from store.format.keys import Keys
@@ -67,8 +67,8 @@ def read_items(keys: Keys, digest: str) -> ItemSet:
 def parse_items_record(stored: bytes | None, place: str) -> ItemsRecord:
     """Return an item set's record from its zarr.json. Raises StoreInvalidError where it is not one."""
     attributes = group_attributes(stored, place)
-    if attributes.get("schema") != SCHEMA_VERSION:
-        raise StoreInvalidError(f"{place} has schema {attributes.get('schema')!r}; this version reads {SCHEMA_VERSION}")
+    if attributes.get("schema") not in READABLE:
+        raise StoreInvalidError(f"{place} has schema {attributes.get('schema')!r}; this version reads {OLDEST_READ} to {SCHEMA_VERSION}")
     try:
         return ItemsRecord(
             task=str(attributes["task"]),

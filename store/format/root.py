@@ -1,15 +1,15 @@
 """The root group of a store: what says that it is ours, and of which schema."""
 
 from schemas.errors import StoreInvalidError
-from schemas.layout import FORMAT, ITEMS, RUNS, SCHEMA_VERSION, group_document, root_attributes
+from schemas.layout import FORMAT, ITEMS, OLDEST_READ, RUNS, SCHEMA_VERSION, group_document, root_attributes
 from store.format.documents import dump_document, group_attributes
 from store.format.keys import Keys
 
 
-def check_root(keys: Keys) -> None:
-    """Raise StoreInvalidError unless a store is of the schema that this version reads, and say what to do."""
+def check_root(keys: Keys, oldest: int = OLDEST_READ) -> None:
+    """Raise StoreInvalidError where a store's schema is older than `oldest`, or newer than this version, and say what to do."""
     schema = stored_schema(keys)
-    if schema < SCHEMA_VERSION:
+    if schema < oldest:
         raise StoreInvalidError(f"store {keys.where} has schema {schema}; bring it to {SCHEMA_VERSION} with: store migrate")
 
 

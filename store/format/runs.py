@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from schemas.errors import StoreInvalidError
-from schemas.layout import ITEM_SIZES, RUN_ARRAYS, RUNS, SCHEMA_VERSION, group_document, sealed
+from schemas.layout import ITEM_SIZES, OLDEST_READ, READABLE, RUN_ARRAYS, RUNS, SCHEMA_VERSION, group_document, sealed
 from schemas.run import Environment, Run, RunKey, nonfinite_items
 from store.format.arrays import array_keys, encode_arrays, read_arrays
 from store.format.documents import dump_document, group_attributes
@@ -76,8 +76,8 @@ def parse_run_record(stored: bytes | None, name: str, where: str) -> RunRecord:
     """Return a run's record from its zarr.json. Raises StoreInvalidError where it is not one, or of another name."""
     place = f"store {where}: run {name[:120]!r}"
     attributes = group_attributes(stored, place)
-    if attributes.get("schema") != SCHEMA_VERSION:
-        raise StoreInvalidError(f"{place} has schema {attributes.get('schema')!r}; this version reads {SCHEMA_VERSION}")
+    if attributes.get("schema") not in READABLE:
+        raise StoreInvalidError(f"{place} has schema {attributes.get('schema')!r}; this version reads {OLDEST_READ} to {SCHEMA_VERSION}")
     try:
         key, env = RunKey.model_validate(attributes["key"]), Environment.model_validate(attributes["env"])
         counts = [int(attributes[field]) for field in ("nonfinite", "n_items", "n_options")]

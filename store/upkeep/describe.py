@@ -6,8 +6,8 @@ In: a store's address, and perhaps a run's name or the start of one.  Out: a rec
 from typing import Any
 
 from schemas.errors import RunNotFoundError, UsageError
-from schemas.layout import SCHEMA_VERSION
 from schemas.run import nonfinite_items
+from store.format.root import stored_schema
 from store.reading.catalog import run_names
 from store.reading.reader import Reader, open_reader
 
@@ -18,7 +18,7 @@ def describe_store(url: str, at: str | None = None) -> dict[str, Any]:
     catalog = reader.catalog
     counts = {f"{column}s": catalog[column].n_unique() for column in ("model", "method", "level", "task", "prompt")}
     counts = {"runs": len(catalog), **counts, "item_sets": catalog["items_hash"].n_unique()}
-    return {"store": url, "snapshot": reader.snapshot, "schema": SCHEMA_VERSION, **counts}
+    return {"store": url, "snapshot": reader.snapshot, "schema": stored_schema(reader.keys), **counts}
 
 
 def describe_run(url: str, name: str, at: str | None = None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import icechunk
 
 from schemas.errors import HedgemarkError, RunConflictError
 from schemas.itemset import ItemSet
-from schemas.layout import ITEMS, RUNS
+from schemas.layout import ITEMS, RUNS, SCHEMA_VERSION
 from schemas.run import Run, RunKey
 from store.backend.failures import readable
 from store.backend.session_keys import SessionKeys
@@ -46,7 +46,7 @@ class Writer:
         self._pending: dict[str, Parcel] = {}
         self._conflicts: list[RunConflictError] = []
         self._begin()
-        check_root(self._keys)
+        check_root(self._keys, SCHEMA_VERSION)
         self._batch = Batch(self._land, interval_s)
 
     def __enter__(self) -> "Writer":

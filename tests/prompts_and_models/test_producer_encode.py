@@ -1,14 +1,17 @@
 """Encoding: what is shared is found in the tokens, what is too long is cut on the left and counted."""
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from producer_standin import save_standin, urn_rows
+from tokenizers import normalizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from producer.prompts.encode import encode, option_tokens, prompt_hash
+from producer.prompts.encode import Prompts, encode, option_tokens, prompt_hash
 from producer.prompts.templates import render_item, render_prefix
 from schemas.errors import UsageError
 from schemas.items import Item, parse_items
@@ -79,6 +82,34 @@ def test_long_prompts_lose_their_left_and_keep_the_first_token(tokenizer: PreTra
         assert len(own) <= longest - 1
         assert own[0] == tokenizer.bos_token_id
         assert own[1:] == whole.whole(i)[1:][-(len(own) - 1) :]
+
+
+def test_the_digest_of_prompts_is_of_their_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
+    """It is the same however prompts are divided, and another one where a token, an item or the truncation differs."""
+    prompts = encode(tokenizer, "", ITEMS[:3], ITEMS[3:], 512)
+    whole = Prompts((), [prompts.whole(i) for i in range(5)], [False] * 5)
+    first_cut = Prompts(prompts.prefix, [prompts.whole(0), *prompts.suffixes[1:]], [True] + [False] * 4)
+    assert prompts.prefix and prompts.digest == whole.digest == first_cut.digest
+    longest = max(map(len, whole.suffixes))
+    others = [encode(tokenizer, "", ITEMS[:3], ITEMS[3:7], 512), encode(tokenizer, "", ITEMS[:2], ITEMS[3:], 512)]
+    others += [
+        encode(tokenizer, "", ITEMS[:3], ITEMS[3:], longest - 1),
+        replace(whole, suffixes=[[1, *whole.suffixes[0][1:]], *whole.suffixes[1:]]),
+    ]
+    assert len({prompts.digest, *(other.digest for other in others)}) == 5
+
+
+@pytest.mark.parametrize("change", ["lower", "bos"])
+def test_another_tokenizer_is_another_digest(tokenizer: PreTrainedTokenizerFast, change: str) -> None:
+    """Whatever part of a tokenizer was corrected, prompts whose tokens changed have another digest."""
+    prompts = [encode(tokenizer, "", ITEMS[:3], ITEMS[3:], 512)]
+    other = copy.deepcopy(tokenizer)
+    if change == "lower":
+        other.backend_tokenizer.normalizer = normalizers.Lowercase()
+    else:
+        other.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A")
+    prompts.append(encode(other, "", ITEMS[:3], ITEMS[3:], 512))
+    assert prompts[0].whole(0) != prompts[1].whole(0) and prompts[0].digest != prompts[1].digest
 
 
 def test_the_prompt_hash_follows_wording_and_demonstrations() -> None:

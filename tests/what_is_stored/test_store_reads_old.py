@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from store_tiny import tiny_items, tiny_run, write_runs
 
+from schemas.digest import json_digest
 from schemas.errors import StoreInvalidError
 from schemas.layout import SCHEMA_VERSION, group_document, sealed
 from schemas.migrate import STEPS, migrate_nodes
+from schemas.run import RunKey
 from store import init_store, open_reader
 from store.backend.session_keys import SessionKeys
 from store.exchange.zip_file import import_zip, write_zip
@@ -62,7 +64,7 @@ def test_every_old_version_has_a_golden_store_and_a_step():
 def _from_version_0(nodes):
     """Undo what `_make_old` did: version 0, made up for these tests, has no seal."""
     (key, stored), *arrays = nodes
-    attributes = {**json.loads(stored)["attributes"], "schema": SCHEMA_VERSION}
+    attributes = {**json.loads(stored)["attributes"], "schema": 1}
     return [(key, dump_document(group_document(sealed(attributes)))), *arrays]
 
 
@@ -86,7 +88,7 @@ def test_old_store_is_migrated_on_a_branch_and_tagged(store_url):
     _make_old(store_url)
     with pytest.raises(StoreInvalidError, match="store migrate"):
         open_reader(store_url)
-    done = migrate_store(store_url, {0: _from_version_0})
+    done = migrate_store(store_url, {0: _from_version_0, **STEPS})
     assert done is not None and open_reader(store_url).snapshot == done.snapshot == open_reader(store_url, done.after).snapshot
     assert [open_reader(store_url).run(run.key.name).digest for run in runs] == [run.digest for run in runs]
     before = open_repository(store_url).session(done.before)
@@ -94,6 +96,32 @@ def test_old_store_is_migrated_on_a_branch_and_tagged(store_url):
     assert open_repository(store_url).ice.list_branches() == {"main"}
     assert history(store_url)["tags"].to_list()[:2] == [done.after, done.before]
     assert migrate_store(store_url) is None
+
+
+def test_version_1_is_read_as_it_is_and_migrated_before_it_is_written_to(store_url):
+    """A store of version 1 opens and keeps its runs' names and digests; a writer says how to migrate it, and then adds to it."""
+    import_zip(GOLDEN / "store_v1.zip", store_url)
+    session = open_repository(store_url).writable()
+    SessionKeys(session, store_url).set_many(root_nodes(1)[:1])
+    session.commit("as version 1 was")
+    names = open_reader(store_url).catalog["name"].to_list()
+    digests = [open_reader(store_url).run(name).digest for name in names]
+    items = tiny_items()
+    with pytest.raises(StoreInvalidError, match="has schema 1; bring it to 2 with: store migrate"):
+        write_runs(store_url, items, [tiny_run(items)])
+    migrate_store(store_url)
+    write_runs(store_url, items, [tiny_run(items)])
+    reader = open_reader(store_url)
+    assert [reader.run(name).digest for name in names] == digests and len(reader.catalog) == len(names) + 1
+    assert verify_store(store_url).problems == []
+
+
+def test_an_empty_later_field_leaves_a_key_as_it_was():
+    """The digest of a key without `tokens_hash` is that of version 1, hashed without the field; with it, it is another run."""
+    key = RunKey(model="m", method="dense", task="t", items_hash="i", prompt="base")
+    fields = key.model_dump(mode="json")
+    del fields["tokens_hash"]
+    assert key.digest == json_digest(fields) != key.model_copy(update={"tokens_hash": "a" * 64}).digest
 
 
 def test_failing_migration_changes_nothing(store_url):
