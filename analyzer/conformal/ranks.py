@@ -32,18 +32,23 @@ class Ranks:
     own    : (item,) place of the item's calibration score among all N, a permutation; ties in item order.
     option : (option, item) first rank whose score is >= the option's score; N above all of them; N + 1 where there is no option.
     answer : (item,) the same for the answer.
-    ties   : (rank,) how many other calibration scores equal the one at this rank; 0 at rank N, which is +inf.
+    first  : (rank,) first rank whose calibration score equals the one at this rank; N at rank N, which is +inf.
     """
 
     own: IntArray
     option: IntArray
     answer: IntArray
-    ties: IntArray
+    first: IntArray
 
     @property
     def n_items(self) -> int:
         """Number of items that may calibrate, N."""
         return self.own.size
+
+    @property
+    def ties(self) -> IntArray:
+        """How many other calibration scores equal the one at each rank, (rank,); 0 at rank N."""
+        return np.bincount(self.first)[self.first] - 1
 
 
 def rank_scores(
@@ -66,5 +71,4 @@ def rank_scores(
     option[np.isnan(probs.T)] = n_items + 1
     if empty == "top1":
         option[top_option(probs), items] = 0
-    ties = np.searchsorted(rising, rising, side="right") - np.searchsorted(rising, rising) - 1
-    return Ranks(own, option, option[answer, items], np.append(ties, 0))
+    return Ranks(own, option, option[answer, items], np.append(np.searchsorted(rising, rising), n_items))

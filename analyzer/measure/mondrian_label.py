@@ -67,7 +67,7 @@ def _label(view: RunView, scores: FloatArray, option: int, fraction: Fraction, a
     ranks = rank_scores(scores[:, column], np.zeros(view.n_items, dtype=np.int64), scores[:, column], calibration=scores[member, option])
     law = rank_law(n_members, n, threshold_rank(n, alpha))
     rank = ranks.option[0]
-    among = statistics(Ranks(ranks.own, rank[member][None], rank[member], ranks.ties))
+    among = statistics(Ranks(ranks.own, rank[member][None], rank[member], ranks.first))
     return Label(member, n, law.at_least()[rank], rank, ranks.own, law, moments(law, among))
 
 
