@@ -1,83 +1,157 @@
-"""Import a CSV or Parquet table of per-option logits: columns id, answer, logit_A, logit_B, ...; further ones are optional.
+"""Import a CSV or Parquet table of per-option numbers: columns id, answer, logit_A, logit_B, ...; further ones are optional.
 
 In: a file and names for what it does not say.  Out: (item set, run) pairs, one per distinct model, method, level, task and prompt.
 """
 
+import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from string import ascii_uppercase
+from typing import NamedTuple
 
 import click
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from schemas.errors import UsageError
 from schemas.items import parse_items
 from schemas.itemset import ItemSet, build_item_set
-from schemas.run import FloatArray, Run
+from schemas.run import UNKNOWN_TOKEN, FloatArray, Run
 from store.exchange.parquet_file import RUN_COLUMNS
 from store.importers.importer import FILE, Description, Importer, imported_run, origin_of
+from store.importers.table_columns import flags, load_table, numbers, texts
+from store.importers.table_values import KINDS, LOGITS, PREFIXES, recognised, to_logits
+
+log = logging.getLogger(__name__)
+
+OWN_RESULTS = ("correct", "acc", "prediction")
+READ = {*RUN_COLUMNS, "id", "answer", "subject", "demonstration", "logsumexp", "top_token", *OWN_RESULTS}
 
 
-def read_table(file: Path, described: Description) -> Iterator[tuple[ItemSet, Run]]:
-    """Yield the runs of a table. Raises UsageError naming the column or value that is not as it should be."""
-    table = _load(file)
-    if table.is_empty():
-        raise UsageError(f"{file.name} has a header and no rows")
-    letters = _letters(table, file)
-    for name in RUN_COLUMNS:
-        if name not in table.columns:
-            table = table.with_columns(pl.lit(getattr(described, name)).alias(name))
+class Options(NamedTuple):
+    """The columns of the options, in order, and what they hold; None where neither their names nor the user say so."""
+
+    names: list[str]
+    kind: str | None
+
+
+def read_table(file: Path, described: Description, values: str | None = None) -> Iterator[tuple[ItemSet, Run]]:
+    """Yield the runs of a table.
+
+    values : what the numbers are, where the columns are called logit_A ...: one of `KINDS`. None: logits, unless every row is plainly a
+             distribution; then they are taken for what they are, with a warning.
+    Raises UsageError naming the column, row or value that is not as it should be.
+    """
+    table = load_table(file)
+    options = _option_columns(table, file, values)
+    if unread := [name for name in table.columns if name not in READ and name not in options.names]:
+        log.warning("%s: not read: column %s", file.name, ", ".join(unread))
+    named = [_names(table, name, described) for name in RUN_COLUMNS]
     origin = origin_of("table", file)
-    for names, rows in table.group_by(RUN_COLUMNS, maintain_order=True):
-        named = Description(*map(str, names))
-        if not named.model or not named.task:
+    for names, rows in table.with_columns(named).group_by(RUN_COLUMNS, maintain_order=True):
+        one = Description(*map(str, names))
+        if not one.model or not one.task:
             raise UsageError(f"{file.name} has no column model or task; name them with --model and --task")
-        items, logits = _items(rows, named.task, letters, origin)
-        yield items, imported_run(named, items, logits, origin)
+        yield _pair(rows, one, options, origin)
 
 
-def _load(path: Path) -> pl.DataFrame:
-    try:
-        return pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema_length=None)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise UsageError(f"{path.name} is not a CSV or Parquet table: {str(error).splitlines()[0][:160]}") from error
+def _option_columns(table: pl.DataFrame, path: Path, values: str | None) -> Options:
+    found = {prefix: [name for name in table.columns if name.startswith(prefix)] for prefix in PREFIXES}
+    prefixes = [prefix for prefix, names in found.items() if names] or ["logit_"]
+    if len(prefixes) > 1:
+        raise UsageError(f"{path.name} has columns {' and '.join(f'{prefix}A' for prefix in prefixes)} ...; leave one kind in")
+    [prefix] = prefixes
+    expected = [f"{prefix}{letter}" for letter in ascii_uppercase[: max(2, len(found[prefix]))]]
+    missing = [name for name in ("id", "answer", *expected) if name not in table.columns]
+    if missing:
+        raise UsageError(f"{path.name} lacks column {', '.join(missing)}; it has {', '.join(table.columns)[:300]}")
+    kind = None if prefix == "logit_" else PREFIXES[prefix]
+    if values and kind and values != kind:
+        raise UsageError(f"{path.name}: columns {prefix}A ... hold {kind}, not {values}; leave --values out")
+    return Options(expected, values or kind)
 
 
-def _letters(table: pl.DataFrame, path: Path) -> list[str]:
-    letters = [letter for letter in ascii_uppercase if f"logit_{letter}" in table.columns]
-    missing = [name for name in ("id", "answer", "logit_A", "logit_B") if name not in table.columns]
-    if missing or letters != list(ascii_uppercase[: len(letters)]):
-        lacking = ", ".join(missing) or f"logit_{ascii_uppercase[len(letters) - 1]}"
-        raise UsageError(f"{path.name} lacks column {lacking}; it has {', '.join(table.columns)}")
-    return letters
+def _names(table: pl.DataFrame, name: str, described: Description) -> pl.Series:
+    """Return a column that names the runs; an empty level is that of a dense run, any other empty name an error."""
+    if name not in table.columns:
+        return pl.Series(name, [getattr(described, name)]).extend_constant(getattr(described, name), len(table) - 1)
+    return texts(table, name, optional=name == "level").alias(name)
 
 
-def _items(rows: pl.DataFrame, task: str, letters: list[str], origin: str) -> tuple[ItemSet, FloatArray]:
-    try:
-        options = rows.select(pl.col(f"logit_{letter}").cast(pl.Float64) for letter in letters)
-    except pl.exceptions.PolarsError as error:
-        raise UsageError(f"{task}: a logit is not a number: {str(error).splitlines()[0][:160]}") from error
-    given = ~np.column_stack([column.is_null().to_numpy() for column in options])
-    n_options = given.sum(axis=1).astype(np.int16)
-    if np.any(given != (np.arange(len(letters)) < n_options[:, None])) or n_options.min() < 2:
-        raise UsageError(f"{task}: an item has fewer than two logits, or a gap among them")
-    columns = [name for name in ("id", "answer", "subject") if name in rows.columns]
-    texts = rows.select(pl.col(columns).cast(pl.String).fill_null(""))
-    items = parse_items(({**row, "source": task} for row in texts.iter_rows(named=True)), task)
-    demonstrations = set(texts["id"].filter(rows["demonstration"])) if "demonstration" in rows.columns else ()
-    item_set = build_item_set(task, items, revision=origin, demonstrations=demonstrations, n_options=n_options.tolist())
-    if np.any(item_set.answer >= n_options):
-        raise UsageError(f"{task}: an answer is an option without a logit")
-    return item_set, options.to_numpy()[:, : int(n_options.max())].astype(np.float32)
+def _pair(rows: pl.DataFrame, named: Description, options: Options, origin: str) -> tuple[ItemSet, Run]:
+    given = ~np.column_stack([rows[name].is_null().to_numpy() for name in options.names])
+    n_options = given.sum(axis=1)
+    if np.any(given != (np.arange(given.shape[1]) < n_options[:, None])) or n_options.min() < 2:
+        raise UsageError(f"{named.task}: an item has fewer than two logits, or a gap among them")
+    items = _items(rows, named.task, n_options, origin)
+    if np.any(items.answer >= n_options):
+        raise UsageError(f"{named.task}: an answer is an option without a logit")
+    where = f"{origin.split(' sha256', maxsplit=1)[0]}, task {named.task}"
+    values = numbers(rows, options.names)[:, : int(n_options.max())]
+    kind = options.kind or recognised(values, n_options)
+    if kind != (options.kind or LOGITS):
+        log.warning("%s: the numbers of every row are %s, and taken as such; if they are logits, say --values %s", where, kind, LOGITS)
+    logits = to_logits(values, kind, where)
+    _check_own_result(rows, items, logits)
+    run = imported_run(named, items, logits.astype(np.float32), origin if kind == LOGITS else f"{origin}, {kind}")
+    return items, replace(run, logsumexp=_logsumexp(rows, run), top_token=_top_token(rows, run))
+
+
+def _items(rows: pl.DataFrame, task: str, n_options: NDArray[np.int_], origin: str) -> ItemSet:
+    names = [name for name in ("id", "answer", "subject") if name in rows.columns]
+    columns = {name: texts(rows, name, optional=name == "subject").to_list() for name in names}
+    items = parse_items(({**dict(zip(columns, row, strict=True)), "source": task} for row in zip(*columns.values(), strict=True)), task)
+    marked = flags(rows, "demonstration") if "demonstration" in rows.columns else np.zeros(len(items), dtype=np.bool_)
+    demonstrations = {item.id for item, shown in zip(items, marked, strict=True) if shown}
+    return build_item_set(task, items, revision=origin, demonstrations=demonstrations, n_options=n_options.tolist())
+
+
+def _check_own_result(rows: pl.DataFrame, items: ItemSet, logits: NDArray[np.float64]) -> None:
+    """Compare with the table's own predictions; of equal logits either may be meant. Raises UsageError naming the first that disagrees."""
+    best = logits == np.nanmax(logits, axis=1, keepdims=True)
+    every = np.arange(len(items))
+    can_be_right, can_be_wrong = best[every, items.answer], best.sum(axis=1) > best[every, items.answer]
+    for name in (name for name in OWN_RESULTS if name in rows.columns):
+        if name == "prediction":
+            predicted = [ascii_uppercase.find(text) if len(text) == 1 else -1 for text in texts(rows, name).to_list()]
+            agrees = np.array([0 <= option < best.shape[1] and best[row, option] for row, option in enumerate(predicted)])
+        else:
+            agrees = np.where(flags(rows, name), can_be_right, can_be_wrong)
+        if not agrees.all():
+            row = int(np.argmin(agrees))
+            largest, answer = ascii_uppercase[int(np.argmax(best[row]))], ascii_uppercase[items.answer[row]]
+            raise UsageError(
+                f"{items.task}: item {texts(rows, 'id')[row]!r}: the largest logit is that of {largest}, the answer {answer}, but column "
+                f"{name} says {texts(rows, name, optional=True)[row]}"
+            )
+
+
+def _logsumexp(rows: pl.DataFrame, run: Run) -> FloatArray:
+    return numbers(rows, ["logsumexp"])[:, 0].astype(np.float32) if "logsumexp" in rows.columns else run.logsumexp
+
+
+def _top_token(rows: pl.DataFrame, run: Run) -> NDArray[np.int32]:
+    if "top_token" not in rows.columns:
+        return run.top_token
+    given = numbers(rows, ["top_token"])[:, 0]
+    return np.where(np.isfinite(given), given, UNKNOWN_TOKEN).astype(np.int32)
 
 
 IMPORTER = Importer(
     read=read_table,
-    help="""Import a CSV or Parquet table with columns id, answer, logit_A, logit_B, ...
+    help="""Import a CSV or Parquet table with columns id, answer, logit_A, logit_B, ... (or prob_A, logprob_A, ...).
 
     Example: store import table --model my-model --task mmlu logits.csv
     """,
-    parameters=[click.Argument(["file"], type=FILE)],
+    parameters=[
+        click.Argument(["file"], type=FILE),
+        click.Option(
+            ["--values"],
+            type=click.Choice(KINDS),
+            help="What the columns logit_A ... hold. [logits, unless every row is plainly something else, which is then said]",
+        ),
+    ],
     described=True,
 )

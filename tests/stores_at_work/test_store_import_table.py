@@ -1,11 +1,18 @@
 """The importer of tables: what it reads, and what it refuses in one sentence."""
 
+import io
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import polars as pl
 import pytest
 from click.testing import CliRunner
 from store_tiny import tiny_items, tiny_run, write_runs
 
+from schemas.errors import UsageError
+from schemas.itemset import ItemSet
+from schemas.run import Run
 from store import open_reader
 from store.cli.main import main
 from store.exchange.import_runs import import_runs
@@ -59,6 +66,21 @@ def test_csv_of_logits_is_imported(tmp_path):
         ("id,answer,logit_A,logit_B\n1,A,,1\n", "gap"),
         ("id,answer,logit_A,logit_B\n1,A,nan,1\n", "NaN or infinite"),
         ("", "not a CSV"),
+        ("id,answer,logit_A,logit_B\n", "a header and no rows"),
+        ("id,answer,logit_A,logit_B,logit_B\n1,A,1,2,3\n", "two columns called 'logit_B'"),
+        ("id,answer,logit_A,logit_B\n1,A,1,2\n2,A,1\n", "row 2 has 3 values for 4 columns"),
+        ("id,answer,logit_A,logit_B\n1,A,1,2,3\n", "row 1 has 5 values for 4 columns"),
+        ("id,answer,logit_A,logit_B,demonstration\n1,A,0,1,maybe\n", "'maybe'; expected true or false"),
+        ("id,answer,logit_A,logit_B,model\n1,A,3,1,x\n2,A,3,1,\n", "column model is empty in row 2"),
+        ("id,answer,logit_A,logit_B\n,A,3,1\n", "column id is empty in row 1"),
+        ("id,answer,logit_A,logit_B,prob_A,prob_B\n1,A,3,1,1,0\n", "logit_A and prob_A"),
+        ("id,answer,logit_A,logit_B,logit_a\n1,A,3,1,1\n", "lacks column logit_C"),
+        ("id,answer,prob_A,prob_B\n1,A,0.5,0.5\n2,A,0.9,0.9\n", "row 2 cannot be probabilities"),
+        ("id,answer,logprob_A,logprob_B\n1,A,-1,0.5\n", "row 1 cannot be log-probabilities"),
+        ("id,answer,logit_A,logit_B,level\n1,A,3,1,a b\n", "level 'a b' is not one"),
+        ("id,answer,logit_A,logit_B,level\n1,A,3,1,1e-99999999\n", "is not one"),
+        ('id,answer,logit_A,logit_B\n"1,A,3,1\n', "not a CSV"),
+        ("id;answer;logit_A;logit_B\n1;A;3;1\n", "lacks column id"),
     ],
 )
 def test_bad_tables_write_nothing(tmp_path, text, message):
@@ -68,3 +90,192 @@ def test_bad_tables_write_nothing(tmp_path, text, message):
     result = CliRunner().invoke(main, ["import", "table", str(path), "--store", str(url), "--model", "m", "--task", "t"])
     assert result.exit_code in (1, 2) and message in result.output and "Traceback" not in result.output
     assert not url.exists()
+
+
+IDS = ["0001", "10", "0010", "1e5", "1.0", "true", " x", "NaN", "null", "12345678901234567890123"]
+LETTERS = "ABCD"
+
+
+def frame(n: int = 10, **columns: Any) -> pl.DataFrame:
+    """Return a table of random logits of four options."""
+    rng = np.random.default_rng(0)
+    logits = {f"logit_{letter}": rng.normal(size=n) * 3 for letter in LETTERS}
+    return pl.DataFrame({"id": IDS[:n], "answer": [LETTERS[i % 4] for i in range(n)], **logits} | columns)
+
+
+def read(table: pl.DataFrame, path: Path, values: str | None = None) -> tuple[ItemSet, Run]:
+    if path.suffix == ".csv":
+        table.write_csv(path)
+    else:
+        table.write_parquet(path)
+    [pair] = read_table(path, Description(model="m", task="t"), values)
+    return pair
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {},
+        {"subject": ["007", "7", "7.0", ""] * 2 + ["x", "y"]},
+        {"id": range(10)},
+        {"id": [float(i) for i in range(10)]},
+        {"id": pl.Series(IDS, dtype=pl.Categorical)},
+        {"demonstration": [i == 3 for i in range(10)]},
+    ],
+)
+def test_csv_and_parquet_of_one_content_are_one_item_set(tmp_path, columns):
+    """Ids, answers and subjects are text in both: nothing becomes a number on the way, and the runs can be compared."""
+    table = frame(**columns)
+    (csv_items, csv_run), (parquet_items, parquet_run) = (read(table, tmp_path / name) for name in ("a.csv", "a.parquet"))
+    assert csv_items.digest == parquet_items.digest
+    np.testing.assert_array_equal(csv_run.logits, parquet_run.logits)
+    np.testing.assert_array_equal(csv_run.logits, table.select("^logit_.*$").to_numpy().astype(np.float32))
+
+
+@pytest.mark.parametrize("marked", ["true", "True", "1", "1.0", 1, 1.0, True])
+def test_demonstrations_are_marked_in_any_usual_way(tmp_path, marked):
+    """true, True, 1 and 1.0 mark a demonstration, and their opposites or nothing do not."""
+    other = {str: "", int: 0, float: 0.0, bool: False}[type(marked)]
+    items, _ = read(frame(demonstration=[marked if i == 3 else other for i in range(10)]), tmp_path / "a.parquet")
+    assert np.flatnonzero(items.demonstration).tolist() == [3]
+    items, _ = read(frame(demonstration=[str(marked) if i == 3 else str(other) for i in range(10)]), tmp_path / "a.csv")
+    assert np.flatnonzero(items.demonstration).tolist() == [3]
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"id": [[i] for i in range(10)]}, "column id holds List"),
+        ({"id": [b"\xff%d" % i for i in range(10)]}, "column id holds Binary that is not text"),
+        ({"id": [None] * 10}, "column id holds Null"),
+        ({"answer": [{"a": 1}] * 10}, "column answer holds Struct"),
+        ({"logit_B": [[1.0]] * 10}, "column logit_B: a value is not a number"),
+        ({"demonstration": [2] * 10}, "'2'; expected true or false"),
+        ({"model": ["m"] * 9 + [None]}, "column model is empty in row 10"),
+    ],
+)
+def test_columns_of_other_kinds_are_refused(tmp_path, columns, words):
+    """Lists, bytes that are no text, and missing names are one sentence that names the column."""
+    with pytest.raises(UsageError, match=words):
+        read(frame(**columns), tmp_path / "a.parquet")
+
+
+def test_bytes_that_are_text_and_a_byte_order_mark_are_read(tmp_path):
+    """Ids stored as UTF-8 bytes are those texts, and a CSV may begin with a byte-order mark."""
+    plain, _ = read(frame(), tmp_path / "a.parquet")
+    assert read(frame(id=[text.encode() for text in IDS]), tmp_path / "b.parquet")[0].digest == plain.digest
+    path = tmp_path / "c.csv"
+    buffer = io.BytesIO()
+    frame().write_csv(buffer)
+    path.write_bytes(b"\xef\xbb\xbf" + buffer.getvalue().replace(b"\n", b"\r\n"))
+    [(items, _)] = read_table(path, Description(model="m", task="t"))
+    assert items.digest == plain.digest
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    exp = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exp / exp.sum(axis=1, keepdims=True)
+
+
+FORMS = {
+    "probabilities": lambda probs: probs,
+    "percentages": lambda probs: 100 * probs,
+    "log-probabilities": np.log,
+    "negative-log-probabilities": lambda probs: -np.log(probs),
+}
+
+
+@pytest.mark.parametrize("values", FORMS)
+@pytest.mark.parametrize("said", [True, False])
+def test_probabilities_in_any_form_are_what_softmax_gives_back(tmp_path, caplog, values, said):
+    """Recognised by every row being a distribution, or named by the user, they come out as the probabilities that they are."""
+    table = frame()
+    probs = softmax(table.select("^logit_.*$").to_numpy())
+    given = table.with_columns(pl.Series(f"logit_{letter}", FORMS[values](probs)[:, k]) for k, letter in enumerate(LETTERS))
+    _, run = read(given, tmp_path / "a.csv", values if said else None)
+    np.testing.assert_allclose(softmax(run.logits.astype(np.float64)), probs, atol=1e-6)
+    assert ("taken as such" in caplog.text) == (not said and values != "log-probabilities")
+    assert run.env.origin.endswith(f", {values}") or not (said or "taken" in caplog.text)
+
+
+def test_numbers_are_logits_where_the_user_says_so(tmp_path):
+    """--values logits keeps numbers that look like probabilities, and one row that is no distribution does as well."""
+    table = frame(2, **{f"logit_{letter}": [0.25, 0.1 * k] for k, letter in enumerate(LETTERS)})
+    assert read(table, tmp_path / "a.csv", "logits")[1].logits[0].tolist() == [0.25] * 4
+    assert read(table, tmp_path / "a.csv")[1].logits[0].tolist() == [0.25] * 4
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_a_probability_of_zero_stays_the_least_likely(tmp_path, caplog, dtype):
+    """Probabilities of 16 bits underflow to 0, which has no logarithm: it stays below every other, softmax gives 0 back, and it is said."""
+    probs = np.array([[1, 0, 0, 0], [0.5, 0.5, 0, 0], [0.9, 0.1, 1e-7, 0]]).astype(dtype)
+    table = frame(3, id=["a", "b", "c"], **{f"prob_{letter}": probs[:, k] for k, letter in enumerate(LETTERS)})
+    items, run = read(table.drop("^logit_.*$"), tmp_path / "a.parquet")
+    wanted = probs.astype(np.float64) / probs.astype(np.float64).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(softmax(run.logits.astype(np.float64)), wanted, atol=1e-6)
+    assert np.all(np.isfinite(run.logits)) and f"{(probs == 0).sum()} probabilities are 0" in caplog.text
+    assert items.answer.tolist() == [0, 1, 2]
+
+
+def test_items_of_fewer_options_may_hold_probabilities(tmp_path):
+    """A row of two options is a distribution over these two."""
+    path = tmp_path / "a.csv"
+    path.write_text("id,answer,logit_A,logit_B,logit_C\n1,A,0.5,0.25,0.25\n2,B,0.75,0.25,\n")
+    [(items, run)] = read_table(path, Description(model="m", task="t"))
+    np.testing.assert_allclose(np.exp(run.logits[1, :2]), [0.75, 0.25], rtol=1e-6)
+    assert items.n_options.tolist() == [3, 2] and np.isnan(run.logits[1, 2])
+
+
+@pytest.mark.parametrize("name", ["correct", "acc", "prediction"])
+def test_a_table_that_contradicts_its_own_result_is_refused(tmp_path, name):
+    """A column of right and wrong, or of predictions, is compared with the logits, and the first item that disagrees is named."""
+    table = frame()
+    likeliest = table.select("^logit_.*$").to_numpy().argmax(axis=1)
+    own = [LETTERS[k] for k in likeliest] if name == "prediction" else [int(k == i % 4) for i, k in enumerate(likeliest)]
+    assert read(table.with_columns(pl.Series(name, own)), tmp_path / "a.csv")[1].logits.shape == (10, 4)
+    own[6] = "D" if name == "prediction" else 1 - own[6]
+    with pytest.raises(UsageError, match=f"item ' x': the largest logit is that of {LETTERS[likeliest[6]]}.*column {name} says"):
+        read(table.with_columns(pl.Series(name, own)), tmp_path / "a.csv")
+    odd = pl.Series(name, ["E" if name == "prediction" else "half"] * 10)
+    with pytest.raises(UsageError, match=name):
+        read(table.with_columns(odd), tmp_path / "a.csv")
+
+
+def test_of_equal_logits_either_may_be_meant(tmp_path):
+    """Another tool breaks ties its own way, so its result agrees where any of the largest logits gives it."""
+    tied = {f"logit_{letter}": [1.0, 1.0] if k < 2 else [0.0, 0.0] for k, letter in enumerate(LETTERS)}
+    for correct in ([1, 0], [0, 1]):
+        assert len(read(frame(2, correct=correct, **tied), tmp_path / "a.csv")[0]) == 2
+
+
+def test_what_is_not_read_is_said(tmp_path, caplog):
+    """Columns of other names are named, so that a mistyped one is seen."""
+    read(frame(subjects=["x"] * 10), tmp_path / "a.csv")
+    assert "not read: column subjects" in caplog.text
+
+
+def test_an_export_comes_back_with_what_the_vocabulary_showed(store_url, tmp_path):
+    """logsumexp and top_token of an exported table come back, so that the option mass is still known."""
+    items = tiny_items()
+    run = tiny_run(items)
+    write_runs(store_url, items, [run])
+    path = tmp_path / "logits.parquet"
+    write_parquet(open_reader(store_url).keys, path)
+    [(_, back)] = read_table(path, Description())
+    np.testing.assert_array_equal(back.logsumexp, run.logsumexp)
+    np.testing.assert_array_equal(back.top_token, run.top_token)
+
+
+def test_damaged_parquet_files_are_one_sentence_or_whole(tmp_path):
+    """300 files with one byte changed are read or refused; none ends in a panic of the reader."""
+    frame().write_parquet(tmp_path / "a.parquet")
+    whole, rng, refused = (tmp_path / "a.parquet").read_bytes(), np.random.default_rng(0), 0
+    for _ in range(300):
+        broken = bytearray(whole)
+        broken[rng.integers(len(whole))] ^= 1 << int(rng.integers(8))
+        (tmp_path / "b.parquet").write_bytes(broken)
+        try:
+            list(read_table(tmp_path / "b.parquet", Description(model="m", task="t")))
+        except UsageError:
+            refused += 1
+    assert 30 < refused < 300
