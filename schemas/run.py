@@ -19,6 +19,7 @@ from schemas.levels import NO_LEVEL
 
 FloatArray = NDArray[np.float32]
 DENSE = "dense"
+CHECKPOINT = "checkpoint"  # the method of a model that was compressed elsewhere
 SINCE_VERSION_2 = ("tokens_hash",)
 UNKNOWN_TOKEN = -1  # top_token of an imported run, whose full vocabulary was never seen
 

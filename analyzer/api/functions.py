@@ -102,7 +102,7 @@ class MemoryStore:
         pairs = [_run_of(one) for one in data]
         self._runs = {run.key.name: run for run, _ in pairs}
         self._items = {items.digest: items for _, items in pairs}
-        fields = ("model", "method", "level", "task", "prompt", "items_hash", "dtype", "backend", "seed")
+        fields = ("model", "method", "level", "task", "prompt", "items_hash", "weights_hash", "dtype", "backend", "seed")
         self.catalog = pl.DataFrame(
             [{"name": name, "parameters": 0} | {field: getattr(run.key, field) for field in fields} for name, run in self._runs.items()]
         )

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from analyzer.compare.item_changes import item_changes
 from analyzer.measure.cell import Measured
 from analyzer.measure.question import Question
-from analyzer.measure.unreliable import against_dense
+from analyzer.measure.unreliable import against_dense, asked_otherwise
 from analyzer.protocols import rules
 from analyzer.runs.loading import Runs, reading_order
 from analyzer.runs.pairs import Pair, Partners, pair_views
@@ -94,7 +94,8 @@ def _cells_of(
     before, after = _on_view(dense, pair.dense, question), _on_view(run, pair.compressed, question)
     shared = dict(item_changes(pair))
     own = run.view.row["model"] == dense.view.row["model"]  # another model may well answer E or F more often
-    far = against_dense(pair.compressed, pair.dense) if own and pair.dense.n_items else ()
+    unlike = against_dense if own and pair.dense.n_items else asked_otherwise
+    far = unlike(pair.compressed, pair.dense)
     for key, cell in after.items():
         yield Paired(replace(cell, reasons=(*far, *cell.reasons)), before[key], pair, _cell_changes(before[key], cell) | shared)
 

@@ -13,10 +13,12 @@ from scipy.special import bdtr, ndtri
 from analyzer.measure.cell import Measured
 from analyzer.runs.answer_metrics import RECENT, answer_metrics
 from analyzer.runs.view import RunView
+from schemas.run import CHECKPOINT
 
 NOISE = 0.0005  # one side of the band
 SIGMAS = float(ndtri(1 - NOISE))
 EXACT = 1e-12
+TRUNCATED = 0.01  # share of prompts that may be truncated; a truncated prompt lacks its demonstrations, then its question
 SURE = 0.25  # mean top prob above accuracy by this much, without any link between choices and answers, is misalignment
 FAR = {"e_rate": ('answers "I don\'t know"', 0.1), "f_rate": ('answers "None of the above"', 0.1), "option_mass": ("option mass", 0.1)}
 
@@ -28,6 +30,8 @@ def run_reasons(view: RunView) -> tuple[str, ...]:
     if view.n_nonfinite:
         total = view.n_items + view.n_nonfinite
         reasons.append(f"{view.n_nonfinite} of {total} items have non-finite logits and are left out")
+    if view.env.truncated_items > TRUNCATED * len(view.items):
+        reasons.append(f"{view.env.truncated_items} of {len(view.items)} prompts were longer than the context and lost their beginning")
     if view.n_items:
         reasons += _accuracy_reasons(view)
     return tuple(reasons)
@@ -50,13 +54,26 @@ def cell_reasons(cell: Measured) -> list[str]:
 
 def against_dense(view: RunView, dense: RunView) -> tuple[str, ...]:
     """Return in what a run's answers are far from those of its dense run: share of E or F answers, option mass."""
-    reasons = []
+    reasons = [*asked_otherwise(view, dense)]
     for name, (words, allowed) in FAR.items():
         here, there = answer_metrics(view)[name], answer_metrics(dense)[name]
         error = math.hypot(here.error, there.error)
         if abs(here.value - there.value) > allowed + SIGMAS * error:
             reasons.append(f"{words}: {here.value:.3f}, the dense run {there.value:.3f}")
     return tuple(reasons)
+
+
+def asked_otherwise(view: RunView, dense: RunView) -> tuple[str, ...]:
+    """Return how the prompts of two runs over the same items differ: in truncation, or in tokens where both stand for one model."""
+    here, there = view.key, dense.key
+    if (here.items_hash, here.prompt) != (there.items_hash, there.prompt):
+        return ()
+    if view.env.truncated_items != dense.env.truncated_items:
+        return (f"{view.env.truncated_items} of its prompts were truncated, {dense.env.truncated_items} of the dense run's",)
+    one_model = here.model == there.model or here.method == CHECKPOINT
+    if one_model and here.tokens_hash and there.tokens_hash not in ("", here.tokens_hash):
+        return ("its prompts are other tokens than those of the dense run: the tokenizers differ",)
+    return ()
 
 
 def _accuracy_reasons(view: RunView) -> list[str]:

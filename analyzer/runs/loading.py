@@ -1,5 +1,7 @@
 """Runs out of the store: which ones a question is about, and their arrays. The only module here that opens a store."""
 
+import logging
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,7 +13,9 @@ from analyzer.runs.view import RunView, view_run
 from schemas.errors import RunNotFoundError, UsageError
 from schemas.itemset import ItemSet
 from schemas.levels import NO_LEVEL, parse_level
-from schemas.run import DENSE, Run
+from schemas.run import CHECKPOINT, DENSE, Run
+
+log = logging.getLogger(__name__)
 
 PARTNER = ("model", "task", "prompt")
 FAR = float("inf")
@@ -66,11 +70,9 @@ def open_runs(
     return select_runs(open_reader(store_url, at), wanted, with_dense=with_dense, against=against)
 
 
-def select_runs(
-    reader: Reader, wanted: Mapping[str, Sequence[str]], *, with_dense: bool = False, against: str | None = None
-) -> Runs:
+def select_runs(reader: Reader, wanted: Mapping[str, Sequence[str]], *, with_dense: bool = False, against: str | None = None) -> Runs:
     """Return the runs of an open reader that match; see open_runs."""
-    rows = reader.catalog.to_dicts()
+    rows, wanted = _distinct_models(reader.catalog.to_dicts(), wanted)
     if not rows:
         raise RunNotFoundError(f"the store has no runs at snapshot {reader.snapshot}; make some with produce, or use store import")
     dense = [row for row in rows if with_dense and row["method"] == DENSE]
@@ -96,6 +98,34 @@ def level_strength(level: str) -> float:
         return parse_level(level).strength
     except UsageError:
         return FAR
+
+
+def _distinct_models(
+    rows: list[dict[str, Any]], wanted: Mapping[str, Sequence[str]]
+) -> tuple[list[dict[str, Any]], Mapping[str, Sequence[str]]]:
+    """Return rows in which models of one name but different weights have names of their own, and what is wanted in those names.
+
+    Folders are often called alike (merged, final, checkpoint-500); their runs must not be taken for those of one model. A checkpoint has
+    weights of its own by nature, and imported runs have no hash: both keep their name.
+    """
+    hashes: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        if row["method"] != CHECKPOINT and row.get("weights_hash"):
+            hashes[row["model"]].add(row["weights_hash"])
+    shown = {name: {each: f"{name}@{each[:8]}" for each in sorted(found)} for name, found in hashes.items() if len(found) > 1}
+    for name, names in shown.items():
+        log.warning(
+            "%d models are called %r; they differ in their weights and are shown as %s", len(names), name, ", ".join(names.values())
+        )
+    named = [
+        row | {"model": shown[row["model"]].get(row["weights_hash"], row["model"])}
+        if row["model"] in shown and row["method"] != CHECKPOINT
+        else row
+        for row in rows
+    ]
+    models = [each for model in wanted.get("model", ()) for each in (model, *shown.get(model, {}).values())]
+    known = {row["model"] for row in named}
+    return named, {**wanted, "model": [model for model in models if model in known or model not in shown]}
 
 
 def _matching(rows: list[dict[str, Any]], field: str, values: Sequence[str], snapshot: str) -> list[dict[str, Any]]:

@@ -10,8 +10,8 @@ import numpy as np
 from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
 from analyzer.stats.probs import softmax, top_option
 from schemas.itemset import ItemSet
+from schemas.run import Environment, Run, RunKey
 from schemas.run import FloatArray as Float32Array
-from schemas.run import Run, RunKey
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +26,7 @@ class RunView:
     logsumexp, top_token : (item,) as stored.
     n_nonfinite: items left out because an option's logit is NaN or infinite.
     key        : everything that could change a logit: weights, wording of the prompt, option tokens.
+    env        : how the run was made: prompts truncated, items dropped.
     """
 
     row: Mapping[str, Any]
@@ -37,6 +38,7 @@ class RunView:
     top_token: IntArray
     n_nonfinite: int
     key: RunKey
+    env: Environment
 
     @property
     def n_items(self) -> int:
@@ -90,5 +92,5 @@ def view_run(run: Run, items: ItemSet, row: Mapping[str, Any], snapshot: str) ->
     finite = np.all(np.isfinite(run.logits) | ~own, axis=1)
     wanted = ~items.demonstration
     n_nonfinite = int((wanted & ~finite).sum())
-    view = RunView(row, snapshot, items, np.arange(len(items)), run.logits, run.logsumexp, run.top_token, n_nonfinite, run.key)
+    view = RunView(row, snapshot, items, np.arange(len(items)), run.logits, run.logsumexp, run.top_token, n_nonfinite, run.key, run.env)
     return view.keep(wanted & finite)

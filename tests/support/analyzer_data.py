@@ -37,7 +37,7 @@ class MemoryReader:
     def __init__(self, items: list[ItemSet], runs: list[Run]) -> None:
         self._items = {one.digest: one for one in items}
         self._runs = {run.key.name: run for run in runs}
-        fields = ("model", "method", "level", "task", "prompt", "items_hash", "dtype", "backend", "seed")
+        fields = ("model", "method", "level", "task", "prompt", "items_hash", "weights_hash", "dtype", "backend", "seed")
         rows = [{"name": run.key.name} | {f: getattr(run.key, f) for f in fields} | {"parameters": 0} for run in runs]
         self.catalog = pl.DataFrame(rows)
 
