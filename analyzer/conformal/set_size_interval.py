@@ -65,14 +65,19 @@ def inverted_interval(law: RankLaw, ranks: Ranks, influence: FloatArray, level: 
 def difference_interval(after: Estimate, of_after: Interval, before: Estimate, of_before: Interval) -> Interval:
     """Return the interval of after - before over the same items from the interval of each; their dependence is that of the influences.
 
-    Source : Zou & Donner 2008, Statistics in Medicine 27 (MOVER): distances to the limits take the place of standard errors.
+    Distances to limits take the place of standard errors (MOVER: Zou & Donner 2008, Statistics in Medicine 27). What the two share moves
+    both to the same side, the rest is independent.
     """
     scale = math.sqrt(float(after.influence @ after.influence) * float(before.influence @ before.influence))
     alike = float(after.influence @ before.influence) / scale if scale > 0 else 0.0
+    down, up = after.value - of_after.low, of_after.high - after.value
+    there_down, there_up = before.value - of_before.low, of_before.high - before.value
+    with_down, with_up = (there_down, there_up) if alike > 0 else (there_up, there_down)
+    together = down - alike * with_down, up - alike * with_up
+    apart = math.sqrt(max(1 - alike * alike, 0.0))
+    low = math.hypot(max(together[0], -together[1], 0.0), apart * there_up)
+    high = math.hypot(max(together[1], -together[0], 0.0), apart * there_down)
     change = after.value - before.value
-    down = max(after.value - of_after.low, 0.0), max(of_before.high - before.value, 0.0)
-    up = max(of_after.high - after.value, 0.0), max(before.value - of_before.low, 0.0)
-    low, high = (math.sqrt(max(a * a + b * b - 2 * alike * a * b, 0.0)) for a, b in (down, up))
     return Interval(change - low, change + high)
 
 
