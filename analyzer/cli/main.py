@@ -67,8 +67,9 @@ def compare_command(against: str | None, common_items: bool, **options: Any) -> 
 
     Example: analyze compare --model ref-m --task urn --scorer lac
     """
-    from analyzer.cli.request import request, tolerances
+    from analyzer.cli.request import request
     from analyzer.compare.compare import compare
+    from analyzer.compare.two_axis_verdict import tolerances
     from analyzer.runs.loading import open_runs
     from analyzer.runs.pairs import Partners
     from analyzer.studies.decoupling import decoupling

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from analyzer.compare.two_axis_verdict import Tolerances
 from analyzer.conformal.splits import parse_split
 from analyzer.measure.alphas import parse_alphas
 from analyzer.measure.question import Question
@@ -30,11 +29,6 @@ def request(options: Mapping[str, Any]) -> Request:
     """Return what parsed options ask. Raises UsageError quoting the value that cannot be meant."""
     wanted = {field: options[field] for field in FIELDS}
     return Request(options["store_url"], options["at"], wanted, ask(options), options["form"])
-
-
-def tolerances(options: Mapping[str, Any]) -> Tolerances:
-    """Return the tolerances of parsed options."""
-    return Tolerances(options["accuracy_tolerance"], options["set_size_tolerance"])
 
 
 def ask(options: Mapping[str, Any]) -> Question:

@@ -67,7 +67,8 @@ def cliffs_command(**options: Any) -> None:
 
     Example: analyze cliffs --method wanda --task urn --scorer lac
     """
-    from analyzer.cli.request import request, tolerances
+    from analyzer.cli.request import request
+    from analyzer.compare.two_axis_verdict import tolerances
     from analyzer.runs.loading import open_runs
     from analyzer.studies.cliffs import cliffs
     from analyzer.tables.columns import CLIFFS
@@ -113,8 +114,9 @@ def gate_command(policy: Path | None, limits: tuple[str, ...], **options: Any) -
 
     Example: analyze gate --method gptq --limit accuracy_loss=0.02 --limit set_size_growth=0.1
     """
-    from analyzer.cli.request import request, tolerances
+    from analyzer.cli.request import request
     from analyzer.compare.compare import compare
+    from analyzer.compare.two_axis_verdict import tolerances
     from analyzer.gate import ci_reports
     from analyzer.gate.gate import EXIT_CODES, gate, outcome
     from analyzer.gate.policy import read_policy

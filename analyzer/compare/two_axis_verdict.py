@@ -1,7 +1,9 @@
 """The two-axis verdict of a pair: did accuracy hold, did the sets grow; from intervals and stated tolerances, never from point values."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Any
 
 from analyzer.stats.estimate import LEVEL, Estimate
 from analyzer.stats.significance import detectable
@@ -34,6 +36,11 @@ class Tolerances:
         for name, value in vars(self).items():
             if not value >= 0:
                 raise UsageError(f"tolerance of {name.replace('_', ' ')} {value!r} is not one; expected 0 or more")
+
+
+def tolerances(options: Mapping[str, Any]) -> Tolerances:
+    """Return the tolerances that parsed command-line options give. Raises UsageError for a negative one."""
+    return Tolerances(options["accuracy_tolerance"], options["set_size_tolerance"])
 
 
 def verdict(accuracy_change: Estimate, set_size_change: Estimate, tolerances: Tolerances) -> str:

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from analyzer.cli.request import tolerances
-from analyzer.compare.two_axis_verdict import Tolerances
+from analyzer.compare.two_axis_verdict import Tolerances, tolerances
 from analyzer.gate.policy import Limit, read_policy
 from analyzer.measure.alphas import parse_alphas
 from analyzer.measure.question import Question
