@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from schemas.digest import arrays_digest, json_digest
 from schemas.errors import HedgemarkError, NonFiniteError
 from schemas.levels import NO_LEVEL
+from schemas.options import own_options
 
 FloatArray = NDArray[np.float32]
 DENSE = "dense"
@@ -130,8 +131,7 @@ class Run:
 
 def nonfinite_items(logits: FloatArray, n_options: NDArray[np.integer[Any]]) -> int:
     """Return how many items have a NaN or infinite logit among their own options."""
-    own = np.arange(logits.shape[1]) < n_options[:, None]
-    return int(np.any(own & ~np.isfinite(logits), axis=1).sum())
+    return int(np.any(own_options(n_options, logits.shape[1]) & ~np.isfinite(logits), axis=1).sum())
 
 
 def _slug(text: str) -> str:

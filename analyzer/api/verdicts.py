@@ -1,62 +1,67 @@
-"""The Python API of the verdicts: the commands' names, a store's address or xarray data sets in, a polars frame out.
-
-    from analyzer.api import gate
-    gate("hedgemark-store", {"accuracy_loss": 0.02, "set_size_growth": 0.1}, method=["gptq"], scorers=["lac"])
-
-What may be asked beside each function's own arguments is that of `analyzer.api.functions.ask`, and model, method, level, task and prompt.
-"""
+"""The commands that end in a verdict as functions; source, at and options are those of `analyzer.api.sets`."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
 
-from analyzer.api.functions import Source, ask, runs_of
+from analyzer.api.functions import Source, open_asked
 from analyzer.compare.two_axis_verdict import Tolerances
 from analyzer.measure.records import frame
 from analyzer.studies.prices import Prices
 
 
-def decoupling(source: Source, *, at: str | None = None, tolerances: Tolerances | None = None, **asked: Any) -> pl.DataFrame:
-    """Return how changes in accuracy and in set size go together, one row per group of pairs."""
+def decoupling(source: Source, *, at: str | None = None, tolerances: Tolerances | None = None, **options: Any) -> pl.DataFrame:
+    """Return how changes in accuracy and in set size go together, one row per group of pairs: `analyze compare --decoupling`."""
     from analyzer.compare.compare import compare
-    from analyzer.studies.decoupling import decoupling as of_records
+    from analyzer.studies.decoupling import decoupling as decoupling_of
 
-    return frame(of_records(compare(runs_of(source, at, asked, with_dense=True), ask(**asked), tolerances=tolerances)))
-
-
-def transfer(source: Source, kept_from: str = "dense", *, at: str | None = None, **asked: Any) -> pl.DataFrame:
-    """Return what a kept threshold gives beside recalibrating; kept_from is dense, prompt, task or subject."""
-    from analyzer.studies.threshold_transfer import transfer as of_runs
-
-    return frame(of_runs(runs_of(source, at, asked, with_dense=kept_from == "dense"), ask(**asked), kept_from))
+    asked = open_asked(source, at, options, with_dense=True)
+    return frame(decoupling_of(compare(asked.runs, asked.question, tolerances=tolerances)))
 
 
-def scale(source: Source, *, at: str | None = None, **asked: Any) -> pl.DataFrame:
-    """Return inflation of the sets against the size of the model."""
-    from analyzer.studies.scale import scale as of_runs
+def transfer(source: Source, kept_from: str = "dense", *, at: str | None = None, **options: Any) -> pl.DataFrame:
+    """Return what a reused threshold gives beside a new calibration: `analyze transfer`.
 
-    return frame(of_runs(runs_of(source, at, asked, with_dense=True), ask(**asked)))
+    kept_from : whose threshold is reused: "dense", "prompt", "task" or "subject".
+    """
+    from analyzer.studies.threshold_transfer import transfer as transfer_of
 
-
-def cliffs(source: Source, *, at: str | None = None, tolerances: Tolerances | None = None, **asked: Any) -> pl.DataFrame:
-    """Return one row per level of every sweep, with its safe level and the shape of its growth."""
-    from analyzer.studies.cliffs import cliffs as of_runs
-
-    return frame(of_runs(runs_of(source, at, asked, with_dense=True), ask(**asked), tolerances=tolerances))
+    asked = open_asked(source, at, options, with_dense=kept_from == "dense")
+    return frame(transfer_of(asked.runs, asked.question, kept_from))
 
 
-def cost(source: Source, prices: Prices, *, at: str | None = None, **asked: Any) -> pl.DataFrame:
-    """Return what the sets cost in operations per 1,000 questions."""
-    from analyzer.studies.cost import cost as of_runs
+def scale(source: Source, *, at: str | None = None, **options: Any) -> pl.DataFrame:
+    """Return the growth of the sets against the number of parameters, one row per family, method and level: `analyze scale`."""
+    from analyzer.studies.scale import scale as scale_of
 
-    return frame(of_runs(runs_of(source, at, asked, with_dense=True), ask(**asked), prices))
+    asked = open_asked(source, at, options, with_dense=True)
+    return frame(scale_of(asked.runs, asked.question))
 
 
-def gate(source: Source, limits: Mapping[str, float], *, at: str | None = None, **asked: Any) -> pl.DataFrame:
-    """Return one row per check; limits by figure, a task's or the worst subject's own as in `analyze gate --limit`."""
-    from analyzer.gate.gate import gate as of_runs
+def cliffs(source: Source, *, at: str | None = None, tolerances: Tolerances | None = None, **options: Any) -> pl.DataFrame:
+    """Return one row per level of every sweep, with its safe level and the shape of its growth: `analyze cliffs`."""
+    from analyzer.studies.cliffs import cliffs as cliffs_of
+
+    asked = open_asked(source, at, options, with_dense=True)
+    return frame(cliffs_of(asked.runs, asked.question, tolerances=tolerances))
+
+
+def cost(source: Source, prices: Prices, *, at: str | None = None, **options: Any) -> pl.DataFrame:
+    """Return what the sets cost in operations per 1,000 questions, at stated prices: `analyze cost`."""
+    from analyzer.studies.cost import cost as cost_of
+
+    asked = open_asked(source, at, options, with_dense=True)
+    return frame(cost_of(asked.runs, asked.question, prices))
+
+
+def gate(source: Source, limits: Mapping[str, float], *, at: str | None = None, **options: Any) -> pl.DataFrame:
+    """Return one row per check of the release gate: `analyze gate`.
+
+    limits : by figure, such as {"accuracy_loss": 0.02}; those of one task or of the worst subject as in `analyze gate --limit`.
+    """
+    from analyzer.gate.gate import gate as gate_of
     from analyzer.gate.policy import read_policy
 
-    policy = read_policy(None, [f"{name}={value}" for name, value in limits.items()])
-    return frame(of_runs(runs_of(source, at, asked, with_dense=True), ask(**asked), policy))
+    asked = open_asked(source, at, options, with_dense=True)
+    return frame(gate_of(asked.runs, asked.question, read_policy(None, [f"{name}={value}" for name, value in limits.items()])))

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from analyzer.runs.fields import EXECUTOR_NAMES, FIELDS, FORMATS
+from analyzer.runs.fields import EXECUTOR_NAMES, FORMATS
+from schemas.fields import FIELDS
 from store.command import store_option
 
 NAMED = dict(zip(FIELDS, ("ref-m", "wanda", "0.5", "urn", "base"), strict=True))  # an example of each

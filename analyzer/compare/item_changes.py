@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from analyzer.runs.pairs import Pair
-from analyzer.runs.view import RunView
-from analyzer.stats.arrays import BoolArray, FloatArray
+from analyzer.stats.arrays import BoolArray
 from analyzer.stats.estimate import NOTHING, Estimate, mean
 from analyzer.stats.probs import log_softmax
+from schemas.options import option_mass
 
 CHANGES = ("flips", "flips_to_wrong", "flips_to_right", "answers_changed", "kl", "kl_reverse", "js", "option_mass_change")
 
@@ -50,11 +50,5 @@ def _divergences(pair: Pair) -> dict[str, Estimate]:
 
 
 def _option_mass_change(pair: Pair) -> Estimate:
-    masses = [_option_mass(view) for view in pair]
+    masses = [option_mass(view.logits, view.n_options, view.logsumexp) for view in pair]
     return mean(masses[1] - masses[0]) if all(np.isfinite(mass).all() for mass in masses) else NOTHING
-
-
-def _option_mass(view: RunView) -> FloatArray:
-    """Return (item,) the prob of all options in the full vocabulary; NaN where the log-sum-exp was not recorded."""
-    highest = np.nanmax(view.logits, axis=1).astype(np.float64)
-    return np.asarray(np.exp(highest - view.logsumexp) * np.nansum(np.exp(view.logits - highest[:, None]), axis=1))

@@ -11,10 +11,10 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from analyzer.compare.item_changes import item_changes
-from analyzer.measure.cell import Measured
+from analyzer.measure.cell import Cell
 from analyzer.measure.question import Question
 from analyzer.measure.unreliable import against_dense, asked_otherwise
-from analyzer.protocols import rules
+from analyzer.protocols import protocol_named
 from analyzer.runs.loading import Runs, reading_order
 from analyzer.runs.pairs import Pair, Partners, pair_views
 from analyzer.runs.view import RunView
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 CHANGED = ("accuracy", "coverage", "set_size", "uacc")
 PARTNERS_KEPT = 8  # dense runs of one model and task, one per prompt
 
-Cells = dict[tuple[str, Fraction], Measured]
+Cells = dict[tuple[str, Fraction], Cell]
 Row = Mapping[str, Any]
 
 
@@ -47,8 +47,8 @@ class Paired:
     changes       : estimates by name: after - before of accuracy, coverage, set size and uacc; flips, divergences, option mass.
     """
 
-    after: Measured
-    before: Measured | None = None
+    after: Cell
+    before: Cell | None = None
     pair: Pair | None = None
     changes: Mapping[str, Estimate] = field(default_factory=dict)
 
@@ -100,12 +100,12 @@ def _cells_of(
         yield Paired(replace(cell, reasons=(*far, *cell.reasons)), before[key], pair, _cell_changes(before[key], cell) | shared)
 
 
-def _cell_changes(before: Measured, after: Measured) -> dict[str, Estimate]:
+def _cell_changes(before: Cell, after: Cell) -> dict[str, Estimate]:
     return {f"{name}_change": difference(after.estimates[name], before.estimates[name]) for name in CHANGED}
 
 
 def _measure(runs: Runs, row: Row, question: Question) -> MeasuredRun:
-    view = rules(question.protocol).choose(runs.view(row))
+    view = protocol_named(question.protocol).choose(runs.view(row))
     return MeasuredRun(view, _cells(view, question))
 
 
@@ -115,7 +115,7 @@ def _on_view(run: MeasuredRun, view: RunView, question: Question) -> Cells:
 
 
 def _cells(view: RunView, question: Question) -> Cells:
-    protocol = rules(question.protocol)
+    protocol = protocol_named(question.protocol)
     return {(cell.scorer, cell.alpha): cell for scorer in question.scorers for cell in protocol.measure(view, scorer, question)}
 
 

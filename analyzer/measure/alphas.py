@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 
 from schemas.errors import UsageError
+from schemas.numbers import exact_number
 
 MAX_ALPHAS = 10_000  # a step like 1e-9 is a slip of the hand, not a question
 
@@ -45,6 +46,7 @@ def _range(text: str) -> list[Fraction]:
 
 def _fraction(text: str, whole: str) -> Fraction:
     try:
-        return Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        raise UsageError(f"alpha {whole!r} is not a number; expected a value in (0, 1) such as 0.1 or 1/10, or first:last:step") from None
+        return exact_number(text)
+    except ValueError:
+        expected = "a value in (0, 1) such as 0.1 or 1/10, or first:last:step"
+        raise UsageError(f"alpha {whole[:80]!r} is not a number; expected {expected}") from None

@@ -9,12 +9,12 @@ from analyzer.runs.view import RunView
 from analyzer.stats.estimate import NOTHING, Estimate
 
 ESTIMATED = ("accuracy", "coverage", "set_size", "uacc", "empty_rate", "singleton_rate")
-MORE = ("nll", "brier", "ece", "aurc", "option_mass", "e_rate", "f_rate", "tie_rate")
+MORE = ("nll", "brier", "ece", "aurc", "option_mass", "idk_rate", "none_of_above_rate", "tie_rate")
 FACTS = ("coverage_sd", "set_size_sd", "threshold_ties", "parameters")
 
 
 @dataclass(frozen=True)
-class Measured:
+class Cell:
     """One cell of an analysis.
 
     estimates : by name; each carries its influence, so cells of the same items can be compared and averaged.
@@ -45,9 +45,9 @@ def uacc(accuracy: Estimate, set_size: Estimate, view: RunView) -> Estimate:
     return Estimate(value, scale * accuracy.influence - value / set_size.value * set_size.influence)
 
 
-def nothing(view: RunView, scorer: str, alpha: Fraction) -> Measured:
+def nothing(view: RunView, scorer: str, alpha: Fraction) -> Cell:
     """Return the cell of a run that has too few finite items to split: no figure at all, and the run's flag says why."""
-    return Measured(view, scorer, alpha, 0, dict.fromkeys((*ESTIMATED, *MORE), NOTHING), dict.fromkeys(FACTS, math.nan))
+    return Cell(view, scorer, alpha, 0, dict.fromkeys((*ESTIMATED, *MORE), NOTHING), dict.fromkeys(FACTS, math.nan))
 
 
 def parameter_text(parameters: Mapping[str, float]) -> str:

@@ -7,13 +7,14 @@ as everything else.
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 
 from analyzer.conformal.ranks import threshold_rank
 from analyzer.conformal.split_law import Statistics, crossings, moments, rank_law
-from analyzer.measure.cell import ESTIMATED, FACTS, MORE, Measured
-from analyzer.measure.scored import Scored, drawn_over, influence_of
+from analyzer.measure.cell import ESTIMATED, FACTS, MORE, Cell
+from analyzer.measure.scored import ScoredRun, drawn_over, influence_of
 from analyzer.runs.answer_metrics import answer_metrics
 from analyzer.runs.view import RunView
 from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
@@ -23,14 +24,14 @@ ENOUGH = 30  # groups of fewer items say nothing about the worst group: the leas
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-def group_cells(scored: Scored, place: int, whole: Measured) -> Iterator[Measured]:
+def group_cells(scored: ScoredRun, alpha: Fraction, whole: Cell) -> Iterator[Cell]:
     """Yield the whole cell with its worst group and coverage gap, then one cell per subject, label or set size of the question's `by`."""
-    cells = list(_by_size(scored, place) if scored.question.by == "size" else _by_members(scored, place))
+    cells = list(_by_size(scored, alpha) if scored.question.by == "size" else _by_members(scored, alpha))
     yield replace(whole, facts={**whole.facts, **worst_group(cells)})
     yield from cells
 
 
-def worst_group(cells: list[Measured]) -> dict[str, float | str]:
+def worst_group(cells: list[Cell]) -> dict[str, float | str]:
     """Return the group of least coverage and the mean distance of group coverage from 1 - alpha, over groups of at least 30 items."""
     shares = {cell.group: cell.estimates["coverage"].value for cell in cells if float(cell.facts["group_items"]) >= ENOUGH}
     known = {group: share for group, share in shares.items() if not math.isnan(share)}
@@ -65,18 +66,18 @@ def on_members(estimate: Estimate, member: BoolArray) -> Estimate:
     return replace(estimate, influence=influence)
 
 
-def _by_members(scored: Scored, place: int) -> Iterator[Measured]:
+def _by_members(scored: ScoredRun, alpha: Fraction) -> Iterator[Cell]:
     known, view, n_items = scored.statistics, scored.view, scored.view.n_items
     for group, member in memberships(view, scored.question.by).items():
         rows = np.vstack([np.where(member, 0, n_items + 1)[None], np.where(member, known.table.rows, n_items + 1)])
         steps = np.vstack([np.eye(1, len(rows)), np.hstack([known.start[:, None], known.steps])])
-        found = _ratios(scored, place, ("members", *known.names), rows, steps)
+        found = _ratios(scored, alpha, ("members", *known.names), rows, steps)
         estimates = {name: ratio(found[name], found["members"]) for name in known.names}
         estimates["accuracy"] = on_members(among(answer_metrics(view)["accuracy"], member), member)
-        yield _group_cell(scored, place, group, int(member.sum()), estimates)
+        yield _group_cell(scored, alpha, group, int(member.sum()), estimates)
 
 
-def _by_size(scored: Scored, place: int) -> Iterator[Measured]:
+def _by_size(scored: ScoredRun, alpha: Fraction) -> Iterator[Cell]:
     """Size-stratified coverage, Angelopoulos et al. 2021, arXiv:2009.14193: an item has size s from its s-th hit until its next one."""
     table, n_items = scored.statistics.table, scored.view.n_items
     answer, sizes = table.rows[0], table.rows[1:]
@@ -85,16 +86,16 @@ def _by_size(scored: Scored, place: int) -> Iterator[Measured]:
         start, end = ends[size], ends[size + 1]
         rows = np.vstack([start, end, np.maximum(start, answer), np.maximum(end, answer)])
         steps = np.array([[1.0, -1.0, 0.0, 0.0], [0.0, 0.0, 1.0, -1.0]])
-        found = _ratios(scored, place, ("members", "coverage"), rows, steps)
+        found = _ratios(scored, alpha, ("members", "coverage"), rows, steps)
         expected = found["members"].value * n_items
         constant = Estimate(float(size), np.zeros(n_items)) if expected > 0 else NOTHING
         estimates = {"coverage": ratio(found["coverage"], found["members"]), "set_size": constant}
-        yield _group_cell(scored, place, str(size), round(float(expected)), estimates)
+        yield _group_cell(scored, alpha, str(size), round(float(expected)), estimates)
 
 
-def _ratios(scored: Scored, place: int, names: tuple[str, ...], rows: IntArray, steps: FloatArray) -> dict[str, Estimate]:
+def _ratios(scored: ScoredRun, alpha: Fraction, names: tuple[str, ...], rows: IntArray, steps: FloatArray) -> dict[str, Estimate]:
     """Means over test items of steps @ hits, as estimates."""
-    k = threshold_rank(scored.n_calibration, scored.question.alphas[place])
+    k = threshold_rank(scored.n_calibration, alpha)
     law = rank_law(scored.view.n_items, scored.n_calibration, k)
     zero = np.zeros(len(names))
     known = Statistics(crossings(rows, scored.ranks.own), names, (True,) * len(names), zero, steps, zero, steps)
@@ -103,10 +104,9 @@ def _ratios(scored: Scored, place: int, names: tuple[str, ...], rows: IntArray, 
     return {name: Estimate(float(means[i]), influence[i], share=name != "set_size") for i, name in enumerate(names)}
 
 
-def _group_cell(scored: Scored, place: int, group: str, items: int, estimates: dict[str, Estimate]) -> Measured:
-    alpha, n = scored.question.alphas[place], scored.n_calibration
+def _group_cell(scored: ScoredRun, alpha: Fraction, group: str, items: int, estimates: dict[str, Estimate]) -> Cell:
     everything = dict.fromkeys((*ESTIMATED, *MORE), NOTHING) | estimates
-    return Measured(scored.view, scored.scorer, alpha, n, everything, group_facts(items), group=group)
+    return Cell(scored.view, scored.scorer, alpha, scored.n_calibration, everything, group_facts(items), group=group)
 
 
 def group_facts(items: int) -> dict[str, float | str]:

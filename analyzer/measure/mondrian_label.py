@@ -14,7 +14,7 @@ import numpy as np
 from analyzer.conformal.influence import threshold_pull
 from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
 from analyzer.conformal.split_law import Moments, RankLaw, moments, rank_law, statistics
-from analyzer.measure.cell import ESTIMATED, MORE, Measured, too_few
+from analyzer.measure.cell import ESTIMATED, MORE, Cell, too_few
 from analyzer.measure.groups import LETTERS, among, group_facts, memberships, on_members
 from analyzer.measure.mondrian_subject import together
 from analyzer.measure.question import Question
@@ -41,14 +41,14 @@ class Label(NamedTuple):
     coverage: Moments | None = None
 
 
-def label_cells(view: RunView, probs: FloatArray, scorer: str, question: Question) -> Iterator[Measured]:
+def label_cells(view: RunView, scorer: str, question: Question) -> Iterator[Cell]:
     """Yield, for every alpha, the cell over all labels and one cell per label.
 
     Raises UsageError for drawn splits and for --empty top1, which this law does not cover.
     """
     if not question.split.exact or question.empty != "keep":
         raise UsageError("thresholds per label are measured over all splits with empty sets kept; leave --split and --empty out")
-    scores = scores_of(view, probs, scorer, question)
+    scores = scores_of(view, view.probs, scorer, question)
     for alpha in question.alphas:
         labels = [_label(view, scores, option, question.calibration_fraction, alpha) for option in range(scores.shape[1])]
         parts = [_cell(view, scorer, alpha, labels, LETTERS.index(name)) for name in memberships(view, "label")]
@@ -71,7 +71,7 @@ def _label(view: RunView, scores: FloatArray, option: int, fraction: Fraction, a
     return Label(member, n, law.at_least()[rank], rank, ranks.own, law, moments(law, among))
 
 
-def _cell(view: RunView, scorer: str, alpha: Fraction, labels: list[Label], option: int) -> Measured:
+def _cell(view: RunView, scorer: str, alpha: Fraction, labels: list[Label], option: int) -> Cell:
     label = labels[option]
     items = int(label.member.sum())
     expected = np.sum([other.chance[label.member] for other in labels], axis=0)
@@ -84,7 +84,7 @@ def _cell(view: RunView, scorer: str, alpha: Fraction, labels: list[Label], opti
     estimates["set_size"] = Estimate(float((expected - covered).mean()) + exact, _influence(label.member, expected, labels))
     facts = group_facts(items) | {"coverage_sd": sd, "parameters": ""}
     note = too_few(label.n, alpha) if label.law is None or label.law.first == items else None
-    return Measured(view, scorer, alpha, label.n, estimates, facts, note, LETTERS[option])
+    return Cell(view, scorer, alpha, label.n, estimates, facts, note, LETTERS[option])
 
 
 def _influence(member: BoolArray, expected: FloatArray, judged_by: list[Label]) -> FloatArray:

@@ -7,42 +7,35 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from typing import NamedTuple
 
 import numpy as np
 
 from analyzer.conformal.splits import ALL
-from analyzer.measure.cell import ESTIMATED, MORE, Measured, uacc
+from analyzer.measure.cell import ESTIMATED, MORE, Cell, uacc
 from analyzer.measure.groups import group_facts, memberships, on_members, worst_group
 from analyzer.measure.question import Question
-from analyzer.measure.scored import calibration_masks, cell, score_run
+from analyzer.measure.scored import calibration_masks, measure_alpha, score_run
 from analyzer.runs.answer_metrics import answer_metrics
 from analyzer.runs.view import RunView
 from analyzer.stats.arrays import BoolArray, FloatArray
 from analyzer.stats.estimate import NOTHING, Estimate
 
 
-class Asked(NamedTuple):
-    """A run under one scorer and question; probs (item, option)."""
-
-    view: RunView
-    probs: FloatArray
-    scorer: str
-    question: Question
-
-
-def subject_cells(view: RunView, probs: FloatArray, scorer: str, question: Question) -> Iterator[Measured]:
+def subject_cells(view: RunView, scorer: str, question: Question) -> Iterator[Cell]:
     """Yield, for every alpha, the cell over all subjects and one cell per subject under its own threshold."""
     masks = None if question.split.exact else calibration_masks(view, replace(question, stratify=question.split.calibration_ids is None))
     members = memberships(view, "subject")
-    cells = {group: _subject(Asked(view, probs, scorer, question), group, member, masks) for group, member in members.items()}
-    for place in range(len(question.alphas)):
-        parts = [cells[group][place] for group in members]
+    cells: dict[str, dict[Fraction, Cell]] = {}
+    for group, member in members.items():
+        alone = _subject(view.keep(member), scorer, question, None if masks is None else masks[:, member])
+        cells[group] = {alpha: _of_group(cell, view, member, group) for alpha, cell in alone.items()}
+    for alpha in question.alphas:
+        parts = [cells[group][alpha] for group in members]
         yield together(view, parts)
         yield from parts
 
 
-def together(view: RunView, parts: Sequence[Measured]) -> Measured:
+def together(view: RunView, parts: Sequence[Cell]) -> Cell:
     """Return the cell over all groups: their means weighted by tested items, their independent spreads added."""
     usable = [part for part in parts if part.n_calibration]
     tested = np.array([float(part.facts["group_items"]) - part.n_calibration for part in usable])
@@ -59,29 +52,26 @@ def together(view: RunView, parts: Sequence[Measured]) -> Measured:
     return replace(parts[0], view=view, n_calibration=n, estimates=estimates, facts=facts, note=note, group="all")
 
 
-def _all_known(name: str, parts: Sequence[Measured]) -> bool:
+def _all_known(name: str, parts: Sequence[Cell]) -> bool:
     return all(part.estimates[name].influence.size for part in parts)
 
 
-def _subject(asked: Asked, group: str, member: BoolArray, masks: BoolArray | None) -> list[Measured]:
-    view, question = asked.view, asked.question
-    part, own = view.keep(member), None if masks is None else masks[:, member]
-    n = int(member.sum() * question.calibration_fraction) if own is None else int(own[0].sum())
+def _subject(part: RunView, scorer: str, question: Question, masks: BoolArray | None) -> dict[Fraction, Cell]:
+    """One subject's cell at every alpha, under its own threshold; masks (split, item) over its items, None for all splits."""
+    n = int(part.n_items * question.calibration_fraction) if masks is None else int(masks[0].sum())
     if not 0 < n < part.n_items:
-        return [_too_small(asked, alpha, group, part.n_items) for alpha in question.alphas]
-    plain = replace(question, mondrian="none", split=ALL if own is None else question.split)
-    scored = score_run(part, asked.probs[member], asked.scorer, plain, own)
-    return [_of_group(view, member, cell(scored, place), group) for place in range(len(question.alphas))]
+        estimates = dict.fromkeys((*ESTIMATED, *MORE), NOTHING)
+        note = f"{part.n_items} items cannot be split"
+        return {alpha: Cell(part, scorer, alpha, 0, estimates, group_facts(part.n_items), note) for alpha in question.alphas}
+    plain = replace(question, mondrian="none", split=ALL if masks is None else question.split)
+    scored = score_run(part, part.probs, scorer, plain, masks)
+    return {alpha: measure_alpha(scored, alpha) for alpha in question.alphas}
 
 
-def _of_group(view: RunView, member: BoolArray, found: Measured, group: str) -> Measured:
-    estimates = {name: on_members(estimate, member) for name, estimate in found.estimates.items()}
-    return replace(found, view=view, estimates=estimates, group=group, facts={**found.facts, "group_items": int(member.sum())})
-
-
-def _too_small(asked: Asked, alpha: Fraction, group: str, items: int) -> Measured:
-    estimates = dict.fromkeys((*ESTIMATED, *MORE), NOTHING)
-    return Measured(asked.view, asked.scorer, alpha, 0, estimates, group_facts(items), f"{items} items cannot be split", group)
+def _of_group(cell: Cell, view: RunView, member: BoolArray, group: str) -> Cell:
+    """The cell of some members, (item,) bool, as one group of the whole run."""
+    estimates = {name: on_members(estimate, member) for name, estimate in cell.estimates.items()}
+    return replace(cell, view=view, estimates=estimates, group=group, facts={**cell.facts, "group_items": int(member.sum())})
 
 
 def _weighted(estimates: Sequence[Estimate], weight: FloatArray) -> Estimate:

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from analyzer.measure.cell import ESTIMATED, MORE, Measured
+from analyzer.measure.cell import ESTIMATED, MORE, Cell
 from analyzer.measure.question import Question
 from analyzer.measure.unreliable import cell_reasons, run_reasons
 from analyzer.stats.estimate import Estimate, average
+from schemas.fields import FIELDS
 
 Record = dict[str, Any]
 
 
-def cell_record(cells: Sequence[Measured], question: Question, extra: Mapping[str, Estimate] | None = None) -> Record:
+def cell_record(cells: Sequence[Cell], question: Question, extra: Mapping[str, Estimate] | None = None) -> Record:
     """Return the record of one cell, or of the mean over several cells (prompts, scorers) of one model, method, level, task and alpha.
 
     extra : further estimates by name, such as changes against the dense run.
@@ -33,10 +34,10 @@ def cell_record(cells: Sequence[Measured], question: Question, extra: Mapping[st
     return record | {"unreliable": unreliable(cells)} | provenance(cells, question)
 
 
-def identity(cells: Sequence[Measured]) -> Record:
+def identity(cells: Sequence[Cell]) -> Record:
     """Return what a record is about, in the first fields of every record."""
     first = cells[0]
-    return {field: first.view.row[field] for field in ("model", "method", "level", "task")} | {
+    return {field: first.view.row[field] for field in FIELDS if field != "prompt"} | {
         "prompt": "+".join(dict.fromkeys(cell.view.row["prompt"] for cell in cells)),
         "scorer": "+".join(dict.fromkeys(cell.scorer for cell in cells)),
         "alpha": float(first.alpha),
@@ -45,7 +46,7 @@ def identity(cells: Sequence[Measured]) -> Record:
     }
 
 
-def provenance(cells: Sequence[Measured], question: Question) -> Record:
+def provenance(cells: Sequence[Cell], question: Question) -> Record:
     """Return how and from what a record was made, its last fields."""
     return {
         "group": cells[0].group,
@@ -60,14 +61,14 @@ def provenance(cells: Sequence[Measured], question: Question) -> Record:
     }
 
 
-def mean_over(cells: Sequence[Measured], estimates: Sequence[Estimate]) -> Estimate:
+def mean_over(cells: Sequence[Cell], estimates: Sequence[Estimate]) -> Estimate:
     """Return the mean of one estimate per cell; cells of one item set may lack different items of it."""
     if len(cells) == 1:
         return estimates[0]
     return average([on_whole_set(estimate, cell) for estimate, cell in zip(estimates, cells, strict=True)])
 
 
-def on_whole_set(estimate: Estimate, cell: Measured) -> Estimate:
+def on_whole_set(estimate: Estimate, cell: Cell) -> Estimate:
     """Return an estimate whose influence runs over the run's whole item set, 0 for items it left out, so that runs can be averaged."""
     view = cell.view
     if not estimate.influence.size or view.n_items == len(view.items):
@@ -83,7 +84,7 @@ def interval_fields(name: str, estimate: Estimate) -> Record:
     return {name: _number(estimate.value), f"{name}_low": _number(low), f"{name}_high": _number(high)}
 
 
-def unreliable(cells: Iterable[Measured]) -> str | None:
+def unreliable(cells: Iterable[Cell]) -> str | None:
     """Return every reason not to trust a record, or None; a mean names the runs it should not have been taken over."""
     found = [(cell, "; ".join([*run_reasons(cell.view), *cell_reasons(cell)])) for cell in cells]
     broken = [(cell, reason) for cell, reason in found if reason]
@@ -94,10 +95,10 @@ def unreliable(cells: Iterable[Measured]) -> str | None:
     return "; ".join(f"includes {cell.view.row['prompt']}/{cell.scorer}: {reason}" for cell, reason in broken)
 
 
-def average_groups(cells: Iterable[Measured]) -> list[list[Measured]]:
+def average_groups(cells: Iterable[Cell]) -> list[list[Cell]]:
     """Return cells grouped for a mean over prompts and scorers: one group per model, method, level, task, item set and alpha."""
 
-    def key(cell: Measured) -> tuple[Any, ...]:
+    def key(cell: Cell) -> tuple[Any, ...]:
         row = cell.view.row
         return row["model"], row["task"], row["method"], row["level"], row["items_hash"], cell.alpha
 

@@ -1,6 +1,6 @@
 """One run under one scorer at every alpha: one sort, then the exact split law or drawn splits."""
 
-from collections.abc import Iterator
+from fractions import Fraction
 from typing import NamedTuple
 
 from analyzer.conformal.coverage_law import ROUNDING, coverage_band, coverage_quantiles
@@ -9,7 +9,7 @@ from analyzer.conformal.influence import drawn_splits, split_influence
 from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
 from analyzer.conformal.split_law import Moments, RankLaw, Statistics, moments, rank_law, statistics
 from analyzer.conformal.splits import calibration_size, draw_splits, draw_stratified, given_split
-from analyzer.measure.cell import Measured, nothing, parameter_text, too_few, uacc
+from analyzer.measure.cell import Cell, parameter_text, too_few, uacc
 from analyzer.measure.question import Question
 from analyzer.runs.answer_metrics import answer_metrics
 from analyzer.runs.view import RunView
@@ -20,7 +20,7 @@ from analyzer.stats.random_words import item_uniform
 from schemas.errors import UsageError
 
 
-class Scored(NamedTuple):
+class ScoredRun(NamedTuple):
     """A run under one scorer, sorted once for every alpha.
 
     masks  : (split, item) true where an item calibrates; None for all splits.
@@ -36,20 +36,12 @@ class Scored(NamedTuple):
     masks: BoolArray | None
     values: FloatArray | None
 
-
-def measure(view: RunView, scorer: str, question: Question) -> Iterator[Measured]:
-    """Yield one cell per alpha of the question, the run as a whole under one threshold.
-
-    Raises UsageError where the calibration fraction leaves one side of the split empty.
-    """
-    if view.n_items < 2:
-        yield from (nothing(view, scorer, alpha) for alpha in question.alphas)
-        return
-    scored = score_run(view, view.probs, scorer, question, calibration_masks(view, question))
-    yield from (cell(scored, place) for place in range(len(question.alphas)))
+    def drawn(self, alpha: Fraction) -> FloatArray | None:
+        """Return (split, statistic) the values of drawn splits at one of the question's alphas; None for all splits."""
+        return None if self.values is None else self.values[:, self.question.alphas.index(alpha)]
 
 
-def drawn_over(known: Statistics, scored: Scored, k: int) -> Moments:
+def drawn_over(known: Statistics, scored: ScoredRun, k: int) -> Moments:
     """Return mean and sd over the drawn splits of other statistics of a scored run; k is the threshold's rank."""
     if scored.masks is None:
         raise ValueError("all splits are meant; there are no drawn ones")
@@ -77,38 +69,38 @@ def scores_of(view: RunView, probs: FloatArray, scorer: str, question: Question)
     return SCORERS[scorer](probs, item_uniform(view.items.item_id[view.position]), **parameters)
 
 
-def score_run(view: RunView, probs: FloatArray, scorer: str, question: Question, masks: BoolArray | None) -> Scored:
+def score_run(view: RunView, probs: FloatArray, scorer: str, question: Question, masks: BoolArray | None) -> ScoredRun:
     """Return a run under one scorer, ready for every alpha; probs (item, option) may be reliability-calibrated ones."""
     ranks = rank_scores(scores_of(view, probs, scorer, question), view.answer, probs, question.empty)
     known = statistics(ranks, sizes=question.sizes)
     if masks is None:
         n = calibration_size(view.n_items, question.calibration_fraction)
-        return Scored(view, question, scorer, n, ranks, known, None, None)
+        return ScoredRun(view, question, scorer, n, ranks, known, None, None)
     n = int(masks[0].sum())
     values = drawn_values(known, ranks.own, masks, [threshold_rank(n, alpha) for alpha in question.alphas])
-    return Scored(view, question, scorer, n, ranks, known, masks, values)
+    return ScoredRun(view, question, scorer, n, ranks, known, masks, values)
 
 
-def cell(scored: Scored, place: int) -> Measured:
-    """Return the cell of the question's alpha at `place`."""
-    view, alpha, n = scored.view, scored.question.alphas[place], scored.n_calibration
+def measure_alpha(scored: ScoredRun, alpha: Fraction) -> Cell:
+    """Return the cell of a scored run at one of its question's alphas, the run as a whole under one threshold."""
+    view, n = scored.view, scored.n_calibration
     k = threshold_rank(n, alpha)
-    law = rank_law(view.n_items, n, k)
-    found = moments(law, scored.statistics) if scored.values is None else over_splits(scored.values[:, place])
-    estimates = _estimates(law, scored, found) | answer_metrics(view)
-    return Measured(
+    law, drawn = rank_law(view.n_items, n, k), scored.drawn(alpha)
+    over_all = moments(law, scored.statistics) if drawn is None else over_splits(drawn)
+    estimates = _estimates(law, scored, over_all) | answer_metrics(view)
+    return Cell(
         view,
         scored.scorer,
         alpha,
         n,
         estimates | {"uacc": uacc(estimates["accuracy"], estimates["set_size"], view)},
-        _facts(law, scored, found, place),
+        _facts(law, scored, over_all, drawn),
         too_few(n, alpha) if k > n else None,
-        reasons=_coverage_reasons(law, scored, float(found.mean[0])),
+        reasons=_coverage_reasons(law, scored, float(over_all.mean[0])),
     )
 
 
-def _coverage_reasons(law: RankLaw, scored: Scored, coverage: float) -> tuple[str, ...]:
+def _coverage_reasons(law: RankLaw, scored: ScoredRun, coverage: float) -> tuple[str, ...]:
     """Drawn or given splits whose coverage the exact law over all splits does not allow: the items are not exchangeable between them."""
     if scored.masks is None:
         return ()
@@ -118,24 +110,23 @@ def _coverage_reasons(law: RankLaw, scored: Scored, coverage: float) -> tuple[st
     return (f"coverage {coverage:.3f} is outside the 99.9 % band [{low:.3f}, {high:.3f}] of its exact law",)
 
 
-def influence_of(law: RankLaw, scored: Scored, known: Statistics) -> FloatArray:
+def influence_of(law: RankLaw, scored: ScoredRun, known: Statistics) -> FloatArray:
     """Return (statistic, item) influence on statistics of a scored run, over all splits or the drawn ones."""
     drawn = None if scored.masks is None else drawn_splits(scored.ranks.own, scored.masks, law.k)
     return split_influence(law, scored.ranks.own, known, drawn)
 
 
-def _estimates(law: RankLaw, scored: Scored, found: Moments) -> dict[str, Estimate]:
+def _estimates(law: RankLaw, scored: ScoredRun, over_all: Moments) -> dict[str, Estimate]:
     known = scored.statistics
     influence = influence_of(law, scored, known)
-    return {name: Estimate(float(found.mean[i]), influence[i], known.share[i]) for i, name in enumerate(known.names)}
+    return {name: Estimate(float(over_all.mean[i]), influence[i], known.share[i]) for i, name in enumerate(known.names)}
 
 
-def _facts(law: RankLaw, scored: Scored, found: Moments, place: int) -> dict[str, float | str]:
+def _facts(law: RankLaw, scored: ScoredRun, over_all: Moments, drawn: FloatArray | None) -> dict[str, float | str]:
     spread = scored.statistics.names if scored.question.sizes else ("coverage", "set_size")
-    facts: dict[str, float | str] = {f"{name}_sd": float(found.sd[scored.statistics.names.index(name)]) for name in spread}
+    facts: dict[str, float | str] = {f"{name}_sd": float(over_all.sd[scored.statistics.names.index(name)]) for name in spread}
     if scored.question.quantiles:
-        drawn = None if scored.values is None else scored.values[:, place, 0]
-        facts |= coverage_quantiles(law, scored.statistics.table, drawn)
+        facts |= coverage_quantiles(law, scored.statistics.table, None if drawn is None else drawn[:, 0])
     facts["threshold_ties"] = float(law.weights @ scored.ranks.ties[law.first : law.first + law.weights.size]) / law.n_items
     parameters = scorer_parameters(scored.scorer, scored.question.parameters.get(scored.scorer, {}))
     return facts | {"parameters": parameter_text(parameters)}

@@ -1,12 +1,44 @@
-"""Probability calibration: one temperature per split, fitted on its calibration items alone."""
+"""Prediction sets after probability calibration: in every split one temperature, fitted on that split's calibration items alone."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
+from analyzer.measure.cell import FACTS, Cell
+from analyzer.measure.question import Question
+from analyzer.measure.scored import calibration_masks, measure_alpha, score_run
 from analyzer.runs.view import RunView
 from analyzer.stats.arrays import BoolArray, FloatArray
+from analyzer.stats.estimate import average
 from analyzer.stats.probs import softmax
+from schemas.options import own_options
 
 COLDEST, HOTTEST, STEPS = 1e-3, 1e3, 60
+
+
+def tempered_cells(view: RunView, scorer: str, question: Question) -> Iterator[Cell]:
+    """Yield one cell per alpha: the mean over drawn splits, each with a temperature, probs, scores and ranks of its own."""
+    masks = calibration_masks(view, question)
+    if masks is None:
+        raise ValueError("a temperature needs drawn splits")
+    temperatures = [fit_temperature(view, mask) for mask in masks]
+    splits = [score_run(view, tempered_probs(view, t), scorer, question, mask[None]) for t, mask in zip(temperatures, masks, strict=True)]
+    for alpha in question.alphas:
+        yield _mean_cell([measure_alpha(scored, alpha) for scored in splits], float(np.mean(temperatures)))
+
+
+def _mean_cell(cells: list[Cell], temperature: float) -> Cell:
+    first = cells[0]
+    estimates = {name: average([one.estimates[name] for one in cells]) for name in first.estimates if first.estimates[name].influence.size}
+    spread = {f"{name}_sd": _sd([one.estimates[name].value for one in cells]) for name in ("coverage", "set_size")}
+    facts: dict[str, float | str] = {name: first.facts[name] for name in FACTS} | spread | {"temperature": temperature}
+    return replace(first, estimates={**first.estimates, **estimates}, facts=facts)
+
+
+def _sd(values: list[float]) -> float:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
 
 
 def tempered_probs(view: RunView, temperature: float) -> FloatArray:
@@ -20,7 +52,7 @@ def fit_temperature(view: RunView, chosen: BoolArray) -> float:
     The likelihood is concave in 1 / temperature, so its slope is bisected. Source: Guo et al. 2017, arXiv:1706.04599.
     """
     part = view.keep(chosen)
-    own = np.arange(part.logits.shape[1]) < part.n_options[:, None]
+    own = own_options(part.n_options, part.logits.shape[1])
     logits = np.where(own, part.logits, 0.0).astype(np.float64)
     of_answer = float(logits[np.arange(part.n_items), part.answer].sum())
     low, high = np.log(1 / HOTTEST), np.log(1 / COLDEST)

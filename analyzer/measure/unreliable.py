@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 from scipy.special import bdtr, ndtri
 
-from analyzer.measure.cell import Measured
+from analyzer.measure.cell import Cell
 from analyzer.runs.answer_metrics import RECENT, answer_metrics
 from analyzer.runs.view import RunView
 from schemas.run import CHECKPOINT
@@ -20,7 +20,11 @@ SIGMAS = float(ndtri(1 - NOISE))
 EXACT = 1e-12
 TRUNCATED = 0.01  # share of prompts that may be truncated; a truncated prompt lacks its demonstrations, then its question
 SURE = 0.25  # mean top prob above accuracy by this much, without any link between choices and answers, is misalignment
-FAR = {"e_rate": ('answers "I don\'t know"', 0.1), "f_rate": ('answers "None of the above"', 0.1), "option_mass": ("option mass", 0.1)}
+FAR = {
+    "idk_rate": ('answers "I don\'t know"', 0.1),
+    "none_of_above_rate": ('answers "None of the above"', 0.1),
+    "option_mass": ("option mass", 0.1),
+}
 
 
 @lru_cache(maxsize=RECENT)
@@ -37,7 +41,7 @@ def run_reasons(view: RunView) -> tuple[str, ...]:
     return tuple(reasons)
 
 
-def cell_reasons(cell: Measured) -> list[str]:
+def cell_reasons(cell: Cell) -> list[str]:
     """Return why this cell says nothing about the model."""
     if cell.note:
         return [*cell.reasons, cell.note]

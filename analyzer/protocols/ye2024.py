@@ -18,7 +18,7 @@ from analyzer.conformal.influence import drawn_splits, split_influence
 from analyzer.conformal.ranks import rank_scores, threshold_rank
 from analyzer.conformal.split_law import Statistics, rank_law, statistics
 from analyzer.conformal.splits import Split, calibration_size
-from analyzer.measure.cell import FACTS, Measured, nothing, too_few, uacc
+from analyzer.measure.cell import FACTS, Cell, nothing, too_few, uacc
 from analyzer.measure.question import Question
 from analyzer.protocols.avx_sort_order import network_argsort
 from analyzer.runs.answer_metrics import BENCHMARK_OPTIONS, IDK_INDEX, NONE_INDEX, answer_metrics
@@ -26,6 +26,7 @@ from analyzer.runs.view import RunView
 from analyzer.stats.arrays import BoolArray, IntArray
 from analyzer.stats.estimate import Estimate
 from schemas.benchmark import ODD
+from schemas.options import own_options
 
 Float32Array = NDArray[np.float32]
 DROPPED, SEED = tuple(map(int, ODD)), 42
@@ -56,7 +57,7 @@ def choose(view: RunView) -> RunView:
     return view.keep(~np.isin(view.position, DROPPED))
 
 
-def measure(view: RunView, scorer: str, question: Question) -> Iterator[Measured]:
+def measure(view: RunView, scorer: str, question: Question) -> Iterator[Cell]:
     """Yield one cell per alpha: all figures over the test half."""
     if view.n_items < 2:
         yield from (nothing(view, scorer, alpha) for alpha in question.alphas)
@@ -73,7 +74,7 @@ def _asked(view: RunView, scorer: str) -> Asked:
     return Asked(view, scorer, scored, _calibration_half(view.n_items), ranks.own, statistics(ranks))
 
 
-def _cell(asked: Asked, alpha: Fraction) -> Measured:
+def _cell(asked: Asked, alpha: Fraction) -> Cell:
     view, scorer, scored, calibrates = asked.view, asked.scorer, asked.scored, asked.calibrates
     n = int(calibrates.sum())
     k = _higher(n, threshold_rank(n, alpha))
@@ -88,7 +89,7 @@ def _cell(asked: Asked, alpha: Fraction) -> Measured:
     chosen = scored.probs.argmax(axis=1)
     rates = {name: _tested_share(flag, ~calibrates) for name, flag in _rates(view, chosen).items()}
     estimates = answer_metrics(view) | estimates | rates
-    return Measured(
+    return Cell(
         view,
         scorer,
         alpha,
@@ -110,7 +111,7 @@ def _with_influence(asked: Asked, k: int, values: dict[str, float]) -> dict[str,
 def _rates(view: RunView, chosen: IntArray) -> dict[str, BoolArray]:
     rates = {"accuracy": chosen == view.answer}
     if (view.n_options == BENCHMARK_OPTIONS).all():
-        rates |= {"e_rate": chosen == IDK_INDEX, "f_rate": chosen == NONE_INDEX}
+        rates |= {"idk_rate": chosen == IDK_INDEX, "none_of_above_rate": chosen == NONE_INDEX}
     return rates
 
 
@@ -135,8 +136,7 @@ def _calibration_half(n_items: int) -> BoolArray:
 
 
 def _softmax32(view: RunView) -> Float32Array:
-    own = np.arange(view.logits.shape[1]) < view.n_options[:, None]
-    logits = np.where(own, view.logits, np.float32(-np.inf))
+    logits = np.where(own_options(view.n_options, view.logits.shape[1]), view.logits, np.float32(-np.inf))
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 

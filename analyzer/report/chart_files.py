@@ -13,6 +13,7 @@ from analyzer.report.page import chart_facts, method_names
 from analyzer.report.panels import PANELS, Panel
 from analyzer.runs.loading import level_strength
 from analyzer.runs.pairs import Partners
+from schemas.fields import FIELDS
 
 WIDTH, CELL = 640, 84  # pixels: of a chart, and of a column of the heat map
 CALCULATED = "cost"  # its figures are made in the page, from prices typed in
@@ -77,7 +78,7 @@ def _identities(study: Study) -> dict[str, Record]:
         name = (row["method"] if level == "-" else f"{row['method']} {level}") + (f" #{twin}" if twin else "")
         place = f"{row['task']} · {row['prompt']}" if many else row["task"]
         kind = "n:m" if ":" in level else "share" if re.fullmatch(r"[\d.e+-]+", level) else "bits"
-        found[row["name"]] = {field: row[field] for field in ("model", "method", "level", "task", "prompt")} | {
+        found[row["name"]] = {field: row[field] for field in FIELDS} | {
             "run": row["name"],
             "name": name,
             "place": place,

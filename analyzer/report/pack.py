@@ -12,10 +12,10 @@ from analyzer.report.data.tables import Tables
 from analyzer.report.panels import COST_FIELDS, ITEM_FIELDS, PANELS, TEXT_FIELDS
 from analyzer.runs.loading import level_strength
 from analyzer.runs.pairs import Partners
+from schemas.fields import FIELDS
 
 DIGITS = 6
-IDENTITY = ("model", "method", "level", "task", "prompt")
-FIELDS = {"costs": COST_FIELDS, "items": ITEM_FIELDS, "texts": TEXT_FIELDS}
+ROW_FIELDS = {"costs": COST_FIELDS, "items": ITEM_FIELDS, "texts": TEXT_FIELDS}
 
 Packed = dict[str, list[Any]]
 
@@ -24,7 +24,7 @@ def pack(study: Study, found: Tables) -> dict[str, Any]:
     """Return the runs and every table that a panel shows, as JSON values."""
     names = [row["name"] for row in study.runs.rows]
     number = {name: place for place, name in enumerate(names)}
-    fields = {panel.table: panel.fields for panel in reversed(PANELS)} | FIELDS
+    fields = {panel.table: panel.fields for panel in reversed(PANELS)} | ROW_FIELDS
     return {
         "runs": _runs(study, names),
         "tables": {table: _columns(_numbered(found[table], number), wanted) for table, wanted in fields.items()},
@@ -33,8 +33,8 @@ def pack(study: Study, found: Tables) -> dict[str, Any]:
 
 def twin_marks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return what tells runs apart that differ in nothing a reader is shown: the end of their names; empty for all others."""
-    counts = Counter(tuple(row[field] for field in IDENTITY) for row in rows)
-    return [row["name"].rsplit(".", 1)[-1] if counts[tuple(row[field] for field in IDENTITY)] > 1 else "" for row in rows]
+    counts = Counter(tuple(row[field] for field in FIELDS) for row in rows)
+    return [row["name"].rsplit(".", 1)[-1] if counts[tuple(row[field] for field in FIELDS)] > 1 else "" for row in rows]
 
 
 def in_script(value: Any) -> str:
@@ -50,7 +50,7 @@ def _runs(study: Study, names: Sequence[str]) -> Packed:
     partners = Partners(rows)
     dense = [partner["name"] if (partner := partners.of(row)) else None for row in rows]
     strength = [level_strength(row["level"]) for row in rows]
-    packed: Packed = {field: [row[field] for row in rows] for field in IDENTITY}
+    packed: Packed = {field: [row[field] for row in rows] for field in FIELDS}
     packed["dense"] = [names.index(name) if name else None for name in dense]
     packed["twin"] = twin_marks(rows)
     packed["strength"] = [value if math.isfinite(value) else None for value in strength]

@@ -1,20 +1,17 @@
 """From parsed options to a study."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from analyzer.compare.two_axis_verdict import Tolerances, tolerances
 from analyzer.gate.policy import Limit, read_policy
-from analyzer.measure.alphas import parse_alphas
 from analyzer.measure.question import Question
-from analyzer.protocols import rules
+from analyzer.protocols.ask import ask
 from analyzer.report.data.study import EXAMPLE_PRICES, Asked, Study, study
-from analyzer.runs.fields import FIELDS
 from analyzer.runs.loading import Runs, select_runs
-from analyzer.scorers import check_scorers
 from analyzer.studies.prices import read_prices
 from schemas.errors import UsageError
+from schemas.fields import FIELDS
 
 
 def open_study(options: Mapping[str, Any]) -> Study:
@@ -48,11 +45,7 @@ def _limits(options: Mapping[str, Any], allowed: Tolerances) -> list[Limit]:
 
 
 def _question(protocol: str, options: Mapping[str, Any]) -> Question:
-    known = rules(protocol)
-    alphas = parse_alphas([options["alpha"]])
-    if len(alphas) != 1:
-        raise UsageError(f"alpha {options['alpha']!r} names {len(alphas)}; give one, the page's slider has the others")
-    scorers = check_scorers(options["scorers"]) or known.default.scorers
-    if known.scorers and set(scorers) - set(known.scorers):
-        raise UsageError(f"protocol {protocol} has only the scorers {', '.join(known.scorers)}")
-    return replace(known.default, alphas=alphas, scorers=scorers)
+    question = ask(alphas=options["alpha"], scorers=options["scorers"], protocol=protocol)
+    if len(question.alphas) != 1:
+        raise UsageError(f"alpha {options['alpha']!r} names {len(question.alphas)}; give one, the page's slider has the others")
+    return question

@@ -1,6 +1,6 @@
 """What a run's logits say without any prediction set: accuracy, likelihood, calibration of probs, and which answers are given.
 
-Each is an `Estimate` over items. Names in results: accuracy, nll, brier, ece, aurc, option_mass, e_rate, f_rate, tie_rate.
+Each is an `Estimate` over items. Names in results: accuracy, nll, brier, ece, aurc, option_mass, idk_rate, none_of_above_rate, tie_rate.
 """
 
 from functools import lru_cache
@@ -12,8 +12,9 @@ from analyzer.stats.arrays import BoolArray, FloatArray
 from analyzer.stats.estimate import NOTHING, Estimate, mean
 from analyzer.stats.probs import log_softmax
 from schemas.items import IDK, NONE_OF_THE_ABOVE
+from schemas.options import option_mass
 
-METRICS = ("accuracy", "nll", "brier", "ece", "aurc", "option_mass", "e_rate", "f_rate", "tie_rate")
+METRICS = ("accuracy", "nll", "brier", "ece", "aurc", "option_mass", "idk_rate", "none_of_above_rate", "tie_rate")
 BINS = 15
 RECENT = 4  # every scorer of a run asks for the same figures
 IDK_INDEX, NONE_INDEX, BENCHMARK_OPTIONS = 4, 5, 6  # options E and F of the benchmark's items
@@ -31,8 +32,8 @@ def answer_metrics(view: RunView) -> dict[str, Estimate]:
         "ece": _ece(view),
         "aurc": _aurc(view),
         "option_mass": _option_mass(view),
-        "e_rate": letter_rate(view, IDK),
-        "f_rate": letter_rate(view, NONE_OF_THE_ABOVE),
+        "idk_rate": letter_rate(view, IDK),
+        "none_of_above_rate": letter_rate(view, NONE_OF_THE_ABOVE),
         "tie_rate": mean(ties(view), share=True),
     }
 
@@ -91,8 +92,5 @@ def _aurc(view: RunView) -> Estimate:
 
 
 def _option_mass(view: RunView) -> Estimate:
-    """Probability of all options together in the full vocabulary; NaN where the run does not record it."""
-    if np.isnan(view.logsumexp).any():
-        return NOTHING
-    own = np.where(np.isnan(view.probs), -np.inf, view.logits).astype(np.float64)
-    return mean(np.exp(own - view.logsumexp[:, None].astype(np.float64)).sum(axis=1), share=True)
+    """Probability of all options together in the full vocabulary; nothing where the run does not record it."""
+    return NOTHING if np.isnan(view.logsumexp).any() else mean(option_mass(view.logits, view.n_options, view.logsumexp), share=True)

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import polars as pl
 
-from analyzer.runs.fields import FIELDS
 from analyzer.runs.view import RunView, view_run
 from schemas.errors import RunNotFoundError, UsageError
+from schemas.fields import FIELDS
 from schemas.itemset import ItemSet
 from schemas.levels import NO_LEVEL, parse_level
 from schemas.run import CHECKPOINT, DENSE, Run

@@ -10,6 +10,7 @@ import numpy as np
 from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
 from analyzer.stats.probs import softmax, top_option
 from schemas.itemset import ItemSet
+from schemas.options import own_options
 from schemas.run import Environment, Run, RunKey
 from schemas.run import FloatArray as Float32Array
 
@@ -88,7 +89,7 @@ class RunView:
 
 def view_run(run: Run, items: ItemSet, row: Mapping[str, Any], snapshot: str) -> RunView:
     """Return the view of a stored run: demonstrations left out, items with non-finite logits left out and counted."""
-    own = np.arange(run.logits.shape[1]) < items.n_options[:, None]
+    own = own_options(items.n_options, run.logits.shape[1])
     finite = np.all(np.isfinite(run.logits) | ~own, axis=1)
     wanted = ~items.demonstration
     n_nonfinite = int((wanted & ~finite).sum())

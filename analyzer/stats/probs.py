@@ -3,6 +3,7 @@
 import numpy as np
 
 from analyzer.stats.arrays import AnyArray, FloatArray, IntArray
+from schemas.options import own_options
 
 
 def softmax(logits: AnyArray, n_options: IntArray) -> FloatArray:
@@ -33,6 +34,6 @@ def top_option(probs: FloatArray) -> IntArray:
 
 
 def _shifted(logits: AnyArray, n_options: IntArray) -> tuple[FloatArray, AnyArray]:
-    own = np.arange(logits.shape[1]) < n_options[:, None]
+    own = own_options(n_options, logits.shape[1])
     raw = np.where(own, logits, -np.inf).astype(np.float64)
     return raw - raw.max(axis=1, keepdims=True), own

@@ -13,7 +13,7 @@ from analyzer.conformal.influence import split_influence, threshold_pull
 from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
 from analyzer.conformal.split_law import RankLaw, moments, rank_law, statistics
 from analyzer.conformal.splits import calibration_size
-from analyzer.measure.cell import Measured
+from analyzer.measure.cell import Cell
 from analyzer.measure.question import Question
 from analyzer.measure.scored import scores_of
 from analyzer.runs.view import RunView
@@ -38,7 +38,7 @@ def check_exact(question: Question, what: str) -> None:
         raise UsageError(f"{what} is exact over all splits under one threshold, protocol exact; leave {' and '.join(wrong)} out")
 
 
-def carry(source: RunView, target: RunView, asked: Measured, question: Question) -> Mapping[str, Estimate]:
+def carry(source: RunView, target: RunView, asked: Cell, question: Question) -> Mapping[str, Estimate]:
     """Return coverage and set size of the target under the source's thresholds, over the same items in the same order.
 
     asked : a cell with the scorer and the alpha that are meant.
@@ -53,7 +53,7 @@ def carry(source: RunView, target: RunView, asked: Measured, question: Question)
 
 
 def carry_to_subject(
-    source: RunView, target: RunView, chosen: BoolArray, asked: Measured, question: Question
+    source: RunView, target: RunView, chosen: BoolArray, asked: Cell, question: Question
 ) -> Mapping[str, Estimate]:
     """Return the same for the chosen, (item,) bool, of the target's items, under thresholds made on all items."""
     ranks = _carried_ranks(source, target, asked.scorer, question)
@@ -66,7 +66,7 @@ def carry_to_subject(
     return found
 
 
-def carry_apart(source: RunView, target: RunView, asked: Measured, question: Question) -> Mapping[str, Estimate]:
+def carry_apart(source: RunView, target: RunView, asked: Cell, question: Question) -> Mapping[str, Estimate]:
     """Return the same for a target of other items; influences run over the source's items and then the target's."""
     ranks = _carried_ranks(source, target, asked.scorer, question)
     law = split_law(source.n_items, asked.alpha, question)

@@ -14,11 +14,11 @@ from analyzer.compare.compare import add_holm, compare
 from analyzer.compare.two_axis_verdict import Tolerances
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, same_fields
-from analyzer.runs.fields import FIELDS
 from analyzer.runs.loading import Runs, open_runs
 from analyzer.runs.pairs import Partners
 from analyzer.studies.sets import sets
 from schemas.errors import RunNotFoundError, UsageError
+from schemas.fields import FIELDS
 
 Source = Callable[[], Runs]  # opens the runs of one model; open stores do not travel between processes
 Work = Callable[[Source], list[Record]]

@@ -18,6 +18,7 @@ from analyzer.runs.view import RunView
 from analyzer.scorers import scorer_parameters
 from analyzer.stats.arrays import BoolArray, FloatArray
 from schemas.errors import UsageError
+from schemas.fields import FIELDS
 
 
 def p_values(view: RunView, scorer: str, question: Question, calibrates: BoolArray | None) -> FloatArray:
@@ -47,7 +48,7 @@ def _records(view: RunView, scorer: str, question: Question) -> Iterator[Record]
     masks = None if question.split.exact or view.n_items < 2 else calibration_masks(view, question)
     calibrates = None if masks is None else masks[0]
     values = p_values(view, scorer, question, calibrates)
-    run = {field: view.row[field] for field in ("model", "method", "level", "task", "prompt")} | {"scorer": scorer}
+    run = {field: view.row[field] for field in FIELDS} | {"scorer": scorer}
     reason = "; ".join(run_reasons(view)) or None
     last = {"split": question.split.text, "run": view.row["name"], "snapshot": view.snapshot}
     parameters = parameter_text(scorer_parameters(scorer, question.parameters.get(scorer, {})))

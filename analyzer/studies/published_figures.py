@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from analyzer.measure.cell import Measured
+from analyzer.measure.cell import Cell
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, average_groups, on_whole_set, unreliable
 from analyzer.runs.loading import Runs
 from analyzer.stats.estimate import average, student
-from analyzer.studies.sets import measured
+from analyzer.studies.sets import measure_runs
 from schemas.errors import UsageError
 from schemas.levels import NO_LEVEL, Level, parse_level
 from schemas.run import DENSE
@@ -72,7 +72,7 @@ def beside_reference(runs: Runs, question: Question, stated: Iterable[Stated], i
 
     items_stated : items per task that the article drew.
     """
-    groups = average_groups(measured(runs, question))
+    groups = average_groups(measure_runs(runs, question))
     return [_record(figure, _own(figure, groups, items_stated), runs.reader.snapshot) for figure in stated]
 
 
@@ -89,7 +89,7 @@ def _stated(row: Mapping[str, str | None], where: str) -> Stated:
     return Stated(text["model"], text["method"], text["level"], text["task"], text["metric"], value, text.get("note", ""))
 
 
-def _own(figure: Stated, groups: Sequence[Sequence[Measured]], items_stated: int) -> Own | None:
+def _own(figure: Stated, groups: Sequence[Sequence[Cell]], items_stated: int) -> Own | None:
     """Our figure: tasks have different items, so the errors of their mean add in quadrature."""
     found = [cells for cells in groups if _is_meant(figure, cells[0])]
     if not found:
@@ -104,13 +104,13 @@ def _own(figure: Stated, groups: Sequence[Sequence[Measured]], items_stated: int
     return Own(sum(mean.value for mean in means) / len(means), error, stated, tasks, reason)
 
 
-def _split_sd(cells: Sequence[Measured], metric: str) -> float:
+def _split_sd(cells: Sequence[Cell], metric: str) -> float:
     """Spread over splits of one published split; scorers and prompts share it, so it does not average out."""
     spread = [float(cell.facts.get(f"{metric}_sd", 0.0)) for cell in cells]
     return max((sd for sd in spread if math.isfinite(sd)), default=0.0)
 
 
-def _is_meant(figure: Stated, cell: Measured) -> bool:
+def _is_meant(figure: Stated, cell: Cell) -> bool:
     row = cell.view.row
     dense = figure.method == DENSE or figure.level == "0"
     method = row["method"] == (DENSE if dense else figure.method)

@@ -5,11 +5,11 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from analyzer.measure.cell import Measured
+from analyzer.measure.cell import Cell
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, average_groups, cell_record, same_fields
 from analyzer.measure.unreliable import against_dense
-from analyzer.protocols import rules
+from analyzer.protocols import protocol_named
 from analyzer.runs.loading import Runs
 from analyzer.runs.pairs import Partners
 from analyzer.runs.view import RunView
@@ -23,17 +23,17 @@ def sets(runs: Runs, question: Question, *, average: bool = False) -> list[Recor
 
     average : one record per model, method, level, task and alpha instead, the mean over prompts and scorers.
     """
-    cells = measured(runs, question)
+    cells = measure_runs(runs, question)
     groups = average_groups(cells) if average else ([cell] for cell in cells)
     return same_fields([cell_record(group, question) for group in groups])
 
 
-def measured(runs: Runs, question: Question) -> Iterator[Measured]:
+def measure_runs(runs: Runs, question: Question) -> Iterator[Cell]:
     """Yield the cells of every run and scorer, in reading order; a run's arrays are let go once it is measured.
 
     A run whose answers are far from those of its dense run, where that one is selected too, carries the reason.
     """
-    protocol, partners = rules(question.protocol), Partners(runs.rows)
+    protocol, partners = protocol_named(question.protocol), Partners(runs.rows)
     load = lru_cache(maxsize=RECENT)(lambda name: runs.view(next(row for row in runs.rows if row["name"] == name)))
     for row in runs.rows:
         partner = _partner(partners, row)

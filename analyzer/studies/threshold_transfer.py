@@ -13,10 +13,10 @@ import numpy as np
 
 from analyzer.compare.paired import Paired, compressed_pairs
 from analyzer.compare.two_axis_verdict import Side, limit_side
-from analyzer.measure.cell import Measured
+from analyzer.measure.cell import Cell
+from analyzer.measure.measure_run import measure_run
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, identity, interval_fields, provenance, unreliable
-from analyzer.measure.scored import measure
 from analyzer.runs.loading import Runs
 from analyzer.runs.pairs import pair_views
 from analyzer.runs.view import RunView
@@ -34,7 +34,7 @@ class Transfer:
     """One threshold kept: `kept` and `recalibrated` are estimates of coverage and set size over the same, possibly joined, items."""
 
     source: str
-    target: Measured
+    target: Cell
     kept: Mapping[str, Estimate]
     recalibrated: Mapping[str, Estimate]
     unreliable: str | None
@@ -118,7 +118,7 @@ SOURCES: dict[str, Callable[[Runs, Question], Iterator[Transfer]]] = {
 }
 
 
-def _apart(name: str, source: RunView, target: RunView, cell: Measured, question: Question) -> Transfer:
+def _apart(name: str, source: RunView, target: RunView, cell: Cell, question: Question) -> Transfer:
     kept = carry_apart(source, target, cell, question)
     nobody = np.zeros(source.n_items)
     recalibrated = {
@@ -140,8 +140,8 @@ def _pairs(runs: Runs, same: Sequence[str], differs: str) -> Iterator[tuple[RunV
         yield from ((one, other) for one, other in permutations(views, 2) if one.row[differs] != other.row[differs])
 
 
-def _cells(view: RunView, question: Question) -> Iterator[Measured]:
-    return (cell for scorer in question.scorers for cell in measure(view, scorer, question))
+def _cells(view: RunView, question: Question) -> Iterator[Cell]:
+    return (cell for scorer in question.scorers for cell in measure_run(view, scorer, question))
 
 
 def _record(found: Transfer, question: Question, tolerance: float) -> Record:

@@ -15,7 +15,7 @@ import numpy as np
 
 from analyzer.compare.two_axis_verdict import limit_side
 from analyzer.conformal.splits import calibration_size, draw_splits
-from analyzer.measure.cell import Measured
+from analyzer.measure.cell import Cell
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, identity, interval_fields, provenance
 from analyzer.measure.scored import scores_of
@@ -97,11 +97,11 @@ def _thresholds(scored: Scored, order: IntArray, calibrates: BoolArray, weight: 
     return np.asarray(np.append(scored.of_answer[used], np.inf)[np.searchsorted(weighs, enough)])
 
 
-def _cell(view: RunView, scorer: str, alpha: Fraction, scored: Scored) -> Measured:
-    return Measured(view, scorer, alpha, int(scored.masks[0].sum()), _jackknife(scored, float(alpha)))
+def _cell(view: RunView, scorer: str, alpha: Fraction, scored: Scored) -> Cell:
+    return Cell(view, scorer, alpha, int(scored.masks[0].sum()), _jackknife(scored, float(alpha)))
 
 
-def _record(cell: Measured, question: Question, tolerance: float) -> Record:
+def _record(cell: Cell, question: Question, tolerance: float) -> Record:
     record = identity([cell])
     for name, estimate in cell.estimates.items():
         record |= interval_fields(name, estimate)

@@ -15,6 +15,7 @@ from producer.engine.layer_source import Target
 from producer.engine.memory_plan import FEWEST_TOKENS, Layout
 from producer.engine.prefill import prefill
 from producer.prompts.encode import Prompts
+from schemas.options import own_options
 
 ALPHA = 0.1
 
@@ -58,7 +59,7 @@ def unshared(prompts: Prompts) -> Prompts:
 def _own_options(prompts: Prompts, n_letters: int) -> NDArray[np.bool_]:
     """Return (item, option) whether the item has the option."""
     n_options = np.array(prompts.n_options or [n_letters] * len(prompts.suffixes))
-    return np.asarray(np.arange(n_letters) < n_options[:, None])
+    return own_options(n_options, n_letters)
 
 
 def _top(logits: NDArray[np.float32], own: NDArray[np.bool_]) -> NDArray[np.intp]:

@@ -13,9 +13,10 @@ from producer.request.planned import PlannedRun, RunGroup
 from producer.request.request import Request
 from producer.run.plan import check_request, make_plan
 from schemas.errors import StoreNotFoundError
+from schemas.fields import FIELDS
 from store import open_reader
 
-HEADER = ("model", "method", "level", "task", "prompt", "items", "tokens", "truncated", "state")
+HEADER = (*FIELDS, "items", "tokens", "truncated", "state")
 STORED, TO_RUN, NOT_DOWNLOADED = "stored", "to run", "weights not downloaded"
 ASSUMED_SHARE = 0.5  # of the matrix peak; what is reached depends on the model and is stored with every run
 

@@ -21,6 +21,7 @@ from producer.request.bayes import bayes_runs
 from producer.request.planned import PlannedRun, PromptedTask, RunGroup
 from producer.request.request import Request
 from producer.run.plan import check_request, make_plan
+from schemas.options import own_options
 from schemas.run import Run
 from store import Writer, init_store, open_writer
 
@@ -138,7 +139,7 @@ def _item_bar(planned: PlannedRun, *, shown: bool) -> Any:
 
 def _nan_beyond_options(logits: NDArray[np.float32], n_options: NDArray[np.int16]) -> NDArray[np.float32]:
     """Return the logits (item, option) with NaN beyond each item's number of options."""
-    return np.where(np.arange(logits.shape[1]) < n_options[:, None], logits, np.float32(np.nan))
+    return np.where(own_options(n_options, logits.shape[1]), logits, np.float32(np.nan))
 
 
 def _rates(throughput: Mapping[str, float]) -> str:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
+from schemas.fields import FIELDS
 from store.cli.imports import import_
 from store.cli.printing import format_option, print_table
 from store.cli.share import SHARE_COMMANDS
 from store.command import friendly_errors, store_option
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-LS_COLUMNS = ["name", "model", "method", "level", "task", "prompt", "n_items", "nonfinite", "created"]
+LS_COLUMNS = ["name", *FIELDS, "n_items", "nonfinite", "created"]
 
 at_option = click.option("--at", metavar="SNAPSHOT|TAG", help="Read this snapshot or tag, such as v1, instead of the newest.")
 

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from schemas.fields import FIELDS
 from schemas.itemset import ItemSet
 from schemas.run import Run
 from store.exchange.whole_file import whole_file
@@ -20,8 +21,6 @@ from store.format.item_sets import read_items
 from store.format.keys import Keys
 from store.format.runs import read_run
 from store.reading.catalog import read_records
-
-RUN_COLUMNS = ("model", "method", "level", "task", "prompt")
 
 
 def write_parquet(keys: Keys, path: Path) -> int:
@@ -45,7 +44,7 @@ def write_parquet(keys: Keys, path: Path) -> int:
 def run_frame(run: Run, items: ItemSet, schema: pl.Schema) -> pl.DataFrame:
     """Return one run as rows."""
     letters = np.array(list(ascii_uppercase))
-    columns = {name: [getattr(run.key, name)] * len(items) for name in RUN_COLUMNS}
+    columns = {name: [getattr(run.key, name)] * len(items) for name in FIELDS}
     ids = [str(json.loads(text)["id"]) for text in items.texts] or [str(one) for one in items.item_id]
     columns |= {"id": ids, "answer": letters[items.answer].tolist(), "subject": [items.subjects[one] for one in items.subject]}
     frame = pl.DataFrame({**columns, "demonstration": items.demonstration, "logsumexp": run.logsumexp, "top_token": run.top_token})
@@ -59,7 +58,7 @@ def run_frame(run: Run, items: ItemSet, schema: pl.Schema) -> pl.DataFrame:
 
 
 def _schema(n_options: int) -> pl.Schema:
-    text = {name: pl.String for name in (*RUN_COLUMNS, "id", "answer", "subject")}
+    text = {name: pl.String for name in (*FIELDS, "id", "answer", "subject")}
     logits = {f"logit_{letter}": pl.Float32 for letter in ascii_uppercase[:n_options]}
     return pl.Schema({**text, "demonstration": pl.Boolean, **logits, "logsumexp": pl.Float32, "top_token": pl.Int32})
 

@@ -16,10 +16,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from schemas.errors import UsageError
+from schemas.fields import FIELDS
 from schemas.items import parse_items
 from schemas.itemset import ItemSet, build_item_set
+from schemas.options import own_options
 from schemas.run import UNKNOWN_TOKEN, FloatArray, Run
-from store.exchange.parquet_file import RUN_COLUMNS
 from store.importers.importer import FILE, Description, Importer, imported_run, origin_of
 from store.importers.table_columns import flags, load_table, numbers, texts
 from store.importers.table_values import KINDS, LOGITS, PREFIXES, recognised, to_logits
@@ -27,7 +28,7 @@ from store.importers.table_values import KINDS, LOGITS, PREFIXES, recognised, to
 log = logging.getLogger(__name__)
 
 OWN_RESULTS = ("correct", "acc", "prediction")
-READ = {*RUN_COLUMNS, "id", "answer", "subject", "demonstration", "logsumexp", "top_token", *OWN_RESULTS}
+READ = {*FIELDS, "id", "answer", "subject", "demonstration", "logsumexp", "top_token", *OWN_RESULTS}
 
 
 class Options(NamedTuple):
@@ -48,9 +49,9 @@ def read_table(file: Path, described: Description, values: str | None = None) ->
     options = _option_columns(table, file, values)
     if unread := [name for name in table.columns if name not in READ and name not in options.names]:
         log.warning("%s: not read: column %s", file.name, ", ".join(unread))
-    named = [_names(table, name, described) for name in RUN_COLUMNS]
+    named = [_names(table, name, described) for name in FIELDS]
     origin = origin_of("table", file)
-    for names, rows in table.with_columns(named).group_by(RUN_COLUMNS, maintain_order=True):
+    for names, rows in table.with_columns(named).group_by(FIELDS, maintain_order=True):
         one = Description(*map(str, names))
         if not one.model or not one.task:
             raise UsageError(f"{file.name} has no column model or task; name them with --model and --task")
@@ -83,7 +84,7 @@ def _names(table: pl.DataFrame, name: str, described: Description) -> pl.Series:
 def _pair(rows: pl.DataFrame, named: Description, options: Options, origin: str) -> tuple[ItemSet, Run]:
     given = ~np.column_stack([rows[name].is_null().to_numpy() for name in options.names])
     n_options = given.sum(axis=1)
-    if np.any(given != (np.arange(given.shape[1]) < n_options[:, None])) or n_options.min() < 2:
+    if np.any(given != own_options(n_options, given.shape[1])) or n_options.min() < 2:
         raise UsageError(f"{named.task}: an item has fewer than two logits, or a gap among them")
     items = _items(rows, named.task, n_options, origin)
     if np.any(items.answer >= n_options):

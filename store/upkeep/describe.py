@@ -6,6 +6,7 @@ In: a store's address, and perhaps a run's name or the start of one.  Out: a rec
 from typing import Any
 
 from schemas.errors import RunNotFoundError, UsageError
+from schemas.fields import FIELDS
 from schemas.run import nonfinite_items
 from store.format.root import stored_schema
 from store.reading.catalog import run_names
@@ -16,7 +17,7 @@ def describe_store(url: str, at: str | None = None) -> dict[str, Any]:
     """Return where a store is, its snapshot, and what its runs are made of."""
     reader = open_reader(url, at)
     catalog = reader.catalog
-    counts = {f"{column}s": catalog[column].n_unique() for column in ("model", "method", "level", "task", "prompt")}
+    counts = {f"{column}s": catalog[column].n_unique() for column in FIELDS}
     counts = {"runs": len(catalog), **counts, "item_sets": catalog["items_hash"].n_unique()}
     return {"store": url, "snapshot": reader.snapshot, "schema": stored_schema(reader.keys), **counts}
 

@@ -12,6 +12,7 @@ import numpy as np
 from schemas.errors import HedgemarkError, StoreInvalidError
 from schemas.itemset import ItemSet
 from schemas.layout import ITEM_ARRAYS, ITEMS, RUN_ARRAYS, RUNS, TEXT_ARRAYS
+from schemas.options import own_options
 from schemas.run import Run, nonfinite_items
 from store.backend.failures import readable
 from store.backend.session_keys import SessionKeys
@@ -109,6 +110,6 @@ def _logit_problems(run: Run, items: ItemSet, recorded: int, report: Report) -> 
         yield f"run {run.key.name}: {broken} items have NaN or infinite logits, its attributes say {recorded}"
     elif broken:
         report.notes.append(f"run {run.key.name}: {broken} items have NaN or infinite logits, stored on purpose and flagged")
-    beyond = np.arange(run.logits.shape[1]) >= items.n_options[:, None]
+    beyond = ~own_options(items.n_options, run.logits.shape[1])
     if not np.all(np.isnan(run.logits[beyond])):
         yield f"run {run.key.name}: an item has logits beyond its own options"

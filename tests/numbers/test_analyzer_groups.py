@@ -10,10 +10,9 @@ from analyzer_data import item_set, make_view, skilled_logits, toy
 
 from analyzer.conformal.ranks import threshold_rank
 from analyzer.conformal.splits import parse_split
-from analyzer.measure.cell import Measured
-from analyzer.measure.exact import cells
+from analyzer.measure.cell import Cell
+from analyzer.measure.measure_run import measure_run
 from analyzer.measure.question import Question
-from analyzer.measure.scored import measure
 from analyzer.measure.temperature import fit_temperature
 from analyzer.runs.view import RunView
 from analyzer.stats.estimate import Estimate
@@ -29,8 +28,8 @@ def small(seed: int, n_items: int = 8, n_options: int = 3) -> RunView:
     return make_view(item_set(answers, n_options, subjects=2), logits)
 
 
-def by_group(view: RunView, question: Question) -> dict[str, Measured]:
-    return {cell.group: cell for cell in cells(view, "lac", question)}
+def by_group(view: RunView, question: Question) -> dict[str, Cell]:
+    return {cell.group: cell for cell in measure_run(view, "lac", question)}
 
 
 def lac_scores(view: RunView) -> tuple[np.ndarray, np.ndarray]:
@@ -140,11 +139,11 @@ def test_temperature_is_fitted_on_calibration_items_alone() -> None:
 def test_temperature_keeps_coverage_and_is_recorded() -> None:
     """Sets after temperature scaling cover 1 - alpha over drawn splits; the exact law, which has no one calibration set, refuses it."""
     view = toy(n_items=300)
-    (cell,) = cells(view, "aps", replace(LAC, reliability="temperature", split=parse_split("10")))
+    (cell,) = measure_run(view, "aps", replace(LAC, reliability="temperature", split=parse_split("10")))
     assert cell.estimates["coverage"].value == pytest.approx(0.75, abs=0.05)
     assert float(cell.facts["temperature"]) > 0
     with pytest.raises(UsageError, match="draw some with --split N"):
-        list(cells(view, "lac", replace(LAC, reliability="temperature")))
+        list(measure_run(view, "lac", replace(LAC, reliability="temperature")))
 
 
 @pytest.mark.parametrize("n_options", [2, 5, 26])
@@ -160,7 +159,7 @@ def test_conclusions_do_not_depend_on_the_order_of_items_or_options_properties(n
         make_view(item_set(answers[items], n_options), logits[items]),
     ]
     for scorer in ("lac", "aps", "raps", "saps", "margin", "topk"):
-        sizes = [next(measure(view, scorer, LAC)).estimates["set_size"].value for view in views]
+        sizes = [next(measure_run(view, scorer, LAC)).estimates["set_size"].value for view in views]
         np.testing.assert_allclose(sizes, sizes[0], rtol=0, atol=1e-9)
 
 
@@ -168,6 +167,6 @@ def test_conclusions_do_not_depend_on_the_order_of_items_or_options_properties(n
 def test_a_smaller_alpha_never_gives_smaller_sets_properties(scorer: str) -> None:
     """Set size and coverage fall along rising alpha, for every scorer."""
     alphas = tuple(Fraction(i, 50) for i in range(1, 50))
-    found = list(measure(toy(n_items=150), scorer, replace(LAC, alphas=alphas)))
+    found = list(measure_run(toy(n_items=150), scorer, replace(LAC, alphas=alphas)))
     for name in ("set_size", "coverage"):
         assert (np.diff([cell.estimates[name].value for cell in found]) <= 1e-12).all()

@@ -9,8 +9,8 @@ import xarray as xr
 
 from analyzer.api import view_of
 from analyzer.conformal.splits import parse_split
+from analyzer.measure.measure_run import measure_run
 from analyzer.measure.question import Question
-from analyzer.measure.scored import measure
 from analyzer.runs.answer_metrics import answer_metrics
 from analyzer.runs.view import RunView
 from analyzer.stats.estimate import Estimate, difference
@@ -33,7 +33,7 @@ def sample(rng: np.random.Generator, n_items: int, coarse: float = 0.0) -> tuple
 
 
 def figures(views: tuple[RunView, RunView], question: Question) -> dict[str, Estimate]:
-    before, after = (next(measure(view, "lac", question)).estimates for view in views)
+    before, after = (next(measure_run(view, "lac", question)).estimates for view in views)
     metrics = answer_metrics(views[1])
     found = {name: after[name] for name in ("set_size", "accuracy", "coverage", "singleton_rate", "uacc")}
     found |= {name: metrics[name] for name in ("nll", "brier", "aurc")}
@@ -93,7 +93,7 @@ def test_errors_are_those_seen_over_samples() -> None:
 def test_coverage_without_ties_is_the_same_for_any_items() -> None:
     """Over all splits marginal coverage is k / (n + 1) whatever the model, so its interval is a point."""
     views = sample(np.random.default_rng(2), N_ITEMS)
-    (cell,) = measure(views[0], "lac", LAW)
+    (cell,) = measure_run(views[0], "lac", LAW)
     assert cell.estimates["coverage"].value == pytest.approx(271 / 301)
     low, high = cell.estimates["coverage"].interval()
     assert high - low < 1e-9
@@ -102,6 +102,6 @@ def test_coverage_without_ties_is_the_same_for_any_items() -> None:
 def test_set_size_of_a_sample_is_that_of_the_population() -> None:
     """The mean over samples of the exact law's set size is the set size of a large sample of the population (within 4 standard errors)."""
     rng = np.random.default_rng(3)
-    found = [next(measure(sample(rng, N_ITEMS)[0], "lac", LAW)).estimates["set_size"].value for _ in range(100)]
-    large = next(measure(sample(rng, 20_000)[0], "lac", replace(LAW, calibration_fraction=Fraction(3, 200)))).estimates["set_size"]
+    found = [next(measure_run(sample(rng, N_ITEMS)[0], "lac", LAW)).estimates["set_size"].value for _ in range(100)]
+    large = next(measure_run(sample(rng, 20_000)[0], "lac", replace(LAW, calibration_fraction=Fraction(3, 200)))).estimates["set_size"]
     assert abs(np.mean(found) - large.value) < 4 * np.hypot(np.std(found) / 10, large.error)

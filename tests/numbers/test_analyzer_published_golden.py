@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from analyzer.conformal.splits import parse_split
-from analyzer.measure.cell import Measured
+from analyzer.measure.cell import Cell
 from analyzer.measure.question import Question
 from analyzer.measure.records import average_groups, cell_record
 from analyzer.protocols import PROTOCOLS
 from analyzer.runs.loading import Runs, open_runs
-from analyzer.studies.sets import measured, sets
+from analyzer.studies.sets import measure_runs, sets
 
 UPSTREAM_TASKS = {"mmlu": "mmlu_10k", "haludial": "halu_dialogue", "halusum": "halu_summarization"}
 
@@ -38,13 +38,13 @@ def published(published_store: str) -> Iterator[Runs]:
 
 
 @pytest.fixture(scope="module")
-def replayed(published: Runs) -> list[Measured]:
+def replayed(published: Runs) -> list[Cell]:
     """The published benchmark's own rules on every run, at its three alphas."""
     question = replace(PROTOCOLS["ye2024"].default, alphas=tuple(map(Fraction, ("0.05", "0.1", "0.2"))))
-    return list(measured(published, question))
+    return list(measure_runs(published, question))
 
 
-def test_every_published_row_is_replayed_golden(replayed: list[Measured], shared_data: Path) -> None:
+def test_every_published_row_is_replayed_golden(replayed: list[Cell], shared_data: Path) -> None:
     """All 324 rows of upstream_results.csv: accuracy equal, coverage and set size within 1e-12."""
     with (shared_data / "ye2024/upstream_results.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -58,7 +58,7 @@ def test_every_published_row_is_replayed_golden(replayed: list[Measured], shared
         assert abs(cell.estimates["set_size"].value - float(upstream["set_size"])) <= 1e-12
 
 
-def test_published_averages_are_replayed_golden(replayed: list[Measured], shared_data: Path) -> None:
+def test_published_averages_are_replayed_golden(replayed: list[Cell], shared_data: Path) -> None:
     """Means over prompts and scorers are the README's figures: all 18 accuracies to their two decimals, set sizes within 0.01.
 
     One set size of 18 (Yi-6B, dialogue) is 2.841 here and 2.85 there: the order of tied options is not the same on every processor.

@@ -8,9 +8,9 @@ import pytest
 from analyzer_data import MemoryReader, item_set, make_run, make_view, skilled_logits, toy
 
 from analyzer.conformal.splits import Split, parse_split
+from analyzer.measure.measure_run import measure_run
 from analyzer.measure.question import Question
 from analyzer.measure.records import unreliable
-from analyzer.measure.scored import measure
 from analyzer.runs.loading import select_runs
 from analyzer.runs.view import RunView
 from analyzer.studies.sets import sets
@@ -20,7 +20,7 @@ N_ITEMS, N_OPTIONS = 600, 6
 
 
 def reason(view: RunView, question: Question = LAC) -> str | None:
-    return unreliable([next(measure(view, "lac", question))])
+    return unreliable([next(measure_run(view, "lac", question))])
 
 
 def planted(seed: int = 0, skill: float = 4.0) -> tuple[np.ndarray, np.ndarray]:
@@ -52,7 +52,7 @@ def test_misaligned_labels_are_flagged() -> None:
     answers, logits = planted()
     shuffled = np.random.default_rng(2).permuted(logits[:, :4], axis=1)
     view = make_view(item_set(answers, N_OPTIONS), np.hstack([shuffled, logits[:, 4:]]))
-    cell = next(measure(view, "lac", LAC))
+    cell = next(measure_run(view, "lac", LAC))
     assert cell.estimates["coverage"].value == pytest.approx(0.9, abs=0.01)
     assert "labels may be misaligned" in (reason(view) or "")
 
@@ -78,7 +78,7 @@ def test_a_set_size_of_exactly_one_is_flagged() -> None:
     chosen = np.where(np.arange(n_items) < 24, answers, (answers + 1) % 4)
     logits = np.where(np.arange(4) == chosen[:, None], 9.0, 0.0)
     asked = replace(LAC, alphas=(Fraction(95, 100),), empty="top1", split=parse_split("seed:0"))
-    cell = next(measure(make_view(item_set(answers), logits), "lac", asked))
+    cell = next(measure_run(make_view(item_set(answers), logits), "lac", asked))
     assert cell.estimates["set_size"].value == 1.0
     assert cell.estimates["coverage"].value == pytest.approx(0.12, abs=0.04)
     assert "every set holds exactly one option" in (unreliable([cell]) or "")

@@ -11,9 +11,9 @@ from analyzer_data import MemoryReader, equal_items, item_set, make_run, make_vi
 
 from analyzer.conformal.ranks import threshold_rank
 from analyzer.conformal.splits import Split, parse_split
-from analyzer.measure.cell import Measured
+from analyzer.measure.cell import Cell
+from analyzer.measure.measure_run import measure_run
 from analyzer.measure.question import Question
-from analyzer.measure.scored import measure
 from analyzer.runs.loading import select_runs
 from analyzer.runs.view import RunView
 from analyzer.scorers.lac import lac
@@ -34,8 +34,8 @@ def two_views(n_items: int, seed: int = 0, skill: float = 1.5, other: float = 1.
     return tuple(make_view(items, np.round(skilled_logits(rng, answers, 4, s), 1), method=m) for s, m in ((skill, "dense"), (other, "rtn")))
 
 
-def cell(view: RunView, question: Question = ASKED) -> Measured:
-    return next(measure(view, "lac", question))
+def cell(view: RunView, question: Question = ASKED) -> Cell:
+    return next(measure_run(view, "lac", question))
 
 
 def test_a_kept_threshold_equals_brute_force_over_all_splits() -> None:

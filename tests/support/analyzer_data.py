@@ -4,12 +4,14 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import polars as pl
 
+from analyzer.runs.memory import MemoryReader
 from analyzer.runs.view import RunView, view_run
 from schemas.items import Item
 from schemas.itemset import ItemSet, build_item_set
 from schemas.run import Run, RunKey
+
+__all__ = ["MemoryReader", "equal_items", "item_set", "make_run", "make_view", "skilled_logits", "toy"]
 
 
 def item_set(answers: np.ndarray, n_options: int = 4, task: str = "quiz", subjects: int = 1) -> ItemSet:
@@ -29,28 +31,9 @@ def make_run(items: ItemSet, logits: np.ndarray, **key: Any) -> Run:
     return Run(RunKey(**fields), logits.astype(np.float32), np.full(n, np.nan, np.float32), np.full(n, -1, np.int32))
 
 
-class MemoryReader:
-    """A store held in memory, as the analyzer sees one."""
-
-    snapshot = "SNAPSHOT"
-
-    def __init__(self, items: list[ItemSet], runs: list[Run]) -> None:
-        self._items = {one.digest: one for one in items}
-        self._runs = {run.key.name: run for run in runs}
-        fields = ("model", "method", "level", "task", "prompt", "items_hash", "weights_hash", "dtype", "backend", "seed")
-        rows = [{"name": run.key.name} | {f: getattr(run.key, f) for f in fields} | {"parameters": 0} for run in runs]
-        self.catalog = pl.DataFrame(rows)
-
-    def run(self, name: str) -> Run:
-        return self._runs[name]
-
-    def items(self, items_hash: str) -> ItemSet:
-        return self._items[items_hash]
-
-
 def make_view(items: ItemSet, logits: np.ndarray, **key: Any) -> RunView:
     run = make_run(items, logits, **key)
-    return view_run(run, items, {"name": run.key.name} | run.key.model_dump(), "SNAPSHOT")
+    return view_run(run, items, {"name": run.key.name} | run.key.model_dump(), "(in memory)")
 
 
 def skilled_logits(rng: np.random.Generator, answers: np.ndarray, n_options: int, skill: float = 1.5) -> np.ndarray:

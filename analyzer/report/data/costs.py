@@ -13,7 +13,7 @@ import numpy as np
 
 from analyzer.compare.compare import pair_unreliable
 from analyzer.compare.paired import Paired
-from analyzer.measure.cell import Measured
+from analyzer.measure.cell import Cell
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record
 from analyzer.report.data.study import Study
@@ -47,7 +47,7 @@ def _record(cell: Paired, question: Question, prices: Prices) -> Record:
     return record | {"saving": None if math.isnan(saving) else saving, "unreliable": pair_unreliable([cell])}
 
 
-def _rates(cell: Measured, question: Question) -> list[Estimate]:
+def _rates(cell: Cell, question: Question) -> list[Estimate]:
     sizes = [name for name in cell.estimates if name.startswith("size_")]
     asked = replace(question, sizes=False)
     wrong = operations(cell.view, cell.scorer, cell.alpha, asked, Prices(wrong=1.0))["alone_wrong"]

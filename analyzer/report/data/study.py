@@ -12,7 +12,7 @@ from analyzer.runs.loading import Runs
 from analyzer.runs.pairs import Partners
 from analyzer.runs.view import RunView
 from analyzer.studies.prices import Prices
-from analyzer.studies.sets import measured
+from analyzer.studies.sets import measure_runs
 from schemas.errors import UsageError
 
 MAX_RUNS = 600  # about 20 MB of page; more than a person can look at
@@ -41,7 +41,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Study:
-    """Measured runs. `cells` holds, by protocol, every run under every scorer, in reading order; dense runs have no partner."""
+    """Cell runs. `cells` holds, by protocol, every run under every scorer, in reading order; dense runs have no partner."""
 
     runs: Runs
     asked: Asked
@@ -90,6 +90,6 @@ def _cells(runs: Runs, question: Question) -> list[Paired]:
     question = replace(question, sizes=question.protocol == "exact")
     partners = Partners(runs.rows)
     if not any(partners.of(row) for row in runs.rows):
-        return [Paired(cell) for cell in measured(runs, question)]
+        return [Paired(cell) for cell in measure_runs(runs, question)]
     place = {row["name"]: number for number, row in enumerate(runs.rows)}
     return sorted(paired(runs, question, partners), key=lambda cell: place[cell.row["name"]])

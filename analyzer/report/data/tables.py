@@ -11,11 +11,11 @@ from analyzer.report.data.costs import rates
 from analyzer.report.data.curves import curves
 from analyzer.report.data.flips import flipped_items, item_texts, subjects
 from analyzer.report.data.study import Study
-from analyzer.runs.fields import FIELDS
 from analyzer.studies.cliffs import cliff_records
 from analyzer.studies.decoupling import decoupling
 from analyzer.studies.scale import scale_records
 from analyzer.studies.threshold_transfer import kept_from_dense
+from schemas.fields import FIELDS
 
 Tables = dict[str, list[Record]]
 

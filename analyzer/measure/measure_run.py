@@ -1,0 +1,41 @@
+"""One run under one scorer: the cells that a question asks for, alpha by alpha."""
+
+from collections.abc import Iterator
+
+from analyzer.measure.cell import Cell, nothing
+from analyzer.measure.groups import group_cells
+from analyzer.measure.mondrian_label import label_cells
+from analyzer.measure.mondrian_subject import subject_cells
+from analyzer.measure.question import Question
+from analyzer.measure.scored import calibration_masks, measure_alpha, score_run
+from analyzer.measure.temperature import tempered_cells
+from analyzer.runs.view import RunView
+from schemas.errors import UsageError
+
+
+def measure_run(view: RunView, scorer: str, question: Question) -> Iterator[Cell]:
+    """Yield the cells of the question, alpha by alpha: the run as a whole, then its groups where some are asked for.
+
+    Raises UsageError for a combination that has no meaning, or where the calibration fraction leaves one side of the split empty.
+    """
+    _check(question)
+    if view.n_items < 2:
+        yield from (nothing(view, scorer, alpha) for alpha in question.alphas)
+    elif question.mondrian != "none":
+        by_group = subject_cells if question.mondrian == "subject" else label_cells
+        yield from by_group(view, scorer, question)
+    elif question.reliability != "none":
+        yield from tempered_cells(view, scorer, question)
+    else:
+        scored = score_run(view, view.probs, scorer, question, calibration_masks(view, question))
+        for alpha in question.alphas:
+            cell = measure_alpha(scored, alpha)
+            yield from group_cells(scored, alpha, cell) if question.by != "none" else (cell,)
+
+
+def _check(question: Question) -> None:
+    separate = [name for name in ("by", "mondrian", "reliability") if getattr(question, name) != "none"]
+    if len(separate) > 1:
+        raise UsageError(f"{' and '.join('--' + name for name in separate)} answer different questions; ask for one of them")
+    if question.reliability != "none" and question.split.exact:
+        raise UsageError(f"--reliability {question.reliability} is fitted on the calibration items of a split; draw some with --split N")

@@ -1,0 +1,142 @@
+"""`ask`: the one place where what a user wrote becomes a Question, for the command line, the Python API and the report alike.
+
+In: options as text, or as a Python user writes them.  Out: the protocol's own question, changed where an option was given and the protocol
+leaves it open.
+"""
+
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any, get_args
+
+from analyzer.conformal.ranks import Empty
+from analyzer.conformal.splits import parse_split
+from analyzer.measure.alphas import parse_alphas
+from analyzer.measure.question import By, Mondrian, Question, Reliability
+from analyzer.protocols import Protocol, protocol_named
+from analyzer.scorers import check_scorers, scorer_parameters
+from schemas.errors import UsageError
+from schemas.numbers import exact_number
+
+Number = str | float | Fraction
+Parameters = Mapping[str, Mapping[str, float]]
+CHOICES: dict[str, tuple[str, ...]] = {
+    "empty": get_args(Empty), "reliability": get_args(Reliability), "by": get_args(By), "mondrian": get_args(Mondrian),
+}  # fmt: skip
+
+
+def ask(  # noqa: PLR0913  # one argument per option of the command line
+    *,
+    alphas: Number | Iterable[Number] = (),
+    scorers: str | Iterable[str] = (),
+    parameters: Parameters | Iterable[str] = (),
+    split: str | int | None = None,
+    stratify: bool = False,
+    calibration_fraction: Number | None = None,
+    protocol: str = "exact",
+    empty: str | None = None,
+    reliability: str | None = None,
+    by: str | None = None,
+    mondrian: str | None = None,
+    sizes: bool = False,
+    quantiles: bool = False,
+) -> Question:
+    """Return the question that some options ask; what is left out is the protocol's own choice.
+
+    Parameters
+    ----------
+    alphas : one or several allowed shares of misses in (0, 1), such as 0.1, "1/10" or the range "0.01:0.99:0.01".
+    scorers : one or several names of nonconformity scores.
+    parameters : of scorers, {"raps": {"penalty": 0.1}} or ["raps.penalty=0.1"].
+    split : "all" (the exact law over every split), a number of drawn splits, "seed:K" or "file:PATH".
+    stratify : draw splits within each subject.
+    calibration_fraction : share of the items that calibrates, in (0, 1).
+    protocol : "exact", "ye2024" or "tong2026".
+    empty : "keep" or "top1".
+    reliability : "none" or "temperature".
+    by, mondrian : "none", "subject" or "label"; by also "size".
+    sizes, quantiles : also the rate of every set size; also quantiles of coverage over splits.
+
+    Raises
+    ------
+    UsageError
+        Quoting the value that cannot be meant, or naming the option that the protocol fixes.
+
+    Examples
+    --------
+    >>> ask(alphas=[0.05, 0.1], scorers="lac", split=100).alphas
+    (Fraction(1, 20), Fraction(1, 10))
+    """
+    chosen = protocol_named(protocol)
+    given: dict[str, Any] = {
+        "alphas": parse_alphas(str(alpha) for alpha in _listed(alphas)) or None,
+        "scorers": check_scorers(_listed(scorers)) or None,
+        "parameters": _parameters(parameters) or None,
+        "split": None if split is None else parse_split(str(split)),
+        "stratify": stratify or None,
+        "calibration_fraction": None if calibration_fraction is None else _share(calibration_fraction),
+        "sizes": sizes or None,
+        "quantiles": quantiles or None,
+    }
+    named = {"empty": empty, "reliability": reliability, "by": by, "mondrian": mondrian}
+    given |= {name: _choice(name, value) for name, value in named.items()}
+    changed = {name: value for name, value in given.items() if value is not None}
+    _check_open(protocol, chosen, changed)
+    return replace(chosen.default, **changed)
+
+
+ASKED = tuple(inspect.signature(ask).parameters)
+
+
+def _listed(values: Any) -> list[Any]:
+    return list(values) if isinstance(values, Iterable) and not isinstance(values, str) else [values]
+
+
+def _check_open(name: str, protocol: Protocol, changed: Mapping[str, Any]) -> None:
+    """Raise UsageError where a given option is one that the protocol fixes, or a scorer that it does not know."""
+    for field in protocol.fixed:
+        if field in changed:
+            raise UsageError(f"protocol {name} fixes its {field.replace('_', '-')}; leave --{field.replace('_', '-')} out")
+    for scorer in changed.get("scorers", ()):
+        if protocol.scorers and scorer not in protocol.scorers:
+            raise UsageError(f"protocol {name} has no scorer {scorer!r}; it has: {', '.join(protocol.scorers)}")
+
+
+def _choice(name: str, value: str | None) -> str | None:
+    if value is not None and value not in CHOICES[name]:
+        raise UsageError(f"{name} {value!r} is not one; expected {', '.join(CHOICES[name])}")
+    return value
+
+
+def _parameters(given: Parameters | Iterable[str]) -> dict[str, dict[str, float]]:
+    """Parameters by scorer and name, checked against what each scorer has."""
+    if isinstance(given, Mapping):
+        read = {scorer: dict(values) for scorer, values in given.items()}
+    else:
+        read = {}
+        for text in _listed(given):
+            scorer, parameter, value = _parameter(text)
+            read.setdefault(scorer, {})[parameter] = value
+    for scorer in check_scorers(read):
+        scorer_parameters(scorer, read[scorer])
+    return read
+
+
+def _parameter(text: str) -> tuple[str, str, float]:
+    name, _, value = text.partition("=")
+    scorer, _, parameter = name.partition(".")
+    try:
+        return scorer, parameter, float(exact_number(value))
+    except ValueError:
+        raise UsageError(f"parameter {text[:80]!r} has no number; expected scorer.name=value, such as raps.penalty=0.1") from None
+
+
+def _share(value: Number) -> Fraction:
+    try:
+        share = value if isinstance(value, Fraction) else exact_number(str(value))
+    except ValueError as error:
+        raise UsageError(f"calibration fraction {error}; expected a value in (0, 1)") from None
+    if not 0 < share < 1:
+        raise UsageError(f"calibration fraction {str(value)!r} is outside (0, 1)")
+    return share

@@ -1,0 +1,26 @@
+"""Numbers that a person or a stranger's file wrote: exact, and short enough to be worked out.
+
+In: text.  Out: a `Fraction`. `Fraction("1e-99999999")` would compute a number of a hundred million digits, `int` of five thousand digits
+is refused by Python with a traceback, and both take digits of any script; here all of them are a ValueError.
+"""
+
+import re
+from fractions import Fraction
+
+_NUMBER = re.compile(r"[+-]?(?:\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})(?:e[+-]?\d{1,2})?|[+-]?\d{1,9}/\d{1,9}", re.IGNORECASE | re.ASCII)
+SHOWN = 40  # characters of what was given instead that a message quotes
+
+
+def is_number(text: str) -> bool:
+    """Return whether a text is a decimal number or a ratio of two whole numbers, of at most 20 digits before and after the point."""
+    return bool(_NUMBER.fullmatch(text.strip()))
+
+
+def exact_number(text: str) -> Fraction:
+    """Return the exact value of a number such as `0.1`, `1e-3` or `1/10`. Raises ValueError for anything else."""
+    if not is_number(text):
+        raise ValueError(f"{text[:SHOWN]!r} is not a number such as 0.1, 1e-3 or 1/10")
+    try:
+        return Fraction(text.strip())
+    except ZeroDivisionError:
+        raise ValueError(f"{text[:SHOWN]!r} divides by zero") from None
