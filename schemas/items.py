@@ -9,7 +9,7 @@ An item without text (`{"id", "answer"}`) is admitted where only its logits were
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
@@ -80,6 +80,7 @@ def parse_items(rows: Iterable[Any], where: str) -> list[Item]:
             continue
         problems += _item_problems(item)
         items.append(item)
+    problems = [*_numbered_answers(items), *problems]
     repeated = [name for name, count in Counter(item.id for item in items).items() if count > 1]
     problems += [f"id {name!r} appears more than once" for name in repeated]
     if not items and not problems:
@@ -104,13 +105,24 @@ def item_ids(items: Sequence[Item]) -> list[int]:
     return ids
 
 
+def _numbered_answers(items: Sequence[Item]) -> Iterator[str]:
+    """Yield one problem for all answers that are numbers: whether they count from 0 or from 1 cannot be known."""
+    numbered = [item for item in items if item.answer.isdecimal()]
+    if numbered:
+        letters = len(items) - len(numbered)
+        yield (
+            f"{len(numbered)} answers are numbers, the first of id {numbered[0].id!r}, which is {numbered[0].answer!r}"
+            f"{f', and {letters} are not' if letters else ''}; write letters, since numbers may count from 0 or from 1"
+        )
+
+
 def _item_problems(item: Item) -> list[str]:
     letters = list(ascii_uppercase[: len(item.choices)])
     if item.choices and not 2 <= len(item.choices) <= MAX_OPTIONS:
         return [f"id {item.id!r} has {len(item.choices)} options; expected 2 to {MAX_OPTIONS}"]
     if item.choices and list(item.choices) != letters:
         return [f"id {item.id!r} has options {list(item.choices)}; expected {letters} in order"]
-    if item.answer not in (letters or list(ascii_uppercase)):
+    if item.answer not in (letters or list(ascii_uppercase)) and not item.answer.isdecimal():
         return [f"id {item.id!r} has answer {item.answer!r}, which is not one of its options {letters or 'A-Z'}"]
     if item.choices and not item.question and not item.context:
         return [f"id {item.id!r} has options but neither question nor context"]

@@ -51,6 +51,16 @@ class PromptedTask:
         context = getattr(self.model.config, "max_position_embeddings", None) or self.model.tokenizer.model_max_length
         return encode(self.model.tokenizer, self.instruction, self.task.demonstrations, self.task.items, int(context))
 
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What is stored with each run and said once: about the items, and how many prompts did not fit the context."""
+        truncated, name = self.prompts.truncated, self.model.files.name
+        note = (
+            f"{self.task.name}, prompt {self.prompt}: {truncated} of {len(self.item_set)} prompts are longer than the context of {name} "
+            "and were truncated: they lost their beginning"
+        )
+        return (*self.task.notes, note) if truncated else self.task.notes
+
 
 @dataclass(frozen=True)
 class PlannedRun:

@@ -4,6 +4,7 @@ In: a `Request`.  Out: `RunGroup`s of `PlannedRun`s; the runs of a group are ans
 with a request (names, levels, items, option tokens, a method that cannot do a model) is found here, and nothing has been written then.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +24,8 @@ from schemas.errors import UsageError
 from schemas.itemset import build_item_set
 from schemas.levels import Level, parse_level, parse_levels
 from schemas.run import RunKey
+
+log = logging.getLogger(__name__)
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -48,6 +51,8 @@ def make_plan(request: Request, *, download: bool = True) -> list[RunGroup]:
         (model, [_prompted(model, tasks[t], prompt, request) for t in _tasks_of(request, [name]) for prompt in request.prompts])
         for name, model in opened.items()
     ]
+    for note in dict.fromkeys(note for _, tasks_of_model in prompted for each in tasks_of_model for note in each.notes):
+        log.warning("%s", note)
     return [group for model, tasks_of_model in prompted for group in _groups(model, tasks_of_model, levels, request, download)]
 
 

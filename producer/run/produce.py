@@ -112,6 +112,8 @@ class _Worker:
             tokens=answers.tokens,
             parameters=ready.parameters,
             truncated_items=prompted.prompts.truncated,
+            dropped_items=prompted.task.dropped,
+            notes=prompted.notes,
             post_conditions=dict(ready.conditions),
             throughput=dict(answers.throughput),
             noise_floor=dict(answers.noise_floor),

@@ -1,10 +1,9 @@
 """From a task's name to the items that are asked, the demonstrations shown before them, and where both came from."""
 
 import hashlib
-import logging
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,10 @@ import numpy as np
 from producer.tasks import EMBEDDED, TASKS
 from schemas.benchmark import BENCHMARK, ODD
 from schemas.errors import HedgemarkError, ItemError, UsageError
+from schemas.item_quirks import describe_quirks, says_none_of_the_above
 from schemas.items import Item, read_items
 
-log = logging.getLogger(__name__)
-
+GENERATED = "producer.tasks."  # the revision of an embedded task, before its name
 HUB_DATA_SET = "ErikYip/LLM-Uncertainty-Bench"
 DEPTHS = ("", "*/", "*/*/")  # a task file may lie in --data itself or up to two folders below
 
@@ -28,6 +27,7 @@ class TaskItems:
     demonstrations : shown before every item.
     revision       : the file's SHA-256, or the embedded generator's name.
     limit          : how many items were drawn by seed, 0 for all.
+    dropped        : how many items of the file are not asked, since they cannot be answered as they stand.
     """
 
     name: str
@@ -35,6 +35,15 @@ class TaskItems:
     demonstrations: Sequence[Item]
     revision: str
     limit: int = 0
+    dropped: int = 0
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What somebody who reads the figures should know about the items: how many are doubtful, how many were not asked."""
+        embedded = self.revision.startswith(GENERATED)  # drawn at random, so they repeat by chance
+        doubtful = "" if embedded else describe_quirks(self.items)
+        dropped = f"{self.dropped} items not asked: one of their options already is 'None of the above'" if self.dropped else ""
+        return tuple(f"{self.name}: {note}" for note in (doubtful, dropped) if note)
 
 
 def load_task(name: str, data: Path | None = None) -> TaskItems:
@@ -43,7 +52,7 @@ def load_task(name: str, data: Path | None = None) -> TaskItems:
     Raises UsageError for an unknown name, ItemError for items that cannot be asked.
     """
     if name in EMBEDDED:
-        return _without_demonstrations(name, EMBEDDED[name](), ODD, f"producer.tasks.{name}")
+        return _without_demonstrations(name, EMBEDDED[name](), ODD, f"{GENERATED}{name}")
     if name in BENCHMARK:
         path = _find_file(name, data)
         items, ids = _with_text(read_items(path), path), BENCHMARK[name].demonstrations
@@ -106,14 +115,8 @@ def _without_demonstrations(name: str, items: Sequence[Item], ids: Sequence[str]
 
 def _unambiguous(task: TaskItems) -> TaskItems:
     """Drop items where one of the four options already says "None of the above": they would have two such options."""
-    kept = [item for item in task.items if not any(_says_none(text) for text in list(item.choices.values())[:4])]
-    if dropped := len(task.items) - len(kept):
-        log.warning("%s: %d items dropped, one of their options already is 'None of the above'; %d left", task.name, dropped, len(kept))
-    return replace(task, items=kept)
-
-
-def _says_none(text: str) -> bool:
-    return re.match(r"\W*none of the above", text, re.IGNORECASE) is not None
+    kept = [item for item in task.items if not any(map(says_none_of_the_above, list(item.choices.values())[:4]))]
+    return replace(task, items=kept, dropped=len(task.items) - len(kept))
 
 
 def _with_text(items: Sequence[Item], path: Path) -> Sequence[Item]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -314,3 +315,27 @@ def test_a_budget_that_cannot_be_is_refused(produce: Produce, arguments: list[st
     result = produce("--task", "urn", "--limit", "3", *arguments)
     assert result.exit_code == 2
     assert "Traceback" not in result.output
+
+
+def test_truncated_prompts_are_said_and_stored(
+    model: Path, produce: Produce, store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A model whose config says a shorter context loses the beginning of its prompts: said once, and recorded with the run."""
+    short = shutil.copytree(model, tmp_path / "short")
+    config = json.loads((short / "config.json").read_text())
+    (short / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 20}))
+    name = produce("--task", "urn", "--limit", "5", "--prompt", "shared", model_name=str(short)).stdout.strip()
+    said = "urn, prompt shared: 5 of 5 prompts are longer than the context of short and were truncated: they lost their beginning"
+    assert caplog.messages == [said]
+    env = open_reader(str(store)).run(name).env
+    assert (env.truncated_items, env.notes) == (5, (said,))
+
+
+def test_doubtful_items_are_counted_and_stored(produce: Produce, store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file with a repeated question and an empty option is asked, with one sentence that says how many there are."""
+    rows = [*urn_rows(2), {"id": "x", "question": "red?", "choices": {"A": "", "B": "elm"}, "answer": "B"}]
+    rows.append(rows[-1] | {"id": "y"})
+    name = produce("--task", str(write_items(tmp_path / "odd.json", rows))).stdout.strip()
+    said = "odd: 2 of 4 items are doubtful: 2 with an empty option, 1 repeating the question and options of an earlier one"
+    assert said in caplog.messages
+    assert said in open_reader(str(store)).run(name).env.notes

@@ -1,0 +1,74 @@
+"""Items that can be asked but are doubtful, as real benchmarks have them: published MMLU repeats 70 questions and offers "nan" in 8.
+
+In: items.  Out: what is odd about which of them. Nothing is changed or left out here; an item that cannot be asked is an ItemError.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from schemas.items import NONE_OF_THE_ABOVE, Item
+
+NOT_A_VALUE = ("nan", "NaN", "null", "NULL", "None", "undefined")
+_ENTITY = re.compile(r"&(?:[A-Za-z][A-Za-z0-9]{1,7}|#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6});")
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufffd]")  # tabs, line ends and U+0085 are text
+
+
+class Quirk(NamedTuple):
+    """What is odd, to be read after a number of items, and the ids of those items."""
+
+    what: str
+    ids: tuple[str, ...]
+
+
+def find_quirks(items: Sequence[Item]) -> list[Quirk]:
+    """Return each kind of doubtful item that there is, with its items in file order."""
+    found = [Quirk(what, tuple(item.id for item in items if check(item))) for what, check in CHECKS.items()]
+    return [quirk for quirk in [*found, *_repeats(items)] if quirk.ids]
+
+
+def describe_quirks(items: Sequence[Item]) -> str:
+    """Return one sentence with the number of items of each kind, "" where none is doubtful."""
+    quirks = find_quirks(items)
+    doubtful = {item_id for quirk in quirks for item_id in quirk.ids}
+    counts = ", ".join(f"{len(quirk.ids)} {quirk.what}" for quirk in quirks)
+    return f"{len(doubtful)} of {len(items)} items are doubtful: {counts}" if quirks else ""
+
+
+def says_none_of_the_above(text: str) -> bool:
+    """Return whether an option says "None of the above", with or without more words and punctuation."""
+    return re.match(rf"\W*{NONE_OF_THE_ABOVE}", text, re.IGNORECASE) is not None
+
+
+def _repeats(items: Sequence[Item]) -> list[Quirk]:
+    """Items whose question and options another one has, in any order; and those of them whose answers disagree."""
+    alike: Mapping[str, list[Item]] = defaultdict(list)
+    for item in items:
+        if item.choices:
+            alike[item.question_key()].append(item)
+    repeated = [group for group in alike.values() if len(group) > 1]
+    again = {item.id for group in repeated for item in group[1:]}
+    disputed = {item.id for group in repeated if len({each.choices[each.answer] for each in group}) > 1 for item in group}
+    return [
+        Quirk("repeating the question and options of an earlier one", tuple(item.id for item in items if item.id in again)),
+        Quirk("repeating a question and its options with another answer", tuple(item.id for item in items if item.id in disputed)),
+    ]
+
+
+def _texts(item: Item) -> list[str]:
+    return [item.context, item.question, *item.choices.values()]
+
+
+def _equal_options(item: Item) -> bool:
+    return any(text and count > 1 for text, count in Counter(" ".join(text.split()) for text in item.choices.values()).items())
+
+
+CHECKS: Mapping[str, Callable[[Item], bool]] = {
+    "with two options of equal text": _equal_options,
+    "with an empty option": lambda item: any(not text.strip() for text in item.choices.values()),
+    'with "None of the above" twice': lambda item: sum(map(says_none_of_the_above, item.choices.values())) > 1,
+    'with an option that reads "nan" or "null"': lambda item: any(text.strip() in NOT_A_VALUE for text in item.choices.values()),
+    "with HTML entities such as &amp;": lambda item: any(map(_ENTITY.search, _texts(item))),
+    "with control or replacement characters": lambda item: any(map(_CONTROL.search, _texts(item))),
+}
