@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.digest import arrays_digest
-from schemas.errors import ItemError
+from schemas.errors import ItemError, StoreInvalidError
 from schemas.items import Item, item_ids
 
 
@@ -26,7 +26,7 @@ class ItemSet:
     n_options     : (item,) int16.
     subject       : (item,) int32, index into `subjects`.
     demonstration : (item,) bool; a demonstration is in no split.
-    texts         : item JSON by item, or () where there is no text.
+    texts         : item JSON by item, with the id that the items' owner gave; () where it is not kept.
     """
 
     task: str
@@ -49,6 +49,17 @@ class ItemSet:
     def digest(self) -> str:
         """SHA-256 over task, subjects and arrays; `revision` and `texts` do not change which items these are."""
         return arrays_digest([self.task, list(self.subjects)], self.arrays())
+
+    @cached_property
+    def original_ids(self) -> tuple[str, ...]:
+        """Ids as the items' owner wrote them, or `item_id` in decimal where the item JSON is not kept.
+
+        Raises StoreInvalidError where a stored text is not an item.
+        """
+        try:
+            return tuple(Item.model_validate_json(text).id for text in self.texts) or tuple(str(one) for one in self.item_id.tolist())
+        except ValueError as error:
+            raise StoreInvalidError(f"item set {self.digest[:12]}: a text is not an item: {str(error)[:120]}") from error
 
     def __len__(self) -> int:
         return len(self.item_id)
@@ -78,5 +89,5 @@ def build_item_set(
         subject=np.array([subjects.index(item.subject) for item in items], dtype=np.int32),
         demonstration=np.array([item.id in demonstrations for item in items], dtype=np.bool_),
         subjects=subjects,
-        texts=tuple(item.model_dump_json(exclude_defaults=True) for item in items) if items[0].choices else (),
+        texts=tuple(item.model_dump_json(exclude_defaults=True) for item in items),
     )

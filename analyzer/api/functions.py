@@ -115,7 +115,7 @@ def p_values(data: xr.Dataset, scorer: str = "lac", *, calibration_ids: Sequence
     view = view_of(data)
     question = Question(parameters={check_scorers([scorer])[0]: parameters})
     item_id = view.items.item_id[view.position]
-    split = replace(parse_split("all"), text="given", calibration_ids=frozenset(int(i) for i in calibration_ids))
+    split = replace(parse_split("all"), text="given", calibration_ids=frozenset(str(i) for i in calibration_ids))
     values = p_values_of(view, scorer, question, given_split(item_id, split)[0] if calibration_ids else None)
     return xr.DataArray(values, dims=("item", "option"), coords={"item_id": ("item", item_id)}, name="p_value")
 

@@ -15,7 +15,7 @@ SELECTION = [
     for field, example in NAMED.items()
 ]
 ALPHA_HELP = "Allowed miscoverage: 0.1, 1/10, or a range 0.01:0.99:0.01; repeatable. [0.1]"
-SPLIT_HELP = "All splits by the exact law, N drawn ones, the one of seed K, or calibration item ids from a file. [all]"
+SPLIT_HELP = "All splits by the exact law, N drawn ones, the one of seed K, or the calibration items' ids from a file, one a line. [all]"
 OPTIONS: list[Callable[[Any], Any]] = [
     store_option,
     click.option("--at", metavar="SNAPSHOT|TAG", help="Read the store as it was then. [newest snapshot]"),

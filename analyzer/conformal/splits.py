@@ -4,7 +4,7 @@ Split s of `--split N` is the split `--split seed:s`; it depends on the number o
 else, so every run over the same items gets the same splits.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 from analyzer.stats.arrays import BoolArray, IntArray
 from analyzer.stats.random_words import Words, random_rows, random_words
 from schemas.errors import UsageError
+from schemas.json_text import read_text
 
 BYTE, WORD = 256, 8  # values of a byte, bytes of a word
 SPARE = 4  # places drawn per item to be turned, doubled until enough fall on different eligible items
@@ -27,7 +28,7 @@ class Split:
 
     text: str
     seeds: range | None = None
-    calibration_ids: frozenset[int] | None = None
+    calibration_ids: frozenset[str] | None = None
 
     @property
     def exact(self) -> bool:
@@ -41,7 +42,8 @@ ALL = Split("all")
 def parse_split(text: str) -> Split:
     """Return the split that a text names: `all`, a number of splits, `seed:K` for one split, or `file:PATH`.
 
-    A file lists the item_id of the calibration items, one a line, in decimal. Raises UsageError with the accepted forms.
+    A file lists the calibration items, one a line: their ids as their owner wrote them, or their item_id in decimal. Raises UsageError with
+    the accepted forms.
     """
     if text == "all":
         return ALL
@@ -85,12 +87,20 @@ def draw_stratified(subject: IntArray, fraction: Fraction, seeds: Iterable[int])
     return masks
 
 
-def given_split(item_id: IntArray, split: Split) -> BoolArray:
-    """Return (1, item) bool for a split read from a file. Raises UsageError where one side is empty or an id is not among the items."""
-    wanted = np.array(sorted(split.calibration_ids or ()), dtype=np.uint64)
-    mask = np.isin(item_id, wanted)
-    if missing := wanted.size - int(mask.sum()):
-        raise UsageError(f"split {split.text!r} names {missing} of {wanted.size} item ids that are not among the {item_id.size} items")
+def given_split(item_id: IntArray, split: Split, original_ids: Sequence[str] = ()) -> BoolArray:
+    """Return (1, item) bool for a split read from a file. Raises UsageError where one side is empty or an id is not among the items.
+
+    original_ids : (item,) ids as their owner wrote them. The file lists these or else item_id, not some of each, so that 12 is one of them.
+    """
+    wanted = split.calibration_ids or frozenset()
+    by_number, by_name = frozenset(map(str, item_id.tolist())), frozenset(original_ids)
+    ids = original_ids if len(wanted - by_name) <= len(wanted - by_number) else [str(one) for one in item_id.tolist()]
+    if missing := wanted - frozenset(ids):
+        raise UsageError(
+            f"split {split.text!r} names {len(missing)} of {len(wanted)} item ids that are not among the {item_id.size} items, "
+            f"such as {min(missing)[:80]!r}"
+        )
+    mask = np.array([one in wanted for one in ids], dtype=np.bool_)
     if not 0 < mask.sum() < mask.size:
         raise UsageError(f"split {split.text!r} calibrates {mask.sum()} of {mask.size} items; both sides need one")
     return np.asarray(mask[None])
@@ -132,12 +142,13 @@ def _turn(chosen: BoolArray, rows: IntArray, excess: IntArray, words: Words) -> 
     return np.asarray(enough)
 
 
-def _read_ids(path: Path) -> frozenset[int]:
+def _read_ids(path: Path) -> frozenset[str]:
+    """Return the ids of a file, one a line; an id may hold blanks."""
     try:
-        lines = path.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path).split("\n")
+    except ValueError as error:
         raise UsageError(f"cannot read the split from {path}: {error}") from error
-    wrong = [line for line in lines if not (line.isascii() and line.isdecimal()) or int(line) >= 2**64]
-    if wrong or not lines:
-        raise UsageError(f"{path}: {wrong[0]!r} is not an item_id; expected one a line" if wrong else f"{path} names no calibration item")
-    return frozenset(map(int, lines))
+    ids = frozenset(line.removesuffix("\r") for line in lines) - {""}
+    if not ids:
+        raise UsageError(f"{path} names no calibration item")
+    return ids

@@ -52,7 +52,8 @@ def calibration_masks(view: RunView, question: Question) -> BoolArray | None:
     """Return (split, item) the calibration items of every drawn or given split; None where all splits are meant."""
     split = question.split
     if split.calibration_ids is not None:
-        return given_split(view.items.item_id[view.position], split)
+        original = view.items.original_ids
+        return given_split(view.items.item_id[view.position], split, [original[place] for place in view.position])
     n = calibration_size(view.n_items, question.calibration_fraction)
     if split.seeds is None:
         if question.stratify:

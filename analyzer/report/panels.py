@@ -241,5 +241,5 @@ PANELS = (
     ),
 )
 COST_FIELDS = [*RUN, "n_items", "t", "rates", "covariance", "change", "change_covariance", "saving", "unreliable"]
-ITEM_FIELDS = ["run", "task", "item", "subject", "answer", "dense", "compressed", "answer_prob_change"]
+ITEM_FIELDS = ["run", "task", "item", "id", "subject", "answer", "dense", "compressed", "answer_prob_change"]
 TEXT_FIELDS = ["task", "item", "question", "options"]

@@ -54,7 +54,8 @@ def _records(view: RunView, scorer: str, question: Question) -> Iterator[Record]
     parameters = parameter_text(scorer_parameters(scorer, question.parameters.get(scorer, {})))
     for item in range(view.n_items) if calibrates is None else np.flatnonzero(~calibrates):
         answer, place = int(view.answer[item]), view.position[item]
-        found = {"item_id": int(view.items.item_id[place]), "subject": view.items.subjects[view.items.subject[place]]}
+        found = {"id": view.items.original_ids[place], "item_id": int(view.items.item_id[place])}
+        found["subject"] = view.items.subjects[view.items.subject[place]]
         options = {f"p_{LETTERS[j]}": float(p) for j, p in enumerate(values[item]) if not np.isnan(p)}
         judged = {"answer": LETTERS[answer], "p_answer": float(values[item, answer])}
         yield run | found | judged | options | {"parameters": parameters, "unreliable": reason} | last

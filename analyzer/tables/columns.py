@@ -12,7 +12,7 @@ SETS = (
     Column("single", number("singleton_rate"), dispensable=1),
 )
 P_VALUES = (
-    Column("item", number("item_id", 0)),
+    Column("item", words("id")),
     Column("subject", words("subject"), dispensable=1),
     Column("answer", words("answer")),
     Column("p of answer", number("p_answer", 4)),

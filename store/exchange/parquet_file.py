@@ -4,7 +4,6 @@ In: keys.  Out: a Parquet file with columns model, method, level, task, prompt, 
 ..., logsumexp, top_token. A logit beyond an item's own options is null.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from string import ascii_uppercase
@@ -45,8 +44,8 @@ def run_frame(run: Run, items: ItemSet, schema: pl.Schema) -> pl.DataFrame:
     """Return one run as rows."""
     letters = np.array(list(ascii_uppercase))
     columns = {name: [getattr(run.key, name)] * len(items) for name in FIELDS}
-    ids = [str(json.loads(text)["id"]) for text in items.texts] or [str(one) for one in items.item_id]
-    columns |= {"id": ids, "answer": letters[items.answer].tolist(), "subject": [items.subjects[one] for one in items.subject]}
+    subjects = [items.subjects[one] for one in items.subject]
+    columns |= {"id": list(items.original_ids), "answer": letters[items.answer].tolist(), "subject": subjects}
     frame = pl.DataFrame({**columns, "demonstration": items.demonstration, "logsumexp": run.logsumexp, "top_token": run.top_token})
     logits = [
         pl.Series(name, run.logits[:, option]).set(pl.Series(items.n_options <= option), None)

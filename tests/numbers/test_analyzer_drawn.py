@@ -87,17 +87,20 @@ def test_stratified_splits_take_the_same_share_of_every_subject() -> None:
 
 
 def test_a_split_from_a_file_calibrates_its_items(tmp_path: Path) -> None:
-    """`--split file:PATH` takes the listed item ids, and refuses ids that are not there, text, and a missing file."""
+    """`--split file:PATH` takes the listed ids, the owner's or ours, and refuses ids that are not there, and an empty or missing file."""
     path = tmp_path / "calibration.txt"
     path.write_text("7\n18446744073709551615\n")
     ids = np.array([3, 7, 2**64 - 1], dtype=np.uint64)
     split = parse_split(f"file:{path}")
     np.testing.assert_array_equal(given_split(ids, split), [[False, True, True]])
-    with pytest.raises(UsageError, match="1 of 2 item ids that are not among"):
+    with pytest.raises(UsageError, match="1 of 2 item ids that are not among the 2 items, such as '18446744073709551615'"):
         given_split(ids[:2], split)
-    for text in ("abc", "-1", "18446744073709551616", ""):
+    for text, marked in (("0001\r\nlaw/b c\n\n", [[True, False, True]]), ("7", [[False, True, False]]), ("3\n", [[True, False, False]])):
+        path.write_text(text)
+        np.testing.assert_array_equal(given_split(ids, parse_split(f"file:{path}"), ["0001", "7", "law/b c"]), marked)
+    for text in ("abc", "-1", "18446744073709551616", "", "7\nabc", "0001\n3\n"):
         path.write_text(text)
         with pytest.raises(UsageError):
-            parse_split(f"file:{path}")
+            given_split(ids, parse_split(f"file:{path}"), ["0001", "7", "law/b c"])
     with pytest.raises(UsageError, match="cannot read the split"):
         parse_split(f"file:{tmp_path}/none")

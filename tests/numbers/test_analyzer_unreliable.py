@@ -96,7 +96,7 @@ def test_a_split_that_is_not_exchangeable_is_flagged() -> None:
     view = toy(n_items=600)
     of_answer = view.probs[np.arange(600), view.answer]
     easy = view.items.item_id[np.argsort(-of_answer)[:300]]
-    given = Split("file:easy", calibration_ids=frozenset(int(i) for i in easy))
+    given = Split("file:easy", calibration_ids=frozenset(str(i) for i in easy))
     assert "of its exact law" in (reason(view, replace(LAC, split=given)) or "")
     for text in ("seed:1", "seed:2", "50"):
         assert reason(view, replace(LAC, split=parse_split(text))) is None

@@ -181,7 +181,7 @@ def test_names_with_markup_are_shown_as_text(path: Path, open_page: Any) -> None
     assert opened.page.evaluate("window.hacked") is None
     assert opened.page.locator("img").count() == 0
     assert MARKUP in opened.page.locator(".card:visible h3").first.text_content()
-    assert CLOSING in opened.page.locator("#flipped td").first.text_content()
+    assert CLOSING in opened.page.locator("#flipped td").nth(1).text_content()
     assert any("<img src=x" in text for text in opened.page.locator("#chart-heat text").all_text_contents())
     opened.page.hover("#chart-scatter .mark-symbol path >> nth=0")
     assert MARKUP in opened.page.locator("#vg-tooltip-element").text_content()

@@ -1,6 +1,7 @@
 """The importer of tables: what it reads, and what it refuses in one sentence."""
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -279,3 +280,21 @@ def test_damaged_parquet_files_are_one_sentence_or_whole(tmp_path):
         except UsageError:
             refused += 1
     assert 30 < refused < 300
+
+
+def test_ids_as_their_owner_wrote_them_stay_usable_and_shown(tmp_path):
+    """Ids of a table are what p-values and the export print, and what `--split file:` takes."""
+    from analyzer.cli.main import main as analyze
+
+    url, path = str(tmp_path / "store"), tmp_path / "a.csv"
+    frame().write_csv(path)
+    assert CliRunner().invoke(main, ["import", "table", str(path), "--store", url, "--model", "m", "--task", "t"]).exit_code == 0
+    asked = ["sets", "--store", url, "--scorer", "lac", "--p-values", "--format", "json"]
+    assert [row["id"] for row in json.loads(CliRunner().invoke(analyze, asked).stdout)] == IDS
+    assert " x" in CliRunner().invoke(analyze, asked[:-2]).stdout
+    calibrates = tmp_path / "calibration.txt"
+    calibrates.write_text("\n".join(["0010", "10", " x"]))
+    judged = json.loads(CliRunner().invoke(analyze, [*asked, "--split", f"file:{calibrates}"]).stdout)
+    assert [row["id"] for row in judged] == [name for name in IDS if name not in ("0010", "10", " x")]
+    write_parquet(open_reader(url).keys, tmp_path / "b.parquet")
+    assert pl.read_parquet(tmp_path / "b.parquet")["id"].to_list() == IDS

@@ -147,7 +147,7 @@ def test_drawn_splits_and_nothing_to_transfer_are_refused() -> None:
     view_runs = select_runs(MemoryReader([items := item_set(np.array([0, 1, 2, 3] * 10))], [make_run(items, np.zeros((40, 4)))]), {})
     with pytest.raises(UsageError, match="exact over all splits"):
         transfer(view_runs, Question(split=parse_split("seed:1")), "prompt")
-    for ignored in ({"reliability": "temperature"}, {"split": Split("file:ids", calibration_ids=frozenset({1}))}, {"stratify": True}):
+    for ignored in ({"reliability": "temperature"}, {"split": Split("file:ids", calibration_ids=frozenset({"1"}))}, {"stratify": True}):
         with pytest.raises(UsageError, match=f"leave --{next(iter(ignored))}.* out"):
             transfer(view_runs, replace(Question(), **ignored), "prompt")
     with pytest.raises(RunNotFoundError, match="differ only in prompt"):

@@ -69,6 +69,7 @@ def _items(cell: Paired) -> list[Record]:
             "run": cell.row["name"],
             "task": cell.row["task"],
             "item": f"{int(compressed.items.item_id[compressed.position[i]]):016x}",
+            "id": compressed.items.original_ids[compressed.position[i]],
             "subject": compressed.items.subjects[compressed.items.subject[compressed.position[i]]],
             "answer": LETTERS[compressed.answer[i]],
             "dense": LETTERS[dense.chosen[i]],
@@ -83,6 +84,8 @@ def _texts(items: ItemSet, wanted: set[tuple[str, str]]) -> Iterator[Record]:
     for item_id, text in zip(items.item_id, items.texts, strict=True):
         if (items.task, f"{int(item_id):016x}") in wanted:
             item = json.loads(text)
+            if not item.get("choices"):  # known by its id alone
+                continue
             options = "  ".join(f"{letter}. {option}" for letter, option in item.get("choices", {}).items())
             yield {
                 "task": items.task,

@@ -72,9 +72,9 @@ function fillFlipped() {
   const rows = tables.items.filter((row) => row.run === state.run).map((row) => {
     const text = texts.get(`${row.task} ${row.item}`);
     const change = `${row.answer_prob_change > 0 ? "+" : ""}${(100 * row.answer_prob_change).toFixed(0)} %`;
-    return [text?.question ?? row.item, text?.options ?? "(no text in the store)", row.subject, row.answer, row.dense, row.compressed, change];
+    return [row.id, text?.question ?? "(no text in the store)", text?.options ?? "", row.subject, row.answer, row.dense, row.compressed, change];
   });
-  place.querySelector("div").replaceChildren(table(["question", "options", "subject", "right", "dense", "compressed", "prob. of right"], rows));
+  place.querySelector("div").replaceChildren(table(["id", "question", "options", "subject", "right", "dense", "compressed", "prob. of right"], rows));
 }
 
 async function draw(panel) {
