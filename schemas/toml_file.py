@@ -3,6 +3,7 @@
 In: a path.  Out: a plain table, or a model of it. Whatever is wrong is a UsageError in a sentence, with every problem named at once.
 """
 
+import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,14 +32,45 @@ def as_model(model: type[M], table: Mapping[str, Any], where: str = "") -> M:
     try:
         return model.model_validate(dict(table))
     except ValidationError as error:
-        known = [field.alias or name for name, field in model.model_fields.items()]
-        problems = "; ".join(_problem(each, known) for each in error.errors())
+        problems = "; ".join(_problem(model, each) for each in error.errors())
         raise UsageError(f"{where}: {problems}" if where else problems) from error
 
 
-def _problem(error: Any, known: list[str]) -> str:
-    key = ".".join(map(str, error["loc"]))
-    if error["type"] == "extra_forbidden":
-        return f"unknown key {key!r}; known: {', '.join(known)}"
+def finite_number(value: Any) -> float:
+    """Return a number, also one written as text. Raises ValueError for a truth value, infinity, or what is not a number."""
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{value!r} is not a finite number")
+    return number
+
+
+def number_from_zero(value: Any) -> float:
+    """Return a number of 0 or more. Raises ValueError for anything else, text and infinity included."""
+    if isinstance(value, str) or finite_number(value) < 0:
+        raise ValueError(f"{value!r} is not a number of 0 or more")
+    return float(value)
+
+
+def _problem(model: type[BaseModel], error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"] if part != "[key]")
     message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {key!r}; known: {', '.join(_known(model, error['loc']))}"
+    if error["type"] in ("dict_type", "mapping_type", "model_type"):
+        return f"{key!r} is {error['input']!r}; it should be a table, headed [{key}]"
+    if message.startswith("Input should"):
+        return f"{key!r} is {error['input']!r}; it {message.removeprefix('Input ')}"
     return f"{key!r}: {message[0].lower()}{message[1:]}" if key else message
+
+
+def _known(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
+    """The keys of the table that holds the key at `loc`."""
+    for part in loc[:-1]:
+        inner = model.model_fields[str(part)].annotation
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            break
+        model = inner
+    return [field.alias or name for name, field in model.model_fields.items()]

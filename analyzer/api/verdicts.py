@@ -8,7 +8,7 @@ import polars as pl
 from analyzer.api.functions import Source, open_asked
 from analyzer.compare.two_axis_verdict import Tolerances
 from analyzer.measure.records import frame
-from analyzer.studies.prices import Prices
+from analyzer.studies.cost import Prices
 
 
 def decoupling(source: Source, *, at: str | None = None, tolerances: Tolerances | None = None, **options: Any) -> pl.DataFrame:

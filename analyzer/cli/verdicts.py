@@ -90,8 +90,7 @@ def cost_command(path: Path, **options: Any) -> None:
     """
     from analyzer.cli.request import request
     from analyzer.runs.loading import open_runs
-    from analyzer.studies.cost import cost
-    from analyzer.studies.prices import read_prices
+    from analyzer.studies.cost import cost, read_prices
     from analyzer.tables.columns import COST
     from analyzer.tables.emit import emit
 

@@ -14,8 +14,7 @@ from scipy.special import ndtri
 from analyzer.compare.compare import pair_unreliable
 from analyzer.compare.paired import Paired, paired
 from analyzer.compare.two_axis_verdict import Side, limit_side
-from analyzer.gate.limitable import FIGURES
-from analyzer.gate.policy import Limit, limits_for
+from analyzer.gate.policy import LIMITABLE, Limit, limits_for
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, identity, interval_fields, provenance, unreliable
 from analyzer.runs.loading import Runs
@@ -79,17 +78,17 @@ def _checks(cells: list[Paired], question: Question, limits: Sequence[Limit]) ->
         return
     yield Check(first, "reliable", reason=pair_unreliable(cells))
     for limit in limits_for(first.row["task"], limits):
-        for cell in cells if FIGURES[limit.figure].by_sets else cells[:1]:
+        for cell in cells if LIMITABLE[limit.figure].by_sets else cells[:1]:
             yield from _subject_checks(cell, question, limit) if limit.worst_subject else [_check(cell, question, limit)]
 
 
 def _check(cell: Paired, question: Question, limit: Limit) -> Check:
-    return Check(cell, limit.figure, None, limit, FIGURES[limit.figure].amount(cell, question))
+    return Check(cell, limit.figure, None, limit, LIMITABLE[limit.figure].amount(cell, question))
 
 
 def _subject_checks(cell: Paired, question: Question, limit: Limit) -> Iterator[Check]:
     """One check per subject: the worst subject is within the limit if and only if all are."""
-    view, measure = cell.after.view, FIGURES[limit.figure].of_subject
+    view, measure = cell.after.view, LIMITABLE[limit.figure].of_subject
     subject = view.items.subject[view.position]
     for number, name in enumerate(view.items.subjects):
         chosen = subject == number
@@ -98,7 +97,7 @@ def _subject_checks(cell: Paired, question: Question, limit: Limit) -> Iterator[
 
 
 def _record(check: Check, question: Question, n_tests: int) -> Record:
-    by_sets = check.limit is not None and FIGURES[check.limit.figure].by_sets
+    by_sets = check.limit is not None and LIMITABLE[check.limit.figure].by_sets
     record = identity([check.cell.after]) | ({} if by_sets else {"scorer": EVERY, "alpha": None})
     amount = check.estimate
     return (
@@ -122,7 +121,7 @@ def _result(check: Check, n_tests: int) -> str:
 
 def _excess(estimate: Estimate, limit: Limit) -> tuple[Estimate, float]:
     """A figure and its limit, both turned round where the limit is the least admitted value: then less is within."""
-    if not FIGURES[limit.figure].at_least:
+    if not LIMITABLE[limit.figure].at_least:
         return estimate, limit.value
     if estimate.share:
         return replace(estimate, value=1 - estimate.value, influence=-estimate.influence), 1 - limit.value

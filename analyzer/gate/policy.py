@@ -1,34 +1,94 @@
-"""Policies of the release gate: which figure may be how large, everywhere, in one task, or in the worst subject.
+"""Policies of the release gate: which figures of a compressed run are limited, and to what.
 
-    [limits]
+    [limits]                       # in every task
     accuracy_loss = 0.02
     set_size_growth = 0.1
     coverage_after_transfer = 0.88
-    [task.mmlu]
+    [task.mmlu]                    # in this task, in place of the limit above
     accuracy_loss = 0.01
-    [worst_subject]
+    [worst_subject]                # in every subject of every task
     accuracy_loss = 0.1
 
 In: such a TOML file, and `figure=value` texts whose figure may be written `task.mmlu.accuracy_loss`.  Out: a list of `Limit`.
 """
 
-import math
-import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from analyzer.gate.limitable import FIGURES
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+
+from analyzer.compare.paired import Paired
+from analyzer.measure.question import Question
+from analyzer.stats.arrays import BoolArray
+from analyzer.stats.estimate import Estimate, mean
+from analyzer.studies.threshold_transfer import carried_coverage
 from schemas.errors import UsageError
+from schemas.toml_file import as_model, finite_number, read_toml
 
 EVERYWHERE, SUBJECT, TASK = "limits", "worst_subject", "task"
-SECTIONS = f"[{EVERYWHERE}], [{SUBJECT}] and [{TASK}.<name>]"
+Amount = Callable[[Paired, Question], Estimate]
+SubjectAmount = Callable[[Paired, Question, BoolArray], Estimate]
+
+
+@dataclass(frozen=True)
+class Limitable:
+    """A figure of a compressed run beside its dense run that a policy can limit.
+
+    amount     : the estimate over all items that both runs answered.
+    of_subject : the same over the items that a mask, (item,) bool, chooses; None where the figure has no meaning for some items alone.
+    by_sets    : whether it depends on scorer and alpha; a figure that does not is checked once per run.
+    at_least   : True where larger values are better, so that the limit is the smallest value that passes.
+    """
+
+    amount: Amount
+    of_subject: SubjectAmount | None = None
+    by_sets: bool = False
+    at_least: bool = False
+
+
+def _change(name: str) -> Limitable:
+    def amount(cell: Paired, question: Question) -> Estimate:
+        return cell.changes[name]
+
+    def of_subject(cell: Paired, question: Question, chosen: BoolArray) -> Estimate:
+        return over_items(cell.changes[name], chosen)
+
+    return Limitable(amount, of_subject)
+
+
+def _loss(cell: Paired) -> Estimate:
+    change = cell.changes["accuracy_change"]
+    return replace(change, value=-change.value, influence=-change.influence)
+
+
+def over_items(estimate: Estimate, chosen: BoolArray) -> Estimate:
+    """Return the mean over the chosen items, (item,) bool, only; for a plain mean, an item's own value is its influence above the mean."""
+    part = mean(estimate.influence[chosen] + estimate.value, share=estimate.share)
+    return replace(part, unseen=estimate.unseen * chosen.size / max(int(chosen.sum()), 1))
+
+
+LIMITABLE: dict[str, Limitable] = {
+    "accuracy_loss": Limitable(lambda cell, _: _loss(cell), lambda cell, _, chosen: over_items(_loss(cell), chosen)),
+    "set_size_growth": Limitable(lambda cell, _: cell.changes["set_size_change"], by_sets=True),
+    "coverage_after_transfer": Limitable(carried_coverage, carried_coverage, by_sets=True, at_least=True),
+    "flips": _change("flips"),
+    "flips_to_wrong": _change("flips_to_wrong"),
+    "answers_changed": _change("answers_changed"),
+    "kl": _change("kl"),
+    "kl_reverse": _change("kl_reverse"),
+    "js": _change("js"),
+}
 
 
 @dataclass(frozen=True)
 class Limit:
-    """The largest (of coverage the least) admitted value of a figure; `task` "" means every task, `worst_subject` each subject of it."""
+    """The largest value of a figure that passes, of coverage the smallest.
+
+    task          : the task it holds in; "" for every task.
+    worst_subject : True where it holds in each subject by itself, and so in the worst one.
+    """
 
     figure: str
     value: float
@@ -37,53 +97,67 @@ class Limit:
 
 
 def read_policy(path: Path | None, texts: Iterable[str]) -> list[Limit]:
-    """Return the limits of a file and of texts; a text replaces the file's limit of the same name, a task's limit the one for every task.
+    """Return the limits of a policy file and of `figure=value` texts.
 
-    Raises UsageError for an unknown section or figure, a limit that is no number, or a policy without limits.
+    A text replaces the limit of the same name in the file; a task's own limit replaces the one for every task.
+    Raises UsageError that names every problem: an unknown section or figure, a limit that is no number, a policy without limits.
     """
-    named = _file_limits(path) if path else {}
+    table = read_toml(path, "policy") if path else {}
     for text in texts:
-        name, equals, value = text.rpartition("=")
-        if not equals:
-            raise UsageError(f"limit {text!r} is not one; expected figure=value, such as accuracy_loss=0.02")
-        named[name if "." in name else f"{EVERYWHERE}.{name}"] = value
-    if not named:
-        raise UsageError(f"the policy sets no limit; give --policy FILE or --limit figure=value with a figure of {', '.join(FIGURES)}")
-    return [_limit(name, value) for name, value in named.items()]
+        _add(table, text)
+    policy = as_model(_Policy, table, f"policy {path}" if path else "policy")
+    limits = [Limit(figure, value) for figure, value in policy.limits.items()]
+    limits += [Limit(figure, value, task) for task, section in policy.task.items() for figure, value in section.items()]
+    limits += [Limit(figure, value, worst_subject=True) for figure, value in policy.worst_subject.items()]
+    if not limits:
+        raise UsageError(f"the policy sets no limit; give --policy FILE or --limit figure=value with a figure of {', '.join(LIMITABLE)}")
+    return limits
 
 
 def limits_for(task: str, limits: Iterable[Limit]) -> list[Limit]:
     """Return the limits that hold in a task, its own in place of the ones for every task."""
     chosen = [limit for limit in limits if limit.task in ("", task)]
-    own = {(limit.figure, limit.worst_subject) for limit in chosen if limit.task}
-    return [limit for limit in chosen if limit.task or (limit.figure, limit.worst_subject) not in own]
+    of_task = {(limit.figure, limit.worst_subject) for limit in chosen if limit.task}
+    return [limit for limit in chosen if limit.task or (limit.figure, limit.worst_subject) not in of_task]
 
 
-def _file_limits(path: Path) -> dict[str, Any]:
-    try:
-        policy = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"cannot read the policy {path}: {error}") from error
-    tasks = policy.pop(TASK, {})
-    sections = {**policy, **{f"{TASK}.{task}": limits for task, limits in (tasks.items() if isinstance(tasks, dict) else [(tasks, 0)])}}
-    for section, limits in sections.items():
-        if not isinstance(limits, Mapping):
-            raise UsageError(f"policy {path}: {section!r} is no section of limits; expected {SECTIONS}")
-    return {f"{section}.{figure}": value for section, limits in sections.items() for figure, value in limits.items()}
-
-
-def _limit(name: str, value: Any) -> Limit:
+def _add(table: dict[str, Any], text: str) -> None:
+    """Put `kl=0.1`, `worst_subject.kl=0.1` or `task.mmlu.kl=0.1` where the file would have it; a task's name may hold dots."""
+    name, equals, value = text.rpartition("=")
+    if not equals:
+        raise UsageError(f"limit {text!r} has no value; expected figure=value, such as accuracy_loss=0.02")
     section, _, figure = name.rpartition(".")
-    task = section.removeprefix(f"{TASK}.") if section.startswith(f"{TASK}.") else ""
-    if not task and section not in (EVERYWHERE, SUBJECT):
-        raise UsageError(f"limit {name!r}: unknown section {section!r}; expected {SECTIONS}")
-    known = [known for known, what in FIGURES.items() if what.of_subject or section != SUBJECT]
-    if figure not in known:
-        raise UsageError(f"limit {name!r}: unknown figure {figure!r}; in [{section}] there is {', '.join(known)}")
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise UsageError(f"limit {name!r}: {value!r} is not a number")
-    return Limit(figure, number, task, section == SUBJECT)
+    first, _, task = section.partition(".")
+    for part in [first, task] if task else [first or EVERYWHERE]:
+        inner = table.setdefault(part, {})
+        if not isinstance(inner, dict):
+            return  # the model says what is wrong with the file
+        table = inner
+    table[figure] = value
+
+
+def _figure(name: str) -> str:
+    if name not in LIMITABLE:
+        raise ValueError(f"unknown figure {name!r}; known: {', '.join(LIMITABLE)}")
+    return name
+
+
+def _subject_figure(name: str) -> str:
+    known = [known for known, what in LIMITABLE.items() if what.of_subject]
+    if name not in known:
+        raise ValueError(f"figure {name!r} cannot be limited by subject; those that can: {', '.join(known)}")
+    return name
+
+
+_Number = Annotated[float, BeforeValidator(finite_number)]
+_Limits = Mapping[Annotated[str, AfterValidator(_figure)], _Number]
+
+
+class _Policy(BaseModel):
+    """A policy file as it is written."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limits: _Limits = {}
+    task: Mapping[str, _Limits] = {}
+    worst_subject: Mapping[Annotated[str, AfterValidator(_subject_figure)], _Number] = {}

@@ -21,7 +21,7 @@ from analyzer.report.panels import PANELS, Panel
 from analyzer.report.words import sentences
 from analyzer.report.words.cards import MEANINGS, WORDS, Card, cards
 from analyzer.report.words.check_wording import policy_words
-from analyzer.studies.prices import PER_QUESTION
+from analyzer.studies.cost import PER_QUESTION
 from analyzer.studies.threshold_transfer import COVERAGE_TOLERANCE
 from schemas.run import DENSE
 

@@ -9,7 +9,7 @@ from analyzer.measure.question import Question
 from analyzer.protocols.ask import ask
 from analyzer.report.data.study import EXAMPLE_PRICES, Asked, Study, study
 from analyzer.runs.loading import Runs, select_runs
-from analyzer.studies.prices import read_prices
+from analyzer.studies.cost import read_prices
 from schemas.errors import UsageError
 from schemas.fields import FIELDS
 

@@ -1,14 +1,33 @@
 """`analyze cost`: what prediction sets cost in operations. One option is answered alone, a few are asked again, more go to review.
 
+Prices are the user's own, in TOML:
+
+    [prices]                 # per question, in any one currency
+    answer = 0.001           # one option in the set: answered alone
+    ask_again = 0.004        # a few options: asked again, of a larger model or with more context
+    review = 0.8             # more options: a person looks
+    abstain = 0.2            # an empty set
+    wrong = 2.0              # added where the one option of a set is not the answer
+    [rules]
+    ask_again_up_to = 2      # the largest set that is asked again; larger ones are reviewed
+    [hardware]               # per 1,000 questions; by method, or by method and level
+    dense = 1.20
+    gptq = 0.45
+    "wanda/0.5" = 0.90
+
 Every question's cost is a function of its set, so the mean cost is one more figure of the exact split law, with the same intervals and
-the same pairing with the dense run. The saving in hardware is laid against it.
+the same pairing with the dense run. The saving in hardware is set against it.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictInt
 
 from analyzer.compare.compare import pair_unreliable
 from analyzer.compare.paired import Paired, paired
@@ -24,12 +43,85 @@ from analyzer.runs.pairs import Partners
 from analyzer.runs.view import RunView
 from analyzer.stats.estimate import NOTHING, Estimate, difference
 from analyzer.studies.carry_threshold import check_exact, split_law
-from analyzer.studies.prices import Prices
+from schemas.levels import NO_LEVEL
+from schemas.run import DENSE
+from schemas.toml_file import as_model, number_from_zero, read_toml
 
 WAYS = ("alone", "alone_wrong", "asked_again", "review", "abstained")
 FIGURES = (*WAYS, "cost")
 FINDINGS = {Side.WITHIN: "saves", Side.BEYOND: "costs more", Side.UNKNOWN: "inconclusive"}
 THOUSAND = 1000
+
+_Price = Annotated[float, BeforeValidator(number_from_zero)]
+
+
+class _PerQuestion(BaseModel):
+    """Prices of one question, 0 or more, in any one currency."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    answer: _Price = 0.0
+    ask_again: _Price = 0.0
+    review: _Price = 0.0
+    abstain: _Price = 0.0
+    wrong: _Price = 0.0
+
+
+class _Rules(BaseModel):
+    """What happens to a question by the size of its set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ask_again_up_to: Annotated[StrictInt, Field(ge=1)] = 2  # 1: nothing is asked again
+
+
+class Prices(_PerQuestion, _Rules):
+    """What a set costs.
+
+    answer, ask_again, review, abstain, wrong : price of one question that goes this way; `wrong` is added to `answer`.
+    ask_again_up_to                           : the largest set that is asked again, in options; larger ones are reviewed.
+    hardware                                  : cost of 1,000 questions by method, such as gptq, or method/level, such as wanda/0.5.
+    """
+
+    hardware: Mapping[str, _Price] = {}
+
+    def hardware_of(self, method: str, level: str) -> float:
+        """Return the hardware cost of 1,000 questions; NaN where none is given."""
+        return self.hardware.get(f"{method}/{level}", self.hardware.get(method, math.nan))
+
+
+PER_QUESTION = tuple(_PerQuestion.model_fields)
+
+
+def read_prices(path: Path) -> Prices:
+    """Return the prices of a TOML file.
+
+    Raises UsageError that names every problem: an unknown key, a price that is not a number of 0 or more, nothing that has a price.
+    """
+    found = as_model(_PriceFile, read_toml(path, "prices"), f"prices {path}")
+    return Prices(**found.prices.model_dump(), **found.rules.model_dump(), hardware=found.hardware)
+
+
+def _any_price(prices: _PerQuestion) -> _PerQuestion:
+    if not any(price for _, price in prices):
+        raise ValueError(f"nothing has a price; give at least one of {', '.join(PER_QUESTION)}")
+    return prices
+
+
+def _with_dense(hardware: Mapping[str, float]) -> Mapping[str, float]:
+    if hardware and DENSE not in hardware:
+        raise ValueError(f"there is no {DENSE!r}, whose cost the others would save against")
+    return hardware
+
+
+class _PriceFile(BaseModel):
+    """A file of prices as it is written."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+    prices: Annotated[_PerQuestion, AfterValidator(_any_price)] = _PerQuestion()
+    rules: _Rules = _Rules()
+    hardware: Annotated[Mapping[str, _Price], AfterValidator(_with_dense)] = {}
 
 Operations = dict[str, Estimate]
 
@@ -84,7 +176,7 @@ def _record(cell: Paired, question: Question, prices: Prices) -> Record:
 def _against_hardware(cell: Paired, after: Operations, before: Operations | None, prices: Prices) -> Record:
     """The saving in hardware against the change in operations, per 1,000 questions: what is left, and the review price that eats it."""
     spent = prices.hardware_of(cell.row["method"], cell.row["level"])
-    saving = prices.hardware_of("dense", "-") - spent
+    saving = prices.hardware_of(DENSE, NO_LEVEL) - spent
     if before is None or math.isnan(saving):
         names = ("hardware_saving", "total_change", "total_change_low", "total_change_high", "pays", "break_even_review_price")
         return {"hardware": None if math.isnan(spent) else spent} | dict.fromkeys(names)

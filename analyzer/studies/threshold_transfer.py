@@ -21,7 +21,7 @@ from analyzer.runs.loading import Runs
 from analyzer.runs.pairs import pair_views
 from analyzer.runs.view import RunView
 from analyzer.stats.arrays import BoolArray
-from analyzer.stats.estimate import Estimate, difference
+from analyzer.stats.estimate import NOTHING, Estimate, difference
 from analyzer.studies.carry_threshold import CARRIED, carry, carry_apart, carry_to_subject, check_exact, joined
 from schemas.errors import RunNotFoundError
 
@@ -61,10 +61,15 @@ def kept_from_dense(cells: Iterable[Paired], question: Question, tolerance: floa
 
 
 def carried_coverage(cell: Paired, question: Question, chosen: BoolArray | None = None) -> Estimate:
-    """Return the coverage of a compressed run under its dense run's thresholds, over all items or over the chosen ones, (item,) bool."""
+    """Return the coverage of a compressed run under its dense run's thresholds; nothing where the two share fewer than two finite items.
+
+    chosen : (item,) bool, the items whose coverage is meant; None for all. Thresholds are made on all items either way.
+    """
     check_exact(question, "coverage after transfer")
     assert cell.pair is not None
     dense, compressed = cell.pair
+    if dense.n_items < 2:
+        return NOTHING
     if chosen is None:
         return carry(dense, compressed, cell.after, question)["coverage"]
     return carry_to_subject(dense, compressed, chosen, cell.after, question)["coverage"]
@@ -77,7 +82,7 @@ def _from_dense(runs: Runs, question: Question) -> Iterator[Transfer]:
 def _kept_from_dense(cells: Iterable[Paired], question: Question) -> Iterator[Transfer]:
     for cell in cells:
         assert cell.pair is not None and cell.before is not None
-        if cell.pair.dense.n_items:
+        if cell.pair.dense.n_items > 1:
             kept = carry(*cell.pair, cell.after, question)
             yield Transfer(cell.before.view.row["name"], cell.after, kept, cell.after.estimates, unreliable([cell.before, cell.after]))
 

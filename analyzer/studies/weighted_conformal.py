@@ -5,13 +5,14 @@ stands for its own weight at infinity. Then coverage holds under the new mix (Ti
 The weights leave no closed law over splits, so splits are drawn; intervals come from a jackknife over groups of items.
 """
 
-import tomllib
+import math
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
 from analyzer.compare.two_axis_verdict import limit_side
 from analyzer.conformal.splits import calibration_size, draw_splits
@@ -27,13 +28,28 @@ from analyzer.stats.estimate import Estimate
 from analyzer.studies.carry_threshold import check_exact
 from analyzer.studies.threshold_transfer import COVERAGE_TOLERANCE, FINDINGS
 from schemas.errors import UsageError
+from schemas.toml_file import as_model, number_from_zero, read_toml
 
 N_SPLITS, N_GROUPS, SEED = 50, 25, 0
 ROUNDING = 1e-12  # sums of weights are compared with a bound that may equal them
 FIGURES = ("coverage", "set_size", "unweighted_coverage", "unweighted_set_size")
 
 
-class Scored(NamedTuple):
+def _some_share(subjects: Mapping[str, float]) -> Mapping[str, float]:
+    if not 0 < sum(subjects.values()) < math.inf:
+        raise ValueError("no subject has a share above 0; expected shares such as law = 0.5")
+    return subjects
+
+
+class _Mix(BaseModel):
+    """A mix of subjects as it is written."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    subjects: Annotated[Mapping[str, Annotated[float, BeforeValidator(number_from_zero)]], AfterValidator(_some_share)]
+
+
+class WeightedScores(NamedTuple):
     """Items of a run: `scores` (item, option), `of_answer` (item,), `subject` (item,), `weight` (subject,) and `masks` (split, item)."""
 
     scores: FloatArray
@@ -42,21 +58,17 @@ class Scored(NamedTuple):
     weight: FloatArray
     masks: BoolArray
 
-    def keep(self, chosen: BoolArray) -> "Scored":
+    def keep(self, chosen: BoolArray) -> "WeightedScores":
         """Return the chosen items, (item,) bool."""
-        return Scored(self.scores[chosen], self.of_answer[chosen], self.subject[chosen], self.weight, self.masks[:, chosen])
+        return WeightedScores(self.scores[chosen], self.of_answer[chosen], self.subject[chosen], self.weight, self.masks[:, chosen])
 
 
 def read_mix(path: Path) -> Mapping[str, float]:
-    """Return the share of each subject from TOML, `[subjects]` and `name = share` lines. Raises UsageError for what is no mix."""
-    try:
-        mix = tomllib.loads(path.read_text(encoding="utf-8")).get("subjects")
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"cannot read the mix {path}: {error}") from error
-    numbers = isinstance(mix, dict) and all(isinstance(v, int | float) and not isinstance(v, bool) and v >= 0 for v in mix.values())
-    if not isinstance(mix, dict) or not numbers or not 0 < sum(mix.values()) < float("inf"):
-        raise UsageError(f"mix {path}: expected [subjects] with a share of 0 or more for each, such as law = 0.5")
-    return {name: float(share) for name, share in mix.items()}
+    """Return the share of each subject from a TOML file with a table [subjects], such as `law = 0.5`; shares need not add up to 1.
+
+    Raises UsageError that names every problem: a share that is not a number of 0 or more, or none above 0.
+    """
+    return as_model(_Mix, read_toml(path, "mix"), f"mix {path}").subjects
 
 
 def weighted(runs: Runs, question: Question, mix: Mapping[str, float], tolerance: float = COVERAGE_TOLERANCE) -> list[Record]:
@@ -74,7 +86,7 @@ def weighted(runs: Runs, question: Question, mix: Mapping[str, float], tolerance
     return records
 
 
-def figures(scored: Scored, alpha: float) -> FloatArray:
+def figures(scored: WeightedScores, alpha: float) -> FloatArray:
     """Return FIGURES, means over the drawn splits."""
     order = np.argsort(scored.of_answer, kind="stable")
     own_weight, nobody = scored.weight[scored.subject], np.ones_like(scored.weight)
@@ -89,7 +101,7 @@ def figures(scored: Scored, alpha: float) -> FloatArray:
     return totals / len(scored.masks)
 
 
-def _thresholds(scored: Scored, order: IntArray, calibrates: BoolArray, weight: FloatArray, alpha: float) -> FloatArray:
+def _thresholds(scored: WeightedScores, order: IntArray, calibrates: BoolArray, weight: FloatArray, alpha: float) -> FloatArray:
     """Return (subject,) the smallest score up to which the calibration items weigh enough for an item of that subject, else +inf."""
     used = order[calibrates[order]]
     weighs = weight[scored.subject[used]].cumsum()
@@ -97,7 +109,7 @@ def _thresholds(scored: Scored, order: IntArray, calibrates: BoolArray, weight: 
     return np.asarray(np.append(scored.of_answer[used], np.inf)[np.searchsorted(weighs, enough)])
 
 
-def _cell(view: RunView, scorer: str, alpha: Fraction, scored: Scored) -> Cell:
+def _cell(view: RunView, scorer: str, alpha: Fraction, scored: WeightedScores) -> Cell:
     return Cell(view, scorer, alpha, int(scored.masks[0].sum()), _jackknife(scored, float(alpha)))
 
 
@@ -125,14 +137,14 @@ def _under_mix(view: RunView, mix: Mapping[str, float]) -> tuple[RunView, FloatA
     return kept, weight
 
 
-def _scored(view: RunView, scorer: str, question: Question, weight: FloatArray) -> Scored:
+def _scored(view: RunView, scorer: str, question: Question, weight: FloatArray) -> WeightedScores:
     scores = scores_of(view, view.probs, scorer, question)
     masks = draw_splits(view.n_items, calibration_size(view.n_items, question.calibration_fraction), range(N_SPLITS))
     of_answer = scores[np.arange(view.n_items), view.answer]
-    return Scored(scores, of_answer, view.items.subject[view.position], weight, masks)
+    return WeightedScores(scores, of_answer, view.items.subject[view.position], weight, masks)
 
 
-def _jackknife(scored: Scored, alpha: float) -> dict[str, Estimate]:
+def _jackknife(scored: WeightedScores, alpha: float) -> dict[str, Estimate]:
     """Return the figures and their changes; leaving out each of 25 groups of items in turn gives what a group contributes."""
     n_items = scored.of_answer.size
     group = np.random.default_rng(SEED).permutation(n_items) % N_GROUPS

@@ -17,7 +17,7 @@ from report_stores import CLOSING, FEW, MARKUP, family, mixed_store, quiz, run_o
 from analyzer.api import ask, compare, sets
 from analyzer.cli.main import main
 from analyzer.gate.gate import gate
-from analyzer.gate.limitable import FIGURES
+from analyzer.gate.policy import LIMITABLE
 from analyzer.report.charts import theme
 from analyzer.report.data.study import MAX_RUNS, Asked, study
 from analyzer.report.data.tables import first_asked, tables
@@ -217,11 +217,11 @@ def test_colours_reach_the_contrast_of_aa() -> None:
 
 def test_a_policy_of_any_figure_is_said_and_drawn(store_url: str) -> None:
     """Every figure that the gate can limit has words and a bar; coverage, of which more is better, is shown as misses."""
-    limits = tuple(f"{name}={0.88 if name == 'coverage_after_transfer' else 0.05}" for name in FIGURES)
+    limits = tuple(f"{name}={0.88 if name == 'coverage_after_transfer' else 0.05}" for name in LIMITABLE)
     found = cards(study_of(store_url, model=("small-7b",), limits=(*limits, "worst_subject.accuracy_loss=0.1")))
     (card,) = found
     bars = {found["check"]: found for found in card.bars}
-    assert set(bars) == set(FIGURES) == set(WORDINGS)
+    assert set(bars) == set(LIMITABLE) == set(WORDINGS)
     assert bars["coverage_after_transfer"]["allowed"] == "12.0 %"
     assert [bar["nearness"] for bar in card.bars] == sorted((bar["nearness"] for bar in card.bars), reverse=True)
     assert {bar["subject"] for bar in card.bars} == {None, "s0", "s1", "s2"}

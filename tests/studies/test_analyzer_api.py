@@ -11,7 +11,7 @@ from analyzer.api import cliffs, compare, cost, decoupling, gate, p_values, scal
 from analyzer.conformal.ranks import threshold_rank
 from analyzer.measure.question import Question
 from analyzer.measure.scored import scores_of
-from analyzer.studies.prices import Prices
+from analyzer.studies.cost import Prices
 from schemas.errors import UsageError
 
 N_ITEMS = 400

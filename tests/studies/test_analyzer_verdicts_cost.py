@@ -12,8 +12,7 @@ from analyzer.conformal.ranks import threshold_rank
 from analyzer.measure.question import Question
 from analyzer.runs.loading import select_runs
 from analyzer.scorers.lac import lac
-from analyzer.studies.cost import WAYS, cost, operations
-from analyzer.studies.prices import Prices, read_prices
+from analyzer.studies.cost import WAYS, Prices, cost, operations, read_prices
 from schemas.errors import UsageError
 
 PRICES = Prices(answer=1.0, ask_again=10.0, review=100.0, abstain=50.0, wrong=1000.0, ask_again_up_to=2)
@@ -75,13 +74,14 @@ def test_prices_are_read_and_checked(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("", "nothing has a price"),
-        ("[prices]\nreveiw = 1\n", "unknown price 'reveiw'"),
-        ("[prices]\nreview = -1\n", "expected a number of 0 or more"),
-        ("[prices]\nreview = inf\n", "expected a number of 0 or more"),
-        ("[price]\nreview = 1\n", "'price' is no section"),
+        ("[prices]\nreveiw = 1\n", "unknown key 'prices.reveiw'; known: answer, ask_again, review, abstain, wrong"),
+        ("[prices]\nreview = -1\n", "-1 is not a number of 0 or more"),
+        ("[prices]\nreview = inf\n", "inf is not a finite number"),
+        ("[price]\nreview = 1\n", "unknown key 'price'; known: prices, rules, hardware"),
         ("[prices]\nreview = 1\n[hardware]\nrtn = 1\n", "no 'dense'"),
-        ("[prices]\nreview = 1\n[rules]\nask_again_up_to = 0\n", "whole number from 1"),
-        ("[prices", "cannot read the prices"),
+        ("[prices]\nreview = 1\n[rules]\nask_again_up_to = 0\n", "'rules.ask_again_up_to' is 0; it should be greater"),
+        ("[prices", "cannot read prices"),
+        ("[prices]\nreview = true\nwrong = -2\n[hardware]\nrtn = 1\n", "true is not.*-2 is not.*no 'dense'"),
     ],
 )
 def test_prices_that_cannot_be_meant_are_refused(tmp_path: Path, text: str, words: str) -> None:

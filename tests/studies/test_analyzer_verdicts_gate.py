@@ -13,8 +13,7 @@ from analyzer.cli.main import main
 from analyzer.compare.compare import compare
 from analyzer.gate.ci_reports import junit, last_line, markdown, model_index
 from analyzer.gate.gate import EXIT_CODES, FAIL, INCONCLUSIVE, PASS, gate, outcome
-from analyzer.gate.limitable import FIGURES
-from analyzer.gate.policy import Limit, limits_for, read_policy
+from analyzer.gate.policy import LIMITABLE, Limit, limits_for, read_policy
 from analyzer.measure.question import Question
 from analyzer.runs.loading import Runs, select_runs
 from schemas.errors import UsageError
@@ -118,14 +117,26 @@ def test_an_unreliable_run_cannot_pass_and_a_missing_dense_run_decides_nothing()
     }
 
 
+def test_a_run_without_finite_items_fails_and_leaves_its_figures_open() -> None:
+    """Coverage under the dense threshold has no value where no item is left; the check of the run itself fails the gate."""
+    answers = np.random.default_rng(0).integers(0, 4, 60)
+    items = item_set(answers)
+    logits = skilled_logits(np.random.default_rng(1), answers, 4)
+    runs = [make_run(items, logits), make_run(items, np.full_like(logits, np.nan), method="rtn")]
+    limits = [Limit(name, 0.5) for name in LIMITABLE]
+    records = gate(select_runs(MemoryReader([items], runs), {}), LAC, limits)
+    assert {r["check"]: r["result"] for r in records} == {"reliable": FAIL, **dict.fromkeys(LIMITABLE, INCONCLUSIVE)}
+    assert all(r["amount"] is None for r in records)
+
+
 def test_every_figure_can_be_limited() -> None:
     """Each figure of the registry gives an estimate of a pair, and one of a subject where it has one."""
     runs = pair_of_runs(subjects=3)
-    limits = [Limit(name, 0.0 if what.at_least else 99.0) for name, what in FIGURES.items()]
-    limits += [Limit(name, 0.0 if what.at_least else 99.0, worst_subject=True) for name, what in FIGURES.items() if what.of_subject]
+    limits = [Limit(name, 0.0 if what.at_least else 99.0) for name, what in LIMITABLE.items()]
+    limits += [Limit(name, 0.0 if what.at_least else 99.0, worst_subject=True) for name, what in LIMITABLE.items() if what.of_subject]
     records = gate(runs, LAC, limits)
     assert {record["result"] for record in records} == {PASS}
-    assert {record["check"] for record in records} == {"reliable", *FIGURES}
+    assert {record["check"] for record in records} == {"reliable", *LIMITABLE}
 
 
 def test_policy_file_and_texts(tmp_path: Path) -> None:
@@ -146,13 +157,14 @@ def test_policy_file_and_texts(tmp_path: Path) -> None:
         ("", [], "sets no limit"),
         ("", ["accuracy_loss"], "expected figure=value"),
         ("", ["sharpness=1"], "unknown figure 'sharpness'"),
-        ("", ["flips=nan"], "'nan' is not a number"),
-        ("[limits]\nflips = true\n", [], "True is not a number"),
-        ("[limit]\nflips = 1\n", [], "unknown section 'limit'"),
-        ("flips = 1\n", [], "'flips' is no section"),
-        ("[worst_subject]\nset_size_growth = 1\n", [], "unknown figure 'set_size_growth'"),
-        ("[limits", [], "cannot read the policy"),
-        ("task = 3\n", [], "no section of limits"),
+        ("", ["flips=nan"], "'nan' is not a finite number"),
+        ("[limits]\nflips = true\n", [], "'limits.flips': true is not a finite number"),
+        ("[limit]\nflips = 1\n", [], "unknown key 'limit'; known: limits, task, worst_subject"),
+        ("flips = 1\n", [], "unknown key 'flips'"),
+        ("[worst_subject]\nset_size_growth = 1\n", [], "'set_size_growth' cannot be limited by subject"),
+        ("[limits", [], "cannot read policy"),
+        ("task = 3\n", [], "'task' is 3; it should be a table"),
+        ("[limits]\nflip = 1\nkl = \"x\"\n", ["worst_subject.js=-"], "unknown figure 'flip'.*'x' is not a finite.*'-' is not a finite"),
     ],
 )
 def test_a_policy_that_cannot_be_meant_is_refused(tmp_path: Path, text: str, limits: list[str], words: str) -> None:

@@ -18,8 +18,7 @@ from analyzer.measure.question import Question
 from analyzer.measure.records import Record
 from analyzer.report.data.study import Study
 from analyzer.stats.estimate import Estimate, difference, student
-from analyzer.studies.cost import operations
-from analyzer.studies.prices import Prices
+from analyzer.studies.cost import Prices, operations
 
 
 def rates(study: Study) -> list[Record]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from analyzer.compare.paired import Paired
-from analyzer.gate.limitable import over_items
+from analyzer.gate.policy import over_items
 from analyzer.measure.records import Record, interval_fields
 from analyzer.report.data.study import Study
 from analyzer.stats.arrays import BoolArray

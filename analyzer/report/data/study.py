@@ -11,7 +11,7 @@ from analyzer.measure.question import Question
 from analyzer.runs.loading import Runs
 from analyzer.runs.pairs import Partners
 from analyzer.runs.view import RunView
-from analyzer.studies.prices import Prices
+from analyzer.studies.cost import Prices
 from analyzer.studies.sets import measure_runs
 from schemas.errors import UsageError
 

@@ -5,8 +5,7 @@ from typing import NamedTuple
 
 from analyzer.gate.ci_reports import sentence, title
 from analyzer.gate.gate import FAIL
-from analyzer.gate.limitable import FIGURES
-from analyzer.gate.policy import Limit
+from analyzer.gate.policy import LIMITABLE, Limit
 from analyzer.measure.records import Record
 
 BAR_LIMIT, BAR_LOW, BAR_HIGH = 25.0, -40.0, 80.0  # where the limit stands, and the ends of a bar; no change is at 0
@@ -64,7 +63,7 @@ def harm(check: Record) -> Harm | None:
     """Return a check as harm; None where it has no figure or no interval."""
     if check["limit"] is None or check["amount"] is None or check["amount_low"] is None:
         return None
-    if FIGURES[check["check"]].at_least:
+    if LIMITABLE[check["check"]].at_least:
         return Harm(1 - check["amount"], 1 - check["amount_high"], 1 - check["amount_low"], 1 - check["limit"])
     return Harm(check["amount"], check["amount_low"], check["amount_high"], check["limit"])
 
@@ -121,7 +120,7 @@ def policy_words(limits: Sequence[Limit]) -> str:
     for limit in limits:
         where = f" on {limit.task}" if limit.task else " in every subject" if limit.worst_subject else ""
         words = WORDINGS[limit.figure]
-        value = 1 - limit.value if FIGURES[limit.figure].at_least else limit.value
+        value = 1 - limit.value if LIMITABLE[limit.figure].at_least else limit.value
         parts.append(words.policy.format(f"{words.times * value:g}{words.unit}") + where)
     return ", and ".join(parts)
 
