@@ -78,7 +78,7 @@ def parse_items(rows: Iterable[Any], where: str) -> list[Item]:
         except ValidationError as error:
             problems += [f"item {number}: {'.'.join(map(str, e['loc'])) or 'item'}: {e['msg']}" for e in error.errors()]
             continue
-        problems += _item_problems(item)
+        problems += item_problems(item)
         items.append(item)
     problems = [*_numbered_answers(items), *problems]
     repeated = [name for name, count in Counter(item.id for item in items).items() if count > 1]
@@ -116,7 +116,8 @@ def _numbered_answers(items: Sequence[Item]) -> Iterator[str]:
         )
 
 
-def _item_problems(item: Item) -> list[str]:
+def item_problems(item: Item) -> list[str]:
+    """Return why an item cannot be asked; a number as answer is reported for the whole file."""
     letters = list(ascii_uppercase[: len(item.choices)])
     if item.choices and not 2 <= len(item.choices) <= MAX_OPTIONS:
         return [f"id {item.id!r} has {len(item.choices)} options; expected 2 to {MAX_OPTIONS}"]

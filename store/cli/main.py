@@ -8,6 +8,7 @@ import click
 
 from schemas.fields import FIELDS
 from store.cli.imports import import_
+from store.cli.items import items
 from store.cli.printing import format_option, print_table
 from store.cli.share import SHARE_COMMANDS
 from store.command import friendly_errors, store_option
@@ -193,5 +194,6 @@ def verify(store_url: str, at: str | None, key: Path | None) -> None:
 
 
 main.add_command(import_)
+main.add_command(items)
 for _name, _command in SHARE_COMMANDS.items():
     main.add_command(_command, _name)

@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from click import Group
 from click.testing import CliRunner, Result
 from store_tiny import tiny_items, tiny_run, write_runs
 
 from store.cli.imports import import_
+from store.cli.items import items
 from store.cli.main import main
 
 
@@ -26,14 +28,16 @@ def filled(store_url):
     return store_url
 
 
-@pytest.mark.parametrize("command", [*main.commands.values(), *import_.commands.values()], ids=lambda command: command.name)
+COMMANDS = [*main.commands.values(), *import_.commands.values(), *items.commands.values()]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_every_command_has_help_an_example_and_a_store(command):
-    """Each command says in one line what it does, shows an example, and takes --store."""
-    if command is import_:
-        return
+    """Each command says in one line what it does, shows an example, and takes --store unless it only looks at item files."""
     help_ = command.help or ""
     assert help_.splitlines()[0].endswith(".") and "Example: store " in help_
-    assert any(parameter.name == "store_url" for parameter in command.params)
+    without_store = isinstance(command, Group) or command in items.commands.values()
+    assert without_store or any(parameter.name == "store_url" for parameter in command.params)
 
 
 def test_help_imports_nothing_heavy():
@@ -122,3 +126,22 @@ def test_store_below_a_file_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("x")
     result = _store("init", "--store", str(tmp_path / "file" / "store"))
     assert result.exit_code == 1 and len(result.output.splitlines()) == 1 and (tmp_path / "file").read_text() == "x"
+
+
+def test_items_check_lists_lines_without_a_store_or_torch(tmp_path):
+    """`items check` names the line and what is wrong, shows a right item, and exits 2; doubts alone exit 0."""
+    path = tmp_path / "task.jsonl"
+    rows = [{"id": i, "question": f"q{i}", "choices": {"A": "x", "B": "y"}, "answer": "AB"[i % 2]} for i in range(3)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0] | {"id": 7}]))
+    result = _store("items", "check", str(path), "--format", "json")
+    assert result.exit_code == 0 and "read 4 items; wrong: 0, doubtful: 1" in result.stderr
+    assert [(row["line"], row["id"], row["how"]) for row in json.loads(result.stdout)] == [(4, "7", "doubtful")]
+    path.write_text("\n".join(json.dumps(row) for row in [*rows, rows[0] | {"id": 8, "answer": "C"}]))
+    result = _store("items", "check", str(path))
+    assert result.exit_code == 2 and "'C', which is not one of its options" in result.stdout and '"answer": "B"' in result.stderr
+    code = f"import sys; from store.cli.main import main; main(['items', 'check', {str(path)!r}], standalone_mode=False)"
+    check = subprocess.run(
+        [sys.executable, "-c", f"try:\n    exec({code!r})\nfinally:\n    import sys; print('torch' in sys.modules)"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert check.stdout.endswith("False\n")

@@ -1,0 +1,40 @@
+"""The `store items` commands: item files, before anything is asked."""
+
+import json
+from pathlib import Path
+
+import click
+
+from store.cli.printing import format_option, print_table
+from store.command import friendly_errors
+
+
+@click.group()
+def items() -> None:
+    """Look at item files.
+
+    Example: store items check my-task.jsonl
+    """
+
+
+@items.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@format_option
+@friendly_errors
+def check(file: Path, format_: str) -> None:
+    """List by line what is wrong with an item file, and what is doubtful; exit code 2 where it cannot be asked.
+
+    Example: store items check my-task.jsonl
+    """
+    import polars as pl
+
+    from schemas.errors import ItemError
+    from schemas.item_check import DOUBTFUL, EXAMPLE, WRONG, Finding, check_items
+
+    n_items, findings = check_items(file)
+    if findings or format_ == "json":
+        print_table(pl.DataFrame(findings, schema=dict.fromkeys(Finding._fields, pl.String) | {"line": pl.Int64}, orient="row"), format_)
+    count = {how: len({(finding.line, finding.id) for finding in findings if finding.how == how}) for how in (WRONG, DOUBTFUL)}
+    click.echo(f"read {n_items} items; wrong: {count[WRONG]}, doubtful: {count[DOUBTFUL]}", err=True)
+    if count[WRONG]:
+        raise ItemError(f"{file.name} cannot be asked as it is; a right item is {json.dumps(EXAMPLE)}")

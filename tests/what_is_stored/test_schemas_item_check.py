@@ -1,0 +1,105 @@
+"""Item files line by line: everything wrong or doubtful is named where it stands, and reading goes on to the end."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.errors import ItemError
+from schemas.item_check import EXAMPLE, check_items
+from schemas.items import parse_items
+
+OPTIONS = {"A": "x", "B": "y", "C": "z"}
+
+
+def row(number: int, **changes: Any) -> dict[str, Any]:
+    return {"id": number, "question": f"Which {number}?", "choices": OPTIONS, "answer": "ABC"[number % 3]} | changes
+
+
+def findings(path: Path, text: str) -> list[tuple[int, str, str, str]]:
+    path.write_text(text, encoding="utf-8")
+    return [tuple(finding) for finding in check_items(path)[1]]
+
+
+TRAPS = [
+    ({"answer": "D"}, "wrong", "'D', which is not one of its options"),
+    ({"answer": 1}, "wrong", "'1', a number, which may count from 0 or from 1"),
+    ({"answer": ""}, "wrong", "has answer ''"),
+    ({"choices": OPTIONS | {"B": None}}, "wrong", "choices.B: Input should be a valid string"),
+    ({"choices": ["x", "y"]}, "wrong", "choices: Input should be a valid"),
+    ({"choices": {}}, "wrong", "has no options"),
+    ({"choices": {"A": "x"}, "answer": "A"}, "wrong", "has 1 options"),
+    ({"choices": {"A": "x", "C": "y"}, "answer": "A"}, "wrong", "in order"),
+    ({"question": ""}, "wrong", "neither question nor context"),
+    ({"id": 1}, "wrong", "has the id of line 2"),
+    ({"choices": OPTIONS | {"C": "x"}}, "doubtful", "two options of equal text"),
+    ({"choices": OPTIONS | {"C": " "}}, "doubtful", "an empty option"),
+    ({"choices": OPTIONS | {"C": "nan"}}, "doubtful", 'reads "nan"'),
+    ({"choices": {"A": "None of the above", "B": "none of the above.", "C": "z"}}, "doubtful", '"None of the above" twice'),
+    ({"question": "R&amp;D?"}, "doubtful", "HTML entities"),
+    ({"question": "a\x07b"}, "doubtful", "control"),
+    ({"question": "Which 0?", "answer": "A"}, "doubtful", "repeating the question and options of an earlier one"),
+    ({"label": 2}, "doubtful", "keys that are not read: label"),
+]
+
+
+@pytest.mark.parametrize(("changes", "how", "words"), TRAPS)
+@pytest.mark.parametrize("form", ["jsonl", "json"])
+def test_each_trap_is_named_with_its_line(tmp_path: Path, changes: dict[str, Any], how: str, words: str, form: str) -> None:
+    """The third item is odd: JSON lines and a JSON array both say line 3, with its id and what is wrong."""
+    rows = [json.dumps(one) for one in (row(0), row(1), row(2, **changes), row(3))]
+    text = "\n".join(rows) if form == "jsonl" else "[" + ",\n".join(rows) + "]\n"
+    [(line, name, found, what)] = findings(tmp_path / f"task.{form}", text)
+    assert (line, name, found) == (3, str(changes.get("id", 2)), how) and words in what
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"id": 2, "id": 3}', "'id' is given twice"),
+        ('{"id": 2,', "no JSON"),
+        ('{"id": 2, "question": "\\udc00"}', "half a surrogate pair"),
+        ("[" * 100_000, "nested too deeply"),
+        ("7", "item: Input should be a valid dictionary"),
+    ],
+)
+def test_a_line_that_is_no_item_does_not_hide_the_others(tmp_path: Path, line: str, words: str) -> None:
+    """What is wrong further down is still found."""
+    text = "\n".join([json.dumps(row(0)), line, json.dumps(row(4, answer="Z"))])
+    found = findings(tmp_path / "task.jsonl", text)
+    assert [one[0] for one in found] == [2, 3] and words in found[0][3]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "[1 2]", "[{", '[{"id": 1}'])
+def test_a_broken_array_is_named_where_it_breaks(tmp_path: Path, text: str) -> None:
+    """An empty file, an object, a missing comma and a missing end are findings, not tracebacks."""
+    assert any(finding[2] == "wrong" for finding in findings(tmp_path / "task.json", text))
+
+
+def test_lines_of_a_pretty_printed_array_are_those_of_its_items(tmp_path: Path) -> None:
+    """An item that spans many lines is named by the line on which it begins."""
+    text = json.dumps([row(0), row(1, answer="Z")], indent=1)
+    [(line, *_)] = findings(tmp_path / "task.json", text)
+    assert text.split("\n")[line - 1].strip() == "{" and line > 5
+
+
+def test_answers_in_one_place_are_named_for_the_whole_file(tmp_path: Path) -> None:
+    """Where nearly all answers are A, a model that always says A looks good."""
+    rows = [row(number, answer="B" if number % 10 == 0 else "A") for number in range(30)]
+    assert findings(tmp_path / "task.json", json.dumps(rows)) == [
+        (0, "", "doubtful", "27 of 30 answers are A; put the options into random order")
+    ]
+    assert findings(tmp_path / "task.json", json.dumps([row(number) for number in range(30)])) == []
+
+
+def test_the_example_is_a_right_item(tmp_path: Path) -> None:
+    """What is shown as right is right."""
+    assert parse_items([EXAMPLE], "example") and findings(tmp_path / "task.jsonl", json.dumps(EXAMPLE)) == []
+
+
+def test_a_file_that_is_no_text_is_one_error(tmp_path: Path) -> None:
+    """Bytes that are no UTF-8 are refused with the file's name."""
+    (tmp_path / "task.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(ItemError, match=r"task\.json.*not UTF-8"):
+        check_items(tmp_path / "task.json")
