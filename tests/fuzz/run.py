@@ -34,6 +34,7 @@ def work(kind: str, seed: int, first: int, last: int) -> None:
         print(json.dumps({"begin": case}), flush=True)
         here = folder / f"case-{case}"
         here.mkdir()
+        os.chdir(here)  # what a command writes beside itself goes with the case
         os.environ["HEDGEMARK_CACHE"] = os.environ["XDG_CACHE_HOME"] = str(here / "cache")
         trial = KINDS[kind](np.random.default_rng([seed, case, *kind.encode()]), here)
         print(json.dumps({"started": case}), flush=True)
