@@ -7,7 +7,7 @@ A message is one sentence (or a sentence and a hint): what was found, what was e
 class HedgemarkError(Exception):
     """Base of all our errors; a command prints its message alone and leaves with `exit_code`."""
 
-    exit_code = 1
+    exit_code = 5
 
 
 class UsageError(HedgemarkError):

@@ -9,10 +9,10 @@ import click
 from analyzer.cli.options import analysis_options, comparison_options, executor_option, set_options
 from analyzer.cli.report import COMMANDS as REPORTS
 from analyzer.cli.verdicts import COMMANDS
-from store.command import friendly_errors
+from store.command import ShellGroup, friendly_errors
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=ShellGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
 def main(verbose: bool) -> None:
     """Answer questions about stored runs: prediction sets, coverage, and what compression changed.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from producer.request.options import RUN_OPTIONS, SETTINGS_OPTIONS, add_options
-from store.command import friendly_errors, store_option
+from store.command import ShellCommand, friendly_errors, store_option
 
 if TYPE_CHECKING:
     from producer.request.request import Request
@@ -22,7 +22,7 @@ Examples:
 LISTED = ["models", "methods", "tasks", "prompts", "backends"]
 
 
-@click.command(epilog=EXAMPLE, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=ShellCommand, epilog=EXAMPLE, context_settings={"help_option_names": ["-h", "--help"]})
 @add_options(RUN_OPTIONS)
 @store_option
 @add_options(SETTINGS_OPTIONS)

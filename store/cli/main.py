@@ -11,7 +11,7 @@ from store.cli.imports import import_
 from store.cli.items import items
 from store.cli.printing import format_option, print_table
 from store.cli.share import SHARE_COMMANDS
-from store.command import friendly_errors, store_option
+from store.command import ShellGroup, friendly_errors, store_option
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 LS_COLUMNS = ["name", *FIELDS, "n_items", "nonfinite", "created"]
@@ -19,7 +19,7 @@ LS_COLUMNS = ["name", *FIELDS, "n_items", "nonfinite", "created"]
 at_option = click.option("--at", metavar="SNAPSHOT|TAG", help="Read this snapshot or tag, such as v1, instead of the newest.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=ShellGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("-v", "--verbose", is_flag=True, help="Log what is written.")
 def main(verbose: bool) -> None:
     """Keep runs: versioned, verified, shared.

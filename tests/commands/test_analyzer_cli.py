@@ -154,7 +154,7 @@ def test_bad_input_gets_one_sentence_and_a_code(store_url: str, arguments: list[
 def test_compare_without_a_pair_says_so(store_url: str) -> None:
     """Nothing to compare is an error, not an empty table."""
     result = analyze(store_url, "compare", "--method", "bayes")
-    assert result.exit_code == 1
+    assert result.exit_code == 5
     assert "nothing to compare" in result.stderr
 
 

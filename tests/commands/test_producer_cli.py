@@ -174,7 +174,7 @@ def test_nonfinite_logits_are_refused_unless_allowed(model: Path, produce: Produ
     weights["model.norm.weight"][0] = float("nan")
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
     refused = produce("--task", "urn", "--limit", "3", model_name=str(broken))
-    assert refused.exit_code == 1
+    assert refused.exit_code == 5
     assert "--allow-nonfinite" in refused.stderr
     assert open_reader(str(store)).catalog.is_empty()
     assert produce("--task", "urn", "--limit", "3", "--allow-nonfinite", model_name=str(broken)).exit_code == 0
@@ -187,7 +187,7 @@ def test_a_violated_post_condition_writes_nothing(produce: Produce, store: Path,
 
     monkeypatch.setitem(METHODS, "magnitude", replace(METHODS["magnitude"], compress=lambda model, job: model))
     result = produce("--task", "urn", "--limit", "3", "--method", "magnitude", "--level", "0.5")
-    assert result.exit_code == 1
+    assert result.exit_code == 5
     assert "PostConditionError" in result.stderr
     assert open_reader(str(store)).catalog.is_empty()
 
@@ -216,7 +216,7 @@ def test_no_memory_is_one_sentence(place: str, produce: Produce, store: Path, mo
 
     monkeypatch.setattr(f"producer.{place}", scarce)
     result = produce("--task", "urn", "--limit", "3", "--method", "magnitude", "--level", "0.5")
-    assert result.exit_code == 1
+    assert result.exit_code == 5
     assert re.search(r"the memory of cpu does not hold .*; with --device-memory below the size of the weights", result.stderr)
     assert open_reader(str(store)).catalog.is_empty()
 

@@ -123,7 +123,7 @@ def test_a_ray_sweep_survives_a_killed_worker(plan: Path, undisturbed: Undisturb
 
 
 def test_a_full_disk_is_a_clear_error_and_loses_nothing(plan: Path) -> None:
-    """Where no file may grow, the command says so in one sentence with exit 1, and the runs committed before are intact."""
+    """Where no file may grow, the command says so in one sentence with exit 5, and the runs committed before are intact."""
     store, model = plan.parent / "full", str(plan.parent / "standin")
     base = [sys.executable, "-m", "producer", "--model", model, "--store", str(store), "--task", "urn"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HEDGEMARK_CACHE": str(plan.parent / "cache")}
@@ -139,7 +139,7 @@ def test_a_full_disk_is_a_clear_error_and_loses_nothing(plan: Path) -> None:
         check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
-    assert failed.returncode == 1, failed.stderr
+    assert failed.returncode == 5, failed.stderr
     assert "Traceback" not in failed.stderr
     assert "cannot be written, the runs committed before are intact" in failed.stderr.strip().splitlines()[-1]
     assert content(store) == before

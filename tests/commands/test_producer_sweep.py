@@ -227,12 +227,12 @@ def test_a_cell_is_out_of_reach_of_the_terminal() -> None:
 
 
 def test_a_sweep_reports_what_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command ends with exit 1 and a line per failed cell, after all others have run."""
+    """The command ends with exit 5 and a line per failed cell, after all others have run."""
     import producer.sweep.run as sweep
 
     monkeypatch.setattr(sweep, "split", lambda *_: scripts("print('run-a')", "import sys; sys.exit('broken weights')"))
     result = CliRunner().invoke(main, ["--plan", str(write_sweep(tmp_path)), "--store", str(tmp_path / "store")])
-    assert result.exit_code == 1
+    assert result.exit_code == 5
     assert "1 of 2 cells failed" in result.stderr
     assert "cell 1: broken weights" in result.stderr
 

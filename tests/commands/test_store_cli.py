@@ -58,7 +58,7 @@ def test_ls_prints_the_runs_it_was_asked_for(filled):
 def test_ls_of_an_unknown_value_lists_what_is_there(filled):
     """A filter that matches nothing names the values there are."""
     result = _store("ls", "--store", filled, "--model", "llama")
-    assert result.exit_code == 1 and "there is: ref-l, ref-s" in result.output
+    assert result.exit_code == 5 and "there is: ref-l, ref-s" in result.output
 
 
 def test_show_describes_store_and_run(filled):
@@ -93,10 +93,10 @@ def test_verify_lists_what_is_wrong(filled):
 
 @pytest.mark.parametrize("command", ["ls", "show", "log", "verify"])
 def test_no_store_and_not_a_store(command, tmp_path):
-    """A missing store exits 1, a file 4, each with one line."""
+    """A missing store exits 5, a file 4, each with one line."""
     (tmp_path / "file").write_text("x")
     missing, file = _store(command, "--store", str(tmp_path / "none")), _store(command, "--store", str(tmp_path / "file"))
-    assert (missing.exit_code, file.exit_code) == (1, 4)
+    assert (missing.exit_code, file.exit_code) == (5, 4)
     assert len(missing.output.splitlines()) == len(file.output.splitlines()) == 1
 
 
@@ -116,16 +116,16 @@ def test_store_without_its_branch_is_damaged_not_missing(filled):
 
 @pytest.mark.parametrize("name", ["x.zip", "x.parquet"])
 def test_export_to_where_nothing_can_be_written(filled, tmp_path, name):
-    """An export into a folder that is not there is one sentence, exit code 1, and no traceback."""
+    """An export into a folder that is not there is one sentence, exit code 5, and no traceback."""
     result = _store("export", str(tmp_path / "none" / name), "--store", filled)
-    assert result.exit_code == 1 and "cannot be written" in result.output and len(result.output.splitlines()) == 1
+    assert result.exit_code == 5 and "cannot be written" in result.output and len(result.output.splitlines()) == 1
 
 
 def test_store_below_a_file_cannot_be_made(tmp_path):
     """A store whose parent is a file ends in one sentence, and the file stays."""
     (tmp_path / "file").write_text("x")
     result = _store("init", "--store", str(tmp_path / "file" / "store"))
-    assert result.exit_code == 1 and len(result.output.splitlines()) == 1 and (tmp_path / "file").read_text() == "x"
+    assert result.exit_code == 5 and len(result.output.splitlines()) == 1 and (tmp_path / "file").read_text() == "x"
 
 
 def test_items_check_lists_lines_without_a_store_or_torch(tmp_path):

@@ -53,20 +53,20 @@ def judge(line: tuple[str, ...], truth: str | None) -> str:
     said = " ".join(line)
     if result.exception and not isinstance(result.exception, SystemExit):
         return f"{said}: {type(result.exception).__name__}: {str(result.exception)[:200]}"
-    if "Traceback (most recent call last)" in result.output:
+    if "internal error" in result.stderr or "Traceback (most recent call last)" in result.output:
         return f"{said}: a traceback on the screen: {result.output[-300:]}"
     if result.exit_code not in ACCEPTED:
         return f"{said}: exit code {result.exit_code}"
     if grown > BYTES:
         return f"{said}: {grown / 2**30:.1f} GB"
-    if truth is not None and result.exit_code in (0, 1, 3) and result.stdout != truth and not said_so(result.exit_code, result.stderr):
+    if truth is not None and result.exit_code in (0, 1, 3, 5) and result.stdout != truth and not said_so(result.exit_code, result.stderr):
         return f"{said}: exit code {result.exit_code} and another output: {result.stdout[:300]}"
     return ""
 
 
 def said_so(code: int, stderr: str) -> bool:
-    """Whether exit code 1 is that of an error in one sentence rather than of a gate that failed."""
-    return code == 1 and "Error: " in stderr
+    """Whether the command ended with an error in one sentence."""
+    return code == 5 and "Error: " in stderr
 
 
 def run_kind(kind: str, seed: int, cases: int, folder: Path) -> list[str]:

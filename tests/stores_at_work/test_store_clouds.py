@@ -65,9 +65,9 @@ def test_writers_at_once_on_a_cloud(cloud):
 
 @pytest.mark.parametrize("address", ADDRESSES.values(), ids=ADDRESSES.keys())
 def test_cloud_that_lets_nobody_in_is_unreachable(address, connect):
-    """A provider that answers 403 is out of reach, which is not damage: exit code 1."""
+    """A provider that answers 403 is out of reach, which is not damage: exit code 5."""
     with cloud_server(closed=True) as url:
         connect(url)
         with pytest.raises(StoreUnreachableError) as caught:
             init_store(address)
-    assert caught.value.exit_code == 1
+    assert caught.value.exit_code == 5

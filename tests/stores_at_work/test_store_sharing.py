@@ -58,7 +58,7 @@ def test_overlapping_stores_become_equal_in_either_order(store_url, other, tmp_p
 
 
 def test_conflicts_are_listed_and_left(store_url, tmp_path):
-    """A run that both stores hold with other content is named, exits 1, and both keep their own; the rest is copied."""
+    """A run that both stores hold with other content is named, exits 5, and both keep their own; the rest is copied."""
     items = tiny_items()
     other = str(tmp_path / "other")
     init_store(other)
@@ -66,7 +66,7 @@ def test_conflicts_are_listed_and_left(store_url, tmp_path):
     write_runs(store_url, items, [ours, more])
     write_runs(other, items, [theirs])
     result = CliRunner().invoke(main, ["push", other, "--store", store_url])
-    assert result.exit_code == 1 and f"conflict: {ours.key.name}" in result.stdout
+    assert result.exit_code == 5 and f"conflict: {ours.key.name}" in result.stdout
     assert open_reader(other).run(ours.key.name).digest == theirs.digest
     assert open_reader(store_url).run(ours.key.name).digest == ours.digest
     assert open_reader(other).run(more.key.name).digest == more.digest
