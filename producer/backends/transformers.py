@@ -8,11 +8,12 @@ from typing import Any
 
 from producer.backends.base import Ready
 from producer.engine.layer_source import Target
-from producer.engine.memory_plan import USABLE, Layout, measure_needs, plan_memory
+from producer.engine.memory_needs import measure_needs
+from producer.engine.memory_plan import USABLE, MemoryPlan, plan_memory
 from producer.engine.noise_floor import noise_floor, sample, unshared
 from producer.engine.prefill import Answers, Done, prefill
 from producer.engine.settings import Settings
-from producer.engine.skeleton import check_layout
+from producer.engine.skeleton import check_model_type
 from producer.engine.throughput import throughput
 from producer.machine.free_memory import free_memory, memory_for
 from producer.models.find import AS_STORED, load_model
@@ -28,7 +29,7 @@ class TransformersBackend:
 
     def check(self, config: Any, methods: Sequence[str]) -> None:
         """Raise UsageError for a model type the engine does not know, or weights packed in a way it cannot unpack."""
-        check_layout(config)
+        check_model_type(config)
         check_packing(config)
 
     def ready(self, group: RunGroup, levels: Sequence[Level], settings: Settings) -> Iterator[Ready]:
@@ -59,10 +60,10 @@ def fits(model: Model, n_levels: int, settings: Settings) -> bool:
     return min(n_levels, 2) * model.weight_bytes < budget(model, settings)
 
 
-def _noise_floor(model: Any, prompted: PromptedTask, layout: Layout, target: Target, n_items: int) -> dict[str, float]:
+def _noise_floor(model: Any, prompted: PromptedTask, plan: MemoryPlan, target: Target, n_items: int) -> dict[str, float]:
     if not n_items:
         return {}
-    return noise_floor(model, sample(prompted.prompts, n_items, 0), prompted.options.ids, layout, target)
+    return noise_floor(model, sample(prompted.prompts, n_items, 0), prompted.options.ids, plan, target)
 
 
 def _answerer(model: Any, group: RunGroup, settings: Settings, *, loaded: bool) -> Callable[[PromptedTask, Done], Answers]:
@@ -75,14 +76,14 @@ def _answerer(model: Any, group: RunGroup, settings: Settings, *, loaded: bool) 
         if settings.self_check:  # it asks prompts whole
             whole = unshared(sample(prompted.prompts, settings.self_check, 0))
             needs = replace(needs, longest=max(needs.longest, *map(len, whole.suffixes)))
-        layout = plan_memory(needs, target.device, settings, loaded=loaded)
-        order = "layer-major" if layout.streamed else "in-memory"
-        log.info("%s order, batches of %d tokens, %d at a time", order, layout.batch_tokens, layout.workers)
+        plan = plan_memory(needs, target.device, settings, loaded=loaded)
+        order = "layer-major" if plan.streamed else "in-memory"
+        log.info("%s order, batches of %d tokens, %d at a time", order, plan.batch_tokens, plan.workers)
         clock = time.perf_counter()
         with memory_for("the shortest batch", target.device):
-            answers = prefill(model, prompted.prompts, prompted.options.ids, layout, target, done)
+            answers = prefill(model, prompted.prompts, prompted.options.ids, plan, target, done)
         rates = throughput(model, prompted.prompts, target, time.perf_counter() - clock, answers.padding)
-        floor = _noise_floor(model, prompted, layout, target, settings.self_check)
+        floor = _noise_floor(model, prompted, plan, target, settings.self_check)
         return replace(answers, throughput=rates, noise_floor=floor)
 
     return answer

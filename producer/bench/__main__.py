@@ -1,7 +1,12 @@
-"""`python -m producer.bench`: the engine beside lm-evaluation-harness, one prompt per forward pass, and the machine's matrix peak;
-layer-major beside in-memory order, and a range of levels beside a command for each.
+"""`python -m producer.bench`: how fast the prefill engine is.
 
-Each part runs alone and within minutes; `--record` appends what it printed to a file, with command, date and device.
+rates : items per second, beside lm-evaluation-harness and beside one prompt per forward pass
+share : the share of the machine's peak matrix product that is reached
+layers: layer by layer in little memory, beside all weights in memory
+levels: a range of levels in one command, beside a command for each level
+gpu   : models of 8B and 70B on a GPU
+
+Each part runs alone and takes minutes; `--record` appends what it printed to a file, with command, date and device.
 """
 
 import argparse
@@ -14,7 +19,7 @@ from pathlib import Path
 
 from producer.bench.cases import SHOTS, TASKS
 from producer.bench.gpu import gpu
-from producer.bench.layers import layers
+from producer.bench.layer_major import layers
 from producer.bench.levels import levels
 from producer.bench.rates import CLOCKS, rates
 from producer.bench.share import share
@@ -24,7 +29,7 @@ from schemas.errors import HedgemarkError
 
 Part = Callable[[argparse.Namespace], Iterator[str]]
 PARTS: dict[str, Part] = {"rates": rates, "share": share, "layers": layers, "levels": levels, "gpu": gpu}
-PATHS = ("--data", "--lm-eval", "--record")  # where things lie on one machine says nothing to the reader of a record
+PATHS = ("--data", "--lm-eval", "--record")  # paths of one machine mean nothing to readers of the records
 
 
 def main() -> None:
@@ -45,7 +50,7 @@ def main() -> None:
 
 
 def record(options: list[str], device: str, lines: list[str]) -> str:
-    """Return a section of the records file: date, device and how busy it was, command, figures."""
+    """Return a section for the records file: date, device, load, command, figures."""
     import torch
 
     kept = [option for before, option in zip(["", *options], options, strict=False) if not {before, option.split("=")[0]} & set(PATHS)]
@@ -63,13 +68,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", choices=[*TASKS], action="append", help="only this model, for rates and share (repeatable)")
     parser.add_argument("--task", choices=sorted(set().union(*TASKS.values())), action="append", help="only this task (repeatable)")
     parser.add_argument("--shots", choices=[*SHOTS], action="append", help="only with or without demonstrations (repeatable)")
-    parser.add_argument("--items", type=int, default=0, help="items per case; 0 for what takes a minute or two on two cores")
-    parser.add_argument("--rounds", type=int, default=3, help="every figure is the median of so many, beside its range")
+    parser.add_argument("--items", type=int, default=0, help="items per case; 0: as many as take a minute or two on two cores")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of which median and range are shown")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with the published tasks' items")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--clock", choices=[*CLOCKS], default="wall", help="cpu: processor seconds, for one thread on a busy machine")
+    parser.add_argument("--clock", choices=[*CLOCKS], default="wall", help="cpu: processor time, for a busy machine")
     parser.add_argument("--batch-size", type=int, default=16, help="lm-evaluation-harness's")
-    parser.add_argument("--lm-eval", type=Path, default=Path(".venv-lmeval/bin/python"), metavar="PYTHON", help="one that has lm-eval")
+    lm_eval = Path(".venv-lmeval/bin/python")
+    parser.add_argument("--lm-eval", type=Path, default=lm_eval, metavar="PYTHON", help="Python of an environment with lm-eval")
     parser.add_argument("--record", type=Path, metavar="FILE", help="append the figures to this file, e.g. producer/bench/records.md")
     return parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""What the bench measures: a model on some items of a task, zero-shot or with demonstrations."""
+"""The cases that the benches measure: a model on some items of a task, zero-shot or with demonstrations."""
 
 import argparse
 from collections.abc import Iterator
@@ -13,17 +13,17 @@ from schemas.errors import HedgemarkError
 
 
 class Shots(NamedTuple):
-    """How many demonstrations and items, and the least ratio to lm-evaluation-harness that is asked for."""
+    """Number of demonstrations and items, and the smallest acceptable speed ratio to lm-evaluation-harness."""
 
     demonstrations: int
     items: int
     least_ratio: float
 
 
-# ref-l knows the words of the embedded tasks only; text of the published ones is a row of unknown tokens to it, as fast as any other.
+# ref-l knows only the words of the embedded tasks; the published tasks are rows of unknown tokens to it, which take as long as known ones.
 TASKS = {"smollm2-135m": ("mmlu", "hellaswag"), "ref-l": ("mmlu", "hellaswag", "urn")}
 SHOTS = {"zero-shot": Shots(0, 24, 1.0), "few-shot": Shots(5, 8, 2.5)}
-MORE_ITEMS = {"ref-l": 20}  # a model so small is measured on more items, or a round would take milliseconds
+MORE_ITEMS = {"ref-l": 20}  # a small model gets more items, so that a round takes seconds
 
 
 class Case(NamedTuple):
@@ -40,7 +40,7 @@ class Case(NamedTuple):
 
 
 def cases(arguments: argparse.Namespace, dtype: str, times: int = 1) -> Iterator[Case | str]:
-    """Yield what is measured, on some times the usual items; for a model that cannot be had here, a line that says why it is not."""
+    """Yield the cases asked for, with `times` the usual number of items; for a model that cannot be loaded, a line that says why."""
     for name in arguments.model or TASKS:
         try:
             files = find_model(name)
@@ -58,7 +58,7 @@ def cases(arguments: argparse.Namespace, dtype: str, times: int = 1) -> Iterator
 
 
 def make_case(name: str, model: Any, folder: Path, tokenizer: Any, items: TaskItems, shots: Shots) -> Case:  # noqa: PLR0913, PLR0917
-    """Return items as tokens for us and as text for the peer."""
+    """Return a case: the items as tokens for this engine, and as text for lm-evaluation-harness."""
     shown = items.demonstrations[: shots.demonstrations]
     prompts = encode(tokenizer, "", shown, items.items, model.config.max_position_embeddings)
     letters = "ABCDEF"[: max(len(item.choices) for item in items.items)]

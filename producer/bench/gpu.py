@@ -1,6 +1,6 @@
-"""What only a GPU can show: an 8B layout's share of the card's bf16 matrix peak, and a 70B layout through 24 GB of device memory.
+"""On a GPU: the share of the bf16 matrix peak that a model of 8B reaches, and a model of 70B run within 24 GB of device memory.
 
-The weights are random, since speed does not depend on their values. The same functions run at tiny size on a CPU in the tests.
+The weights are random, since speed does not depend on their values. The tests run the same functions on a CPU with tiny models.
 """
 
 import argparse
@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from producer.engine.layer_source import Target
-from producer.engine.memory_plan import measure_needs, plan_memory
+from producer.engine.memory_needs import measure_needs
+from producer.engine.memory_plan import plan_memory
 from producer.engine.prefill import prefill
 from producer.engine.settings import Settings
 from producer.engine.throughput import matrix_peak, throughput
@@ -22,7 +23,7 @@ N_ITEMS, N_PREFIX, N_OWN = 2000, 500, 120  # about MMLU with five demonstrations
 
 
 class Shape(NamedTuple):
-    """A Llama layout; `budget` is bytes of device memory, 0 for all of it."""
+    """Sizes of a Llama model; `budget` is bytes of device memory, 0 for all of it."""
 
     name: str
     hidden: int
@@ -41,11 +42,11 @@ SHAPES = (
 
 
 def gpu(arguments: argparse.Namespace) -> Iterator[str]:
-    """Yield a line per layout, or one that says that there is no GPU."""
+    """Yield a line per model, or one that says that there is no GPU."""
     import torch
 
     if not torch.cuda.is_available():
-        yield "8B and 70B layouts: not run, they need a GPU and there is none here"
+        yield "models of 8B and 70B: not run, they need a GPU and there is none here"
         return
     device = arguments.device if arguments.device.startswith("cuda") else "cuda:0"
     yield torch.cuda.get_device_name(device)
@@ -54,23 +55,23 @@ def gpu(arguments: argparse.Namespace) -> Iterator[str]:
 
 
 def shape_line(shape: Shape, device: str, prompts: Prompts) -> str:
-    """Return the rate, the share of the matrix peak and the peak memory that a layout reaches on a device."""
+    """Return the rate, the share of the matrix peak and the peak memory that a model of this shape reaches on a device."""
     import torch
 
     target = Target(device, torch.bfloat16)
     model = random_model(shape, "cpu" if shape.budget else device)
-    layout = plan_memory(measure_needs(model, target.dtype, prompts), device, Settings(device_memory=shape.budget), loaded=not shape.budget)
-    matrix_peak(target)  # before the clock starts: it wakes the card up too
+    plan = plan_memory(measure_needs(model, target.dtype, prompts), device, Settings(device_memory=shape.budget), loaded=not shape.budget)
+    matrix_peak(target)  # measured before the clock starts; it also warms the GPU up
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(device)
     clock = time.perf_counter()
-    answers = prefill(model, prompts, range(6), layout, target, lambda _: None)
+    answers = prefill(model, prompts, range(6), plan, target, lambda _: None)
     rates = throughput(model, prompts, target, time.perf_counter() - clock, answers.padding)
-    order = f"layer-major within {shape.budget / GIB:.1f} GiB" if layout.streamed else "in memory"
+    order = f"layer-major within {shape.budget / GIB:.1f} GiB" if plan.streamed else "in memory"
     asked = f", at least {shape.least_share:.0%} asked" if shape.least_share else ""
     taken = f"; most device memory {torch.cuda.max_memory_allocated(device) / GIB:.1f} GiB" if device.startswith("cuda") else ""
     speed = f"{rates['items_per_s']:.1f} items/s, {rates['tokens_per_s']:,.0f} tokens/s"
-    return f"{shape.name} layout, {order}: {speed}, {rates['share_of_peak']:.0%} of the measured bf16 peak{asked}{taken}"
+    return f"{shape.name} model, {order}: {speed}, {rates['share_of_peak']:.0%} of the measured bf16 peak{asked}{taken}"
 
 
 def random_prompts(n_items: int, n_prefix: int, n_own: int) -> Prompts:
@@ -80,7 +81,7 @@ def random_prompts(n_items: int, n_prefix: int, n_own: int) -> Prompts:
 
 
 def random_model(shape: Shape, device: str) -> Any:
-    """Return a model of this layout. On the host all layers share one layer's weights, or 70B would need 140 GB there."""
+    """Return a model of this shape. On the host all layers share one layer's weights; otherwise 70B would need 140 GB there."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

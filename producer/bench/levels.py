@@ -1,4 +1,4 @@
-"""What a range of levels saves: `--level 0:0.5:0.1` in one command against a command for each level, the same runs in the end."""
+"""What a range of levels saves: `--level 0:0.5:0.1` in one command, compared with one command per level that makes the same runs."""
 
 import argparse
 import os
@@ -16,7 +16,7 @@ ITEMS = 40
 
 
 def levels(arguments: argparse.Namespace) -> Iterator[str]:
-    """Yield how much more processor time, command starts included, six commands take than one."""
+    """Yield the ratio of processor time, start of the commands included, of six commands to one."""
     one, six = [], []
     for _ in range(arguments.rounds):
         one.append(_processor_seconds([RANGE], arguments.items or ITEMS))
@@ -25,7 +25,7 @@ def levels(arguments: argparse.Namespace) -> Iterator[str]:
 
 
 def _processor_seconds(texts: Sequence[str], n_items: int) -> float:
-    """Return the processor seconds of one `produce` for each `--level`, into a new store."""
+    """Return the processor seconds of one `produce` command for each `--level`, all into one new store."""
     fixed = ["--model", MODEL, "--method", METHOD, "--task", "urn", "--limit", str(n_items), "--device", "cpu"]
     before = _children()
     with tempfile.TemporaryDirectory() as store:

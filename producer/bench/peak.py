@@ -1,4 +1,4 @@
-"""The most memory taken while something ran, above what was taken before it: held by the process, or in use of what it holds."""
+"""Peak memory of a piece of code, above what was used before it: held by the process, or allocated within that."""
 
 import ctypes
 import threading
@@ -12,27 +12,27 @@ POLL_S = 0.005
 def held() -> int:
     """Return the anonymous memory (bytes) of this process. Linux only.
 
-    Pages of mapped weight files are not in it; the kernel takes those back when it needs them.
+    Pages of memory-mapped weight files are not counted: the kernel frees them when it needs memory.
     """
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("RssAnon")))
 
 
 def in_use() -> int:
-    """Return the bytes allocated and not freed, where all threads allocate in one place (`producer.machine.free_memory`). glibc only."""
+    """Return the bytes allocated and not freed, where all threads share one arena (`free_memory.tame_malloc`). glibc only."""
     allocated = ctypes.CDLL(None).mallinfo2
     allocated.restype = _Mallinfo
-    found = allocated()
-    return int(found.uordblks + found.hblkhd)
+    info = allocated()
+    return int(info.uordblks + info.hblkhd)
 
 
 @contextmanager
 def peak_memory(measure: Callable[[], int] = held) -> Iterator[list[int]]:
-    """Yield a list whose only value ends as the most bytes that were taken above those at the start."""
-    start, peak, over = measure(), [0], threading.Event()
+    """Yield a list whose single value is, after the `with` block, the peak in bytes above the start."""
+    start, peak, finished = measure(), [0], threading.Event()
 
     def watch() -> None:
-        while not over.wait(POLL_S):
+        while not finished.wait(POLL_S):
             peak[0] = max(peak[0], measure() - start)
 
     thread = threading.Thread(target=watch, daemon=True)
@@ -40,12 +40,12 @@ def peak_memory(measure: Callable[[], int] = held) -> Iterator[list[int]]:
     try:
         yield peak
     finally:
-        over.set()
+        finished.set()
         thread.join()
 
 
 class _Mallinfo(ctypes.Structure):
-    """Glibc's `struct mallinfo2`; `uordblks` are bytes in use in the heap, `hblkhd` those in mappings of their own."""
+    """Glibc's `struct mallinfo2`: `uordblks` counts bytes in use in the heap, `hblkhd` bytes in separate mappings."""
 
     _fields_ = [
         (name, ctypes.c_size_t)

@@ -1,4 +1,4 @@
-"""lm-evaluation-harness in a process of its own, loaded once and asked once per round."""
+"""lm-evaluation-harness in a separate process, loaded once and measured once per round."""
 
 import argparse
 import contextlib
@@ -16,20 +16,21 @@ from schemas.errors import HedgemarkError
 
 
 class Peer:
-    """The peer on one case; where its interpreter is not on this machine, it measures nothing and `gaps` stays None.
+    """lm-evaluation-harness on one case; where its interpreter is absent nothing is measured and `gaps` stays None.
 
-    seconds : of each round. gaps : (item, option) log-likelihoods minus the first option's, which are differences of logits.
+    seconds : of each round.
+    gaps    : (item, option) log-likelihoods minus the first option's, which are differences of logits.
     """
 
     def __init__(self, case: Case, arguments: argparse.Namespace) -> None:
         self.seconds: list[float] = []
         self.gaps: NDArray[np.float64] | None = None
-        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115  # its stderr, open as long as the process
+        self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115  # the process's stderr, closed by `close`
         self._process: subprocess.Popen[str] | None = None
         if arguments.lm_eval.exists():
             argv = [arguments.lm_eval, Path(__file__).with_name("peer_worker.py")]
-            self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True)
-            self._send(json.dumps(_asked(case, arguments)))
+            self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, text=True)
+            self._send(json.dumps(_request(case, arguments)))
 
     def round(self) -> None:
         """Measure once more."""
@@ -39,8 +40,8 @@ class Peer:
         assert self._process.stdout is not None, "stdout is a pipe"
         line = self._process.stdout.readline()
         if not line:
-            self._said.seek(0)
-            raise HedgemarkError(f"lm-evaluation-harness failed: {self._said.read().strip().splitlines()[-1]}")
+            self._stderr.seek(0)
+            raise HedgemarkError(f"lm-evaluation-harness failed: {self._stderr.read().strip().splitlines()[-1]}")
         result = json.loads(line)
         self.seconds.append(result["seconds"])
         likelihoods = np.array(result["loglikelihoods"])
@@ -50,16 +51,16 @@ class Peer:
         """End the process."""
         if self._process is not None:
             self._process.communicate()
-        self._said.close()
+        self._stderr.close()
 
     def _send(self, line: str) -> None:
         assert self._process is not None and self._process.stdin is not None, "stdin is a pipe"
-        with contextlib.suppress(BrokenPipeError):  # it has died; what it said is shown where its answer should be
+        with contextlib.suppress(BrokenPipeError):  # the process has ended; `round` shows its stderr
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
 
 
-def _asked(case: Case, arguments: argparse.Namespace) -> dict[str, Any]:
+def _request(case: Case, arguments: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     return {

@@ -1,8 +1,8 @@
-"""lm-evaluation-harness's side of the bench, run by the interpreter of its own environment, where we are not installed.
+"""Runs lm-evaluation-harness for the bench, in an environment where this package is not installed.
 
-stdin: a line of JSON {model, dtype, device, batch_size, threads, clock, contexts, continuations}, then a line for each round.
-stdout: for each round a line of JSON {seconds, loglikelihoods}. Only the scoring call is timed; loading, tokenizing and a first batch
-(a warm-up) are not.
+stdin: one line of JSON {model, dtype, device, batch_size, threads, clock, contexts, continuations}, then one line per round.
+stdout: one line of JSON {seconds, loglikelihoods} per round. Only the scoring call is timed, not loading, tokenizing and a
+first batch to warm up.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
-"""Items per second: ours, lm-evaluation-harness's, one prompt per forward pass.
+"""Items per second of this engine, of lm-evaluation-harness, and of one prompt per forward pass.
 
-Every ratio comes from one process, on the same model, prompts, dtype, device and threads. The three take turns in every round, and a
-ratio is given as its median and range over rounds.
+All three run the same model, prompts and dtype on the same device and threads, one after the other in every round; a ratio is shown as
+its median and range over rounds.
 """
 
 import argparse
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from producer.bench.cases import Case, cases
 from producer.bench.peer import Peer
 from producer.engine.layer_source import Target
-from producer.engine.memory_plan import measure_needs, plan_memory
+from producer.engine.memory_needs import measure_needs
+from producer.engine.memory_plan import plan_memory
 from producer.engine.prefill import Answers, prefill
 from producer.engine.settings import Settings
 
@@ -27,20 +28,20 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def rates(arguments: argparse.Namespace) -> Iterator[str]:
-    """Yield items per second and ratios of every case in float32."""
+    """Yield items per second and speed ratios of every case, in float32."""
     for case in cases(arguments, "float32"):
         yield from [case] if isinstance(case, str) else _rates(case, arguments)
 
 
 def answer(case: Case, device: str) -> Answers:
-    """Answer all items with our engine, laid out as `produce` would."""
+    """Answer all items with the prefill engine, with the memory plan that `produce` would choose."""
     target = Target(device, case.model.dtype)
-    layout = plan_memory(measure_needs(case.model, target.dtype, case.prompts), device, Settings(), loaded=True)
-    return prefill(case.model, case.prompts, case.option_ids, layout, target, lambda _: None)
+    plan = plan_memory(measure_needs(case.model, target.dtype, case.prompts), device, Settings(), loaded=True)
+    return prefill(case.model, case.prompts, case.option_ids, plan, target, lambda _: None)
 
 
 def one_by_one(case: Case) -> NDArray[np.float32]:
-    """Answer all items in the way of the published benchmark: one prompt per forward pass, the full head at every position."""
+    """Return option logits (item, option) computed as by the published benchmark: one prompt per forward pass, logits at every position."""
     import torch
 
     with torch.inference_mode():
@@ -49,7 +50,7 @@ def one_by_one(case: Case) -> NDArray[np.float32]:
 
 
 def timed(work: Callable[[], Any], clock: str) -> tuple[float, Any]:
-    """Return the seconds on one of `CLOCKS`, and the result."""
+    """Return the seconds that `work` took on one of `CLOCKS`, and its result."""
     start = CLOCKS[clock]()
     result = work()
     return CLOCKS[clock]() - start, result

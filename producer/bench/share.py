@@ -1,4 +1,4 @@
-"""Share of the matrix peak: operations on unique tokens against the best matrix product of the same minute, in float32 and bfloat16."""
+"""Share of the matrix peak: useful operations per second against the fastest matrix product measured in the same minute."""
 
 import argparse
 import statistics
@@ -11,11 +11,11 @@ from producer.engine.layer_source import Target
 from producer.engine.throughput import matrix_peak, unique_flops
 
 LEAST_SHARE = 0.60  # of SmolLM2 in float32
-MORE_ITEMS = 8  # times those of the part `rates`, whose peers are slow; a run has thousands, beside which the shared prefix is little
+MORE_ITEMS = 8  # times those of the part `rates`; real runs have thousands of items, for which the shared prefix hardly counts
 
 
 def share(arguments: argparse.Namespace) -> Iterator[str]:
-    """Yield rate and share of the matrix peak of every case asked for, those with demonstrations where none is."""
+    """Yield speed and share of the matrix peak of the cases asked for, by default those with demonstrations, in float32 and bfloat16."""
     arguments = argparse.Namespace(**{**vars(arguments), "shots": arguments.shots or ["few-shot"]})
     for dtype in ("float32", "bfloat16"):
         for case in cases(arguments, dtype, MORE_ITEMS):

@@ -1,9 +1,10 @@
-"""Attention over a shared prefix: the prefix's keys and values exist once and are never copied per item.
+"""Attention over a shared prefix whose keys and values are computed once and not copied for every item.
 
-A query's attention over prefix and own tokens is a mean of two attentions, weighted by their shares of the softmax mass:
-`out = own + sigmoid(lse_prefix - lse_own) * (prefix - own)`. Copying the prefix before every item's keys, as a cache does, was
-3 MB an item and layer for SmolLM2 with 400 shared tokens. Where no kernel returns the log-sum-exp the prefix is put before the keys.
-The kernels are those that torch's own context parallelism merges in this way (torch.distributed, `_SDPAMerger`).
+Attention over prefix and suffix is the mean of the attention over each, weighted by their shares of the softmax mass:
+`out = suffix + sigmoid(lse_prefix - lse_suffix) * (prefix - suffix)`, where lse is the log-sum-exp of the attention scores. Copying the
+prefix before every item's keys, as a cache does, takes 3 MB for each item and layer of SmolLM2 with 400 shared tokens. Where no kernel
+returns the log-sum-exp, the prefix is copied. The kernels are those that torch's context parallelism merges in the same way
+(torch.distributed, `_SDPAMerger`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,21 +19,21 @@ NAME = "hedgemark_shared_prefix"
 
 @dataclass
 class SharedPrefix:
-    """What one layer knows of the tokens before a slab's own.
+    """Keys and values of the shared prefix in one layer.
 
-    keys_values : (1, head, token, width) each, or None where there are no tokens before.
-    recording   : whether the slab is part of the prefix itself; its keys and values are then put behind those before it.
-    touched     : set by attention; a layer that never sets it did not pass this object on.
+    keys_values : (1, head, token, width) each, or None before the prefix has gone through.
+    recording   : whether the batch is part of the prefix itself; its keys and values are then appended.
+    used        : set by attention; where a layer leaves it unset, the layer did not pass this object on.
     """
 
     keys_values: tuple[Any, Any] | None = None
     recording: bool = False
-    touched: bool = False
+    used: bool = False
 
 
 @contextmanager
-def own_attention(model: Any) -> Iterator[None]:
-    """Within it the model's layers attend by this file."""
+def shared_prefix_attention(model: Any) -> Iterator[None]:
+    """Make the model's layers use the attention of this file inside the `with` block."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     ALL_ATTENTION_FUNCTIONS.register(NAME, attend)
@@ -49,13 +50,14 @@ def attend(  # noqa: PLR0913, PLR0917  # the signature is transformers'
 ) -> tuple[Any, None]:
     """Return (item, token, head, width) outputs and no weights.
 
-    query, key, value : (item, head, token, width), own tokens only; fewer key heads than query heads are repeated.
-    attention_mask    : additive over prefix and own tokens, or None for plain causal order.
-    shared            : the prefix to record into or to attend to, or None.
+    query, key, value : (item, head, token, width), without the shared prefix; where there are fewer key heads than query heads, each
+                        serves several.
+    attention_mask    : additive, over prefix and suffix; None for plain causal attention.
+    shared            : the prefix to record or to attend to, or None.
     """
     before = None
     if shared is not None:
-        shared.touched = True
+        shared.used = True
         before = shared.keys_values
         if shared.recording:
             shared.keys_values = (key, value) if before is None else _joined(before, (key, value))
@@ -64,29 +66,32 @@ def attend(  # noqa: PLR0913, PLR0917  # the signature is transformers'
     return _with_prefix(query, key, value, attention_mask, scaling, before), None
 
 
-def check_touched(shared: SharedPrefix, layer: Any) -> None:
-    """Raise HedgemarkError where a layer answered without looking at the prefix."""
-    if not shared.touched:
-        raise HedgemarkError(f"{type(layer).__name__} keeps attention arguments to itself; items would be answered without demonstrations")
+def check_used(shared: SharedPrefix, layer: Any) -> None:
+    """Raise HedgemarkError where a layer ran without using the prefix."""
+    if not shared.used:
+        raise HedgemarkError(
+            f"{type(layer).__name__} does not pass attention arguments on, so the items would be answered without demonstrations; "
+            "please report this model"
+        )
 
 
 def can_merge(hidden: Any, head_dim: int) -> bool:
-    """Return whether there is a kernel that returns the log-sum-exp, for these hidden states' device and dtype and heads so wide."""
+    """Return whether a kernel returns the log-sum-exp on these hidden states' device, in their dtype, for heads of this width."""
     return merges_on(hidden.device, hidden.dtype, head_dim)
 
 
 def merges_on(device: Any, dtype: Any, head_dim: int) -> bool:
-    """Return whether a device has a kernel that returns the log-sum-exp in this dtype for heads so wide."""
+    """Return whether a kernel returns the log-sum-exp on a device, in a dtype, for heads of this width."""
     import torch
 
     if torch.device(device).type == "cpu":
         return True
-    takes = dtype in (torch.float16, torch.bfloat16) and head_dim % 8 == 0 and head_dim <= 256  # FlashAttention 2
+    supported = dtype in (torch.float16, torch.bfloat16) and head_dim % 8 == 0 and head_dim <= 256  # FlashAttention 2
     flash = torch.device(device).type == "cuda" and not torch.version.hip and torch.backends.cuda.is_flash_attention_available()
-    return takes and flash and torch.cuda.get_device_capability(device) >= (8, 0)
+    return supported and flash and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def _with_prefix(  # noqa: PLR0913, PLR0917  # what attention is made of
+def _with_prefix(  # noqa: PLR0913, PLR0917  # the arguments of attention
     query: Any, key: Any, value: Any, mask: Any, scaling: float | None, prefix: tuple[Any, Any]
 ) -> Any:
     if mask is None:
@@ -99,13 +104,13 @@ def _merged(query: Any, key: Any, value: Any, scaling: float | None, prefix: tup
 
     groups = query.shape[1] // key.shape[1]
     prefix_out, prefix_lse = _over_prefix(query, prefix, groups, scaling)
-    own_out, own_lse = _flash(query, _repeat(key, groups), _repeat(value, groups), True, scaling)
-    weight = torch.sigmoid(prefix_lse - own_lse).to(query.dtype)
-    return torch.lerp(own_out, prefix_out, weight[..., None]).transpose(1, 2).contiguous()
+    suffix_out, suffix_lse = _flash(query, _repeat(key, groups), _repeat(value, groups), True, scaling)
+    weight = torch.sigmoid(prefix_lse - suffix_lse).to(query.dtype)
+    return torch.lerp(suffix_out, prefix_out, weight[..., None]).transpose(1, 2).contiguous()
 
 
 def _over_prefix(query: Any, prefix: tuple[Any, Any], groups: int, scaling: float | None) -> tuple[Any, Any]:
-    """Return attention over the prefix alone, where order does not matter: queries that share a key head stand behind each other."""
+    """Return attention over the prefix alone. All of it precedes every query, so queries that share a key head may be stacked."""
     n_items, n_heads, n_tokens, width = query.shape
     stacked = query.reshape(n_items, n_heads // groups, groups * n_tokens, width)
     keys, values = (tensor.expand(n_items, -1, -1, -1) for tensor in prefix)
@@ -134,11 +139,11 @@ def _plain(query: Any, key: Any, value: Any, mask: Any, scaling: float | None) -
     return out.transpose(1, 2).contiguous()
 
 
-def _joined(before: Sequence[Any], own: Sequence[Any]) -> tuple[Any, Any]:
-    """Return keys and values of the tokens before and of the own ones."""
+def _joined(before: Sequence[Any], after: Sequence[Any]) -> tuple[Any, Any]:
+    """Return (keys, values) of earlier and later tokens, concatenated."""
     import torch
 
-    keys, values = (torch.cat(pair, dim=2) for pair in zip(before, own, strict=True))
+    keys, values = (torch.cat(pair, dim=2) for pair in zip(before, after, strict=True))
     return keys, values
 
 

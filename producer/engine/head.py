@@ -1,7 +1,7 @@
 """The head: from each item's last hidden state to option logits, log-sum-exp and most likely token.
 
-In: hidden states (item, width).  Out: arrays by item. The product is taken in float32 whatever the model's dtype: bfloat16 logits
-of one item tie in up to a third of items, and a tie decides a prediction set.
+In: hidden states (item, width).  Out: arrays by item. Logits are computed in float32 whatever the model's dtype: in bfloat16 two options
+tie in up to a third of items, and a tie changes prediction sets.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from producer.engine.skeleton import Skeleton
 
-ITEMS_AT_ONCE = 512  # with 16,384 rows of the head 34 MB of logits at a time
+ITEMS_AT_ONCE = 512  # times 16,384 rows of the head are 34 MB of logits
 
 
 class HeadOutput(NamedTuple):
@@ -24,9 +24,10 @@ class HeadOutput(NamedTuple):
 
 
 def read_head(skeleton: Skeleton, hidden: Any, device: str, option_ids: Sequence[int], rows: int) -> HeadOutput:
-    """Return what the head says of each item.
+    """Return every item's option logits, log-sum-exp over the vocabulary and most likely token.
 
-    hidden : (item, width) before the final norm, wherever they wait; they and the head come to the device in parts, the head by `rows`.
+    hidden : (item, width) before the final norm, on any device; they and the head are moved to `device` in parts.
+    rows   : rows of the head (tokens of the vocabulary) that are multiplied at a time.
     """
     normed = (skeleton.norm(chunk.to(device)) for chunk in hidden.split(ITEMS_AT_ONCE))
     parts = [_read(skeleton.head, chunk, option_ids, rows) for chunk in normed]
@@ -45,8 +46,8 @@ def _read(head: Any, hidden: Any, option_ids: Sequence[int], rows: int) -> HeadO
         highest, where = logits.max(1)
         top = torch.where(highest > best, where.int() + start, top)
         best = torch.maximum(best, highest)
-    own = _product(head, hidden, list(option_ids))
-    return HeadOutput(own.cpu().numpy(), total.cpu().numpy(), top.cpu().numpy())
+    options = _product(head, hidden, list(option_ids))
+    return HeadOutput(options.cpu().numpy(), total.cpu().numpy(), top.cpu().numpy())
 
 
 def _product(head: Any, hidden: Any, rows: Any) -> Any:

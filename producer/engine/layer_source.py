@@ -1,4 +1,4 @@
-"""Where a layer's weights come from: already on the device, or brought there one layer at a time.
+"""Where a layer's weights come from: already on the device, or on_device there one layer at a time.
 
 In: a model.  Out: layers in order, each ready to run on the device. In layer-major order the weights stay on the host (memory-mapped
 files where the checkpoint's dtype allows) and a thread brings the next layer while this one computes.
@@ -13,21 +13,21 @@ ALIGNMENT = 64  # bytes, a cache line
 
 
 class Target(NamedTuple):
-    """Where and in what precision layers run."""
+    """Device and dtype that layers run on and in."""
 
     device: str
     dtype: Any
 
 
 class LayerSource(Protocol):
-    """Gives the layers of a model in order; may be asked several times."""
+    """The layers of a model in order; may be iterated several times."""
 
     def layers(self) -> Iterator[Any]:
-        """Yield each layer, ready to run; it may be gone when the next one is asked for."""
+        """Yield each layer, ready to run until the next one is asked for."""
 
 
 class Resident:
-    """All layers are on the device already."""
+    """Layers whose weights are on the device already."""
 
     def __init__(self, layers: Sequence[Any]) -> None:
         self._layers = layers
@@ -38,50 +38,50 @@ class Resident:
 
 
 class Streamed:
-    """Layers stay on the host; two of them at most are on the device, the one that runs and the next."""
+    """Layers whose weights stay on the host; on the device are the current layer and the next one."""
 
     def __init__(self, layers: Sequence[Any], target: Target) -> None:
         self._layers, self._target = layers, target
-        self._places = Place(target), Place(target)
+        self._buffers = WeightBuffer(target), WeightBuffer(target)
 
     def layers(self) -> Iterator[Any]:
         """Yield each layer with its weights on the device."""
         with ThreadPoolExecutor(1, thread_name_prefix="hedgemark-layer") as thread:
-            coming = thread.submit(self._bring, 0)
+            pending = thread.submit(self._copy, 0)
             for number, layer in enumerate(self._layers):
-                weights = coming.result()
+                weights = pending.result()
                 if number + 1 < len(self._layers):
-                    coming = thread.submit(self._bring, number + 1)
-                with installed(layer, weights):
+                    pending = thread.submit(self._copy, number + 1)
+                with using_weights(layer, weights):
                     yield layer
-                    synchronize(self._target.device)  # the layer after next may take this one's place only when it is done
+                    synchronize(self._target.device)  # only then may the layer after next overwrite this one's buffer
 
-    def _bring(self, number: int) -> dict[str, Any]:
-        return self._places[number % 2].fill(self._layers[number])
+    def _copy(self, number: int) -> dict[str, Any]:
+        return self._buffers[number % 2].load(self._layers[number])
 
 
-class Place:
-    """Memory on the device for one module's weights at a time.
+class WeightBuffer:
+    """Memory on the device for the weights of one module at a time.
 
-    It is kept from module to module: memory asked for and given back at every layer was never all given back.
+    It is reused from module to module: allocated and freed for every layer, some of it was never returned to the system.
     """
 
     def __init__(self, target: Target) -> None:
         self._target = target
         self._memory: Any = None
 
-    def fill(self, module: Any) -> dict[str, Any]:
-        """Return the module's parameters, in the target's dtype, and its buffers by name, copied over those of the module before."""
+    def load(self, module: Any) -> dict[str, Any]:
+        """Return copies of a module's parameters (in the target's dtype) and buffers by name; the previous module's are lost."""
         import torch
 
         device = self._target.device
         stream = torch.cuda.Stream(device) if device.startswith("cuda") else None  # type: ignore[no-untyped-call]
         tensors = [(name, p.data, self._dtype(p)) for name, p in module.named_parameters()]
         tensors += [(name, b, b.dtype) for name, b in module.named_buffers()]
-        size = sum(_room(tensor, dtype) for _, tensor, dtype in tensors)
+        size = sum(_aligned_bytes(tensor, dtype) for _, tensor, dtype in tensors)
         with torch.cuda.stream(stream):
             if self._memory is None or len(self._memory) < size:
-                self._memory = None  # what is too small goes before more is asked for
+                self._memory = None  # freed before a larger one is allocated
                 self._memory = torch.empty(size, dtype=torch.uint8, device=device)
             weights = dict(self._copies(tensors))
         if stream is not None:
@@ -93,39 +93,39 @@ class Place:
         for name, tensor, dtype in tensors:
             memory = self._memory[start : start + tensor.numel() * dtype.itemsize]
             yield name, memory.view(dtype).view(tensor.shape).copy_(tensor)
-            start += _room(tensor, dtype)
+            start += _aligned_bytes(tensor, dtype)
 
     def _dtype(self, tensor: Any) -> Any:
         return self._target.dtype if tensor.is_floating_point() else tensor.dtype
 
 
 @contextmanager
-def installed(module: Any, weights: dict[str, Any]) -> Iterator[None]:
-    """Within it the module's own tensors are replaced by those given, by name."""
-    own = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    before = {name: tensor.data for name, tensor in own.items()}
+def using_weights(module: Any, weights: dict[str, Any]) -> Iterator[None]:
+    """Make a module use other tensors, by name, inside the `with` block."""
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    before = {name: tensor.data for name, tensor in tensors.items()}
     try:
-        for name, tensor in own.items():
+        for name, tensor in tensors.items():
             tensor.data = weights[name]
         yield
     finally:
-        for name, tensor in own.items():
+        for name, tensor in tensors.items():
             tensor.data = before[name]
 
 
 def layer_bytes(layer: Any, dtype: Any) -> int:
-    """Return the size of a layer's parameters in a dtype, and of its buffers as they are."""
+    """Return the bytes of a module's parameters, in a dtype, and of its buffers, as they are."""
     return int(sum(p.numel() * dtype.itemsize for p in layer.parameters()) + sum(b.nbytes for b in layer.buffers()))
 
 
 def synchronize(device: str) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait until the device has finished all work submitted so far."""
     if device.startswith("cuda"):
         import torch
 
         torch.cuda.synchronize(device)
 
 
-def _room(tensor: Any, dtype: Any) -> int:
-    """Return the bytes that a tensor takes in a dtype, up to where the next one may begin."""
+def _aligned_bytes(tensor: Any, dtype: Any) -> int:
+    """Return the bytes of a tensor in a dtype, rounded up to the alignment."""
     return -(-tensor.numel() * dtype.itemsize // ALIGNMENT) * ALIGNMENT

@@ -1,7 +1,7 @@
-"""The noise floor: how far the same items' logits move when only batching, sharing and order change.
+"""The noise floor: how much the same items' logits change by rounding, when only batching, sharing and order change.
 
-In: a model, a sample of prompts.  Out: the largest logit change, flips, and the change in set size. A difference between two runs
-below this floor says nothing about their models.
+In: a model, a sample of prompts.  Out: the largest change of a logit, the share of flips, and the change in set size. A difference between
+two runs that is below this floor says nothing about their models.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from producer.engine.layer_source import Target
-from producer.engine.memory_plan import FEWEST_TOKENS, Layout
+from producer.engine.memory_plan import FEWEST_TOKENS, MemoryPlan
 from producer.engine.prefill import prefill
 from producer.prompts.encode import Prompts
 from schemas.options import own_options
@@ -20,22 +20,24 @@ from schemas.options import own_options
 ALPHA = 0.1
 
 
-def noise_floor(model: Any, prompts: Prompts, option_ids: Sequence[int], layout: Layout, target: Target) -> dict[str, float]:
-    """Return what changes between this layout and others that compute the same: one by one, unshared, layer-major.
+def noise_floor(model: Any, prompts: Prompts, option_ids: Sequence[int], plan: MemoryPlan, target: Target) -> dict[str, float]:
+    """Return the largest change between this memory plan and three others: one item at a time, without sharing, layer by layer.
 
-    logit_change : largest absolute change of an option logit. flips: share of items whose most likely option changes.
-    set_size     : largest absolute change of the mean size of sets under one fixed threshold on 1 - p.
-    Letters beyond an item's own options count nowhere.
+    items        : items asked.
+    logit_change : largest absolute change of an option logit.
+    flips        : share of items whose most likely option changes.
+    set_size     : absolute change of the mean set size under one fixed threshold on 1 - p.
+    Letters beyond an item's number of options are ignored.
     """
 
-    def answer(asked: Prompts, how: Layout) -> NDArray[np.float32]:
+    def answer(asked: Prompts, how: MemoryPlan) -> NDArray[np.float32]:
         return prefill(model, asked, option_ids, how, target, lambda _: None).logits
 
     own = _own_options(prompts, len(option_ids))
-    usual = answer(prompts, layout)
-    others = [answer(prompts, replace(layout, batch_tokens=1)), answer(unshared(prompts), layout)]
-    if not layout.streamed:
-        others.append(answer(prompts, replace(layout, streamed=True, wave_tokens=FEWEST_TOKENS * len(prompts.suffixes), waiting_on="cpu")))
+    usual = answer(prompts, plan)
+    others = [answer(prompts, replace(plan, batch_tokens=1)), answer(unshared(prompts), plan)]
+    if not plan.streamed:
+        others.append(answer(prompts, replace(plan, streamed=True, wave_tokens=FEWEST_TOKENS * len(prompts.suffixes), states_device="cpu")))
     return {
         "items": float(len(usual)),
         "logit_change": max(float(np.nanmax(np.abs(other - usual)[own])) for other in others),
@@ -45,19 +47,19 @@ def noise_floor(model: Any, prompts: Prompts, option_ids: Sequence[int], layout:
 
 
 def sample(prompts: Prompts, n_items: int, seed: int) -> Prompts:
-    """Return some of the items' prompts, drawn by seed."""
+    """Return the prompts of `n_items` items drawn at random by the seed, in order; of all items where there are fewer."""
     drawn = np.sort(np.random.default_rng(seed).permutation(len(prompts.suffixes))[:n_items])
     suffixes, cut = [prompts.suffixes[i] for i in drawn], [prompts.cut[i] for i in drawn]
     return Prompts(prompts.prefix, suffixes, cut, [prompts.n_options[i] for i in drawn] if prompts.n_options else ())
 
 
 def unshared(prompts: Prompts) -> Prompts:
-    """Return the same prompts with nothing shared."""
+    """Return the same prompts without a shared prefix."""
     return Prompts((), [prompts.whole(i) for i in range(len(prompts.suffixes))], prompts.cut, prompts.n_options)
 
 
 def _own_options(prompts: Prompts, n_letters: int) -> NDArray[np.bool_]:
-    """Return (item, option) whether the item has the option."""
+    """Return whether each item has each option, (item, option)."""
     n_options = np.array(prompts.n_options or [n_letters] * len(prompts.suffixes))
     return own_options(n_options, n_letters)
 
@@ -67,7 +69,10 @@ def _top(logits: NDArray[np.float32], own: NDArray[np.bool_]) -> NDArray[np.intp
 
 
 def _set_size_change(usual: NDArray[np.float32], other: NDArray[np.float32], own: NDArray[np.bool_]) -> float:
-    """Return |change| of the mean set size under the threshold that gives the usual sets' top options alpha of misses."""
+    """Return the absolute change of the mean set size.
+
+    The threshold is the one under which a share alpha of the usual run's most likely options are left out of their sets.
+    """
     strangeness = [1 - _probs(logits, own) for logits in (usual, other)]
     threshold = np.quantile(strangeness[0].min(1), 1 - ALPHA)
     sizes = [(own & (scores <= threshold)).sum(1).mean() for scores in strangeness]
@@ -75,7 +80,7 @@ def _set_size_change(usual: NDArray[np.float32], other: NDArray[np.float32], own
 
 
 def _probs(logits: NDArray[np.float32], own: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return (item, option) probs that sum to 1 over an item's own options; 0 beyond them."""
+    """Return the softmax over each item's options, (item, option), 0 beyond them."""
     known = np.where(own, logits.astype(np.float64), -np.inf)
     shifted = np.exp(known - known.max(1, keepdims=True))
     return np.asarray(shifted / shifted.sum(1, keepdims=True))

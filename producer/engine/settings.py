@@ -1,15 +1,15 @@
-"""How to run, with no effect on the numbers beyond rounding; no part of a run's key."""
+"""How to run: options with no effect on the numbers beyond rounding, so no part of a run's key."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Settings:
-    """0 leaves a size to be found out.
+    """Memory budgets and checks; a size of 0 is chosen by what is free.
 
     batch_tokens    : most tokens in a batch.
-    device_memory   : bytes that weights and activations may take on the device; a larger model goes through layer by layer.
-    host_memory     : bytes that waiting hidden states may take on the host.
+    device_memory   : bytes for weights and activations on the device; a larger model goes through layer by layer.
+    host_memory     : bytes for intermediate results in RAM; the rest goes to disk.
     tensor_parallel : devices that share one model (vLLM).
     self_check      : items on which the noise floor is measured, 0 for none.
     """

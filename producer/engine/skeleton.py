@@ -24,7 +24,7 @@ class Skeleton(NamedTuple):
     windows: tuple[int | None, ...]
 
 
-def check_layout(config: Any) -> None:
+def check_model_type(config: Any) -> None:
     """Raise UsageError where the engine does not know the model type or its rotary embeddings; reads no weights."""
     if config.model_type not in KNOWN_TYPES:
         raise UsageError(
@@ -39,7 +39,7 @@ def check_layout(config: Any) -> None:
 
 def take_apart(model: Any) -> Skeleton:
     """Return the parts of a model of a known type, compressed or not."""
-    check_layout(model.config)
+    check_model_type(model.config)
     body = model.model
     return Skeleton(body.embed_tokens, body.layers, body.rotary_emb, body.norm, model.lm_head, _windows(model.config, len(body.layers)))
 

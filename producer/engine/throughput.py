@@ -1,6 +1,7 @@
-"""What a run cost and what the device could have done: items, tokens and operations a second, share of the matrix peak.
+"""Speed of a run: items, tokens and floating-point operations per second, and the share of the device's peak.
 
-In: a model, prompts, seconds.  Out: named numbers. Only operations on unique tokens count: a shared token once, padding never.
+In: a model, prompts, seconds.  Out: named numbers. Only useful operations count: a shared token once, padding never. The peak is that of
+a matrix product, measured on the same device.
 """
 
 import time
@@ -15,7 +16,7 @@ PEAK_SECONDS = 0.1  # for each size
 
 
 def throughput(model: Any, prompts: Prompts, target: Target, seconds: float, padding: float) -> dict[str, float]:
-    """Return items, tokens and floating-point operations per second, the peak measured here, and the share of it reached."""
+    """Return items, tokens and floating-point operations per second, the peak measured on this device, and the share of it reached."""
     rate = unique_flops(model, prompts) / seconds
     peak = matrix_peak(target)
     return {
@@ -29,7 +30,7 @@ def throughput(model: Any, prompts: Prompts, target: Target, seconds: float, pad
 
 
 def unique_flops(model: Any, prompts: Prompts) -> float:
-    """Return the multiplications and additions that the answers need: linear layers, attention, one row of the head per item."""
+    """Return the floating-point operations that the answers need: linear layers, attention, and the head once per item."""
     layers = model.model.layers
     linear = sum(_active(layer, model.config) for layer in layers)
     attention = sum(_query_width(layer) for layer in layers)
@@ -42,10 +43,10 @@ def unique_flops(model: Any, prompts: Prompts) -> float:
 
 @cache
 def matrix_peak(target: Target) -> float:
-    """Return the operations per second of the best square matrix product on this device in this dtype."""
+    """Return the floating-point operations per second of the fastest square matrix product on this device in this dtype."""
     size, largest = PEAK_SIZES.get(target.device, PEAK_SIZES["other"])
     best, seconds = 0.0, 0.0
-    while size <= largest and seconds < PEAK_SECONDS:  # float16 on a CPU without it: a product of 1,024 takes most of a minute
+    while size <= largest and seconds < PEAK_SECONDS:  # on a CPU without float16 one product of 1,024 takes most of a minute
         seconds = _fastest_product(size, target)
         best = max(best, 2.0 * size**3 / seconds)
         size *= 2
@@ -67,7 +68,7 @@ def _fastest_product(size: int, target: Target) -> float:
 
 
 def _active(layer: Any, config: Any) -> float:
-    """Return the weights of a layer that each token meets; of an expert's weights, the share of tokens routed to it."""
+    """Return how many weights of a layer a token is multiplied by; those of experts count by the share of experts a token is routed to."""
     experts = getattr(config, "num_experts", 0) or getattr(config, "num_local_experts", 0) or 1
     routed = getattr(config, "num_experts_per_tok", 0) / experts
     return sum(p.numel() * (routed if ".experts." in name else 1.0) for name, p in layer.named_parameters() if p.ndim >= 2)

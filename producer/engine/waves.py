@@ -1,6 +1,8 @@
-"""Waves: which items go through the layers together, as hidden states that wait for the first one.
+"""Waves and batches: which items go through the layers together.
 
-In: prompts, a layout, the embedding table.  Out: lists of slabs, one list per wave, and the shared prefix as slabs of its own.
+In: prompts, a memory plan, the embedding table.  Out: waves, each a list of batches of embedded tokens; and the shared prefix as batches of
+its own. A batch holds items of similar length, so that little of it is padding. Batches come longest first, so that memory runs out at the
+start of a run or not at all.
 """
 
 from collections import deque
@@ -8,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from producer.engine.batches import padding_share, plan_batches
-from producer.engine.memory_plan import FEWEST_TOKENS, Layout
-from producer.engine.step import Slab, pad
-from producer.engine.waiting import WaitingRoom
+from producer.engine.memory_plan import FEWEST_TOKENS, MemoryPlan
+from producer.engine.step import Batch, pad
+from producer.engine.wave_storage import WaveStorage
 from producer.prompts.encode import Prompts
+
+MAX_WASTE = 0.05  # share of a batch's tokens that may be padding
 
 
 class Waves:
@@ -21,51 +24,84 @@ class Waves:
     padding : share of all batches' tokens that are padding.
     """
 
-    def __init__(self, prompts: Prompts, layout: Layout, table: Any, dtype: Any, room: WaitingRoom) -> None:
-        self._prompts, self._layout, self._table, self._dtype, self._room = prompts, layout, table, dtype, room
+    def __init__(self, prompts: Prompts, plan: MemoryPlan, table: Any, dtype: Any, storage: WaveStorage) -> None:
+        self._prompts, self._plan, self._table, self._dtype, self._storage = prompts, plan, table, dtype, storage
         lengths = [len(suffix) for suffix in prompts.suffixes]
-        fair = -(-sum(lengths) // layout.workers)  # few items are shared out, so that no core looks on
-        self._batches = deque(_batches(prompts, lengths, min(layout.batch_tokens, fair)))
+        per_worker = -(-sum(lengths) // plan.workers)  # where there are few items, each worker gets some of them
+        self._left = deque(_plan_all(prompts, lengths, min(plan.batch_tokens, per_worker)))
         self._most_items = len(lengths)
-        self.padding = padding_share(self._batches, lengths)
+        self.padding = padding_share(self._left, lengths)
 
-    def __iter__(self) -> Iterator[list[Slab]]:
-        """Yield the slabs of each wave."""
-        while self._batches:
-            yield list(self._next())
+    def __iter__(self) -> Iterator[list[Batch]]:
+        """Yield the batches of each wave."""
+        while self._left:
+            yield list(self._next_wave())
 
-    def prefix(self) -> list[Slab]:
-        """Return the prefix in parts of a batch's tokens, since its activations take memory as any others do."""
-        tokens, size = self._prompts.prefix, max(self._layout.batch_tokens, FEWEST_TOKENS)
-        return [self._slab([], [tokens[start : start + size]], start) for start in range(0, len(tokens), size)]
+    def prefix(self) -> list[Batch]:
+        """Return the shared prefix in parts no larger than a batch, since its activations take as much memory as any others."""
+        tokens, size = self._prompts.prefix, max(self._plan.batch_tokens, FEWEST_TOKENS)
+        return [self._embedded([], [tokens[start : start + size]], start) for start in range(0, len(tokens), size)]
 
     def limit(self, n_items: int) -> int:
-        """Let no batch from now on have more than so many items; return the limit, which may be lower already."""
+        """Limit all later batches to `n_items` items; return the limit in force, which may be lower already."""
         self._most_items = min(self._most_items, n_items)
         return self._most_items
 
-    def _next(self) -> Iterator[Slab]:
-        """Yield one batch, and more as long as they may wait."""
-        self._room.clear()
-        while self._batches and self._room.takes(len(self._batches[0]) * len(self._prompts.suffixes[self._batches[0][0]])):
-            batch = self._batches.popleft()
-            if len(batch) > self._most_items:
-                self._batches.appendleft(batch[self._most_items :])
-                batch = batch[: self._most_items]
-            n_before = len(self._prompts.prefix) * (not self._prompts.cut[batch[0]])
-            slab = self._slab(batch, [self._prompts.suffixes[item] for item in batch], n_before)
-            yield replace(slab, hidden=self._room.admit(slab.hidden))
+    def _next_wave(self) -> Iterator[Batch]:
+        """Yield one batch, and more as long as their hidden states can be stored."""
+        self._storage.start_wave()
+        while self._left and self._storage.has_room(len(self._left[0]) * len(self._prompts.suffixes[self._left[0][0]])):
+            items = self._left.popleft()
+            if len(items) > self._most_items:
+                self._left.appendleft(items[self._most_items :])
+                items = items[: self._most_items]
+            n_before = len(self._prompts.prefix) * (not self._prompts.cut[items[0]])
+            batch = self._embedded(items, [self._prompts.suffixes[item] for item in items], n_before)
+            yield replace(batch, hidden=self._storage.store(batch.hidden))
 
-    def _slab(self, items: Sequence[int], sequences: Sequence[Sequence[int]], n_before: int) -> Slab:
+    def _embedded(self, items: Sequence[int], sequences: Sequence[Sequence[int]], n_before: int) -> Batch:
         import torch
 
         ids, last = pad(sequences)
         hidden = torch.nn.functional.embedding(ids.to(self._table.device), self._table)
-        return Slab(items, hidden.to(self._layout.waiting_on, self._dtype), last, n_before)
+        return Batch(items, hidden.to(self._plan.states_device, self._dtype), last, n_before)
 
 
-def _batches(prompts: Prompts, lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
-    """Yield batches; items that lost their prefix by truncation never share one with items that have it."""
+def plan_batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """Return the item numbers of each batch, longest items first.
+
+    lengths : each item's tokens, without the shared prefix.
+    tokens  : most padded tokens in a batch; an item longer than that gets a batch of its own.
+    """
+    order = sorted(range(len(lengths)), key=lambda item: -lengths[item])
+    return list(_fill(order, lengths, tokens))
+
+
+def padding_share(batches: Sequence[Sequence[int]], lengths: Sequence[int]) -> float:
+    """Return the share of the padded batches' tokens that are padding."""
+    padded = sum(len(batch) * max(lengths[item] for item in batch) for batch in batches)
+    return 1 - sum(lengths[item] for batch in batches for item in batch) / padded if padded else 0.0
+
+
+def _plan_all(prompts: Prompts, lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Yield batches; truncated items, which have lost the shared prefix, are never batched with items that have it."""
     for cut in (True, False):
         items = [i for i, is_cut in enumerate(prompts.cut) if is_cut == cut]
         yield from ([items[i] for i in batch] for batch in plan_batches([lengths[i] for i in items], tokens))
+
+
+def _fill(order: list[int], lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    batch: list[int] = []
+    used = 0
+    for item in order:
+        width = lengths[batch[0]] if batch else lengths[item]
+        padded = (len(batch) + 1) * width
+        too_large = padded > tokens
+        wasteful = padded - used - lengths[item] > MAX_WASTE * padded
+        if batch and (too_large or wasteful):
+            yield batch
+            batch, used = [], 0
+        batch.append(item)
+        used += lengths[item]
+    if batch:
+        yield batch

@@ -11,7 +11,7 @@ from producer.methods.shared.quantization import (
     fits_groups,
     quantization_settings,
     scheme,
-    settle,
+    simulate_rounding,
     verify_grid,
 )
 from schemas.levels import Level
@@ -28,7 +28,7 @@ def awq(model: Any, job: Job) -> Any:
 
         return [AWQModifier(n_grid=GRID, duo_scaling=True), QuantizationModifier(**scheme(job.level))]
 
-    return settle(oneshot(split_experts(model), recipe, job.data, job.device), job.level)
+    return simulate_rounding(oneshot(split_experts(model), recipe, job.data, job.device), job.level)
 
 
 def settings_for(level: Level) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from producer.methods.shared.quantization import (
     fits_groups,
     quantization_settings,
     scheme,
-    settle,
+    simulate_rounding,
     verify_grid,
 )
 from schemas.errors import PostConditionError
@@ -22,7 +22,7 @@ DAMPENING, BLOCK = 0.01, 128
 
 def gptq(model: Any, job: Job) -> Any:
     """Return the model with every target layer quantized against the inverse Hessian of its inputs."""
-    return settle(oneshot(split_experts(model), lambda: [gptq_modifier(job.level)], job.data, job.device), job.level)
+    return simulate_rounding(oneshot(split_experts(model), lambda: [gptq_modifier(job.level)], job.data, job.device), job.level)
 
 
 def gptq_modifier(level: Level) -> Any:

@@ -9,7 +9,7 @@ Source: Ma et al. 2023, arXiv:2305.11627, section 3.2, first-order importance of
 
 from typing import Any, NamedTuple
 
-from producer.methods.shared.architectures import MODELS, is_moe, linear_shapes, unknown_layout
+from producer.methods.shared.architectures import MODELS, is_moe, linear_shapes, unknown_architecture
 from producer.methods.shared.contract import GRADIENTS, Job, Method
 from producer.methods.shared.layerwise import layer_gradients
 from producer.methods.shared.linear_layers import target_layers, token_batches
@@ -121,7 +121,7 @@ def _taylor(weight: Any) -> Any:
 
 def fits(config: Any, level: Level) -> str:
     """Return why a model cannot lose a level's share of structures, or ""."""
-    if reason := unknown_layout(config):
+    if reason := unknown_architecture(config):
         return reason
     inner = config.num_hidden_layers - KEPT
     if level.fraction and inner < 1:

@@ -1,10 +1,10 @@
-"""Magnitude pruning: in every weight matrix the smallest absolute values go. Needs no data."""
+"""Magnitude pruning: in every weight matrix the smallest absolute values go. MemoryNeeds no data."""
 
 from typing import Any
 
 from producer.methods.shared.architectures import MODELS
 from producer.methods.shared.contract import NOTHING, Job, Method
-from producer.methods.shared.layerwise import brought
+from producer.methods.shared.layerwise import on_device
 from producer.methods.shared.linear_layers import target_layers
 from producer.methods.shared.llm_compressor import split_experts
 from producer.methods.shared.sparsity import SPARSITY_LEVELS, accepts_sparsity, fits_pattern, prune_smallest, pruned_of, verify_zeros
@@ -14,7 +14,7 @@ from schemas.levels import Level
 def magnitude(model: Any, job: Job) -> Any:
     """Return the model with the smallest weights of every target layer set to zero; a fraction ranks the whole matrix."""
     for layer in target_layers(split_experts(model)).values():
-        with brought(layer, job.device):
+        with on_device(layer, job.device):
             weight = layer.weight.data
             weight = weight if job.level.kind == "pattern" else weight.view(1, -1)
             prune_smallest(weight, weight.abs(), job.level)

@@ -13,7 +13,7 @@ from producer.methods.shared.quantization import (
     accepts_activations,
     fits_groups,
     quantization_settings,
-    settle,
+    simulate_rounding,
     verify_grid,
 )
 from producer.methods.shared.rotation import Rotation, no_hadamard, random_rotations
@@ -30,7 +30,7 @@ def quantize_rotated(model: Any, rotations: Any, job: Job) -> Any:
     """Rotate a model, check that this alone changes nothing, then quantize it by GPTQ; the change is kept on the model."""
     change = transform(model, Rotation(rotations), probe_tokens(model, job.data), job.device)
     model.rotation_change = require_same_function(change, "rotation")
-    return settle(oneshot(model, lambda: [gptq_modifier(job.level)], job.data, job.device), job.level)
+    return simulate_rounding(oneshot(model, lambda: [gptq_modifier(job.level)], job.data, job.device), job.level)
 
 
 def verify_rotated(model: Any, job: Job) -> dict[str, Any]:

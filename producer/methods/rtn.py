@@ -11,7 +11,7 @@ from producer.methods.shared.quantization import (
     fits_groups,
     quantization_settings,
     scheme,
-    settle,
+    simulate_rounding,
     verify_grid,
 )
 
@@ -23,7 +23,7 @@ def round_to_nearest(model: Any, job: Job) -> Any:
 
         return [QuantizationModifier(**scheme(job.level))]
 
-    return settle(oneshot(split_experts(model), recipe), job.level)
+    return simulate_rounding(oneshot(split_experts(model), recipe), job.level)
 
 
 METHOD = Method(

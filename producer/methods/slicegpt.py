@@ -7,7 +7,7 @@ Source: Ashkboos et al. 2024, arXiv:2401.15024, sections 3.2 to 3.4.
 
 from typing import Any, NamedTuple
 
-from producer.methods.shared.architectures import MODELS, unknown_layout
+from producer.methods.shared.architectures import MODELS, unknown_architecture
 from producer.methods.shared.contract import DATA, Job, Method
 from producer.methods.shared.float64_transform import require_same_function, transform
 from producer.methods.shared.layerwise import layer_inputs
@@ -122,8 +122,8 @@ def sliced_width(config: Any, level: Level) -> int:
 
 def fits(config: Any, level: Level) -> str:
     """Return why a model cannot be sliced at a level, or ""."""
-    too_much = sliced_width(config, level) < 1 if not unknown_layout(config) else False
-    return unknown_layout(config) or ("nothing of its residual stream would be left" if too_much else "")
+    too_much = sliced_width(config, level) < 1 if not unknown_architecture(config) else False
+    return unknown_architecture(config) or ("nothing of its residual stream would be left" if too_much else "")
 
 
 def verify_slices(model: Any, job: Job) -> dict[str, Any]:

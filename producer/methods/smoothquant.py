@@ -11,7 +11,7 @@ from producer.methods.shared.quantization import (
     fits_groups,
     quantization_settings,
     scheme,
-    settle,
+    simulate_rounding,
     verify_grid,
 )
 from schemas.levels import Level
@@ -27,7 +27,7 @@ def smoothquant(model: Any, job: Job) -> Any:
 
         return [smoothing_modifier(model), QuantizationModifier(**scheme(job.level))]
 
-    return settle(oneshot(split_experts(model), recipe, job.data, job.device), job.level)
+    return simulate_rounding(oneshot(split_experts(model), recipe, job.data, job.device), job.level)
 
 
 def smoothing_modifier(model: Any) -> Any:

@@ -89,7 +89,7 @@ def test_the_share_of_the_peak_is_given_in_both_dtypes() -> None:
 def test_without_a_gpu_the_bench_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """GPU figures are missing by name, not silently."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert list(gpu(argparse.Namespace())) == ["8B and 70B layouts: not run, they need a GPU and there is none here"]
+    assert list(gpu(argparse.Namespace())) == ["models of 8B and 70B: not run, they need a GPU and there is none here"]
     assert SHAPES[1].budget == 24 * 2**30
 
 

@@ -54,19 +54,19 @@ def test_gradients_layer_by_layer_are_those_of_the_whole_model(layout: str) -> N
 
 @pytest.mark.parametrize("name", [name for name in COMPRESSING if METHODS[name].needs_data])
 def test_a_model_on_the_host_goes_to_the_device_layer_by_layer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every decoder layer is brought to the device, and nothing that is larger than one with its scales."""
-    model, real, brought = tiny(), torch.nn.Module.to, []
+    """Every decoder layer is moved to the device, and nothing that is larger than one with its scales."""
+    model, real, seen = tiny(), torch.nn.Module.to, []
     largest = max(sum(p.numel() for p in layer.parameters()) for layer in model.model.layers)
 
     def to(module: Any, *where: Any) -> Any:
         if where and str(where[0]) == "cpu:0":
-            brought.append(type(module).__name__)
+            seen.append(type(module).__name__)
             assert sum(p.numel() for p in module.parameters()) < 1.5 * largest
         return real(module, *where)
 
     monkeypatch.setattr(torch.nn.Module, "to", to)
     next(METHODS[name].sweep(model, levels_of(name)[-1:], tiny_data(), 0, torch.device("cpu:0")))
-    assert brought.count("LlamaDecoderLayer") >= len(model.model.layers)
+    assert seen.count("LlamaDecoderLayer") >= len(model.model.layers)
 
 
 @pytest.mark.parametrize("name", COMPRESSING)

@@ -25,7 +25,7 @@ from producer.methods import METHODS
 from producer.methods.shared.compression_data import draw_compression_data
 from producer.methods.shared.linear_layers import target_layers
 from producer.methods.shared.llm_compressor import oneshot, split_experts
-from producer.methods.shared.quantization import scheme, settle
+from producer.methods.shared.quantization import scheme, simulate_rounding
 from producer.methods.shared.sparsity import prune_smallest
 from producer.prompts.templates import instruction_for, render_item, render_prefix
 from producer.tasks.facts import facts
@@ -116,7 +116,7 @@ def plain(model: Any, level: Level) -> Any:
 
         return [QuantizationModifier(**scheme(level))]
 
-    return settle(oneshot(split_experts(model), recipe), level)
+    return simulate_rounding(oneshot(split_experts(model), recipe), level)
 
 
 def magnitude_by_row(model: Any, level: Level) -> Any:

@@ -10,7 +10,7 @@ from producer.methods import METHODS
 from producer.methods.shared.contract import Job
 from producer.methods.shared.linear_layers import target_layers
 from producer.methods.shared.llm_compressor import oneshot, split_experts
-from producer.methods.shared.quantization import scheme, settle
+from producer.methods.shared.quantization import scheme, simulate_rounding
 from schemas.errors import PostConditionError
 from schemas.levels import parse_level
 
@@ -55,7 +55,7 @@ def test_folded_weights_give_the_library_s_logits_to_the_last_bit(layout: str) -
     layers = target_layers(model).values()
     wrapped = logits(model, ids)
     assert all("forward" in layer.__dict__ for layer in layers)
-    settle(model, parse_level("w4a16-g16"))
+    simulate_rounding(model, parse_level("w4a16-g16"))
     assert torch.equal(logits(model, ids), wrapped)
     assert not any("forward" in layer.__dict__ or layer._forward_pre_hooks or layer._forward_hooks for layer in layers)
 

@@ -11,8 +11,8 @@ from producer_tiny import CONFIGS, SIZES, tiny
 from transformers import GPT2Config, MistralConfig, MistralForCausalLM
 
 from producer.engine.attention import SharedPrefix, attend
-from producer.engine.batches import MAX_WASTE, padding_share, plan_batches
-from producer.engine.skeleton import check_layout
+from producer.engine.skeleton import check_model_type
+from producer.engine.waves import MAX_WASTE, padding_share, plan_batches
 from schemas.errors import HedgemarkError, UsageError
 
 pytestmark = pytest.mark.producer
@@ -84,7 +84,7 @@ def test_batches_side_by_side_give_the_same_logits(streamed: bool) -> None:
     assert torch.get_num_threads() == threads
 
 
-def test_few_items_are_shared_out_among_the_crew() -> None:
+def test_few_items_are_divided_among_the_workers() -> None:
     """Items that would fill one batch are cut into as many as there are workers, so that no core looks on."""
     together: list[int] = []
     run(tiny(), some_prompts(8, cut=0), 10_000, together.append, workers=4)
@@ -95,7 +95,7 @@ def test_few_items_are_shared_out_among_the_crew() -> None:
 @pytest.mark.parametrize("wave_tokens", [30, 10_000])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_layer_major_order_gives_the_same_logits(name: str, wave_tokens: int, workers: int) -> None:
-    """Layers brought one at a time, in one wave or several, give the same logits, and the model is left as it was."""
+    """Layers copied to the device one at a time, in one wave or several, give the same logits, and the model is left as it was."""
     model, prompts = tiny(name), some_prompts(12)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     answers = run(model, prompts, streamed=True, wave_tokens=wave_tokens, workers=workers)
@@ -104,30 +104,30 @@ def test_layer_major_order_gives_the_same_logits(name: str, wave_tokens: int, wo
 
 
 def test_layer_major_order_runs_in_another_dtype_than_the_files() -> None:
-    """Weights that lie on the host in bfloat16 are brought over as float32, and computed in it."""
+    """Weights stored on the host in bfloat16 are copied to the device as float32, and computed in it."""
     model, prompts = tiny(dtype=torch.bfloat16), some_prompts()
     np.testing.assert_allclose(run(model, prompts, streamed=True).logits, plain(model.float(), prompts)[:, OPTIONS], atol=2e-5)
 
 
-@pytest.mark.parametrize("layout", [{}, {"workers": 3}, {"streamed": True, "wave_tokens": 10_000}])
+@pytest.mark.parametrize("plan", [{}, {"workers": 3}, {"streamed": True, "wave_tokens": 10_000}])
 def test_out_of_memory_halves_the_batch_and_loses_nothing(
-    layout: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    plan: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """From some layer on, more than two items run out of memory; every item is still answered, once, and no layer is run again."""
     import producer.engine.prefill as engine
 
     real, finished, layers_run = engine.run_layer, [], []
 
-    def scarce(layer: Any, window: int | None, rotary: Any, slab: Any, shared: Any) -> Any:
-        if len(slab.items) > 2 and layer.self_attn.layer_idx > 0:
+    def scarce(layer: Any, window: int | None, rotary: Any, batch: Any, shared: Any) -> Any:
+        if len(batch.items) > 2 and layer.self_attn.layer_idx > 0:
             raise torch.OutOfMemoryError("injected")
-        layers_run.extend((item, layer.self_attn.layer_idx) for item in slab.items)
-        return real(layer, window, rotary, slab, shared)
+        layers_run.extend((item, layer.self_attn.layer_idx) for item in batch.items)
+        return real(layer, window, rotary, batch, shared)
 
     model, prompts = tiny(), some_prompts(20)
     expected = run(model, prompts).logits
     monkeypatch.setattr(engine, "run_layer", scarce)
-    answers = run(model, prompts, 10_000, finished.append, **layout)
+    answers = run(model, prompts, 10_000, finished.append, **plan)
     np.testing.assert_allclose(answers.logits, expected, atol=2e-5)
     assert sum(finished) == 20
     assert len(layers_run) == len(set(layers_run)) == 20 * len(model.model.layers)
@@ -138,35 +138,35 @@ def test_an_item_that_fits_alone_is_answered_though_two_at_once_do_not(monkeypat
     """Where memory runs out because several batches are under way, each goes again by itself."""
     import producer.engine.prefill as engine
 
-    real, under_way, model, prompts = engine.run_layer, [], tiny(), some_prompts(6, cut=0)
+    real, running, model, prompts = engine.run_layer, [], tiny(), some_prompts(6, cut=0)
     expected = run(model, prompts).logits
 
-    def scarce(layer: Any, window: int | None, rotary: Any, slab: Any, shared: Any) -> Any:
-        under_way.append(slab)
+    def scarce(layer: Any, window: int | None, rotary: Any, batch: Any, shared: Any) -> Any:
+        running.append(batch)
         try:
             time.sleep(0.01)
-            if len(under_way) > 1:
+            if len(running) > 1:
                 raise torch.OutOfMemoryError("injected")
-            return real(layer, window, rotary, slab, shared)
+            return real(layer, window, rotary, batch, shared)
         finally:
-            under_way.pop()
+            running.pop()
 
     monkeypatch.setattr(engine, "run_layer", scarce)
     np.testing.assert_allclose(run(model, prompts, 1, workers=3).logits, expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("layout", [{}, {"streamed": True, "wave_tokens": 10_000}])
+@pytest.mark.parametrize("plan", [{}, {"streamed": True, "wave_tokens": 10_000}])
 @pytest.mark.parametrize("recorded", [False, True])
 def test_out_of_memory_in_the_shared_prefix_cuts_it(
-    layout: dict[str, Any], recorded: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    plan: dict[str, Any], recorded: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where more than three tokens of the prefix run out of memory, before or after keys were recorded, it goes in smaller parts."""
     import producer.engine.prefill as engine
 
-    def scarce(layer: Any, window: int | None, rotary: Any, slab: Any, shared: Any) -> Any:
-        too_long = not slab.items and slab.tokens > 3
+    def scarce(layer: Any, window: int | None, rotary: Any, batch: Any, shared: Any) -> Any:
+        too_long = not batch.items and batch.tokens > 3
         if recorded or not too_long:
-            after = real(layer, window, rotary, slab, shared)
+            after = real(layer, window, rotary, batch, shared)
         if too_long:
             raise torch.OutOfMemoryError("injected")
         return after
@@ -174,7 +174,7 @@ def test_out_of_memory_in_the_shared_prefix_cuts_it(
     model, prompts, real = tiny(), some_prompts(), engine.run_layer
     expected = run(model, prompts).logits
     monkeypatch.setattr(engine, "run_layer", scarce)
-    np.testing.assert_allclose(run(model, prompts, 10_000, **layout).logits, expected, atol=2e-5)
+    np.testing.assert_allclose(run(model, prompts, 10_000, **plan).logits, expected, atol=2e-5)
     assert "9 tokens of the shared prefix" in caplog.text
 
 
@@ -197,12 +197,12 @@ def test_no_weights_are_taken_away_from_a_batch_under_way(monkeypatch: pytest.Mo
 
     model, seen = tiny(dtype=torch.bfloat16), []
 
-    def slow(layer: Any, _: object, rotary: object, slab: Any, shared: object) -> Any:
-        if 0 in slab.items:
+    def slow(layer: Any, _: object, rotary: object, batch: Any, shared: object) -> Any:
+        if 0 in batch.items:
             raise ValueError("this one")
         time.sleep(0.05)
         seen.append(layer.self_attn.q_proj.weight.dtype)
-        return slab
+        return batch
 
     monkeypatch.setattr(engine, "run_layer", slow)
     with pytest.raises(ValueError, match="this one"):
@@ -228,7 +228,7 @@ def test_rotary_embeddings_that_change_with_length_are_refused(kind: str) -> Non
     config = tiny().config
     config.rope_parameters = {**config.rope_parameters, "rope_type": kind}
     with pytest.raises(UsageError, match=f"'{kind}' depend on a prompt's length; such models run with --backend vllm"):
-        check_layout(config)
+        check_model_type(config)
 
 
 def test_a_layer_that_hides_the_prefix_is_an_error() -> None:
@@ -244,7 +244,7 @@ def test_a_layer_that_hides_the_prefix_is_an_error() -> None:
 def test_an_unknown_model_type_is_refused() -> None:
     """A model whose forward pass may do more than the engine knows is refused by name, before weights."""
     with pytest.raises(UsageError, match=r"'gpt2'.*known: llama"):
-        check_layout(GPT2Config())
+        check_model_type(GPT2Config())
 
 
 def test_batches_hold_every_item_once_within_budget_and_waste() -> None:

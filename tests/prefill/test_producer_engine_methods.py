@@ -16,12 +16,12 @@ DATA_FREE = [name for name, method in METHODS.items() if not method.needs_data]
 CASES = [pytest.param(name, "llama", marks=[] if name in DATA_FREE else pytest.mark.slow) for name in METHODS]
 
 
-@pytest.mark.parametrize(("name", "layout"), [*CASES, ("magnitude", "qwen3_moe")])
-def test_the_engine_runs_what_methods_make(name: str, layout: str) -> None:
+@pytest.mark.parametrize(("name", "architecture"), [*CASES, ("magnitude", "qwen3_moe")])
+def test_the_engine_runs_what_methods_make(name: str, architecture: str) -> None:
     """Pruned shapes, rounded activations, rotations and replaced modules come out as they do from the model's own forward pass."""
     method = METHODS[name]
     level = parse_level(LEVELS.get(name, method.default_level))
-    model = method.apply(tiny(layout), level, tiny_data() if method.needs_data else None, 0).model
+    model = method.apply(tiny(architecture), level, tiny_data() if method.needs_data else None, 0).model
     prompts = some_prompts(5)
     expected = plain(model, prompts)[:, OPTIONS]
     np.testing.assert_allclose(run(model, prompts).logits, expected, atol=1e-4)

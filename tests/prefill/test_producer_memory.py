@@ -12,20 +12,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-from producer.engine.attention import SharedPrefix, own_attention
-from producer.engine.batches import plan_batches
+from producer.engine.attention import SharedPrefix, shared_prefix_attention
 from producer.engine.layer_source import Target
-from producer.engine.memory_plan import FEWEST_TOKENS, Needs, measure_needs, parse_size, plan_memory
+from producer.engine.memory_needs import MemoryNeeds, measure_needs
+from producer.engine.memory_plan import FEWEST_TOKENS, parse_size, plan_memory
 from producer.engine.settings import Settings
 from producer.engine.skeleton import take_apart
-from producer.engine.step import Slab, run_layer
+from producer.engine.step import Batch, run_layer
 from producer.engine.throughput import matrix_peak, throughput, unique_flops
+from producer.engine.waves import plan_batches
 from producer.prompts.encode import Prompts
 from schemas.errors import UsageError
 
 pytestmark = pytest.mark.producer
 MIB = 2**20
-NEEDS = Needs(
+NEEDS = MemoryNeeds(
     weights=1000 * MIB, layer=30 * MIB, activation=40_000, hidden=2304, longest=60,
     prefix=10 * MIB, layer_prefix=MIB, last=4 * MIB, head_row=2304,
 )  # fmt: skip
@@ -50,12 +51,12 @@ def test_a_model_that_fits_stays_on_the_device(cores: int, left: int, monkeypatc
     """With room for weights and a batch, nothing is streamed; the batches under way and the wave that waits stay within the budget."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
     budget = 1014 + left
-    layout = plan_memory(NEEDS, "cpu", Settings(device_memory=budget * MIB), loaded=True)
-    taken = layout.under_way * NEEDS.activation + layout.wave_tokens * NEEDS.hidden
-    assert layout.workers * layout.batch_tokens <= layout.under_way
-    assert not layout.streamed
+    plan = plan_memory(NEEDS, "cpu", Settings(device_memory=budget * MIB), loaded=True)
+    taken = plan.concurrent_tokens * NEEDS.activation + plan.wave_tokens * NEEDS.hidden
+    assert plan.workers * plan.batch_tokens <= plan.concurrent_tokens
+    assert not plan.streamed
     assert NEEDS.weights + NEEDS.prefix + NEEDS.last + taken <= budget * MIB
-    assert layout.workers == (1 if left == 5 else cores)
+    assert plan.workers == (1 if left == 5 else cores)
 
 
 @pytest.mark.parametrize("cores", [1, 4])
@@ -63,12 +64,12 @@ def test_a_model_that_fits_stays_on_the_device(cores: int, left: int, monkeypatc
 def test_a_model_that_does_not_fit_is_streamed_within_the_budget(budget: int, cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two layers, a layer's prefix and the activations of all workers stay below the budget; waiting states below the host's."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
-    layout = plan_memory(NEEDS, "cpu", Settings(device_memory=budget * MIB, host_memory=50 * MIB), loaded=False)
-    assert (layout.streamed, layout.workers) == (True, cores)
-    assert layout.workers * layout.batch_tokens <= layout.under_way
-    assert 2 * NEEDS.layer + NEEDS.layer_prefix + layout.under_way * NEEDS.activation <= budget * MIB
-    assert (layout.wave_tokens - layout.disk_tokens) * NEEDS.hidden + NEEDS.last <= 50 * MIB
-    assert layout.head_rows * NEEDS.head_row <= budget * MIB
+    plan = plan_memory(NEEDS, "cpu", Settings(device_memory=budget * MIB, host_memory=50 * MIB), loaded=False)
+    assert (plan.streamed, plan.workers) == (True, cores)
+    assert plan.workers * plan.batch_tokens <= plan.concurrent_tokens
+    assert 2 * NEEDS.layer + NEEDS.layer_prefix + plan.concurrent_tokens * NEEDS.activation <= budget * MIB
+    assert (plan.wave_tokens - plan.disk_tokens) * NEEDS.hidden + NEEDS.last <= 50 * MIB
+    assert plan.head_rows * NEEDS.head_row <= budget * MIB
 
 
 @pytest.mark.parametrize("longest", [1, 64, 2000])
@@ -78,8 +79,8 @@ def test_a_budget_below_the_least_is_refused_with_the_least(longest: int) -> Non
     with pytest.raises(UsageError, match=r"the least is \d+ MiB") as refused:
         plan_memory(needs, "cpu", Settings(device_memory=50 * MIB), loaded=False)
     least = int(str(refused.value).split()[-2])
-    layout = plan_memory(needs, "cpu", Settings(device_memory=least * MIB), loaded=False)
-    assert (layout.streamed, layout.under_way >= longest) == (True, True)
+    plan = plan_memory(needs, "cpu", Settings(device_memory=least * MIB), loaded=False)
+    assert (plan.streamed, plan.concurrent_tokens >= longest) == (True, True)
     with pytest.raises(UsageError):
         plan_memory(needs, "cpu", Settings(device_memory=(least - 1) * MIB), loaded=False)
 
@@ -116,17 +117,17 @@ def test_activations_of_a_layer_stay_below_what_is_planned(
 ) -> None:
     """Tensors alive together within a layer, weights apart, are within the plan: experts, and copies of the prefix where none merges it."""
     monkeypatch.setattr("producer.engine.step.can_merge", lambda *_: merges)
-    monkeypatch.setattr("producer.engine.prefix_copies.merges_on", lambda *_: merges)
+    monkeypatch.setattr("producer.engine.memory_needs.merges_on", lambda *_: merges)
     narrow = {"num_experts": 8, "num_experts_per_tok": 6, "moe_intermediate_size": 16}  # copies for experts outweigh what is within them
     model = tiny(name) if name in CONFIGS else Qwen3MoeForCausalLM(Qwen3MoeConfig(**SIZES, **narrow)).eval()
     model.config.sliding_window, model.config.use_sliding_window, model.config.layer_types = window, True, None
     n_items, n_tokens = 40, 50
     skeleton, needs = take_apart(model), measure_needs(model, torch.float32, of_length([n_tokens] * n_items, n_prefix)).on("cpu")
-    slab = Slab(range(n_items), torch.randn(n_items, n_tokens, needs.hidden // 4), torch.zeros(n_items, dtype=torch.long), n_prefix)
+    batch = Batch(range(n_items), torch.randn(n_items, n_tokens, needs.hidden // 4), torch.zeros(n_items, dtype=torch.long), n_prefix)
     attention = skeleton.layers[0].self_attn
     keys = torch.randn(1, attention.k_proj.weight.shape[0] // attention.head_dim, n_prefix, attention.head_dim)
-    with torch.no_grad(), own_attention(model), Alive() as alive:
-        run_layer(skeleton.layers[0], window, skeleton.rotary, slab, SharedPrefix((keys, keys.clone())) if n_prefix else None)
+    with torch.no_grad(), shared_prefix_attention(model), Alive() as alive:
+        run_layer(skeleton.layers[0], window, skeleton.rotary, batch, SharedPrefix((keys, keys.clone())) if n_prefix else None)
     assert alive.most - needs.layer <= n_items * (n_tokens * needs.activation + needs.item)
 
 
@@ -146,20 +147,20 @@ def test_batches_with_copies_of_the_prefix_stay_within_the_budget(  # noqa: PLR0
     model.config.sliding_window = window
     needs = measure_needs(model, torch.float32, prompts)
     settings = Settings(device_memory=budget * MIB + needs.weights + needs.prefix, host_memory=MIB)
-    layout, there = plan_memory(needs, device, settings, loaded=True), needs.on(device)
-    batches = plan_batches(lengths, layout.batch_tokens)
+    plan, there = plan_memory(needs, device, settings, loaded=True), needs.on(device)
+    batches = plan_batches(lengths, plan.batch_tokens)
     largest = max(len(batch) * (lengths[batch[0]] * there.activation + there.item) for batch in batches)
-    part = min(800, max(FEWEST_TOKENS, layout.batch_tokens)) * there.activation + there.item
+    part = min(800, max(FEWEST_TOKENS, plan.batch_tokens)) * there.activation + there.item
     room = settings.device_memory - there.prefix - there.last
-    room -= 2 * there.layer if layout.streamed else there.weights + min(layout.wave_tokens, sum(lengths)) * there.hidden
+    room -= 2 * there.layer if plan.streamed else there.weights + min(plan.wave_tokens, sum(lengths)) * there.hidden
     assert there.item == 800 * (2 * 32 + 2 * 64) * 4
-    assert max(layout.workers * largest, part) <= room
+    assert max(plan.workers * largest, part) <= room
 
 
 def test_a_kernel_that_merges_leaves_room_for_larger_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Copies that no layer makes are not counted, and a batch has four times as many tokens."""
+    """PrefixCopies that no layer makes are not counted, and a batch has four times as many tokens."""
     model, settings = tiny(), Settings(device_memory=20 * MIB)
-    monkeypatch.setattr("producer.engine.prefix_copies.merges_on", lambda device, *_: device == "cuda:1")
+    monkeypatch.setattr("producer.engine.memory_needs.merges_on", lambda device, *_: device == "cuda:1")
     needs = measure_needs(model, torch.float32, of_length([50] * 900, 800))
     copying, merging = (plan_memory(needs, device, settings, loaded=True).batch_tokens for device in ("cuda:0", "cuda:1"))
     assert needs.on("cuda:1").activation == measure_needs(model, torch.float32, some_prompts()).activation

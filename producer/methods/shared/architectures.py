@@ -6,8 +6,8 @@ All known layouts are the Llama skeleton: query/key/value/output projections and
 
 from typing import Any, NamedTuple
 
-LAYOUTS = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3", "qwen3_moe": "Qwen3-MoE"}
-MODELS = ", ".join(LAYOUTS.values())
+ARCHITECTURES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3", "qwen3_moe": "Qwen3-MoE"}
+MODELS = ", ".join(ARCHITECTURES.values())
 
 
 class Shape(NamedTuple):
@@ -17,12 +17,12 @@ class Shape(NamedTuple):
     columns: int
 
 
-def unknown_layout(config: Any) -> str:
+def unknown_architecture(config: Any) -> str:
     """Return why no method can compress this model, or ""."""
     if reason := not_dense(config):
         return reason
     found = getattr(config, "model_type", None)
-    return "" if found in LAYOUTS else f"its layout {found!r} is unknown; known layouts: {', '.join(LAYOUTS)}"
+    return "" if found in ARCHITECTURES else f"its layout {found!r} is unknown; known layouts: {', '.join(ARCHITECTURES)}"
 
 
 def not_dense(config: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 
 @contextlib.contextmanager
-def brought(module: Any, device: Any) -> Iterator[None]:
+def on_device(module: Any, device: Any) -> Iterator[None]:
     """Within it a module is on a device, None for where it is; then it goes back."""
     home = next(module.parameters()).device
     module.to(device or home)
@@ -33,7 +33,7 @@ def layer_inputs(model: Any, batches: Iterable[Any], device: Any = None) -> Iter
                 if advance:
                     states[number] = output.to(home)
 
-        with brought(layer, place):
+        with on_device(layer, place):
             yield layer, run
 
 
@@ -50,13 +50,13 @@ def layer_gradients(model: Any, batches: Sequence[Any], device: Any = None) -> I
     model.requires_grad_(False)
     for layer in model.model.layers:
         inputs.append([state.cpu() for state in states])
-        with brought(layer, place), torch.no_grad():
+        with on_device(layer, place), torch.no_grad():
             states = [layer(state.to(place), **moved(kept, place)).cpu() for state, kept in zip(states, arguments, strict=True)]
-    with brought(model.model.norm, place), brought(model.lm_head, place):
+    with on_device(model.model.norm, place), on_device(model.lm_head, place):
         gradients = [_loss_gradient(model, state.to(place), ids.to(place)).cpu() for state, ids in zip(states, batches, strict=True)]
     for layer in reversed(model.model.layers):
         layer.requires_grad_(True)
-        with brought(layer, place):
+        with on_device(layer, place):
             pairs = zip(inputs.pop(), gradients, strict=True)
             gradients = [
                 _input_gradient(layer, state.to(place), moved(kept, place), gradient.to(place)).cpu()

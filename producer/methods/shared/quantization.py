@@ -6,7 +6,7 @@ a symmetric one per row and round activations per token, as SmoothQuant and QuaR
 
 from typing import Any
 
-from producer.methods.shared.architectures import undivided, unknown_layout
+from producer.methods.shared.architectures import undivided, unknown_architecture
 from producer.methods.shared.contract import Job
 from producer.methods.shared.linear_layers import target_layers
 from schemas.errors import PostConditionError
@@ -37,7 +37,7 @@ def accepts_activations(level: Level) -> str:
 
 def fits_groups(config: Any, level: Level) -> str:
     """Return why a model cannot be quantized at a level (unknown layout, a group that does not divide a layer), or ""."""
-    return unknown_layout(config) or (undivided(config, level.group_size) if level.group_size else "")
+    return unknown_architecture(config) or (undivided(config, level.group_size) if level.group_size else "")
 
 
 def quantization_settings(level: Level) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def scheme(level: Level) -> dict[str, Any]:
     return {"config_groups": {"group_0": QuantizationScheme(targets=["Linear"], weights=weights)}, "ignore": ["lm_head"]}
 
 
-def settle(model: Any, level: Level) -> Any:
+def simulate_rounding(model: Any, level: Level) -> Any:
     """Give every quantized layer its dequantized weights and a plain forward pass, and round its inputs if the level says so.
 
     llm-compressor leaves the full weights and quantizes them again in every forward pass; scale and zero point stay as buffers.

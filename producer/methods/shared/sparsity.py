@@ -6,7 +6,7 @@ How many weights go is rounded to the nearest integer over what a method ranks a
 from collections.abc import Callable
 from typing import Any
 
-from producer.methods.shared.architectures import undivided, unknown_layout
+from producer.methods.shared.architectures import undivided, unknown_architecture
 from producer.methods.shared.contract import Job
 from producer.methods.shared.linear_layers import target_layers
 from schemas.errors import PostConditionError
@@ -23,7 +23,7 @@ def accepts_sparsity(level: Level) -> str:
 
 def fits_pattern(config: Any, level: Level) -> str:
     """Return why a model cannot be pruned at a level (unknown layout, a pattern whose m does not divide a layer), or ""."""
-    return unknown_layout(config) or (undivided(config, level.of) if level.kind == "pattern" else "")
+    return unknown_architecture(config) or (undivided(config, level.of) if level.kind == "pattern" else "")
 
 
 def is_identity(level: Level) -> bool:

@@ -1,4 +1,4 @@
-"""The crew: batches side by side, within the memory there is, and nothing left behind when one fails or the run is stopped."""
+"""The batch pool: batches run at the same time within a limit, and nothing goes on when one fails or the run is stopped."""
 
 import time
 from threading import Lock
@@ -6,7 +6,7 @@ from threading import Lock
 import pytest
 import torch
 
-from producer.engine.crew import Crew
+from producer.engine.batch_pool import BatchPool
 
 pytestmark = pytest.mark.producer
 
@@ -32,8 +32,8 @@ class Watch:
 def test_results_come_in_order_and_never_too_much_is_under_way() -> None:
     """Things larger than the bound go alone; the others together as long as they fit."""
     sizes, watch = [9, 3, 4, 3, 12, 2, 2, 2, 7, 1] * 3, Watch()
-    with Crew(4, 8) as crew:
-        assert list(crew.map(watch, sizes, lambda size: size)) == [-size for size in sizes]
+    with BatchPool(4, 8) as pool:
+        assert list(pool.map(watch, sizes, lambda size: size)) == [-size for size in sizes]
     assert 4 < watch.most <= 8
 
 
@@ -42,8 +42,8 @@ def test_workers_share_the_cores_and_leave_them_as_they_were() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     try:
-        with Crew(2, 100) as crew:
-            seen = set(crew.map(lambda _: (torch.get_num_threads(), torch.is_inference_mode_enabled()), range(6), lambda _: 1))
+        with BatchPool(2, 100) as pool:
+            seen = set(pool.map(lambda _: (torch.get_num_threads(), torch.is_inference_mode_enabled()), range(6), lambda _: 1))
         assert seen == {(2, True)}
         assert torch.get_num_threads() == 4
     finally:
@@ -59,15 +59,15 @@ def test_an_error_of_one_ends_the_rest() -> None:
             raise ValueError("this one")
         return watch(size)
 
-    with pytest.raises(ValueError, match="this one"), Crew(2, 100) as crew:
-        list(crew.map(work, [2, 1, *[3] * 50], lambda size: size))
+    with pytest.raises(ValueError, match="this one"), BatchPool(2, 100) as pool:
+        list(pool.map(work, [2, 1, *[3] * 50], lambda size: size))
     assert len(watch.done) < 50
 
 
 def test_a_stop_between_batches_drops_what_has_not_begun() -> None:
     """Where the caller raises, those under way are finished and no other begins."""
     watch = Watch()
-    with pytest.raises(KeyboardInterrupt), Crew(2, 100) as crew:
-        for _ in crew.map(watch, [1] * 50, lambda size: size):
+    with pytest.raises(KeyboardInterrupt), BatchPool(2, 100) as pool:
+        for _ in pool.map(watch, [1] * 50, lambda size: size):
             raise KeyboardInterrupt
     assert len(watch.done) < 10

@@ -10,18 +10,18 @@ from producer_prefill import OPTIONS, run, some_prompts
 from producer_tiny import tiny
 
 from producer.engine.layer_source import Target
-from producer.engine.memory_plan import Layout
+from producer.engine.memory_plan import MemoryPlan
 from producer.engine.noise_floor import noise_floor, sample, unshared
 from producer.engine.prefill import Answers
 from producer.prompts.encode import Prompts
 
 pytestmark = pytest.mark.producer
-LAYOUT = Layout(streamed=False, batch_tokens=64, wave_tokens=0, waiting_on="cpu", head_rows=64)
+PLAN = MemoryPlan(streamed=False, batch_tokens=64, wave_tokens=0, states_device="cpu", head_rows=64)
 
 
 def test_the_noise_floor_is_rounding() -> None:
     """One by one, unshared or layer-major, logits of a float32 model move by rounding only and nothing flips."""
-    floor = noise_floor(tiny(), sample(some_prompts(12), 8, 0), OPTIONS, LAYOUT, Target("cpu", torch.float32))
+    floor = noise_floor(tiny(), sample(some_prompts(12), 8, 0), OPTIONS, PLAN, Target("cpu", torch.float32))
     assert floor["items"] == 8
     assert 0 < floor["logit_change"] < 2e-5
     assert floor["flips"] == 0
@@ -29,7 +29,7 @@ def test_the_noise_floor_is_rounding() -> None:
 
 def test_the_noise_floor_sees_a_difference() -> None:
     """In bfloat16 the same check reports a change hundreds of times larger: it does not measure nothing."""
-    floor = noise_floor(tiny(dtype=torch.bfloat16), some_prompts(12), OPTIONS, LAYOUT, Target("cpu", torch.bfloat16))
+    floor = noise_floor(tiny(dtype=torch.bfloat16), some_prompts(12), OPTIONS, PLAN, Target("cpu", torch.bfloat16))
     assert floor["logit_change"] > 1e-3
 
 
@@ -42,14 +42,14 @@ def test_unshared_prompts_ask_the_same() -> None:
 
 
 def floor_of(logits: np.ndarray, moved: np.ndarray, n_options: list[int], monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    """Return the noise floor where the usual layout gives some logits (item, option) and one item at a time gives others."""
+    """Return the noise floor where the usual plan gives some logits (item, option) and one item at a time gives others."""
 
-    def answer(_: Any, asked: Prompts, __: Any, how: Layout, *___: Any) -> Answers:
+    def answer(_: Any, asked: Prompts, __: Any, how: MemoryPlan, *___: Any) -> Answers:
         return Answers(moved if how.batch_tokens == 1 else logits, np.zeros(2), np.zeros(2), 0, 0.0)
 
     monkeypatch.setattr("producer.engine.noise_floor.prefill", answer)
     prompts = replace(some_prompts(len(logits)), n_options=n_options)
-    return noise_floor(None, prompts, OPTIONS, LAYOUT, Target("cpu", torch.float32))
+    return noise_floor(None, prompts, OPTIONS, PLAN, Target("cpu", torch.float32))
 
 
 def test_letters_that_an_item_does_not_have_count_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:

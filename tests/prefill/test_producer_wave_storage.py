@@ -14,10 +14,11 @@ from producer_tiny import VOCABULARY, tiny
 
 from producer.bench.peak import peak_memory
 from producer.engine.layer_source import Target
-from producer.engine.memory_plan import Layout, measure_needs, plan_memory
+from producer.engine.memory_needs import measure_needs
+from producer.engine.memory_plan import MemoryPlan, plan_memory
 from producer.engine.prefill import prefill
 from producer.engine.settings import Settings
-from producer.engine.waiting import OnDisk, WaitingRoom
+from producer.engine.wave_storage import StatesOnDisk, WaveStorage
 from producer.machine.cache_dir import cache_dir
 from producer.prompts.encode import Prompts
 from schemas.errors import HedgemarkError
@@ -38,9 +39,9 @@ def long_prompts(n_items: int, n_own: int) -> Prompts:
 def test_states_that_waited_on_disk_are_the_same(dtype: torch.dtype, where: dict[str, Any]) -> None:
     """What comes back from the file is what went there, bit by bit: the logits equal those of a wave held in memory."""
     model, prompts = tiny(dtype=dtype), some_prompts(20)
-    in_memory = Layout(streamed=True, batch_tokens=24, wave_tokens=10_000, waiting_on="cpu", head_rows=64)
-    layouts = (in_memory, replace(in_memory, **where))
-    expected, found = (prefill(model, prompts, OPTIONS, layout, Target("cpu", dtype), lambda _: None).logits for layout in layouts)
+    in_memory = MemoryPlan(streamed=True, batch_tokens=24, wave_tokens=10_000, states_device="cpu", head_rows=64)
+    plans = (in_memory, replace(in_memory, **where))
+    expected, found = (prefill(model, prompts, OPTIONS, plan, Target("cpu", dtype), lambda _: None).logits for plan in plans)
     np.testing.assert_array_equal(found, expected)
 
 
@@ -51,10 +52,10 @@ def test_out_of_memory_halves_a_batch_that_waits_on_disk(monkeypatch: pytest.Mon
     real, model, prompts = engine.run_layer, tiny(), some_prompts(20)
     expected = run(model, prompts, 10_000).logits
 
-    def scarce(layer: Any, window: int | None, rotary: Any, slab: Any, shared: Any) -> Any:
-        if len(slab.items) > 3 and layer.self_attn.layer_idx == 1:
+    def scarce(layer: Any, window: int | None, rotary: Any, batch: Any, shared: Any) -> Any:
+        if len(batch.items) > 3 and layer.self_attn.layer_idx == 1:
             raise torch.OutOfMemoryError("injected")
-        return real(layer, window, rotary, slab, shared)
+        return real(layer, window, rotary, batch, shared)
 
     monkeypatch.setattr(engine, "run_layer", scarce)
     np.testing.assert_allclose(run(model, prompts, 10_000, **NO_ROOM).logits, expected, atol=2e-5)
@@ -62,16 +63,16 @@ def test_out_of_memory_halves_a_batch_that_waits_on_disk(monkeypatch: pytest.Mon
 
 def test_a_wave_never_exceeds_its_tokens() -> None:
     """Slabs join a wave while it has room; the first one always may, however large."""
-    room = WaitingRoom(Layout(True, 8, wave_tokens=20, waiting_on="cpu", head_rows=64, disk_tokens=12))
+    storage = WaveStorage(MemoryPlan(True, 8, wave_tokens=20, states_device="cpu", head_rows=64, disk_tokens=12))
     hidden = torch.zeros(2, 4, 3)
-    assert room.takes(1000)
-    assert not isinstance(room.admit(hidden), OnDisk)
-    assert isinstance(room.admit(hidden), OnDisk)
-    assert not room.takes(8)
-    assert room.takes(4)
-    room.clear()
-    assert room.takes(1000)
-    room.close()
+    assert storage.has_room(1000)
+    assert not isinstance(storage.store(hidden), StatesOnDisk)
+    assert isinstance(storage.store(hidden), StatesOnDisk)
+    assert not storage.has_room(8)
+    assert storage.has_room(4)
+    storage.start_wave()
+    assert storage.has_room(1000)
+    storage.close()
 
 
 def test_the_host_budget_holds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,10 +89,10 @@ def peak_with(host_memory: int) -> int:
     model, prompts = tiny(), long_prompts(1250, 64)
     settings = Settings(device_memory=8 * MIB, host_memory=host_memory, batch_tokens=512)
     needs = replace(measure_needs(model, torch.float32, prompts), weights=100 * MIB)  # as if the model were too large
-    layout = plan_memory(needs, "cpu", settings, loaded=False)
+    plan = plan_memory(needs, "cpu", settings, loaded=False)
     run(model, some_prompts(), streamed=True)  # what libraries take once is no part of the budget
     with peak_memory() as peak:
-        prefill(model, prompts, OPTIONS, layout, Target("cpu", torch.float32), lambda _: None)
+        prefill(model, prompts, OPTIONS, plan, Target("cpu", torch.float32), lambda _: None)
     return peak[0]
 
 
