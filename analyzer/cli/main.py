@@ -13,6 +13,7 @@ from store.command import ShellGroup, friendly_errors
 
 
 @click.group(cls=ShellGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="hedgemark", message="%(package)s %(version)s")
 @click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
 def main(verbose: bool) -> None:
     """Answer questions about stored runs: prediction sets, coverage, and what compression changed.

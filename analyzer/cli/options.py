@@ -22,30 +22,68 @@ OPTIONS: list[Callable[[Any], Any]] = [
     *SELECTION,
     click.option("--alpha", "alphas", multiple=True, metavar="A", help=ALPHA_HELP),
     click.option("--scorer", "scorers", multiple=True, metavar="S", help="Nonconformity score; repeatable. [lac, aps]"),
-    click.option("--parameter", "parameters", multiple=True, metavar="S.NAME=X", help="Of a scorer, such as raps.penalty=0.1; repeatable."),
+    click.option(
+        "--parameter", "parameters", multiple=True, metavar="S.NAME=X", help="Parameter of a scorer, such as raps.penalty=0.1; repeatable."
+    ),
     click.option("--split", metavar="all|N|seed:K|file:PATH", help=SPLIT_HELP),
     click.option("--stratify", is_flag=True, help="Draw splits within each subject."),
-    click.option("--calibration-fraction", metavar="F", help="Share of the items that calibrates. [0.5]"),
-    click.option("--protocol", default="exact", show_default=True, metavar="exact|ye2024|tong2026", help="A named bundle of rules."),
-    click.option("--empty", type=click.Choice(["keep", "top1"]), help="Leave empty sets empty, or put the top option in. [keep]"),
-    click.option("--reliability", type=click.Choice(["none", "temperature"]), help="Calibrate probs in each split. [none]"),
+    click.option("--calibration-fraction", metavar="F", help="Share of the items that calibrate; the rest test. [0.5]"),
+    click.option(
+        "--protocol",
+        default="exact",
+        show_default=True,
+        metavar="exact|ye2024|tong2026",
+        help="How the published benchmarks calibrated and split, or the exact law.",
+    ),
+    click.option(
+        "--empty", type=click.Choice(["keep", "top1"]), help="Leave empty prediction sets empty, or put the most probable option in. [keep]"
+    ),
+    click.option(
+        "--reliability",
+        type=click.Choice(["none", "temperature"]),
+        help="Fit a temperature to the probs on the calibration items of each split. [none]",
+    ),
     click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="How to print."),
 ]
 
 
 DETAILS: list[Callable[[Any], Any]] = [
     click.option("--average", is_flag=True, help="Print means over prompts and scorers instead of every run."),
-    click.option("--by", type=click.Choice(["none", "subject", "label", "size"]), help="Also coverage within each. [none]"),
-    click.option("--mondrian", type=click.Choice(["none", "subject", "label"]), help="A threshold of its own for each. [none]"),
-    click.option("--sizes", is_flag=True, help="Also the rate of every set size."),
-    click.option("--quantiles", is_flag=True, help="Also quantiles of coverage over splits."),
-    click.option("--p-values", "p_values", is_flag=True, help="Print p-values of every item's options instead, for any alpha."),
+    click.option(
+        "--by",
+        type=click.Choice(["none", "subject", "label", "size"]),
+        help="Also the coverage within each subject, label or set size. [none]",
+    ),
+    click.option(
+        "--mondrian",
+        type=click.Choice(["none", "subject", "label"]),
+        help="Calibrate each subject or label by itself, with a threshold of its own. [none]",
+    ),
+    click.option("--sizes", is_flag=True, help="Also print how often each set size occurs."),
+    click.option("--quantiles", is_flag=True, help="Also print quantiles of coverage over the splits."),
+    click.option(
+        "--p-values", "p_values", is_flag=True, help="Print a p-value for every option of every item instead; they serve every alpha."
+    ),
 ]
 TOLERANCES = [
-    click.option("--accuracy-tolerance", metavar="X", type=float, default=0.02, show_default=True, help="Loss of accuracy that is none."),
-    click.option("--set-size-tolerance", metavar="X", type=float, default=0.1, show_default=True, help="Growth of mean sets that is none."),
+    click.option(
+        "--accuracy-tolerance",
+        metavar="X",
+        type=float,
+        default=0.02,
+        show_default=True,
+        help="Accuracy losses up to this count as no loss.",
+    ),
+    click.option(
+        "--set-size-tolerance",
+        metavar="X",
+        type=float,
+        default=0.1,
+        show_default=True,
+        help="Growth of the mean set size up to this counts as none.",
+    ),
 ]
-EXECUTOR_HELP = "Work on one model after the other, in a process per core, or on a Ray cluster."
+EXECUTOR_HELP = "Analyze one model after the other, several in parallel processes, or on a Ray cluster."
 executor_option = click.option("--executor", type=click.Choice(EXECUTOR_NAMES), default="plain", show_default=True, help=EXECUTOR_HELP)
 
 
