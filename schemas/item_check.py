@@ -59,7 +59,7 @@ def check_items(path: Path) -> tuple[int, list[Finding]]:
     right = [item for _, item in items.values()]
     for quirk in find_quirks(right):
         findings += [Finding(items[item_id][0], item_id, DOUBTFUL, quirk.what) for item_id in quirk.ids]
-    findings += _one_place(right)
+    findings += [*_unread(rows), *_one_place(right)]
     return len(rows), sorted(findings, key=lambda finding: (finding.line, finding.how != WRONG))
 
 
@@ -123,11 +123,15 @@ def _problems(row: Row, items: dict[str, tuple[int, Item]]) -> Iterator[Finding]
     if item.id in items:
         wrong.append(f"has the id of line {items[item.id][0]}")
     yield from (Finding(row.line, item.id, WRONG, what) for what in wrong)
-    unread = [key for key in row.value if key not in Item.model_fields]
-    if unread:
-        yield Finding(row.line, item.id, DOUBTFUL, f"has keys that are not read: {', '.join(map(str, unread))[:200]}")
     if not wrong:
         items[item.id] = (row.line, item)
+
+
+def _unread(rows: list[Row]) -> Iterator[Finding]:
+    """Yield keys that mean nothing here, one finding for each in the whole file: one of them may be a mistyped one."""
+    count = Counter(key for row in rows if isinstance(row.value, dict) for key in row.value if key not in Item.model_fields)
+    for key, number in count.items():
+        yield Finding(0, "", DOUBTFUL, f"key {str(key)[:80]!r} is not read (in {number} items)")
 
 
 def _one_place(items: list[Item]) -> list[Finding]:

@@ -40,7 +40,6 @@ TRAPS = [
     ({"question": "R&amp;D?"}, "doubtful", "HTML entities"),
     ({"question": "a\x07b"}, "doubtful", "control"),
     ({"question": "Which 0?", "answer": "A"}, "doubtful", "repeating the question and options of an earlier one"),
-    ({"label": 2}, "doubtful", "keys that are not read: label"),
 ]
 
 
@@ -91,6 +90,12 @@ def test_answers_in_one_place_are_named_for_the_whole_file(tmp_path: Path) -> No
         (0, "", "doubtful", "27 of 30 answers are A; put the options into random order")
     ]
     assert findings(tmp_path / "task.json", json.dumps([row(number) for number in range(30)])) == []
+
+
+def test_keys_that_are_not_read_are_named_once(tmp_path: Path) -> None:
+    """A mistyped key is seen without a finding for every item."""
+    text = json.dumps([row(number, lable=1) for number in range(3)])
+    assert findings(tmp_path / "task.json", text) == [(0, "", "doubtful", "key 'lable' is not read (in 3 items)")]
 
 
 def test_the_example_is_a_right_item(tmp_path: Path) -> None:
