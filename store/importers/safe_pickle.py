@@ -1,30 +1,124 @@
 """Read a pickle that holds numpy arrays and plain containers, and refuse one that asks for anything else.
 
-In: bytes of a stranger's pickle.  Out: the object. A pickle is a program; this one may call five functions, all numpy's.
+In: bytes of a stranger's pickle.  Out: the object. A pickle is a program: its steps are looked through first, so that no length or memo
+index asks for more memory than the file has bytes; then it may call three functions and name two types, all numpy's, through stand-ins
+that have no attributes to set and make nothing but numbers.
 """
 
 import io
 import pickle
+import pickletools
+import re
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from schemas.errors import UsageError
 
-# numpy 1 and 2 write the same functions under two module names
-ADMITTED = {
-    (module, name)
-    for core in ("numpy.core", "numpy._core")
-    for module, name in ((f"{core}.multiarray", "_reconstruct"), (f"{core}.multiarray", "scalar"), (f"{core}.numeric", "_frombuffer"))
-} | {("numpy", "ndarray"), ("numpy", "dtype")}
+_NUMBER_TYPE = re.compile(r"[<>=|]?(?:[iu][1248]|f[248]|b1|bool)")
+_OPCODES = {ord(opcode.code): opcode for opcode in pickletools.opcodes}
+_FIXED = {code: opcode.arg.n if opcode.arg else 0 for code, opcode in _OPCODES.items() if opcode.arg is None or opcode.arg.n >= 0}
+_COUNTED = {pickletools.TAKEN_FROM_ARGUMENT1: 1, pickletools.TAKEN_FROM_ARGUMENT4: 4, pickletools.TAKEN_FROM_ARGUMENT4U: 4}
+_COUNTED[pickletools.TAKEN_FROM_ARGUMENT8U] = 8  # bytes that say how many follow
+_LONG_BINPUT, _STOP = ord(pickle.LONG_BINPUT), ord(pickle.STOP)
+_UNUSED = {"EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID", "NEXT_BUFFER", "READONLY_BUFFER", "PUT", "INST"}  # no array needs them
 
 
 def load_plain_pickle(content: bytes, where: str) -> Any:
-    """Return what a pickle holds. Raises UsageError naming the first global it asks for that is not numpy's array machinery."""
+    """Return what a pickle holds. Raises UsageError naming the first thing it asks for that arrays and containers do not need."""
     try:
+        _check_steps(content)
         return _PlainUnpickler(io.BytesIO(content), where).load()
     except UsageError:
         raise
     except Exception as error:  # a broken pickle can raise anything, from EOFError to TypeError
         raise UsageError(f"{where} is not a pickle of arrays and plain containers: {type(error).__name__} {str(error)[:120]}") from error
+
+
+def _check_steps(content: bytes) -> None:
+    """Raise ValueError for a step that is cut off, unknown, or asks for more than the file could fill."""
+    place, size = 0, len(content)
+    while place < size:
+        code = content[place]
+        if code == _STOP:
+            return
+        fixed = _FIXED.get(code)
+        end = _end(content, place, code) if fixed is None or _OPCODES[code].name in _UNUSED else place + 1 + fixed
+        if end > size:
+            raise ValueError(f"step {_OPCODES[code].name} at byte {place} needs {end - size} bytes more than there are")
+        if code == _LONG_BINPUT and (index := int.from_bytes(content[place + 1 : end], "little")) > size:
+            raise ValueError(f"it asks for place {index} in a memo, of a file of {size} bytes")
+        place = end
+    raise ValueError("it has no end")
+
+
+def _end(content: bytes, place: int, code: int) -> int:
+    """Return where a step with an argument of unknown length ends."""
+    opcode = _OPCODES.get(code)
+    if opcode is None or opcode.name in _UNUSED:
+        raise ValueError(f"step {'of an unknown kind' if opcode is None else opcode.name} at byte {place}")
+    if width := _COUNTED.get(opcode.arg.n if opcode.arg else 0):
+        return place + 1 + width + int.from_bytes(content[place + 1 : place + 1 + width], "little")
+    for _ in range(2 if opcode.name == "GLOBAL" else 1):  # lines of text
+        place = content.find(b"\n", place) + 1
+        if place == 0:
+            raise ValueError(f"step {opcode.name} has no end")
+    return place
+
+
+class _Stand:
+    """What a pickle may call in place of one of numpy's functions or types; it has no attributes that could be set."""
+
+    __slots__ = ("_call",)
+    _call: Callable[..., Any]
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        object.__setattr__(self, "_call", call)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._call(*arguments)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise ValueError(f"it sets the attribute {name[:80]!r} of a function")
+
+
+def _dtype(name: Any, *_: Any) -> np.dtype[Any]:
+    if not isinstance(name, str) or not _NUMBER_TYPE.fullmatch(name):
+        raise ValueError(f"it holds values of type {str(name)[:80]!r}, not numbers")
+    return np.dtype(name, copy=True)  # a copy, since the pickle goes on to set its byte order
+
+
+def _empty(kind: Any, shape: Any, code: Any) -> np.ndarray[Any, Any]:
+    """An array before its content is set; numpy writes it with the shape (0,)."""
+    if kind is not _NDARRAY or shape != (0,) or code not in (b"b", "b"):
+        raise ValueError("an array is not made as numpy makes it")
+    return np.empty(0, dtype=np.int8)
+
+
+def _from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray[Any, Any]:
+    return np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order)
+
+
+def _scalar(dtype: Any, content: Any) -> Any:
+    return np.frombuffer(content, dtype=dtype, count=1)[0]
+
+
+def _no_array(*_: Any) -> Any:
+    raise ValueError("an array is not made as numpy makes it")
+
+
+_NDARRAY = _Stand(_no_array)
+# numpy 1 and 2 write the same functions under two module names
+ADMITTED = {
+    (f"{core}.{module}", name): stand
+    for core in ("numpy.core", "numpy._core")
+    for module, name, stand in (
+        ("multiarray", "_reconstruct", _Stand(_empty)),
+        ("multiarray", "scalar", _Stand(_scalar)),
+        ("numeric", "_frombuffer", _Stand(_from_buffer)),
+    )
+} | {("numpy", "ndarray"): _NDARRAY, ("numpy", "dtype"): _Stand(_dtype)}
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -35,4 +129,4 @@ class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ADMITTED:
             raise UsageError(f"{self._where} asks for {module[:80]}.{name[:80]}; logits need numpy arrays and plain containers only")
-        return super().find_class(module, name)
+        return ADMITTED[module, name]

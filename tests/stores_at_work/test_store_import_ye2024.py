@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,64 @@ def test_broken_pickles_are_one_error(content):
     """Truncated, empty and old-protocol pickles end in the same error class."""
     with pytest.raises(UsageError):
         load_plain_pickle(content, "x.pkl")
+
+
+def _build(module: str, name: str) -> bytes:
+    """Return a pickle that sets an attribute of an admitted function or type."""
+    return f"c{module}\n{name}\n".encode() + b"}(\x8c\x04evilK\x01ub."
+
+
+HOSTILE = {
+    "a memo of 4 GB in 9 bytes": b"\x80\x04]r" + (2**31 - 1).to_bytes(4, "little") + b".",
+    "a memo place as text": b"\x80\x04]p2147483647\n.",
+    "bytes that are not there": b"\x80\x04\x8e" + (2**40).to_bytes(8, "little") + b".",
+    "a frame that is not there": b"\x80\x04\x95" + (2**62).to_bytes(8, "little") + b"].",
+    "no end": b"\x80\x04]",
+    "an extension": b"\x80\x04\x82\x01.",
+    "a persistent object": b"\x80\x04Px\n.",
+    "16 GB of array": b"\x80\x04cnumpy._core.multiarray\n_reconstruct\n(cnumpy\nndarray\n\x8a\x05\x00\x00\x00\x00\x04\x85C\x01btR.",
+    "2 GB of nothing": b"\x80\x04cnumpy._core.multiarray\nscalar\n(cnumpy\ndtype\n\x8c\x0bV2000000000\x85RNtR.",
+    "objects": pickle.dumps(np.array([{}, 1], dtype=object)),
+    "texts": pickle.dumps(np.array(["a"])),
+    "records": pickle.dumps(np.zeros(1, dtype=[("a", "f4")])),
+    **{f"an attribute of {name}": _build("numpy._core.multiarray", name) for name in ("_reconstruct", "scalar")},
+    **{f"an attribute of {name}": _build("numpy", name) for name in ("ndarray", "dtype")},
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_pickles_take_no_memory_and_change_nothing(content):
+    """A few bytes that ask for gigabytes, for other types, or to change numpy are refused before they get them."""
+    tracemalloc.start()
+    with pytest.raises(UsageError):
+        load_plain_pickle(content, "x.pkl")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
+    from numpy._core import multiarray
+
+    assert not any(hasattr(thing, "evil") for thing in (np.ndarray, np.dtype, multiarray._reconstruct, multiarray.scalar))
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "f2", "f8", "i8", "?"])
+def test_arrays_of_numbers_are_what_pickle_makes_of_them(protocol, dtype):
+    """Arrays and scalars of any byte order, and containers, are read as the pickle module reads them."""
+    array = np.arange(6).reshape(2, 3).astype(dtype)
+    held = {"a": array, "b": np.asfortranarray(array), "c": array[0, 1], "d": ("x", None, True, 2.5, 2**70, ["y"])}
+    content = pickle.dumps(held, protocol)
+    back, plain = load_plain_pickle(content, "x.pkl"), pickle.loads(content)
+    for name in "abc":
+        np.testing.assert_array_equal(back[name], held[name])
+        assert back[name].dtype == plain[name].dtype
+    assert back["d"] == held["d"]
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2])
+def test_protocols_that_need_more_functions_are_refused(protocol):
+    """Before protocol 3 bytes are made by a function of another module."""
+    with pytest.raises(UsageError, match=r"x\.pkl"):
+        load_plain_pickle(pickle.dumps([np.zeros(3)], protocol), "x.pkl")
 
 
 def test_unknown_file_name_is_refused(tmp_path):
