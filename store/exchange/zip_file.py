@@ -37,10 +37,13 @@ def write_zip(keys: Keys, path: Path) -> int:
 
 
 def import_zip(path: Path, target: str) -> Transfer:
-    """Copy every run of an exported file that a store lacks. Raises StoreInvalidError where the file is damaged or no export."""
+    """Copy every run of an exported file that a store lacks, in one commit.
+
+    Raises StoreInvalidError where the file is damaged or no export; then nothing of it is written.
+    """
     keys = ZipKeys(path)
     try:
-        return copy_keys(keys, target)
+        return copy_keys(keys, target, whole=True)
     finally:
         keys.close()
 

@@ -123,6 +123,27 @@ def _rewrite(path: Path, damage: str) -> None:
             archive.writestr(name, value)
 
 
+@pytest.mark.parametrize("existing", [True, False])
+def test_a_zip_with_one_damaged_run_of_ten_leaves_nothing(store_url, tmp_path, existing):
+    """A flipped byte in the last of ten runs stops the import before the first is written; a store that was not there is not made."""
+    items = tiny_items(n_items=300)
+    runs = [tiny_run(items, seed=seed) for seed in range(10)]
+    write_runs(store_url, items, runs)
+    path, other = tmp_path / "a.zip", str(tmp_path / "other")
+    write_zip(open_reader(store_url).keys, path)
+    if existing:
+        init_store(other)
+        write_runs(other, items, runs[:1])
+    before = open_reader(other).snapshot if existing else None
+    content = bytearray(path.read_bytes())
+    last = sorted(run.key.name for run in runs)[-1]
+    content[content.index(f"runs/{last}/logits/c/0/0".encode()) + 200] ^= 1
+    path.write_bytes(content)
+    result = CliRunner().invoke(main, ["import", "zip", str(path), "--store", other])
+    assert result.exit_code == 4 and last in result.output
+    assert open_reader(other).snapshot == before if existing else not Path(other).exists()
+
+
 def test_zip_of_nothing_we_know_is_refused(tmp_path):
     """A zip file without a store's root is refused."""
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
