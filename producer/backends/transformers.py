@@ -16,7 +16,7 @@ from producer.engine.settings import Settings
 from producer.engine.skeleton import check_model_type
 from producer.engine.throughput import throughput
 from producer.machine.free_memory import free_memory, memory_for
-from producer.models.find import AS_STORED, load_model
+from producer.models.load import AS_STORED, load_model
 from producer.models.packed import check_packing
 from producer.request.planned import Model, PromptedTask, RunGroup
 from schemas.levels import Level

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from producer.models.find import find_model, load_model, load_tokenizer
+from producer.models.find import find_model
+from producer.models.load import load_model, load_tokenizer
 from producer.prompts.encode import Prompts, encode, option_tokens
 from producer.prompts.templates import render_item, render_prefix
 from producer.tasks.source import TaskItems, draw, load_task

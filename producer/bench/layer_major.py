@@ -17,7 +17,8 @@ from producer.engine.memory_plan import MemoryPlan, plan_memory
 from producer.engine.prefill import Answers, prefill
 from producer.engine.settings import Settings
 from producer.machine.free_memory import tame_malloc
-from producer.models.find import AS_STORED, find_model, load_model, load_tokenizer
+from producer.models.find import find_model
+from producer.models.load import AS_STORED, load_model, load_tokenizer
 from producer.prompts.encode import Prompts, encode, option_tokens
 from producer.tasks.source import draw, load_task
 from schemas.errors import HedgemarkError

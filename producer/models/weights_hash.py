@@ -1,6 +1,6 @@
-"""The weights hash: which numbers a run was made with, whatever the model is called.
+"""Size and hash of a model's weights: how much memory they take, and which numbers a run was made with, whatever the model is called.
 
-In: a model folder.  Out: SHA-256 over weight files, config and tokenizer. A file's hash is remembered by path, size and time.
+In: a model's files.  Out: byte counts; SHA-256 over weight files, config and tokenizer. A file's hash is cached by path, size and time.
 """
 
 import hashlib
@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from producer.machine.cache_dir import cache_dir
-from producer.models.find import ModelFiles
-from producer.models.weight_files import EXPECTED, weight_files
+from producer.models.find import EXPECTED, ModelFiles, weight_files
 from schemas.errors import HedgemarkError
 
 log = logging.getLogger(__name__)
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-# The config holds numbers that change logits as weights do (rope_theta, rms_norm_eps); the tokenizer decides what is asked.
+# The config holds numbers that change logits as weights do (rope_theta, rms_norm_eps).
 BESIDE_WEIGHTS = ("config.json", "tokenizer.json", "tokenizer.model")
 
 
@@ -41,9 +40,9 @@ def weight_bytes(files: ModelFiles) -> int:
 
 
 def weight_bytes_as(files: ModelFiles, config: Any, dtype: str) -> int:
-    """Return what the weights take in memory in a dtype, whatever they are packed in: their number is known from the config.
+    """Return the bytes that the weights take in memory in a dtype, however they are stored: the config says how many there are.
 
-    Where transformers builds no such model (vLLM knows others) the size of the files is taken for plain weights of the config's dtype.
+    Where transformers cannot build the model (vLLM may), the files are taken to hold plain weights in the config's dtype.
     """
     stored = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
     numbers = parameters(config) or weight_bytes(files) // BYTES.get(stored, BYTES["float32"])
@@ -51,19 +50,19 @@ def weight_bytes_as(files: ModelFiles, config: Any, dtype: str) -> int:
 
 
 def parameters(config: Any) -> int:
-    """Return how many numbers a model of this config has, tied ones once; 0 where transformers builds none from it."""
+    """Return how many parameters a model of this config has, tied ones once; 0 where transformers cannot build it."""
     import torch
     from transformers import AutoModelForCausalLM
 
     try:
         with torch.device("meta"):
             return int(AutoModelForCausalLM.from_config(config).num_parameters())
-    except Exception:  # whatever a config that is not for transformers makes it raise
+    except Exception:  # a config that transformers does not know may raise anything
         return 0
 
 
 def stored_parameters(files: ModelFiles) -> int:
-    """Return how many numbers the safetensors files hold, read from their headers; 0 for other formats."""
+    """Return how many parameters the safetensors files hold, read from their headers; 0 for other formats."""
     from safetensors import safe_open
 
     total = 0

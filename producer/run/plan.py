@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from producer.backends import BACKENDS
 from producer.methods import METHODS, Method
-from producer.models.find import REFERENCE, fetch_weights, find_model, load_config, load_tokenizer
+from producer.models.find import REFERENCE, fetch_weights, find_model
+from producer.models.load import load_config, load_tokenizer
 from producer.models.weights_hash import weight_bytes, weights_hash
 from producer.prompts.encode import option_tokens, prompt_hash
 from producer.prompts.templates import PROMPTS, instruction_for

@@ -19,7 +19,8 @@ from producer.bench.peak import in_use, peak_memory
 from producer.bench.peer import Peer
 from producer.bench.rates import answer, one_by_one, spread
 from producer.bench.share import share
-from producer.models.find import find_model, load_model, load_tokenizer
+from producer.models.find import find_model
+from producer.models.load import load_model, load_tokenizer
 from producer.tasks.source import draw, load_task
 from schemas.errors import HedgemarkError
 

@@ -10,7 +10,8 @@ from click.testing import CliRunner
 from producer.cli.main import main
 from producer.methods import METHODS
 from producer.methods.shared.compression_data import draw_compression_data
-from producer.models.find import find_model, load_tokenizer
+from producer.models.find import find_model
+from producer.models.load import load_tokenizer
 from producer.prompts.templates import render_item
 from producer.request.request import Request
 from producer.run.plan import make_plan

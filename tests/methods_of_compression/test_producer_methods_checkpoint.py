@@ -14,7 +14,8 @@ from producer.methods import METHODS
 from producer.methods.gptq import gptq_modifier
 from producer.methods.shared.llm_compressor import oneshot, quiet
 from producer.methods.shared.quantization import scheme
-from producer.models.find import ModelFiles, find_model, load_model
+from producer.models.find import ModelFiles, find_model
+from producer.models.load import load_model
 from schemas.errors import UsageError
 from schemas.levels import parse_level
 

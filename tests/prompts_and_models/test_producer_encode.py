@@ -173,6 +173,7 @@ def test_the_item_template_ends_in_the_cue() -> None:
 
 def test_a_folder_is_enough_for_a_tokenizer(tmp_path: Path) -> None:
     """The stand-in's folder loads through the same call as any model's."""
-    from producer.models.find import find_model, load_tokenizer
+    from producer.models.find import find_model
+    from producer.models.load import load_tokenizer
 
     assert len(load_tokenizer(find_model(str(save_standin(tmp_path))))) > 200

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 
 import producer.models.find
 from producer.cli.main import main
-from producer.models.find import ModelFiles, fetch_weights, find_model, load_config, load_model
+from producer.models.find import ModelFiles, fetch_weights, find_model
+from producer.models.load import load_config, load_model
 from producer.models.weights_hash import parameters, weight_bytes, weight_bytes_as, weights_hash
 from producer.reference.tokenizer import build_tokenizer
 from schemas.errors import HedgemarkError

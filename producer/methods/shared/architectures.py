@@ -6,6 +6,8 @@ All known layouts are the Llama skeleton: query/key/value/output projections and
 
 from typing import Any, NamedTuple
 
+from producer.models.stored_as import GGUF, quantization
+
 ARCHITECTURES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3", "qwen3_moe": "Qwen3-MoE"}
 MODELS = ", ".join(ARCHITECTURES.values())
 
@@ -27,17 +29,10 @@ def unknown_architecture(config: Any) -> str:
 
 def not_dense(config: Any) -> str:
     """Return why a model's weights are not those of the dense model, or ""."""
-    stored = stored_quantization(config)
-    if stored in ("", "gguf"):  # GGUF weights are dequantized as they are loaded
+    stored = quantization(config).format
+    if stored in ("", GGUF):  # GGUF weights are dequantized as they are loaded
         return ""
     return f"its weights are already quantized ({stored}); run it as found with --method checkpoint"
-
-
-def stored_quantization(config: Any) -> str:
-    """Return the name of the format a checkpoint's weights are quantized in, "" for plain weights."""
-    stored = getattr(config, "quantization_config", None) or {}
-    name = stored.get("quant_method", "") if isinstance(stored, dict) else getattr(stored, "quant_method", "")
-    return str(getattr(name, "value", name))
 
 
 def linear_shapes(config: Any) -> dict[str, Shape]:
