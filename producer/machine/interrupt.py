@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the batch at hand is finished, what is done is committed, and the user is told how to go on.
+"""Ctrl-C, SIGTERM and a closed terminal (SIGHUP): the batch at hand is finished, finished runs are committed, and the user is told more.
 
 While a model is loaded or compressed, which can take an hour, there is nothing to finish: the command stops there and then.
 """
@@ -6,11 +6,12 @@ While a model is loaded or compressed, which can take an hour, there is nothing 
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from schemas.errors import HedgemarkError
 
+STOPPED_BY = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))  # Windows has no SIGHUP
 STOPPING = b"\nfinishing the batch at hand; a second signal stops at once and loses what is not committed\n"
 
 
@@ -48,15 +49,17 @@ class Stop:
 
 @contextmanager
 def stop_on_signal() -> Iterator[Stop]:
-    """Within it Ctrl-C and SIGTERM set `Stop` instead of ending the process."""
+    """Within it Ctrl-C, SIGTERM and SIGHUP set `Stop` instead of ending the process; one that is ignored, as by nohup, stays so."""
     stop = Stop()
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in STOPPED_BY}
+    previous = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
 
     def remember(number: int, _: FrameType | None) -> None:
         stop.signal_number = number
         if stop.nothing_to_finish:
             stop.check()
-        os.write(2, STOPPING)  # a handler may interrupt any other writing to stderr
+        with suppress(OSError):  # a terminal that was closed takes no more words
+            os.write(2, STOPPING)  # a handler may interrupt any other writing to stderr
         for each in previous:
             signal.signal(each, signal.SIG_DFL)  # not Python's handler, whose exception waits for the batches under way
 

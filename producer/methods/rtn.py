@@ -18,6 +18,7 @@ from producer.methods.shared.quantization import (
 
 def round_to_nearest(model: Any, job: Job) -> Any:
     """Return the model with every target weight on its grid."""
+
     def recipe() -> list[Any]:
         from llmcompressor.modifiers.quantization import QuantizationModifier
 

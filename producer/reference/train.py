@@ -57,10 +57,24 @@ RECIPES = {
         _llama | {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 8, "num_key_value_heads": 4}, 2400, 8e-4
     ),
     "ref-moe": Recipe(
-        {"model_type": "qwen3_moe", "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
-         "hidden_size": 128, "intermediate_size": 256, "moe_intermediate_size": 128, "num_experts": 8, "num_experts_per_tok": 2,
-         "norm_topk_prob": True, "output_router_logits": True, "router_aux_loss_coef": 0.01},
-        3000, 2e-3),
+        {
+            "model_type": "qwen3_moe",
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 32,
+            "hidden_size": 128,
+            "intermediate_size": 256,
+            "moe_intermediate_size": 128,
+            "num_experts": 8,
+            "num_experts_per_tok": 2,
+            "norm_topk_prob": True,
+            "output_router_logits": True,
+            "router_aux_loss_coef": 0.01,
+        },
+        3000,
+        2e-3,
+    ),
 }
 
 
@@ -94,8 +108,12 @@ def build_model(recipe: Recipe, tokenizer: Any) -> Any:
     kinds = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen3_moe": (Qwen3MoeConfig, Qwen3MoeForCausalLM)}
     config_class, model_class = kinds[recipe.config["model_type"]]
     config = config_class(
-        vocab_size=32 * math.ceil(len(tokenizer) / 32), max_position_embeddings=512, tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.bos_token_id, pad_token_id=tokenizer.pad_token_id,
+        vocab_size=32 * math.ceil(len(tokenizer) / 32),
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.bos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
         **{k: v for k, v in recipe.config.items() if k != "model_type"},
     )
     model = model_class(config)

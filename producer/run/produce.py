@@ -20,10 +20,10 @@ from producer.machine.interrupt import Interrupted, Stop, stop_on_signal
 from producer.request.bayes import bayes_runs
 from producer.request.planned import PlannedRun, PromptedTask, RunGroup
 from producer.request.request import Request
+from producer.run.destination import Destination
 from producer.run.plan import check_request, make_plan
 from schemas.options import own_options
 from schemas.run import Run
-from store import Writer, init_store, open_writer
 
 log = logging.getLogger(__name__)
 
@@ -46,13 +46,12 @@ def produce(request: Request, store_url: str, *, show_progress: bool = False) ->
     check_request(request)
     bayes = list(bayes_runs(request))
     groups = make_plan(request)
-    init_store(store_url)
     outcome = Outcome()
-    with open_writer(store_url) as writer, stop_on_signal() as stop:
+    with Destination(store_url) as destination, stop_on_signal() as stop:
         for items, run in bayes:
-            names = outcome.already_stored if writer.contains(run.key) else outcome.written
-            names.append(writer.write(items, run, replace=request.replace))
-        worker = _Worker(request, writer, stop, show_progress, outcome)
+            names = outcome.already_stored if destination.contains(run.key) else outcome.written
+            names.append(destination.write(items, run, replace=request.replace))
+        worker = _Worker(request, destination, stop, show_progress, outcome)
         try:
             for group in groups:
                 worker.run_group(group)
@@ -71,14 +70,14 @@ def progress_bar(total: int, label: str, unit: str, *, shown: bool = True) -> An
 @dataclass
 class _Worker:
     request: Request
-    writer: Writer
+    destination: Destination
     stop: Stop
     show_progress: bool
     outcome: Outcome
 
     def run_group(self, group: RunGroup) -> None:
         """Make the runs of a group that are not in the store."""
-        todo = [run for run in group.runs if self.request.replace or run.key is None or not self.writer.contains(run.key)]
+        todo = [run for run in group.runs if self.request.replace or run.key is None or not self.destination.contains(run.key)]
         self.outcome.already_stored += [run.key.name for run in group.runs if run.key and run not in todo]
         levels = [level for level in group.levels if any(run.level == level for run in todo)]
         if not levels:
@@ -95,7 +94,7 @@ class _Worker:
     def _make(self, planned: PlannedRun, ready: Ready) -> None:
         run = self._answer(planned, ready)
         items = planned.prompted.item_set
-        name = self.writer.write(items, run, allow_nonfinite=self.request.allow_nonfinite, replace=self.request.replace)
+        name = self.destination.write(items, run, allow_nonfinite=self.request.allow_nonfinite, replace=self.request.replace)
         self.outcome.written.append(name)
         log.info("%s: %d items in %.1f s%s", name, len(run.logits), run.env.duration_s, _rates(run.env.throughput))
 

@@ -23,7 +23,7 @@ def run_local(commands: Sequence[Command], report: Report, workers: int = 0) -> 
     report  : called as each cell ends.
     workers : cells at a time; 0 is one per accelerator, or one where there is none.
     Raises UsageError where a cell takes more devices than there are.
-    Raises Interrupted after Ctrl-C or SIGTERM, when the running cells have finished their batch and committed.
+    Raises Interrupted after Ctrl-C, SIGTERM or SIGHUP, when the running cells have finished their batch and committed.
     """
     slots: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
     devices = _devices_of_slots(workers, max(command.devices for command in commands))

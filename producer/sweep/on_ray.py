@@ -25,7 +25,7 @@ def run_ray(commands: Sequence[Command], report: Callable[[Finished], None], wor
 
     workers : cells at a time on a local cluster started here.
     Raises UsageError where ray is not installed, or a cluster is running, whose size `workers` cannot change.
-    Raises Interrupted after Ctrl-C or SIGTERM, when the running cells have finished their batch and committed.
+    Raises Interrupted after Ctrl-C, SIGTERM or SIGHUP, when the running cells have finished their batch and committed.
     """
     try:
         import ray

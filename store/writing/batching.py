@@ -1,4 +1,4 @@
-"""When a writer commits: 60 s after its last commit, at the end, and on SIGTERM.
+"""When a writer commits: 60 s after its last commit, at the end, and on SIGTERM or SIGHUP (a terminal that is closed).
 
 One commit per run would make metadata grow as the square of the runs (495 MB for 2,000), since each commit lists them all.
 """
@@ -9,8 +9,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 INTERVAL_S = 60.0
+ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))  # Windows has no SIGHUP
 POLL_S = 1.0
 
 
@@ -26,22 +28,24 @@ class Batch:
         self._lock = threading.RLock()
         self._closed = threading.Event()
         self._failure: Exception | None = None
-        self._dirty = self._busy = self._terminated = False
+        self._dirty = self._busy = False
+        self._ended_by = 0
+        self._previous: dict[int, Any] = {}
 
     def open(self) -> None:
-        """Start the clock, and listen for SIGTERM where this thread may."""
+        """Start the clock, and listen for the signals that would end the process, where this thread may; handlers of others stay."""
         self._clock = threading.Thread(target=self._tick, name="hedgemark-commit", daemon=True)
         self._clock.start()
-        self._previous = None
         if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGTERM, self._on_sigterm)
+            heard = [number for number in ENDING if signal.getsignal(number) == signal.SIG_DFL]
+            self._previous = {number: signal.signal(number, self._on_signal) for number in heard}
 
     def close(self) -> None:
-        """Stop the clock and give SIGTERM back."""
+        """Stop the clock and give the signals back."""
         self._closed.set()
         self._clock.join()
-        if self._previous is not None:
-            signal.signal(signal.SIGTERM, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
     @contextmanager
     def step(self) -> Iterator[None]:
@@ -70,15 +74,15 @@ class Batch:
                 yield
             finally:
                 self._busy = False
-        if self._terminated:
-            raise SystemExit(128 + signal.SIGTERM)
+        if self._ended_by:
+            raise SystemExit(128 + self._ended_by)
 
     def _due(self) -> bool:
         return time.monotonic() - self._last >= self._interval_s
 
-    def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         """Leave through the writer's `with` block, which commits; a step or commit under way is finished first."""
-        self._terminated = True
+        self._ended_by = signum
         if not self._busy:
             raise SystemExit(128 + signum)
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import producer.run.produce
 from producer.cli.main import main
+from producer.machine.interrupt import stop_on_signal
 from producer.tasks import TASKS
 from producer.tasks.urn import bayes_posterior
 from schemas.items import Item
@@ -176,7 +177,7 @@ def test_nonfinite_logits_are_refused_unless_allowed(model: Path, produce: Produ
     refused = produce("--task", "urn", "--limit", "3", model_name=str(broken))
     assert refused.exit_code == 5
     assert "--allow-nonfinite" in refused.stderr
-    assert open_reader(str(store)).catalog.is_empty()
+    assert not store.exists()
     assert produce("--task", "urn", "--limit", "3", "--allow-nonfinite", model_name=str(broken)).exit_code == 0
     assert open_reader(str(store)).catalog["nonfinite"].to_list() == [3]
 
@@ -189,7 +190,7 @@ def test_a_violated_post_condition_writes_nothing(produce: Produce, store: Path,
     result = produce("--task", "urn", "--limit", "3", "--method", "magnitude", "--level", "0.5")
     assert result.exit_code == 5
     assert "PostConditionError" in result.stderr
-    assert open_reader(str(store)).catalog.is_empty()
+    assert not store.exists()
 
 
 def test_changed_weights_or_config_are_another_run(produce: Produce, store: Path, tmp_path: Path) -> None:
@@ -218,7 +219,7 @@ def test_no_memory_is_one_sentence(place: str, produce: Produce, store: Path, mo
     result = produce("--task", "urn", "--limit", "3", "--method", "magnitude", "--level", "0.5")
     assert result.exit_code == 5
     assert re.search(r"the memory of cpu does not hold .*; with --device-memory below the size of the weights", result.stderr)
-    assert open_reader(str(store)).catalog.is_empty()
+    assert not store.exists()
 
 
 def test_a_signal_ends_a_compression_at_once(produce: Produce, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,27 +237,67 @@ def test_a_signal_ends_a_compression_at_once(produce: Produce, store: Path, monk
     result = produce("--task", "urn", "--limit", "3", "--method", "magnitude", "--level", "0.5")
     assert result.exit_code == 128 + signal.SIGTERM
     assert "0 finished runs are in the store" in result.stderr
-    assert not went_on and open_reader(str(store)).catalog.is_empty()
+    assert not went_on and not store.exists()
 
 
-def test_a_signal_commits_what_is_done_and_says_how_to_go_on(produce: Produce, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGTERM in the second run keeps the first one; the same command then makes only what is missing."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_commits_what_is_done_and_says_how_to_go_on(
+    number: signal.Signals, produce: Produce, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal in the second run, or a closed terminal, keeps the first one; the same command then makes only what is missing."""
     real, calls = producer.run.produce._Worker._answer, []
 
     def interrupted(self: object, cell: object, ready: object) -> object:
         calls.append(cell)
         if len(calls) == 2:
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(number)
         return real(self, cell, ready)
 
     arguments = ("--task", "urn", "--task", "facts", "--limit", "4")
     monkeypatch.setattr(producer.run.produce._Worker, "_answer", interrupted)
     result = produce(*arguments)
-    assert result.exit_code == 128 + signal.SIGTERM
+    assert result.exit_code == 128 + number
     assert "1 finished run is in the store" in result.stderr
     assert "same command again" in result.stderr
     assert len(open_reader(str(store)).catalog) == 1
     assert "1 run written, 1 already stored" in produce(*arguments).stderr
+
+
+def test_nohup_is_respected(produce: Produce) -> None:
+    """A hangup that is ignored, as under nohup, stays ignored while runs are made, and afterwards."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_on_signal() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop.signal_number
+        assert produce("--task", "urn", "--limit", "3").exit_code == 0
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_weights_that_cannot_be_loaded_leave_no_store(model: Path, produce: Produce, store: Path, tmp_path: Path) -> None:
+    """A model whose tensors do not fit its config fails before a store is created; one that is there stays as it is."""
+    broken = shutil.copytree(model, tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    assert produce("--task", "urn", "--limit", "3", model_name=str(broken)).exit_code == 5
+    assert not store.exists()
+    assert produce("--task", "urn", "--limit", "3").exit_code == 0
+    snapshot = open_reader(str(store)).snapshot
+    assert produce("--task", "urn", "--limit", "3", model_name=str(broken)).exit_code == 5
+    assert open_reader(str(store)).snapshot == snapshot
+
+
+def test_a_store_that_cannot_be_created_is_known_before_a_model_is_run(
+    produce: Produce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file in the way is named at once, not after hours of work."""
+    monkeypatch.setattr("producer.backends.transformers.load_model", lambda *_: pytest.fail("weights were loaded"))
+    (tmp_path / "file").write_text("")
+    result = produce("--task", "urn", "--limit", "3", "--store", str(tmp_path / "file" / "below"))
+    assert result.exit_code == 4 and "file is a file" in result.stderr
 
 
 def test_the_bayes_reference_is_a_run(produce: Produce, store: Path) -> None:

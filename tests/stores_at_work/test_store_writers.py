@@ -132,8 +132,9 @@ def test_server_killed_in_mid_commit_loses_nothing_acknowledged(tmp_path, tmp_pa
         server.close()
 
 
-def test_sigterm_commits_what_is_pending(store_url, tmp_path):
-    """SIGTERM lets the writer finish, commit and leave with code 143."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_commits_what_is_pending(number, store_url):
+    """SIGTERM, or the terminal being closed, lets the writer finish, commit and leave with the shell's code for it."""
     code = (
         "import sys, time; from store_tiny import *; from store import open_writer\n"
         "items = tiny_items()\n"
@@ -144,8 +145,8 @@ def test_sigterm_commits_what_is_pending(store_url, tmp_path):
     worker = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
     assert worker.stdout is not None and worker.stdout.readline() == b"ready\n"
     assert open_reader(store_url).catalog.is_empty()
-    worker.send_signal(signal.SIGTERM)
-    assert worker.wait(60) == 143
+    worker.send_signal(number)
+    assert worker.wait(60) == 128 + number
     worker.stdout.close()
     assert len(_present(store_url)) == 1
 
