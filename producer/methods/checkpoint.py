@@ -2,11 +2,15 @@
 
 from typing import Any
 
-from producer.methods.dense import accepts_none
 from producer.methods.shared.contract import NOTHING, Job, Method
 from producer.methods.shared.linear_layers import target_layers
 from producer.models.stored_as import quantization
-from schemas.levels import NO_LEVEL
+from schemas.levels import NO_LEVEL, Level
+
+
+def accepts_names(level: Level) -> str:
+    """Return why a level does not say what a checkpoint is, or ""; nothing is done with it but to tell runs apart and order them."""
+    return "" if level.kind in ("none", "name", "quantization") else "a checkpoint's level is a name, such as Q4_K_M or w4a16-g128"
 
 
 def describe(model: Any, job: Job) -> dict[str, Any]:
@@ -23,12 +27,12 @@ METHOD = Method(
     kind="deployed artifact",
     paper="-",
     default_level=NO_LEVEL,
-    levels="no level (as found)",
+    levels="as found; a name for it, such as Q4_K_M",
     needs=NOTHING,
     models="what the backend runs: compressed-tensors, GPTQ, AWQ, GGUF",
     compress=lambda model, job: model,
     settings_for=lambda level: {},
-    accepts=accepts_none,
+    accepts=accepts_names,
     fits=lambda config, level: "",
     verify=describe,
 )

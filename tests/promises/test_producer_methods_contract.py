@@ -74,10 +74,9 @@ def test_activation_methods_refuse_weight_only_levels(name: str, text: str) -> N
     assert repr(text) in refused(name, text)
 
 
-@pytest.mark.parametrize("name", ["dense", "checkpoint"])
-def test_methods_without_levels_refuse_any(name: str) -> None:
-    """The dense model and a found checkpoint have no level."""
-    assert "no level" in refused(name, "0.5")
+def test_the_dense_model_has_no_level() -> None:
+    """A dense model with a level is a mistake."""
+    assert "no level" in refused("dense", "0.5")
 
 
 def test_all_twelve_and_checkpoint_are_listed() -> None:
@@ -110,3 +109,11 @@ def test_listing_the_methods_is_instant() -> None:
     imports = "import sys, producer.methods, producer.methods.shared.compression_data"
     code = f"{imports}; print({{'torch', 'transformers', 'llmcompressor'}} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("text", ["-", "Q4_K_M", "FP8_BLOCK", "exl3-4.25bpw", "w4a16-g128"])
+def test_a_checkpoint_may_be_given_a_name_as_level(text: str) -> None:
+    """What a file is called tells its runs apart and orders them; a fraction, which it does not remove, is refused, and names elsewhere."""
+    METHODS["checkpoint"].check_level(parse_level(text))
+    assert "such as Q4_K_M" in refused("checkpoint", "0.5")
+    assert "not a number of bits" in refused("rtn", "Q4_K_M") and "cannot take level 'int4'" in refused("wanda", "int4")
