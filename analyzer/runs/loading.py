@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import polars as pl
 
 from analyzer.runs.view import RunView, view_run
-from schemas.errors import RunNotFoundError, UsageError
+from schemas.errors import RunNotFoundError, StoreInvalidError, UsageError
 from schemas.fields import FIELDS
 from schemas.itemset import ItemSet
 from schemas.levels import NO_LEVEL, parse_level
@@ -47,8 +47,10 @@ class Runs:
     rows: Sequence[Mapping[str, Any]]
 
     def view(self, row: Mapping[str, Any]) -> RunView:
-        """Return the arrays of one run."""
-        return view_run(self.reader.run(row["name"]), self.reader.items(row["items_hash"]), row, self.reader.snapshot)
+        """Return the arrays of one run. Raises StoreInvalidError where the catalog's row says otherwise than the verified run."""
+        run = self.reader.run(row["name"])
+        _check_row(row, run)
+        return view_run(run, self.reader.items(run.key.items_hash), row, self.reader.snapshot)
 
     def views(self) -> Iterator[RunView]:
         """Yield every run's arrays, one run in memory at a time."""
@@ -98,6 +100,15 @@ def level_strength(level: str) -> float:
         return parse_level(level).strength
     except UsageError:
         return FAR
+
+
+def _check_row(row: Mapping[str, Any], run: Run) -> None:
+    """Hold what a catalog says of a run against the run's own key, which its digest covers. A model may be shown as name@weights."""
+    truth = {field: getattr(run.key, field) for field in (*FIELDS, "items_hash")}
+    for field, value in truth.items():
+        said = row[field].partition("@")[0] if field == "model" and row[field] != value else row[field]
+        if said != (value.partition("@")[0] if field == "model" and row[field] != value else value):
+            raise StoreInvalidError(f"run {row['name']}: the catalog says {field} {row[field]!r}, the run itself {value!r}")
 
 
 def _distinct_models(

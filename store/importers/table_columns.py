@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from schemas.errors import UsageError
 from schemas.json_text import read_text
+from store.format.polars_files import read_polars
 
 TRUE, FALSE = ("true", "1", "1.0"), ("false", "0", "0.0", "")
 
@@ -78,9 +79,9 @@ def _load_csv(path: Path) -> pl.DataFrame:
 
 def _load_parquet(path: Path) -> pl.DataFrame:
     try:
-        return pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:  # a panic is no Exception
-        raise UsageError(f"{path.name} is not a Parquet table: {_first_line(error)}") from error
+        return read_polars(pl.read_parquet, path)
+    except ValueError as error:
+        raise UsageError(f"{path.name} is not a Parquet table: {error}") from error
 
 
 def _first_line(error: BaseException) -> str:

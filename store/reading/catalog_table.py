@@ -4,6 +4,7 @@ In: a store's address and a snapshot id, or a table and filters.  Out: a polars 
 that listing a store whose catalog is cached costs no more than polars does.
 """
 
+import io
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from schemas.errors import RunNotFoundError
 from store.backend.address import parse_address
 from store.backend.ref_files import read_reference
 from store.backend.user_cache import cache_folder
+from store.format.polars_files import read_polars
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ SCHEMA = {
     "digest": pl.String,
     "nonfinite": pl.Int64,
 }
+DIGEST_BYTES = 32  # SHA-256 of what follows, in front of a cached catalog
 SHOWN = 20  # values listed in a message
 KEPT = 64  # cached catalogs; a snapshot that is asked for again is read again
 
@@ -71,26 +74,30 @@ def select_runs(catalog: pl.DataFrame, filters: Mapping[str, Sequence[str]]) -> 
 
 def cache_path(where: str, snapshot: str) -> Path:
     """Return where the catalog of a snapshot is cached; two stores may share a snapshot id, not an address."""
-    return cache_folder("catalog") / f"{sha256(f'{os.path.abspath(where)} {snapshot}'.encode()).hexdigest()}.parquet"
+    return cache_folder("catalog") / f"{sha256(f'{os.path.abspath(where)} {snapshot}'.encode()).hexdigest()}.catalog"
 
 
 def load_cached(path: Path) -> pl.DataFrame | None:
-    """Return a cached catalog, None where it is absent, broken or of other columns."""
+    """Return a cached catalog, None where it is absent, of other columns, or not byte for byte what was written: then it is read anew."""
     try:
-        table = pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError):
+        stored = path.read_bytes()
+        digest, content = stored[:DIGEST_BYTES], stored[DIGEST_BYTES:]
+        table = read_polars(pl.read_parquet, io.BytesIO(content)) if sha256(content).digest() == digest else None
+    except (OSError, ValueError):
         return None
-    return table if table.schema == pl.Schema(SCHEMA) else None
+    return table if table is not None and table.schema == pl.Schema(SCHEMA) else None
 
 
 def keep_cached(table: pl.DataFrame, path: Path) -> None:
     """Write the cache file whole or not at all; a cache that cannot be written is only slow."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        content = io.BytesIO()
+        table.write_parquet(content)
         partial = path.with_suffix(f".{uuid4().hex}")
-        table.write_parquet(partial)
+        partial.write_bytes(sha256(content.getvalue()).digest() + content.getvalue())
         partial.replace(path)
-        for old in sorted(path.parent.glob("*.parquet"), key=lambda file: file.stat().st_mtime)[:-KEPT]:
+        for old in sorted(path.parent.glob("*.catalog"), key=lambda file: file.stat().st_mtime)[:-KEPT]:
             old.unlink(missing_ok=True)
     except OSError as error:
         log.debug("catalog not cached: %s", error)

@@ -43,6 +43,9 @@ class Repository:
         if not self.trusted:
             ensure_screened(str(self.address), snapshot)
         try:
+            stored = next(iter(self.ice.ancestry(snapshot_id=snapshot))).id
+            if stored != snapshot:
+                raise StoreInvalidError(f"store {self.address}: the file of snapshot {snapshot} holds snapshot {stored}")
             return self.ice.readonly_session(snapshot_id=snapshot)
         except icechunk.IcechunkError as error:
             if at is None:

@@ -1,19 +1,22 @@
-"""Sign what a store holds, and check a signature: Ed25519 over the sorted manifest of run and item-set digests.
+"""Sign what a store holds, and check a signature: Ed25519 over a manifest of every stored byte.
 
 In: a store's address and a PEM key (`openssl genpkey -algorithm ed25519`).  Out: a signature in the store, or a list of problems.
-The manifest does not name the signature, so signing does not change what is signed.
+The manifest lists the SHA-256 of every key under items/ and runs/: arrays, attributes (origin, command, post-conditions) and question
+texts alike. It does not name the signature, so signing does not change what is signed. A signature of the first form covered the digests
+of runs and item sets alone; it is still read, and called partial.
 """
 
+from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from schemas.digest import canonical_json
 from schemas.errors import UsageError
-from schemas.layout import ITEMS, group_document, root_attributes
+from schemas.layout import ITEMS, RUNS, group_document, root_attributes
 from store.backend.failures import readable
+from store.backend.session_keys import SessionKeys
 from store.format.documents import dump_document, group_attributes
-from store.format.keys import Keys
 from store.reading.catalog import read_records
 from store.repository.repository import open_repository
 
@@ -21,10 +24,22 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 SIGNATURE = "signature"
+WHOLE = "2:"  # in front of a signature over every stored byte
 
 
-def manifest(keys: Keys) -> bytes:
-    """Return the sorted manifest of a snapshot: canonical JSON of every run's name and digest and every item set's digest."""
+def manifest(keys: SessionKeys) -> bytes:
+    """Return the manifest of a snapshot: canonical JSON of the SHA-256 of every key under items/ and runs/, sorted by key."""
+    hashes = {
+        key: sha256(value).hexdigest()
+        for kind in (ITEMS, RUNS)
+        for name in keys.children(kind)
+        for key, value in keys.nodes_under(f"{kind}/{name}")
+    }
+    return canonical_json({"keys": hashes}).encode()
+
+
+def digests_manifest(keys: SessionKeys) -> bytes:
+    """Return the manifest of a signature of the first form: every run's name and digest, and every item set's digest."""
     runs = sorted((name, record.digest) for name, record in read_records(keys).items())
     return canonical_json({"items": keys.children(ITEMS), "runs": runs}).encode()
 
@@ -35,25 +50,35 @@ def sign_store(url: str, key_file: Path) -> str:
     repository = open_repository(url)
     session = repository.writable()
     keys = repository.keys_of(session)
-    signature = key.sign(manifest(keys)).hex()
+    signature = WHOLE + key.sign(manifest(keys)).hex()
     keys.set_many([("zarr.json", dump_document(group_document({**root_attributes(), SIGNATURE: signature})))])
     with repository.lock(), readable(url):
         return str(session.commit("sign the manifest"))
 
 
-def signature_problems(keys: Keys, key_file: Path) -> list[str]:
-    """Return what is wrong with a snapshot's signature under a public key, nothing where it holds."""
+class Signature(NamedTuple):
+    """What is wrong with a signature, and what is worth knowing of one that holds."""
+
+    problems: list[str]
+    notes: list[str]
+
+
+def check_signature(keys: SessionKeys, key_file: Path) -> Signature:
+    """Return what a snapshot's signature is worth under a public key: no problem where it holds."""
     from cryptography.exceptions import InvalidSignature
 
     key = _public_key(key_file)
     signature = group_attributes(keys.get_many(["zarr.json"])[0], f"store {keys.where}", seal=False).get(SIGNATURE)
     if not isinstance(signature, str):
-        return [f"store {keys.where} is not signed"]
+        return Signature([f"store {keys.where} is not signed"], [])
+    whole = signature.startswith(WHOLE)
     try:
-        key.verify(bytes.fromhex(signature), manifest(keys))
+        key.verify(bytes.fromhex(signature.removeprefix(WHOLE)), manifest(keys) if whole else digests_manifest(keys))
     except (InvalidSignature, ValueError):
-        return [f"store {keys.where}: its signature is not that of {key_file.name} over these runs; runs were added since, or it is forged"]
-    return []
+        said = f"its signature is not that of {key_file.name} over what it holds; it was changed since, or the signature is forged"
+        return Signature([f"store {keys.where}: {said}"], [])
+    partial = "its signature is partial: it covers logits, keys and items, but no origin, command, post-condition or question text"
+    return Signature([], [] if whole else [f"store {keys.where}: {partial}; sign it anew"])
 
 
 def _private_key(path: Path) -> "Ed25519PrivateKey":

@@ -20,7 +20,7 @@ from store.format.item_sets import read_items
 from store.format.root import check_root
 from store.format.runs import parse_run_record, read_run
 from store.repository.repository import Repository, open_repository
-from store.upkeep.signature import signature_problems
+from store.upkeep.signature import check_signature
 
 
 @dataclass
@@ -48,7 +48,9 @@ def verify_store(url: str, at: str | None = None, key_file: Path | None = None) 
         except HedgemarkError as error:
             report.problems.append(str(error))
     if key_file is not None:
-        report.problems += signature_problems(repository.keys(at)[1], key_file)
+        signature = check_signature(repository.keys(at)[1], key_file)
+        report.problems += signature.problems
+        report.notes += signature.notes
     return report
 
 

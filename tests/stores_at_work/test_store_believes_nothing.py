@@ -1,0 +1,163 @@
+"""What lies around a store is not believed: the catalog in the cache, a snapshot's file, a signature that covers too little."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from click.testing import CliRunner
+from store_tiny import tiny_items, tiny_run, write_runs
+
+import analyzer.cli.main
+from analyzer.runs.loading import Runs
+from schemas.errors import StoreInvalidError
+from schemas.layout import ITEMS, RUNS, group_document, root_attributes
+from store import open_reader
+from store.cli.main import main
+from store.format.documents import dump_document, group_attributes
+from store.reading.catalog_table import load_cached
+from store.repository.repository import open_repository
+from store.upkeep.history import tag_snapshot
+from store.upkeep.signature import SIGNATURE, check_signature, digests_manifest, sign_store
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> tuple[Path, Path]:
+    """A private and a public Ed25519 key."""
+    serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    key = Ed25519PrivateKey.generate()
+    private, public = tmp_path / "key.pem", tmp_path / "key.pub"
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    private.write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
+    public.write_bytes(key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo))
+    return private, public
+
+
+def two_runs(url: str) -> None:
+    items = tiny_items(n_items=60)
+    write_runs(url, items, [tiny_run(items), tiny_run(items, method="wanda", level="0.5", seed=1)])
+
+
+def sets(url: str) -> tuple[int, str]:
+    result = CliRunner().invoke(analyzer.cli.main.main, ["sets", "--store", url, "--format", "json"])
+    return result.exit_code, result.stdout
+
+
+def test_a_damaged_cache_is_read_anew(store_url: str, tmp_path: Path) -> None:
+    """Every one of 300 flipped bits of the cached catalog leaves the printed table as it was."""
+    two_runs(store_url)
+    truth = sets(store_url)
+    (cached,) = (tmp_path / "cache").rglob("*.catalog")
+    whole, rng = cached.read_bytes(), np.random.default_rng(0)
+    for place in rng.integers(0, len(whole), 300):
+        cached.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << int(rng.integers(8)))]) + whole[place + 1 :])
+        assert load_cached(cached) is None
+    assert sets(store_url) == truth
+    for broken in (b"", whole[:-1], whole + b"x", whole[32:]):
+        cached.write_bytes(broken)
+        assert load_cached(cached) is None
+
+
+@pytest.mark.parametrize(
+    ("field", "other"), [("level", "2.5"), ("task", "mmlu"), ("model", "ref-m"), ("prompt", "task"), ("method", "rtn")]
+)
+def test_a_row_that_differs_from_its_run_is_refused(field: str, other: str, store_url: str) -> None:
+    """Labels shown are those of the verified run's own key; a catalog that says otherwise ends in an error, not in a table."""
+    two_runs(store_url)
+    reader = open_reader(store_url)
+    row = reader.catalog.filter(pl.col("method") == "wanda").to_dicts()[0]
+    assert Runs(reader, [row]).view(row).row["level"] == "0.5"
+    forged = row | {field: other}
+    with pytest.raises(StoreInvalidError, match=f"the catalog says {field} '{other}'"):
+        Runs(reader, [forged]).view(forged)
+
+
+def test_swapped_item_sets_are_refused(store_url: str) -> None:
+    """The answers that logits are held against are those of the item set that the run itself names."""
+    first, second = tiny_items(n_items=60), tiny_items("facts", n_items=60)
+    write_runs(store_url, first, [tiny_run(first)])
+    write_runs(store_url, second, [tiny_run(second)])
+    reader = open_reader(store_url)
+    one, other = reader.catalog.to_dicts()
+    forged = one | {"items_hash": other["items_hash"]}
+    with pytest.raises(StoreInvalidError, match="the catalog says items_hash"):
+        Runs(reader, [forged]).view(forged)
+
+
+def test_a_snapshot_copied_over_another_is_refused(store_url: str) -> None:
+    """A file that holds another snapshot than its name says is no snapshot: reading the tag, and verify, end with exit code 4."""
+    two_runs(store_url)
+    tagged = tag_snapshot(store_url, "v1")
+    items = tiny_items(n_items=60)
+    write_runs(store_url, items, [tiny_run(items, seed=9)])
+    old, new = open_reader(store_url, "v1").snapshot, open_reader(store_url).snapshot
+    assert tagged != new
+    folder = Path(store_url) / "snapshots"
+    shutil.copy(folder / new, folder / old)
+    for command in (["ls", "--at", "v1"], ["verify"]):
+        result = CliRunner().invoke(main, [*command, "--store", store_url])
+        assert result.exit_code == 4, result.output
+        assert f"holds snapshot {new}" in result.output
+
+
+def change(url: str, key: str, edit: dict[str, object]) -> None:
+    """Write other attributes at a key in a new commit, as somebody with write access could."""
+    repository = open_repository(url)
+    session = repository.writable()
+    session_keys = repository.keys_of(session)
+    attributes = group_attributes(session_keys.get_many([f"{key}/zarr.json"])[0], key)
+    attributes = {name: {**value, **edit} if name == "env" else value for name, value in attributes.items()}
+    session_keys.set_many([(f"{key}/zarr.json", dump_document(group_document(attributes)))])
+    with repository.lock():
+        session.commit("change")
+
+
+def test_the_signature_covers_where_a_run_is_from(store_url: str, keys: tuple[Path, Path]) -> None:
+    """Another origin, command or number of parameters in a run's attributes breaks the signature."""
+    private, public = keys
+    two_runs(store_url)
+    sign_store(store_url, private)
+    assert check_signature(open_repository(store_url).keys()[1], public) == ([], [])
+    name = open_reader(store_url).catalog["name"][0]
+    change(store_url, f"{RUNS}/{name}", {"origin": "elsewhere", "parameters": 7})
+    problems, _ = check_signature(open_repository(store_url).keys()[1], public)
+    assert problems and "changed since" in problems[0]
+
+
+def test_the_signature_covers_every_key(store_url: str, keys: tuple[Path, Path]) -> None:
+    """A byte of any chunk or document under items/ or runs/, texts included, breaks the signature."""
+    private, public = keys
+    two_runs(store_url)
+    sign_store(store_url, private)
+    repository = open_repository(store_url)
+    names = [f"{kind}/{name}" for kind in (ITEMS, RUNS) for name in repository.keys()[1].children(kind)]
+    every = [(key, value) for name in names for key, value in repository.keys()[1].nodes_under(name)]
+    assert {key.split("/")[2] for key, _ in every} >= {"texts", "logits", "zarr.json"}
+    for key, value in every:
+        session = repository.writable()
+        session_keys = repository.keys_of(session)
+        document = json.loads(value) if key.endswith("zarr.json") else None
+        other = value[:-1] + bytes([value[-1] ^ 1]) if document is None else json.dumps({**document, "attributes": {"x": 1}}).encode()
+        session_keys.set_many([(key, other)])
+        assert check_signature(session_keys, public).problems, key
+
+
+def test_a_signature_of_the_first_form_is_partial(store_url: str, keys: tuple[Path, Path]) -> None:
+    """A signature over digests alone still holds, and `verify` says what it does not cover."""
+    from cryptography.hazmat.primitives import serialization
+
+    private, public = keys
+    two_runs(store_url)
+    repository = open_repository(store_url)
+    session = repository.writable()
+    session_keys = repository.keys_of(session)
+    old = serialization.load_pem_private_key(private.read_bytes(), None).sign(digests_manifest(session_keys)).hex()
+    session_keys.set_many([("zarr.json", dump_document(group_document({**root_attributes(), SIGNATURE: old})))])
+    with repository.lock():
+        session.commit("sign as before")
+    result = CliRunner().invoke(main, ["verify", "--store", store_url, "--key", str(public)])
+    assert (result.exit_code, "partial" in result.output) == (0, True), result.output
