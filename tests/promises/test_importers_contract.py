@@ -88,6 +88,11 @@ def test_every_importer_has_help_and_an_example(sample):
     assert sample in CliRunner().invoke(main, ["import", "--help"]).stdout
 
 
+def test_every_importer_says_what_it_checks(sample):
+    """What each reader checks and refuses stands in `docs/foreign_files.md`."""
+    assert f"store import {sample} " in (Path(__file__).parents[2] / "docs" / "foreign_files.md").read_text(encoding="utf-8")
+
+
 def test_importers_do_without_torch():
     """Reading foreign files needs no torch."""
     code = "import sys, store.importers; print('torch' in sys.modules)"
