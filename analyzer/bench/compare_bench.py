@@ -7,7 +7,7 @@ Runs are made when they are read, as a store would be read, one model after the 
 
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, partial
 from itertools import product
 from typing import Any
@@ -55,6 +55,10 @@ class SimulatedReader:
         logits[np.arange(N_ITEMS), answers] += 1.5
         logits += 0.05 * METHODS.index(key.method) * own.standard_normal(logits.shape, dtype=np.float32)
         return Run(key, logits, np.full(N_ITEMS, 5.0, np.float32), np.zeros(N_ITEMS, np.int32))
+
+    def runs(self, names: Iterable[str]) -> Iterator[Run]:
+        """Yield runs by name."""
+        return map(self.run, names)
 
     def items(self, items_hash: str) -> ItemSet:
         """Return an item set."""

@@ -34,20 +34,20 @@ def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @report_options
 @click.option("--format", "form", type=click.Choice(["html", "md", "latex"]), default="html", show_default=True, help="Page or tables.")
 @click.option("--out", type=FILE, help="File to write. [report.html; tables go to stdout]")
-@click.option("--figures", type=click.Path(path_type=Path, file_okay=False), help="Also write the charts there, such as figures.")
+@click.option("--figures", "charts", type=click.Path(path_type=Path, file_okay=False), help="Also write the charts there, such as figures.")
 @friendly_errors
-def report_command(form: str, out: Path | None, figures: Path | None, **options: Any) -> None:
+def report_command(form: str, out: Path | None, charts: Path | None, **options: Any) -> None:
     """One page with the verdict and every study behind it, in one file that opens offline; or tables and figures for a paper.
 
     Example: analyze report --store demo-store --out report.html
     """
-    from analyzer.report.request import open_study
-    from analyzer.report.write import write_figures, write_report
+    from analyzer.report.data.study import open_study
+    from analyzer.report.write import write_charts, write_report
 
     study = open_study(options)
     path = write_report(study, form, out)
-    if figures:
-        write_figures(study, figures)
+    if charts:
+        write_charts(study, charts)
     if path:
         click.echo(path)
 

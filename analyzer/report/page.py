@@ -16,17 +16,15 @@ from analyzer.report.charts import comparison_charts
 from analyzer.report.charts.theme import css_colours, for_page
 from analyzer.report.data.study import Study
 from analyzer.report.data.tables import Tables, first_asked, tables
-from analyzer.report.pack import in_script, pack
-from analyzer.report.panels import PANELS, Panel
+from analyzer.report.panels import FILTERS, PANELS, Panel
+from analyzer.report.rows import in_script, pack
 from analyzer.report.words import sentences
-from analyzer.report.words.cards import MEANINGS, WORDS, Card, cards
-from analyzer.report.words.check_wording import policy_words
+from analyzer.report.words.cards import MEANINGS, WORDS, Card, cards, policy_words
 from analyzer.studies.cost import PER_QUESTION
 from analyzer.studies.threshold_transfer import COVERAGE_TOLERANCE
 from schemas.run import DENSE
 
 SCRIPTS = ("rows.js", "cost.js", "page.js")
-FILTERS = ("model", "method", "task", "prompt", "scorer", "protocol")
 ICONS = {PASS: "✓", INCONCLUSIVE: "?", FAIL: "✕"}
 SHOWN_BARS = 4
 
@@ -47,7 +45,7 @@ def page(study: Study, *, live: bool = False) -> str:
         "data": in_script(_data(study, found)),
     }
     policy = _content_policy(document["scripts"], live)
-    spoken = first_asked(found, study.asked.questions[0])
+    spoken = first_asked(found, study.request.questions[0])
     words = {"verdict": sentences.verdicts(found_cards)} | {panel.id: panel.reading(spoken) for panel in PANELS if panel.reading}
     html: str = _template().render(**document, policy=policy, live=live, readings=words, **_facts(study, found_cards))
     return html
@@ -69,9 +67,9 @@ def _scripts(study: Study, live: bool) -> list[str]:
 
 def chart_facts(study: Study) -> dict[str, Any]:
     """Return the numbers that charts draw lines at."""
-    tolerances = study.asked.tolerances
+    tolerances = study.request.tolerances
     facts = {"accuracy_tolerance": tolerances.accuracy, "set_size_tolerance": tolerances.set_size}
-    return facts | {"coverage_tolerance": COVERAGE_TOLERANCE, "alpha": float(study.asked.questions[0].alphas[0])}
+    return facts | {"coverage_tolerance": COVERAGE_TOLERANCE, "alpha": float(study.request.questions[0].alphas[0])}
 
 
 def method_names(study: Study) -> list[str]:
@@ -80,29 +78,30 @@ def method_names(study: Study) -> list[str]:
 
 
 def _data(study: Study, found: Tables) -> dict[str, Any]:
-    facts, methods, prices = chart_facts(study), method_names(study), study.asked.prices
-    first = study.asked.questions[0]
+    facts, methods, prices = chart_facts(study), method_names(study), study.request.prices
+    first = study.request.questions[0]
     return pack(study, found) | {
         "snapshot": study.runs.reader.snapshot,
         "alpha": facts["alpha"],
         "scorer": first.scorers[0],
         "protocol": first.protocol,
         "prices": {name: getattr(prices, name) for name in (*PER_QUESTION, "ask_again_up_to")},
+        "filters": FILTERS,
         "panels": [_panel(panel, methods, facts) for panel in PANELS],
     }
 
 
 def _panel(panel: Panel, methods: list[str], facts: dict[str, Any]) -> dict[str, Any]:
     drawn = {name: for_page(make(methods, facts)) for name, make in (panel.charts or {}).items()}
-    figures = [{name: value for name, value in vars(figure).items() if value} | {"digits": figure.digits} for figure in panel.figures]
-    return {"id": panel.id, "table": panel.table, "follows": panel.follows, "figures": figures, "charts": drawn}
+    columns = [{name: value for name, value in vars(column).items() if value} | {"digits": column.digits} for column in panel.columns]
+    return {"id": panel.id, "table": panel.table, "shows": vars(panel.shows), "columns": columns, "charts": drawn}
 
 
 def _facts(study: Study, found: Sequence[Card]) -> dict[str, Any]:
     rows = study.runs.rows
     options: dict[str, list[str]] = {name: sorted({row[name] for row in rows} - {DENSE}) for name in FILTERS[:4]}
-    options["scorer"] = list(dict.fromkeys(scorer for question in study.asked.questions for scorer in question.scorers))
-    options["protocol"] = [question.protocol for question in study.asked.questions]
+    options["scorer"] = list(dict.fromkeys(scorer for question in study.request.questions for scorer in question.scorers))
+    options["protocol"] = [question.protocol for question in study.request.questions]
     return {
         "cards": found,
         "columns": {result: _by_model([card for card in found if card.result == result]) for result in (PASS, INCONCLUSIVE, FAIL)},
@@ -113,13 +112,13 @@ def _facts(study: Study, found: Sequence[Card]) -> dict[str, Any]:
         "options": options,
         "metrics": {name: words for name, (words, *_) in comparison_charts.METRICS.items()},
         "panels": PANELS,
-        "prices": {name: getattr(study.asked.prices, name) for name in PER_QUESTION},
-        "up_to": study.asked.prices.ask_again_up_to,
-        "policy_words": policy_words(study.asked.limits),
+        "prices": {name: getattr(study.request.prices, name) for name in PER_QUESTION},
+        "up_to": study.request.prices.ask_again_up_to,
+        "policy_words": policy_words(study.request.limits),
         "alone": _without_partner(study),
         "n_runs": len(rows),
         "snapshot": study.runs.reader.snapshot,
-        "alpha": float(study.asked.questions[0].alphas[0]),
+        "alpha": float(study.request.questions[0].alphas[0]),
     }
 
 
@@ -132,7 +131,7 @@ def _by_model(found: Sequence[Card]) -> Mapping[str, list[Card]]:
 
 def _without_partner(study: Study) -> list[str]:
     """Names of compressed models that have no dense run to be compared with."""
-    cells = study.cells[study.asked.questions[0].protocol]
+    cells = study.cells[study.request.questions[0].protocol]
     alone = [cell.row for cell in cells if not cell.before and cell.row["method"] != DENSE]
     return list(dict.fromkeys(f"{row['model']} ({row['method']})" for row in alone))
 

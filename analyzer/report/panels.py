@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from analyzer.report.charts import comparison_charts, study_charts
 from analyzer.report.charts.theme import Spec
@@ -10,13 +10,12 @@ from analyzer.report.data.tables import Tables
 from analyzer.report.words import sentences
 
 Chart = Callable[[list[str], dict[str, Any]], Spec]
-Follows = Literal["filters", "pair", "neighbours", "sweep", "task"]
 NO_PAIRS = "Nothing to compare in this selection: a compressed run needs a dense run of the same model, task and prompt."
 RUN = ("run", "scorer", "protocol")
 
 
 @dataclass(frozen=True)
-class Figure:
+class PanelColumn:
     """One column of a panel's table.
 
     digits   : of a number; None for text.
@@ -38,13 +37,39 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Selection:
+    """Which rows of its table a panel shows.
+
+    filters : the page's filters that it obeys.
+    same    : fields in which a row's run must equal the chosen run.
+    pair    : whether only the chosen run and its dense run are shown.
+    """
+
+    filters: tuple[str, ...]
+    same: tuple[str, ...] = ()
+    pair: bool = False
+
+    @property
+    def of_one_run(self) -> bool:
+        """Whether the panel is about the chosen run, so that the page must say which it is."""
+        return self.pair or "model" in self.same
+
+
+FILTERS = ("model", "method", "task", "prompt", "scorer", "protocol")
+FILTERED = Selection(FILTERS)
+PAIR_ONLY = Selection(("scorer", "protocol"), pair=True)
+NEIGHBOURS = Selection(("scorer", "protocol"), same=("model", "task", "prompt"))
+SWEEP = Selection(("scorer", "protocol"), same=("model", "task", "prompt", "kind"))
+SAME_TASK = Selection(("model", "method", "scorer", "protocol"), same=("task", "prompt"))
+
+
+@dataclass(frozen=True)
 class Panel:
     """One panel.
 
     table   : name of its table.
-    figures : columns of its table view and of its CSV, after those that name the run.
-    follows : which rows it shows: the filters' ("filters"), the chosen run and its dense run ("pair"), all runs of its model, task and
-              prompt ("neighbours"), those of its kind of level ("sweep"), or the filters' within its task and prompt ("task").
+    columns : columns of its table view and of its CSV, after those that name the run.
+    shows   : which rows of the table.
     more    : further fields that its charts need.
     """
 
@@ -52,51 +77,51 @@ class Panel:
     title: str
     text: str
     table: str
-    figures: tuple[Figure, ...]
+    columns: tuple[PanelColumn, ...]
     reading: Callable[[Tables], str] | None = None
     charts: Mapping[str, Chart] | None = None
-    follows: Follows = "filters"
+    shows: Selection = FILTERED
     empty: str = NO_PAIRS
     more: tuple[str, ...] = ()
 
     @property
     def fields(self) -> list[str]:
         """What the page embeds of each record."""
-        named = [*RUN, *(name for figure in self.figures for name in figure.fields), *self.more]
+        named = [*RUN, *(name for column in self.columns for name in column.fields), *self.more]
         return list(dict.fromkeys(named))
 
 
-ACCURACY = Figure("accuracy_change", "Δ accuracy, points", 2, interval=True, sign=True, times=100)
-SIZE = Figure("set_size_change", "Δ set size", 3, interval=True, sign=True)
-FLIPS = Figure("flips", "flips, %", 2, interval=True, times=100)
-REASON = Figure("unreliable", "unreliable")
+ACCURACY = PanelColumn("accuracy_change", "Δ accuracy, points", 2, interval=True, sign=True, times=100)
+SIZE = PanelColumn("set_size_change", "Δ set size", 3, interval=True, sign=True)
+FLIPS = PanelColumn("flips", "flips, %", 2, interval=True, times=100)
+REASON = PanelColumn("unreliable", "unreliable")
 PAIR = (
-    Figure("accuracy", "accuracy, %", 2, interval=True, times=100),
+    PanelColumn("accuracy", "accuracy, %", 2, interval=True, times=100),
     ACCURACY,
-    Figure("set_size", "set size", 3, interval=True),
+    PanelColumn("set_size", "set size", 3, interval=True),
     SIZE,
-    Figure("coverage_change", "Δ coverage, points", 2, interval=True, sign=True, times=100),
+    PanelColumn("coverage_change", "Δ coverage, points", 2, interval=True, sign=True, times=100),
     FLIPS,
-    Figure("kl", "KL, nats", 4, interval=True),
-    Figure("verdict", "verdict"),
+    PanelColumn("kl", "KL, nats", 4, interval=True),
+    PanelColumn("verdict", "verdict"),
     REASON,
 )
 CHECKS = (
-    Figure("check", "check"),
-    Figure("subject", "subject"),
-    Figure("amount", "amount", 4, interval=True),
-    Figure("limit", "limit", 4),
-    Figure("result", "result"),
-    Figure("items_needed", "items that would decide", 0),
-    Figure("reason", "reason"),
+    PanelColumn("check", "check"),
+    PanelColumn("subject", "subject"),
+    PanelColumn("amount", "amount", 4, interval=True),
+    PanelColumn("limit", "limit", 4),
+    PanelColumn("result", "result"),
+    PanelColumn("items_needed", "items that would decide", 0),
+    PanelColumn("reason", "reason"),
 )
 
 PANELS = (
-    Panel("checks", "Every check of the gate", "The figures behind the verdicts above, each against its limit.", "checks", CHECKS),
+    Panel("checks", "Every check of the gate", "The columns behind the verdicts above, each against its limit.", "checks", CHECKS),
     Panel(
         "heat",
         "What each method changed",
-        "Orange is worse than the dense run, blue better; bold figures differ from no change by more than noise.",
+        "Orange is worse than the dense run, blue better; bold columns differ from no change by more than noise.",
         "pairs",
         PAIR,
         sentences.heat_map,
@@ -118,14 +143,14 @@ PANELS = (
         "Alpha is the share of misses allowed. Shaded: two standard deviations over all ways to split items into calibration and test.",
         "curves",
         (
-            Figure("set_size", "set size", 3),
-            Figure("set_size_sd", "set size ± over splits", 3),
-            Figure("coverage", "coverage", 4),
-            Figure("coverage_sd", "coverage ± over splits", 4),
+            PanelColumn("set_size", "set size", 3),
+            PanelColumn("set_size_sd", "set size ± over splits", 3),
+            PanelColumn("coverage", "coverage", 4),
+            PanelColumn("coverage_sd", "coverage ± over splits", 4),
         ),
         sentences.alphas,
         {"alpha-size": comparison_charts.set_size_by_alpha, "alpha-coverage": comparison_charts.coverage_by_alpha},
-        "neighbours",
+        NEIGHBOURS,
         "No run here is measured over all splits.",
     ),
     Panel(
@@ -134,14 +159,14 @@ PANELS = (
         "The levels of all methods that compress as the chosen run does, on its model, task and prompt. Dashed: the tolerance.",
         "cliffs",
         (
-            Figure("strength", "strength", 3),
+            PanelColumn("strength", "strength", 3),
             SIZE,
             ACCURACY,
-            Figure("coverage_change", "Δ coverage, points", 2, interval=True, sign=True, times=100),
+            PanelColumn("coverage_change", "Δ coverage, points", 2, interval=True, sign=True, times=100),
             FLIPS,
-            Figure("safe_level", "safe up to"),
-            Figure("growth", "growth"),
-            Figure("break_strength", "break at", 3, interval=True),
+            PanelColumn("safe_level", "safe up to"),
+            PanelColumn("growth", "growth"),
+            PanelColumn("break_strength", "break at", 3, interval=True),
             REASON,
         ),
         sentences.cliffs,
@@ -151,7 +176,7 @@ PANELS = (
             "cliff-coverage": study_charts.cliff("coverage_change", "change in coverage, points", (-1, 1), 100),
             "cliff-flips": study_charts.cliff("flips", "flips, percent", (0, 5), 100),
         },
-        "sweep",
+        SWEEP,
         "No method was run at a level of its own here.",
     ),
     Panel(
@@ -159,10 +184,10 @@ PANELS = (
         "How large are the sets?",
         "A set of one option is an answer; a large set is a hedge; an empty one says that no option looks right.",
         "sizes",
-        (Figure("size", "options", 0), Figure("rate", "questions, %", 2, interval=True, times=100)),
+        (PanelColumn("size", "options", 0), PanelColumn("rate", "questions, %", 2, interval=True, times=100)),
         sentences.set_sizes,
         {"sizes": comparison_charts.set_sizes},
-        "pair",
+        PAIR_ONLY,
         "No run is chosen.",
     ),
     Panel(
@@ -171,14 +196,14 @@ PANELS = (
         "Flips of the chosen run by subject; below, the items whose answer's probability moved most.",
         "subjects",
         (
-            Figure("subject", "subject"),
-            Figure("direction", "flip"),
-            Figure("share", "items, %", 2, interval=True, times=100),
-            Figure("n_items", "items", 0),
+            PanelColumn("subject", "subject"),
+            PanelColumn("direction", "flip"),
+            PanelColumn("share", "items, %", 2, interval=True, times=100),
+            PanelColumn("n_items", "items", 0),
         ),
         sentences.flips,
         {"flips": comparison_charts.flips},
-        "pair",
+        PAIR_ONLY,
     ),
     Panel(
         "scale",
@@ -186,15 +211,15 @@ PANELS = (
         "Growth of the mean set against parameters, on the chosen run's task and prompt.",
         "scale",
         (
-            Figure("parameters", "parameters", 0),
-            Figure("inflation", "growth, %", 2, interval=True, sign=True, times=100),
-            Figure("slope", "slope per tenfold", 4, interval=True, sign=True),
-            Figure("note", "note"),
+            PanelColumn("parameters", "parameters", 0),
+            PanelColumn("inflation", "growth, %", 2, interval=True, sign=True, times=100),
+            PanelColumn("slope", "slope per tenfold", 4, interval=True, sign=True),
+            PanelColumn("note", "note"),
             REASON,
         ),
         sentences.scale,
         {"scale": study_charts.scale},
-        "task",
+        SAME_TASK,
         more=("family",),
     ),
     Panel(
@@ -203,11 +228,11 @@ PANELS = (
         "Filled: coverage under the dense model's threshold. Open: recalibrated. Solid line: the coverage asked for; dashed: tolerated.",
         "transfer",
         (
-            Figure("coverage", "coverage, threshold kept", 4, interval=True),
-            Figure("recalibrated_coverage", "coverage, recalibrated", 4),
-            Figure("set_size", "set size, threshold kept", 3, interval=True),
-            Figure("recalibrated_set_size", "set size, recalibrated", 3),
-            Figure("finding", "finding"),
+            PanelColumn("coverage", "coverage, threshold kept", 4, interval=True),
+            PanelColumn("recalibrated_coverage", "coverage, recalibrated", 4),
+            PanelColumn("set_size", "set size, threshold kept", 3, interval=True),
+            PanelColumn("recalibrated_set_size", "set size, recalibrated", 3),
+            PanelColumn("finding", "finding"),
             REASON,
         ),
         sentences.transfer,
@@ -219,11 +244,11 @@ PANELS = (
         "One option is answered alone, a few are asked again, more go to review. Type your own prices; dark ticks mark the dense run.",
         "costs",
         (
-            Figure("cost", "cost per 1,000", 3, interval=True),
-            Figure("cost_change", "Δ cost", 3, interval=True, sign=True),
-            Figure("total_change", "Δ with hardware", 3, interval=True, sign=True),
-            Figure("pays", "pays"),
-            Figure("break_even", "review price at break-even", 3),
+            PanelColumn("cost", "cost per 1,000", 3, interval=True),
+            PanelColumn("cost_change", "Δ cost", 3, interval=True, sign=True),
+            PanelColumn("total_change", "Δ with hardware", 3, interval=True, sign=True),
+            PanelColumn("pays", "pays"),
+            PanelColumn("break_even", "review price at break-even", 3),
             REASON,
         ),
         None,
@@ -235,7 +260,7 @@ PANELS = (
         "Runs that cannot be trusted",
         "Flagged by rules, never by opinion; no sentence on this page speaks of them.",
         "unreliable",
-        (Figure("reason", "reason"),),
+        (PanelColumn("reason", "reason"),),
         sentences.unreliable,
         empty="Nothing is flagged in this selection.",
     ),

@@ -1,6 +1,5 @@
-"""The report as tables for a paper: the main table, then pruning, quantization, mixtures of experts and sweeps, in Markdown or LaTeX."""
+"""The report as tables for a paper: the main table, then pruning, quantization and sweeps, in Markdown or LaTeX."""
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -8,8 +7,7 @@ from analyzer.measure.records import Record
 from analyzer.report.data.study import Study
 from analyzer.report.data.tables import Tables, all_records, first_asked, tables
 from analyzer.report.words import sentences
-from analyzer.report.words.cards import cards
-from analyzer.report.words.check_wording import policy_words
+from analyzer.report.words.cards import cards, policy_words
 from analyzer.studies.decoupling import method_kind
 from analyzer.tables.columns import CLIFFS, COMPARE
 from analyzer.tables.markup import escaped, latex, markdown
@@ -17,7 +15,6 @@ from analyzer.tables.terminal import Column
 from schemas.run import DENSE
 
 PRUNED, QUANTIZED = ("pruned", "pruned n:m"), ("weight-only", "weight and activation")
-EXPERTS = re.compile(r"moe|mixtral|-a\d+b|\d+x\d+b", re.IGNORECASE)  # stores do not say it; names of such models do
 Section = tuple[str, list[Record], Sequence[Column]]
 
 
@@ -34,7 +31,6 @@ def sections(study: Study, found: Tables) -> list[Section]:
         ("All runs", records),
         ("Pruning", _with_dense(records, lambda record: method_kind(record) in PRUNED)),
         ("Quantization", _with_dense(records, lambda record: method_kind(record) in QUANTIZED)),
-        ("Mixtures of experts", [record for record in records if EXPERTS.search(record["model"])]),
     ]
     shown: list[Section] = [(title, rows, COMPARE) for title, rows in chosen if rows]
     swept = _swept(found["cliffs"])
@@ -42,7 +38,7 @@ def sections(study: Study, found: Tables) -> list[Section]:
 
 
 def _markdown(study: Study, found: Tables, shown: Sequence[Section]) -> str:
-    policy = f"A compressed model may ship when it {policy_words(study.asked.limits)}, with 95 % confidence."
+    policy = f"A compressed model may ship when it {policy_words(study.request.limits)}, with 95 % confidence."
     parts = ["# Hedgemark report", sentences.verdicts(cards(study)), policy]
     parts += ["\n".join(f"- {sentence}" for sentence in _sentences(study, found))]
     for title, records, columns in shown:
@@ -53,7 +49,7 @@ def _markdown(study: Study, found: Tables, shown: Sequence[Section]) -> str:
 def _latex(study: Study, found: Tables, shown: Sequence[Section]) -> str:
     lines = [r"% needs \usepackage{booktabs}", f"% snapshot {study.runs.reader.snapshot}", f"% {escaped(sentences.verdicts(cards(study)))}"]
     for title, records, columns in shown:
-        lines.append(latex(records, columns).replace(r"\caption{", rf"\caption{{\textbf{{{title}.}} ", 1))
+        lines.append(latex(records, columns, title))
     return "\n\n".join(lines) + "\n"
 
 
@@ -63,7 +59,7 @@ FORMS: dict[str, Callable[[Study, Tables, Sequence[Section]], str]] = {"md": _ma
 def _sentences(study: Study, found: Tables) -> list[str]:
     if not study.runs.rows:
         return []
-    spoken = first_asked(found, study.asked.questions[0])
+    spoken = first_asked(found, study.request.questions[0])
     said = (
         sentences.heat_map, sentences.decoupling, sentences.cliffs, sentences.flips, sentences.scale, sentences.transfer,
         sentences.unreliable,

@@ -7,9 +7,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock
 from typing import Any
 
-from analyzer.report.data.study import study
+from analyzer.report.data.study import measure_study, open_selected, report_request
 from analyzer.report.page import page
-from analyzer.report.request import asked, open_selected
 from schemas.errors import HedgemarkError, UsageError
 
 log = logging.getLogger(__name__)
@@ -36,7 +35,7 @@ class Pages:
         with self._lock:
             runs = open_selected(self._options)
             if runs.reader.snapshot != self._made[0]:
-                self._made = runs.reader.snapshot, page(study(runs, asked(self._options)), live=True)
+                self._made = runs.reader.snapshot, page(measure_study(runs, report_request(self._options)), live=True)
                 log.info("made the page of snapshot %s", self._made[0])
             return self._made[1]
 

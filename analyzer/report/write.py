@@ -1,13 +1,22 @@
-"""Where a report goes: a page to a file, tables to a file or stdout, figures to a folder."""
+"""Where a report goes: a page to a file, tables to a file or stdout, the charts of the page to a folder as SVG and PNG."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
+from analyzer.report.charts.theme import Spec, for_paper
 from analyzer.report.data.study import Study
+from analyzer.report.data.tables import first_asked, tables
+from analyzer.report.page import chart_facts, method_names, page
+from analyzer.report.panels import PANELS
+from analyzer.report.papers import paper
+from analyzer.report.rows import numbered, opening_rows, run_facts
 from schemas.errors import UsageError
 
 PAGE = Path("report.html")
+WIDTH, CELL = 640, 84  # pixels: of a chart, and of a column of the heat map
+CALCULATED = "cost"  # this panel's figures are computed in the page, from prices typed in
 
 
 def write_report(study: Study, form: str, path: Path | None) -> Path | None:
@@ -16,11 +25,7 @@ def write_report(study: Study, form: str, path: Path | None) -> Path | None:
     Raises UsageError for a path that cannot be written.
     """
     if form == "html":
-        from analyzer.report.page import page
-
         return _write(path or PAGE, page(study).encode())
-    from analyzer.report.papers import paper
-
     text = paper(study, form)
     if path is None:
         click.echo(text, nl=False)
@@ -28,17 +33,35 @@ def write_report(study: Study, form: str, path: Path | None) -> Path | None:
     return _write(path, text.encode())
 
 
-def write_figures(study: Study, folder: Path) -> None:
-    """Write every chart as SVG and PNG. Raises UsageError for a folder that cannot be made or written."""
-    from analyzer.report.chart_files import figures
+def write_charts(study: Study, folder: Path) -> None:
+    """Write every chart that has rows as SVG and PNG. Raises UsageError for a folder that cannot be made or written."""
+    import vl_convert
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot make the folder {folder}: {error.strerror}") from error
-    for figure in figures(study):
-        _write(folder / f"{figure.name}.svg", figure.svg.encode())
-        _write(folder / f"{figure.name}.png", figure.png)
+    for name, spec in chart_specs(study).items():
+        _write(folder / f"{name}.svg", vl_convert.vegalite_to_svg(spec).encode())
+        _write(folder / f"{name}.png", vl_convert.vegalite_to_png(spec, scale=2))
+
+
+def chart_specs(study: Study) -> Mapping[str, Spec]:
+    """Return the charts with their rows, bound for paper: the first scorer, and the compressed run whose sets grew most."""
+    found = first_asked(tables(study), study.request.questions[0])
+    facts = run_facts(study)
+    pairs = numbered(study, [pair for pair in found["pairs"] if not pair["unreliable"]])
+    chosen = facts[max(pairs, key=lambda pair: pair["set_size_change"])["run"]] if pairs else next(iter(facts), {})
+    methods, lines = method_names(study), chart_facts(study)
+    drawn = {}
+    for panel in PANELS:
+        records = numbered(study, found.get(panel.table, []))
+        rows = opening_rows(panel, records, facts, chosen) if panel.id != CALCULATED else []
+        for name, make in (panel.charts or {}).items() if rows else ():
+            spec = for_paper(make(methods, lines))
+            width = {"step": CELL} if panel.id == "heat" else WIDTH
+            drawn[name] = spec | {"width": width, "datasets": spec.get("datasets", {}) | {"rows": rows}}
+    return drawn
 
 
 def _write(path: Path, content: bytes) -> Path:

@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -35,6 +35,9 @@ class Reader(Protocol):
     def run(self, name: str) -> Run:
         """Return a run by name."""
 
+    def runs(self, names: Iterable[str]) -> Iterator[Run]:
+        """Yield many runs in order; a store fetches ahead."""
+
     def items(self, items_hash: str) -> ItemSet:
         """Return an item set by hash."""
 
@@ -53,8 +56,9 @@ class Runs:
         return view_run(run, self.reader.items(run.key.items_hash), row, self.reader.snapshot)
 
     def views(self) -> Iterator[RunView]:
-        """Yield every run's arrays, one run in memory at a time."""
-        return (self.view(row) for row in self.rows)
+        """Yield every run's arrays; the few runs that come next are fetched meanwhile."""
+        for row, run in zip(self.rows, self.reader.runs(row["name"] for row in self.rows), strict=True):
+            yield view_run(run, self.reader.items(row["items_hash"]), row, self.reader.snapshot)
 
 
 def open_runs(

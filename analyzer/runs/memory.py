@@ -1,6 +1,6 @@
 """A store held in memory, as the analyzer reads one: of data sets in a notebook, and of the tests."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import polars as pl
 
@@ -28,6 +28,10 @@ class MemoryReader:
     def run(self, name: str) -> Run:
         """Return a run by name."""
         return self._runs[name]
+
+    def runs(self, names: Iterable[str]) -> Iterator[Run]:
+        """Yield runs by name."""
+        return map(self.run, names)
 
     def items(self, items_hash: str) -> ItemSet:
         """Return an item set by hash."""

@@ -51,7 +51,7 @@ def cliffs(runs: Runs, question: Question, *, tolerances: Tolerances | None = No
 
 def cliff_records(cells: Iterable[Paired], question: Question, tolerances: Tolerances) -> list[Record]:
     """Return the same of cells that are already measured; none where no cell has a level."""
-    levels = [cell for cell in cells if _kind(cell.row["level"]) not in (None, "none")]
+    levels = [cell for cell in cells if sweep_kind(cell.row["level"]) not in (None, "none")]
     return [record for sweep in sweeps(levels) for record in _records(sweep, question, tolerances)]
 
 
@@ -59,11 +59,20 @@ def sweeps(cells: Iterable[Paired]) -> list[list[Paired]]:
     """Return cells grouped into sweeps, each by rising strength of its levels."""
 
     def key(cell: Paired) -> tuple[Any, ...]:
-        row, kind = cell.row, str(_kind(cell.row["level"]))
+        row, kind = cell.row, str(sweep_kind(cell.row["level"]))
         return row["model"], row["task"], row["prompt"], row["method"], kind, row["items_hash"], cell.after.scorer, cell.after.alpha
 
     ordered = sorted(cells, key=lambda cell: (key(cell), level_strength(cell.row["level"]), cell.row["level"], cell.row["name"]))
     return [list(group) for _, group in groupby(ordered, key=key)]
+
+
+def sweep_kind(level: str) -> Kind | None:
+    """Return the kind of a level, by which levels form a sweep; None for a name whose bits are not known, which belongs to none."""
+    try:
+        parsed = parse_level(level)
+    except UsageError:
+        return None
+    return parsed.kind if math.isfinite(parsed.strength) else None
 
 
 def safe_level(sweep: Sequence[Paired], change: str, limit: float) -> str | None:
@@ -125,12 +134,3 @@ def _records(sweep: Sequence[Paired], question: Question, tolerances: Tolerances
 def _worse(change: Estimate, name: str) -> Estimate:
     """The change with its sign such that more is worse."""
     return replace(change, value=-change.value, influence=-change.influence) if name == "accuracy_change" else change
-
-
-def _kind(level: str) -> Kind | None:
-    """The kind of a level; None for a name whose bits are not known, which has no place in a sweep."""
-    try:
-        parsed = parse_level(level)
-    except UsageError:
-        return None
-    return parsed.kind if math.isfinite(parsed.strength) else None

@@ -19,14 +19,15 @@ def markdown(records: Sequence[Record], columns: Sequence[Column]) -> str:
     return "\n".join([shown.caption, "", *lines, *(f"\n{note}" for note in shown.notes)])
 
 
-def latex(records: Sequence[Record], columns: Sequence[Column]) -> str:
-    """Return a LaTeX table; its preamble needs \\usepackage{booktabs}."""
+def latex(records: Sequence[Record], columns: Sequence[Column], title: str = "") -> str:
+    """Return a LaTeX table, a title in bold before its caption; its preamble needs \\usepackage{booktabs}."""
     shown = sheet(records, columns)
     titles, rows = _cells(shown, records)
     form = "l" * shown.n_keys + "r" * (len(titles) - shown.n_keys)
     notes = "".join(f"\\\\ {escaped(note)}" for note in shown.notes)
     body = [_tabbed(titles), r"\midrule", *(_tabbed(row) for row in rows)]
-    begin = [r"\begin{table}", rf"\caption{{{escaped(shown.caption)}{notes}}}", rf"\begin{{tabular}}{{{form}}}", r"\toprule"]
+    bold = rf"\textbf{{{escaped(title)}.}} " if title else ""
+    begin = [r"\begin{table}", rf"\caption{{{bold}{escaped(shown.caption)}{notes}}}", rf"\begin{{tabular}}{{{form}}}", r"\toprule"]
     return "\n".join([*begin, *body, r"\bottomrule", r"\end{tabular}", r"\end{table}"])
 
 

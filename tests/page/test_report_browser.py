@@ -162,13 +162,13 @@ def test_table_and_csv_hold_the_same_numbers(path: Path, open_page: Any) -> None
         assert len(shown) == len(saved) > 0, panel.id
         for row, record in zip(shown, saved, strict=True):
             assert record["snapshot"] == snapshot and row["model"] == unquoted(record["model"])
-            assert all(same(row[figure.title], record[figure.field], figure) for figure in panel.figures), (row, record)
+            assert all(same(row[column.title], record[column.field], column) for column in panel.columns), (row, record)
 
 
-def same(text: str, value: str, figure: Any) -> bool:
-    if figure.digits is None or value == "":
+def same(text: str, value: str, column: Any) -> bool:
+    if column.digits is None or value == "":
         return text == unquoted(value)
-    return bool(number(text) == pytest.approx(figure.times * float(value), abs=0.51 * 10**-figure.digits))
+    return bool(number(text) == pytest.approx(column.times * float(value), abs=0.51 * 10**-column.digits))
 
 
 def test_names_with_markup_are_shown_as_text(path: Path, open_page: Any) -> None:

@@ -19,13 +19,12 @@ from analyzer.cli.main import main
 from analyzer.gate.gate import gate
 from analyzer.gate.policy import LIMITABLE
 from analyzer.report.charts import theme
-from analyzer.report.data.study import MAX_RUNS, Asked, study
+from analyzer.report.data.study import MAX_RUNS, ReportRequest, measure_study
 from analyzer.report.data.tables import first_asked, tables
-from analyzer.report.pack import pack
 from analyzer.report.page import page
 from analyzer.report.panels import PANELS
-from analyzer.report.words.cards import cards
-from analyzer.report.words.check_wording import WORDINGS
+from analyzer.report.rows import pack
+from analyzer.report.words.cards import WORDINGS, cards
 from analyzer.runs.loading import select_runs
 from schemas.errors import UsageError
 
@@ -126,7 +125,7 @@ def test_a_card_is_the_gate_of_its_model(store_url: str) -> None:
     whole = study_of(store_url)
     checks = page_checks(whole)
     wanted = {"model": ["small-7b"], "method": ["wanda"], "level": ["0.4"]}
-    alone = gate(select_runs(whole.runs.reader, wanted, with_dense=True), ask(), whole.asked.limits)
+    alone = gate(select_runs(whole.runs.reader, wanted, with_dense=True), ask(), whole.request.limits)
     own = [check for check in checks if (check["model"], check["method"], check["level"]) == ("small-7b", "wanda", "0.4")]
     assert [check["result"] for check in own] == [check["result"] for check in alone if check["run"] == own[0]["run"]]
     assert [check["amount"] for check in own] == [check["amount"] for check in alone]
@@ -142,7 +141,7 @@ def test_every_panel_has_a_sentence_for_every_store(store_url: str, tmp_path: Pa
     one = write(str(tmp_path / "one"), [(items, family(items, "toy", 0)[:1])])
     for url in (store_url, one):
         found = study_of(url)
-        spoken = first_asked(tables(found), found.asked.questions[0])
+        spoken = first_asked(tables(found), found.request.questions[0])
         for panel in PANELS:
             if panel.reading:
                 sentence = panel.reading(spoken)
@@ -162,7 +161,7 @@ def test_more_runs_than_a_page_holds_are_refused() -> None:
     items = item_set(np.zeros(4, dtype=np.int64))
     runs = [make_run(items, np.ones((4, 4)), model=f"m{number}") for number in range(MAX_RUNS + 1)]
     with pytest.raises(UsageError, match=f"{MAX_RUNS + 1} runs are selected"):
-        study(select_runs(MemoryReader([items], runs), {}), Asked((ask(),), ()))
+        measure_study(select_runs(MemoryReader([items], runs), {}), ReportRequest((ask(),), ()))
 
 
 def test_runs_alike_in_all_that_is_shown_stay_apart(tmp_path: Path) -> None:
@@ -171,8 +170,8 @@ def test_runs_alike_in_all_that_is_shown_stay_apart(tmp_path: Path) -> None:
     twin = run_of(items, skilled_logits(np.random.default_rng(5), items.answer, 4), model="toy", method="wanda", level="0.4", seed=7)
     whole = study_of(write(str(tmp_path / "twins"), [(items, [*family(items, "toy", 0, levels=FEW), twin])]))
     packed = pack(whole, tables(whole) | {"checks": []})
-    marks = [mark for mark in packed["runs"]["twin"] if mark]
-    assert len(set(marks)) == 2
+    marked = [name for name in packed["runs"]["name"] if "#" in name]
+    assert len(set(marked)) == 2 and all(name.startswith("wanda 0.4 #") for name in marked)
     assert len(rows(packed, "scale")) == 4
 
 
@@ -184,7 +183,7 @@ def test_answers_far_from_the_dense_runs_flag_a_comparison() -> None:
     evasive = dense.copy()
     evasive[:, 5] += 3
     runs = select_runs(MemoryReader([items], [make_run(items, dense), make_run(items, evasive, method="rtn", level="w3a16")]), {})
-    found = tables(study(runs, Asked((ask(),), ())))
+    found = tables(measure_study(runs, ReportRequest((ask(),), ())))
     assert all("None of the above" in pair["unreliable"] for pair in found["pairs"])
     assert found["unreliable"]
 

@@ -7,9 +7,9 @@ from click.testing import CliRunner
 from report_stores import FEW, family, mixed_store, quiz, study_of, write
 
 from analyzer.cli.main import main
-from analyzer.report.chart_files import figures, specs
 from analyzer.report.panels import PANELS
 from analyzer.report.papers import paper
+from analyzer.report.write import chart_specs, write_charts
 
 
 @pytest.fixture(scope="module")
@@ -37,21 +37,15 @@ def test_latex_is_booktabs_and_escapes_names(store_url: str) -> None:
     assert not [line for line in text.splitlines() if "%" in line.replace(r"\%", "") and not line.startswith("%")]
 
 
-def test_mixtures_of_experts_have_a_table(tmp_path: Path) -> None:
-    """Models whose names say that they are mixtures are also listed apart."""
-    items = quiz("quiz", 60)
-    url = write(str(tmp_path / "moe"), [(items, [*family(items, "ref-moe", 0, levels=FEW), *family(items, "plain", 1, levels=FEW)])])
-    part = paper(study_of(url), "md").split("## Mixtures of experts")[1].split("## ")[0]
-    assert "ref-moe" in part and "plain" not in part
-
-
-def test_figures_are_the_charts_of_the_page(store_url: str) -> None:
+def test_files_are_the_charts_of_the_page(store_url: str, tmp_path: Path) -> None:
     """Every chart but the calculator's has its rows, and becomes SVG and PNG."""
-    drawn = specs(study_of(store_url, model=("small-1b", "small-7b", "small-13b")))
+    drawn = chart_specs(study_of(store_url, model=("small-1b", "small-7b", "small-13b")))
     assert set(drawn) == {name for panel in PANELS if panel.id != "cost" for name in panel.charts or {}}
     assert all(spec["datasets"]["rows"] for spec in drawn.values())
-    figure = next(figures(study_of(store_url, model=("small-7b",), task=("quiz",), scorers=("lac",))))
-    assert figure.svg.startswith("<svg") and figure.png.startswith(b"\x89PNG") and "var(--" not in figure.svg
+    write_charts(study_of(store_url, model=("small-7b",), task=("quiz",), scorers=("lac",)), tmp_path / "charts")
+    svg = (tmp_path / "charts" / "heat.svg").read_text(encoding="utf-8")
+    assert svg.startswith("<svg") and "var(--" not in svg
+    assert (tmp_path / "charts" / "heat.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("form", ["md", "latex"])

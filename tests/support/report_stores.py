@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 from analyzer_data import skilled_logits
 
-from analyzer.report.data.study import Study
-from analyzer.report.request import open_study
+from analyzer.report.data.study import Study, open_study
 from schemas.items import Item
 from schemas.itemset import ItemSet, build_item_set
 from schemas.run import Environment, Run, RunKey

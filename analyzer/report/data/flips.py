@@ -43,7 +43,7 @@ def item_texts(study: Study, items: Sequence[Record]) -> list[Record]:
 def _one_per_run(study: Study) -> Iterator[Paired]:
     """One cell of every pair: answers depend on no scorer and on no protocol."""
     seen = set()
-    for cell in study.pairs(study.asked.questions[0].protocol):
+    for cell in study.pairs(study.request.questions[0].protocol):
         if cell.row["name"] not in seen and cell.after.view.n_items:
             seen.add(cell.row["name"])
             yield cell

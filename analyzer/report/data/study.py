@@ -1,29 +1,34 @@
-"""What a report is made from: every selected run measured once, beside its dense run. All panels take their figures from here."""
+"""From what a report is asked to what it is made from: every selected run measured once, beside its dense run.
+
+In: parsed command-line options.  Out: a `Study`, from which all panels take their figures.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from analyzer.compare.paired import Paired, paired
-from analyzer.compare.two_axis_verdict import Tolerances
-from analyzer.gate.policy import Limit
+from analyzer.compare.two_axis_verdict import Tolerances, tolerances
+from analyzer.gate.policy import Limit, read_policy
 from analyzer.measure.question import Question
-from analyzer.runs.loading import Runs
+from analyzer.protocols.ask import ask
+from analyzer.runs.loading import Runs, select_runs
 from analyzer.runs.pairs import Partners
 from analyzer.runs.view import RunView
-from analyzer.studies.cost import Prices
+from analyzer.studies.cost import Prices, read_prices
 from analyzer.studies.sets import measure_runs
 from schemas.errors import UsageError
+from schemas.fields import FIELDS
 
 MAX_RUNS = 600  # about 20 MB of page; more than a person can look at
 EXAMPLE_PRICES = Prices(answer=0.001, ask_again=0.004, review=0.5, abstain=0.2, wrong=2.0)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a report is asked.
+class ReportRequest:
+    """What a report is to show of the selected runs.
 
-    questions : one per protocol, each with one alpha; the first is the one of panels that know only one protocol.
+    questions : one per protocol, each with one alpha; panels that show a single protocol show the first.
     limits    : of the release gate.
     prices    : with which the cost calculator opens.
     """
@@ -35,16 +40,16 @@ class Asked:
 
     @property
     def exact(self) -> Question | None:
-        """The question over all splits, None where only other protocols are asked for."""
+        """The question under the protocol `exact` over all splits; None where only other protocols are asked for."""
         return next((question for question in self.questions if question.protocol == "exact" and question.split.exact), None)
 
 
 @dataclass(frozen=True)
 class Study:
-    """Cell runs. `cells` holds, by protocol, every run under every scorer, in reading order; dense runs have no partner."""
+    """Measured runs. `cells` holds, by protocol, every run under every scorer, in reading order; dense runs have no partner."""
 
-    runs: Runs
-    asked: Asked
+    runs: "KeptRuns"
+    request: ReportRequest
     cells: Mapping[str, Sequence[Paired]]
 
     def pairs(self, protocol: str) -> list[Paired]:
@@ -54,36 +59,56 @@ class Study:
     @property
     def exact_cells(self) -> Sequence[Paired]:
         """Cells over all splits; none where only other protocols are asked for."""
-        return self.cells["exact"] if self.asked.exact else ()
+        return self.cells["exact"] if self.request.exact else ()
 
     @property
     def exact_pairs(self) -> list[Paired]:
-        """Those of them that have a dense run beside them."""
+        """The cells over all splits that have a dense run beside them."""
         return [cell for cell in self.exact_cells if cell.before]
 
 
 @dataclass(frozen=True)
 class KeptRuns(Runs):
-    """Runs whose arrays stay in memory once they are read; every panel looks at them again."""
+    """Runs whose arrays are all in memory, by name: every panel looks at them again."""
 
-    kept: dict[str, RunView] = field(default_factory=dict)
+    kept: Mapping[str, RunView]
 
     def view(self, row: Mapping[str, Any]) -> RunView:
         """Return the arrays of one run."""
-        if row["name"] not in self.kept:
-            self.kept[row["name"]] = super().view(row)
         return self.kept[row["name"]]
 
 
-def study(runs: Runs, asked: Asked) -> Study:
+def open_study(options: Mapping[str, Any]) -> Study:
+    """Return the study that parsed options ask for. Raises UsageError quoting the value that cannot be meant."""
+    return measure_study(open_selected(options), report_request(options))
+
+
+def open_selected(options: Mapping[str, Any]) -> Runs:
+    """Return the selected runs of a store and the dense runs that they are compared with; none of a store that holds none yet."""
+    from store import open_reader
+
+    reader = open_reader(options["store_url"], options["at"])
+    wanted = {field: options[field] for field in FIELDS}
+    return select_runs(reader, wanted, with_dense=True) if reader.catalog.height else Runs(reader, ())
+
+
+def report_request(options: Mapping[str, Any]) -> ReportRequest:
+    """Return what parsed options ask of the selected runs. Raises UsageError quoting the value that cannot be meant."""
+    allowed = tolerances(options)
+    prices = read_prices(options["prices"]) if options["prices"] else EXAMPLE_PRICES
+    questions = tuple(_question(name, options) for name in dict.fromkeys(options["protocols"] or ("exact",)))
+    return ReportRequest(questions, _limits(options, allowed), allowed, prices)
+
+
+def measure_study(runs: Runs, request: ReportRequest) -> Study:
     """Return every selected run measured under every protocol.
 
-    Raises UsageError for more runs than a page can hold, ComparisonError for a run whose dense run is not clear.
+    Raises UsageError for more runs than a page can hold, ComparisonError where it is not clear which dense run belongs to a run.
     """
     if len(runs.rows) > MAX_RUNS:
         raise UsageError(f"{len(runs.rows)} runs are selected and a page holds {MAX_RUNS}; select some with --model, --task or --method")
-    kept = KeptRuns(runs.reader, runs.rows)
-    return Study(kept, asked, {question.protocol: _cells(kept, question) for question in asked.questions})
+    kept = KeptRuns(runs.reader, runs.rows, {view.row["name"]: view for view in runs.views()})
+    return Study(kept, request, {question.protocol: _cells(kept, question) for question in request.questions})
 
 
 def _cells(runs: Runs, question: Question) -> list[Paired]:
@@ -91,5 +116,20 @@ def _cells(runs: Runs, question: Question) -> list[Paired]:
     partners = Partners(runs.rows)
     if not any(partners.of(row) for row in runs.rows):
         return [Paired(cell) for cell in measure_runs(runs, question)]
-    place = {row["name"]: number for number, row in enumerate(runs.rows)}
-    return sorted(paired(runs, question, partners), key=lambda cell: place[cell.row["name"]])
+    order = {row["name"]: number for number, row in enumerate(runs.rows)}
+    return sorted(paired(runs, question, partners), key=lambda cell: order[cell.row["name"]])
+
+
+def _limits(options: Mapping[str, Any], allowed: Tolerances) -> list[Limit]:
+    """The policy given, else the two tolerances: a change that counts as none may ship."""
+    texts = options["limits"]
+    if not texts and not options["policy"]:
+        texts = [f"accuracy_loss={allowed.accuracy}", f"set_size_growth={allowed.set_size}"]
+    return read_policy(options["policy"], texts)
+
+
+def _question(protocol: str, options: Mapping[str, Any]) -> Question:
+    question = ask(alphas=options["alpha"], scorers=options["scorers"], protocol=protocol)
+    if len(question.alphas) != 1:
+        raise UsageError(f"alpha {options['alpha']!r} names {len(question.alphas)}; give one, the page's slider has the others")
+    return question

@@ -7,9 +7,9 @@ from analyzer.compare.compare import add_holm, pair_record
 from analyzer.compare.paired import Paired
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, cell_record, interval_fields
-from analyzer.report.data.costs import rates
-from analyzer.report.data.curves import curves
+from analyzer.measure.unreliable import cell_reasons, run_reasons
 from analyzer.report.data.flips import flipped_items, item_texts, subjects
+from analyzer.report.data.interactive import cost_rates, curves, size_rates
 from analyzer.report.data.study import Study
 from analyzer.studies.cliffs import cliff_records
 from analyzer.studies.decoupling import decoupling
@@ -38,51 +38,49 @@ def first_asked(found: Tables, question: Question) -> Tables:
 
 def run_records(study: Study) -> list[Record]:
     """Return one record per run, scorer and protocol."""
-    return [cell_record([cell.after], question) for question in study.asked.questions for cell in study.cells[question.protocol]]
+    return [cell_record([cell.after], question) for question in study.request.questions for cell in study.cells[question.protocol]]
 
 
 def pair_records(study: Study) -> list[Record]:
     """Return one record per compressed run, scorer and protocol: its changes and its verdict on two axes."""
     found = []
-    for question in study.asked.questions:
-        found += add_holm([pair_record([cell], question, study.asked.tolerances) for cell in study.pairs(question.protocol)])
+    for question in study.request.questions:
+        found += add_holm([pair_record([cell], question, study.request.tolerances) for cell in study.pairs(question.protocol)])
     return found
 
 
 def all_records(study: Study) -> list[Record]:
     """Return one record per run, scorer and protocol, beside its dense run where it has one."""
     found = []
-    for question in study.asked.questions:
-        found += add_holm([pair_record([cell], question, study.asked.tolerances) for cell in study.cells[question.protocol]])
+    for question in study.request.questions:
+        found += add_holm([pair_record([cell], question, study.request.tolerances) for cell in study.cells[question.protocol]])
     return found
 
 
 def size_records(study: Study) -> list[Record]:
     """Return the rate of every set size of every run and scorer, one record each."""
     return [
-        {"run": cell.row["name"], "scorer": cell.after.scorer, "protocol": "exact", "size": int(name.split("_")[1])}
-        | interval_fields("rate", estimate)
+        {"run": cell.row["name"], "scorer": cell.after.scorer, "protocol": "exact", "size": size} | interval_fields("rate", rate)
         for cell in study.exact_cells
-        for name, estimate in cell.after.estimates.items()
-        if name.startswith("size_")
+        for size, rate in enumerate(size_rates(cell.after))
     ]
 
 
 def cliff_table(study: Study) -> list[Record]:
     """Return one record per level of every sweep."""
-    question = study.asked.questions[0]
-    return cliff_records(study.pairs(question.protocol), question, study.asked.tolerances)
+    question = study.request.questions[0]
+    return cliff_records(study.pairs(question.protocol), question, study.request.tolerances)
 
 
 def scale_table(study: Study) -> list[Record]:
     """Return one record per model, method, level, task, prompt and scorer; means over prompts would hide from the filters."""
-    question = study.asked.questions[0]
+    question = study.request.questions[0]
     return [record for cells in _by_prompt(study.pairs(question.protocol)) for record in scale_records(cells, question)]
 
 
 def transfer_table(study: Study) -> list[Record]:
     """Return one record per compressed run and scorer: the dense threshold kept against recalibrated."""
-    question = study.asked.exact
+    question = study.request.exact
     pairs = [cell for cell in study.exact_pairs if cell.pair and cell.pair.dense.n_items > 1]
     return kept_from_dense(pairs, question) if question else []
 
@@ -90,10 +88,11 @@ def transfer_table(study: Study) -> list[Record]:
 def unreliable_table(study: Study) -> list[Record]:
     """Return the runs that cannot be trusted, each reason once."""
     found: dict[tuple[str, str], Record] = {}
-    for record in run_records(study):
-        if record["unreliable"]:
-            for reason in record["unreliable"].split("; "):
-                found.setdefault((record["run"], reason), {name: record[name] for name in ("run", "protocol")} | {"reason": reason})
+    for protocol, cells in study.cells.items():
+        for cell in cells:
+            name = cell.row["name"]
+            for reason in (*run_reasons(cell.after.view), *cell_reasons(cell.after)):
+                found.setdefault((name, reason), {"run": name, "protocol": protocol, "reason": reason})
     return list(found.values())
 
 
@@ -107,7 +106,7 @@ TABLES: dict[str, Callable[[Study], list[Record]]] = {
     "items": flipped_items,
     "scale": scale_table,
     "transfer": transfer_table,
-    "costs": rates,
+    "costs": cost_rates,
     "unreliable": unreliable_table,
 }
 

@@ -40,7 +40,7 @@ const costRows = (rows, state) => rows.map((row) => ({ ...row, ...costOf(row, st
 
 /** Costs of the compressed runs under the filters; of all runs where none is compressed. */
 function comparedCosts(state) {
-  const rows = costRows(panelRows({ table: "costs", follows: "filters" }, state), state);
+  const rows = costRows(panelRows({ table: "costs", shows: { filters: FILTERS, same: [] } }, state), state);
   const compared = rows.filter((row) => row.change);
   return compared.length ? compared : rows;
 }

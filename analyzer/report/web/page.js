@@ -35,12 +35,12 @@ function writeFragment() {
 function offerRuns() {
   const compressed = runs.filter((run) => run.dense !== null && passes(run, state, FILTERS));
   const offered = compressed.length ? compressed : runs.filter((run) => passes(run, state, FILTERS));
-  if (!offered.some((run) => run.id === state.run)) {
+  if (!offered.some((run) => run.run === state.run)) {
     const grown = tables.pairs.filter((row) => passes(row, state, FILTERS) && !row.unreliable).sort((a, b) => b.set_size_change - a.set_size_change)[0];
-    state.run = grown ? grown.run : offered.length ? offered[0].id : null;
+    state.run = grown ? grown.run : offered.length ? offered[0].run : null;
     state.picked = false;
   }
-  byId("chosen").replaceChildren(...offered.map((run) => new Option(run.label, run.id, false, run.id === state.run)));
+  byId("chosen").replaceChildren(...offered.map((run) => new Option(run.label, run.run, false, run.run === state.run)));
 }
 
 function element(name, text, ...children) {
@@ -61,8 +61,8 @@ function fillTable(panel) {
   if (!place?.open) return;
   const rows = tableRows(panel, state);
   const names = namedBy(rows);
-  const cells = rows.map((row) => [...names.map((name) => row[name] ?? ""), ...panel.figures.map((figure) => shown(figure, row))]);
-  place.querySelector("div").replaceChildren(table([...names, ...panel.figures.map((figure) => figure.title)], cells));
+  const cells = rows.map((row) => [...names.map((name) => row[name] ?? ""), ...panel.columns.map((column) => shown(column, row))]);
+  place.querySelector("div").replaceChildren(table([...names, ...panel.columns.map((column) => column.title)], cells));
 }
 
 function fillFlipped() {
@@ -103,7 +103,7 @@ function say() {
   const chosen = runs[state.run];
   pick("[data-chosen]").forEach((place) => { place.textContent = chosen ? `Shown: ${chosen.label}` : ""; });
   const at = Math.round(state.alpha * 100) - 1;
-  const sizes = Object.fromEntries(panelRows({ table: "curves", follows: "pair" }, state).map((row) => [row.role, row.set_size[at].toFixed(2)]));
+  const sizes = Object.fromEntries(panelRows({ table: "curves", shows: { filters: ["scorer", "protocol"], pair: true } }, state).map((row) => [row.role, row.set_size[at].toFixed(2)]));
   byId("alpha-said").textContent = `${state.alpha.toFixed(2)}: ` + (sizes.dense ? `${sizes.dense} options dense` : "") + (sizes.compressed ? `, ${sizes.compressed} compressed` : "");
   const [least] = comparedCosts(state).filter((row) => !row.unreliable).sort((a, b) => a.cost - b.cost);
   const beside = least?.dense_cost === undefined ? "" : `; its dense run ${least.dense_cost.toFixed(2)}`;
@@ -162,7 +162,7 @@ function choose(id) {
 /** Show a compressed model of the verdict: its card, and its run wherever one run is shown. */
 function showModel({ model, method, level }) {
   const run = runs.find((one) => one.model === model && one.method === method && one.level === level && one.dense !== null);
-  if (run) choose(run.id);
+  if (run) choose(run.run);
   byId("cards").classList.remove("folded");
   changed();
   const card = pick(".card").find((one) => one.dataset.model === model && one.dataset.method === method && one.dataset.level === level);

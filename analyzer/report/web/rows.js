@@ -1,42 +1,25 @@
 "use strict";
 // The page's data as rows, and which of them a panel shows. No drawing here.
 const DATA = JSON.parse(document.getElementById("data").textContent);
-const SINGLE = ["scorer", "protocol"];
-const FILTERS = ["model", "method", "task", "prompt", ...SINGLE];
+const FILTERS = DATA.filters;
 
 const unpack = (columns) =>
   Array.from({ length: columns.n[0] }, (_, i) =>
     Object.fromEntries(Object.entries(columns).map(([name, values]) => [name, values[values.length === 1 ? 0 : i]])));
 
-const runs = unpack({ n: [DATA.runs.model.length], ...DATA.runs });
-const manyPrompts = new Set(runs.map((run) => run.prompt)).size > 1;
-runs.forEach((run, id) => {
-  run.id = id;
-  run.name = (run.level === "-" ? run.method : `${run.method} ${run.level}`) + (run.twin ? ` #${run.twin}` : "");
-  run.place = manyPrompts ? `${run.task} · ${run.prompt}` : run.task;
-  run.column = `${run.model} · ${run.place}`;
-  run.label = `${run.model} · ${run.name} · ${run.place}`;
-  run.kind = run.level.includes(":") ? "n:m" : /^[\d.e+-]+$/.test(run.level) ? "share" : "bits";
-});
+const runs = unpack(DATA.runs);
 const tables = Object.fromEntries(Object.entries(DATA.tables).map(([name, columns]) =>
   [name, unpack(columns).map((row) => (row.run === null || row.run === undefined ? row : { ...runs[row.run], ...row }))]));
 
 const alike = (row, name, wanted) => !wanted || row[name] === undefined || row[name] === null || row[name] === "-" || row[name] === wanted;
 const passes = (row, state, names) => names.every((name) => alike(row, name, state[name]));
-const sameGroup = (row, chosen, names) => chosen && names.every((name) => row[name] === chosen[name]);
 
-/** Rows of a panel under a state, each with its role beside the chosen run. */
-function panelRows(panel, state) {
+/** Rows of a panel under a state, each with its role beside the chosen run; rows.py does the same for the page as it opens. */
+function panelRows({ table, shows }, state) {
   const chosen = runs[state.run];
-  const role = (row) => (chosen && row.run === chosen.id ? (chosen.dense === null ? "dense" : "compressed") : chosen && row.run === chosen.dense ? "dense" : "other");
-  const rows = tables[panel.table].filter((row) => {
-    if (panel.follows === "pair") return passes(row, state, SINGLE) && role(row) !== "other";
-    if (panel.follows === "neighbours") return passes(row, state, SINGLE) && sameGroup(row, chosen, ["model", "task", "prompt"]);
-    if (panel.follows === "sweep") return passes(row, state, SINGLE) && sameGroup(row, chosen, ["model", "task", "prompt", "kind"]);
-    if (panel.follows === "task") return passes(row, state, FILTERS.filter((name) => name !== "task" && name !== "prompt")) && sameGroup(row, chosen, ["task", "prompt"]);
-    return passes(row, state, FILTERS);
-  });
-  return rows.map((row) => ({ ...row, role: role(row) }));
+  const role = (row) => (chosen && row.run === chosen.run ? (chosen.dense === null ? "dense" : "compressed") : chosen && row.run === chosen.dense ? "dense" : "other");
+  return tables[table].filter((row) => passes(row, state, shows.filters)).map((row) => ({ ...row, role: role(row) }))
+    .filter((row) => (shows.pair ? row.role !== "other" : shows.same.every((name) => chosen && row[name] === chosen[name])));
 }
 
 /** Rows as the table view and the CSV have them: curves at one alpha, costs at the prices given. */
@@ -49,10 +32,10 @@ function tableRows(panel, state) {
 }
 
 /** Columns that name a row, then the panel's own; an interval is two more columns in a CSV. */
-const namedBy = (rows) => ["model", "method", "level", "task", "prompt", ...SINGLE].filter((name) => rows.some((row) => row[name] !== undefined));
+const namedBy = (rows) => ["model", "method", "level", "task", "prompt", "scorer", "protocol"].filter((name) => rows.some((row) => row[name] !== undefined));
 
 function csv(panel, rows) {
-  const fields = panel.figures.flatMap((figure) => (figure.interval ? [figure.field, `${figure.field}_low`, `${figure.field}_high`] : [figure.field]));
+  const fields = panel.columns.flatMap(({ field, interval }) => (interval ? [field, `${field}_low`, `${field}_high`] : [field]));
   const alpha = panel.table === "curves" ? ["alpha"] : [];
   const names = [...namedBy(rows), ...alpha, ...fields, "snapshot"];
   const cell = (value) => {
@@ -65,14 +48,14 @@ function csv(panel, rows) {
   return [names.join(","), ...rows.map((row) => names.map((name) => cell(extra[name] ?? row[name])).join(","))].join("\n") + "\n";
 }
 
-function shown(figure, row) {
+function shown(column, row) {
   const number = (value) => {
-    const text = (value * (figure.times ?? 1)).toLocaleString("en-US", { minimumFractionDigits: figure.digits, maximumFractionDigits: figure.digits });
-    return figure.sign && value > 0 ? `+${text}` : text;
+    const text = (value * (column.times ?? 1)).toLocaleString("en-US", { minimumFractionDigits: column.digits, maximumFractionDigits: column.digits });
+    return column.sign && value > 0 ? `+${text}` : text;
   };
-  const value = row[figure.field];
+  const value = row[column.field];
   if (value === null || value === undefined || value === "") return "";
-  if (figure.digits === null || figure.digits === undefined) return String(value);
-  const [low, high] = [row[`${figure.field}_low`], row[`${figure.field}_high`]];
-  return figure.interval && low !== null && low !== undefined && high !== null ? `${number(value)} [${number(low)}, ${number(high)}]` : number(value);
+  if (column.digits === null || column.digits === undefined) return String(value);
+  const [low, high] = [row[`${column.field}_low`], row[`${column.field}_high`]];
+  return column.interval && low !== null && low !== undefined && high !== null ? `${number(value)} [${number(low)}, ${number(high)}]` : number(value);
 }

@@ -1,29 +1,78 @@
-"""The verdict of every compressed model: the release gate over all its tasks, prompts and scorers, and why it ended so, in words."""
+"""The verdict on every compressed model: the release gate over all its tasks, prompts and scorers, and in words why it ended so.
+
+Every figure is turned so that more is worse, for its sentence and its bar alike: coverage that must be kept becomes misses.
+"""
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
 from analyzer.compare.paired import Paired
+from analyzer.gate.ci_reports import sentence, title
 from analyzer.gate.gate import FAIL, INCONCLUSIVE, PASS, check_pairs, outcome
+from analyzer.gate.policy import LIMITABLE, Limit
 from analyzer.measure.records import Record
 from analyzer.report.data.study import Study
-from analyzer.report.words.check_wording import bar, broken, harm, said, worst
+from schemas.levels import NO_LEVEL
 
-HOPELESS = 100_000  # questions
+TOO_MANY = 100_000  # questions
 RANK = {PASS: 0, INCONCLUSIVE: 1, FAIL: 2}
 WORDS = {PASS: "may ship", INCONCLUSIVE: "undecided", FAIL: "must not ship"}
 MEANINGS = {
     PASS: "Within every limit, with 95 % confidence.",
-    INCONCLUSIVE: "The questions asked are too few to tell.",
+    INCONCLUSIVE: "Too few questions were asked to tell.",
     FAIL: "Beyond a limit, with 95 % confidence.",
+}
+BAR_LIMIT, BAR_LOW, BAR_HIGH = 25.0, -40.0, 80.0  # where a bar's limit is drawn, and the ends of the scale; no change is at 0
+PERCENT = (100, " %", 1)
+
+
+class Wording(NamedTuple):
+    """How a figure is put into words: its name on a bar, the beginning of a sentence, what a policy asks of it, and its unit.
+
+    times     : factor from the stored number to the unit.
+    direction : 1 where harm is more of what the short name says, -1 where it is less, 0 where harm has no sign.
+    """
+
+    short: str
+    sentence: str
+    policy: str
+    times: int
+    unit: str
+    digits: int
+    direction: int = 0
+
+    def amount(self, value: float) -> str:
+        """Return a value with its unit."""
+        return f"{self.times * value:.{self.digits}f}{self.unit}"
+
+    def change(self, value: float) -> str:
+        """Return a value as a change of what the short name says: lost accuracy is less of it."""
+        if self.direction == 0:
+            return self.amount(value)
+        return f"{self.direction * self.times * value:+.{self.digits}f}{self.unit}"
+
+
+WORDINGS = {
+    "accuracy_loss": Wording("accuracy", "Accuracy falls by", "loses at most {} of accuracy", 100, " points", 1, -1),
+    "set_size_growth": Wording("sets", "Sets grow by", "has prediction sets that grow by at most {} on average", 1, " options", 2, 1),
+    "coverage_after_transfer": Wording(
+        "misses", "With the dense model's threshold, sets miss the answer in", "misses at most {} at the dense model's threshold", *PERCENT
+    ),
+    "flips": Wording("flips", "Right and wrong swap in", "swaps right and wrong in at most {} of questions", *PERCENT),
+    "flips_to_wrong": Wording("to wrong", "Right turns to wrong in", "turns right to wrong in at most {} of questions", *PERCENT),
+    "answers_changed": Wording("answers", "The chosen option changes in", "changes the chosen option in at most {} of questions", *PERCENT),
+    "kl": Wording("KL", "The KL divergence from the dense run is", "has a KL divergence of at most {}", 1, " nats", 3),
+    "kl_reverse": Wording("reverse KL", "The reverse KL divergence is", "has a reverse KL divergence of at most {}", 1, " nats", 3),
+    "js": Wording("JS", "The Jensen-Shannon divergence is", "has a Jensen-Shannon divergence of at most {}", 1, " nats", 3),
 }
 
 
 @dataclass(frozen=True)
 class Card:
-    """One compressed model. `checks` are the gate's records over all its runs; `why` says in one sentence how it ended so."""
+    """One compressed model. `checks` are the gate's records over all its runs; `why` says in a sentence or two how it ended so."""
 
     model: str
     method: str
@@ -35,30 +84,53 @@ class Card:
     @property
     def name(self) -> str:
         """Method and level in one."""
-        return self.method if self.level == "-" else f"{self.method} {self.level}"
+        return self.method if self.level == NO_LEVEL else f"{self.method} {self.level}"
 
     @property
     def short(self) -> str:
-        """What a limit was broken by, in a few words; empty where none is."""
-        return broken(self.checks)
+        """By how much limits are exceeded, in a few words: the largest amount of each figure; empty where none is."""
+        failed = {name: [check for check in self.checks if check["check"] == name and check["result"] == FAIL] for name in WORDINGS}
+        parts = [f"{WORDINGS[name].short} {WORDINGS[name].change(_most(found))}" for name, found in failed.items() if found]
+        untrusted = any(check["limit"] is None and check["result"] == FAIL for check in self.checks)
+        return ", ".join([*(["cannot be trusted"] if untrusted else []), *parts])
 
     @property
     def bars(self) -> list[Record]:
-        """The checks that have a figure, each with what draws it; the nearest to its limit, or furthest beyond, first."""
-        drawn = [found for check in self.checks if (found := bar(check))]
+        """The checks that have a figure, each with what draws it; first those that are nearest to their limit or furthest beyond."""
+        drawn = [found for check in self.checks if (found := _bar(check))]
         return sorted(drawn, key=lambda found: -found["nearness"])
 
 
 def cards(study: Study) -> list[Card]:
     """Return one card per compressed model that has a dense run, those that may ship first."""
-    question = study.asked.questions[0]
+    question = study.request.questions[0]
     found = []
     for cells in _models(study.cells[question.protocol]):
-        checks = check_pairs(cells, question, study.asked.limits)
+        checks = check_pairs(cells, question, study.request.limits)
         row = cells[0].row
         result = outcome(checks)
         found.append(Card(row["model"], row["method"], row["level"], result, _why(result, checks), checks))
     return sorted(found, key=lambda card: RANK[card.result])
+
+
+def policy_words(limits: Sequence[Limit]) -> str:
+    """Return what the gate asks of a compressed model, as the end of a sentence."""
+    parts = []
+    for limit in limits:
+        where = f" on {limit.task}" if limit.task else " in every subject" if limit.worst_subject else ""
+        words = WORDINGS[limit.figure]
+        value = 1 - limit.value if LIMITABLE[limit.figure].at_least else limit.value
+        parts.append(words.policy.format(f"{words.times * value:g}{words.unit}") + where)
+    return ", and ".join(parts)
+
+
+class Harm(NamedTuple):
+    """Amount, its interval and its limit, more being worse."""
+
+    amount: float
+    low: float
+    high: float
+    limit: float
 
 
 def _models(cells: Sequence[Paired]) -> Iterator[list[Paired]]:
@@ -77,24 +149,86 @@ def _models(cells: Sequence[Paired]) -> Iterator[list[Paired]]:
 
 
 def _why(result: str, checks: Sequence[Record]) -> str:
+    """How the gate ended and by which check: the one furthest beyond its limit."""
     if result == PASS:
-        return f"Every limit is kept: {worst(checks)}."
+        return f"Every limit is kept{_worst(checks)}."
     deciding = [check for check in checks if check["result"] == result]
-    first = max(deciding, key=_beyond)
-    more = len(deciding) - 1
-    rest = f" ({more} more check{'s' if more > 1 else ''} like this)" if more else ""
-    return f"{said(first)}{rest}." + (_would_decide(deciding) if result == INCONCLUSIVE else "")
+    first, others = max(deciding, key=_beyond), len(deciding) - 1
+    limit = _limit_words(first)
+    many = f"{others} other check{'s' if others > 1 else ''}" if others else ""
+    if result == FAIL:
+        ending = f"; the limit is {limit}." if limit else "."
+        return f"{_said(first)}{ending}" + (f" {many} fail{'' if others > 1 else 's'} too." if many else "")
+    unclear = f"{many} {'are' if others > 1 else 'is'} also unclear" if many else ""
+    parts = [part for part in (f"This could be above or below the limit of {limit}" if limit else "", unclear) if part]
+    ending = "; ".join(parts) + "." if parts else ""
+    return f"{_said(first)}. {ending[:1].upper()}{ending[1:]}".rstrip() + _would_decide(deciding)
+
+
+def _said(check: Record) -> str:
+    """A check in words, with its interval, without an end to the sentence."""
+    found = _harm(check)
+    if found is None and check["unreliable"]:
+        return f"Cannot be trusted on {check['task']}: {check['unreliable']}"
+    if found is None:
+        return f"{title(check)} on {check['task']}: {sentence(check)}"
+    words = WORDINGS[check["check"]]
+    low, high = (f"{words.times * end:.{words.digits}f}" for end in (found.low, found.high))
+    where = f" on {check['task']}" + (f", {check['subject']}" if check["subject"] else "")
+    return f"{words.sentence} {words.amount(found.amount)} [{low} to {high}]{where}"
+
+
+def _limit_words(check: Record) -> str:
+    found = _harm(check)
+    return f"{WORDINGS[check['check']].times * found.limit:g}" if found else ""
+
+
+def _harm(check: Record) -> Harm | None:
+    """A check as harm; None where it has no figure or no interval."""
+    if check["limit"] is None or check["amount"] is None or check["amount_low"] is None:
+        return None
+    if LIMITABLE[check["check"]].at_least:
+        return Harm(1 - check["amount"], 1 - check["amount_high"], 1 - check["amount_low"], 1 - check["limit"])
+    return Harm(check["amount"], check["amount_low"], check["amount_high"], check["limit"])
 
 
 def _beyond(check: Record) -> float:
-    """How far a check lies beyond its limit, in limits; one without a figure says most."""
-    found = harm(check)
+    """How far a check lies beyond its limit, in limits; one without a figure comes first."""
+    found = _harm(check)
     return (found.amount - found.limit) / max(found.limit, 1e-9) if found else math.inf
 
 
 def _would_decide(checks: Sequence[Record]) -> str:
     """How many questions would decide, of two digits: it is an estimate."""
     needed = max((check["items_needed"] or 0 for check in checks), default=0)
-    if needed > HOPELESS:
+    if needed > TOO_MANY:
         return " It is so close to the limit that more questions would hardly decide."
     return f" About {float(f'{needed:.2g}'):,.0f} questions would decide." if needed else ""
+
+
+def _worst(checks: Sequence[Record]) -> str:
+    """The largest upper end of each figure: what remains possible with 95 % confidence."""
+    parts = []
+    for name, words in WORDINGS.items():
+        ends = [found.high for check in checks if check["check"] == name and (found := _harm(check))]
+        if ends:
+            parts.append(f"{words.short} {words.change(max(ends))}")
+    return f", even at the worst end of every interval: {', '.join(parts)}" if parts else ""
+
+
+def _bar(check: Record) -> Record | None:
+    """What draws a check: where its bar begins, how wide it is, where its limit is, and its words; None without a figure."""
+    found = _harm(check)
+    if found is None:
+        return None
+    scale = BAR_LIMIT / max(found.limit, 1e-9)
+    low, high = (min(max(scale * end, BAR_LOW), BAR_HIGH) for end in (found.low, found.high))
+    words = WORDINGS[check["check"]]
+    drawn = {"low": round(low, 2), "width": round(max(high - low, 1.5), 2), "limit": BAR_LIMIT}
+    texts = {"words": words.short, "amount": words.change(found.amount)}
+    return check | drawn | texts | {"nearness": found.high / max(found.limit, 1e-9), "allowed": words.amount(found.limit)}
+
+
+def _most(checks: Sequence[Record]) -> float:
+    """The largest amount of failed checks of one figure: a check fails by its interval alone, so each has one."""
+    return max(found.amount for check in checks if (found := _harm(check)))

@@ -1,0 +1,117 @@
+"""What the page can move without the store: set size and coverage at every alpha of the slider, and what the cost calculator prices.
+
+A cost is a sum of prices times rates, so its interval follows from the rates' covariance: for the prices that are typed in, the
+calculator shows what `analyze cost` prints for the same prices.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from analyzer.compare.compare import pair_unreliable
+from analyzer.compare.paired import Paired
+from analyzer.conformal.ranks import threshold_rank
+from analyzer.conformal.split_law import RankLaw, Statistics, moments, rank_law
+from analyzer.measure.cell import Cell
+from analyzer.measure.question import Question
+from analyzer.measure.records import Record
+from analyzer.measure.scored import score_run
+from analyzer.report.data.study import Study
+from analyzer.runs.view import RunView
+from analyzer.stats.estimate import Estimate, difference, student
+from analyzer.studies.cost import Prices, operations
+from schemas.levels import NO_LEVEL
+from schemas.run import DENSE
+
+GRID = tuple(Fraction(percent, 100) for percent in range(1, 100))
+SHOWN = ("coverage", "set_size")
+
+
+def curves(study: Study) -> list[Record]:
+    """Return one record per run and scorer: coverage, set size and their sd over splits, each a list over GRID, by the exact split law."""
+    question = study.request.exact
+    if question is None:
+        return []
+    views = [study.runs.view(row) for row in study.runs.rows]
+    return [_curve(view, scorer, question) for view in views if view.n_items > 1 for scorer in question.scorers]
+
+
+def cost_rates(study: Study) -> list[Record]:
+    """Return one record per run and scorer, from which the cost at any prices and its interval can be computed.
+
+    rates      : shares of questions with a set of 0, 1, .. K options, then the share with one option that is wrong.
+    covariance : of the rates over items, upper triangle, row by row.
+    change, change_covariance : the same of the change against the dense run; null without one.
+    t          : Student's quantile that makes an interval of a standard error.
+    """
+    question = study.request.exact
+    if question is None:
+        return []
+    return [_rates_record(cell, question, study.request.prices) for cell in study.exact_cells if cell.after.view.n_items > 1]
+
+
+def _curve(view: RunView, scorer: str, question: Question) -> Record:
+    scored = score_run(view, view.probs, scorer, question, None)
+    shown = _only_shown(scored.statistics)
+    n = scored.n_calibration
+    found = [moments(_law(view.n_items, n, threshold_rank(n, alpha)), shown) for alpha in GRID]
+    record: dict[str, Any] = {"run": view.row["name"], "scorer": scorer, "protocol": question.protocol}
+    for index, name in enumerate(SHOWN):
+        record[name] = [float(at.mean[index]) for at in found]
+        record[f"{name}_sd"] = [float(at.sd[index]) for at in found]
+    return record
+
+
+def _only_shown(known: Statistics) -> Statistics:
+    """The same statistics without those that the slider does not show, which halves the work."""
+    chosen = [known.names.index(name) for name in SHOWN]
+    return Statistics(
+        known.table,
+        SHOWN,
+        tuple(known.share[index] for index in chosen),
+        known.start[chosen],
+        known.steps[chosen],
+        known.square_start[chosen],
+        known.square_steps[chosen],
+    )
+
+
+@lru_cache(maxsize=1024)
+def _law(n_items: int, n_calibration: int, k: int) -> RankLaw:
+    return rank_law(n_items, n_calibration, k)  # the same for every run over as many items
+
+
+def _rates_record(cell: Paired, question: Question, prices: Prices) -> Record:
+    after = _rates(cell.after, question)
+    before = _rates(cell.before, question) if cell.before else None
+    record: dict[str, Any] = {"run": cell.row["name"], "scorer": cell.after.scorer, "protocol": question.protocol}
+    record |= {"n_items": cell.after.view.n_items, "t": student(cell.after.view.n_items - 1)}
+    record |= {"rates": [rate.value for rate in after], "covariance": _covariance(after)}
+    change = [difference(*both) for both in zip(after, before, strict=True)] if before else None
+    record |= {"change": [rate.value for rate in change] if change else None}
+    record |= {"change_covariance": _covariance(change) if change else None}
+    saving = prices.hardware_of(DENSE, NO_LEVEL) - prices.hardware_of(cell.row["method"], cell.row["level"])
+    return record | {"saving": None if math.isnan(saving) else saving, "unreliable": pair_unreliable([cell])}
+
+
+def _rates(cell: Cell, question: Question) -> list[Estimate]:
+    wrong = operations(cell.view, cell.scorer, cell.alpha, replace(question, sizes=False), Prices(wrong=1.0))["alone_wrong"]
+    return [*size_rates(cell), wrong]
+
+
+def size_rates(cell: Cell) -> list[Estimate]:
+    """Return the share of questions with a set of 0, 1, .. K options; [] where the cell was measured without set sizes."""
+    names = [f"size_{size}_rate" for size in range(cell.view.logits.shape[1] + 1)]
+    return [cell.estimates[name] for name in names if name in cell.estimates]
+
+
+def _covariance(estimates: Sequence[Estimate]) -> list[float]:
+    influence = np.stack([estimate.influence for estimate in estimates])
+    n_items = influence.shape[1]
+    whole = influence @ influence.T / (n_items * (n_items - 1))
+    return [float(value) for value in whole[np.triu_indices(len(whole))]]
