@@ -13,6 +13,7 @@ from producer.models.find import ModelFiles
 from producer.models.weights_hash import weight_bytes_as
 from producer.prompts.encode import OptionTokens, Prompts, encode
 from producer.tasks.source import TaskItems
+from schemas.errors import UsageError
 from schemas.itemset import ItemSet
 from schemas.levels import Level
 from schemas.run import DENSE, RunKey
@@ -50,6 +51,17 @@ class PromptedTask:
         """Token ids of the items' prompts."""
         context = getattr(self.model.config, "max_position_embeddings", None) or self.model.tokenizer.model_max_length
         return encode(self.model.tokenizer, self.instruction, self.task.demonstrations, self.task.items, int(context))
+
+    def check_tokens(self) -> None:
+        """Raise UsageError where a prompt has a token that the model has no embedding for."""
+        rows = self.model.config.get_text_config().vocab_size
+        largest = max(*self.options.ids, max(self.prompts.prefix, default=0), *(max(suffix) for suffix in self.prompts.suffixes))
+        if largest >= rows:
+            name, token = self.model.files.name, self.model.tokenizer.convert_ids_to_tokens(largest)
+            raise UsageError(
+                f"the tokenizer of {name!r} encodes task {self.task.name!r} with token {largest} ({token!r}), and the model has "
+                f"embeddings for {rows} tokens; they do not belong together, or the embeddings were not resized for added tokens"
+            )
 
     @cached_property
     def notes(self) -> tuple[str, ...]:

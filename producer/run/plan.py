@@ -137,7 +137,7 @@ def _choose_dtype(dtype: str, device: str, config: Any) -> str:
 
 def _prompted(model: Model, task: TaskItems, prompt: str, request: Request) -> PromptedTask:
     demonstrated = [item.id for item in task.demonstrations]
-    return PromptedTask(
+    prompted = PromptedTask(
         model=model,
         task=task,
         prompt=prompt,
@@ -145,6 +145,8 @@ def _prompted(model: Model, task: TaskItems, prompt: str, request: Request) -> P
         options=option_tokens(model.tokenizer, max(len(item.choices) for item in task.items)),
         item_set=build_item_set(task.name, task.items, revision=task.revision, demonstrations=demonstrated),
     )
+    prompted.check_tokens()
+    return prompted
 
 
 def _groups(

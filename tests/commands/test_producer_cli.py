@@ -18,6 +18,8 @@ from safetensors.torch import load_file, save_file
 import producer.run.produce
 from producer.cli.main import main
 from producer.machine.interrupt import stop_on_signal
+from producer.request.request import Request
+from producer.run.plan import make_plan
 from producer.tasks import TASKS
 from producer.tasks.urn import bayes_posterior
 from schemas.items import Item
@@ -380,3 +382,16 @@ def test_doubtful_items_are_counted_and_stored(produce: Produce, store: Path, tm
     said = "odd: 2 of 4 items are doubtful: 2 with an empty option, 1 repeating the question and options of an earlier one"
     assert said in caplog.messages
     assert said in open_reader(str(store)).run(name).env.notes
+
+
+@pytest.mark.parametrize("missing", [0, 1, 7])
+def test_tokens_without_an_embedding_are_refused(missing: int, model: Path, produce: Produce, store: Path, tmp_path: Path) -> None:
+    """A model with fewer embeddings than its tokenizer uses is one sentence that names the token; one that has them all is run."""
+    request = Request(models=(str(model),), tasks=("urn",), limit=3)
+    prompted = make_plan(request)[0].runs[0].prompted
+    largest = max(max(*prompted.options.ids, *prompted.prompts.whole(i)) for i in range(3))
+    small = save_standin(tmp_path / "small", vocab_size=largest + 1 - missing)
+    result = produce("--task", "urn", "--limit", "3", model_name=str(small))
+    assert result.exit_code == (2 if missing else 0), result.output
+    said = rf"encodes task 'urn' with token {largest} \(.*\), and the model has embeddings for {largest + 1 - missing} tokens"
+    assert bool(re.search(said, result.stderr)) == (not store.exists()) == bool(missing)

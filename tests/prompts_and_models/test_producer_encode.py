@@ -1,6 +1,7 @@
 """Encoding: what is shared is found in the tokens, what is too long is cut on the left and counted."""
 
 import copy
+import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from producer_standin import save_standin, urn_rows
+from sentencepiece import SentencePieceTrainer
 from tokenizers import normalizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from producer.models.find import find_model
+from producer.models.load import load_tokenizer
 from producer.prompts.encode import Prompts, encode, option_tokens, prompt_hash
 from producer.prompts.templates import render_item, render_prefix
 from schemas.errors import UsageError
@@ -177,3 +181,19 @@ def test_a_folder_is_enough_for_a_tokenizer(tmp_path: Path) -> None:
     from producer.models.load import load_tokenizer
 
     assert len(load_tokenizer(find_model(str(save_standin(tmp_path))))) > 200
+
+
+def test_a_tokenizer_model_alone_is_a_tokenizer(tmp_path: Path) -> None:
+    """A folder of the Llama 2 kind, with SentencePiece's tokenizer.model and no tokenizer.json, is read; options are told apart."""
+    folder = save_standin(tmp_path / "model")
+    (folder / "tokenizer.json").unlink()
+    text = [f"Answer: {letter} {letter} {letter} Which urn gave red blue green?" for letter in "ABCDEF"] * 20
+    trained = io.BytesIO()
+    SentencePieceTrainer.train(sentence_iterator=iter(text), model_writer=trained, vocab_size=64, model_type="bpe", minloglevel=2)
+    (folder / "tokenizer.model").write_bytes(trained.getvalue())
+    (folder / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "unk_token": "<unk>", "add_bos_token": true}'
+    )
+    read = load_tokenizer(find_model(str(folder)))
+    assert option_tokens(read, 6).texts == tuple(f"\u2581{letter}" for letter in "ABCDEF")
+    assert encode(read, "", [], ITEMS[:1], 512).whole(0)[0] == read.bos_token_id
