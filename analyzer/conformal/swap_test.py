@@ -1,0 +1,57 @@
+"""Did the sets change? An exact test where few items decide the threshold and no normal law helps.
+
+If compression changed nothing that matters, an item's scores might as well have come from the other run. So items' scores are swapped
+between the two runs at random, the mean set sizes measured again, and their difference compared with the one that was seen. The threshold
+is made anew each time, which is where the normal test fails: at alpha 0.01 and 200 items it finds a change in 59 % of tables without one.
+"""
+
+import numpy as np
+
+from analyzer.conformal.split_law import RankLaw
+from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
+
+N_DRAWS, ENOUGH, BATCH = 9_999, 50, 100
+ROUNDING = 1e-9
+
+
+def swap_p(before: FloatArray, after: FloatArray, answer: IntArray, law: RankLaw, rng: np.random.Generator) -> float:
+    """Return the two-sided p-value that which of two runs an item's scores come from makes no difference to the mean set size.
+
+    before, after : (item, option) scores of the two runs, NaN beyond an item's options.  answer : (item,).
+    law           : of the threshold's rank, for these items.
+    """
+    items = np.arange(answer.size)
+    scores = np.stack([before, after])
+    pooled = scores[:, items, answer].ravel()
+    order = np.argsort(pooled, kind="stable")
+    first = np.searchsorted(pooled[order], scores)  # answer scores of either run below each option's; NaN comes last
+    chance = np.where(np.isnan(scores), 2 * answer.size + 1, first)
+    at_least = law.at_least()
+
+    def difference(swapped: BoolArray) -> FloatArray:
+        sizes = [_sizes(chance, order, at_least, side) for side in (swapped, ~swapped)]
+        return np.asarray(sizes[1] - sizes[0])
+
+    reach = abs(float(difference(np.ones((1, answer.size), dtype=np.bool_))[0])) * (1 - ROUNDING) - ROUNDING
+    far = drawn = 0
+    while drawn < N_DRAWS:
+        swapped = rng.integers(0, 2, (min(BATCH, N_DRAWS - drawn), answer.size)).astype(np.bool_)
+        as_far = (np.abs(difference(swapped)) >= reach).cumsum()
+        if far + int(as_far[-1]) >= ENOUGH:
+            return ENOUGH / (drawn + 1 + int(np.searchsorted(as_far, ENOUGH - far)))
+        far, drawn = far + int(as_far[-1]), drawn + as_far.size
+    return (far + 1) / (N_DRAWS + 1)
+
+
+def _sizes(first: IntArray, order: IntArray, at_least: FloatArray, from_after: BoolArray) -> FloatArray:
+    """Return (draw,) mean set size of a run that takes each item's scores from the second run where told, (draw, item), else the first."""
+    chosen = np.concatenate([~from_after, from_after], axis=1)[:, order]
+    below = np.zeros((len(chosen), chosen.shape[1] + 2), dtype=np.int64)
+    below[:, 1:-1] = chosen.cumsum(axis=1)
+    below[:, -1] = at_least.size - 1  # options that an item does not have; their chance is 0
+    draws = np.arange(len(chosen))[:, None]
+    total = np.zeros(len(chosen))
+    for option in range(first.shape[2]):
+        place = np.where(from_after, first[1, :, option], first[0, :, option])
+        total += at_least[below[draws, place]].sum(axis=1)
+    return np.asarray(total / from_after.shape[1])
