@@ -1,8 +1,9 @@
-"""Broken line against straight line, honest on five to ten points.
+"""Does a sweep bend at one place, or does it grow smoothly? A broken line against smooth curves, honest on five to ten points.
 
 The points of a sweep are estimates with a known covariance (they share items and the dense run), so no residual variance has to be
-estimated from a handful of points. The likelihood ratio of a line that steepens at an unknown place against a straight line has no
-tabled law; it is compared with its own distribution under the fitted straight line, drawn from that covariance.
+estimated from a handful of points. The smooth curves are a rising line plus a power, an exponential or a sigmoid, none of which turns
+within less than a tenth of the sweep: a sharper turn cannot be told from a break by so few points. How much better a broken line fits
+than the best of them has no tabled law; it is compared with its own distribution under that best curve, drawn from the covariance.
 """
 
 from typing import NamedTuple
@@ -11,34 +12,36 @@ import numpy as np
 
 from analyzer.stats.arrays import FloatArray
 
-N_DRAWS = 1_000
-N_PLACES = 61
-WITHIN_95 = 3.8415  # 0.95 quantile of chi-squared with one degree of freedom
-PENALTY = 2.0  # Akaike's, for the one parameter that a break has more than a parabola
+N_DRAWS, N_INTERVAL_DRAWS = 500, 200
+N_PLACES = 81
+LEVEL = 0.95
+MISFIT = 0.01  # of the growth: smooth growth need not follow one of these curves more closely
+POWERS = np.concatenate([[0.25, 0.5, 0.75], [1.25, 1.5, 1.75], np.arange(2.0, 6.01, 0.5)])
+RATES = np.arange(1.0, 8.01, 1.0)  # of exponentials, over the whole sweep
+MIDDLES, WIDTHS = np.arange(-0.2, 1.41, 0.1), np.geomspace(0.1, 0.4, 6)  # of sigmoids, in units of the sweep
 
 
 class BrokenLine(NamedTuple):
     """The best line that steepens once: where, in units of x, with the places that the data do not exclude (95 %), and how surely.
 
-    p       : probability of so large an improvement over a straight line, were the straight line true.
-    sharper : whether it describes the points better than a smooth bend does (a parabola, by Akaike's criterion).
+    p : probability that a broken line fits so much better than every smooth curve, were the best smooth curve true.
     """
 
     place: float
     low: float
     high: float
     p: float
-    sharper: bool
 
 
-class _Fits(NamedTuple):
-    """In coordinates in which the noise is white: the straight line's basis, and the unit vectors that a bend or a break adds to it."""
+class _Family(NamedTuple):
+    """Curves a + b x + c shape(x), b and c at least 0, in coordinates in which the noise is white and beside a constant.
 
-    whiten: FloatArray
-    basis: FloatArray
-    places: FloatArray
-    breaks: FloatArray
-    bend: FloatArray
+    line : (point,) of length 1.  shapes : (point, shape) each of length 1.  alike : (shape,) their products with the line.
+    """
+
+    line: FloatArray
+    shapes: FloatArray
+    alike: FloatArray
 
 
 def broken_line(x: FloatArray, y: FloatArray, covariance: FloatArray, rng: np.random.Generator) -> BrokenLine:
@@ -47,34 +50,74 @@ def broken_line(x: FloatArray, y: FloatArray, covariance: FloatArray, rng: np.ra
     x, y       : (point,) position and value; at least four distinct x.
     covariance : (point, point) of the values, positive definite.
     """
-    fits = _prepare(x, covariance)
-    white = (fits.whiten @ y)[None]
-    gains = _gains(fits.basis, fits.breaks, white)[0]
-    best = gains.max()
-    likely = fits.places[gains >= best - WITHIN_95]
-    drawn = _gains(fits.basis, fits.breaks, rng.standard_normal((N_DRAWS, x.size))).max(axis=1)
-    p = (1 + int((drawn >= best).sum())) / (1 + N_DRAWS)
-    sharper = bool(best > _gains(fits.basis, fits.bend, white).item() + PENALTY)
-    return BrokenLine(float(fits.places[gains.argmax()]), float(likely.min()), float(likely.max()), p, sharper)
+    misfit = (MISFIT * np.ptp(y)) ** 2 * np.eye(x.size)
+    whiten = np.linalg.inv(np.linalg.cholesky(covariance + misfit))
+    unit = ((x - x.min()) / np.ptp(x))[:, None]
+    places = np.linspace(0.0, 1.0, N_PLACES + 2)[1:-1]
+    smooth = _family(whiten, unit, _smooth_shapes(unit))
+    broken = _family(whiten, unit, np.maximum(unit - places, 0.0))
+    white = _beside_constant(whiten, (whiten @ y)[:, None])[:, 0]
+    found = _gains(broken, white[None])[0]
+    better = found.max() - _gains(smooth, white[None]).max()
+    noise = _beside_constant(whiten, rng.standard_normal((x.size, N_DRAWS))).T
+    drawn = noise + _fit(smooth, white)
+    advantages = _gains(broken, drawn).max(axis=1) - _gains(smooth, drawn).max(axis=1)
+    p = (1 + int((advantages >= better).sum())) / (1 + N_DRAWS)
+    likely = _likely(broken, white, noise[:N_INTERVAL_DRAWS])
+    scaled = x.min() + np.ptp(x) * places
+    step = (scaled[1] - scaled[0]) / 2
+    return BrokenLine(float(scaled[found.argmax()]), float(scaled[likely].min() - step), float(scaled[likely].max() + step), p)
 
 
-def _prepare(x: FloatArray, covariance: FloatArray) -> _Fits:
-    """The straight line is y = a + b x, a bend adds c x**2, a break at t adds c * max(x - t, 0)."""
-    whiten = np.linalg.inv(np.linalg.cholesky(covariance))
-    basis, _ = np.linalg.qr(whiten @ np.stack([np.ones_like(x), x], axis=1))
-    distinct = np.unique(x)
-    places = np.linspace(distinct[1], distinct[-2], N_PLACES)
-    breaks = _beside(basis, whiten @ np.maximum(x[:, None] - places, 0.0))
-    return _Fits(whiten, basis, places, breaks, _beside(basis, whiten @ (x[:, None] / x.max()) ** 2))
+def _smooth_shapes(unit: FloatArray) -> FloatArray:
+    sigmoids = [1 / (1 + np.exp(-(unit - MIDDLES) / width)) for width in WIDTHS]
+    return np.hstack([unit**POWERS, np.expm1(unit * RATES), *sigmoids])
 
 
-def _beside(basis: FloatArray, vectors: FloatArray) -> FloatArray:
-    """Return (point, vector) what is left of vectors beside a basis, each of length 1."""
-    rest = vectors - basis @ (basis.T @ vectors)
-    return np.asarray(rest / np.linalg.norm(rest, axis=0))
+def _family(whiten: FloatArray, unit: FloatArray, shapes: FloatArray) -> _Family:
+    columns = _beside_constant(whiten, whiten @ np.hstack([unit, shapes]))
+    columns /= np.linalg.norm(columns, axis=0)
+    return _Family(columns[:, 0], columns[:, 1:], columns[:, 0] @ columns[:, 1:])
 
 
-def _gains(basis: FloatArray, directions: FloatArray, values: FloatArray) -> FloatArray:
-    """Return (draw, direction) how much each lowers chi-squared; one that would flatten the line is no cliff and gains nothing."""
-    rest = values - (values @ basis) @ basis.T
-    return np.asarray(np.maximum(rest @ directions, 0.0) ** 2)
+def _beside_constant(whiten: FloatArray, columns: FloatArray) -> FloatArray:
+    """Return (point, column) what a constant leaves of white columns."""
+    constant = whiten.sum(axis=1)
+    constant = constant / np.linalg.norm(constant)
+    return np.asarray(columns - constant[:, None] * (constant @ columns))
+
+
+def _weights(family: _Family, values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return (draw, shape) the weights of line and shape in the best fit with neither below 0."""
+    of_line, of_shape = (values @ family.line)[:, None], values @ family.shapes
+    rest = np.maximum(1 - family.alike**2, 1e-9)
+    line, shape = (of_line - family.alike * of_shape) / rest, (of_shape - family.alike * of_line) / rest
+    alone_line, alone_shape = np.maximum(of_line, 0.0), np.maximum(of_shape, 0.0)
+    both, only_line = (line >= 0) & (shape >= 0), alone_line >= alone_shape
+    return np.where(both, line, alone_line * only_line), np.where(both, shape, alone_shape * ~only_line)
+
+
+def _gains(family: _Family, values: FloatArray) -> FloatArray:
+    """Return (draw, shape) how much the best fit with each shape lowers chi-squared."""
+    line, shape = _weights(family, values)
+    return np.asarray(line * (values @ family.line)[:, None] + shape * (values @ family.shapes))
+
+
+def _fit(family: _Family, values: FloatArray) -> FloatArray:
+    """Return (point,) the best curve of a family."""
+    line, shape = (weights[0] for weights in _weights(family, values[None]))
+    best = int(_gains(family, values[None])[0].argmax())
+    return np.asarray(line[best] * family.line + shape[best] * family.shapes[:, best])
+
+
+def _likely(broken: _Family, values: FloatArray, noise: FloatArray) -> FloatArray:
+    """Return (place,) whether the likelihood ratio against it is no larger than in 95 % of draws of a break that is truly there."""
+    found = _gains(broken, values[None])[0]
+    lines, shapes = (weights[0] for weights in _weights(broken, values[None]))
+    likely = np.zeros(found.size, dtype=np.bool_)
+    for place in np.flatnonzero(found >= found.max() - 12):  # no draw comes near a ratio of 12
+        truth = lines[place] * broken.line + shapes[place] * broken.shapes[:, place]
+        drawn = _gains(broken, truth + noise)
+        ratio = drawn.max(axis=1) - drawn[:, place]
+        likely[place] = found.max() - found[place] <= np.quantile(ratio, LEVEL) + 1e-9
+    return likely

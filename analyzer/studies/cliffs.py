@@ -26,7 +26,7 @@ from schemas.errors import RunNotFoundError, UsageError
 from schemas.levels import Kind, parse_level
 
 MIN_POINTS = 5
-SIGNIFICANT = 0.01  # of a break; the published bar for false alarms on straight sweeps is 5 %, and a sweep is rarely looked at alone
+SIGNIFICANT = 0.05  # of a break; smooth sweeps of every shape tried are called broken in at most 2 %, see analyzer/stats/broken_line.py
 SEED = 0
 NO_GROWTH, GRADUAL, THRESHOLD, UNCLEAR = "none", "gradual", "threshold", "inconclusive"
 
@@ -99,7 +99,7 @@ def growth(sweep: Sequence[Paired], limit: float) -> Growth:
     line = broken_line(x, np.array([size.value for size in sizes]), covariance(sizes), np.random.default_rng(SEED))
     if Side.BEYOND not in sides:
         return Growth(UNCLEAR, line)
-    return Growth(THRESHOLD if line.p < SIGNIFICANT and line.sharper else GRADUAL, line)
+    return Growth(THRESHOLD if line.p < SIGNIFICANT else GRADUAL, line)
 
 
 def covariance(estimates: Sequence[Estimate]) -> FloatArray:
