@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from producer.request.options import RUN_OPTIONS, SETTINGS_OPTIONS, add_options
+from schemas.errors import UsageError
 from store.command import ShellCommand, friendly_errors, store_option
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ Examples:
   produce --model ref-m --method wanda --level 0.5 --task urn --limit 200
   produce --plan sweep.toml --executor local --dry-run
 """
+OWN_PACKAGES = ("schemas", "store", "producer", "analyzer")
 LISTED = ["models", "methods", "tasks", "prompts", "backends"]
 
 
@@ -38,7 +40,7 @@ LISTED = ["models", "methods", "tasks", "prompts", "backends"]
 @click.option("--dry-run", is_flag=True, default=None, help="Print the runs with tokens, time and memory; run nothing.")
 @click.option("--list", "listed", type=click.Choice(LISTED), help="List the names that can be used.")
 @click.option("-v", "--verbose", count=True, help="Say more on stderr: each run as it is written; twice: details for developers.")
-@click.version_option(package_name="hedgemark", message="%(prog)s %(version)s")
+@click.version_option(package_name="hedgemark", prog_name="produce", message="%(prog)s %(version)s")
 @friendly_errors
 def main(*, store_url: str, listed: str | None, verbose: int, **given: Any) -> None:
     """Run models, dense and compressed, over multiple-choice items and store the logits of the options.
@@ -46,14 +48,20 @@ def main(*, store_url: str, listed: str | None, verbose: int, **given: Any) -> N
     Finished runs are skipped, so after an interruption the same command goes on where it stopped.
     """
     logging.basicConfig(level=max(logging.DEBUG, logging.WARNING - 10 * verbose), format="%(levelname)s %(name)s: %(message)s")
-    if listed:
-        from producer.cli.listing import list_names
+    try:
+        if listed:
+            from producer.cli.listing import list_names
 
-        lines: Iterable[str] = list_names(listed)
-    else:
-        lines = _run(store_url, {name: value for name, value in given.items() if value not in ((), None)})
-    for line in lines:
-        click.echo(line)
+            lines: Iterable[str] = list_names(listed)
+        else:
+            lines = _run(store_url, {name: value for name, value in given.items() if value not in ((), None)})
+        for line in lines:
+            click.echo(line)
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if name in OWN_PACKAGES:
+            raise
+        raise UsageError(f"produce needs the package {name}, which is not installed: pip install 'hedgemark[producer]'") from error
 
 
 def _run(store_url: str, options: dict[str, Any]) -> Iterable[str]:

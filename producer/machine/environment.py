@@ -3,13 +3,13 @@
 import importlib.metadata
 import platform
 import resource
-import shlex
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from schemas.private import shareable_command
 from schemas.run import Environment
 
 LIBRARIES = (
@@ -31,7 +31,7 @@ def environment(device: str, *, own_peak: bool = False, throughput: Mapping[str,
         device=device_name(device),
         driver=_driver(device),
         host_os=platform.platform(),
-        command=shlex.join(["produce", *sys.argv[1:]]),
+        command=shareable_command("produce", sys.argv[1:]),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         peak_memory_bytes=peak if own_peak else 0,
         throughput={**(throughput or {}), **({} if own_peak else {"process_peak_memory_bytes": peak})},

@@ -13,6 +13,7 @@ from producer.tasks.source import TaskItems, draw, load_task
 from producer.tasks.urn import bayes_posterior
 from schemas.errors import UsageError
 from schemas.itemset import ItemSet, build_item_set
+from schemas.private import without_circumstances
 from schemas.run import UNKNOWN_TOKEN, Run, RunKey
 
 BAYES, TASK = "bayes", "urn"
@@ -49,11 +50,11 @@ def _run(task: TaskItems, items: ItemSet, prompt: str, request: Request) -> Run:
         seed=request.seed,
         sampling={"limit": task.limit} if task.limit else {},
     )
-    n_items = len(task.items)
+    n_items, env = len(task.items), environment("cpu", parameters=0)
     return Run(
         key=key,
         logits=np.log(np.maximum(posterior, FLOOR)).astype(np.float32),
         logsumexp=np.zeros(n_items, np.float32),
         top_token=np.full(n_items, UNKNOWN_TOKEN, np.int32),
-        env=environment("cpu", parameters=0),
+        env=without_circumstances(env) if request.private else env,
     )

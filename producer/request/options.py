@@ -54,6 +54,12 @@ RUN_OPTIONS = (
     click.option(
         "--allow-nonfinite", is_flag=True, default=None, help="Store NaN or infinite logits, marked unreliable, instead of failing."
     ),
+    click.option(
+        "--private",
+        is_flag=True,
+        default=None,
+        help="Store nothing about this machine and command but library versions. (Paths, user names and tokens are never stored.)",
+    ),
     click.option("--replace", is_flag=True, default=None, help="Make runs again that the store holds, and replace them."),
 )
 SETTINGS_OPTIONS = (

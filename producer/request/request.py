@@ -32,6 +32,7 @@ class Request:
     limit    : items drawn per task, 0 for all.
     device, dtype : "auto" takes a GPU if there is one, and there the checkpoint's own dtype; float32 on a CPU.
     compression_data : "auto" takes each task's default source.
+    private  : store of the circumstances of a run only the versions of libraries.
     settings : how batches and memory are used; they change no logit beyond rounding.
     """
 
@@ -50,6 +51,7 @@ class Request:
     compression_data: str = "auto"
     allow_nonfinite: bool = False
     replace: bool = False
+    private: bool = False
     settings: Settings = field(default_factory=Settings)
 
 

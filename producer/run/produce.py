@@ -23,6 +23,7 @@ from producer.request.request import Request
 from producer.run.destination import Destination
 from producer.run.plan import check_request, make_plan
 from schemas.options import own_options
+from schemas.private import without_circumstances
 from schemas.run import Run
 
 log = logging.getLogger(__name__)
@@ -118,7 +119,8 @@ class _Worker:
             noise_floor=dict(answers.noise_floor),
         )
         logits = _nan_beyond_options(answers.logits, prompted.item_set.n_options)
-        return Run(planned.key, logits, answers.logsumexp, answers.top_token, env)
+        shared = without_circumstances(env) if self.request.private else env
+        return Run(planned.key, logits, answers.logsumexp, answers.top_token, shared)
 
     def _after_batch(self, bar: Any, prompted: PromptedTask) -> Callable[[int], None]:
         tokens_per_item = prompted.prompts.tokens / len(prompted.item_set)

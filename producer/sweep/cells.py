@@ -70,4 +70,4 @@ def _shared(request: Request, store_url: str) -> Iterator[str]:
         for name in SCALARS:
             if (value := getattr(values, name, None)) != getattr(defaults, name, None):
                 yield from (option_name(name), str(value))
-    yield from (option_name(name) for name in ("allow_nonfinite", "replace") if getattr(request, name))
+    yield from (option_name(name) for name in ("allow_nonfinite", "private", "replace") if getattr(request, name))

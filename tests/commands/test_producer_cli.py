@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -395,3 +397,40 @@ def test_tokens_without_an_embedding_are_refused(missing: int, model: Path, prod
     assert result.exit_code == (2 if missing else 0), result.output
     said = rf"encodes task 'urn' with token {largest} \(.*\), and the model has embeddings for {largest + 1 - missing} tokens"
     assert bool(re.search(said, result.stderr)) == (not store.exists()) == bool(missing)
+
+
+@pytest.mark.parametrize("arguments", [("--task", "urn", "--limit", "3"), ("--method", "bayes", "--task", "urn", "--limit", "3")])
+def test_a_run_tells_nothing_about_its_maker(
+    arguments: tuple[str, ...], produce: Produce, model: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stored command has no absolute path; --private stores nothing of this machine but library versions."""
+    name = str(model) if "bayes" not in arguments else "bayes"
+    monkeypatch.setattr("sys.argv", ["produce", "--model", name, "--store", str(store), *arguments])
+    run = produce(*arguments, model_name=name).stdout.strip()
+    told = open_reader(str(store)).run(run).env
+    assert told.device and " /" not in told.command and Path(name).name in told.command and arguments[0] in told.command
+    produce(*arguments, "--private", "--replace", model_name=name)
+    private = open_reader(str(store)).run(run).env
+    assert private.libraries == told.libraries
+    assert not any((private.device, private.host_os, private.command, private.created, private.throughput, private.duration_s))
+
+
+@pytest.mark.parametrize("arguments", [[], ["--dry-run"]])
+def test_a_base_install_says_what_to_install(arguments: list[str], tmp_path: Path) -> None:
+    """Without the packages of the extra, help and lists work, and a run ends with the command that brings them."""
+    code = f"""
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {{"torch", "transformers", "tqdm", "accelerate", "safetensors", "llmcompressor"}}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Missing())
+from click.testing import CliRunner
+from producer.cli.main import main
+for line in (["-h"], ["--version"], ["--list", "methods"], ["--list", "models"]):
+    assert CliRunner().invoke(main, line).exit_code == 0
+result = CliRunner().invoke(main, ["--model", "ref-s", "--task", "urn", "--store", {str(tmp_path / "store")!r}, *{arguments!r}])
+print(result.exit_code, result.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"2 Error: .*needs the package \w+, which is not installed: pip install 'hedgemark\[producer\]'\s*", done.stdout)
