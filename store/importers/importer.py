@@ -3,6 +3,7 @@
 The command `store import NAME` is made from this; an importer has no command of its own.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -15,6 +16,8 @@ from schemas.digest import json_digest
 from schemas.itemset import ItemSet
 from schemas.levels import NO_LEVEL, parse_level
 from schemas.run import DENSE, UNKNOWN_TOKEN, Environment, FloatArray, Run, RunKey
+
+log = logging.getLogger(__name__)
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -65,6 +68,9 @@ def description_options() -> list[click.Parameter]:
 
 def imported_run(described: Description, items: ItemSet, logits: FloatArray, origin: str) -> Run:
     """Return a run of imported logits; what only the full vocabulary shows is marked as unknown."""
+    if described.method == DENSE and parse_level(described.level).kind != "none":
+        name, level = described.model, described.level
+        log.warning("%s at level %s is stored as a dense run, with which others are compared; if it is not, say --method", name, level)
     key = RunKey(
         model=described.model,
         method=described.method,

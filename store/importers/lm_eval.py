@@ -103,7 +103,7 @@ def _read_samples(path: Path) -> list[Sample]:
             raise refused
     if not found:
         raise UsageError(f"{path.name} holds no samples")
-    return list(found.values())
+    return sorted(found.values(), key=lambda sample: (len(sample.doc_id), sample.doc_id))  # processes on several GPUs log in turns
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Any]]:

@@ -4,7 +4,7 @@ In: a file and names for what it does not say.  Out: (item set, run) pairs, one 
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from string import ascii_uppercase
@@ -51,7 +51,9 @@ def read_table(file: Path, described: Description, values: str | None = None) ->
         log.warning("%s: not read: column %s", file.name, ", ".join(unread))
     named = [_names(table, name, described) for name in FIELDS]
     origin = origin_of("table", file)
-    for names, rows in table.with_columns(named).group_by(FIELDS, maintain_order=True):
+    runs = list(table.with_columns(named).group_by(FIELDS, maintain_order=True))
+    options = options if options.kind else Options(options.names, _recognise([rows for _, rows in runs], options.names, file))
+    for names, rows in runs:
         one = Description(*map(str, names))
         if not one.model or not one.task:
             raise UsageError(f"{file.name} has no column model or task; name them with --model and --task")
@@ -74,6 +76,21 @@ def _option_columns(table: pl.DataFrame, path: Path, values: str | None) -> Opti
     return Options(expected, values or kind)
 
 
+def _recognise(runs: Sequence[pl.DataFrame], names: list[str], path: Path) -> str:
+    """Return what the numbers of all runs are, where nobody says it. Raises UsageError where it is not the same for all."""
+    kinds = {recognised(numbers(rows, names), _is_given(rows, names).sum(axis=1)) for rows in runs}
+    if len(kinds) > 1:
+        raise UsageError(f"{path.name}: some runs look like {' and some like '.join(sorted(kinds))}; say with --values what they all are")
+    [kind] = kinds
+    if kind != LOGITS:
+        log.warning("%s: the numbers of every row are %s, and taken as such; if they are logits, say --values %s", path.name, kind, LOGITS)
+    return kind
+
+
+def _is_given(rows: pl.DataFrame, names: list[str]) -> NDArray[np.bool_]:
+    return ~np.column_stack([rows[name].is_null().to_numpy() for name in names])
+
+
 def _names(table: pl.DataFrame, name: str, described: Description) -> pl.Series:
     """Return a column that names the runs; an empty level is that of a dense run, any other empty name an error."""
     if name not in table.columns:
@@ -82,19 +99,15 @@ def _names(table: pl.DataFrame, name: str, described: Description) -> pl.Series:
 
 
 def _pair(rows: pl.DataFrame, named: Description, options: Options, origin: str) -> tuple[ItemSet, Run]:
-    given = ~np.column_stack([rows[name].is_null().to_numpy() for name in options.names])
+    given = _is_given(rows, options.names)
     n_options = given.sum(axis=1)
     if np.any(given != own_options(n_options, given.shape[1])) or n_options.min() < 2:
         raise UsageError(f"{named.task}: an item has fewer than two logits, or a gap among them")
     items = _items(rows, named.task, n_options, origin)
     if np.any(items.answer >= n_options):
         raise UsageError(f"{named.task}: an answer is an option without a logit")
-    where = f"{origin.split(' sha256', maxsplit=1)[0]}, task {named.task}"
-    values = numbers(rows, options.names)[:, : int(n_options.max())]
-    kind = options.kind or recognised(values, n_options)
-    if kind != (options.kind or LOGITS):
-        log.warning("%s: the numbers of every row are %s, and taken as such; if they are logits, say --values %s", where, kind, LOGITS)
-    logits = to_logits(values, kind, where)
+    kind, where = options.kind or LOGITS, " ".join((named.model, named.method, named.level, named.task))
+    logits = to_logits(numbers(rows, options.names)[:, : int(n_options.max())], kind, where)
     _check_own_result(rows, items, logits)
     run = imported_run(named, items, logits.astype(np.float32), origin if kind == LOGITS else f"{origin}, {kind}")
     return items, replace(run, logsumexp=_logsumexp(rows, run), top_token=_top_token(rows, run))
@@ -115,17 +128,19 @@ def _check_own_result(rows: pl.DataFrame, items: ItemSet, logits: NDArray[np.flo
     every = np.arange(len(items))
     can_be_right, can_be_wrong = best[every, items.answer], best.sum(axis=1) > best[every, items.answer]
     for name in (name for name in OWN_RESULTS if name in rows.columns):
+        own = texts(rows, name, optional=True)
         if name == "prediction":
-            predicted = [ascii_uppercase.find(text) if len(text) == 1 else -1 for text in texts(rows, name).to_list()]
+            predicted = [ascii_uppercase.find(text) if len(text) == 1 else -1 for text in own.to_list()]
             agrees = np.array([0 <= option < best.shape[1] and best[row, option] for row, option in enumerate(predicted)])
         else:
             agrees = np.where(flags(rows, name), can_be_right, can_be_wrong)
+        agrees |= (own == "").to_numpy()
         if not agrees.all():
             row = int(np.argmin(agrees))
             largest, answer = ascii_uppercase[int(np.argmax(best[row]))], ascii_uppercase[items.answer[row]]
             raise UsageError(
                 f"{items.task}: item {texts(rows, 'id')[row]!r}: the largest logit is that of {largest}, the answer {answer}, but column "
-                f"{name} says {texts(rows, name, optional=True)[row]}"
+                f"{name} says {own[row]}"
             )
 
 

@@ -165,6 +165,14 @@ def test_a_document_logged_by_two_filters_is_one_item(tmp_path):
         read(tmp_path, chosen)
 
 
+def test_the_order_of_the_log_does_not_matter(tmp_path):
+    """Processes on several GPUs log in turns: the items are the same in whatever order they stand."""
+    rows = [one_context(i, ["yes", "no"], i % 2, 0) for i in range(12)]
+    items, run = read(tmp_path, rows)
+    turned, other = read(tmp_path, rows[1::2] + rows[::2])
+    assert turned.digest == items.digest and other.logits.tolist() == run.logits.tolist() and turned.original_ids[-1] == "11"
+
+
 def test_one_doc_id_with_two_contents_is_refused(tmp_path):
     """Files of two tasks or two runs joined into one are named by the doc_id that they share."""
     rows = [one_context(i, ["yes", "no"], 0, 0) for i in range(3)]

@@ -218,6 +218,26 @@ def test_a_probability_of_zero_stays_the_least_likely(tmp_path, caplog, dtype):
     assert items.answer.tolist() == [0, 1, 2]
 
 
+def test_what_runs_of_one_table_hold_is_said_once_and_is_the_same(tmp_path, caplog):
+    """Two runs of probabilities are one warning; where only one of them looks like it, the user must say what they are."""
+    logits = frame().select("^logit_.*$").to_numpy()
+    probs = [pl.Series(f"logit_{letter}", softmax(logits)[:, k]) for k, letter in enumerate(LETTERS)]
+    first, second = frame(method=["dense"] * 10).with_columns(probs), frame(method=["rtn"] * 10)
+    pl.concat([first, second.with_columns(probs)]).write_csv(tmp_path / "a.csv")
+    assert len(list(read_table(tmp_path / "a.csv", Description(model="m", task="t")))) == 2
+    assert len([record for record in caplog.records if "taken as such" in record.message]) == 1
+    pl.concat([first, second]).write_csv(tmp_path / "a.csv")
+    with pytest.raises(UsageError, match="some runs look like logits and some like probabilities; say with --values"):
+        list(read_table(tmp_path / "a.csv", Description(model="m", task="t")))
+
+
+def test_a_level_without_a_method_is_said(tmp_path, caplog):
+    """A run at level int4 that is called dense would be what others are compared with."""
+    frame().write_csv(tmp_path / "a.csv")
+    list(read_table(tmp_path / "a.csv", Description(model="m", task="t", level="int4")))
+    assert "m at level int4 is stored as a dense run" in caplog.text
+
+
 def test_items_of_fewer_options_may_hold_probabilities(tmp_path):
     """A row of two options is a distribution over these two."""
     path = tmp_path / "a.csv"
@@ -237,6 +257,8 @@ def test_a_table_that_contradicts_its_own_result_is_refused(tmp_path, name):
     own[6] = "D" if name == "prediction" else 1 - own[6]
     with pytest.raises(UsageError, match=f"item ' x': the largest logit is that of {LETTERS[likeliest[6]]}.*column {name} says"):
         read(table.with_columns(pl.Series(name, own)), tmp_path / "a.csv")
+    own[6] = None
+    assert len(read(table.with_columns(pl.Series(name, own)), tmp_path / "a.csv")[0]) == 10  # nothing said, nothing to compare
     odd = pl.Series(name, ["E" if name == "prediction" else "half"] * 10)
     with pytest.raises(UsageError, match=name):
         read(table.with_columns(odd), tmp_path / "a.csv")
