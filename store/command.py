@@ -8,7 +8,7 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import click
@@ -131,3 +131,19 @@ def _as_json(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error(AS_JSON, _as_json)
+
+
+def printable(text: str) -> str:
+    """Return text whose control characters are `?`: names come from a store that may be a stranger's, and must not steer the terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
+    """Return one printable line per row of text cells, columns aligned to the left, those whose numbers are in `right` to the right."""
+    rows = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        [cell.rjust(width) if number in right else cell.ljust(width) for number, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        for row in rows
+    )
+    return ["  ".join(cells).rstrip() for cells in lines]

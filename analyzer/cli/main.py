@@ -75,15 +75,15 @@ def compare_command(against: str | None, common_items: bool, **options: Any) -> 
     from analyzer.runs.pairs import Partners
     from analyzer.studies.decoupling import decoupling
     from analyzer.studies.executors import Comparison, compare_models, model_sources
-    from analyzer.studies.published_figures import beside_reference, read_reference
-    from analyzer.tables.columns import COMPARE, DECOUPLING, REFERENCE
+    from analyzer.studies.published_figures import beside_published, read_published
+    from analyzer.tables.columns import COMPARE, DECOUPLING, PUBLISHED
     from analyzer.tables.emit import emit
 
     asked = request(options)
-    stated = read_reference(options["reference"]) if options["reference"] else None
+    stated = read_published(options["reference"]) if options["reference"] else None
     runs = open_runs(asked.store_url, asked.at, asked.wanted, with_dense=True, against=against)
     if stated:
-        emit(beside_reference(runs, asked.question, stated), asked.form, REFERENCE)
+        emit(beside_published(runs, asked.question, stated), asked.form, PUBLISHED)
         return
     allowed, average = tolerances(options), options["average"]
     if against or options["executor"] == "plain":

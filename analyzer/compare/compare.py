@@ -3,10 +3,10 @@
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
-from analyzer.compare.item_changes import CHANGES
-from analyzer.compare.paired import CHANGED, Paired, paired
+from analyzer.compare.paired import CHANGED, ITEM_CHANGES, Paired, paired
 from analyzer.compare.two_axis_verdict import Tolerances, verdict
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, cell_record, mean_over, unreliable
@@ -15,7 +15,7 @@ from analyzer.runs.pairs import Partners
 from analyzer.stats.estimate import NOTHING, Estimate
 from analyzer.stats.significance import detectable, holm, mcnemar, paired_p
 
-ALL_CHANGES = (*(f"{name}_change" for name in CHANGED), *CHANGES)
+ALL_CHANGES = (*(f"{name}_change" for name in CHANGED), *ITEM_CHANGES)
 TESTED = ("accuracy", "set_size")
 
 
@@ -34,8 +34,8 @@ def compare(
     Raises RunNotFoundError where no selected run has a partner, ComparisonError where two runs answer different questions.
     """
     groups = averaged(paired(runs, question, partners)) if average else ([cell] for cell in paired(runs, question, partners))
-    records = [pair_record(group, question, tolerances or Tolerances()) for group in groups]
-    return add_holm(sorted(records, key=_table_order(runs)))
+    found = [(reading_order(group[0].row), pair_record(group, question, tolerances or Tolerances())) for group in groups]
+    return add_holm([record for _, record in sorted(found, key=itemgetter(0))])
 
 
 def averaged(cells: Iterable[Paired]) -> Iterator[list[Paired]]:
@@ -102,15 +102,6 @@ def _accuracy_p(cells: Sequence[Paired], change: Estimate) -> float:
     pair = next(iter(pairs.values()))
     before, after = pair.dense.correct, pair.compressed.correct
     return mcnemar(int((before & ~after).sum()), int((~before & after).sum())) if before.size else math.nan
-
-
-def _table_order(runs: Runs) -> Any:
-    place = {row["name"]: reading_order(row) for row in runs.rows}
-
-    def key(record: Record) -> Any:
-        return place[record["run"].split("+")[0]]
-
-    return key
 
 
 def _finite(value: float) -> float | None:

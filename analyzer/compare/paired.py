@@ -10,7 +10,8 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from analyzer.compare.item_changes import item_changes
+import numpy as np
+
 from analyzer.measure.cell import Cell
 from analyzer.measure.question import Question
 from analyzer.measure.unreliable import against_dense, asked_otherwise
@@ -18,13 +19,17 @@ from analyzer.protocols import protocol_named
 from analyzer.runs.loading import Runs, reading_order
 from analyzer.runs.pairs import Pair, Partners, pair_views
 from analyzer.runs.view import RunView
-from analyzer.stats.estimate import Estimate, difference
+from analyzer.stats.arrays import BoolArray
+from analyzer.stats.estimate import NOTHING, Estimate, difference, mean
+from analyzer.stats.probs import log_softmax
 from schemas.errors import RunNotFoundError
+from schemas.options import option_mass
 from schemas.run import DENSE
 
 log = logging.getLogger(__name__)
 
 CHANGED = ("accuracy", "coverage", "set_size", "uacc")
+ITEM_CHANGES = ("flips", "flips_to_wrong", "flips_to_right", "answers_changed", "kl", "kl_reverse", "js", "option_mass_change")
 PARTNERS_KEPT = 8  # dense runs of one model and task, one per prompt
 
 Cells = dict[tuple[str, Fraction], Cell]
@@ -81,6 +86,26 @@ def compressed_pairs(runs: Runs, question: Question, partners: Partners | None =
     return (cell for cell in paired(runs, question, partners) if cell.before)
 
 
+def item_changes(pair: Pair) -> Mapping[str, Estimate]:
+    """Return the estimates by name.
+
+    flips              : share of items that turn from right to wrong (flips_to_wrong) or from wrong to right (flips_to_right).
+    answers_changed    : share of items whose most likely option changes at all, wrong to other wrong included.
+    kl, kl_reverse, js : KL(dense || compressed), KL(compressed || dense), Jensen-Shannon divergence over the options, nats.
+    option_mass_change : change of the options' share of the full vocabulary's prob; nothing where a run did not record it.
+    """
+    if not pair.dense.n_items:
+        return dict.fromkeys(ITEM_CHANGES, NOTHING)
+    before, after = pair.dense.correct, pair.compressed.correct
+    found: dict[str, Estimate] = {
+        "flips": _share(before != after),
+        "flips_to_wrong": _share(before & ~after),
+        "flips_to_right": _share(~before & after),
+        "answers_changed": _share(pair.dense.chosen != pair.compressed.chosen),
+    }
+    return found | _divergences(pair) | {"option_mass_change": _option_mass_change(pair)}
+
+
 def _cells_of(
     run: MeasuredRun, measure: Callable[[str], MeasuredRun], partner: Row | None, question: Question, common_items: bool
 ) -> Iterator[Paired]:
@@ -128,3 +153,24 @@ def _why_not(runs: Runs, partners: Partners) -> str:
     if partners.against:
         return f"none of {len(runs.rows)} selected runs shares task and prompt with a dense run of model {partners.against!r}"
     return f"none of {len(runs.rows)} selected runs is compressed and has a dense run of its model, task and prompt"
+
+
+def _share(happens: BoolArray) -> Estimate:
+    return mean(happens, share=True)
+
+
+def _divergences(pair: Pair) -> dict[str, Estimate]:
+    p, q = pair.dense.probs, pair.compressed.probs
+    log_p, log_q = (log_softmax(view.logits, view.n_options) for view in pair)
+    log_middle = np.logaddexp(log_p, log_q) - np.log(2)
+    per_item = {
+        "kl": np.nansum(p * (log_p - log_q), axis=1),
+        "kl_reverse": np.nansum(q * (log_q - log_p), axis=1),
+        "js": np.nansum(p * (log_p - log_middle) + q * (log_q - log_middle), axis=1) / 2,
+    }
+    return {name: mean(np.maximum(values, 0.0)) for name, values in per_item.items()}  # rounding may leave -1e-17
+
+
+def _option_mass_change(pair: Pair) -> Estimate:
+    masses = [option_mass(view.logits, view.n_options, view.logsumexp) for view in pair]
+    return mean(masses[1] - masses[0]) if all(np.isfinite(mass).all() for mass in masses) else NOTHING

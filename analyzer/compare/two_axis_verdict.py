@@ -1,7 +1,7 @@
 """The two-axis verdict of a pair: did accuracy hold, did the sets grow; from intervals and stated tolerances, never from point values."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -45,7 +45,7 @@ def tolerances(options: Mapping[str, Any]) -> Tolerances:
 
 def verdict(accuracy_change: Estimate, set_size_change: Estimate, tolerances: Tolerances) -> str:
     """Return one of VERDICTS."""
-    accuracy = change_side(_negated(accuracy_change), tolerances.accuracy)
+    accuracy = change_side(-accuracy_change, tolerances.accuracy)
     size = change_side(set_size_change, tolerances.set_size)
     if Side.UNKNOWN in (accuracy, size):
         return INCONCLUSIVE
@@ -65,7 +65,3 @@ def limit_side(estimate: Estimate, limit: float, *, within: float = LEVEL, beyon
     if estimate.interval(within).high <= limit:
         return Side.WITHIN
     return Side.BEYOND if estimate.interval(beyond).low > limit else Side.UNKNOWN
-
-
-def _negated(estimate: Estimate) -> Estimate:
-    return replace(estimate, value=-estimate.value, influence=-estimate.influence)

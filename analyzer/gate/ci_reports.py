@@ -8,6 +8,7 @@ from typing import Any
 
 from analyzer.gate.gate import FAIL, INCONCLUSIVE, PASS, outcome
 from analyzer.measure.records import Record
+from analyzer.tables.markup import piped
 
 MARKS = {PASS: "pass", FAIL: "**fail**", INCONCLUSIVE: "*inconclusive*"}
 CARD_METRICS = {"accuracy": "Accuracy", "coverage": "Coverage of prediction sets", "set_size": "Mean prediction-set size"}
@@ -35,8 +36,8 @@ def markdown(records: Sequence[Record]) -> str:
     open_checks = [record for record in records if record["result"] != PASS]
     lines = [f"## Release gate: {MARKS[result]}", "", f"{len(records) - len(open_checks)} of {len(records)} checks pass."]
     if open_checks:
-        lines += ["", "| run | check | result | why |", "|---|---|---|---|"]
-        lines += [f"| {r['run']} | {title(r)} | {MARKS[r['result']]} | {sentence(r)} |".replace("\n", " ") for r in open_checks]
+        rows = [(check["run"], title(check), MARKS[check["result"]], sentence(check)) for check in open_checks]
+        lines += ["", *piped(("run", "check", "result", "why"), rows)]
     return "\n".join([*lines, "", f"Snapshot `{records[0]['snapshot']}`.", ""])
 
 

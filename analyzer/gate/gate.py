@@ -7,7 +7,7 @@ fail are widened to the number of checks (Bonferroni). Both errors stay below 5 
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from scipy.special import ndtri
 
@@ -123,9 +123,7 @@ def _excess(estimate: Estimate, limit: Limit) -> tuple[Estimate, float]:
     """A figure and its limit, both turned round where the limit is the least admitted value: then less is within."""
     if not LIMITABLE[limit.figure].at_least:
         return estimate, limit.value
-    if estimate.share:
-        return replace(estimate, value=1 - estimate.value, influence=-estimate.influence), 1 - limit.value
-    return replace(estimate, value=-estimate.value, influence=-estimate.influence), -limit.value
+    return (estimate.complement(), 1 - limit.value) if estimate.share else (-estimate, -limit.value)
 
 
 def _fail_level(n_tests: int) -> float:

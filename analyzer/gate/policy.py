@@ -13,7 +13,7 @@ In: such a TOML file, and `figure=value` texts whose figure may be written `task
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +22,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 from analyzer.compare.paired import Paired
 from analyzer.measure.question import Question
 from analyzer.stats.arrays import BoolArray
-from analyzer.stats.estimate import Estimate, mean
+from analyzer.stats.estimate import Estimate
 from analyzer.studies.threshold_transfer import carried_coverage
 from schemas.errors import UsageError
 from schemas.toml_file import as_model, finite_number, read_toml
@@ -53,24 +53,17 @@ def _change(name: str) -> Limitable:
         return cell.changes[name]
 
     def of_subject(cell: Paired, question: Question, chosen: BoolArray) -> Estimate:
-        return over_items(cell.changes[name], chosen)
+        return cell.changes[name].among(chosen)
 
     return Limitable(amount, of_subject)
 
 
 def _loss(cell: Paired) -> Estimate:
-    change = cell.changes["accuracy_change"]
-    return replace(change, value=-change.value, influence=-change.influence)
-
-
-def over_items(estimate: Estimate, chosen: BoolArray) -> Estimate:
-    """Return the mean over the chosen items, (item,) bool, only; for a plain mean, an item's own value is its influence above the mean."""
-    part = mean(estimate.influence[chosen] + estimate.value, share=estimate.share)
-    return replace(part, unseen=estimate.unseen * chosen.size / max(int(chosen.sum()), 1))
+    return -cell.changes["accuracy_change"]
 
 
 LIMITABLE: dict[str, Limitable] = {
-    "accuracy_loss": Limitable(lambda cell, _: _loss(cell), lambda cell, _, chosen: over_items(_loss(cell), chosen)),
+    "accuracy_loss": Limitable(lambda cell, _: _loss(cell), lambda cell, _, chosen: _loss(cell).among(chosen)),
     "set_size_growth": Limitable(lambda cell, _: cell.changes["set_size_change"], by_sets=True),
     "coverage_after_transfer": Limitable(carried_coverage, carried_coverage, by_sets=True, at_least=True),
     "flips": _change("flips"),

@@ -51,12 +51,6 @@ def memberships(view: RunView, by: str) -> dict[str, BoolArray]:
     return {view.items.subjects[value] or "(none)": subject == value for value in np.unique(subject)}
 
 
-def among(estimate: Estimate, member: BoolArray) -> Estimate:
-    """Return a plain mean over items restricted to the members; per-item values are its value plus its influence."""
-    values = (estimate.value + estimate.influence)[member]
-    return Estimate(float(values.mean()), values - values.mean(), estimate.share)
-
-
 def on_members(estimate: Estimate, member: BoolArray) -> Estimate:
     """Return an estimate over the members, (item,) bool, with its influence laid out over all items, 0 elsewhere."""
     if not estimate.influence.size:
@@ -73,7 +67,7 @@ def _by_members(scored: ScoredRun, alpha: Fraction) -> Iterator[Cell]:
         steps = np.vstack([np.eye(1, len(rows)), np.hstack([known.start[:, None], known.steps])])
         found = _ratios(scored, alpha, ("members", *known.names), rows, steps)
         estimates = {name: ratio(found[name], found["members"]) for name in known.names}
-        estimates["accuracy"] = on_members(among(answer_metrics(view)["accuracy"], member), member)
+        estimates["accuracy"] = on_members(answer_metrics(view)["accuracy"].among(member), member)
         yield _group_cell(scored, alpha, group, int(member.sum()), estimates)
 
 

@@ -15,7 +15,7 @@ from analyzer.conformal.influence import threshold_pull
 from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
 from analyzer.conformal.split_law import Moments, RankLaw, moments, rank_law, statistics
 from analyzer.measure.cell import ESTIMATED, MORE, Cell, too_few
-from analyzer.measure.groups import LETTERS, among, group_facts, memberships, on_members
+from analyzer.measure.groups import LETTERS, group_facts, memberships, on_members
 from analyzer.measure.mondrian_subject import together
 from analyzer.measure.question import Question
 from analyzer.measure.scored import scores_of
@@ -79,7 +79,7 @@ def _cell(view: RunView, scorer: str, alpha: Fraction, labels: list[Label], opti
     exact = 1.0 if label.coverage is None else float(label.coverage.mean[0])
     sd = math.nan if label.coverage is None else float(label.coverage.sd[0])
     estimates = dict.fromkeys((*ESTIMATED, *MORE), NOTHING)
-    estimates["accuracy"] = on_members(among(answer_metrics(view)["accuracy"], label.member), label.member)
+    estimates["accuracy"] = on_members(answer_metrics(view)["accuracy"].among(label.member), label.member)
     estimates["coverage"] = Estimate(exact, _influence(label.member, covered, [label]), share=True)
     estimates["set_size"] = Estimate(float((expected - covered).mean()) + exact, _influence(label.member, expected, labels))
     facts = group_facts(items) | {"coverage_sd": sd, "parameters": ""}

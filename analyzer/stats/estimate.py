@@ -6,14 +6,14 @@ two runs are the same items, so the influence of a difference is the difference 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import stdtrit
 
-from analyzer.stats.arrays import AnyArray, FloatArray
+from analyzer.stats.arrays import AnyArray, BoolArray, FloatArray
 
 LEVEL = 0.95
 
@@ -47,6 +47,19 @@ class Estimate:
         if n_items < 2:
             return math.nan
         return math.hypot(math.sqrt(float(self.influence @ self.influence) / (n_items * (n_items - 1))), self.unseen)
+
+    def __neg__(self) -> "Estimate":
+        """The same figure with its sign turned, so that more becomes less; no longer a share."""
+        return replace(self, value=-self.value, influence=-self.influence, share=False)
+
+    def complement(self) -> "Estimate":
+        """Return the share of the items that this share leaves out, 1 - value."""
+        return replace(self, value=1 - self.value, influence=-self.influence)
+
+    def among(self, chosen: BoolArray) -> "Estimate":
+        """Return the mean over the chosen items, (item,) bool, alone; right for a plain mean, whose items' own values are known."""
+        part = mean(self.influence[chosen] + self.value, share=self.share)
+        return replace(part, unseen=self.unseen * chosen.size / max(int(chosen.sum()), 1))
 
     def interval(self, level: float = LEVEL) -> Interval:
         """Return the interval, 95 % unless told: Student's t for a mean, Wilson's with the effective number of items for a share."""

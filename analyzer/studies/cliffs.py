@@ -6,7 +6,6 @@ dense run at zero. All figures are paired with the dense run, so the points of a
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -133,4 +132,4 @@ def _records(sweep: Sequence[Paired], question: Question, tolerances: Tolerances
 
 def _worse(change: Estimate, name: str) -> Estimate:
     """The change with its sign such that more is worse."""
-    return replace(change, value=-change.value, influence=-change.influence) if name == "accuracy_change" else change
+    return -change if name == "accuracy_change" else change

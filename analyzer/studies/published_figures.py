@@ -20,6 +20,7 @@ from analyzer.measure.records import Record, average_groups, on_whole_set, unrel
 from analyzer.runs.loading import Runs
 from analyzer.stats.estimate import average, student
 from analyzer.studies.sets import measure_runs
+from schemas.benchmark import BENCHMARK
 from schemas.errors import UsageError
 from schemas.levels import NO_LEVEL, Level, parse_level
 from schemas.run import DENSE
@@ -28,7 +29,6 @@ COLUMNS = ("model", "method", "level", "task", "metric", "value")
 METRICS = {"accuracy": 5e-5, "coverage": 5e-5, "set_size": 5e-3, "uacc": 5e-3}  # half a unit of the last digit that is stated
 EVERY_TASK = "average"
 ITEMS_STATED = 2_000
-BENCHMARK = {"mmlu", "cosmosqa", "hellaswag", "haludial", "halusum"}
 AGREES, DIFFERS, NO_RUN, OTHER_TASKS = "agrees", "differs", "no run", "tasks missing"
 
 
@@ -55,19 +55,19 @@ class Own(NamedTuple):
     reason: str | None
 
 
-def read_reference(path: Path) -> list[Stated]:
+def read_published(path: Path) -> list[Stated]:
     """Return the figures of a file. Raises UsageError naming the line that is none."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"cannot read the reference {path}: {error}") from error
+        raise UsageError(f"cannot read the published figures {path}: {error}") from error
     if not rows:
-        raise UsageError(f"reference {path} holds no figures; expected CSV with the columns {', '.join(COLUMNS)}")
-    return [_stated(row, f"reference {path}, line {number}") for number, row in enumerate(rows, start=2)]
+        raise UsageError(f"published figures {path}: the file is empty; expected CSV with the columns {', '.join(COLUMNS)}")
+    return [_stated(row, f"published figures {path}, line {number}") for number, row in enumerate(rows, start=2)]
 
 
-def beside_reference(runs: Runs, question: Question, stated: Iterable[Stated], items_stated: int = ITEMS_STATED) -> list[Record]:
+def beside_published(runs: Runs, question: Question, stated: Iterable[Stated], items_stated: int = ITEMS_STATED) -> list[Record]:
     """Return one record per stated figure: its value, ours with its interval, and whether they agree, differ, or have no run.
 
     items_stated : items per task that the article drew.
@@ -145,7 +145,7 @@ def _record(figure: Stated, own: Own | None, snapshot: str) -> Record:
     t = student(ITEMS_STATED - 1)
     half = t * math.hypot(own.error, own.stated_error) + METRICS[figure.metric]
     agreement = AGREES if abs(own.value - figure.value) <= half else DIFFERS
-    if figure.task == EVERY_TASK and not set(own.tasks) >= BENCHMARK:
+    if figure.task == EVERY_TASK and not set(own.tasks) >= set(BENCHMARK):
         agreement = OTHER_TASKS
     return record | {
         "own": own.value,

@@ -1,11 +1,15 @@
 """`analyze scale`: does compression inflate the sets of large models less than those of small ones?
 
 Inflation is the relative growth of the mean set, compressed over dense minus one. Its slope per tenfold parameters is the median of
-the slopes between all pairs of sizes (Theil 1950, Sen 1968), which one odd model cannot turn.
+the slopes between all pairs of sizes (Theil 1950, Sen 1968), which one unusual model cannot turn.
+
+A family is a model's name without its size: `llama2-7b` and `llama2-70b` are `llama2`; of a name without a number, a last part that is
+a size in words (`ref-s`, `ref-m`) is left out.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -21,10 +25,20 @@ from analyzer.runs.pairs import Partners
 from analyzer.stats.arrays import FloatArray
 from analyzer.stats.estimate import LEVEL, NOTHING, Estimate, average
 from analyzer.studies.cliffs import covariance
-from analyzer.studies.model_sizes import NAMED, Size, family, model_size
 
 MIN_SIZES, MIN_FOR_FAMILY = 3, 5
 N_DRAWS, SEED = 2_000, 0
+MAGNITUDES = {"k": 1e3, "m": 1e6, "b": 1e9}
+SIZE_IN_NAME = re.compile(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)([kmb])(?![a-z0-9])", re.IGNORECASE)
+SIZE_IN_WORDS = re.compile(r"[-_ ](?:xxs|xs|s|m|l|xl|xxl|tiny|mini|small|medium|base|large)$", re.IGNORECASE)
+RECORDED, NAMED = "recorded", "from the name"
+
+
+class Size(NamedTuple):
+    """Parameters of a dense model, and whether they are recorded with the run or read off the name; None where neither says."""
+
+    parameters: float | None
+    source: str | None
 
 
 class Point(NamedTuple):
@@ -49,6 +63,20 @@ def scale_records(cells: Iterable[Paired], question: Question) -> list[Record]:
     """Return the same of cells that are already measured."""
     points = [_point(group) for group in averaged(cells)]
     return [record for group in _families(points) for record in _records(group, question)]
+
+
+def model_size(row: Mapping[str, Any]) -> Size:
+    """Return the size of a run's model."""
+    if row.get("parameters"):
+        return Size(float(row["parameters"]), RECORDED)
+    match = SIZE_IN_NAME.search(row["model"])
+    return Size(float(match[1]) * MAGNITUDES[match[2].lower()], NAMED) if match else Size(None, None)
+
+
+def family(model: str) -> str:
+    """Return the family of a model: its name without its size."""
+    stripped = SIZE_IN_WORDS.sub("", model) if not SIZE_IN_NAME.search(model) else SIZE_IN_NAME.sub("", model)
+    return re.sub(r"[-_ ]{2,}", "-", stripped).strip("-_ ") or model
 
 
 def inflation(cell: Paired) -> Estimate:

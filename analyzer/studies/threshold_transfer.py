@@ -156,6 +156,5 @@ def _record(found: Transfer, question: Question, tolerance: float) -> Record:
         record |= interval_fields(name, found.kept[name])
         record |= interval_fields(f"recalibrated_{name}", found.recalibrated[name])
         record |= interval_fields(f"{name}_change", difference(found.kept[name], found.recalibrated[name]))
-    missed = Estimate(1 - found.kept["coverage"].value, -found.kept["coverage"].influence, share=True)
-    record["finding"] = FINDINGS[limit_side(missed, float(cell.alpha) + tolerance)]
+    record["finding"] = FINDINGS[limit_side(found.kept["coverage"].complement(), float(cell.alpha) + tolerance)]
     return record | {"unreliable": found.unreliable} | provenance([cell], question)

@@ -7,6 +7,7 @@ The weights leave no closed law over splits, so splits are drawn; intervals come
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -117,8 +118,7 @@ def _record(cell: Cell, question: Question, tolerance: float) -> Record:
     record = identity([cell])
     for name, estimate in cell.estimates.items():
         record |= interval_fields(name, estimate)
-    coverage = cell.estimates["coverage"]
-    missed = Estimate(1 - coverage.value, -coverage.influence, share=True)
+    missed = replace(cell.estimates["coverage"].complement(), share=True)
     record["finding"] = FINDINGS[limit_side(missed, float(cell.alpha) + tolerance)]
     return record | {"unreliable": "; ".join(run_reasons(cell.view)) or None} | provenance([cell], question) | {"split": str(N_SPLITS)}
 

@@ -44,7 +44,7 @@ DECOUPLING = (
     Column("both degrade", number("share_both_degrade", 2)),
     Column("inconclusive", number("share_inconclusive", 2)),
 )
-REFERENCE = (
+PUBLISHED = (
     Column("metric", words("metric")),
     Column("stated", number("stated")),
     Column("own", estimate("own")),

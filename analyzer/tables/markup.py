@@ -15,8 +15,12 @@ def markdown(records: Sequence[Record], columns: Sequence[Column]) -> str:
     """Return a Markdown table with its caption above and the reasons of marked rows below."""
     shown = sheet(records, columns)
     titles, rows = _cells(shown, records)
-    lines = [_piped(titles), _piped("---" for _ in titles), *(_piped(row) for row in rows)]
-    return "\n".join([shown.caption, "", *lines, *(f"\n{note}" for note in shown.notes)])
+    return "\n".join([shown.caption, "", *piped(titles, rows), *(f"\n{note}" for note in shown.notes)])
+
+
+def piped(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table: titles, rule, rows."""
+    return ["| " + " | ".join(_in_cell(cell) for cell in cells) + " |" for cells in (titles, ["---"] * len(titles), *rows)]
 
 
 def latex(records: Sequence[Record], columns: Sequence[Column], title: str = "") -> str:
@@ -41,8 +45,8 @@ def _cells(shown: Sheet, records: Sequence[Record]) -> tuple[list[str], list[lis
     return [title for title, _ in kept], [list(row) for row in zip(*(texts for _, texts in kept), strict=True)]
 
 
-def _piped(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+def _in_cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def _tabbed(cells: Sequence[str]) -> str:

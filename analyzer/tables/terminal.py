@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from analyzer.measure.records import Record
+from store.command import aligned, printable
 
 WIDTH = 120
 KEYS = ("model", "task", "prompt", "method", "level", "scorer", "alpha", "group", "varied")
@@ -48,7 +49,7 @@ def render(records: Sequence[Record], columns: Sequence[Column], width: int | No
     """Return the table for a terminal: caption, header, rows, and the reasons of rows marked `!`."""
     shown = sheet(records, columns)
     lines = _fit(shown.columns, records, width or shutil.get_terminal_size((WIDTH, 0)).columns, shown.n_keys)
-    return "\n".join([shown.caption, "", *lines, *([""] if shown.notes else []), *shown.notes])
+    return "\n".join([printable(shown.caption), "", *lines, *([""] if shown.notes else []), *map(printable, shown.notes)])
 
 
 def estimate(name: str, digits: int = 3, *, sign: bool = False) -> Callable[[Record], str]:
@@ -125,13 +126,8 @@ def _fit(columns: Sequence[Column], records: Sequence[Record], width: int, n_key
     kept = [column for column in kept if any(cells[id(column)])]
     rows = _blank_repeats([[cells[id(column)][index] for column in kept] for index in range(len(records))], min(n_keys, len(kept)))
     table = [[column.title for column in kept], *rows]
-    widths = [max(len(row[place]) for row in table) for place in range(len(kept))]
-    left = [place < n_keys or "[" in "".join(row[place] for row in rows) for place in range(len(kept))]
-    return ["  ".join(_pad(*cell) for cell in zip(row, widths, left, strict=True)).rstrip() for row in table]
-
-
-def _pad(text: str, width: int, left: bool) -> str:
-    return text.ljust(width) if left else text.rjust(width)
+    right = [number for number in range(n_keys, len(kept)) if not any("[" in row[number] for row in rows)]
+    return aligned(table, right)
 
 
 def _width(columns: Sequence[Column], cells: dict[int, list[str]]) -> int:

@@ -1,34 +1,28 @@
 """`produce --list`: every name a request can use, with what it means."""
 
-from collections.abc import Iterator, Sequence
-
 from producer.backends import BACKENDS
 from producer.methods import METHODS, Method
 from producer.models.find import HUB, REFERENCE
 from producer.prompts.templates import PROMPTS
 from producer.tasks import EMBEDDED, TASKS
+from store.command import aligned
 
 _HEADINGS = ("method", "kind", "default", "levels", "needs", "models", "paper")
 _PROMPTS = {"base": "no instruction", "shared": "one instruction for all tasks", "task": "one instruction per task"}
 
 
-def list_names(kind: str) -> Iterator[str]:
-    """Yield one line per name, for methods below a line of headings."""
+def list_names(kind: str) -> list[str]:
+    """Return one line per name, for methods below a line of headings."""
     if kind == "methods":
-        return _aligned([_HEADINGS, *(_described(method) for method in METHODS.values())])
+        return aligned([_HEADINGS, *(_described(method) for method in METHODS.values())])
     rows: dict[str, str] = {
         "models": {"bayes": "exact posterior of task urn", **dict.fromkeys(REFERENCE, "embedded"), **HUB},
         "tasks": {name: "embedded" if name in EMBEDDED else "published benchmark, needs --data or the Hub" for name in TASKS},
         "prompts": {name: _PROMPTS[name] for name in PROMPTS},
         "backends": {name: (type(backend).__doc__ or "").split("\n", maxsplit=1)[0] for name, backend in BACKENDS.items()},
     }[kind]
-    return _aligned(list(rows.items()))
+    return aligned(list(rows.items()))
 
 
 def _described(method: Method) -> tuple[str, ...]:
     return (method.name, method.kind, method.default_level, method.levels, method.needs, method.models, method.paper)
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)

@@ -15,6 +15,7 @@ from producer.run.plan import check_request, make_plan
 from schemas.errors import StoreNotFoundError
 from schemas.fields import FIELDS
 from store import open_reader
+from store.command import aligned
 
 HEADER = (*FIELDS, "items", "tokens", "truncated", "state")
 STORED, TO_RUN, NOT_DOWNLOADED = "stored", "to run", "weights not downloaded"
@@ -42,7 +43,7 @@ def describe_runs(requests: Sequence[Request], store_url: str) -> Iterator[str]:
     groups = [(request, group) for request in requests for group in make_plan(request, download=False)]
     rows = [_bayes_row(run.key.name in stored, run.key.prompt, len(items)) for request in requests for items, run in bayes_runs(request)]
     rows = list(dict.fromkeys(rows + [_row(run, group, stored) for _, group in groups for run in group.runs]))
-    yield from _table([HEADER, *(row.cells for row in rows)])
+    yield from aligned([HEADER, *(row.cells for row in rows)])
     todo = [row for row in rows if row.state != STORED]
     tokens, seconds = sum(row.tokens for row in todo), sum(row.seconds for row in todo)
     runs = "1 run" if len(rows) == 1 else f"{len(rows)} runs"
@@ -109,9 +110,3 @@ def _stored_names(store_url: str) -> set[str]:
         return set(open_reader(store_url).catalog["name"].to_list())
     except StoreNotFoundError:
         return set()  # produce creates it with the first run
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()

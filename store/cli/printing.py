@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
+from store.command import aligned
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -34,9 +36,7 @@ def print_record(record: Mapping[str, Any], format_: str) -> None:
     if format_ == "json":
         click.echo(json.dumps(record, indent=1, ensure_ascii=False))
     else:
-        rows = list(_flat(record))
-        width = max(len(path) for path, _ in rows)
-        click.echo("\n".join(f"{path.ljust(width)}  {value}" for path, value in rows))
+        click.echo("\n".join(aligned(list(_flat(record)))))
 
 
 def _flat(record: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
@@ -48,18 +48,9 @@ def _flat(record: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]
 
 
 def _text(table: "pl.DataFrame") -> str:
-    columns = [[name, *(_cell(value) for value in table[name].to_list())] for name in table.columns]
-    widths = [max(map(len, column)) for column in columns]
-    right = [dtype.is_numeric() for dtype in table.dtypes]
-    rows = zip(*columns, strict=True)
-    lines = (
-        "  ".join(cell.rjust(width) if to_right else cell.ljust(width) for cell, width, to_right in zip(row, widths, right, strict=True))
-        for row in rows
-    )
-    return "\n".join(line.rstrip() for line in lines)
+    rows = [table.columns, *([_cell(value) for value in row] for row in table.iter_rows())]
+    return "\n".join(aligned(rows, [number for number, dtype in enumerate(table.dtypes) if dtype.is_numeric()]))
 
 
 def _cell(value: Any) -> str:
-    """Return one cell; control characters of a stranger's store do not reach the terminal."""
-    text = "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)

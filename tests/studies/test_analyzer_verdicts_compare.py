@@ -7,7 +7,7 @@ import pytest
 from analyzer_data import MemoryReader, item_set, make_run, skilled_logits
 
 from analyzer.compare.compare import compare
-from analyzer.compare.item_changes import item_changes
+from analyzer.compare.paired import item_changes
 from analyzer.compare.two_axis_verdict import BOTH_DEGRADE, BOTH_HOLD, FALLS_SILENT, HOLDS_GROW, INCONCLUSIVE, Tolerances, verdict
 from analyzer.measure.question import Question
 from analyzer.runs.loading import Runs, select_runs

@@ -9,9 +9,10 @@ from analyzer_data import MemoryReader, item_set, make_run, skilled_logits
 
 from analyzer.measure.question import Question
 from analyzer.runs.loading import Runs, select_runs
-from analyzer.studies.published_figures import AGREES, BENCHMARK, DIFFERS, NO_RUN, OTHER_TASKS, Stated, beside_reference, read_reference
+from analyzer.studies.published_figures import AGREES, DIFFERS, NO_RUN, OTHER_TASKS, Stated, beside_published, read_published
 from analyzer.tables.markup import latex, markdown
-from analyzer.tables.terminal import Column, estimate, words
+from analyzer.tables.terminal import Column, estimate, render, words
+from schemas.benchmark import BENCHMARK
 from schemas.errors import UsageError
 
 ROWS = [
@@ -38,6 +39,14 @@ def test_markdown_and_latex_say_the_same_golden() -> None:
     assert r"\begin{tabular}{lrrr}" in text and r"$\Delta$ x" in text and r"broken\_run" in text
 
 
+def test_names_of_a_strangers_store_cannot_steer_the_terminal() -> None:
+    """An escape sequence or a line break in a name is shown as question marks."""
+    rows = [row | {"model": f"{row['model']}\x1b[2J\n"} for row in ROWS]
+    text = render(rows, COLUMNS, 120)
+    assert "a_b?[2J?" in text and "\x1b" not in text
+    assert "\x1b" not in render(rows[:1], COLUMNS, 120)  # what all rows share goes into the caption
+
+
 def dense_and_rtn(names: Iterable[str] = BENCHMARK) -> Runs:
     rng = np.random.default_rng(0)
     tasks = {}
@@ -58,7 +67,7 @@ def test_stated_figures_agree_differ_or_have_no_run() -> None:
         given = {"model": "m", "method": "dense", "level": "", "task": "average", "metric": "accuracy", "note": ""} | fields
         return Stated(**given, value=value)
 
-    own = beside_reference(runs, Question(), [stated(0.5)])[0]["own"]
+    own = beside_published(runs, Question(), [stated(0.5)])[0]["own"]
     figures = [
         stated(own + 0.01),
         stated(own + 0.2),
@@ -66,27 +75,27 @@ def test_stated_figures_agree_differ_or_have_no_run() -> None:
         stated(own, method="wanda", level="0"),
         stated(own, method="wanda", level="0.5"),
     ]
-    found = beside_reference(runs, Question(), figures)
+    found = beside_published(runs, Question(), figures)
     assert [record["agreement"] for record in found] == [AGREES, DIFFERS, AGREES, AGREES, NO_RUN]
-    assert set(found[0]["tasks"].split("+")) == BENCHMARK and found[0]["admitted_low"] < found[0]["own_low"] < own
+    assert set(found[0]["tasks"].split("+")) == set(BENCHMARK) and found[0]["admitted_low"] < found[0]["own_low"] < own
 
 
 def test_a_mean_over_other_tasks_is_not_held_against_the_benchmarks() -> None:
     """A stated average is one over five tasks; with some of them missing ours is shown and judged neither way."""
     figures = [Stated("m", "dense", "", "average", "accuracy", 0.5, "")]
-    (found,) = beside_reference(dense_and_rtn(("mmlu", "halusum")), Question(), figures)
+    (found,) = beside_published(dense_and_rtn(("mmlu", "halusum")), Question(), figures)
     assert found["agreement"] == OTHER_TASKS and found["tasks"] == "halusum+mmlu" and found["own"] > 0.5
 
 
 def test_the_published_reference_file_is_read(shared_data: Path) -> None:
     """All 81 figures of the articles are read."""
-    assert len(read_reference(shared_data.parent / "reference_figures.csv")) == 81
+    assert len(read_published(shared_data.parent / "reference_figures.csv")) == 81
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "holds no figures"),
+        ("", "the file is empty"),
         ("model,method\na,b\n", "no column 'level'"),
         ("model,method,level,task,metric,value\na,b,,t,sharpness,1\n", "unknown metric 'sharpness'"),
         ("model,method,level,task,metric,value\na,b,,t,accuracy,high\n", "'high' is not a number"),
@@ -97,4 +106,4 @@ def test_a_reference_that_cannot_be_read_is_refused(tmp_path: Path, text: str, w
     path = tmp_path / "figures.csv"
     path.write_text(text)
     with pytest.raises(UsageError, match=words):
-        read_reference(path)
+        read_published(path)

@@ -9,8 +9,7 @@ from analyzer.compare.compare import compare
 from analyzer.measure.question import Question
 from analyzer.runs.loading import Runs, select_runs
 from analyzer.studies.decoupling import decoupling, method_kind, rank_correlation
-from analyzer.studies.model_sizes import family, model_size
-from analyzer.studies.scale import scale, slope
+from analyzer.studies.scale import family, model_size, scale, slope
 
 LAC = Question(scorers=("lac",))
 

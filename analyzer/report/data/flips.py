@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from analyzer.compare.paired import Paired
-from analyzer.gate.policy import over_items
 from analyzer.measure.records import Record, interval_fields
 from analyzer.report.data.study import Study
 from analyzer.stats.arrays import BoolArray
@@ -52,7 +51,7 @@ def _one_per_run(study: Study) -> Iterator[Paired]:
 def _subject_records(cell: Paired, name: str, chosen: BoolArray) -> list[Record]:
     about = {"run": cell.row["name"], "subject": name, "n_items": int(chosen.sum())}
     return [
-        about | {"direction": words} | interval_fields("share", over_items(cell.changes[change], chosen))
+        about | {"direction": words} | interval_fields("share", cell.changes[change].among(chosen))
         for change, words in DIRECTIONS.items()
     ]
 
