@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from schemas.digest import arrays_digest
 from schemas.errors import ItemError, StoreInvalidError
-from schemas.items import Item, item_ids
+from schemas.items import MAX_OPTIONS, Item, item_ids
+
+FEWEST_OPTIONS = 2
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,22 @@ class ItemSet:
             return tuple(Item.model_validate_json(text).id for text in self.texts) or tuple(str(one) for one in self.item_id.tolist())
         except ValueError as error:
             raise StoreInvalidError(f"item set {self.digest[:12]}: a text is not an item: {str(error)[:120]}") from error
+
+    def check(self) -> None:
+        """Raise ItemError where the arrays cannot be those of multiple-choice items; what is read is checked as what is written."""
+        n_items = len(self)
+        problems = {
+            "n_options is not 2 to 26": (self.n_options < FEWEST_OPTIONS) | (self.n_options > MAX_OPTIONS),
+            "answer is none of its options": (self.answer < 0) | (self.answer >= self.n_options),
+            f"subject is none of the {len(self.subjects)} subjects": (self.subject < 0) | (self.subject >= len(self.subjects)),
+        }
+        for problem, wrong in problems.items():
+            if np.any(wrong):
+                raise ItemError(f"item set {self.digest[:12]}: item {int(np.argmax(wrong))} of {n_items}: {problem}")
+        if len(np.unique(self.item_id)) != n_items:
+            raise ItemError(f"item set {self.digest[:12]}: an item_id occurs more than once")
+        if self.texts and len(self.texts) != n_items:
+            raise ItemError(f"item set {self.digest[:12]}: {len(self.texts)} texts for {n_items} items")
 
     def __len__(self) -> int:
         return len(self.item_id)

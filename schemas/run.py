@@ -3,6 +3,7 @@
 `RunKey` is the identity (two runs with equal keys are the same run), `Environment` the circumstances, `Run` both with the arrays.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -89,6 +90,8 @@ class Environment(BaseModel):
     throughput: Mapping[str, float] = Field(default_factory=dict)  # items, tokens, operations per second; share of the matrix peak
     noise_floor: Mapping[str, float] = Field(default_factory=dict)  # what --self-check measured
 
+MASS_ROUNDING = 1e-4  # of a log-sum-exp in float32
+
 
 @dataclass(frozen=True)
 class Run:
@@ -127,6 +130,24 @@ class Run:
             raise NonFiniteError(
                 f"run {self.key.name}: {broken} of {n_items} items have NaN or infinite logits; --allow-nonfinite stores them, flagged"
             )
+
+    def too_much_mass(self, n_options: NDArray[np.integer[Any]]) -> str | None:
+        """Return what is wrong where an item's options hold more than all of the vocabulary's probability, None where they do not.
+
+        A logit of 16 bits carries a relative error of 2^-8, and options and vocabulary may have been multiplied apart; more than that is no
+        rounding. Such a run is not made or imported; one that is stored already is read, and flagged.
+        """
+        logits = np.where(np.isfinite(self.logits), self.logits, -np.inf)
+        highest = np.maximum(logits.max(axis=1), np.finfo(np.float32).min)
+        with np.errstate(invalid="ignore"):
+            own = highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1, dtype=np.float64))
+        relative = 2.0**-20 if self.key.dtype == "float32" else 2.0**-7
+        excess = own - self.logsumexp - relative * (1 + np.abs(highest)) - MASS_ROUNDING
+        if not np.any(excess > 0):
+            return None
+        item = int(np.nanargmax(excess))
+        beyond = f"the options of item {item} hold {math.exp(min(float(own[item] - self.logsumexp[item]), 700)):.4g} of the vocabulary's"
+        return f"{beyond} probability, more than all of it: logsumexp and logits disagree"
 
 
 def nonfinite_items(logits: FloatArray, n_options: NDArray[np.integer[Any]]) -> int:

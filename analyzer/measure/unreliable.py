@@ -36,6 +36,8 @@ def run_reasons(view: RunView) -> tuple[str, ...]:
         reasons.append(f"{view.n_nonfinite} of {total} items have non-finite logits and are left out")
     if view.env.truncated_items > TRUNCATED * len(view.items):
         reasons.append(f"{view.env.truncated_items} of {len(view.items)} prompts were longer than the context and lost their beginning")
+    if view.disagreement:
+        reasons.append(view.disagreement)
     if view.n_items:
         reasons += _accuracy_reasons(view)
     return tuple(reasons)

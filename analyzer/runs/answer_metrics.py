@@ -92,5 +92,10 @@ def _aurc(view: RunView) -> Estimate:
 
 
 def _option_mass(view: RunView) -> Estimate:
-    """Probability of all options together in the full vocabulary; nothing where the run does not record it."""
-    return NOTHING if np.isnan(view.logsumexp).any() else mean(option_mass(view.logits, view.n_options, view.logsumexp), share=True)
+    """Probability of all options together in the full vocabulary, at most 1; nothing where the run does not record it.
+
+    More than rounding above 1 makes the run unreliable.
+    """
+    if np.isnan(view.logsumexp).any():
+        return NOTHING
+    return mean(np.minimum(option_mass(view.logits, view.n_options, view.logsumexp), 1.0), share=True)

@@ -9,6 +9,7 @@ import numpy as np
 
 from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
 from analyzer.stats.probs import softmax, top_option
+from schemas.errors import HedgemarkError, StoreInvalidError
 from schemas.itemset import ItemSet
 from schemas.options import own_options
 from schemas.run import Environment, Run, RunKey
@@ -26,6 +27,7 @@ class RunView:
     logits     : (item, option) float32, finite on an item's own options, NaN beyond.
     logsumexp, top_token : (item,) as stored.
     n_nonfinite: items left out because an option's logit is NaN or infinite.
+    disagreement : what is wrong between logits and logsumexp, "" where nothing is.
     key        : everything that could change a logit: weights, wording of the prompt, option tokens.
     env        : how the run was made: prompts truncated, items dropped.
     """
@@ -38,6 +40,7 @@ class RunView:
     logsumexp: Float32Array
     top_token: IntArray
     n_nonfinite: int
+    disagreement: str
     key: RunKey
     env: Environment
 
@@ -88,10 +91,19 @@ class RunView:
 
 
 def view_run(run: Run, items: ItemSet, row: Mapping[str, Any], snapshot: str) -> RunView:
-    """Return the view of a stored run: demonstrations left out, items with non-finite logits left out and counted."""
+    """Return the view of a stored run: demonstrations left out, items with non-finite logits left out and counted.
+
+    Raises StoreInvalidError where the arrays do not fit the items.
+    """
+    try:
+        run.check(items.n_options, allow_nonfinite=True)
+    except HedgemarkError as error:
+        raise StoreInvalidError(str(error)) from error
     own = own_options(items.n_options, run.logits.shape[1])
     finite = np.all(np.isfinite(run.logits) | ~own, axis=1)
     wanted = ~items.demonstration
     n_nonfinite = int((wanted & ~finite).sum())
-    view = RunView(row, snapshot, items, np.arange(len(items)), run.logits, run.logsumexp, run.top_token, n_nonfinite, run.key, run.env)
+    disagreement = run.too_much_mass(items.n_options) or ""
+    arrays = (run.logits, run.logsumexp, run.top_token)
+    view = RunView(row, snapshot, items, np.arange(len(items)), *arrays, n_nonfinite, disagreement, run.key, run.env)
     return view.keep(wanted & finite)

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from schemas.errors import StoreInvalidError, StoreNotFoundError
+from schemas.errors import HedgemarkError, StoreInvalidError, StoreNotFoundError
 from schemas.itemset import ItemSet
 from schemas.run import Run, RunKey
 from store import Writer, init_store, open_writer
@@ -42,6 +42,8 @@ class Destination:
 
     def write(self, items: ItemSet, run: Run, *, allow_nonfinite: bool = False, replace: bool = False) -> str:
         """Add a run and return its name; raises like `Writer.write`."""
+        if disagreement := run.too_much_mass(items.n_options):
+            raise HedgemarkError(f"run {run.key.name}: {disagreement}")
         if self._writer is None:
             run.check(items.n_options, allow_nonfinite=allow_nonfinite)
             init_store(self._url)

@@ -31,6 +31,8 @@ def import_runs(
     read = list(pairs)
     for items, run in read:
         run.check(items.n_options, allow_nonfinite=allow_nonfinite)
+        if disagreement := run.too_much_mass(items.n_options):
+            raise HedgemarkError(f"run {run.key.name}: {disagreement}")
     init_store(url)
     with open_writer(url, interval_s=math.inf) as writer:
         try:

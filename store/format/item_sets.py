@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.errors import StoreInvalidError
+from schemas.errors import ItemError, StoreInvalidError
 from schemas.itemset import ItemSet
 from schemas.layout import ITEM_ARRAYS, ITEMS, OLDEST_READ, READABLE, SCHEMA_VERSION, TEXT_ARRAYS, ArraySpec, group_document, sealed
 from store.format.arrays import encode_arrays, read_arrays
@@ -61,6 +61,10 @@ def read_items(keys: Keys, digest: str) -> ItemSet:
     items = ItemSet(record.task, record.revision, subjects=record.subjects, texts=texts, **arrays)
     if items.digest != digest:
         raise StoreInvalidError(f"{place} is not what was written: its digest is {items.digest}")
+    try:
+        items.check()
+    except ItemError as error:
+        raise StoreInvalidError(f"{place}: {error}") from error
     return items
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from schemas.errors import HedgemarkError, StoreInvalidError
+from schemas.items import Item
 from schemas.itemset import ItemSet
 from schemas.layout import ITEM_ARRAYS, ITEMS, RUN_ARRAYS, RUNS, TEXT_ARRAYS
 from schemas.options import own_options
@@ -83,7 +84,20 @@ def _verified_items(keys: SessionKeys, digest: str, report: Report) -> ItemSet |
         return None
     unknown = [name for name in keys.children(f"{ITEMS}/{digest}") if name not in {**ITEM_ARRAYS, **TEXT_ARRAYS}]
     report.problems += [f"item set {digest}: unknown array {name[:120]!r}" for name in unknown]
+    report.problems += _text_problems(items)
     return items
+
+
+def _text_problems(items: ItemSet) -> list[str]:
+    """A text must be the item whose content digest is stored beside it: the offsets that cut it out are covered by nothing else."""
+    for place, text in enumerate(items.texts):
+        try:
+            same = Item.model_validate_json(text).content_digest() == items.content[place].tobytes()
+        except ValueError:
+            same = False
+        if not same:
+            return [f"item set {items.digest}: text {place} is not that of its item"]
+    return []
 
 
 def _run_problems(keys: SessionKeys, name: str, item_sets: dict[str, ItemSet | None], report: Report) -> Iterator[str]:
@@ -107,6 +121,8 @@ def _logit_problems(run: Run, items: ItemSet, recorded: int, report: Report) -> 
     except HedgemarkError as error:
         yield str(error)
         return
+    if disagreement := run.too_much_mass(items.n_options):
+        report.notes.append(f"run {run.key.name}: {disagreement}; analyses flag it")
     broken = nonfinite_items(run.logits, items.n_options)
     if broken != recorded:
         yield f"run {run.key.name}: {broken} items have NaN or infinite logits, its attributes say {recorded}"

@@ -51,7 +51,7 @@ def tiny_run(items: ItemSet, model: str = "ref-s", seed: int = 0, logit_seed: in
     return Run(
         run_key,
         logits,
-        rng.normal(size=len(items)).astype(np.float32),
+        (np.log(np.nansum(np.exp(logits), axis=1)) + np.abs(rng.normal(size=len(items)))).astype(np.float32),
         rng.integers(0, 99, len(items), dtype=np.int32),
         env=Environment(libraries={"numpy": "2.0"}, created="2026-01-02T03:04:05+00:00", duration_s=1.5),
     )
