@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--s3", metavar="URL", help="also measure at this address of an empty prefix")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["XDG_CACHE_HOME"] = str(Path(folder) / "cache")
+        os.environ["HEDGEMARK_CACHE"] = str(Path(folder) / "cache")
         local = str(Path(folder) / "store")
         measure(local, arguments.runs)
         share = metadata_share(Path(local))

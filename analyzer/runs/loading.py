@@ -1,7 +1,5 @@
 """Runs out of the store: which ones a question is about, and their arrays. The only module here that opens a store."""
 
-import logging
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,10 +10,9 @@ from analyzer.runs.view import RunView, view_run
 from schemas.errors import RunNotFoundError, StoreInvalidError, UsageError
 from schemas.fields import FIELDS
 from schemas.itemset import ItemSet
-from schemas.levels import NO_LEVEL, parse_level
-from schemas.run import CHECKPOINT, DENSE, Run
-
-log = logging.getLogger(__name__)
+from schemas.levels import parse_level
+from schemas.run import DENSE, Run
+from store.reading.selection import matching_rows, name_models_apart
 
 PARTNER = ("model", "task", "prompt")
 FAR = float("inf")
@@ -78,14 +75,14 @@ def open_runs(
 
 def select_runs(reader: Reader, wanted: Mapping[str, Sequence[str]], *, with_dense: bool = False, against: str | None = None) -> Runs:
     """Return the runs of an open reader that match; see open_runs."""
-    rows, wanted = _distinct_models(reader.catalog.to_dicts(), wanted)
+    rows, wanted = name_models_apart(reader.catalog.to_dicts(), wanted)
+    where = f"snapshot {reader.snapshot}"
     if not rows:
         raise RunNotFoundError(f"the store has no runs at snapshot {reader.snapshot}; make some with produce, or use store import")
     dense = [row for row in rows if with_dense and row["method"] == DENSE]
     if against is not None:
-        _matching(dense, "model", [against], reader.snapshot)
-    for field in FIELDS:
-        rows = _matching(rows, field, wanted.get(field, ()), reader.snapshot)
+        matching_rows(dense, {"model": [against]}, f"{where} among the dense runs")
+    rows = matching_rows(rows, wanted, where)
     chosen = {row["name"] for row in rows}
     same = {tuple(row[field] for field in PARTNER) for row in rows} | {(against, row["task"], row["prompt"]) for row in rows}
     rows += [row for row in dense if row["name"] not in chosen and tuple(row[field] for field in PARTNER) in same]
@@ -113,46 +110,3 @@ def _check_row(row: Mapping[str, Any], run: Run) -> None:
         said = row[field].partition("@")[0] if field == "model" and row[field] != value else row[field]
         if said != (value.partition("@")[0] if field == "model" and row[field] != value else value):
             raise StoreInvalidError(f"run {row['name']}: the catalog says {field} {row[field]!r}, the run itself {value!r}")
-
-
-def _distinct_models(
-    rows: list[dict[str, Any]], wanted: Mapping[str, Sequence[str]]
-) -> tuple[list[dict[str, Any]], Mapping[str, Sequence[str]]]:
-    """Return rows in which models of one name but different weights have names of their own, and what is wanted in those names.
-
-    Folders are often called alike (merged, final, checkpoint-500); their runs must not be taken for those of one model. A checkpoint has
-    weights of its own by nature, and imported runs have no hash: both keep their name.
-    """
-    hashes: dict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        if row["method"] != CHECKPOINT and row.get("weights_hash"):
-            hashes[row["model"]].add(row["weights_hash"])
-    shown = {name: {each: f"{name}@{each[:8]}" for each in sorted(found)} for name, found in hashes.items() if len(found) > 1}
-    for name, names in shown.items():
-        log.warning(
-            "%d models are called %r; they differ in their weights and are shown as %s", len(names), name, ", ".join(names.values())
-        )
-    named = [
-        row | {"model": shown[row["model"]].get(row["weights_hash"], row["model"])}
-        if row["model"] in shown and row["method"] != CHECKPOINT
-        else row
-        for row in rows
-    ]
-    models = [each for model in wanted.get("model", ()) for each in (model, *shown.get(model, {}).values())]
-    known = {row["model"] for row in named}
-    return named, {**wanted, "model": [model for model in models if model in known or model not in shown]}
-
-
-def _matching(rows: list[dict[str, Any]], field: str, values: Sequence[str], snapshot: str) -> list[dict[str, Any]]:
-    accepted = {_canonical(value) if field == "level" else value for value in values}
-    known = sorted({row[field] for row in rows})
-    for value in sorted(accepted - set(known)):
-        raise RunNotFoundError(f"no run with {field} {value!r} among those selected at snapshot {snapshot}; known: {', '.join(known)}")
-    return [row for row in rows if not accepted or row[field] in accepted]
-
-
-def _canonical(level: str) -> str:
-    try:
-        return parse_level(level).text
-    except UsageError:
-        return level or NO_LEVEL

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 from producer.engine.memory_needs import CopyBytes, MemoryNeeds, tokens_that_fit
 from producer.engine.settings import Settings
-from producer.machine.cache_dir import cache_dir
 from producer.machine.free_memory import free_memory
 from schemas.errors import UsageError
+from store.backend.user_cache import existing_cache_folder
 
 # Larger batches gain nothing on a CPU, whose matrix products of 1,024 tokens are as fast as any.
 MOST_TOKENS = {"cpu": 1024, "other": 32768}
@@ -79,7 +79,7 @@ def plan_memory(needs: MemoryNeeds, device: str, settings: Settings, *, loaded: 
     if device != "cpu" and on_device >= 4 * plan.batch_tokens:
         return replace(plan, streamed=True, wave_tokens=on_device)
     memory = max(0, (settings.host_memory or int(USABLE * free_memory("cpu") / 2)) - needs.last) // needs.hidden
-    disk = int(USABLE * shutil.disk_usage(cache_dir()).free) // needs.hidden
+    disk = int(USABLE * shutil.disk_usage(existing_cache_folder()).free) // needs.hidden
     return replace(plan, streamed=True, wave_tokens=memory + disk, disk_tokens=disk, states_device="cpu")
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from producer.engine.memory_plan import MemoryPlan
-from producer.machine.cache_dir import cache_dir
 from schemas.errors import HedgemarkError
+from store.backend.user_cache import existing_cache_folder
 
 
 class WaveStorage:
@@ -93,12 +93,12 @@ class _File:
     def write(self, data: memoryview, offset: int) -> None:
         try:
             if self._stream is None:
-                self._stream = tempfile.TemporaryFile(dir=cache_dir(), buffering=0)  # noqa: SIM115  # closed by `close`
+                self._stream = tempfile.TemporaryFile(dir=existing_cache_folder(), buffering=0)  # noqa: SIM115  # closed by `close`
             _transfer(lambda part, at: os.pwrite(self._stream.fileno(), part, at), data, offset)
         except OSError as error:
             raise HedgemarkError(
-                f"cannot write intermediate results to {cache_dir()} ({error.strerror}); free some disk space there, choose another folder "
-                "with the variable HEDGEMARK_CACHE, or allow more memory with --host-memory"
+                f"cannot write intermediate results to {existing_cache_folder()} ({error.strerror}); free some disk space "
+                "there, choose another folder with the variable HEDGEMARK_CACHE, or allow more memory with --host-memory"
             ) from error
 
     def read(self, data: memoryview, offset: int) -> None:

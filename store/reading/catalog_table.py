@@ -1,26 +1,23 @@
 """The catalog as a table: its columns, its filters, and the copy kept in the user's cache folder.
 
 In: a store's address and a snapshot id, or a table and filters.  Out: a polars table. This file imports neither Icechunk nor Zarr, so
-that listing a store whose catalog is cached costs no more than polars does.
+that listing a store whose catalog is cached costs no more than polars does. A cached copy is believed only where its SHA-256 holds: one bit
+flipped in it would otherwise give a run another level, or another run's items.
 """
 
 import io
-import logging
 import os
-from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
 
 import polars as pl
 
-from schemas.errors import RunNotFoundError
 from store.backend.address import parse_address
 from store.backend.ref_files import read_reference
-from store.backend.user_cache import cache_folder
+from store.backend.user_cache import cache_folder, warn_once
 from store.format.polars_files import read_polars
-
-log = logging.getLogger(__name__)
+from store.reading.selection import Wanted, matching_rows, name_models_apart
 
 SCHEMA = {
     "name": pl.String,
@@ -46,9 +43,7 @@ SCHEMA = {
     "nonfinite": pl.Int64,
 }
 DIGEST_BYTES = 32  # SHA-256 of what follows, in front of a cached catalog
-SHOWN = 20  # values listed in a message
 KEPT = 64  # cached catalogs; a snapshot that is asked for again is read again
-
 
 
 def cached_newest(url: str) -> pl.DataFrame | None:
@@ -58,18 +53,15 @@ def cached_newest(url: str) -> pl.DataFrame | None:
     return load_cached(cache_path(url, snapshot)) if snapshot else None
 
 
-def select_runs(catalog: pl.DataFrame, filters: Mapping[str, Sequence[str]]) -> pl.DataFrame:
-    """Return the rows whose columns hold one of the wanted values; an empty filter wants all.
+def select_runs(catalog: pl.DataFrame, wanted: Wanted, where: str) -> pl.DataFrame:
+    """Return the rows of a catalog that match, as every `analyze` command selects them.
 
-    Raises RunNotFoundError listing the values there are, where one that is wanted is not among them.
+    wanted : field (model, method, level, task, prompt) -> accepted values; an empty list accepts all.
+    where  : what a message calls the catalog.
+    Raises RunNotFoundError listing the values there are.
     """
-    for column, wanted in filters.items():
-        there = catalog[column].unique().sort().to_list()
-        if missing := [value for value in wanted if value not in there]:
-            raise RunNotFoundError(f"no run has {column} {missing[0]!r}; there is: {', '.join(there[:SHOWN]) or 'nothing'}")
-        if wanted:
-            catalog = catalog.filter(pl.col(column).is_in(list(wanted)))
-    return catalog
+    named = name_models_apart(catalog.to_dicts(), wanted)
+    return pl.DataFrame(matching_rows(named.rows, named.wanted, where), schema=SCHEMA)
 
 
 def cache_path(where: str, snapshot: str) -> Path:
@@ -89,15 +81,18 @@ def load_cached(path: Path) -> pl.DataFrame | None:
 
 
 def keep_cached(table: pl.DataFrame, path: Path) -> None:
-    """Write the cache file whole or not at all; a cache that cannot be written is only slow."""
+    """Write the cache file whole or not at all, its SHA-256 first; a cache that cannot be written is only slow."""
+    packed = io.BytesIO()
+    table.write_parquet(packed)
+    partial = path.with_suffix(f".{uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = io.BytesIO()
-        table.write_parquet(content)
-        partial = path.with_suffix(f".{uuid4().hex}")
-        partial.write_bytes(sha256(content.getvalue()).digest() + content.getvalue())
-        partial.replace(path)
+        try:
+            partial.write_bytes(sha256(packed.getbuffer()).digest() + packed.getbuffer())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
         for old in sorted(path.parent.glob("*.catalog"), key=lambda file: file.stat().st_mtime)[:-KEPT]:
             old.unlink(missing_ok=True)
     except OSError as error:
-        log.debug("catalog not cached: %s", error)
+        warn_once(error)

@@ -10,17 +10,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from itertools import islice
+from typing import Any
 
 import polars as pl
 
-from schemas.errors import RunNotFoundError
+from schemas.errors import RunNotFoundError, StoreInvalidError
 from schemas.itemset import ItemSet
 from schemas.layout import RUNS
 from schemas.run import Run
+from store.backend.user_cache import cache_folder
 from store.format.item_sets import read_items
 from store.format.keys import FetchedKeys, Keys
 from store.format.runs import RunRecord, parse_run_record, read_run, run_bytes, run_keys
-from store.reading.catalog import read_catalog, run_names
+from store.reading.catalog import catalog_row, read_catalog, run_names
 from store.repository.repository import open_repository
 
 ITEM_SETS_KEPT = 16
@@ -91,7 +93,20 @@ class Reader:
             if stored is None:
                 raise RunNotFoundError(f"no run {name!r} in {self.url} at {self.snapshot}.{self.hint(name)}")
             records[name] = parse_run_record(stored, name, self.keys.where)
+            self._check_row(name, records[name])
         return records
+
+    def _check_row(self, name: str, record: RunRecord) -> None:
+        """Raise StoreInvalidError where the catalog, which may come from the cache, says anything else of a run than the run itself."""
+        if "catalog" in vars(self) and self._rows.get(name) != catalog_row(name, record):
+            raise StoreInvalidError(
+                f"the cached catalog of {self.url} at {self.snapshot} does not say of run {name} what the run itself says; "
+                f"delete {cache_folder('catalog')} and try again"
+            )
+
+    @cached_property
+    def _rows(self) -> dict[str, tuple[Any, ...]]:
+        return {row[0]: row for row in self.catalog.iter_rows()}
 
     def _items(self, items_hash: str) -> ItemSet:
         """Return an item set, its digest verified. Raises StoreInvalidError where it is missing or damaged."""

@@ -18,7 +18,7 @@ from schemas.errors import UnsafeServerError
 from schemas.layout import group_document
 from store.backend.failures import readable
 from store.backend.session_keys import SessionKeys
-from store.backend.user_cache import cache_folder, remember
+from store.backend.user_cache import cache_folder, is_remembered, remember
 from store.format.documents import dump_document
 
 ROUNDS = 4
@@ -41,7 +41,7 @@ def ensure_conditional_writes(address: str, ice: icechunk.Repository, parent: st
 
 def has_passed(address: str) -> bool:
     """Return whether this user wrote to a server before, and so trusts it."""
-    return _passed(address).exists()
+    return is_remembered(_passed(address))
 
 
 def _passed(address: str) -> Path:

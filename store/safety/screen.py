@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from schemas import errors
-from store.backend.user_cache import cache_folder, remember
+from store.backend.user_cache import cache_folder, is_remembered, remember
 
 BOUND_BYTES = 2**29  # a snapshot of 75,000 runs, as large as `check_folder.py` lets one be, takes 340 MB, and the libraries 100
 
@@ -23,7 +23,7 @@ def ensure_screened(address: str, snapshot: str = "") -> None:
 
     Raises what the screening raised, and StoreInvalidError where it took too much memory.
     """
-    if _passed(address, snapshot).exists():
+    if is_remembered(_passed(address, snapshot)):
         return
     command = [sys.executable, "-m", "store.repository.screening", address, snapshot]
     screening = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -135,11 +135,11 @@ def test_a_calibration_set_too_small_for_alpha_gives_full_sets_and_says_so(store
         (["--split", "0"], 2, "split '0'"),
         (["--calibration-fraction", "2"], 2, "calibration fraction '2'"),
         (["--calibration-fraction", "0.001"], 2, "calibrates 0, tests 120"),
-        (["--model", "nope"], 1, "no run with model 'nope'"),
-        (["--method", "nope"], 1, "known: bayes, dense, rtn, wanda"),
-        (["--task", "nope"], 1, "known: quiz"),
-        (["--prompt", "nope"], 1, "known: base"),
-        (["--level", "0.7"], 1, "known: -, 0.5, w2a16, w4a16-g128"),
+        (["--model", "nope"], 5, "no run with model 'nope'"),
+        (["--method", "nope"], 5, "known: bayes, dense, rtn, wanda"),
+        (["--task", "nope"], 5, "known: quiz"),
+        (["--prompt", "nope"], 5, "known: base"),
+        (["--level", "0.7"], 5, "known: -, 0.5, w2a16, w4a16-g128"),
     ],
 )
 def test_bad_input_gets_one_sentence_and_a_code(store_url: str, arguments: list[str], code: int, said: str) -> None:

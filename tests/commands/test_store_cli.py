@@ -58,7 +58,17 @@ def test_ls_prints_the_runs_it_was_asked_for(filled):
 def test_ls_of_an_unknown_value_lists_what_is_there(filled):
     """A filter that matches nothing names the values there are."""
     result = _store("ls", "--store", filled, "--model", "llama")
-    assert result.exit_code == 5 and "there is: ref-l, ref-s" in result.output
+    assert result.exit_code == 5 and "known: ref-l, ref-s" in result.output
+
+
+def test_ls_takes_a_level_in_any_spelling(store_url):
+    """`store ls --level .50` lists the runs of level 0.5, and a level that no run has is named with those there are."""
+    items = tiny_items()
+    write_runs(store_url, items, [tiny_run(items, method="wanda", level=level) for level in ("0.5", "0.3")])
+    rows = json.loads(_store("ls", "--store", store_url, "--level", ".50", "--format", "json").stdout)
+    assert [row["level"] for row in rows] == ["0.5"]
+    result = _store("ls", "--store", store_url, "--level", "0.70")
+    assert result.exit_code == 5 and "no run with level '0.7'" in result.output and "known: 0.3, 0.5" in result.output
 
 
 def test_show_describes_store_and_run(filled):

@@ -19,9 +19,9 @@ from producer.engine.memory_plan import MemoryPlan, plan_memory
 from producer.engine.prefill import prefill
 from producer.engine.settings import Settings
 from producer.engine.wave_storage import StatesOnDisk, WaveStorage
-from producer.machine.cache_dir import cache_dir
 from producer.prompts.encode import Prompts
 from schemas.errors import HedgemarkError
+from store.backend.user_cache import existing_cache_folder
 
 pytestmark = pytest.mark.producer
 MIB = 2**20
@@ -99,7 +99,7 @@ def peak_with(host_memory: int) -> int:
 def test_the_file_has_no_name_and_a_full_disk_is_one_sentence() -> None:
     """Nothing lies in the cache folder while a run is under way, and a file that may not grow is an error that says what to do."""
     seen: set[Path] = set()
-    run(tiny(), some_prompts(20), done=lambda _: seen.update(cache_dir().iterdir()), **NO_ROOM)
+    run(tiny(), some_prompts(20), done=lambda _: seen.update(existing_cache_folder().iterdir()), **NO_ROOM)
     assert not seen
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, hard))
@@ -108,4 +108,4 @@ def test_the_file_has_no_name_and_a_full_disk_is_one_sentence() -> None:
             run(tiny(), long_prompts(500, 64), **{**NO_ROOM, "wave_tokens": 10**6, "disk_tokens": 10**6})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert not any(cache_dir().iterdir())
+    assert not any(existing_cache_folder().iterdir())

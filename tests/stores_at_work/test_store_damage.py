@@ -63,7 +63,7 @@ def _try_damage(original: tuple[str, dict[str, object]], folder: Path, rounds: i
     for number in range(rounds):
         copy = folder / "copy"
         shutil.copytree(address, copy)
-        monkeypatch.setenv("XDG_CACHE_HOME", str(folder / f"cache{number}"))
+        monkeypatch.setenv("HEDGEMARK_CACHE", str(folder / f"cache{number}"))
         path = rng.choice(by_kind[rng.choice(sorted(by_kind))])
         what = f"{_damage(copy / path, rng)} of {path}"
         code = CliRunner().invoke(main, ["verify", "--store", str(copy)])

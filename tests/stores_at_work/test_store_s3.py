@@ -69,7 +69,7 @@ def strangers(seaweedfs, monkeypatch, tmp_path):
     items = tiny_items(n_items=300)
     run = tiny_run(items)
     write_runs(address, items, [run])
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another-user"))
+    monkeypatch.setenv("HEDGEMARK_CACHE", str(tmp_path / "another-user"))
     return address, run
 
 
@@ -92,7 +92,7 @@ def test_metadata_bombs_on_a_server_are_refused_unread(seaweedfs, strangers, fol
     """A remote metadata file of 64 kB that decompresses to 2 GB ends in one error with exit code 4, and this process stays small."""
     address, run = strangers
     _grow_manifest(address, run.key.name)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a-third-user"))  # who did not write to it either
+    monkeypatch.setenv("HEDGEMARK_CACHE", str(tmp_path / "a-third-user"))  # who did not write to it either
     header = MAGIC + bytes(HEADER_BYTES - len(MAGIC) - 3) + bytes([1, FILE_TYPES[folder], 1])
     seaweedfs.overwrite(f"{urlsplit(address).path}/{folder}", header + ZSTD_2_GB)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -20,7 +20,7 @@ ZSTD_2_GB = b"\x28\xb5\x2f\xfd\x80\x38\x00\x00\x00\x80" + b"\x02\x00\x10\x00" * 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep catalogs of test stores out of the user's cache."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HEDGEMARK_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture

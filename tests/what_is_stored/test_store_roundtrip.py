@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import multiprocessing
+import tempfile
 import warnings
 from pathlib import Path
 
 import icechunk
 import numpy as np
+import polars as pl
 import pytest
 import xarray
 from store_tiny import tiny_items, tiny_run, write_runs
@@ -23,6 +25,8 @@ from schemas.errors import (
 )
 from schemas.layout import RUN_ARRAYS, chunk_keys, chunk_shape
 from store import init_store, open_reader, open_writer
+from store.backend.user_cache import _temporary_folder, _warn, existing_cache_folder
+from store.reading.catalog_table import cache_path, cached_newest, keep_cached
 
 
 def test_run_and_items_roundtrip(store_url):
@@ -91,14 +95,79 @@ def test_catalog_has_one_row_per_run(store_url):
         assert catalog.row(0, named=True)["duration_s"] == 1.5 and catalog["n_items"].to_list() == [12, 12]
 
 
+def _cached_catalog(folder: Path) -> Path:
+    (path,) = (folder / "cache").rglob("*.catalog")
+    return path
+
+
 def test_catalog_survives_a_broken_cache(store_url, tmp_path):
-    """A cache file of garbage is read past."""
+    """A cache file of garbage, cut short, empty or unreadable is read past."""
     items = tiny_items()
     write_runs(store_url, items, [tiny_run(items)])
-    assert len(open_reader(store_url).catalog) == 1
-    for path in (tmp_path / "cache").rglob("*.parquet"):
-        path.write_bytes(b"garbage")
-    assert len(open_reader(store_url).catalog) == 1
+    truth = open_reader(store_url).catalog
+    path = _cached_catalog(tmp_path)
+    whole = path.read_bytes()
+    for content in (b"garbage", whole[:40], whole[:-1], b""):
+        path.write_bytes(content)
+        assert open_reader(store_url).catalog.equals(truth)
+    path.unlink()
+    path.mkdir()
+    assert open_reader(store_url).catalog.equals(truth)
+
+
+def test_no_flipped_bit_of_the_cache_changes_the_catalog(store_url, tmp_path):
+    """Each of 200 bits flipped anywhere in the cached catalog leaves what is listed as it was."""
+    items = tiny_items()
+    write_runs(store_url, items, [tiny_run(items, seed=seed, method="wanda", level="0.5") for seed in range(3)])
+    truth = open_reader(store_url).catalog
+    path, rng = _cached_catalog(tmp_path), np.random.default_rng(7)
+    whole = path.read_bytes()
+    for place in rng.integers(0, 8 * len(whole), 200):
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        assert cached_newest(store_url) is None and open_reader(store_url).catalog.equals(truth)
+
+
+def test_a_run_that_the_catalog_describes_otherwise_is_refused(store_url, tmp_path):
+    """A cached catalog that was written whole but says something else of a run is not believed: labels are the run's own."""
+    items, others = tiny_items(), tiny_items("facts")
+    run = tiny_run(items)
+    write_runs(store_url, items, [run])
+    write_runs(store_url, others, [tiny_run(others)])
+    truth = open_reader(store_url).catalog
+    path = cache_path(store_url, open_reader(store_url).snapshot)
+    for column, value in (("level", "2.5"), ("items_hash", others.digest), ("parameters", 7), ("truncated_items", 1)):
+        other = pl.lit(value).cast(truth.schema[column])
+        keep_cached(truth.with_columns(pl.when(pl.col("name") == run.key.name).then(other).otherwise(column).alias(column)), path)
+        reader = open_reader(store_url)
+        assert reader.catalog[column].to_list() != truth[column].to_list()
+        for read in (reader.run, lambda name, reader=reader: list(reader.runs([name]))):
+            with pytest.raises(StoreInvalidError, match="cached catalog"):
+                read(run.key.name)
+
+
+@pytest.mark.parametrize("place", ["file", "/dev/null", "~", None])
+def test_a_cache_that_cannot_be_written_costs_one_warning(store_url, tmp_path, monkeypatch, caplog, place):
+    """Where the cache folder is a file, below one, or where a user has no home, the store works and says so once."""
+    (tmp_path / "file").write_text("")
+    if place in ("~", None):
+        monkeypatch.delenv("HEDGEMARK_CACHE")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    if place == "~":
+        monkeypatch.setattr("store.backend.user_cache.user_cache_dir", lambda *_, **__: "~/.cache/hedgemark")
+    elif place:
+        monkeypatch.setenv("HEDGEMARK_CACHE", str(tmp_path / place / "cache"))
+    _warn.cache_clear()
+    _temporary_folder.cache_clear()
+    items = tiny_items()
+    write_runs(store_url, items, [tiny_run(items)])
+    for _ in range(2):
+        assert len(open_reader(store_url).catalog) == 1
+        with tempfile.TemporaryFile(dir=existing_cache_folder()) as file:
+            file.write(b"room for intermediate results")
+    assert [record.message.startswith("nothing can be cached") for record in caplog.records] == [True]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "store"]
 
 
 def test_equal_run_again_is_a_no_op(store_url):
