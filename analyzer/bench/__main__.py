@@ -19,7 +19,7 @@ from analyzer.bench.timing import ALPHAS, N_ITEMS, N_OPTIONS, REPEATS, W, best, 
 from analyzer.conformal.drawn_splits import drawn_values
 from analyzer.conformal.hits import BLOCK, LANES
 from analyzer.conformal.ranks import threshold_rank
-from analyzer.conformal.split_law import statistics
+from analyzer.conformal.split_law import set_statistics
 from analyzer.conformal.splits import draw_splits
 from analyzer.runs.view import RunView
 
@@ -63,7 +63,7 @@ def drawn(view: RunView, numba: bool) -> float:
         masks = draw_splits(N_ITEMS, N_ITEMS // 2, range(N_SPLITS))
         for scorer in W:
             ranks = ranked(view, scorer)
-            drawn_values(statistics(ranks, sizes=sizes), ranks.own, masks, ks, numba=numba)
+            drawn_values(set_statistics(ranks, sizes=sizes), ranks.item_rank, masks, ks, numba=numba)
 
     name = "numba" if numba else "numpy"
     work(sizes=False)  # compiles
@@ -80,7 +80,7 @@ def bandwidth(view: RunView) -> None:
     block = np.zeros(2**27, dtype=np.uint8)
     rate = 2 * block.nbytes / best(block.copy).busy
     ranks = ranked(view, "aps")
-    known = statistics(ranks)
+    known = set_statistics(ranks)
     masks = draw_splits(N_ITEMS, N_ITEMS // 2, range(200))
     ks = [threshold_rank(N_ITEMS // 2, alpha) for alpha in ALPHAS]
     hits = known.table.rows.size
@@ -88,7 +88,7 @@ def bandwidth(view: RunView) -> None:
     print(f"a drawn split touches {touched / 1e3:.0f} kB ({hits:,} hits, {LANES} splits a pass, blocks of {BLOCK});", end=" ")
     print(f"memory copies {rate / 1e9:.1f} GB/s, so {1e6 * touched / rate:.0f} us from memory")
     for name in kernels():
-        seconds = best(lambda name=name: drawn_values(known, ranks.own, masks, ks, numba=name == "numba")).busy / len(masks)  # type: ignore[misc]
+        seconds = best(lambda name=name: drawn_values(known, ranks.item_rank, masks, ks, numba=name == "numba")).busy / len(masks)  # type: ignore[misc]
         print(f"  {name}: {1e6 * seconds:.0f} us, {touched / seconds / 1e9:.1f} GB/s, {touched / seconds / rate:.0%} of the memory's")
 
 

@@ -10,7 +10,7 @@ import xarray as xr
 
 from analyzer.api import view_of
 from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
-from analyzer.conformal.split_law import moments, rank_law, statistics
+from analyzer.conformal.split_law import moments, rank_law, set_statistics
 from analyzer.measure.question import Question
 from analyzer.measure.scored import scores_of
 from analyzer.runs.view import RunView
@@ -55,7 +55,7 @@ def exact_law(view: RunView, scorers: Iterable[str] = W, alphas: Iterable[Fracti
     rank_law.cache_clear()  # one run's cost, not that of a second run of as many items
     n = view.n_items // 2
     for scorer in scorers:
-        known = statistics(ranked(view, scorer))
+        known = set_statistics(ranked(view, scorer))
         for alpha in alphas:
             moments(rank_law(view.n_items, n, threshold_rank(n, alpha)), known)
 

@@ -26,8 +26,8 @@ class CoverageLaw(NamedTuple):
 
     def quantile(self, level: float) -> float:
         """Return the least coverage that is not exceeded with at least this probability."""
-        place = int(np.searchsorted(self.probability.cumsum(), level - 1e-12))
-        return float(self.value[min(place, self.value.size - 1)])
+        index = int(np.searchsorted(self.probability.cumsum(), level - 1e-12))
+        return float(self.value[min(index, self.value.size - 1)])
 
 
 def coverage_law(law: RankLaw, table: Crossings) -> CoverageLaw:
@@ -39,10 +39,10 @@ def coverage_law(law: RankLaw, table: Crossings) -> CoverageLaw:
     sure = law.tested_below.astype(np.int64)
     plain = tied == 0
     np.add.at(covered, sure[plain], law.weights[plain])
-    for place in np.flatnonzero(~plain):
-        above = law.n_items - 1 - law.first - int(place)
-        x = _likely_counts(above, int(tied[place]), int(law.tested_above[place]))
-        covered[sure[place] + x] += law.weights[place] * _hypergeometric(x, above, int(tied[place]), int(law.tested_above[place]))
+    for index in np.flatnonzero(~plain):
+        above = law.n_items - 1 - law.first - int(index)
+        x = _likely_counts(above, int(tied[index]), int(law.tested_above[index]))
+        covered[sure[index] + x] += law.weights[index] * _hypergeometric(x, above, int(tied[index]), int(law.tested_above[index]))
     held = np.flatnonzero(covered > 0)
     return CoverageLaw(held / n_tested, covered[held] / covered.sum())
 

@@ -12,22 +12,22 @@ from analyzer.stats.arrays import BoolArray, IntArray
 
 
 @njit(cache=True)
-def count_hits(by_hit: IntArray, reached: IntArray, by_own: IntArray, masks: BoolArray, rank_of: IntArray) -> IntArray:
+def count_hits(by_hit: IntArray, reached: IntArray, by_rank: IntArray, masks: BoolArray, rank_of: IntArray) -> IntArray:
     """Return (split, row, alpha) tested items with a hit at the threshold; for the arrays see `analyzer.conformal.hits.Sorted`."""
     n_splits, n_items = masks.shape
     n_rows, n_alphas = len(reached), len(rank_of)
     counts = np.empty((n_splits, n_rows, n_alphas), dtype=np.int64)
     tested = np.zeros(n_items + 1, dtype=np.uint64)
-    within = np.zeros(by_own.size + 1, dtype=np.uint64)
-    before = np.zeros((LANES, by_own.size // BLOCK + 1), dtype=np.int64)
+    within = np.zeros(by_rank.size + 1, dtype=np.uint64)
+    before = np.zeros((LANES, by_rank.size // BLOCK + 1), dtype=np.int64)
     p = np.empty((LANES, n_alphas), dtype=np.int64)
     for first in range(0, n_splits, LANES):
         n_lanes = min(LANES, n_splits - first)
         _load(masks[first : first + n_lanes], tested)
-        _accumulate(by_own, tested, within, before)
+        _accumulate(by_rank, tested, within, before)
         for lane in range(n_lanes):
             for alpha in range(n_alphas):
-                p[lane, alpha] = _place(rank_of[alpha], lane, within, before, n_items)
+                p[lane, alpha] = _rank(rank_of[alpha], lane, within, before, n_items)
         for row in range(n_rows):
             _accumulate(by_hit[row], tested, within, before)
             for lane in range(n_lanes):
@@ -48,27 +48,27 @@ def _load(masks: BoolArray, tested: IntArray) -> None:
 
 @njit(cache=True)
 def _accumulate(order: IntArray, tested: IntArray, within: IntArray, before: IntArray) -> None:
-    """Count tested items along an order: `within` (place,) since the block began, a byte for each lane; `before` (lane, block)."""
+    """Count tested items along an order: `within` (position,) since the block began, a byte for each lane; `before` (lane, block)."""
     for block in range(order.size // BLOCK):
         total = np.uint64(0)
-        for place in range(block * BLOCK, (block + 1) * BLOCK):
-            within[place] = total
-            total += tested[order[place]]
+        for position in range(block * BLOCK, (block + 1) * BLOCK):
+            within[position] = total
+            total += tested[order[position]]
         for lane in range(LANES):
             before[lane, block + 1] = before[lane, block] + np.int64((total >> np.uint64(8 * lane)) & np.uint64(255))
 
 
 @njit(cache=True)
 def _count(end: int, lane: int, within: IntArray, before: IntArray) -> int:
-    """Return how many of the first `end` places are tested; at the end of all blocks `within` holds 0."""
+    """Return how many of the first `end` positions are tested; at the end of all blocks `within` holds 0."""
     return int(before[lane, end // BLOCK] + np.int64((within[end] >> np.uint64(8 * lane)) & np.uint64(255)))
 
 
 @njit(cache=True)
-def _place(wanted: int, lane: int, within: IntArray, before: IntArray, n_items: int) -> int:
-    """Return the place of the calibration item with `wanted` others before it; the number of items where there is none.
+def _rank(wanted: int, lane: int, within: IntArray, before: IntArray, n_items: int) -> int:
+    """Return the position of the calibration item with `wanted` others before it; the number of items where there is none.
 
-    Up to a place there are place - tested calibration items. Theirs is a random sample, so its block is the expected one or next to it.
+    Before a position stand position - tested calibration items, a random sample, so the block is the expected one or next to it.
     """
     n_blocks = before.shape[1] - 1
     n_calibration = n_items - before[lane, n_blocks]
@@ -80,6 +80,6 @@ def _place(wanted: int, lane: int, within: IntArray, before: IntArray, n_items: 
     low, step = block * BLOCK, BLOCK
     while step > 1:
         step //= 2
-        place = min(low + step, n_items)
-        low = place if place - _count(place, lane, within, before) <= wanted else low
+        position = min(low + step, n_items)
+        low = position if position - _count(position, lane, within, before) <= wanted else low
     return int(low)

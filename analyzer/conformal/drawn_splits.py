@@ -10,24 +10,27 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from analyzer.conformal.hits import BLOCK, LANES, Sorted
-from analyzer.conformal.split_law import Moments, Statistics
+from analyzer.conformal.hits import BLOCK, LANES, SortedHits
+from analyzer.conformal.split_law import Moments, SetStatistics
 from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
 
 SHORT = 2**16  # ranks below this are sorted as 16-bit integers, by radix
 
 
-def drawn_values(statistics: Statistics, own: IntArray, masks: BoolArray, ks: Sequence[int], *, numba: bool | None = None) -> FloatArray:
+def drawn_values(
+    statistics: SetStatistics, item_rank: IntArray, masks: BoolArray, ks: Sequence[int], *, numba: bool | None = None
+) -> FloatArray:
     """Return (split, alpha, statistic) test means over drawn splits.
 
-    own   : (item,) rank of each item's answer score.  masks : (split, item) true where an item calibrates, equally many in each split.
-    ks    : (alpha,) 1-based rank of the threshold among the calibration scores; above their number it is +inf.
+    item_rank : (item,) rank of each item's answer score.
+    masks : (split, item) true where an item calibrates, equally many in each split.
+    ks : (alpha,) 1-based rank of the threshold among the calibration scores; above their number it is +inf.
     numba : True asks for the compiled kernel, False for numpy; None takes the compiled one where numba is installed.
     """
-    hits = _sort_hits(statistics, own)
+    hits = _sort_hits(statistics, item_rank)
     rank_of = np.minimum(np.asarray(ks), int(masks[0].sum()) + 1) - 1
     counts = _kernel(numba)(hits, masks, rank_of)
-    n_tested = own.size - int(masks[0].sum())
+    n_tested = item_rank.size - int(masks[0].sum())
     return np.asarray(statistics.start + np.einsum("sra,tr->sat", counts, statistics.steps) / n_tested)
 
 
@@ -37,11 +40,11 @@ def over_splits(values: FloatArray) -> Moments:
     return Moments(values.mean(axis=0), sd)
 
 
-def count_hits(hits: Sorted, masks: BoolArray, rank_of: IntArray) -> IntArray:
+def count_hits(hits: SortedHits, masks: BoolArray, rank_of: IntArray) -> IntArray:
     """Return (split, row, alpha) tested items with a hit at the threshold; rank_of (alpha,) is 0-based."""
     blocks = np.ascontiguousarray(hits.by_hit.reshape(-1, BLOCK).T)
     n_rows, n_items, n_blocks = len(hits.reached), masks.shape[1], blocks.shape[1]
-    by_own = hits.by_own[:n_items]
+    by_rank = hits.by_rank[:n_items]
     counts = np.empty((len(masks), n_rows, len(rank_of)), dtype=np.int64)
     within = np.zeros((BLOCK + 1, n_blocks + 1), dtype=np.uint64)
     before = np.zeros((n_blocks + 1, LANES), dtype=np.int64)
@@ -51,7 +54,7 @@ def count_hits(hits: Sorted, masks: BoolArray, rank_of: IntArray) -> IntArray:
         np.cumsum(_lanes(chunk)[blocks], axis=0, out=within[1:, :-1])
         np.cumsum(within[BLOCK, :-1].view(np.uint8).reshape(-1, LANES), axis=0, out=before[1:])
         for lane, calibrates in enumerate(chunk):
-            p = np.append(np.flatnonzero(calibrates[by_own]), n_items)[rank_of]
+            p = np.append(np.flatnonzero(calibrates[by_rank]), n_items)[rank_of]
             block, rest = np.divmod(hits.reached[:, p], BLOCK)
             block += starts
             counts[first + lane] = before[block, lane] - before[starts, lane] + _lane(within, lane)[rest, block]
@@ -69,16 +72,16 @@ def _lane(words: IntArray, lane: int) -> IntArray:
     return words.view(np.uint8).reshape(*words.shape, LANES)[..., lane]
 
 
-def _sort_hits(statistics: Statistics, own: IntArray) -> Sorted:
-    rows, n_items = statistics.table.rows, own.size
+def _sort_hits(statistics: SetStatistics, item_rank: IntArray) -> SortedHits:
+    rows, n_items = statistics.table.rows, item_rank.size
     kind = np.uint16 if n_items + 1 < SHORT else np.int64
     order = np.full((len(rows) + 1, -(-n_items // BLOCK) * BLOCK), n_items, dtype=np.uint32)
     order[:-1, :n_items] = np.argsort(rows.astype(kind), axis=1, kind="stable")
-    order[-1, own] = np.arange(n_items)
-    return Sorted(order[:-1], statistics.table.enter[:, : n_items + 1].cumsum(axis=1), order[-1])
+    order[-1, item_rank] = np.arange(n_items)
+    return SortedHits(order[:-1], statistics.table.enter[:, : n_items + 1].cumsum(axis=1), order[-1])
 
 
-def _kernel(numba: bool | None) -> Callable[[Sorted, BoolArray, IntArray], IntArray]:
+def _kernel(numba: bool | None) -> Callable[[SortedHits, BoolArray, IntArray], IntArray]:
     if numba is False:
         return count_hits
     try:

@@ -10,14 +10,14 @@ from analyzer.stats.arrays import IntArray
 LANES, BLOCK = 8, 128  # splits that share a 64-bit word; items whose counts cannot carry from one byte of it to the next
 
 
-class Sorted(NamedTuple):
+class SortedHits(NamedTuple):
     """Items in the order of their hits.
 
-    by_hit  : (row, place) item whose hit comes next; each row is padded with N to whole blocks of 128.
+    by_hit  : (row, position) item whose hit comes next; each row is padded with N to whole blocks of 128.
     reached : (row, p) number of hits at threshold rank p, p from 0 to N.
-    by_own  : (place,) item with that answer score, padded like a row of hits.
+    by_rank : (rank,) item whose answer score has that rank, padded like a row of hits.
     """
 
     by_hit: NDArray[np.uint32]
     reached: IntArray
-    by_own: NDArray[np.uint32]
+    by_rank: NDArray[np.uint32]

@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from analyzer.conformal.split_law import RankLaw, Statistics
+from analyzer.conformal.split_law import RankLaw, SetStatistics
 from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
 
 
-class Drawn(NamedTuple):
-    """Drawn splits as an influence sees them.
+class DrawnLaw(NamedTuple):
+    """Drawn splits as an influence needs them.
 
     tested   : (item,) share of the splits in which an item is tested.
     at_least : (rank,) share of the splits whose threshold's rank is at least that, ranks 0 to N + 1.
@@ -24,36 +24,36 @@ class Drawn(NamedTuple):
     at_least: FloatArray
 
 
-def split_influence(law: RankLaw, own: IntArray, statistics: Statistics, drawn: Drawn | None = None) -> FloatArray:
+def split_influence(law: RankLaw, item_rank: IntArray, statistics: SetStatistics, drawn: DrawnLaw | None = None) -> FloatArray:
     """Return (statistic, item) influence, mean zero, of each item on every statistic of the test items.
 
-    own   : (item,) rank of each item's answer score.
-    drawn : the drawn splits; None means all splits.
+    item_rank : (item,) rank of each item's answer score.
+    drawn     : the drawn splits; None means all splits.
     """
     at_least = law.at_least() if drawn is None else drawn.at_least
     as_tested = statistics.steps @ at_least[statistics.table.rows]
     entering = statistics.table.enter[:, law.first + 1 : law.first + 1 + law.weights.size].astype(np.float64)
     jumps = statistics.steps @ entering
     if drawn is None:
-        as_tested -= threshold_pull(law, own, jumps)
+        as_tested -= threshold_pull(law, item_rank, jumps)
         return _centred(as_tested)
-    as_calibration = _centred(-np.outer(jumps @ law.weights, at_least[own]))
+    as_calibration = _centred(-np.outer(jumps @ law.weights, at_least[item_rank]))
     n_items, n = law.n_items, law.n_calibration
     shares = drawn.tested * n_items / (n_items - n), (1 - drawn.tested) * n_items / n
     return _centred(_centred(as_tested) * shares[0] + as_calibration * shares[1])
 
 
-def drawn_splits(own: IntArray, masks: BoolArray, k: int) -> Drawn:
+def drawn_law(item_rank: IntArray, masks: BoolArray, k: int) -> DrawnLaw:
     """Return what an influence needs of drawn splits, masks (split, item), with the threshold at the k-th calibration score."""
-    by_own = np.argsort(own)
-    counts = np.zeros(own.size + 2)
+    by_rank = np.argsort(item_rank)
+    counts = np.zeros(item_rank.size + 2)
     for calibrates in masks:
-        places = np.flatnonzero(calibrates[by_own])
-        counts[places[k - 1] if k <= places.size else own.size] += 1
-    return Drawn(1 - masks.mean(axis=0), counts[::-1].cumsum()[::-1] / len(masks))
+        places = np.flatnonzero(calibrates[by_rank])
+        counts[places[k - 1] if k <= places.size else item_rank.size] += 1
+    return DrawnLaw(1 - masks.mean(axis=0), counts[::-1].cumsum()[::-1] / len(masks))
 
 
-def threshold_pull(law: RankLaw, own: IntArray, jumps: FloatArray) -> FloatArray:
+def threshold_pull(law: RankLaw, item_rank: IntArray, jumps: FloatArray) -> FloatArray:
     """Return (statistic, item) how far the mean falls when an item's answer score gains weight, up to a constant.
 
     jumps : (statistic, p) gained by all items together when the threshold moves from rank p to p + 1. An item ranked at or below p
@@ -61,7 +61,7 @@ def threshold_pull(law: RankLaw, own: IntArray, jumps: FloatArray) -> FloatArray
     """
     held = np.zeros((len(jumps), law.weights.size + 1))
     held[:, :-1] = (law.weights * jumps)[:, ::-1].cumsum(axis=1)[:, ::-1]
-    return held.take(own - law.first, axis=1, mode="clip")
+    return held.take(item_rank - law.first, axis=1, mode="clip")
 
 
 def _centred(values: FloatArray) -> FloatArray:

@@ -29,13 +29,13 @@ def threshold_rank(n_calibration: int, alpha: Fraction) -> int:
 class Ranks:
     """Ranks of one run under one scorer.
 
-    own    : (item,) place of the item's calibration score among all N, a permutation; ties in item order.
+    item_rank : (item,) rank of the item's calibration score among all N, a permutation; ties in item order.
     option : (option, item) first rank whose score is >= the option's score; N above all of them; N + 1 where there is no option.
     answer : (item,) the same for the answer.
     first  : (rank,) first rank whose calibration score equals the one at this rank; N at rank N, which is +inf.
     """
 
-    own: IntArray
+    item_rank: IntArray
     option: IntArray
     answer: IntArray
     first: IntArray
@@ -43,7 +43,7 @@ class Ranks:
     @property
     def n_items(self) -> int:
         """Number of items that may calibrate, N."""
-        return self.own.size
+        return self.item_rank.size
 
     @property
     def ties(self) -> IntArray:
@@ -64,11 +64,11 @@ def rank_scores(
     calibrating = scores[items, answer] if calibration is None else calibration
     n_items = calibrating.size
     order = np.argsort(calibrating, kind="stable")
-    own = np.empty(n_items, dtype=np.int64)
-    own[order] = np.arange(n_items)
+    item_rank = np.empty(n_items, dtype=np.int64)
+    item_rank[order] = np.arange(n_items)
     rising = calibrating[order]
     option = np.searchsorted(rising, scores.T).astype(np.int64)
     option[np.isnan(probs.T)] = n_items + 1
     if empty == "top1":
         option[top_option(probs), items] = 0
-    return Ranks(own, option, option[answer, items], np.append(np.searchsorted(rising, rising), n_items))
+    return Ranks(item_rank, option, option[answer, items], np.append(np.searchsorted(rising, rising), n_items))

@@ -53,7 +53,7 @@ def inverted_interval(law: RankLaw, ranks: Ranks, influence: FloatArray, level: 
     middle = _size(law, ranks, np.ones(n_items))
     low, high = 0.0, 0.0
     for boundary in _boundaries(law, ranks):
-        beyond = ranks.own >= boundary
+        beyond = ranks.item_rank >= boundary
         count = int(beyond.sum())
         shares = betaincinv(count + 0.5, n_items - count + 0.5, [tail, 1 - tail])
         sizes = [middle, *(_size(law, ranks, _tilted(beyond, share)) for share in shares)]
@@ -99,7 +99,7 @@ def _size(law: RankLaw, ranks: Ranks, weights: FloatArray) -> float:
     n_items = law.n_items
     entering = sum(np.bincount(row, weights, n_items + 2)[:n_items] for row in ranks.option)
     by_rank = np.empty(n_items)
-    by_rank[ranks.own] = weights
+    by_rank[ranks.item_rank] = weights
     level = np.minimum(by_rank.cumsum() / n_items, 1.0)
     level[-1] = 1.0
     chance = np.diff(betainc(law.k, law.n_calibration + 1 - law.k, level), prepend=0.0)

@@ -65,7 +65,7 @@ class Crossings(NamedTuple):
     enter: IntArray
 
 
-class Statistics(NamedTuple):
+class SetStatistics(NamedTuple):
     """Means over test items that are functions of an item's hits: start + steps @ (hits reached, one per row).
 
     table : hits; row 0 is the answer's, rows 1 to K the options' in the order in which they enter the set.
@@ -110,25 +110,25 @@ def rank_law(n_items: int, n_calibration: int, k: int) -> RankLaw:
     return RankLaw(n_items, n, k, first + int(heavy[0]), weights / weights.sum())
 
 
-def crossings(rows: IntArray, own: IntArray) -> Crossings:
+def crossings(rows: IntArray, item_rank: IntArray) -> Crossings:
     """Return the counts at every threshold rank, from two bincounts and cumulative sums.
 
-    rows : (row, item) ranks of hits.  own : (item,) rank of each item.
-    An item ranked below p counts there from rank max(own + 1, r) on; one ranked above p from r until own.
+    rows : (row, item) ranks of hits.  item_rank : (item,) rank of each item's answer score.
+    A hit at rank r of an item ranked i counts below p from p = max(i + 1, r) on, and above p from p = r until p = i.
     """
-    n_items = own.size
-    below = _count(np.maximum(rows, own + 1))[:, : n_items + 1].cumsum(axis=1)
-    above = (_count(np.minimum(rows, own))[:, : n_items + 1] - _count(own[None])[:, : n_items + 1]).cumsum(axis=1)
+    n_items = item_rank.size
+    below = _count(np.maximum(rows, item_rank + 1))[:, : n_items + 1].cumsum(axis=1)
+    above = (_count(np.minimum(rows, item_rank))[:, : n_items + 1] - _count(item_rank[None])[:, : n_items + 1]).cumsum(axis=1)
     return Crossings(rows, below, above, _count(rows))
 
 
-def statistics(ranks: Ranks, *, sizes: bool = False) -> Statistics:
+def set_statistics(ranks: Ranks, *, sizes: bool = False) -> SetStatistics:
     """Return what is measured of prediction sets: coverage, set size, empty and singleton rate.
 
     sizes : also the rate of every set size, `size_<k>_rate`.
     """
     n_options = ranks.option.shape[0]
-    table = crossings(np.vstack([ranks.answer[None], np.sort(ranks.option, axis=0)]), ranks.own)
+    table = crossings(np.vstack([ranks.answer[None], np.sort(ranks.option, axis=0)]), ranks.item_rank)
     count = np.arange(n_options + 1)
     by_size = {"set_size": count, "empty_rate": count == 0, "singleton_rate": count == 1}
     by_size |= {f"size_{size}_rate": count == size for size in count if sizes}
@@ -138,10 +138,10 @@ def statistics(ranks: Ranks, *, sizes: bool = False) -> Statistics:
     names = ("coverage", *by_size)
     first, square = (np.vstack([covered, np.insert(np.diff(v, axis=1), 0, 0.0, axis=1)]) for v in (values, values**2))
     start, square_start = (np.append(0.0, v[:, 0]) for v in (values, values**2))
-    return Statistics(table, names, tuple(name != "set_size" for name in names), start, first, square_start, square)
+    return SetStatistics(table, names, tuple(name != "set_size" for name in names), start, first, square_start, square)
 
 
-def moments(law: RankLaw, statistics: Statistics) -> Moments:
+def moments(law: RankLaw, statistics: SetStatistics) -> Moments:
     """Return mean and sd over all splits of every statistic."""
     window = slice(law.first, law.first + law.weights.size)
     table, n_tested = statistics.table, law.n_items - law.n_calibration
@@ -162,7 +162,7 @@ def _count(rows: IntArray) -> IntArray:
     return np.bincount((rows + offset).ravel(), minlength=rows.shape[0] * width).reshape(-1, width)
 
 
-def _totals(statistics: Statistics, hits: FloatArray, size: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _totals(statistics: SetStatistics, hits: FloatArray, size: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Sums (statistic, p) of values and squared values over a stratum of (p,) `size` items, from its hits (row, p)."""
     values = statistics.start[:, None] * size + statistics.steps @ hits
     return values, statistics.square_start[:, None] * size + statistics.square_steps @ hits

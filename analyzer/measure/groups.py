@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 
 from analyzer.conformal.ranks import threshold_rank
-from analyzer.conformal.split_law import Statistics, crossings, moments, rank_law
+from analyzer.conformal.split_law import SetStatistics, crossings, moments, rank_law
 from analyzer.measure.cell import ESTIMATED, FACTS, MORE, Cell
 from analyzer.measure.scored import ScoredRun, drawn_over, influence_of
 from analyzer.runs.answer_metrics import answer_metrics
@@ -61,12 +61,12 @@ def on_members(estimate: Estimate, member: BoolArray) -> Estimate:
 
 
 def _by_members(scored: ScoredRun, alpha: Fraction) -> Iterator[Cell]:
-    known, view, n_items = scored.statistics, scored.view, scored.view.n_items
+    statistics, view, n_items = scored.statistics, scored.view, scored.view.n_items
     for group, member in memberships(view, scored.question.by).items():
-        rows = np.vstack([np.where(member, 0, n_items + 1)[None], np.where(member, known.table.rows, n_items + 1)])
-        steps = np.vstack([np.eye(1, len(rows)), np.hstack([known.start[:, None], known.steps])])
-        found = _ratios(scored, alpha, ("members", *known.names), rows, steps)
-        estimates = {name: ratio(found[name], found["members"]) for name in known.names}
+        rows = np.vstack([np.where(member, 0, n_items + 1)[None], np.where(member, statistics.table.rows, n_items + 1)])
+        steps = np.vstack([np.eye(1, len(rows)), np.hstack([statistics.start[:, None], statistics.steps])])
+        found = _ratios(scored, alpha, ("members", *statistics.names), rows, steps)
+        estimates = {name: ratio(found[name], found["members"]) for name in statistics.names}
         estimates["accuracy"] = on_members(answer_metrics(view)["accuracy"].among(member), member)
         yield _group_cell(scored, alpha, group, int(member.sum()), estimates)
 
@@ -92,9 +92,9 @@ def _ratios(scored: ScoredRun, alpha: Fraction, names: tuple[str, ...], rows: In
     k = threshold_rank(scored.n_calibration, alpha)
     law = rank_law(scored.view.n_items, scored.n_calibration, k)
     zero = np.zeros(len(names))
-    known = Statistics(crossings(rows, scored.ranks.own), names, (True,) * len(names), zero, steps, zero, steps)
-    means = moments(law, known).mean if scored.masks is None else drawn_over(known, scored, k).mean
-    influence = influence_of(law, scored, known)
+    statistics = SetStatistics(crossings(rows, scored.ranks.item_rank), names, (True,) * len(names), zero, steps, zero, steps)
+    means = moments(law, statistics).mean if scored.masks is None else drawn_over(statistics, scored, k).mean
+    influence = influence_of(law, scored, statistics)
     return {name: Estimate(float(means[i]), influence[i], share=name != "set_size") for i, name in enumerate(names)}
 
 

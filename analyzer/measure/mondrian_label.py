@@ -13,7 +13,7 @@ import numpy as np
 
 from analyzer.conformal.influence import threshold_pull
 from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
-from analyzer.conformal.split_law import Moments, RankLaw, moments, rank_law, statistics
+from analyzer.conformal.split_law import Moments, RankLaw, moments, rank_law, set_statistics
 from analyzer.measure.cell import ESTIMATED, MORE, Cell, too_few
 from analyzer.measure.groups import LETTERS, group_facts, memberships, on_members
 from analyzer.measure.mondrian_subject import together
@@ -36,7 +36,7 @@ class Label(NamedTuple):
     n: int
     chance: FloatArray
     rank: IntArray | None = None
-    own: IntArray | None = None
+    item_rank: IntArray | None = None
     law: RankLaw | None = None
     coverage: Moments | None = None
 
@@ -67,8 +67,8 @@ def _label(view: RunView, scores: FloatArray, option: int, fraction: Fraction, a
     ranks = rank_scores(scores[:, column], np.zeros(view.n_items, dtype=np.int64), scores[:, column], calibration=scores[member, option])
     law = rank_law(n_members, n, threshold_rank(n, alpha))
     rank = ranks.option[0]
-    among = statistics(Ranks(ranks.own, rank[member][None], rank[member], ranks.first))
-    return Label(member, n, law.at_least()[rank], rank, ranks.own, law, moments(law, among))
+    among = set_statistics(Ranks(ranks.item_rank, rank[member][None], rank[member], ranks.first))
+    return Label(member, n, law.at_least()[rank], rank, ranks.item_rank, law, moments(law, among))
 
 
 def _cell(view: RunView, scorer: str, alpha: Fraction, labels: list[Label], option: int) -> Cell:
@@ -92,10 +92,10 @@ def _influence(member: BoolArray, expected: FloatArray, judged_by: list[Label]) 
     influence = np.zeros(member.size)
     influence[member] = expected - expected.mean()
     for label in judged_by:
-        if label.law is None or label.rank is None or label.own is None:
+        if label.law is None or label.rank is None or label.item_rank is None:
             continue
-        entering = np.bincount(label.rank[member], minlength=label.own.size + 2)
+        entering = np.bincount(label.rank[member], minlength=label.item_rank.size + 2)
         jumps = entering[label.law.first + 1 : label.law.first + 1 + label.law.weights.size].astype(np.float64)
-        pull = threshold_pull(label.law, label.own, jumps[None])[0]
+        pull = threshold_pull(label.law, label.item_rank, jumps[None])[0]
         influence[label.member] -= pull - pull.mean()
     return np.asarray(influence * (member.size / member.sum()))

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from analyzer.conformal.coverage_law import ROUNDING, coverage_band, coverage_quantiles
 from analyzer.conformal.drawn_splits import drawn_values, over_splits
-from analyzer.conformal.influence import drawn_splits, split_influence
+from analyzer.conformal.influence import drawn_law, split_influence
 from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
-from analyzer.conformal.split_law import Moments, RankLaw, Statistics, moments, rank_law, statistics
+from analyzer.conformal.split_law import Moments, RankLaw, SetStatistics, moments, rank_law, set_statistics
 from analyzer.conformal.splits import calibration_size, draw_splits, draw_stratified, given_split
 from analyzer.measure.cell import Cell, parameter_text, too_few, uacc
 from analyzer.measure.question import Question
@@ -32,7 +32,7 @@ class ScoredRun(NamedTuple):
     scorer: str
     n_calibration: int
     ranks: Ranks
-    statistics: Statistics
+    statistics: SetStatistics
     masks: BoolArray | None
     values: FloatArray | None
 
@@ -41,11 +41,11 @@ class ScoredRun(NamedTuple):
         return None if self.values is None else self.values[:, self.question.alphas.index(alpha)]
 
 
-def drawn_over(known: Statistics, scored: ScoredRun, k: int) -> Moments:
+def drawn_over(statistics: SetStatistics, scored: ScoredRun, k: int) -> Moments:
     """Return mean and sd over the drawn splits of other statistics of a scored run; k is the threshold's rank."""
     if scored.masks is None:
         raise ValueError("all splits are meant; there are no drawn ones")
-    return over_splits(drawn_values(known, scored.ranks.own, scored.masks, [k])[:, 0])
+    return over_splits(drawn_values(statistics, scored.ranks.item_rank, scored.masks, [k])[:, 0])
 
 
 def calibration_masks(view: RunView, question: Question) -> BoolArray | None:
@@ -73,13 +73,13 @@ def scores_of(view: RunView, probs: FloatArray, scorer: str, question: Question)
 def score_run(view: RunView, probs: FloatArray, scorer: str, question: Question, masks: BoolArray | None) -> ScoredRun:
     """Return a run under one scorer, ready for every alpha; probs (item, option) may be reliability-calibrated ones."""
     ranks = rank_scores(scores_of(view, probs, scorer, question), view.answer, probs, question.empty)
-    known = statistics(ranks, sizes=question.sizes)
+    statistics = set_statistics(ranks, sizes=question.sizes)
     if masks is None:
         n = calibration_size(view.n_items, question.calibration_fraction)
-        return ScoredRun(view, question, scorer, n, ranks, known, None, None)
+        return ScoredRun(view, question, scorer, n, ranks, statistics, None, None)
     n = int(masks[0].sum())
-    values = drawn_values(known, ranks.own, masks, [threshold_rank(n, alpha) for alpha in question.alphas])
-    return ScoredRun(view, question, scorer, n, ranks, known, masks, values)
+    values = drawn_values(statistics, ranks.item_rank, masks, [threshold_rank(n, alpha) for alpha in question.alphas])
+    return ScoredRun(view, question, scorer, n, ranks, statistics, masks, values)
 
 
 def measure_alpha(scored: ScoredRun, alpha: Fraction) -> Cell:
@@ -102,7 +102,7 @@ def measure_alpha(scored: ScoredRun, alpha: Fraction) -> Cell:
 
 
 def _coverage_reasons(law: RankLaw, scored: ScoredRun, coverage: float) -> tuple[str, ...]:
-    """Drawn or given splits whose coverage the exact law over all splits does not allow: the items are not exchangeable between them."""
+    """Say where the coverage of drawn splits, or of one from a file, lies outside its exact law: the sides are then not exchangeable."""
     if scored.masks is None:
         return ()
     low, high = coverage_band(law, scored.statistics.table, len(scored.masks))
@@ -111,16 +111,16 @@ def _coverage_reasons(law: RankLaw, scored: ScoredRun, coverage: float) -> tuple
     return (f"coverage {coverage:.3f} is outside the 99.9 % band [{low:.3f}, {high:.3f}] of its exact law",)
 
 
-def influence_of(law: RankLaw, scored: ScoredRun, known: Statistics) -> FloatArray:
+def influence_of(law: RankLaw, scored: ScoredRun, statistics: SetStatistics) -> FloatArray:
     """Return (statistic, item) influence on statistics of a scored run, over all splits or the drawn ones."""
-    drawn = None if scored.masks is None else drawn_splits(scored.ranks.own, scored.masks, law.k)
-    return split_influence(law, scored.ranks.own, known, drawn)
+    drawn = None if scored.masks is None else drawn_law(scored.ranks.item_rank, scored.masks, law.k)
+    return split_influence(law, scored.ranks.item_rank, statistics, drawn)
 
 
 def _estimates(law: RankLaw, scored: ScoredRun, over_all: Moments) -> dict[str, Estimate]:
-    known = scored.statistics
-    influence = influence_of(law, scored, known)
-    return {name: Estimate(float(over_all.mean[i]), influence[i], known.share[i]) for i, name in enumerate(known.names)}
+    statistics = scored.statistics
+    influence = influence_of(law, scored, statistics)
+    return {name: Estimate(float(over_all.mean[i]), influence[i], statistics.share[i]) for i, name in enumerate(statistics.names)}
 
 
 def _facts(law: RankLaw, scored: ScoredRun, over_all: Moments, drawn: FloatArray | None) -> dict[str, float | str]:

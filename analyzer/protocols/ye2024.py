@@ -3,7 +3,7 @@
 Its rules differ from `exact` in seven places, all kept: items 1, 3, 5, 7, 9 dropped; one split, scikit-learn's train_test_split with
 random_state 42; softmax in float32; the (k+1)-th calibration score as threshold whenever k < n, which is what np.quantile(..,
 method="higher") returns; LAC membership as `p >= 1 - q`; tied options in the order
-of its sort (network.py); empty sets get the top option.
+of its sort (avx_sort_order.py); empty sets get the top option.
 """
 
 import math
@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.conformal.influence import drawn_splits, split_influence
+from analyzer.conformal.influence import drawn_law, split_influence
 from analyzer.conformal.ranks import rank_scores, threshold_rank
-from analyzer.conformal.split_law import Statistics, rank_law, statistics
+from analyzer.conformal.split_law import SetStatistics, rank_law, set_statistics
 from analyzer.conformal.splits import Split, calibration_size
 from analyzer.measure.cell import FACTS, Cell, nothing, too_few, uacc
 from analyzer.measure.question import Question
@@ -33,7 +33,7 @@ DROPPED, SEED = tuple(map(int, ODD)), 42
 DEFAULT = Question(alphas=(Fraction(1, 10),), split=Split(f"train_test_split:{SEED}"), empty="top1", protocol="ye2024")
 
 
-class Scored(NamedTuple):
+class PublishedScores(NamedTuple):
     """Float32 scores by the published code, (item, option), and which option an empty set gets, (item,)."""
 
     probs: Float32Array
@@ -41,15 +41,15 @@ class Scored(NamedTuple):
     top: IntArray
 
 
-class Asked(NamedTuple):
+class Replay(NamedTuple):
     """A run under one scorer, sorted once for every alpha: who calibrates, (item,), and what the exact protocol knows of its scores."""
 
     view: RunView
     scorer: str
-    scored: Scored
+    scored: PublishedScores
     calibrates: BoolArray
-    own: IntArray
-    known: Statistics
+    item_rank: IntArray
+    statistics: SetStatistics
 
 
 def choose(view: RunView) -> RunView:
@@ -62,20 +62,20 @@ def measure(view: RunView, scorer: str, question: Question) -> Iterator[Cell]:
     if view.n_items < 2:
         yield from (nothing(view, scorer, alpha) for alpha in question.alphas)
         return
-    asked = _asked(view, scorer)
+    replay = _replay(view, scorer)
     for alpha in question.alphas:
-        yield _cell(asked, alpha)
+        yield _cell(replay, alpha)
 
 
-def _asked(view: RunView, scorer: str) -> Asked:
+def _replay(view: RunView, scorer: str) -> Replay:
     scored = SCORERS[scorer](_softmax32(view))
     scores = np.where(np.isnan(view.probs), np.nan, scored.scores).astype(np.float64)
     ranks = rank_scores(scores, view.answer, view.probs, "top1")
-    return Asked(view, scorer, scored, _calibration_half(view.n_items), ranks.own, statistics(ranks))
+    return Replay(view, scorer, scored, _calibration_half(view.n_items), ranks.item_rank, set_statistics(ranks))
 
 
-def _cell(asked: Asked, alpha: Fraction) -> Cell:
-    view, scorer, scored, calibrates = asked.view, asked.scorer, asked.scored, asked.calibrates
+def _cell(replay: Replay, alpha: Fraction) -> Cell:
+    view, scorer, scored, calibrates = replay.view, replay.scorer, replay.scored, replay.calibrates
     n = int(calibrates.sum())
     k = _higher(n, threshold_rank(n, alpha))
     items = np.arange(view.n_items)
@@ -85,7 +85,7 @@ def _cell(asked: Asked, alpha: Fraction) -> Cell:
     sets[items, scored.top] |= ~sets.any(axis=1)
     size, covered = sets.sum(axis=1)[~calibrates], sets[items, view.answer][~calibrates]
     values = {"coverage": covered, "set_size": size, "empty_rate": size == 0, "singleton_rate": size == 1}
-    estimates = _with_influence(asked, k, {name: float(v.mean()) for name, v in values.items()})
+    estimates = _with_influence(replay, k, {name: float(v.mean()) for name, v in values.items()})
     chosen = scored.probs.argmax(axis=1)
     rates = {name: _tested_share(flag, ~calibrates) for name, flag in _rates(view, chosen).items()}
     estimates = answer_metrics(view) | estimates | rates
@@ -100,12 +100,12 @@ def _cell(asked: Asked, alpha: Fraction) -> Cell:
     )
 
 
-def _with_influence(asked: Asked, k: int, values: dict[str, float]) -> dict[str, Estimate]:
+def _with_influence(replay: Replay, k: int, values: dict[str, float]) -> dict[str, Estimate]:
     """The published figures, with the influence that items have under our own membership rule, which differs by rounding only."""
-    known, own = asked.known, asked.own
-    law = rank_law(own.size, int(asked.calibrates.sum()), k)
-    influence = split_influence(law, own, known, drawn_splits(own, asked.calibrates[None], k))
-    return {name: Estimate(values[name], influence[place], known.share[place]) for place, name in enumerate(known.names)}
+    statistics, item_rank = replay.statistics, replay.item_rank
+    law = rank_law(item_rank.size, int(replay.calibrates.sum()), k)
+    influence = split_influence(law, item_rank, statistics, drawn_law(item_rank, replay.calibrates[None], k))
+    return {name: Estimate(values[name], influence[place], statistics.share[place]) for place, name in enumerate(statistics.names)}
 
 
 def _rates(view: RunView, chosen: IntArray) -> dict[str, BoolArray]:
@@ -141,25 +141,25 @@ def _softmax32(view: RunView) -> Float32Array:
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
-def _lac(probs: Float32Array) -> Scored:
-    return Scored(probs, np.float32(1) - probs, probs.argmax(axis=1))
+def _lac(probs: Float32Array) -> PublishedScores:
+    return PublishedScores(probs, np.float32(1) - probs, probs.argmax(axis=1))
 
 
-def _aps(probs: Float32Array) -> Scored:
+def _aps(probs: Float32Array) -> PublishedScores:
     order = network_argsort(probs)[:, ::-1]
     scores = np.empty_like(probs)
     np.put_along_axis(scores, order, np.take_along_axis(probs, order, axis=1).cumsum(axis=1), axis=1)
-    return Scored(probs, scores, order[:, 0])
+    return PublishedScores(probs, scores, order[:, 0])
 
 
 SCORERS = {"lac": _lac, "aps": _aps}
 
 
-def _lac_sets(scored: Scored, threshold: np.float32) -> BoolArray:
+def _lac_sets(scored: PublishedScores, threshold: np.float32) -> BoolArray:
     return np.asarray(scored.probs >= np.float32(1) - threshold)
 
 
-def _aps_sets(scored: Scored, threshold: np.float32) -> BoolArray:
+def _aps_sets(scored: PublishedScores, threshold: np.float32) -> BoolArray:
     return np.asarray(scored.scores <= threshold)
 
 

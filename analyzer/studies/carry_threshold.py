@@ -11,7 +11,7 @@ import numpy as np
 
 from analyzer.conformal.influence import split_influence, threshold_pull
 from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
-from analyzer.conformal.split_law import RankLaw, moments, rank_law, statistics
+from analyzer.conformal.split_law import RankLaw, moments, rank_law, set_statistics
 from analyzer.conformal.splits import calibration_size
 from analyzer.measure.cell import Cell
 from analyzer.measure.question import Question
@@ -46,8 +46,8 @@ def carry(source: RunView, target: RunView, asked: Cell, question: Question) -> 
     """
     ranks = _carried_ranks(source, target, asked.scorer, question)
     law = split_law(source.n_items, asked.alpha, question)
-    found = statistics(ranks)
-    means, influence = moments(law, found).mean, split_influence(law, ranks.own, found)
+    found = set_statistics(ranks)
+    means, influence = moments(law, found).mean, split_influence(law, ranks.item_rank, found)
     places = {name: found.names.index(name) for name in CARRIED}
     return {name: Estimate(float(means[place]), influence[place], found.share[place]) for name, place in places.items()}
 
@@ -102,6 +102,6 @@ def _expected(law: RankLaw, ranks: Ranks, chosen: BoolArray) -> dict[str, tuple[
     for name, rows in (("coverage", ranks.answer[None]), ("set_size", ranks.option)):
         reached = rows[:, chosen]
         entering = np.bincount(reached.ravel(), minlength=law.n_items + 2)[window]
-        pull = -threshold_pull(law, ranks.own, entering[None].astype(np.float64))[0]
+        pull = -threshold_pull(law, ranks.item_rank, entering[None].astype(np.float64))[0]
         found[name] = at_least[reached].sum(axis=0), (pull - pull.mean()) * (law.n_items / reached.shape[1])
     return found

@@ -34,7 +34,7 @@ from analyzer.compare.paired import Paired, paired
 from analyzer.compare.two_axis_verdict import Side, limit_side
 from analyzer.conformal.influence import split_influence
 from analyzer.conformal.ranks import Ranks, rank_scores
-from analyzer.conformal.split_law import Statistics, crossings, moments
+from analyzer.conformal.split_law import SetStatistics, crossings, moments
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, identity, interval_fields, provenance
 from analyzer.measure.scored import scores_of
@@ -141,13 +141,13 @@ def operations(view: RunView, scorer: str, alpha: Fraction, question: Question, 
         return dict.fromkeys(FIGURES, NOTHING)
     ranks = rank_scores(scores_of(view, view.probs, scorer, question), view.answer, view.probs, question.empty)
     law, ways = split_law(view.n_items, alpha, question), _ways(ranks, prices.ask_again_up_to)
-    means, influence = moments(law, ways).mean, split_influence(law, ranks.own, ways)
+    means, influence = moments(law, ways).mean, split_influence(law, ranks.item_rank, ways)
     found = {name: Estimate(float(means[i]), influence[i], share=True) for i, name in enumerate(WAYS)}
     price = THOUSAND * np.array([prices.answer, prices.wrong, prices.ask_again, prices.review, prices.abstain])
     return found | {"cost": Estimate(float(price @ means), price @ influence)}
 
 
-def _ways(ranks: Ranks, ask_again_up_to: int) -> Statistics:
+def _ways(ranks: Ranks, ask_again_up_to: int) -> SetStatistics:
     """Which way a question goes by the size of its set; a single option is right where the answer is the first to enter."""
     by_size = np.sort(ranks.option, axis=0)
     size = np.arange(len(by_size) + 1)
@@ -156,8 +156,8 @@ def _ways(ranks: Ranks, ask_again_up_to: int) -> Statistics:
     of_right = np.zeros((len(WAYS), 2))
     of_right[WAYS.index("alone_wrong")] = -1, 1
     steps = np.hstack([np.diff(goes, axis=1), of_right])
-    table = crossings(np.vstack([by_size, right]), ranks.own)
-    return Statistics(table, WAYS, (True,) * len(WAYS), goes[:, 0], steps, goes[:, 0], steps)  # 0 or 1, so the square is the same
+    table = crossings(np.vstack([by_size, right]), ranks.item_rank)
+    return SetStatistics(table, WAYS, (True,) * len(WAYS), goes[:, 0], steps, goes[:, 0], steps)  # 0 or 1, so the square is the same
 
 
 def _record(cell: Paired, question: Question, prices: Prices) -> Record:

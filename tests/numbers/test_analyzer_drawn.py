@@ -9,13 +9,13 @@ import pytest
 
 from analyzer.conformal.drawn_splits import drawn_values
 from analyzer.conformal.ranks import Ranks, rank_scores
-from analyzer.conformal.split_law import Statistics, statistics
+from analyzer.conformal.split_law import SetStatistics, set_statistics
 from analyzer.conformal.splits import draw_splits, draw_stratified, given_split, parse_split
 from schemas.errors import UsageError
 
 
-def naive(known: Statistics, ranks: Ranks, calibrates: np.ndarray, k: int) -> np.ndarray:
-    calibration = sorted(ranks.own[calibrates])
+def naive(known: SetStatistics, ranks: Ranks, calibrates: np.ndarray, k: int) -> np.ndarray:
+    calibration = sorted(ranks.item_rank[calibrates])
     p = math.inf if k > len(calibration) else calibration[k - 1]
     p = min(p, ranks.n_items)
     hit = known.table.rows[:, ~calibrates] <= p
@@ -36,11 +36,11 @@ def test_kernels_count_what_a_naive_loop_counts(numba: bool, n_items: int, n_opt
     if numba:
         pytest.importorskip("numba")
     ranks = tied_ranks(np.random.default_rng(n_items), n_items, n_options)
-    known = statistics(ranks, sizes=True)
+    known = set_statistics(ranks, sizes=True)
     n = n_items // 2
     masks, ks = draw_splits(n_items, n, range(9)), [1, max(1, n // 2), n, n + 1, n + 7]
-    masks = np.concatenate([masks, [ranks.own < n, ranks.own >= n_items - n]])  # given splits may be as far from random as these
-    values = drawn_values(known, ranks.own, masks, ks, numba=numba)
+    masks = np.concatenate([masks, [ranks.item_rank < n, ranks.item_rank >= n_items - n]])  # stated splits may be this far from random
+    values = drawn_values(known, ranks.item_rank, masks, ks, numba=numba)
     for split, mask in enumerate(masks):
         for place, k in enumerate(ks):
             np.testing.assert_allclose(values[split, place], naive(known, ranks, mask, k), rtol=0, atol=1e-12)
@@ -50,16 +50,16 @@ def test_numba_and_numpy_give_identical_results() -> None:
     """The optional kernel changes no digit."""
     pytest.importorskip("numba")
     ranks = tied_ranks(np.random.default_rng(1), 500, 5)
-    known, masks = statistics(ranks), draw_splits(500, 200, range(20))
-    both = [drawn_values(known, ranks.own, masks, range(1, 201), numba=numba) for numba in (False, True)]
+    known, masks = set_statistics(ranks), draw_splits(500, 200, range(20))
+    both = [drawn_values(known, ranks.item_rank, masks, range(1, 201), numba=numba) for numba in (False, True)]
     np.testing.assert_array_equal(*both)
 
 
 def test_many_items_are_sorted_alike() -> None:
     """Ranks that no longer fit in 16 bits give the plain count as well."""
     ranks = tied_ranks(np.random.default_rng(0), 2**16, 2)
-    known, masks = statistics(ranks), draw_splits(2**16, 2**15, [0])
-    values = drawn_values(known, ranks.own, masks, [29_000], numba=False)
+    known, masks = set_statistics(ranks), draw_splits(2**16, 2**15, [0])
+    values = drawn_values(known, ranks.item_rank, masks, [29_000], numba=False)
     np.testing.assert_allclose(values[0, 0], naive(known, ranks, masks[0], 29_000), rtol=0, atol=1e-12)
 
 

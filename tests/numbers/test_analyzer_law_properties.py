@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from analyzer.conformal.coverage_law import coverage_law
 from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
-from analyzer.conformal.split_law import moments, rank_law, statistics
+from analyzer.conformal.split_law import moments, rank_law, set_statistics
 
 
 @st.composite
@@ -56,7 +56,7 @@ def test_exact_law_equals_brute_force_over_all_splits(problem: tuple[np.ndarray,
     ranks = ranked(scores, answer)
     law = rank_law(len(answer), n, threshold_rank(n, alpha))
     expected = naive_splits(scores, answer, n, alpha)
-    known = statistics(ranks, sizes=True)
+    known = set_statistics(ranks, sizes=True)
     found = moments(law, known)
     for name, mean, sd in zip(known.names, found.mean, found.sd, strict=True):
         assert abs(mean - np.mean(expected[name])) < 1e-12, name
@@ -73,7 +73,7 @@ def test_only_the_order_of_scores_counts(problem: tuple[np.ndarray, np.ndarray, 
     """Any rising transform of the scores, exact in floating point here, leaves every rank and so every figure as it was."""
     scores, answer, _, _ = problem
     before, after = ranked(scores, answer), ranked(2.0**scores - 5, answer)
-    for name in ("own", "option", "answer"):
+    for name in ("item_rank", "option", "answer"):
         np.testing.assert_array_equal(getattr(before, name), getattr(after, name))
 
 
@@ -106,7 +106,7 @@ def test_a_calibration_set_too_small_for_alpha_gives_full_sets() -> None:
     scores = np.array([[0.1, 0.9], [0.2, 0.8], [0.3, 0.7], [0.6, 0.4]])
     ranks = ranked(scores, np.array([0, 1, 1, 0]))
     law = rank_law(4, 2, threshold_rank(2, Fraction(1, 10)))
-    known = statistics(ranks)
+    known = set_statistics(ranks)
     found = moments(law, known)
     assert (found.mean[known.names.index("coverage")], found.sd[known.names.index("coverage")]) == (1.0, 0.0)
     assert (found.mean[known.names.index("set_size")], found.sd[known.names.index("set_size")]) == (2.0, 0.0)

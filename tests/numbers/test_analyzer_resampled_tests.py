@@ -8,7 +8,7 @@ import pytest
 
 from analyzer.conformal.influence import split_influence
 from analyzer.conformal.ranks import rank_scores, threshold_rank
-from analyzer.conformal.split_law import moments, rank_law, statistics
+from analyzer.conformal.split_law import moments, rank_law, set_statistics
 from analyzer.conformal.swap_test import swap_p
 from analyzer.scorers.lac import lac
 from analyzer.stats.clusters import cluster_influence, design_effect, effective_items, kish_items
@@ -63,9 +63,9 @@ def normal_p(one: np.ndarray, other: np.ndarray, answer: np.ndarray, alpha: Frac
     sizes = []
     for run in (one, other):
         ranks = rank_scores(run, answer, 1 - run)
-        known = statistics(ranks)
+        known = set_statistics(ranks)
         place = known.names.index("set_size")
-        sizes.append(Estimate(float(moments(law, known).mean[place]), split_influence(law, ranks.own, known)[place]))
+        sizes.append(Estimate(float(moments(law, known).mean[place]), split_influence(law, ranks.item_rank, known)[place]))
     return paired_p(Estimate(sizes[1].value - sizes[0].value, sizes[1].influence - sizes[0].influence, unseen=1 / answer.size))
 
 

@@ -9,7 +9,7 @@ import pytest
 from analyzer.conformal.influence import split_influence
 from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
 from analyzer.conformal.set_size_interval import bends_at_threshold, difference_interval, inverted_interval
-from analyzer.conformal.split_law import RankLaw, moments, rank_law, statistics
+from analyzer.conformal.split_law import RankLaw, moments, rank_law, set_statistics
 from analyzer.scorers import SCORERS
 from analyzer.stats.estimate import Estimate, Interval
 from analyzer.stats.probs import softmax
@@ -43,9 +43,9 @@ def measured(logits: np.ndarray, answer: np.ndarray, scorer: str, alpha: Fractio
     probs = softmax(logits, np.full(len(answer), logits.shape[1]))
     ranks = rank_scores(SCORERS[scorer](probs), answer, probs)
     law = rank_law(len(answer), len(answer) // 2, threshold_rank(len(answer) // 2, alpha))
-    known = statistics(ranks)
+    known = set_statistics(ranks)
     place = known.names.index("set_size")
-    return Found(Estimate(float(moments(law, known).mean[place]), split_influence(law, ranks.own, known)[place]), law, ranks)
+    return Found(Estimate(float(moments(law, known).mean[place]), split_influence(law, ranks.item_rank, known)[place]), law, ranks)
 
 
 def interval(found: Found) -> Interval:

@@ -16,7 +16,7 @@ import numpy as np
 from analyzer.compare.compare import pair_unreliable
 from analyzer.compare.paired import Paired
 from analyzer.conformal.ranks import threshold_rank
-from analyzer.conformal.split_law import RankLaw, Statistics, moments, rank_law
+from analyzer.conformal.split_law import RankLaw, SetStatistics, moments, rank_law
 from analyzer.measure.cell import Cell
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record
@@ -67,10 +67,10 @@ def _curve(view: RunView, scorer: str, question: Question) -> Record:
     return record
 
 
-def _only_shown(known: Statistics) -> Statistics:
+def _only_shown(known: SetStatistics) -> SetStatistics:
     """The same statistics without those that the slider does not show, which halves the work."""
     chosen = [known.names.index(name) for name in SHOWN]
-    return Statistics(
+    return SetStatistics(
         known.table,
         SHOWN,
         tuple(known.share[index] for index in chosen),
