@@ -42,7 +42,7 @@ LISTED = ["models", "methods", "tasks", "prompts", "backends"]
 @click.option("-v", "--verbose", count=True, help="Say more on stderr: each run as it is written; twice: details for developers.")
 @click.version_option(package_name="hedgemark", prog_name="produce", message="%(prog)s %(version)s")
 @friendly_errors
-def main(*, store_url: str, listed: str | None, verbose: int, **given: Any) -> None:
+def main(*, store_url: str, listed: str | None, verbose: int, **options: Any) -> None:
     """Run models, dense and compressed, over multiple-choice items and store the logits of the options.
 
     Finished runs are skipped, so after an interruption the same command goes on where it stopped.
@@ -54,7 +54,7 @@ def main(*, store_url: str, listed: str | None, verbose: int, **given: Any) -> N
 
             lines: Iterable[str] = list_names(listed)
         else:
-            lines = _run(store_url, {name: value for name, value in given.items() if value not in ((), None)})
+            lines = _run(store_url, {name: value for name, value in options.items() if value not in ((), None)})
         for line in lines:
             click.echo(line)
     except ModuleNotFoundError as error:
@@ -65,7 +65,7 @@ def main(*, store_url: str, listed: str | None, verbose: int, **given: Any) -> N
 
 
 def _run(store_url: str, options: dict[str, Any]) -> Iterable[str]:
-    """Do what the options that were given ask, and return the lines for stdout."""
+    """Do what the options ask, and return the lines for stdout."""
     from producer.machine.free_memory import tame_malloc
     from producer.request.request import request_of
     from producer.run.dry_run import describe_runs

@@ -22,7 +22,7 @@ from schemas.errors import UsageError
 from schemas.items import Item
 
 CUE = "Answer:"
-LEAST_SHARED = 16  # tokens; attending to fewer apart from an item's own costs more than computing them again
+LEAST_SHARED = 16  # tokens; for fewer, a separate attention over the prefix costs more than computing them with each item
 _TEMPLATE = Item(id="0", answer="A", context="{context}", question="{question}", choices={"A": "{A}", "B": "{B}"})
 
 
@@ -31,7 +31,7 @@ class Prompts:
     """Token ids of one run's prompts.
 
     prefix    : tokens that every item shares.
-    suffixes  : own tokens by item, at least one each.
+    suffixes  : each item's remaining tokens, at least one.
     cut       : (item,) True where the prompt was longer than the context and lost its left; such an item does not use `prefix`.
     n_options : (item,) options of each item; empty where all have as many as there are letters.
     """

@@ -21,7 +21,7 @@ FLOOR = 1e-12  # "I don't know" is never right; its posterior 0 has no logarithm
 
 
 def bayes_runs(request: Request) -> Iterator[tuple[ItemSet, Run]]:
-    """Yield the reference runs of a request with their items, none where model `bayes` was not asked for.
+    """Yield the runs of the model `bayes` with their items; none where a request does not name it.
 
     Raises UsageError for a task whose posterior is not known, or a method or level that means nothing here.
     """

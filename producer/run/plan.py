@@ -1,7 +1,7 @@
 """The plan: every run of a request with its key, known before any weight is loaded.
 
 In: a `Request`.  Out: `RunGroup`s of `PlannedRun`s; the runs of a group are answered by one compressed model. Whatever can be wrong
-with a request (names, levels, items, option tokens, a method that cannot do a model) is found here, and nothing has been written then.
+with a request (names, levels, items, option tokens, a method that cannot do a model) is noticed here, before anything is written.
 """
 
 import logging

@@ -71,12 +71,12 @@ def _field(option: click.Option) -> Any:
             raise ValueError(f"must be {described}, not {value!r}")
         return values
 
-    def converted(values: list[Any]) -> Any:
+    def converted(given: list[Any]) -> Any:
         try:
-            found = tuple(option.type.convert(each, option, None) for each in values)
+            values = tuple(option.type.convert(each, option, None) for each in given)
         except click.BadParameter as error:
             raise ValueError(error.message) from error
-        return found if option.multiple else found[0]
+        return values if option.multiple else values[0]
 
     return Annotated[Any, AfterValidator(converted), BeforeValidator(as_given)], Field(None, alias=option.opts[0].removeprefix("--"))
 
