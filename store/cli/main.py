@@ -20,6 +20,7 @@ at_option = click.option("--at", metavar="SNAPSHOT|TAG", help="Read this snapsho
 
 
 @click.group(cls=ShellGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="hedgemark", message="%(package)s %(version)s")
 @click.option("-v", "--verbose", is_flag=True, help="Log what is written.")
 def main(verbose: bool) -> None:
     """Keep runs: versioned, verified, shared.
