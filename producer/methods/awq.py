@@ -1,26 +1,16 @@
-"""AWQ: scale the input channels that carry large activations, then round to nearest. Made by llm-compressor."""
+"""AWQ: scale the input channels that carry large activations, then round to nearest. Implemented by llm-compressor."""
 
 from typing import Any
 
-from producer.methods.shared.architectures import MODELS
-from producer.methods.shared.contract import DATA, Job, Method
-from producer.methods.shared.llm_compressor import oneshot, split_experts
-from producer.methods.shared.quantization import (
-    WEIGHT_LEVELS,
-    accepts_weights,
-    fits_groups,
-    quantization_settings,
-    scheme,
-    simulate_rounding,
-    verify_grid,
-)
+from producer.methods.shared.contract import DATA, Job
+from producer.methods.shared.quantization import WEIGHT_ONLY, quantization_settings, quantize, scheme
 from schemas.levels import Level
 
-GRID = 20
+GRID = 20  # scales tried for each group of layers, "no scaling" among them
 
 
 def awq(model: Any, job: Job) -> Any:
-    """Return the model with scaled and rounded target layers; the scales are searched over a grid that holds "no scaling"."""
+    """Return the model with scaled and rounded target layers."""
 
     def recipe() -> list[Any]:
         from llmcompressor.modifiers.quantization import QuantizationModifier
@@ -28,25 +18,18 @@ def awq(model: Any, job: Job) -> Any:
 
         return [AWQModifier(n_grid=GRID, duo_scaling=True), QuantizationModifier(**scheme(job.level))]
 
-    return simulate_rounding(oneshot(split_experts(model), recipe, job.data, job.device), job.level)
+    return quantize(model, recipe, job)
 
 
 def settings_for(level: Level) -> dict[str, Any]:
-    """Return what an AWQ run records."""
+    """Return the settings that an AWQ run records."""
     return quantization_settings(level) | {"scale_grid": GRID, "scales_from": "activations and weights"}
 
 
-METHOD = Method(
+METHOD = WEIGHT_ONLY(
     name="awq",
-    kind="weight-only",
     paper="Lin et al. 2024, arXiv:2306.00978",
-    default_level="w4a16-g128",
-    levels=WEIGHT_LEVELS,
     needs=DATA,
-    models=MODELS,
     compress=awq,
     settings_for=settings_for,
-    accepts=accepts_weights,
-    fits=fits_groups,
-    verify=verify_grid,
 )

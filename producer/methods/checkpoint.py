@@ -1,4 +1,4 @@
-"""Checkpoint: an artifact that is already compressed, run as it was found (compressed-tensors, GPTQ, AWQ, GGUF)."""
+"""Checkpoint: a model that was compressed before, run as it was found (compressed-tensors, GPTQ, AWQ, GGUF)."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def accepts_names(level: Level) -> str:
 
 
 def describe(model: Any, job: Job) -> dict[str, Any]:
-    """Return what was found: how the weights are stored, and the share of zeros where they are stored plainly."""
+    """Return how the weights were stored, and the share of zeros among floating-point weights."""
     weights = [layer.weight for layer in target_layers(model).values() if getattr(layer, "weight", None) is not None]
     plain = [weight for weight in weights if weight.is_floating_point()]
     total = sum(weight.numel() for weight in plain)

@@ -1,4 +1,4 @@
-"""Dense: the model as it is, partner of every comparison."""
+"""Dense: the model as it is, with which compressed runs are compared."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from schemas.levels import NO_LEVEL, Level
 
 
 def accepts_none(level: Level) -> str:
-    """Return why a level was given to a method that has none, or ""."""
+    """Return why a method without levels cannot take a level, or ""."""
     return "" if level.kind == "none" else "it compresses nothing by itself"
 
 
@@ -18,7 +18,7 @@ def _keep(model: Any, job: Job) -> Any:
 
 METHOD = Method(
     name="dense",
-    kind="reference",
+    kind="uncompressed",
     paper="-",
     default_level=NO_LEVEL,
     levels="no level",

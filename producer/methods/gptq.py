@@ -1,32 +1,25 @@
-"""GPTQ: quantize column by column and let the columns to come make up for the error. Made by llm-compressor."""
+"""GPTQ: quantize column by column, and adjust the remaining columns to compensate for the error. Implemented by llm-compressor."""
 
 from typing import Any
 
-from producer.methods.shared.architectures import MODELS
-from producer.methods.shared.contract import DATA, Job, Method
-from producer.methods.shared.llm_compressor import oneshot, split_experts
-from producer.methods.shared.quantization import (
-    WEIGHT_LEVELS,
-    accepts_weights,
-    fits_groups,
-    quantization_settings,
-    scheme,
-    simulate_rounding,
-    verify_grid,
-)
+from producer.methods.shared.contract import DATA, Job
+from producer.methods.shared.quantization import WEIGHT_ONLY, quantization_settings, quantize, scheme
 from schemas.errors import PostConditionError
 from schemas.levels import Level
 
-DAMPENING, BLOCK = 0.01, 128
+DAMPENING, BLOCK = 0.01, 128  # of the Hessian's mean diagonal; columns whose errors are compensated together
 
 
 def gptq(model: Any, job: Job) -> Any:
     """Return the model with every target layer quantized against the inverse Hessian of its inputs."""
-    return simulate_rounding(oneshot(split_experts(model), lambda: [gptq_modifier(job.level)], job.data, job.device), job.level)
+    return quantize(model, lambda: [gptq_modifier(job.level)], job)
 
 
 def gptq_modifier(level: Level) -> Any:
-    """Return llm-compressor's modifier; where a Hessian cannot be inverted it raises instead of rounding to nearest."""
+    """Return llm-compressor's modifier, which here raises PostConditionError where a Hessian cannot be inverted.
+
+    The library itself would round such a layer to nearest and go on.
+    """
     from llmcompressor.modifiers.gptq import GPTQModifier
 
     class StrictGPTQ(GPTQModifier):
@@ -41,22 +34,15 @@ def gptq_modifier(level: Level) -> Any:
 
 
 def settings_for(level: Level) -> dict[str, Any]:
-    """Return what a GPTQ run records."""
+    """Return the settings that a GPTQ run records."""
     order = "by Hessian diagonal, groups as they lie"
     return quantization_settings(level) | {"dampening": DAMPENING, "block": BLOCK, "column_order": order}
 
 
-METHOD = Method(
+METHOD = WEIGHT_ONLY(
     name="gptq",
-    kind="weight-only",
     paper="Frantar et al. 2023, arXiv:2210.17323",
-    default_level="w4a16-g128",
-    levels=WEIGHT_LEVELS,
     needs=DATA,
-    models=MODELS,
     compress=gptq,
     settings_for=settings_for,
-    accepts=accepts_weights,
-    fits=fits_groups,
-    verify=verify_grid,
 )

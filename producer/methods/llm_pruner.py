@@ -1,39 +1,40 @@
 """LLM-Pruner: remove the coupled structures whose |gradient * weight| is smallest, in every block but the first and last.
 
-Structures are the channels of an MLP (a row of gate and up, a column of down) and the key/value groups of an attention (rows of
-key and value, the rows of query and the columns of output of their query heads). In a mixture of experts every expert loses
-the same number of its own channels, and the router stays. An expert that no token was routed to has no gradient: there the
-order is that of |weight|.
+The structures of an MLP are its channels (a row of gate and up, a column of down); those of attention are key/value groups (the rows of
+key and value, and the rows of query and columns of output of the query heads that use them). In a mixture of experts every expert loses
+the same number of its own channels, and the router stays. An expert that no token was routed to has no gradient; its channels are ranked
+by |weight|.
 Source: Ma et al. 2023, arXiv:2305.11627, section 3.2, first-order importance of each element, summed over a structure.
 """
 
 from typing import Any, NamedTuple
 
-from producer.methods.shared.architectures import MODELS, is_moe, linear_shapes, unknown_architecture
-from producer.methods.shared.contract import GRADIENTS, Job, Method
+from producer.methods.shared.architectures import is_moe, linear_shapes, unknown_architecture
+from producer.methods.shared.contract import GRADIENTS, Job
 from producer.methods.shared.layerwise import layer_gradients
 from producer.methods.shared.linear_layers import target_layers, token_batches
 from producer.methods.shared.llm_compressor import split_experts
 from producer.methods.shared.residual_stream import attention_writers, mlp_writers, mlps, replace_weight
-from producer.methods.shared.structured import STRUCTURED_LEVELS, accepts_fraction, count_weights, left_over
+from producer.methods.shared.structured import STRUCTURED, count_weights, left_over
 from schemas.errors import PostConditionError
 from schemas.levels import Level
 
-KEPT = 2  # blocks: the first and the last
-ROOM = 0.05  # share of a structure count by which rounding may miss the level
+KEPT = 2  # blocks that are not pruned: the first and the last
+LARGEST_MISS = 0.05  # of the level, by rounding to whole structures
 
 
-class Plan(NamedTuple):
-    """How many structures each pruned block loses; channels by the width of the MLP."""
+class Removal(NamedTuple):
+    """How many key/value groups, and channels of every MLP or expert, each pruned block loses."""
 
     groups: int
     channels: int
 
 
 class Statistics(NamedTuple):
-    """|gradient * weight| of every target layer by name, summed over what goes together: each row, of writers each column.
+    """Statistics of the dense model.
 
-    decoder_weights : how many there were before.
+    importance      : |gradient * weight| of every target layer by name, summed over each row (each column of output and down projections).
+    decoder_weights : number of weights in all decoder layers.
     """
 
     importance: dict[str, Any]
@@ -41,7 +42,7 @@ class Statistics(NamedTuple):
 
 
 def collect_importance(model: Any, data: Any, device: Any = None) -> Statistics:
-    """Return the importance of every structure for the loss of the next token over all compression data."""
+    """Return the importance of every row or column for the loss of the next token, summed over the compression data."""
     names = {target: name for name, target in target_layers(split_experts(model)).items()}
     importance = {}
     for layer in layer_gradients(model, list(token_batches(data)), device):
@@ -54,19 +55,19 @@ def collect_importance(model: Any, data: Any, device: Any = None) -> Statistics:
 def llm_pruner(model: Any, job: Job) -> Any:
     """Return the model with the least important structures of its inner blocks removed."""
     model = split_experts(model)
-    plan = plan_for(model.config, job.level.fraction)
+    removal = removal_for(model.config, job.level.fraction)
     importance, names = job.statistics.importance, {layer: name for name, layer in target_layers(model).items()}
     for block in list(model.model.layers)[1:-1]:
-        remove_groups(block.self_attn, importance, names, plan.groups)
+        remove_groups(block.self_attn, importance, names, removal.groups)
         for mlp in mlps(block):
-            remove_channels(mlp, importance, names, plan.channels)
+            remove_channels(mlp, importance, names, removal.channels)
     return model
 
 
-def plan_for(config: Any, fraction: float) -> Plan:
-    """Return the plan that removes a fraction of all decoder weights from the inner blocks.
+def removal_for(config: Any, fraction: float) -> Removal:
+    """Return how many structures to remove from each inner block, so that a fraction of all decoder weights goes.
 
-    Key/value groups are few, so their number is rounded down, and channels make up for the rest.
+    There are few key/value groups, so their number is rounded down, and channels make up for the difference.
     """
     shapes = linear_shapes(config)
     experts = config.num_experts if is_moe(config) else 1
@@ -77,7 +78,7 @@ def plan_for(config: Any, fraction: float) -> Plan:
     share = fraction * config.num_hidden_layers / max(config.num_hidden_layers - KEPT, 1)
     groups = min(int(share * config.num_key_value_heads + 1e-9), config.num_key_value_heads - 1)
     channels = round((share * block - attention * groups / config.num_key_value_heads) / per_channel)
-    return Plan(groups, channels)
+    return Removal(groups, channels)
 
 
 def remove_groups(attention: Any, importance: dict[str, Any], names: dict[Any, str], count: int) -> None:
@@ -103,13 +104,13 @@ def remove_channels(mlp: Any, importance: dict[str, Any], names: dict[Any, str],
 
 
 def kept(importance: Any, count: int) -> Any:
-    """Return the indices, ascending, that stay when the `count` least important go; ties go in order."""
+    """Return the indices, ascending, that stay when the `count` least important are removed; of equals the first is removed first."""
     order = importance.argsort(stable=True)
     return order[count:].sort().values
 
 
 def _blocks(weight: Any, groups: int, keep: Any) -> Any:
-    """Return the rows of the groups that stay."""
+    """Return the rows of the groups that stay, where a weight's rows are `groups` equal parts."""
     return weight.unflatten(0, (groups, -1))[keep.to(weight.device)].flatten(0, 1)
 
 
@@ -120,32 +121,35 @@ def _taylor(weight: Any) -> Any:
 
 
 def fits(config: Any, level: Level) -> str:
-    """Return why a model cannot lose a level's share of structures, or ""."""
+    """Return why a level's share of structures cannot be removed from a model, or ""."""
     if reason := unknown_architecture(config):
         return reason
     inner = config.num_hidden_layers - KEPT
     if level.fraction and inner < 1:
         return f"its first and last block are kept, and it has {config.num_hidden_layers}"
     width = linear_shapes(config)["mlp.experts.*.gate_proj" if is_moe(config) else "mlp.gate_proj"].rows
-    channels = plan_for(config, level.fraction).channels
+    channels = removal_for(config, level.fraction).channels
     if channels < width:
         return ""
-    largest = max(f / 100 for f in range(100) if plan_for(config, f / 100).channels < width)
+    largest = max(f / 100 for f in range(100) if removal_for(config, f / 100).channels < width)
     return f"its {inner} inner blocks would have to lose {channels} of {width} channels each; fractions up to {largest:g} fit"
 
 
 def verify_structures(model: Any, job: Job) -> dict[str, Any]:
-    """Return what was removed and where. Raises PostConditionError where coupled shapes disagree or the level was missed."""
-    plan = plan_for(model.config, job.level.fraction)
+    """Return how many structures are left in every block.
+
+    Raises PostConditionError where the shapes of coupled projections disagree, or the level was missed.
+    """
+    removal = removal_for(model.config, job.level.fraction)
     heads, channels = [], []
     for block in model.model.layers:
         heads.append(check_attention(block.self_attn))
         channels.append(sorted({check_mlp(mlp) for mlp in mlps(block)}))
     result = left_over(model, job.statistics.decoder_weights)
     removed = result["decoder_weights_removed"]
-    if abs(removed - job.level.fraction) > ROOM:
+    if abs(removed - job.level.fraction) > LARGEST_MISS:
         raise PostConditionError(f"level {job.level.text!r} removed {removed:.3f} of the decoder weights")
-    return result | {"groups_removed": plan.groups, "channels_removed": plan.channels, "kv_heads": heads, "channels": channels}
+    return result | {"groups_removed": removal.groups, "channels_removed": removal.channels, "kv_heads": heads, "channels": channels}
 
 
 def check_attention(attention: Any) -> int:
@@ -166,17 +170,12 @@ def check_mlp(mlp: Any) -> int:
     return int(gate.shape[0])
 
 
-METHOD = Method(
+METHOD = STRUCTURED(
     name="llm-pruner",
-    kind="structured",
     paper="Ma et al. 2023, arXiv:2305.11627",
-    default_level="0.2",
-    levels=STRUCTURED_LEVELS,
     needs=GRADIENTS,
-    models=MODELS,
     compress=llm_pruner,
     settings_for=lambda level: {"importance": "sum of |gradient * weight|", "kept_blocks": "first and last", "retrained": False},
-    accepts=accepts_fraction,
     fits=fits,
     verify=verify_structures,
     collect=collect_importance,

@@ -1,19 +1,17 @@
-"""Magnitude pruning: in every weight matrix the smallest absolute values go. MemoryNeeds no data."""
+"""Magnitude pruning: in every weight matrix the smallest absolute values go. Needs no data."""
 
 from typing import Any
 
-from producer.methods.shared.architectures import MODELS
-from producer.methods.shared.contract import NOTHING, Job, Method
+from producer.methods.shared.contract import NOTHING, Job
 from producer.methods.shared.layerwise import on_device
 from producer.methods.shared.linear_layers import target_layers
-from producer.methods.shared.llm_compressor import split_experts
-from producer.methods.shared.sparsity import SPARSITY_LEVELS, accepts_sparsity, fits_pattern, prune_smallest, pruned_of, verify_zeros
+from producer.methods.shared.sparsity import prune_smallest, pruned_of, pruning_method
 from schemas.levels import Level
 
 
 def magnitude(model: Any, job: Job) -> Any:
     """Return the model with the smallest weights of every target layer set to zero; a fraction ranks the whole matrix."""
-    for layer in target_layers(split_experts(model)).values():
+    for layer in target_layers(model).values():
         with on_device(layer, job.device):
             weight = layer.weight.data
             weight = weight if job.level.kind == "pattern" else weight.view(1, -1)
@@ -26,17 +24,11 @@ def expected_zeros(weight: Any, level: Level) -> int:
     return pruned_of(weight.numel(), level)
 
 
-METHOD = Method(
+METHOD = pruning_method(
     name="magnitude",
-    kind="unstructured / n:m",
     paper="Han et al. 2015, arXiv:1506.02626",
-    default_level="0.5",
-    levels=SPARSITY_LEVELS,
     needs=NOTHING,
-    models=MODELS,
-    compress=magnitude,
+    prune=magnitude,
+    expected_zeros=expected_zeros,
     settings_for=lambda level: {"ranked_within": "m neighbours" if level.kind == "pattern" else "matrix"},
-    accepts=accepts_sparsity,
-    fits=fits_pattern,
-    verify=verify_zeros(expected_zeros),
 )

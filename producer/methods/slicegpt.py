@@ -1,14 +1,14 @@
-"""SliceGPT: turn the residual stream of every half layer into its principal axes and cut the weakest ones off.
+"""SliceGPT: rotate the residual stream before every attention and every MLP into its principal axes, and remove the weakest ones.
 
-The axes are those of the dense model's normalised signals, taken once, so one collection serves every level; the paper takes them
-again behind each sliced layer. In a mixture of experts every expert and the router read the same cut stream, and none is dropped.
+The axes are those of the dense model's normalised hidden states, computed once for all levels; the paper computes them again behind each
+sliced layer. In a mixture of experts every expert and the router read the same narrower stream, and no expert is removed.
 Source: Ashkboos et al. 2024, arXiv:2401.15024, sections 3.2 to 3.4.
 """
 
 from typing import Any, NamedTuple
 
-from producer.methods.shared.architectures import MODELS, unknown_architecture
-from producer.methods.shared.contract import DATA, Job, Method
+from producer.methods.shared.architectures import unknown_architecture
+from producer.methods.shared.contract import DATA, Job
 from producer.methods.shared.float64_transform import require_same_function, transform
 from producer.methods.shared.layerwise import layer_inputs
 from producer.methods.shared.linear_layers import probe_tokens, token_batches
@@ -22,20 +22,24 @@ from producer.methods.shared.residual_stream import (
     mlp_writers,
     replace_weight,
 )
-from producer.methods.shared.structured import STRUCTURED_LEVELS, accepts_fraction, count_weights, left_over
+from producer.methods.shared.structured import STRUCTURED, count_weights, left_over
 from schemas.errors import PostConditionError
 from schemas.levels import Level
 
 
 class Statistics(NamedTuple):
-    """Principal axes (hidden, hidden) float64, strongest first, of every norm's output; and the decoder weights before."""
+    """Statistics of the dense model.
+
+    axes            : principal axes of every norm's output, (hidden, hidden) float64, strongest first, in the order of the forward pass.
+    decoder_weights : number of weights in all decoder layers.
+    """
 
     axes: list[Any]
     decoder_weights: int
 
 
 def collect_axes(model: Any, data: Any, device: Any = None) -> Statistics:
-    """Return the axes of the inputs of every attention, every MLP and the head, in the order of the forward pass."""
+    """Return the principal axes of the inputs of every attention, every MLP and the head, in the order of the forward pass."""
     import torch
 
     sums: dict[Any, Any] = {}
@@ -60,47 +64,47 @@ def collect_axes(model: Any, data: Any, device: Any = None) -> Statistics:
 
 
 def slicegpt(model: Any, job: Job) -> Any:
-    """Return the model with every half layer's residual stream in its principal axes, the weakest cut off."""
+    """Return the model with its residual stream in principal axes, the weakest removed."""
     model = split_experts(model)
     slicing = Slicing(job.statistics.axes, sliced_width(model.config, job.level))
     change = transform(model, slicing, probe_tokens(model, job.data), job.device)
     if job.level.fraction == 0:
-        require_same_function(change, "turning into the principal axes")
+        require_same_function(change, "rotating into the principal axes")
     return model
 
 
 class Slicing(NamedTuple):
-    """Fuses the norms and cuts the stream to a width (`producer.methods.shared.float64_transform.Transformation`)."""
+    """Fuses the norms and narrows the stream to `width` (a `producer.methods.shared.float64_transform.Transformation`)."""
 
     axes: list[Any]
     width: int
 
     def embedding(self, embedding: Any) -> None:
-        """Write the stream in the axes of the first half layer."""
-        replace_weight(embedding, embedding.weight @ self._turn(0, embedding))
+        """Write the stream in the axes of the first attention."""
+        replace_weight(embedding, embedding.weight @ self._axes_at(0, embedding))
 
     def layer(self, number: int, layer: Any) -> Any:
-        """Return the layer with each half in axes of its own and a turn on each shortcut."""
+        """Return the layer with attention and MLP in axes of their own, and a change of basis on both residual connections."""
         from producer.methods.shared.sliced_layer import SlicedLayer
 
         fuse_norms(layer)
-        entry, middle, leave = (self._turn(2 * number + i, layer.input_layernorm) for i in range(3))
-        cut_half(layer.input_layernorm, attention_readers(layer), attention_writers(layer), entry, middle)
-        cut_half(layer.post_attention_layernorm, mlp_readers(layer), mlp_writers(layer), middle, leave)
+        entry, middle, leave = (self._axes_at(2 * number + i, layer.input_layernorm) for i in range(3))
+        narrow(layer.input_layernorm, attention_readers(layer), attention_writers(layer), entry, middle)
+        narrow(layer.post_attention_layernorm, mlp_readers(layer), mlp_writers(layer), middle, leave)
         return SlicedLayer(layer, entry.T @ middle, middle.T @ leave)
 
     def head(self, norm: Any, head: Any) -> None:
         """Read the stream in the axes of the last norm."""
-        turn = self._turn(-1, head)
+        axes = self._axes_at(-1, head)
         fuse(norm, [head])
-        cut_half(norm, [head], [], turn, turn)
+        narrow(norm, [head], [], axes, axes)
 
-    def _turn(self, number: int, module: Any) -> Any:
+    def _axes_at(self, number: int, module: Any) -> Any:
         return self.axes[number][:, : self.width].to(module.weight.device)
 
 
-def cut_half(norm: Any, readers: list[Any], writers: list[Any], entry: Any, leave: Any) -> None:
-    """Let readers take the stream in the axes `entry`, writers add to it in the axes `leave`: (hidden, width) each."""
+def narrow(norm: Any, readers: list[Any], writers: list[Any], entry: Any, leave: Any) -> None:
+    """Make readers read the stream in the axes `entry`, and writers add to it in the axes `leave`, (hidden, width) each."""
     for reader in readers:
         replace_weight(reader, reader.weight @ entry)
     for writer in writers:
@@ -110,24 +114,24 @@ def cut_half(norm: Any, readers: list[Any], writers: list[Any], entry: Any, leav
 
 
 def narrow_norm(norm: Any, hidden: int, width: int) -> None:
-    """Let a norm of `width` channels divide by the mean over `hidden`: what was cut off counts as zero, not as missing."""
+    """Make a norm of `width` channels divide by the mean over `hidden` channels: removed ones count as zero, not as missing."""
     replace_weight(norm, norm.weight.detach()[:width].clone().fill_((hidden / width) ** 0.5))
     norm.variance_epsilon *= hidden / width
 
 
 def sliced_width(config: Any, level: Level) -> int:
-    """Return how many channels of the residual stream stay."""
+    """Return how many channels of the residual stream are left at a level."""
     return round(config.hidden_size * (1 - level.fraction))
 
 
 def fits(config: Any, level: Level) -> str:
     """Return why a model cannot be sliced at a level, or ""."""
     too_much = sliced_width(config, level) < 1 if not unknown_architecture(config) else False
-    return unknown_architecture(config) or ("nothing of its residual stream would be left" if too_much else "")
+    return unknown_architecture(config) or ("no channel of its residual stream would be left" if too_much else "")
 
 
 def verify_slices(model: Any, job: Job) -> dict[str, Any]:
-    """Return the width left and the share of decoder weights removed (shortcut matrices count as weights).
+    """Return the width left, and the share of decoder weights removed (the residual connections' matrices count as weights).
 
     Raises PostConditionError where a layer has another width.
     """
@@ -147,17 +151,12 @@ def _axes(moments: Any) -> Any:
     return torch.linalg.eigh(moments.double()).eigenvectors.flip(1).cpu()
 
 
-METHOD = Method(
+METHOD = STRUCTURED(
     name="slicegpt",
-    kind="structured",
     paper="Ashkboos et al. 2024, arXiv:2401.15024",
-    default_level="0.2",
-    levels=STRUCTURED_LEVELS,
     needs=DATA,
-    models=MODELS,
     compress=slicegpt,
     settings_for=lambda level: {"signals": "dense model, normalised"},
-    accepts=accepts_fraction,
     fits=fits,
     verify=verify_slices,
     collect=collect_axes,

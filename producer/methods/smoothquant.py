@@ -1,37 +1,28 @@
-"""SmoothQuant: move activation outliers into the weights, then round both. Smoothing is llm-compressor's, rounding is simulated."""
+"""SmoothQuant: move outliers from activations into weights, then round both. Implemented by llm-compressor; activations simulated."""
 
 from typing import Any
 
-from producer.methods.shared.architectures import MODELS, is_moe
-from producer.methods.shared.contract import DATA, Job, Method
-from producer.methods.shared.llm_compressor import oneshot, split_experts
-from producer.methods.shared.quantization import (
-    ACTIVATION_LEVELS,
-    accepts_activations,
-    fits_groups,
-    quantization_settings,
-    scheme,
-    simulate_rounding,
-    verify_grid,
-)
+from producer.methods.shared.architectures import is_moe
+from producer.methods.shared.contract import DATA, Job
+from producer.methods.shared.quantization import WEIGHTS_AND_ACTIVATIONS, quantization_settings, quantize, scheme
 from schemas.levels import Level
 
-SMOOTHING = 0.5
+SMOOTHING = 0.5  # the paper's alpha: how much of an outlier goes into the weights
 
 
 def smoothquant(model: Any, job: Job) -> Any:
-    """Return the model with smoothed and rounded target layers, their inputs rounded per token."""
+    """Return the model with smoothed and rounded target layers, whose inputs are rounded per token."""
 
     def recipe() -> list[Any]:
         from llmcompressor.modifiers.quantization import QuantizationModifier
 
         return [smoothing_modifier(model), QuantizationModifier(**scheme(job.level))]
 
-    return simulate_rounding(oneshot(split_experts(model), recipe, job.data, job.device), job.level)
+    return quantize(model, recipe, job)
 
 
 def smoothing_modifier(model: Any) -> Any:
-    """Return llm-compressor's modifier for both norms of a layer; the router reads the second one and is balanced too."""
+    """Return llm-compressor's modifier for both norms of a layer; a router reads the second norm's output, so it is adjusted too."""
     from llmcompressor.modifiers.transform.smoothquant import SmoothQuantModifier
 
     mlp = ["re:.*mlp.gate$"] if is_moe(model.config) else []
@@ -43,21 +34,15 @@ def smoothing_modifier(model: Any) -> Any:
 
 
 def settings_for(level: Level) -> dict[str, Any]:
-    """Return what a SmoothQuant run records."""
+    """Return the settings that a SmoothQuant run records."""
     return quantization_settings(level) | {"smoothing": SMOOTHING}
 
 
-METHOD = Method(
+METHOD = WEIGHTS_AND_ACTIVATIONS(
     name="smoothquant",
-    kind="weight + activation, simulated",
     paper="Xiao et al. 2023, arXiv:2211.10438",
     default_level="w8a8",
-    levels=ACTIVATION_LEVELS,
     needs=DATA,
-    models=MODELS,
     compress=smoothquant,
     settings_for=settings_for,
-    accepts=accepts_activations,
-    fits=fits_groups,
-    verify=verify_grid,
 )

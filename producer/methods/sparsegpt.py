@@ -1,25 +1,27 @@
-"""SparseGPT: prune column by column and let the columns to come make up for the error. The kernel is llm-compressor's."""
+"""SparseGPT: prune column by column, and adjust the remaining columns to compensate for the error. The kernel is llm-compressor's."""
 
 from typing import Any
 
-from producer.methods.shared.architectures import MODELS
-from producer.methods.shared.contract import DATA, Job, Method
-from producer.methods.shared.llm_compressor import oneshot, split_experts
-from producer.methods.shared.sparsity import SPARSITY_LEVELS, accepts_sparsity, fits_pattern, is_identity, pruned_of, verify_zeros
+from producer.methods.shared.contract import DATA, Job
+from producer.methods.shared.llm_compressor import oneshot
+from producer.methods.shared.sparsity import pattern_zeros, pruned_of, pruning_method
 from schemas.errors import PostConditionError
 from schemas.levels import Level
 
-DAMPENING, BLOCK = 0.01, 128
+DAMPENING, BLOCK = 0.01, 128  # of the Hessian's mean diagonal; columns whose weights are ranked together
+TIES = 0.001  # share of a matrix; the kernel prunes all weights whose importance equals the threshold, and 16-bit weights tie
 
 
 def sparsegpt(model: Any, job: Job) -> Any:
     """Return the model with every target layer pruned against the inverse Hessian of its inputs."""
-    model = split_experts(model)
-    return model if is_identity(job.level) else oneshot(model, lambda: [sparsegpt_modifier(job.level)], job.data, job.device)
+    return oneshot(model, lambda: [sparsegpt_modifier(job.level)], job.data, job.device)
 
 
 def sparsegpt_modifier(level: Level) -> Any:
-    """Return llm-compressor's modifier, made to prune exactly what the level says, or raise where a Hessian cannot be inverted."""
+    """Return llm-compressor's modifier, changed to prune as many weights as the level says, and to raise where a Hessian is singular.
+
+    Which inputs of a layer were always zero is recorded as `layer.dead_inputs`: the kernel clears their columns.
+    """
     import torch
     from llmcompressor.modifiers.pruning.sparsegpt import SparseGPTModifier
     from llmcompressor.modifiers.pruning.sparsegpt.sgpt_sparsify import sparsify_weight
@@ -29,9 +31,10 @@ def sparsegpt_modifier(level: Level) -> Any:
 
         @torch.no_grad()
         def compress_modules(self) -> None:
-            """Prune the layers whose inputs have been seen."""
+            """Prune the layers whose inputs have been measured."""
             layers: list[Any] = list(self._num_samples)
             for layer in layers:
+                layer.dead_inputs = self._hessians[layer].diagonal() == 0
                 require_invertible(self._hessians[layer], self._module_names[layer])
                 share = _share_for_kernel(layer.weight, level)
                 of, pruned = (level.of, level.of - level.kept) if level.kind == "pattern" else (0, 0)
@@ -43,12 +46,12 @@ def sparsegpt_modifier(level: Level) -> Any:
 
 
 def block_of(level: Level) -> int:
-    """Return how many columns are ranked together; whole groups of an n:m level, which the kernel starts afresh in every block."""
+    """Return how many columns are ranked together: for an n:m level whole groups of m, since the kernel starts anew in every block."""
     return BLOCK - BLOCK % level.of if level.kind == "pattern" else BLOCK
 
 
 def require_invertible(hessian: Any, name: str) -> None:
-    """Raise PostConditionError where the kernel would silently prune without a Hessian."""
+    """Raise PostConditionError where the kernel would prune without a Hessian, with no more than a warning."""
     import torch
 
     dead = hessian.diagonal() == 0
@@ -60,8 +63,8 @@ def require_invertible(hessian: Any, name: str) -> None:
 def expected_zeros(weight: Any, level: Level) -> int:
     """Return how many weights of a matrix a level prunes: the same share of every block of columns."""
     if level.kind == "pattern":
-        return int(weight.numel() // level.of * (level.of - level.kept))
-    if is_identity(level):
+        return pattern_zeros(weight, level)
+    if level.fraction == 0:
         return 0
     rows, columns, share = weight.shape[0], weight.shape[1], _share_for_kernel(weight, level)
     widths = [min(BLOCK, columns - start) for start in range(0, columns, BLOCK)]
@@ -69,22 +72,17 @@ def expected_zeros(weight: Any, level: Level) -> int:
 
 
 def _share_for_kernel(weight: Any, level: Level) -> float:
-    """Return the share that makes the kernel prune the number we mean: it prunes one weight more than it truncates to."""
+    """Return the share for which the kernel prunes the number that we mean: it truncates, then prunes one weight more."""
     together = weight.shape[0] * min(BLOCK, weight.shape[1])
     return (pruned_of(together, level) - 0.5) / together
 
 
-METHOD = Method(
+METHOD = pruning_method(
     name="sparsegpt",
-    kind="unstructured / n:m",
     paper="Frantar and Alistarh 2023, arXiv:2301.00774",
-    default_level="0.5",
-    levels=SPARSITY_LEVELS,
     needs=DATA,
-    models=MODELS,
-    compress=sparsegpt,
+    prune=sparsegpt,
+    expected_zeros=expected_zeros,
     settings_for=lambda level: {"dampening": DAMPENING, "block": block_of(level)},
-    accepts=accepts_sparsity,
-    fits=fits_pattern,
-    verify=verify_zeros(expected_zeros),
+    ties=TIES,
 )

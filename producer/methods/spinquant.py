@@ -1,7 +1,7 @@
 """SpinQuant: QuaRot with R1 and R2 learned on the Stiefel manifold, so that rounded activations change the output least.
 
-As in the paper only activations are rounded while learning, for GPTQ takes care of the weights. The loss is the Kullback-Leibler
-divergence from the dense model's own predictions, where the paper has the next token: it asks for the same function.
+As in the paper, only activations are rounded while learning, since GPTQ compensates for rounding the weights. The loss is the
+Kullback-Leibler divergence from the dense model's predictions, where the paper uses the next token's loss: the aim is the same function.
 """
 
 from collections.abc import Sequence
@@ -9,19 +9,18 @@ from typing import Any
 
 from producer.methods.quarot import fits_rotation, quantize_rotated, verify_rotated
 from producer.methods.quarot import settings_for as quarot_settings
-from producer.methods.shared.architectures import MODELS
 from producer.methods.shared.cayley_sgd import CayleySGD
-from producer.methods.shared.contract import GRADIENTS, Job, Method
+from producer.methods.shared.contract import GRADIENTS, Job
 from producer.methods.shared.llm_compressor import split_experts
-from producer.methods.shared.quantization import ACTIVATION_LEVELS, accepts_activations
-from producer.methods.shared.rotated_forward import Lesson, RotatedModel, dense_lessons, rotated
+from producer.methods.shared.quantization import WEIGHTS_AND_ACTIVATIONS
+from producer.methods.shared.rotated_forward import DenseStates, RotatedModel, dense_states, rotated
 from producer.methods.shared.rotation import Rotations, random_rotations
 from schemas.errors import PostConditionError
 from schemas.levels import Level
 
 STEPS, RATE, CHECK_EVERY = 60, 0.05, 10
-SEQUENCES, LENGTH, BATCH = 32, 256, 8  # of the compression data; rotations have few degrees of freedom
-ORTHOGONAL = 1e-6
+SEQUENCES, LENGTH, BATCH = 32, 256, 8  # of the compression data; rotations have few parameters
+ORTHOGONAL = 1e-6  # largest deviation from orthogonality that counts as rounding
 
 
 def spinquant(model: Any, job: Job) -> Any:
@@ -34,23 +33,23 @@ def spinquant(model: Any, job: Job) -> Any:
 
 
 def learn(model: Any, start: Rotations, job: Job) -> tuple[Rotations, float, float]:
-    """Return the best rotations met, and the loss (nats per token) of the start and the best; R4 stays as it is, norms are fused.
+    """Return the best rotations found, and the loss (nats per token) of the start and of the best. R4 is not learned; norms are fused.
 
-    Every CHECK_EVERY steps the loss over all lessons is taken, and the best matrices are kept, the start among them.
+    The loss over all batches is computed every CHECK_EVERY steps; the best matrices so far, the start included, are kept.
     """
     import torch
 
     device = job.device or model.device
     matrices = [matrix.clone().to(device) for matrix in (start.stream, *start.values)]
-    optimizer, lessons = CayleySGD(matrices, RATE), dense_lessons(model, learning_batches(model, job.data), device)
+    optimizer, targets = CayleySGD(matrices, RATE), dense_states(model, learning_batches(model, job.data), device)
     with rotated(model, start, job.level.activation_bits, device) as candidate:
-        best, first = [m.clone() for m in matrices], mean_loss(candidate, matrices, lessons)
+        best, first = [m.clone() for m in matrices], mean_loss(candidate, matrices, targets)
         best_loss = first
         for step in range(STEPS):
             variables = [m.clone().requires_grad_() for m in matrices]
-            loss = candidate.loss(variables, lessons[step % len(lessons)])
+            loss = candidate.loss(variables, targets[step % len(targets)])
             optimizer.step(list(torch.autograd.grad(loss, variables)), 1 - step / STEPS)
-            if (step + 1) % CHECK_EVERY == 0 and (now := mean_loss(candidate, matrices, lessons)) < best_loss:
+            if (step + 1) % CHECK_EVERY == 0 and (now := mean_loss(candidate, matrices, targets)) < best_loss:
                 best, best_loss = [m.clone() for m in matrices], now
     return Rotations(best[0], best[1:], start.down), first, best_loss
 
@@ -63,12 +62,12 @@ def learning_batches(model: Any, data: Any) -> list[Any]:
     return list(ids.split(BATCH))
 
 
-def mean_loss(candidate: RotatedModel, matrices: Sequence[Any], lessons: Sequence[Lesson]) -> float:
-    """Return the loss over all lessons, nats per token."""
+def mean_loss(candidate: RotatedModel, matrices: Sequence[Any], targets: Sequence[DenseStates]) -> float:
+    """Return the loss over all batches, nats per token."""
     import torch
 
     with torch.no_grad():
-        return sum(float(candidate.loss(matrices, each)) * len(each.ids) for each in lessons) / sum(len(each.ids) for each in lessons)
+        return sum(float(candidate.loss(matrices, each)) * len(each.ids) for each in targets) / sum(len(each.ids) for each in targets)
 
 
 def orthogonality(rotations: Rotations) -> float:
@@ -80,36 +79,32 @@ def orthogonality(rotations: Rotations) -> float:
 
 
 def verify_learned(model: Any, job: Job) -> dict[str, Any]:
-    """Return what learning gained, and the checks of QuaRot.
+    """Return the loss before and after learning, and the checks of QuaRot.
 
-    Raises PostConditionError where a learned matrix is not orthogonal, or where nothing was learned: that would be QuaRot's model.
+    Raises PostConditionError where a learned matrix is not orthogonal, or where nothing was learned: the model would be QuaRot's.
     """
     gap, before, after = (model.learning[f"rotation_{name}"] for name in ("orthogonality", "loss_before", "loss_after"))
     if not after < before:
-        raise PostConditionError(f"no rotation met was better than the random one (loss {before:.3g}); try another --seed, or quarot")
+        raise PostConditionError(f"no learned rotation was better than the random one (loss {before:.3g}); try another --seed, or quarot")
     if not gap <= ORTHOGONAL:
         raise PostConditionError(f"a learned rotation is {gap:.2g} from orthogonal; at most {ORTHOGONAL:g} is rounding")
     return model.learning | verify_rotated(model, job)
 
 
 def settings_for(level: Level) -> dict[str, Any]:
-    """Return what a SpinQuant run records."""
+    """Return the settings that a SpinQuant run records."""
     learning: dict[str, Any] = {"steps": STEPS, "rate": RATE, "sequences": SEQUENCES, "length": LENGTH, "batch": BATCH}
     learning |= {"loss": "KL from dense", "gradient": "with scale"}
     return quarot_settings(level) | {"rotations": "learned R1, R2, random Hadamard R4", "learning": learning}
 
 
-METHOD = Method(
+METHOD = WEIGHTS_AND_ACTIVATIONS(
     name="spinquant",
-    kind="weight + activation, simulated",
     paper="Liu et al. 2025, arXiv:2405.16406",
     default_level="w4a4",
-    levels=ACTIVATION_LEVELS,
     needs=GRADIENTS,
-    models=MODELS,
     compress=spinquant,
     settings_for=settings_for,
-    accepts=accepts_activations,
     fits=fits_rotation,
     verify=verify_learned,
 )

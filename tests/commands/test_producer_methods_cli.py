@@ -52,12 +52,12 @@ def test_impossible_levels_are_one_sentence(tmp_path: Path, method: str, level: 
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_an_unknown_layout_is_one_sentence(tmp_path: Path, method: str) -> None:
-    """A folder without weights is enough to be told that its layout is unknown, by the method's name and the folder's."""
+def test_an_unknown_model_type_is_one_sentence(tmp_path: Path, method: str) -> None:
+    """A folder without weights is enough to be told that its type is unknown, with the names of method and folder."""
     (tmp_path / "some-mamba").mkdir()
     (tmp_path / "some-mamba" / "config.json").write_text(json.dumps({"model_type": "mamba"}))
     message = refused(tmp_path, "--model", str(tmp_path / "some-mamba"), "--method", method, *URN)
-    assert f"'{method}'" in message and "model 'some-mamba'" in message and "'mamba' is" in message
+    assert f"'{method}'" in message and "model 'some-mamba'" in message and "'mamba'" in message
 
 
 def test_empty_and_leaking_compression_data_are_refused(tmp_path: Path) -> None:

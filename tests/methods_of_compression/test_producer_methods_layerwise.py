@@ -24,7 +24,7 @@ LEVELS = {"sparsity": ["0.1", "0.15", "0.2"], "w4a16": ["w8a16-g8", "w6a16-g8", 
 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let SpinQuant learn until its first look at all lessons only."""
+    """Let SpinQuant learn until it first computes the loss over all batches."""
     monkeypatch.setattr(spinquant, "STEPS", spinquant.CHECK_EVERY)
 
 

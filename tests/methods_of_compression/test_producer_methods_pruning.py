@@ -1,9 +1,9 @@
-"""Magnitude and Wanda against their papers' formulas in float64, on every layout."""
+"""Magnitude and Wanda against their papers' formulas in float64; every pruning method on weights that are zero already."""
 
 from typing import Any
 
 import pytest
-from producer_tiny import CONFIGS, logits, tiny, tiny_data
+from producer_tiny import CONFIGS, logits, tiny, tiny_data, tiny_level
 
 from producer.methods import METHODS
 from producer.methods.shared.contract import Job
@@ -89,14 +89,14 @@ def test_wanda_calibrates_every_expert_on_every_token() -> None:
         assert torch.equal(after.model.layers[0].mlp.experts[i].up_proj.weight == 0, smallest(score, "0.5"))
 
 
-@pytest.mark.parametrize("layout", CONFIGS)
+@pytest.mark.parametrize("architecture", CONFIGS)
 @pytest.mark.parametrize("name", ["magnitude", "wanda"])
-def test_pruning_reaches_its_sparsity_on_every_layout(name: str, layout: str) -> None:
+def test_pruning_reaches_its_sparsity_on_every_architecture(name: str, architecture: str) -> None:
     """Exact sparsity in every layer, recorded with the run; the head and the embeddings keep their weights."""
-    applied = METHODS[name].apply(tiny(layout), parse_level("0.5"), tiny_data(), 0)
+    applied = METHODS[name].apply(tiny(architecture), parse_level("0.5"), tiny_data(), 0)
     assert applied.conditions["sparsity"] == applied.conditions["sparsity_lowest"] == applied.conditions["sparsity_highest"] == 0.5
     assert applied.conditions["logit_change"] > 0
-    assert torch.equal(applied.model.lm_head.weight, tiny(layout).lm_head.weight)
+    assert torch.equal(applied.model.lm_head.weight, tiny(architecture).lm_head.weight)
 
 
 def test_a_sweep_equals_single_runs_and_leaves_the_dense_model_alone() -> None:
@@ -131,3 +131,90 @@ def test_a_layer_that_was_not_pruned_violates_the_post_condition() -> None:
     model.model.layers[1].mlp.up_proj.weight.data.fill_(1.0)
     with pytest.raises(PostConditionError, match=r"layers.1.mlp.up_proj"):
         method.verify(model, Job(level, {}, None, 0))
+
+
+def neurons_removed(model: Any) -> None:
+    """Clear 40 of 96 channels of every MLP, as structured pruning without resizing leaves them."""
+    for layer in model.model.layers:
+        layer.mlp.gate_proj.weight.data[:40] = 0
+        layer.mlp.down_proj.weight.data[:, :40] = 0
+
+
+def inputs_always_zero(model: Any) -> None:
+    """Let ten channels of every norm's output be zero for every token."""
+    for layer in model.model.layers:
+        layer.input_layernorm.weight.data[:10] = 0
+        layer.post_attention_layernorm.weight.data[:10] = 0
+
+
+def pruned_before(model: Any) -> None:
+    """Clear the smallest 60 % of every matrix."""
+    for layer in target_layers(model).values():
+        weight = layer.weight.data
+        weight[weight.abs() < weight.abs().quantile(0.6)] = 0
+
+
+def a_layer_of_zeros(model: Any) -> None:
+    """Clear a whole attention output, as a layer that was switched off has it."""
+    model.model.layers[1].self_attn.o_proj.weight.data.zero_()
+
+
+def an_expert_never_used(model: Any) -> None:
+    """Clear one expert of every layer."""
+    for layer in split_experts(model).model.layers:
+        for projection in ("gate_proj", "up_proj", "down_proj"):
+            getattr(layer.mlp.experts[1], projection).weight.data.zero_()
+
+
+ZEROS = [
+    (neurons_removed, "llama"), (inputs_always_zero, "llama"), (pruned_before, "llama"), (a_layer_of_zeros, "llama"),
+    (an_expert_never_used, "qwen3_moe"),
+]  # fmt: skip
+PRUNING = [name for name, method in METHODS.items() if parse_level(method.default_level).kind == "sparsity"]
+SINGLE_WEIGHTS = [name for name in PRUNING if not METHODS[name].accepts(parse_level("2:4"))]
+
+
+@pytest.mark.parametrize(("clear", "architecture"), ZEROS)
+@pytest.mark.parametrize("text", ["0.5", "2:4"])
+@pytest.mark.parametrize("name", SINGLE_WEIGHTS)
+def test_weights_that_are_zero_already_count_towards_the_level(name: str, text: str, clear: Any, architecture: str) -> None:
+    """Every matrix has at least the zeros asked for, and of the weights that were not zero no more than that many went."""
+    model = split_experts(tiny(architecture))
+    clear(model)
+    alive = {target: layer.weight != 0 for target, layer in target_layers(model).items()}
+    applied = METHODS[name].apply(model, parse_level(text), tiny_data(), 0)
+    newly = {}
+    for target, layer in target_layers(applied.model).items():
+        asked, zero = layer.weight.numel() // 2, layer.weight == 0
+        dead = [0] * 10 if clear is inputs_always_zero and not target.endswith(("o_proj", "down_proj")) else []
+        newly[target] = int((zero & alive[target])[:, len(dead) :].sum())
+        assert zero.sum() >= asked
+        assert newly[target] <= asked
+        if text == "2:4":
+            assert ((layer.weight.reshape(-1, 4) != 0).sum(1) <= 2).all()
+    if clear is not inputs_always_zero:
+        assert applied.conditions["weights_pruned"] == sum(newly.values())
+    if clear is pruned_before and text == "0.5" and name == "magnitude":
+        assert (applied.conditions["weights_pruned"], applied.conditions["logit_change"]) == (0, 0)
+
+
+@pytest.mark.parametrize("name", SINGLE_WEIGHTS)
+def test_weights_pruned_beyond_the_level_violate_the_post_condition(name: str) -> None:
+    """A matrix that lost more than its share of living weights stops the run, though weights were zero before."""
+    model = tiny()
+    neurons_removed(model)
+    method, level = METHODS[name], parse_level("0.5")
+    model = method.apply(model, level, tiny_data(), 0).model
+    model.model.layers[1].mlp.up_proj.weight.data[:70] = 0
+    with pytest.raises(PostConditionError, match=r"layers.1.mlp.up_proj .* lost \d+ of 6144 weights, more than 3072"):
+        method.verify(model, Job(level, {}, None, 0))
+
+
+@pytest.mark.parametrize(("clear", "architecture"), ZEROS)
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in SINGLE_WEIGHTS])
+def test_every_other_method_takes_weights_that_are_zero_already(name: str, clear: Any, architecture: str) -> None:
+    """Structures and groups of zeros are removed or rounded as any others; logits stay finite and the post-conditions hold."""
+    model, level = split_experts(tiny(architecture)), tiny_level(name)
+    clear(model)
+    applied = METHODS[name].apply(model, level, tiny_data(64) if METHODS[name].needs_data else None, 0)
+    assert logits(applied.model, tiny_data().input_ids).isfinite().all()

@@ -12,7 +12,7 @@ from producer.methods.shared.float64_transform import transform
 from producer.methods.shared.linear_layers import target_layers
 from producer.methods.shared.llm_compressor import oneshot, split_experts
 from producer.methods.shared.quantization import RoundInput
-from producer.methods.shared.rotated_forward import RoundStraightThrough, dense_lessons, rotated
+from producer.methods.shared.rotated_forward import RoundStraightThrough, dense_states, rotated
 from producer.methods.shared.rotation import Rotation, random_rotations
 from producer.methods.smoothquant import smoothing_modifier
 from producer.methods.spinquant import learn, orthogonality
@@ -74,7 +74,7 @@ def test_a_rotation_that_changes_the_function_stops_the_run(dtype: torch.dtype, 
         return random_rotations(model, seed)._replace(stream=1.001 * random_rotations(model, seed).stream)
 
     monkeypatch.setattr(quarot, "random_rotations", skewed)
-    with pytest.raises(PostConditionError, match="rotation alone moved logits"):
+    with pytest.raises(PostConditionError, match="rotation alone changed logits"):
         METHODS["quarot"].apply(tiny(dtype=dtype), W4A4, tiny_data(), 0)
 
 
@@ -91,9 +91,9 @@ def test_what_is_learned_on_is_the_rotated_model(layout: str) -> None:
     model, ids, bits = split_experts(tiny(layout)), torch.tensor(tiny_data().input_ids), 8
     rotations = random_rotations(model, 0)
     dense = logits(model, ids).log_softmax(-1)
-    [lesson] = dense_lessons(model, [ids], model.device)
+    [target] = dense_states(model, [ids], model.device)
     with rotated(model, rotations, bits, model.device) as candidate, torch.no_grad():
-        loss = float(candidate.loss([rotations.stream, *rotations.values], lesson))
+        loss = float(candidate.loss([rotations.stream, *rotations.values], target))
     transform(model, Rotation(rotations), ids)
     for target in target_layers(model).values():
         target.register_forward_pre_hook(RoundInput(bits))
@@ -148,7 +148,7 @@ def test_rotations_that_learned_nothing_are_not_spinquant() -> None:
     """A run whose best rotation is the random start violates its post-condition, for it would be QuaRot under another name."""
     model = tiny()
     model.learning = {"rotation_loss_before": 0.5, "rotation_loss_after": 0.5, "rotation_orthogonality": 0.0}
-    with pytest.raises(PostConditionError, match=r"no rotation met was better than the random one \(loss 0\.5\)"):
+    with pytest.raises(PostConditionError, match=r"no learned rotation was better than the random one \(loss 0\.5\)"):
         METHODS["spinquant"].verify(model, Job(W4A4, {}, tiny_data(), 0))
 
 

@@ -122,7 +122,7 @@ def test_a_method_that_changes_nothing_violates_the_post_condition() -> None:
         model.lm_head.weight.data *= 1.1
         return model
 
-    with pytest.raises(PostConditionError, match="compresses nothing, yet logits moved"):
+    with pytest.raises(PostConditionError, match="compresses nothing, yet logits changed"):
         replace(METHODS["dense"], compress=disturb).apply(tiny(), parse_level("-"), None, 0)
 
 

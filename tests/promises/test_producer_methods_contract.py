@@ -1,4 +1,4 @@
-"""Every method keeps the promises of base.py: one test runs over the dict, so a new method is tested the moment it is listed."""
+"""Every method keeps the promises of contract.py: the tests run over the dict, so a new method is tested the moment it is listed."""
 
 import subprocess
 import sys
@@ -32,13 +32,13 @@ def test_settings_are_known_before_loading(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_an_unknown_layout_is_refused_from_its_config(name: str) -> None:
-    """No method compresses a model of another layout, and says so by name and reason; running one as it is is the backend's affair."""
+def test_an_unknown_model_type_is_refused_from_its_config(name: str) -> None:
+    """No method compresses a model of an unknown type, and says so; methods that do not compress leave it to the backend."""
     config, level = SimpleNamespace(model_type="mamba", name_or_path="folder/of/mamba"), parse_level(METHODS[name].default_level)
     if level.kind == "none":
         METHODS[name].check_config(config, level)
         return
-    with pytest.raises(UsageError, match=rf"'{name}'.*'some-mamba'.*layout 'mamba' is unknown"):
+    with pytest.raises(UsageError, match=rf"'{name}'.*'some-mamba'.*its model type is 'mamba'"):
         METHODS[name].check_config(config, level, "some-mamba")
 
 
@@ -77,12 +77,6 @@ def test_activation_methods_refuse_weight_only_levels(name: str, text: str) -> N
 def test_the_dense_model_has_no_level() -> None:
     """A dense model with a level is a mistake."""
     assert "no level" in refused("dense", "0.5")
-
-
-def test_all_twelve_and_checkpoint_are_listed() -> None:
-    """The methods of the benchmark under their own names."""
-    weights = ["rtn", "gptq", "awq", "smoothquant", "quarot", "spinquant"]
-    assert list(METHODS) == ["dense", *weights, "magnitude", "wanda", "sparsegpt", "llm-pruner", "slicegpt", "checkpoint"]
 
 
 def test_a_width_without_a_hadamard_matrix_is_refused() -> None:

@@ -5,7 +5,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, Qwen3MoeConfig
 
+from producer.methods import METHODS
 from producer.methods.shared.compression_data import CompressionData
+from schemas.levels import Level, parse_level
 
 VOCABULARY = 128
 torch.set_num_threads(1)  # matrices this small are slower on two threads
@@ -51,6 +53,11 @@ def tiny_data(sequences: int = 16, length: int = 24, seed: int = 0) -> Compressi
     shares = 1 / torch.arange(1, VOCABULARY + 1)
     ids = torch.multinomial(shares.repeat(sequences, 1), length, replacement=True, generator=generator)
     return CompressionData("tiny", seed, tuple(map(tuple, ids.tolist())))
+
+
+def tiny_level(name: str) -> Level:
+    """Return a method's default level; for the tiny models' 64 columns groups have 32 columns at most."""
+    return parse_level(METHODS[name].default_level.replace("-g128", "-g32"))
 
 
 def logits(model: Any, ids: Any) -> Any:

@@ -1,7 +1,7 @@
-"""Which models the methods know, and the widths of their linear layers, from the config alone.
+"""The model types that methods can compress, and the shapes of their linear layers, from the config alone.
 
 In: a Hugging Face config.  Out: layer names (without the layer's number) and shapes; no weight is read.
-All known layouts are the Llama skeleton: query/key/value/output projections and a gated MLP, or experts that each are one.
+All these types have the decoder layers of Llama: query, key, value and output projections, and a gated MLP or experts that are gated MLPs.
 """
 
 from typing import Any, NamedTuple
@@ -23,12 +23,12 @@ def unknown_architecture(config: Any) -> str:
     """Return why no method can compress this model, or ""."""
     if reason := not_dense(config):
         return reason
-    found = getattr(config, "model_type", None)
-    return "" if found in ARCHITECTURES else f"its layout {found!r} is unknown; known layouts: {', '.join(ARCHITECTURES)}"
+    model_type = getattr(config, "model_type", None)
+    return "" if model_type in ARCHITECTURES else f"its model type is {model_type!r}; methods compress {', '.join(ARCHITECTURES)}"
 
 
 def not_dense(config: Any) -> str:
-    """Return why a model's weights are not those of the dense model, or ""."""
+    """Return why a model's weights are not dense, or ""."""
     stored = quantization(config).format
     if stored in ("", GGUF):  # GGUF weights are dequantized as they are loaded
         return ""
@@ -36,7 +36,7 @@ def not_dense(config: Any) -> str:
 
 
 def linear_shapes(config: Any) -> dict[str, Shape]:
-    """Return the shape of every kind of linear layer that is compressed: all but embeddings, head and router."""
+    """Return the shape of every kind of linear layer in the decoder layers, routers excepted."""
     hidden = config.hidden_size
     head = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
     queries, keys = config.num_attention_heads * head, config.num_key_value_heads * head
@@ -55,17 +55,17 @@ def linear_shapes(config: Any) -> dict[str, Shape]:
 
 
 def is_moe(config: Any) -> bool:
-    """Whether the model routes tokens to experts."""
+    """Return whether the model is a mixture of experts."""
     return bool(config.model_type == "qwen3_moe")
 
 
 def has_dense_layers(config: Any) -> bool:
-    """Whether a mixture-of-experts model also has layers with an ordinary MLP."""
+    """Return whether a mixture of experts also has layers with an ordinary MLP."""
     return bool(getattr(config, "mlp_only_layers", None)) or getattr(config, "decoder_sparse_step", 1) > 1
 
 
 def undivided(config: Any, size: int) -> str:
-    """Return which layers a group of `size` columns does not divide, and the common divisors that would do; "" where all fit."""
+    """Return which layers' columns groups of `size` do not divide, and the sizes that divide all layers; "" where `size` does."""
     shapes = linear_shapes(config)
     wrong = {name: shape.columns for name, shape in shapes.items() if shape.columns % size}
     if not wrong:

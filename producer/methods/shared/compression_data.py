@@ -1,9 +1,9 @@
-"""Compression data: the text a method sees while it compresses. Named, seeded, hashed; never the evaluation items.
+"""Compression data: the text shown to a compression method. Named, seeded, hashed; never the evaluation items.
 
 In: a name (`embedded`, `packaged`, `c4`, `wikitext2`, `pileval`) or a text file, a tokenizer, a seed.  Out: `CompressionData`.
-How much is drawn may follow the name: `packaged:16x128` is 16 sequences of 128 tokens.
+A size may follow the name: `packaged:16x128` is 16 sequences of 128 tokens.
 
-    embedded   freshly drawn items of the tasks `urn` and `facts`, rendered as prompts; what the reference models speak
+    embedded   freshly drawn items of the tasks `urn` and `facts`, rendered as prompts, in the vocabulary of the reference models
     packaged   three stories of The Adventures of Sherlock Holmes (1892, public domain), shipped with the package
 """
 
@@ -23,14 +23,14 @@ from schemas.items import Item
 
 EMBEDDED_TASKS = ("urn", "facts")
 PACKAGED = Path(__file__).parent / "text" / "holmes.txt"
-ITEMS_PER_SEQUENCE = 24  # more than fill 256 tokens of the reference tokenizer; the rest is cut
+ITEMS_PER_SEQUENCE = 24  # more than 256 tokens of the reference tokenizer; longer texts are truncated
 MAX_UNKNOWN = 0.3
-FEWEST_TOKENS = 8  # of a sequence; shorter ones are all beginning
-LONG_QUESTION = 60  # characters without spaces; a shorter question may recur by chance, so it counts with its options only
+FEWEST_TOKENS = 8  # of a sequence
+LONG_QUESTION = 60  # characters without spaces; a shorter question may recur by chance, so its options are compared too
 
 
 class Size(NamedTuple):
-    """How much text is drawn."""
+    """Number of sequences, and tokens in each."""
 
     sequences: int
     length: int
@@ -38,12 +38,16 @@ class Size(NamedTuple):
 
 @dataclass(frozen=True)
 class CompressionData:
-    """A drawn sample. input_ids: (sequence, token), every sequence equally long."""
+    """A sample of text.
+
+    input_ids : (sequence, token), all sequences of the same length.
+    text      : the text that it was drawn from, for the search for evaluation items.
+    """
 
     name: str
     seed: int
     input_ids: tuple[tuple[int, ...], ...]
-    text: str = ""  # what it was drawn from, to be searched for evaluation items
+    text: str = ""
 
     @cached_property
     def digest(self) -> str:
@@ -52,31 +56,31 @@ class CompressionData:
 
 
 class HubText(NamedTuple):
-    """Where a Hub text lies, and how many of its rows (shuffled by the seed) hold 128 sequences of 2,048 tokens."""
+    """A file of a Hub data set, and how many of its rows (shuffled by the seed) hold 128 sequences of 2,048 tokens."""
 
     repository: str
     file: str
     rows: int
 
 
-# One file each is enough for 128 sequences, and the choice made by the papers' own scripts.
+# One file each is enough for 128 sequences; the papers' scripts use the same files.
 HUB = {
     "c4": HubText("allenai/c4", "en/c4-train.00000-of-01024.json.gz", 1000),
     "wikitext2": HubText("Salesforce/wikitext", "wikitext-2-raw-v1/train-00000-of-00001.parquet", 6000),
     "pileval": HubText("mit-han-lab/pile-val-backup", "val.jsonl.zst", 1000),
 }
 SIZES = {"embedded": Size(128, 192), "packaged": Size(64, 256)}
-PAPERS = Size(128, 2048)  # what GPTQ, SparseGPT and Wanda use
+PAPERS = Size(128, 2048)  # as in the papers on GPTQ, SparseGPT and Wanda
 NAMES = (*SIZES, *HUB)
-FILE = "file"  # what any text file is called in digests and seeds
+FILE = "file"  # name of any text file in digests and seeds
 
 
 def draw_compression_data(name: str, tokenizer: Any, *, seed: int = 0, sequences: int = 0, length: int = 0) -> CompressionData:
     """Return a seeded sample of a named source or a text file.
 
-    sequences, length : 0 takes those in the name, else the source's own (128 x 192 embedded, 64 x 256 packaged, 128 x 2048
-                        elsewhere, shorter where the tokenizer's model reads less).
-    Raises UsageError for an unknown name, too little text, or text the tokenizer does not know.
+    sequences, length : 0 for the size in the name, else for the source's default (embedded 128 x 192, packaged 64 x 256, others
+                        128 x 2048, shorter where the model's context is shorter).
+    Raises UsageError for an unknown name, too little text, or text that the tokenizer does not know.
     """
     name, asked = _split_size(name)
     size = asked or SIZES.get(name, PAPERS._replace(length=min(PAPERS.length, tokenizer.model_max_length)))
@@ -93,23 +97,23 @@ def draw_compression_data(name: str, tokenizer: Any, *, seed: int = 0, sequences
 
 
 def default_source(task: str) -> str:
-    """Return the source a task's runs are compressed with unless another is named."""
+    """Return the default source of compression data for runs of a task."""
     return "embedded" if task in EMBEDDED_TASKS else "packaged"
 
 
 def check_overlap(data: CompressionData, items: Sequence[Item]) -> None:
-    """Raise UsageError where an evaluation item stands in the compression data."""
+    """Raise UsageError where the compression data contains an evaluation item."""
     drawn = _squeeze(data.text)
     for item in items:
         question = _squeeze(f"{item.context}{item.question}")
         needle = question if len(question) >= LONG_QUESTION else _squeeze(render_item(item))
         if item.choices and needle in drawn:
-            found = f"evaluation item {item.id!r} ({item.question[:60]!r})"
-            raise UsageError(f"compression data {data.name!r} contains {found}; use other text")
+            text = f"evaluation item {item.id!r} ({item.question[:60]!r})"
+            raise UsageError(f"compression data {data.name!r} contains {text}; use other text")
 
 
 def embedded_texts(rng: np.random.Generator, n: int) -> list[str]:
-    """Return n prompts of freshly drawn items, tasks and prompting strategies in turn, without the items of the embedded tasks."""
+    """Return n prompts of newly drawn items, alternating tasks and prompts, none of them an item of the embedded tasks."""
     from producer.tasks.facts import facts
     from producer.tasks.urn import urn
 
@@ -125,7 +129,7 @@ def embedded_texts(rng: np.random.Generator, n: int) -> list[str]:
 
 
 def _split_size(name: str) -> tuple[str, Size | None]:
-    """Return a source's name and the size written behind it."""
+    """Return a source's name, and the size that follows it or None."""
     match = re.fullmatch(r"(.+):(\d+)x(\d+)", name)
     if match is None:
         return name, None
@@ -136,7 +140,7 @@ def _split_size(name: str) -> tuple[str, Size | None]:
 
 
 def _source(name: str) -> str:
-    """Return what a source is called where runs are told apart: the same text drawn from another folder is the same data."""
+    """Return a source's name for digests and seeds: a text file has the same one wherever it is."""
     return name if name in NAMES else FILE
 
 
@@ -162,16 +166,16 @@ def _read_hub(name: str, seed: int) -> str:
     try:
         rows = load_dataset(source.repository, data_files=source.file, split="train", streaming=True)
         return "\n".join(row["text"] for row in rows.shuffle(seed=seed, buffer_size=source.rows).take(source.rows))
-    except Exception as error:  # the client raises a dozen classes for an unreachable Hub; all mean the same here
+    except Exception as error:  # the client raises a dozen classes for an unreachable Hub
         where = f"{source.file} of {source.repository}"
         raise HedgemarkError(f"cannot read {where} from the Hub ({error}); offline, use 'packaged' or a text file") from error
 
 
 def _windows(tokenizer: Any, text: str, size: Size, rng: np.random.Generator, name: str) -> list[list[int]]:
-    """Return randomly chosen windows of the text that do not overlap, each led by what the tokenizer puts before a text."""
-    lead = list(tokenizer("")["input_ids"])
+    """Return randomly chosen windows of the text that do not overlap, each after the tokens that the tokenizer puts before a text."""
+    first = list(tokenizer("")["input_ids"])
     tokens = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    body = size.length - len(lead)
+    body = size.length - len(first)
     available = len(tokens) // body
     if available < size.sequences:
         raise UsageError(
@@ -179,7 +183,7 @@ def _windows(tokenizer: Any, text: str, size: Size, rng: np.random.Generator, na
             f"ask for fewer or shorter ones, such as {name}:{max(available, 1)}x{min(size.length, 128)}"
         )
     starts = np.sort(rng.choice(available, size=size.sequences, replace=False)) * body
-    return [lead + tokens[start : start + body] for start in starts]
+    return [first + tokens[start : start + body] for start in starts]
 
 
 def _check_known(tokenizer: Any, ids: Sequence[Sequence[int]], size: Size, name: str) -> None:
@@ -188,7 +192,7 @@ def _check_known(tokenizer: Any, ids: Sequence[Sequence[int]], size: Size, name:
     unknown = getattr(tokenizer, "unk_token_id", None)
     share = float(np.mean(np.asarray(ids) == unknown)) if unknown is not None else 0.0
     if share > MAX_UNKNOWN:
-        raise UsageError(f"the model's tokenizer does not know {share:.0%} of compression data {name!r}; use text the model can read")
+        raise UsageError(f"the model's tokenizer does not know {share:.0%} of compression data {name!r}; use text that the model can read")
 
 
 def _squeeze(text: str) -> str:

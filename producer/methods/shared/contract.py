@@ -1,17 +1,15 @@
-"""What a compression method is, to everybody who lists, plans or runs one.
+"""The contract of a compression method: what those who list, plan or run one may rely on.
 
 In: a dense model, a level, compression data, a seed.  Out: `Applied`: the compressed model and what was measured on it.
 
-The caller may rely on this:
-- `check_level`, `check_config` and `settings_for` need no weights, so a plan is refused, and a run key computed, before loading.
-- `apply` works in place where it can; the model handed in is spent, only `Applied.model` is to be run.
-- `Applied.model` is in eval mode, on the device and in the dtype of the model handed in (all weights must be on one device), and
-  runs by `model(input_ids=..., past_key_values=...)`. It keeps the standard skeleton `model.model.{embed_tokens, layers, norm,
-  rotary_emb}`, `model.lm_head`, and every layer keeps the forward signature of the decoder layer it replaces, so a caller may run
-  layer by layer. It may NOT rely on shapes: the number of key/value heads and the width of the residual stream can differ
-  from layer to layer and from the config (llm-pruner, slicegpt), so a cache takes its shapes from the tensors put into it.
-- Quantized weights hold their dequantized values, activations are rounded inside the forward pass (simulated quantization).
-- A violated post-condition raises PostConditionError: nothing of that run may be written.
+- `check_level`, `check_config` and `settings_for` need no weights, so a request can be refused, and a run key computed, before loading.
+- `apply` compresses in place where it can: afterwards only `Applied.model` may be used.
+- `Applied.model` is in eval mode, in the dtype and on the device of the dense model, whose weights must all be on one device. It has the
+  modules `model.model.{embed_tokens, layers, norm, rotary_emb}` and `model.lm_head`, and every layer has the forward signature of the
+  decoder layer it replaces, so that it can be run layer by layer. Shapes may differ from the config and from layer to layer:
+  llm-pruner changes the number of key/value heads, slicegpt the width of the residual stream.
+- Quantized weights hold their dequantized values; activations are rounded inside the forward pass (simulated quantization).
+- A violated post-condition raises PostConditionError, and nothing of that run may be stored.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +17,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from producer.methods.shared.architectures import MODELS
 from schemas.errors import UsageError
 from schemas.levels import Level
 
@@ -37,10 +36,11 @@ class Applied(NamedTuple):
 
 
 class Job(NamedTuple):
-    """What a method is given: everything but the model.
+    """The arguments of `Method.compress`, beside the model.
 
-    statistics : what its `collect` returned on the dense model.
-    device     : where a layer is worked on, None where the model lies.
+    data       : the compression data, None for a method that needs none.
+    statistics : what the method's `collect` returned for the dense model.
+    device     : device that layers are compressed on, one at a time; None for the model's own.
     """
 
     level: Level
@@ -55,12 +55,16 @@ class Job(NamedTuple):
 class Method:
     """One compression method: how it is listed, what it accepts, how it is run.
 
-    compress     : (model, job) -> model; the method itself. It may put what it measured on its way into `conditions`.
-    settings_for : level -> JSON-able settings, the same for the same level, known without the model.
-    accepts      : level -> reason why not, or "".
-    fits         : (config, level) -> reason why not, or "".
-    verify       : (model, level, settings) -> measured post-conditions; raises PostConditionError.
-    collect      : (model, data, device) -> statistics of the dense model that serve every level, or None.
+    name, kind, paper     : as `produce --list` shows them.
+    default_level, levels : the level used where none is asked for; a description of all levels for error messages and the list.
+    needs                 : NOTHING, DATA, or GRADIENTS (compression data and gradients).
+    compress     : (model, job) -> compressed model; the method itself.
+    settings_for : level -> JSON-able settings, which are part of the run key; a function of the level alone.
+    accepts      : level -> why the method has no such level, or "".
+    fits         : (config, level) -> why the method cannot do this model at this level, or "".
+    verify       : (model, job) -> measured post-conditions, JSON-able; raises PostConditionError.
+    models       : a description of the models that `fits` admits, for the list.
+    collect      : (dense model, data, device) -> statistics that serve every level; None where there are none.
     """
 
     name: str
@@ -69,46 +73,46 @@ class Method:
     default_level: str
     levels: str
     needs: str
-    models: str
     compress: Callable[[Any, Job], Any]
     settings_for: Callable[[Level], Mapping[str, Any]]
     accepts: Callable[[Level], str]
     fits: Callable[[Any, Level], str]
     verify: Callable[[Any, Job], dict[str, Any]]
+    models: str = MODELS
     collect: Callable[[Any, "CompressionData", Any], Any] | None = None
 
     @property
     def needs_data(self) -> bool:
-        """Whether `apply` must be given compression data."""
+        """Return whether `apply` needs compression data."""
         return self.needs != NOTHING
 
     def check_level(self, level: Level) -> None:
-        """Raise UsageError where the method has no such level."""
+        """Raise UsageError for a level that the method does not have."""
         if reason := self.accepts(level):
             raise UsageError(f"method {self.name!r} cannot take level {level.text!r}: {reason}; it takes {self.levels}")
 
     def check_config(self, config: Any, level: Level, name: str = "") -> None:
-        """Raise UsageError where the method cannot do this model (a Hugging Face config) at this level; reads no weights.
+        """Raise UsageError for a model (a Hugging Face config) that the method cannot do at this level; reads no weights.
 
-        name : what the user calls the model; a config knows its folder or its type at best.
+        name : the user's name for the model, for the message.
         """
         if reason := self.fits(config, level):
             name = name or getattr(config, "name_or_path", "") or getattr(config, "model_type", "")
             raise UsageError(f"method {self.name!r} at level {level.text!r} cannot do model {name!r}: {reason}")
 
     def apply(self, model: Any, level: Level, data: "CompressionData | None", seed: int) -> Applied:
-        """Return the model compressed to one level; the model handed in is spent."""
+        """Return the model compressed to one level; the dense model may not be used afterwards."""
         return next(self.sweep(model, [level], data, seed))
 
     def sweep(
         self, model: Any, levels: Sequence[Level], data: "CompressionData | None", seed: int, device: Any = None
     ) -> Iterator[Applied]:
-        """Yield the model compressed to each level in turn, the same as `apply` one by one.
+        """Yield the model compressed to each level in turn, the same as `apply` level by level.
 
-        device : where layers are worked on, one at a time, when the model lies elsewhere: on the host because the device cannot hold it.
+        device : device that layers are compressed on, one at a time, where the model is on the host because the device cannot hold it.
 
-        The dense model is loaded once and its statistics are collected once; every level but the last starts from a copy in memory.
-        Use what is yielded before asking for the next: the copy is dropped then.
+        Statistics of the dense model are collected once. Every level but the last starts from a copy of the dense model; a yielded
+        model is freed when the next one is asked for.
         """
         from producer.methods.shared.post_conditions import dense_logits, verify_change
 
@@ -122,8 +126,9 @@ class Method:
         statistics = self.collect(model, data, device) if self.collect and data is not None else None
         for number, level in enumerate(levels):
             working = model if number == len(levels) - 1 else deepcopy(model)
-            job = Job(level, self.settings_for(level), data, seed, statistics, device)
+            job = Job(level, self.settings_for(level), data if self.needs_data else None, seed, statistics, device)
             working = self.compress(working, job).eval()
-            conditions = verify_change(working, data, dense, level) | self.verify(working, job)
+            conditions = self.verify(working, job)
+            conditions = verify_change(working, data, dense, level, conditions) | conditions
             yield Applied(working, job.settings, conditions)
-            del working  # before the next copy is made
+            del working  # freed before the next copy is made

@@ -1,8 +1,8 @@
-"""Transform a model in float64, layer by layer, and measure there what that alone did to its logits.
+"""Transform a model in float64, layer by layer, and measure in float64 how much the transformation alone changes its logits.
 
-In: a model, a few tokens, a transformation that should keep the function.  Out: the model, transformed and stored in its own dtype, and
-how far its logits moved. In 16 bits the change would mostly be that of storing other weights, which in a mixture of experts sends tokens
-to other experts: right rotations were refused for it, and wrong ones passed.
+In: a model, a few tokens, a transformation.  Out: the transformed model in its own dtype, and the change of its logits.
+Measured in 16 bits the change would mostly be that of rounding the new weights, which in a mixture of experts routes tokens to other
+experts: correct rotations were refused because of it, and wrong ones passed.
 """
 
 from copy import deepcopy
@@ -13,61 +13,62 @@ from producer.methods.shared.post_conditions import relative_change
 from producer.methods.shared.residual_stream import untie
 from schemas.errors import PostConditionError
 
-ROUNDING = 1e-5  # relative; layers compute in float64, but transformers' norms and routers in float32
+ROUNDING = 1e-5  # of the logits' range; layers compute in float64, but transformers' norms and routers in float32
 
 
 class Transformation(Protocol):
-    """What is done to float64 modules on one device, each in turn."""
+    """A change of each module in turn; the modules are in float64 and on one device."""
 
     def embedding(self, embedding: Any) -> None:
-        """Transform the token embeddings in place."""
+        """Transform the token embeddings in device."""
 
     def layer(self, number: int, layer: Any) -> Any:
-        """Return a decoder layer transformed, in place or as another module."""
+        """Return the transformed decoder layer: the same module or another one."""
 
     def head(self, norm: Any, head: Any) -> None:
-        """Transform the last norm and the head in place."""
+        """Transform the last norm and the head in device."""
 
 
 def transform(model: Any, transformation: Transformation, ids: Any, device: Any = None) -> float:
-    """Transform a model in place and return the largest change of a logit over the logits' range, both in float64.
+    """Transform a model in device and return the largest change of a logit, as a share of the logits' range, in float64.
 
-    ids : (sequence, token) to measure it on; device : where a module is worked on, None where the model lies.
+    ids    : (sequence, token) token ids on which the change is measured.
+    device : device that modules are transformed on, one at a time; None for the model's own.
     """
     import torch
 
     untie(model)
-    body, place = model.model, device or model.device
+    body, device = model.model, device or model.device
     with torch.no_grad():
         [states], [keywords] = first_inputs(model, [ids])
-        keywords, dense = moved(keywords, place, torch.float64), states.to(place, torch.float64)
-        embedding = _exact(body.embed_tokens, model, place)
+        keywords, dense = moved(keywords, device, torch.float64), states.to(device, torch.float64)
+        embedding = _exact(body.embed_tokens, model, device)
         transformation.embedding(embedding)
-        turned = embedding(ids.to(place))
+        rotated = embedding(ids.to(device))
         body.embed_tokens = _stored(embedding, model)
         for number, layer in enumerate(body.layers):
-            exact = _exact(layer, model, place)
+            exact = _exact(layer, model, device)
             dense = exact(dense, **keywords)
             exact = transformation.layer(number, exact)
-            turned = exact(turned, **keywords)
+            rotated = exact(rotated, **keywords)
             body.layers[number] = _stored(exact, model)
-        norm, head = _exact(body.norm, model, place), _exact(model.lm_head, model, place)
+        norm, head = _exact(body.norm, model, device), _exact(model.lm_head, model, device)
         before = head(norm(dense))
         transformation.head(norm, head)
-        after = head(norm(turned))
+        after = head(norm(rotated))
         body.norm, model.lm_head = _stored(norm, model), _stored(head, model)
     return relative_change(after, before)
 
 
 def require_same_function(change: float, what: str) -> float:
-    """Return a change of logits. Raises PostConditionError where it is more than rounding."""
+    """Return the change of the logits. Raises PostConditionError where it is more than rounding."""
     if not change <= ROUNDING:
-        raise PostConditionError(f"{what} alone moved logits by {change:.2g} of their range; at most {ROUNDING:g} is rounding")
+        raise PostConditionError(f"{what} alone changed logits by {change:.2g} of their range; at most {ROUNDING:g} is rounding")
     return change
 
 
 def _exact(module: Any, model: Any, device: Any) -> Any:
-    """Return a copy in float64; its config stays the model's own, by which a caller says how its layers attend."""
+    """Return a copy in float64 that shares the model's config, through which a caller selects the attention function."""
     import torch
 
     return deepcopy(module, {id(model.config): model.config}).to(device, torch.float64)

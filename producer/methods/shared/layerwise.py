@@ -1,6 +1,6 @@
-"""Work on a model layer by layer: on the device asked for, wherever the model lies, which may be the host because it is too large.
+"""Work on a model layer by layer: each layer on the device asked for, while the model may be on the host because it is too large.
 
-In: a model, token ids.  Out: each decoder layer, on the device, with what reaches it: its inputs or its gradients.
+In: a model, token ids.  Out: each decoder layer on the device, with its inputs or its gradients.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def on_device(module: Any, device: Any) -> Iterator[None]:
-    """Within it a module is on a device, None for where it is; then it goes back."""
+    """Move a module to a device inside the `with` block and back afterwards; None leaves it where it is."""
     home = next(module.parameters()).device
     module.to(device or home)
     yield
@@ -21,45 +21,45 @@ def layer_inputs(model: Any, batches: Iterable[Any], device: Any = None) -> Iter
     """Yield each decoder layer with a function that runs it on all batches.
 
     batches : token ids, (sequence, token) each.
-    The function drops the outputs; with `advance=True` they become the inputs of the next layer, so call it so last.
+    The function discards the outputs; with `advance=True` they become the inputs of the next layer. Make that call last.
     """
-    home, place = model.device, device or model.device
+    home, working = model.device, device or model.device
     states, arguments = first_inputs(model, batches)
     for layer in model.model.layers:
 
         def run(advance: bool = False, layer: Any = layer) -> None:
             for number, (state, keywords) in enumerate(zip(states, arguments, strict=True)):
-                output = layer(state.to(place), **moved(keywords, place))
+                output = layer(state.to(working), **moved(keywords, working))
                 if advance:
                     states[number] = output.to(home)
 
-        with on_device(layer, place):
+        with on_device(layer, working):
             yield layer, run
 
 
 def layer_gradients(model: Any, batches: Sequence[Any], device: Any = None) -> Iterator[Any]:
-    """Yield each decoder layer, last first, whose weights hold the gradients of the next token's loss, summed over batches.
+    """Yield each decoder layer, last first, with the gradients of the next token's loss in its weights, summed over batches.
 
-    batches : token ids, (sequence, token) each; a batch's loss is in nats, the mean over its tokens.
-    Only every layer's inputs are kept, on the host; what a gradient needs beside them is computed again.
+    batches : token ids, (sequence, token) each; a batch's loss is the mean over its tokens, in nats.
+    Only the inputs of every layer are kept, on the host; other intermediate results are recomputed.
     """
     import torch
 
-    place, (states, arguments) = device or model.device, first_inputs(model, batches)
+    working, (states, arguments) = device or model.device, first_inputs(model, batches)
     inputs = []
     model.requires_grad_(False)
     for layer in model.model.layers:
         inputs.append([state.cpu() for state in states])
-        with on_device(layer, place), torch.no_grad():
-            states = [layer(state.to(place), **moved(kept, place)).cpu() for state, kept in zip(states, arguments, strict=True)]
-    with on_device(model.model.norm, place), on_device(model.lm_head, place):
-        gradients = [_loss_gradient(model, state.to(place), ids.to(place)).cpu() for state, ids in zip(states, batches, strict=True)]
+        with on_device(layer, working), torch.no_grad():
+            states = [layer(state.to(working), **moved(kept, working)).cpu() for state, kept in zip(states, arguments, strict=True)]
+    with on_device(model.model.norm, working), on_device(model.lm_head, working):
+        gradients = [_loss_gradient(model, state.to(working), ids.to(working)).cpu() for state, ids in zip(states, batches, strict=True)]
     for layer in reversed(model.model.layers):
         layer.requires_grad_(True)
-        with on_device(layer, place):
+        with on_device(layer, working):
             pairs = zip(inputs.pop(), gradients, strict=True)
             gradients = [
-                _input_gradient(layer, state.to(place), moved(kept, place), gradient.to(place)).cpu()
+                _input_gradient(layer, state.to(working), moved(kept, working), gradient.to(working)).cpu()
                 for (state, gradient), kept in zip(pairs, arguments, strict=True)
             ]
             yield layer
@@ -68,7 +68,7 @@ def layer_gradients(model: Any, batches: Sequence[Any], device: Any = None) -> I
 
 
 def first_inputs(model: Any, batches: Iterable[Any]) -> tuple[list[Any], list[dict[str, Any]]]:
-    """Return what the model hands its first decoder layer for every batch: hidden states and keyword arguments (mask, positions)."""
+    """Return the arguments of the first decoder layer for every batch: hidden states, and keyword arguments (mask, positions)."""
     states: list[Any] = []
     arguments: list[dict[str, Any]] = []
 
@@ -88,7 +88,7 @@ def first_inputs(model: Any, batches: Iterable[Any]) -> tuple[list[Any], list[di
 
 
 def moved(value: Any, device: Any, dtype: Any = None) -> Any:
-    """Return a layer's keyword arguments with every tensor on a device, floating-point ones in a dtype if one is given."""
+    """Return a layer's keyword arguments with every tensor on a device, and floating-point ones in a dtype where one is named."""
     import torch
 
     if isinstance(value, dict):
@@ -99,11 +99,11 @@ def moved(value: Any, device: Any, dtype: Any = None) -> Any:
 
 
 class _CaughtError(Exception):
-    """Ends a forward pass behind the embedding."""
+    """Ends a forward pass before the first decoder layer."""
 
 
 def _loss_gradient(model: Any, states: Any, ids: Any) -> Any:
-    """Return the gradient of the next token's loss with respect to the last states; one sequence at a time, since logits are large."""
+    """Return the gradient of the next token's loss with respect to the last states; one sequence at a time to save memory."""
     import torch
 
     gradients = []
@@ -116,7 +116,7 @@ def _loss_gradient(model: Any, states: Any, ids: Any) -> Any:
 
 
 def _input_gradient(layer: Any, states: Any, keywords: dict[str, Any], gradient: Any) -> Any:
-    """Return the gradient with respect to a layer's inputs; that of its weights is added to theirs."""
+    """Return the gradient with respect to a layer's inputs; gradients of its weights are added to `.grad`."""
     states = states.detach().requires_grad_()
     layer(states, **keywords).backward(gradient)
     return states.grad

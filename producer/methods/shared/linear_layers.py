@@ -1,6 +1,6 @@
-"""The linear layers of a loaded model that methods compress: all inside the decoder layers, no embedding, head or router.
+"""The linear layers that methods compress: all in the decoder layers; no embedding, head or router.
 
-In: a model, whose fused experts `split_experts` has made linear layers, so that every expert is one of them.  Out: its layers by name.
+In: a model whose fused experts `split_experts` has replaced by linear layers.  Out: its linear layers by name.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def token_batches(data: Any) -> Iterator[Any]:
 
 
 def probe_tokens(model: Any, data: Any) -> Any:
-    """Return a few tokens to compare two models on: (sequence, token); the start of the data, else evenly spaced token ids."""
+    """Return token ids (sequence, token) to compare two models on: the start of the compression data, else evenly spread token ids."""
     import torch
 
     if data is not None:

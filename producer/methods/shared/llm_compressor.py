@@ -1,9 +1,10 @@
-"""llm-compressor, as we use it: on a model object, in memory, silent, layer by layer, with or without an accelerator.
+"""llm-compressor on a model in memory: silent, layer by layer, with or without an accelerator.
 
 In: a model, a recipe of llm-compressor modifiers, compression data.  Out: the same model object, changed in place.
 
-Its own sequential pipeline traces the model's Python code, and so loses the causal mask of Qwen3-MoE (seen with 0.14: the inputs
-of `o_proj` in layer 0 have 0.4 to 0.9 of their true norm). Ours runs the decoder layers themselves on what the model hands them.
+The library's sequential pipeline traces the model's Python code, and so loses the causal mask of Qwen3-MoE (seen with 0.14: the inputs
+of `o_proj` in layer 0 have 0.4 to 0.9 of their true norm). The pipeline of this file runs the decoder layers on the arguments that the
+model passes to them.
 """
 
 import contextlib
@@ -21,15 +22,15 @@ from producer.methods.shared.linear_layers import BATCH
 
 log = logging.getLogger(__name__)
 PIPELINE = "decoder-layers"
-working_device: ContextVar[Any] = ContextVar("device that layers are worked on, None for the model's own", default=None)
+working_device: ContextVar[Any] = ContextVar("device that layers are compressed on, None for the model's own", default=None)
 
 
 def oneshot(model: Any, recipe: Callable[[], Sequence[Any]], data: Any = None, device: Any = None) -> Any:
-    """Run a recipe on a model in place; layer by layer, on every expert, if there is data, else without a forward pass.
+    """Run a recipe on a model in place: with data layer by layer and on every expert, without data with no forward pass.
 
-    recipe : returns the modifiers; called in here because importing them prints.
+    recipe : returns the modifiers; called inside because importing them prints.
     data   : CompressionData or None.
-    device : where layers are worked on, None where the model lies.
+    device : device that layers are compressed on, one at a time; None for the model's own.
     """
     with quiet():
         from llmcompressor.core import active_session
@@ -38,13 +39,13 @@ def oneshot(model: Any, recipe: Callable[[], Sequence[Any]], data: Any = None, d
         working_device.set(device)
         with _cpu_cache():
             entry(model=model, recipe=list(recipe()), dataset=_loader(data), processor=object(), pipeline=PIPELINE)()
-        active_session().reset()  # type: ignore[no-untyped-call]  # the session is global and would keep the model alive,
-        vars(model).pop("save_pretrained", None)  # and so would a method that holds its own model
+        active_session().reset()  # type: ignore[no-untyped-call]  # the global session keeps the model alive,
+        vars(model).pop("save_pretrained", None)  # and so does this method, which holds its own model
     return model
 
 
 def split_experts(model: Any) -> Any:
-    """Replace fused expert weights by one gated MLP of linear layers per expert, in place; the function is unchanged."""
+    """Replace fused expert weights by one gated MLP of linear layers per expert, in place; the model's function is unchanged."""
     if not is_moe(model.config):
         return model
     from compressed_tensors.offload.module import remove_module_offload  # type: ignore[import-untyped]
@@ -53,7 +54,7 @@ def split_experts(model: Any) -> Any:
     with quiet():
         linearize_moe(model)
     for module in model.modules():
-        if hasattr(module, "_original_forward_func"):  # a cache whose weights are overwritten in place, which no gradient survives
+        if hasattr(module, "_original_forward_func"):  # the library's cache overwrites weights in place, which breaks gradients
             remove_module_offload(module)
             del module.forward
     return model
@@ -61,7 +62,7 @@ def split_experts(model: Any) -> Any:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Send what the library prints (loguru, progress bars) to our logger at debug level."""
+    """Send the library's output (loguru, progress bars) to this module's logger at debug level."""
     sink = _LogLines()
     with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
         from llmcompressor import logger  # loguru's, which this import sets up
@@ -71,7 +72,7 @@ def quiet() -> Iterator[None]:
 
 
 class _LogLines(io.StringIO):
-    """A stream that logs what is written to it."""
+    """A stream whose lines go to the log."""
 
     def write(self, text: str) -> int:
         for line in text.splitlines():
@@ -82,7 +83,7 @@ class _LogLines(io.StringIO):
 
 @cache
 def _entry_point() -> Any:
-    """Return the library's entry point, using our pipeline; it need not find the model's checkpoint on disk or Hub."""
+    """Return the library's entry point with the pipeline of this file; it does not look for the model's checkpoint on disk or Hub."""
     from llmcompressor.core import LifecycleCallbacks, active_session
     from llmcompressor.entrypoints.oneshot import Oneshot
     from llmcompressor.modifiers.utils.hooks import HooksMixin
@@ -90,18 +91,18 @@ def _entry_point() -> Any:
     from llmcompressor.utils.helpers import DisableQuantization, calibration_forward_context
 
     class OneshotInMemory(Oneshot):
-        """Without the look at the checkpoint of a model that is in memory."""
+        """Skips the check of the checkpoint, since the model is in memory."""
 
         def validate_model(self, model: Any) -> None:
-            """Accept: our loader hands over full-precision weights only."""
+            """Accept any model: methods get full-precision weights only."""
 
     @CalibrationPipeline.register(PIPELINE)
     class DecoderLayers(CalibrationPipeline):
-        """Observe each decoder layer's inputs, compress it, and hand its new outputs to the next."""
+        """Observe each decoder layer's inputs, compress the layer, and pass its new outputs on to the next one."""
 
         @staticmethod
         def __call__(model: Any, dataloader: Any, dataset_args: Any) -> None:
-            """Run the modifiers that the session holds; all layers at once where there is no data."""
+            """Run the session's modifiers; on all layers at once where there is no data."""
             callbacks, state = LifecycleCallbacks, active_session().state
             state.loss_masks, state.sequential_prefetch = None, False
             callbacks.calibration_start()
@@ -130,7 +131,7 @@ def _loader(data: Any) -> Any:
 
 @contextlib.contextmanager
 def _cpu_cache() -> Iterator[None]:
-    """Let the activation cache work without an accelerator: pinning memory raises there, and would gain nothing."""
+    """Make the library's activation cache work without an accelerator, where pinning memory raises an error."""
     import torch
 
     if torch.accelerator.is_available():

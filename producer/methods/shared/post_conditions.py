@@ -1,16 +1,17 @@
-"""Post-conditions that hold for every method, and the comparison of two models they rest on.
+"""The post-conditions of every method, and the comparison of two models behind them.
 
 In: a compressed model, the dense model's logits on a few tokens.  Out: JSON-able measurements; a violation raises PostConditionError.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from producer.methods.shared.linear_layers import probe_tokens
 from schemas.errors import PostConditionError
 from schemas.levels import Level
 
-EXACT = 1e-3  # largest relative logit change that still is rounding in float32; what storing in 16 bits does has no such bound
+EXACT = 1e-3  # largest logit change, as a share of the logits' range, that is rounding in float32; in 16 bits there is no such bound
 
 
 def dense_logits(model: Any, data: Any) -> Any:
@@ -21,28 +22,29 @@ def dense_logits(model: Any, data: Any) -> Any:
         return model(input_ids=probe_tokens(model, data), use_cache=False).logits.float()
 
 
-def verify_change(model: Any, data: Any, dense: Any, level: Level) -> dict[str, Any]:
-    """Return size and logit change against the dense model.
+def verify_change(model: Any, data: Any, dense: Any, level: Level, conditions: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the size of a compressed model and how much its logits differ from the dense model's.
 
-    Raises PostConditionError where a level that compresses changed no logit, or one that does not (fraction 0, no level) did.
+    conditions : what the method measured. Where `weights_pruned` is 0, all weights that the level prunes were zero before.
+    Raises PostConditionError where a level that compresses changed no logit, or a level that does not (fraction 0, none) changed one.
     """
     change = relative_change(dense_logits(model, data), dense)
-    identity = level.kind == "none" or (level.kind == "sparsity" and level.fraction == 0)
+    identity = level.kind == "none" or (level.kind == "sparsity" and level.fraction == 0) or conditions.get("weights_pruned") == 0
     if identity and _is_precise(model.dtype) and not change <= EXACT:
-        raise PostConditionError(f"level {level.text!r} compresses nothing, yet logits moved by {change:.2g} of their range")
+        raise PostConditionError(f"level {level.text!r} compresses nothing, yet logits changed by {change:.2g} of their range")
     if not identity and change == 0:
         raise PostConditionError(f"level {level.text!r} left every logit as it was: nothing was compressed")
     return {"logit_change": _number(change), **size(model)}
 
 
-def relative_change(logits: Any, reference: Any) -> float:
-    """Return the largest absolute difference over the reference's range; NaN where a logit is not finite."""
-    spread = (reference.max() - reference.min()).clamp_min(1e-30)
-    return float((logits - reference).abs().max() / spread)
+def relative_change(logits: Any, dense: Any) -> float:
+    """Return the largest absolute difference, as a share of the range of the dense logits; NaN where a logit is not finite."""
+    spread = (dense.max() - dense.min()).clamp_min(1e-30)
+    return float((logits - dense).abs().max() / spread)
 
 
 def size(model: Any) -> dict[str, int]:
-    """Return parameters and bytes of the model as it lies in memory, tied weights once."""
+    """Return the number of parameters and their bytes in memory; tied weights count once."""
     weights = list(model.parameters())
     return {"parameters": sum(w.numel() for w in weights), "bytes_in_memory": sum(w.numel() * w.element_size() for w in weights)}
 

@@ -1,14 +1,17 @@
-"""Quantization shared by the methods that quantize: accepted levels, llm-compressor scheme, dequantized weights, grid check.
+"""What all quantizing methods share: accepted levels, the scheme for llm-compressor, simulated rounding, the check of the grid.
 
-Weight-only methods use an asymmetric grid per group or row, as GPTQ and AWQ do; methods that also quantize activations use
-a symmetric one per row and round activations per token, as SmoothQuant and QuaRot do. Embeddings, head and router stay.
+Weight-only methods use an asymmetric grid per group or row, as GPTQ and AWQ do; methods that also quantize activations use a symmetric grid
+per row and round activations per token, as SmoothQuant and QuaRot do. Embeddings, head and router are not quantized.
 """
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from producer.methods.shared.architectures import undivided, unknown_architecture
-from producer.methods.shared.contract import Job
+from producer.methods.shared.contract import Job, Method
 from producer.methods.shared.linear_layers import target_layers
+from producer.methods.shared.llm_compressor import oneshot, split_experts
 from schemas.errors import PostConditionError
 from schemas.levels import FULL_BITS, Level
 
@@ -20,7 +23,7 @@ ACTIVATION_LEVELS = "w8a8, w6a6, w4a4 (2 to 8 bits each), weights per row or -gN
 def accepts_weights(level: Level) -> str:
     """Return why a weight-only method cannot take a level, or ""."""
     if level.kind != "quantization":
-        return "it is not a number of bits"
+        return "it gives no number of bits"
     if level.activation_bits != FULL_BITS:
         return f"it quantizes weights only, so activations keep {FULL_BITS} bits (smoothquant, quarot and spinquant quantize both)"
     return "" if level.weight_bits <= MAX_BITS else f"weights need 2 to {MAX_BITS} bits"
@@ -29,19 +32,19 @@ def accepts_weights(level: Level) -> str:
 def accepts_activations(level: Level) -> str:
     """Return why a weight-and-activation method cannot take a level, or ""."""
     if level.kind != "quantization":
-        return "it is not a number of bits"
+        return "it gives no number of bits"
     if max(level.weight_bits, level.activation_bits) > MAX_BITS:
         return f"it quantizes weights and activations, to 2 to {MAX_BITS} bits each"
     return ""
 
 
 def fits_groups(config: Any, level: Level) -> str:
-    """Return why a model cannot be quantized at a level (unknown layout, a group that does not divide a layer), or ""."""
+    """Return why a model cannot be quantized at a level (unknown model type, a group size that does not divide a layer), or ""."""
     return unknown_architecture(config) or (undivided(config, level.group_size) if level.group_size else "")
 
 
 def quantization_settings(level: Level) -> dict[str, Any]:
-    """Return the settings every quantized run records."""
+    """Return the settings that every quantized run records."""
     kept = ["embed_tokens", "lm_head", "router"]
     weights = {"weight_grid": "symmetric" if is_symmetric(level) else "asymmetric", "weight_scale": "minmax", "kept": kept}
     activations = {"activations": "symmetric per token, dynamic", "kv_cache_bits": FULL_BITS}
@@ -49,7 +52,7 @@ def quantization_settings(level: Level) -> dict[str, Any]:
 
 
 def is_symmetric(level: Level) -> bool:
-    """Whether the weight grid is symmetric about zero."""
+    """Return whether the weights' grid is symmetric about zero."""
     return level.activation_bits < FULL_BITS
 
 
@@ -68,10 +71,15 @@ def scheme(level: Level) -> dict[str, Any]:
     return {"config_groups": {"group_0": QuantizationScheme(targets=["Linear"], weights=weights)}, "ignore": ["lm_head"]}
 
 
-def simulate_rounding(model: Any, level: Level) -> Any:
-    """Give every quantized layer its dequantized weights and a plain forward pass, and round its inputs if the level says so.
+def quantize(model: Any, recipe: Callable[[], Sequence[Any]], job: Job) -> Any:
+    """Return the model quantized by a recipe of llm-compressor modifiers, as `simulate_rounding` leaves it."""
+    return simulate_rounding(oneshot(split_experts(model), recipe, job.data, job.device), job.level)
 
-    llm-compressor leaves the full weights and quantizes them again in every forward pass; scale and zero point stay as buffers.
+
+def simulate_rounding(model: Any, level: Level) -> Any:
+    """Give every quantized layer dequantized weights and a plain forward pass, and round its inputs where the level asks for it.
+
+    llm-compressor keeps the original weights and quantizes them in every forward pass. Scale and zero point stay as buffers.
     """
     import torch
     from compressed_tensors.quantization import fake_quantize
@@ -93,7 +101,7 @@ def simulate_rounding(model: Any, level: Level) -> Any:
 
 
 class RoundInput:
-    """Forward pre-hook: round a layer's input to `bits`, symmetric, one scale per token, found as it comes.
+    """Forward pre-hook: round a layer's input to `bits`, symmetric, with one scale per token computed from the token itself.
 
     Source: Xiao et al. 2023 (SmoothQuant, arXiv:2211.10438) equation 1: scale = max|x| / (2^(bits-1) - 1).
     """
@@ -113,16 +121,16 @@ class RoundInput:
 
 
 def wide(x: Any) -> Any:
-    """Return a tensor in float32 at least: in 16 bits a step is too coarse to count to 127 with, and that of a token of zeros is zero."""
+    """Return a tensor in float32 or wider: 16 bits cannot count 127 steps exactly, and the step of an all-zero token would be zero."""
     import torch
 
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def verify_grid(model: Any, job: Job) -> dict[str, Any]:
-    """Return effective bits per weight and how far weights lie off their grid, in steps.
+    """Return the effective bits per weight and the largest distance of a weight from its grid, in steps.
 
-    Raises PostConditionError where a weight is not on its grid, to the precision of its dtype.
+    Raises PostConditionError where a weight is off its grid by more than the precision of its dtype.
     """
     level, worst, bits, weights = job.level, 0.0, 0.0, 0
     for name, layer in target_layers(model).items():
@@ -143,11 +151,11 @@ def verify_grid(model: Any, job: Job) -> dict[str, Any]:
 
 
 def off_grid(weight: Any, scale: Any, zero_point: Any, level: Level) -> tuple[float, float]:
-    """Return the largest distance of a weight from an admitted grid point, in steps and in units of the dtype's precision there.
+    """Return the largest distance of a weight from the nearest grid point, in steps and in units of the dtype's precision there.
 
-    weight : (row, column); scale, zero_point : (row, group), columns in groups of neighbours.
-    The product of step and scale is rounded once, by half a unit at most: beyond one unit the weight was not on the grid. Steps do not
-    tell: at 8 bits the outermost ones are no wider than what bfloat16 can tell apart.
+    weight : (row, column). scale, zero_point : (row, group), a group being neighbouring columns.
+    A weight on the grid is rounded once, by half a unit of precision at most, so more than one unit means that it is off the grid. The
+    distance in steps cannot tell: at 8 bits the outermost steps are as narrow as the precision of bfloat16.
     """
     import torch
 
@@ -157,3 +165,22 @@ def off_grid(weight: Any, scale: Any, zero_point: Any, level: Level) -> tuple[fl
     points = ((groups / step + zero).round().clamp(low, low + 2**level.weight_bits - 1) - zero) * step
     info, gaps = torch.finfo(weight.dtype), (groups - points).abs()
     return float((gaps / step).max()), float((gaps / (info.eps * points.abs().clamp_min(info.tiny))).max())
+
+
+WEIGHT_ONLY = partial(
+    Method,
+    kind="weight-only",
+    default_level="w4a16-g128",
+    levels=WEIGHT_LEVELS,
+    accepts=accepts_weights,
+    fits=fits_groups,
+    verify=verify_grid,
+)
+WEIGHTS_AND_ACTIVATIONS = partial(
+    Method,
+    kind="weight + activation, simulated",
+    levels=ACTIVATION_LEVELS,
+    accepts=accepts_activations,
+    fits=fits_groups,
+    verify=verify_grid,
+)

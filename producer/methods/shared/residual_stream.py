@@ -1,30 +1,30 @@
-"""The residual stream of a model: who reads it, who writes it, and how their weights are replaced.
+"""The residual stream of a model: the layers that read it and write it, and how their weights are replaced.
 
-In: a decoder layer or a model.  Out: its modules by role. A reader takes the normalised stream, a writer adds to it.
+In: a decoder layer or a model.  Out: its modules by role. A reader's input is the normalised stream; a writer's output is added to it.
 """
 
 from typing import Any
 
 
 def attention_readers(layer: Any) -> list[Any]:
-    """Return the projections that read the stream behind `input_layernorm`."""
+    """Return the projections that read the stream after `input_layernorm`."""
     attention = layer.self_attn
     return [attention.q_proj, attention.k_proj, attention.v_proj]
 
 
 def mlp_readers(layer: Any) -> list[Any]:
-    """Return what reads the stream behind `post_attention_layernorm`: gates and up projections, and the router if there is one."""
+    """Return the layers that read the stream after `post_attention_layernorm`: gate and up projections, and the router if there is one."""
     routers = [layer.mlp.gate] if hasattr(layer.mlp, "experts") else []
     return [projection for mlp in mlps(layer) for projection in (mlp.gate_proj, mlp.up_proj)] + routers
 
 
 def attention_writers(layer: Any) -> list[Any]:
-    """Return the projection that adds the attention's result to the stream."""
+    """Return the projection whose output attention adds to the stream."""
     return [layer.self_attn.o_proj]
 
 
 def mlp_writers(layer: Any) -> list[Any]:
-    """Return the down projections that add to the stream."""
+    """Return the down projections, whose outputs are added to the stream."""
     return [mlp.down_proj for mlp in mlps(layer)]
 
 
@@ -35,7 +35,7 @@ def mlps(layer: Any) -> list[Any]:
 
 
 def replace_weight(module: Any, weight: Any, bias: Any = None) -> None:
-    """Give a module another weight, in its own dtype, and its recorded sizes the new shape."""
+    """Give a module another weight, in its own dtype, and update the sizes that it records."""
     import torch
 
     old = module.weight
@@ -51,20 +51,20 @@ def replace_weight(module: Any, weight: Any, bias: Any = None) -> None:
 
 
 def untie(model: Any) -> None:
-    """Give the head weights of its own, so that it may differ from the embedding."""
+    """Give the head its own copy of the weights that it shares with the embedding, so that the two may differ."""
     if model.lm_head.weight is model.model.embed_tokens.weight:
         replace_weight(model.lm_head, model.lm_head.weight.detach().clone())
         model.config.tie_word_embeddings = False
 
 
 def fuse_norms(layer: Any) -> None:
-    """Move the scales of a layer's norms on the stream into their readers, in place; the function is unchanged."""
+    """Multiply the scales of a layer's norms into their readers, in place; the function is unchanged."""
     fuse(layer.input_layernorm, attention_readers(layer))
     fuse(layer.post_attention_layernorm, mlp_readers(layer))
 
 
 def fuse(norm: Any, readers: list[Any]) -> None:
-    """Move the scales of one norm into its readers, in place."""
+    """Multiply the scales of one norm into its readers, in place."""
     for reader in readers:
         replace_weight(reader, reader.weight.detach().double() * norm.weight.detach().double())
     replace_weight(norm, norm.weight.detach().clone().fill_(1.0))

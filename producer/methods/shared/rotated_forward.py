@@ -1,8 +1,8 @@
-"""A model as a function of its rotations: what SpinQuant differentiates.
+"""A model as a differentiable function of its rotations, for SpinQuant.
 
-In: a dense model, rotations R1 and R2 as variables.  Out: the divergence of the rotated model, activations rounded, from the dense one.
-A gradient needs what the forward pass computed. Kept for all layers that is many times the model, so of each layer only the input is
-kept and the rest computed again, on the device asked for; of the head, one sequence at a time.
+In: a dense model, rotations R1 and R2 as variables.  Out: the divergence of the rotated model with rounded activations from the dense one.
+Backpropagation needs the intermediate results of the forward pass, which for all layers take many times the model's memory. So only every
+layer's input is kept and the rest is recomputed, on the device asked for; the head is computed one sequence at a time.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,10 +19,10 @@ from producer.methods.shared.rotation import RotateInput, Rotations, rotated_wei
 
 
 class RoundStraightThrough(RoundInput):
-    """Rounding with a gradient: the share of a step that is rounded away is held fixed (straight through), the step itself is not.
+    """Rounding with a straight-through gradient: the rounding error in steps is held constant, the size of a step is not.
 
-    A rotation helps by making the steps smaller, which a gradient that holds the scale too cannot see: with that one the loss barely fell.
-    Source: Esser et al. 2020 (arXiv:1902.08153) equation 3, for a scale that is found as it comes.
+    A rotation helps by making the steps smaller. A gradient that also holds the step constant cannot see that: the loss barely fell.
+    Source: Esser et al. 2020 (arXiv:1902.08153) equation 3, for a scale computed from each token.
     """
 
     def __call__(self, layer: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -32,16 +32,21 @@ class RoundStraightThrough(RoundInput):
         return ((x + self.scale(x) * (steps.round() - steps).detach()).to(arguments[0].dtype), *arguments[1:])
 
 
-class Lesson(NamedTuple):
-    """Token ids (sequence, token), what decoder layers need beside them, and the dense model's last states (sequence, token, width)."""
+class DenseStates(NamedTuple):
+    """A batch and the dense model's answer to it: the target of learning.
+
+    ids      : (sequence, token) token ids.
+    keywords : the decoder layers' other arguments.
+    states   : (sequence, token, width) hidden states after the last layer.
+    """
 
     ids: Any
     keywords: dict[str, Any]
     states: Any
 
 
-def dense_lessons(model: Any, batches: Sequence[Any], device: Any) -> list[Lesson]:
-    """Return what there is to learn from batches of token ids, (sequence, token) each."""
+def dense_states(model: Any, batches: Sequence[Any], device: Any) -> list[DenseStates]:
+    """Return the dense model's hidden states on batches of token ids, (sequence, token) each."""
     import torch
 
     states: list[Any] = []
@@ -51,12 +56,12 @@ def dense_lessons(model: Any, batches: Sequence[Any], device: Any) -> list[Lesso
             run(advance=True)
     hook.remove()
     _, keywords = first_inputs(model, batches)
-    return [Lesson(ids, moved(kept, device), last) for ids, kept, last in zip(batches, keywords, states, strict=True)]
+    return [DenseStates(ids, moved(kept, device), last) for ids, kept, last in zip(batches, keywords, states, strict=True)]
 
 
 @contextmanager
 def rotated(model: Any, rotations: Rotations, bits: int, device: Any) -> Iterator["RotatedModel"]:
-    """Within it a model, its norms fused for good, has R4 in place, rounds inputs to `bits` and waits for R1 and R2."""
+    """Yield a model as a function of R1 and R2, with R4 applied and inputs rounded to `bits`; its norms stay fused afterwards."""
     untie(model.requires_grad_(False))
     for layer in model.model.layers:
         fuse_norms(layer)
@@ -73,36 +78,37 @@ def rotated(model: Any, rotations: Rotations, bits: int, device: Any) -> Iterato
 
 @dataclass(frozen=True)
 class RotatedModel:
-    """A function of R1 and R2 that computes on a device, to which the model's weights come layer by layer if they are not there."""
+    """A function of R1 and R2. It computes on `device`, to which weights are copied layer by layer if they are elsewhere."""
 
     model: Any
     down: dict[int, tuple[Any, Any]]
     device: Any
 
-    def loss(self, variables: Sequence[Any], lesson: Lesson) -> Any:
-        """Return the mean Kullback-Leibler divergence (nats per token) of dense from rotated predictions. variables: R1, then every R2."""
+    def loss(self, variables: Sequence[Any], target: DenseStates) -> Any:
+        """Return the mean divergence (KL, nats per token) of the rotated predictions from the dense ones. variables : R1, then every R2."""
         from torch.utils.checkpoint import checkpoint
 
-        again = partial(checkpoint, use_reentrant=False)
+        recompute = partial(checkpoint, use_reentrant=False)
         stream, *values = (variable.to(self.model.dtype) for variable in variables)
-        hidden = self.model.model.embed_tokens(lesson.ids).to(self.device) @ stream
-        for layer, turn in zip(self.model.model.layers, values, strict=True):
-            hidden = again(self._layer, layer, stream, turn, hidden, lesson.keywords)
-        last = hidden @ stream.T  # as good as a rotated norm and head, and no (vocabulary, width) product
-        return sum(again(self._divergence, *pair) for pair in zip(last, lesson.states, strict=True)) / lesson.ids.numel()
+        hidden = self.model.model.embed_tokens(target.ids).to(self.device) @ stream
+        for layer, r2 in zip(self.model.model.layers, values, strict=True):
+            hidden = recompute(self._layer, layer, stream, r2, hidden, target.keywords)
+        last = hidden @ stream.T  # equal to rotating norm and head, without a (vocabulary, width) product
+        return sum(recompute(self._divergence, *pair) for pair in zip(last, target.states, strict=True)) / target.ids.numel()
 
-    def _layer(self, layer: Any, stream: Any, turn: Any, hidden: Any, keywords: dict[str, Any]) -> Any:
+    def _layer(self, layer: Any, stream: Any, values: Any, hidden: Any, keywords: dict[str, Any]) -> Any:
         import torch
 
-        own = self._weights(layer)
-        return torch.func.functional_call(layer, own | rotated_weights(layer, own, stream, turn, self.down), (hidden,), keywords)
+        parameters = self._weights(layer)
+        changed = rotated_weights(layer, parameters, stream, values, self.down)
+        return torch.func.functional_call(layer, parameters | changed, (hidden,), keywords)
 
     def _divergence(self, rotated: Any, dense: Any) -> Any:
-        """Return the divergence of one sequence's predictions, nats; both are last states (token, width)."""
+        """Return the divergence of one sequence's predictions in nats, from hidden states (token, width)."""
         import torch
 
-        found, target = (self._logits(states).float().log_softmax(-1) for states in (rotated, dense))
-        return torch.nn.functional.kl_div(found, target, log_target=True, reduction="sum")
+        rotated_logs, dense_logs = (self._logits(states).float().log_softmax(-1) for states in (rotated, dense))
+        return torch.nn.functional.kl_div(rotated_logs, dense_logs, log_target=True, reduction="sum")
 
     def _logits(self, states: Any) -> Any:
         import torch

@@ -1,8 +1,8 @@
-"""Rotations of a model that leave its function unchanged but spread outliers, so that activations survive few bits.
+"""Rotations that leave a model's function unchanged but spread outliers, so that activations can be rounded to few bits.
 
-R1 turns the residual stream, R2 the values of every attention head; both vanish into weights. R4 turns the input of every down
-projection while the model runs. llm-compressor has them too, but its mappings leave a router unturned and it centres the
-embeddings, which only a LayerNorm forgives: with RMSNorm the function changes. Its Hadamard matrices are used.
+R1 rotates the residual stream and R2 the values of every attention head; both are multiplied into weights. R4 rotates the input of every
+down projection while the model runs. llm-compressor has these rotations too, but does not rotate routers, and centres the embeddings,
+which changes the function of a model with RMSNorm. Only its Hadamard matrices are used here.
 Source: Ashkboos et al. 2024 (QuaRot, arXiv:2404.00456) section 4; Liu et al. 2025 (SpinQuant, arXiv:2405.16406) figure 1.
 """
 
@@ -19,11 +19,15 @@ from producer.methods.shared.residual_stream import (
     replace_weight,
 )
 
-LARGEST_KNOWN = 256  # compressed-tensors carries Hadamard matrices of every multiple of 4 up to here; doubling makes larger ones
+LARGEST_KNOWN = 256  # compressed-tensors has Hadamard matrices of every multiple of 4 up to here; larger ones are made by doubling
 
 
 class Rotations(NamedTuple):
-    """R1 (hidden, hidden), one R2 (head, head) per layer, R4 as (a, a) and (b, b) whose Kronecker product it is, by width; float64."""
+    """Rotation matrices, float64.
+
+    stream : R1, (hidden, hidden). values : R2 of every layer, (head, head).
+    down   : R4 by the width of the down projection, as two factors (a, a) and (b, b) of a Kronecker product.
+    """
 
     stream: Any
     values: list[Any]
@@ -31,7 +35,7 @@ class Rotations(NamedTuple):
 
 
 class RotateInput:
-    """Forward pre-hook: multiply a layer's input by the Kronecker product of two small orthogonal matrices."""
+    """Forward pre-hook: multiply a layer's input by the Kronecker product of two orthogonal matrices."""
 
     def __init__(self, left: Any, right: Any) -> None:
         self.left, self.right = left, right
@@ -45,7 +49,7 @@ class RotateInput:
 
 
 def no_hadamard(config: Any) -> str:
-    """Return which of the model's widths has no known Hadamard matrix, or ""."""
+    """Return a sentence naming a width of the model without a known Hadamard matrix, or ""."""
     shapes = linear_shapes(config)
     widths = {"hidden_size": shapes["self_attn.q_proj"].columns, "head_dim": head_size(config)}
     widths |= {name: shape.columns for name, shape in shapes.items() if name.endswith("down_proj")}
@@ -62,7 +66,7 @@ def head_size(config: Any) -> int:
 
 
 def random_rotations(model: Any, seed: int) -> Rotations:
-    """Return random Hadamard rotations of a model's sizes, fixed by the seed."""
+    """Return random Hadamard rotations of a model's sizes, determined by the seed."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -76,27 +80,27 @@ def random_rotations(model: Any, seed: int) -> Rotations:
 
 
 class Rotation(NamedTuple):
-    """Fuses the norms and rotates, in place (`producer.methods.shared.float64_transform.Transformation`)."""
+    """Fuses the norms and rotates, in place (a `producer.methods.shared.float64_transform.Transformation`)."""
 
     rotations: Rotations
 
     def embedding(self, embedding: Any) -> None:
-        """Turn the stream that the embeddings begin."""
+        """Rotate the embeddings."""
         replace_weight(embedding, embedding.weight @ self._stream(embedding))
 
     def layer(self, number: int, layer: Any) -> Any:
-        """Turn the stream that a layer reads and writes, its values, and the inputs of its down projections."""
+        """Rotate the stream that a layer reads and writes, its values, and the inputs of its down projections."""
         fuse_norms(layer)
         stream = self._stream(layer.self_attn.q_proj)
-        own, values = dict(layer.named_parameters()), self.rotations.values[number].to(stream.device)
-        for name, weight in rotated_weights(layer, own, stream, values, self.rotations.down).items():
-            own[name].data = weight.contiguous()
+        parameters, values = dict(layer.named_parameters()), self.rotations.values[number].to(stream.device)
+        for name, weight in rotated_weights(layer, parameters, stream, values, self.rotations.down).items():
+            parameters[name].data = weight.contiguous()
         for down in mlp_writers(layer):
             down.register_forward_pre_hook(RotateInput(*self.rotations.down[down.weight.shape[1]]))
         return layer
 
     def head(self, norm: Any, head: Any) -> None:
-        """Turn the stream that the head reads."""
+        """Rotate the stream that the head reads."""
         fuse(norm, [head])
         replace_weight(head, head.weight @ self._stream(head))
 
@@ -104,21 +108,22 @@ class Rotation(NamedTuple):
         return self.rotations.stream.to(module.weight.device)
 
 
-def rotated_weights(layer: Any, own: dict[str, Any], stream: Any, values: Any, down: dict[int, tuple[Any, Any]]) -> dict[str, Any]:
-    """Return every weight and bias of a layer with fused norms that R1, R2 or R4 touches, by name.
+def rotated_weights(layer: Any, parameters: dict[str, Any], stream: Any, values: Any, down: dict[int, tuple[Any, Any]]) -> dict[str, Any]:
+    """Return, by name, every weight and bias of a layer with fused norms that R1, R2 or R4 changes.
 
-    own : the layer's parameters by name; stream, values : R1 and this layer's R2, of which the result is a differentiable function.
+    parameters     : the layer's parameters by name.
+    stream, values : R1 and this layer's R2; the result is differentiable in both.
     """
     names = {module: name for name, module in layer.named_modules()}
     value, output, size = layer.self_attn.v_proj, layer.self_attn.o_proj, values.shape[0]
-    found = {m: own[f"{names[m]}.weight"] for m in names if hasattr(m, "weight")}
-    weights = {m: found[m] @ stream for m in attention_readers(layer) + mlp_readers(layer)}
-    weights |= {m: stream.T @ RotateInput(*down[m.weight.shape[1]])(m, (found[m],))[0] for m in mlp_writers(layer)}
+    before = {m: parameters[f"{names[m]}.weight"] for m in names if hasattr(m, "weight")}
+    weights = {m: before[m] @ stream for m in attention_readers(layer) + mlp_readers(layer)}
+    weights |= {m: stream.T @ RotateInput(*down[m.weight.shape[1]])(m, (before[m],))[0] for m in mlp_writers(layer)}
     weights[value] = (values.T @ weights[value].unflatten(0, (-1, size))).flatten(0, 1)
-    weights[output] = stream.T @ (found[output].unflatten(1, (-1, size)) @ values).flatten(1)
-    biases = {m: own[f"{names[m]}.bias"] @ stream for m in attention_writers(layer) + mlp_writers(layer) if m.bias is not None}
+    weights[output] = stream.T @ (before[output].unflatten(1, (-1, size)) @ values).flatten(1)
+    biases = {m: parameters[f"{names[m]}.bias"] @ stream for m in attention_writers(layer) + mlp_writers(layer) if m.bias is not None}
     if value.bias is not None:
-        biases[value] = (own[f"{names[value]}.bias"].unflatten(0, (-1, size)) @ values).flatten()
+        biases[value] = (parameters[f"{names[value]}.bias"].unflatten(0, (-1, size)) @ values).flatten()
     return {f"{names[m]}.weight": w for m, w in weights.items()} | {f"{names[m]}.bias": b for m, b in biases.items()}
 
 
@@ -128,7 +133,7 @@ def _power_of_two(width: int) -> int:
 
 
 def _right_factor(width: int) -> int:
-    """Return the power of two to split off a width: near its square root, and leaving a multiple of 4 unless a power of two is left."""
+    """Return the power of two to factor out of a width: near its square root, with a quotient that is a multiple of 4 or a power of two."""
     power = _power_of_two(width)
     exponent = power.bit_length() - 1
     return int(1 << max(0, min(exponent // 2, exponent if power == width else exponent - 2)))

@@ -1,19 +1,54 @@
-"""Pruning single weights, shared by magnitude, Wanda and SparseGPT: accepted levels, how many go, and the check that they went.
+"""Pruning of single weights, shared by magnitude, Wanda and SparseGPT: accepted levels, how many weights go, and the check that they went.
 
-How many weights go is rounded to the nearest integer over what a method ranks at once (a matrix, a row, a block of columns).
+How many weights go is rounded to the nearest integer over what a method ranks together (a matrix, a row, a block of columns). Weights that
+are zero in the dense model (neurons removed before, columns for inputs that are always zero) count towards the level.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
+import numpy as np
+
 from producer.methods.shared.architectures import undivided, unknown_architecture
-from producer.methods.shared.contract import Job
+from producer.methods.shared.contract import Job, Method
 from producer.methods.shared.linear_layers import target_layers
+from producer.methods.shared.llm_compressor import split_experts
 from schemas.errors import PostConditionError
 from schemas.levels import Level
 
-SPARSITY_LEVELS = "a fraction in [0, 1), or n:m such as 2:4 (n of every m weights of a row kept)"
-NATURAL_ZEROS = 0.01  # share of weights that may be zero beyond the level: some dense models have dead weights
+Expected = Callable[[Any, Level], int]
+
+
+def pruning_method(  # noqa: PLR0913  # what differs from one pruning method to the next
+    *,
+    name: str,
+    paper: str,
+    needs: str,
+    prune: Callable[[Any, Job], Any],
+    expected_zeros: Expected,
+    settings_for: Callable[[Level], Mapping[str, Any]],
+    ties: float = 0.0,
+) -> Method:
+    """Return a method that sets single weights to zero.
+
+    prune          : (model, job) -> model; called for levels above 0, on a model whose experts are linear layers.
+    expected_zeros : (weight, level) -> how many zeros a matrix must have at least.
+    ties           : share of a matrix by which weights of equal importance may exceed that.
+    """
+    return Method(
+        name=name,
+        kind="unstructured / n:m",
+        paper=paper,
+        default_level="0.5",
+        levels="a fraction in [0, 1), or n:m such as 2:4 (n of every m weights of a row kept)",
+        needs=needs,
+        compress=partial(_compress, prune),
+        settings_for=settings_for,
+        accepts=accepts_sparsity,
+        fits=fits_pattern,
+        verify=partial(_verify, expected_zeros, ties),
+    )
 
 
 def accepts_sparsity(level: Level) -> str:
@@ -22,13 +57,8 @@ def accepts_sparsity(level: Level) -> str:
 
 
 def fits_pattern(config: Any, level: Level) -> str:
-    """Return why a model cannot be pruned at a level (unknown layout, a pattern whose m does not divide a layer), or ""."""
+    """Return why a model cannot be pruned at a level (unknown model type, an n:m whose m does not divide a layer), or ""."""
     return unknown_architecture(config) or (undivided(config, level.of) if level.kind == "pattern" else "")
-
-
-def is_identity(level: Level) -> bool:
-    """Whether a level prunes nothing."""
-    return level.kind == "sparsity" and level.fraction == 0
 
 
 def pruned_of(total: int, level: Level) -> int:
@@ -36,8 +66,13 @@ def pruned_of(total: int, level: Level) -> int:
     return round(total * level.fraction)
 
 
+def pattern_zeros(weight: Any, level: Level) -> int:
+    """Return how many weights of a matrix an n:m level prunes."""
+    return int(weight.numel() // level.of * (level.of - level.kept))
+
+
 def prune_smallest(weight: Any, importance: Any, level: Level) -> None:
-    """Set the least important weights of every row of `importance` to zero, in place; ties go in the order of their index.
+    """Set the least important weights of every row of `importance` to zero, in place; of equals the first in the row goes first.
 
     weight, importance : (row, column). An n:m level ranks every m neighbours, a fraction ranks the row.
     """
@@ -52,37 +87,68 @@ def prune_smallest(weight: Any, importance: Any, level: Level) -> None:
     weight.masked_fill_(below | ties, 0.0)
 
 
-def verify_zeros(expected: Callable[[Any, Level], int]) -> Callable[[Any, Job], dict[str, Any]]:
-    """Return a check that every target layer has the zeros its level promises.
-
-    expected : (weight, level) -> zeros of one layer.
-    The check returns exact sparsity in total, per decoder layer, of the least and most pruned layer, and the bytes left with a bit mask.
-    """
-
-    def verify(model: Any, job: Job) -> dict[str, Any]:
-        by_layer: dict[str, list[int]] = {}
-        shares = []
-        for name, layer in target_layers(model).items():
-            zeros, wanted, total = int((layer.weight == 0).sum()), expected(layer.weight, job.level), layer.weight.numel()
-            broken = job.level.kind == "pattern" and not keeps_pattern(layer.weight, job.level)
-            if broken or zeros < wanted or zeros > wanted + NATURAL_ZEROS * total:
-                raise PostConditionError(f"layer {name} at level {job.level.text!r} has {zeros} of {total} weights zero, not {wanted}")
-            sums = by_layer.setdefault(name.split(".")[2], [0, 0])
-            by_layer[name.split(".")[2]] = [sums[0] + zeros, sums[1] + total]
-            shares.append(zeros / total)
-        zeros, total = (sum(sums[i] for sums in by_layer.values()) for i in (0, 1))
-        kept = sum(p.numel() for p in model.parameters()) - total
-        return {
-            "sparsity": zeros / total,
-            "sparsity_by_decoder_layer": [z / t for z, t in by_layer.values()],
-            "sparsity_lowest": min(shares),
-            "sparsity_highest": max(shares),
-            "bytes": 2 * (kept + total - zeros) + (total // 8 if zeros else 0),
-        }
-
-    return verify
-
-
 def keeps_pattern(weight: Any, level: Level) -> bool:
-    """Whether at most n of every m neighbours in every row are not zero."""
+    """Return whether at most n of every m neighbours in every row are not zero."""
     return bool(((weight.reshape(-1, level.of) != 0).sum(dim=1) <= level.kept).all())
+
+
+def _compress(prune: Callable[[Any, Job], Any], model: Any, job: Job) -> Any:
+    """Return the pruned model; where the dense model had zeros is kept as `model.zeros_before` for the check."""
+    model = split_experts(model)
+    model.zeros_before = {name: _packed(layer.weight == 0) for name, layer in target_layers(model).items()}
+    identity = job.level.kind == "sparsity" and job.level.fraction == 0
+    return model if identity else prune(model, job)
+
+
+def _verify(expected_zeros: Expected, ties: float, model: Any, job: Job) -> dict[str, Any]:
+    """Return exact sparsity in total, per decoder layer and of the least and most pruned matrix, and the bytes left with a bit mask.
+
+    weights_pruned : weights that were not zero in the dense model and are now.
+
+    Raises PostConditionError where a matrix has fewer zeros than its level promises, or where more than that were pruned among weights that
+    were not zero before. Columns for inputs that are always zero do not count there: SparseGPT clears them too, and no output changes.
+    """
+    by_layer: dict[str, list[int]] = {}
+    shares, newly = [], 0
+    for name, layer in target_layers(model).items():
+        zero, total = layer.weight == 0, layer.weight.numel()
+        zeros, wanted = int(zero.sum()), expected_zeros(layer.weight, job.level)
+        if zeros < wanted or (job.level.kind == "pattern" and not keeps_pattern(layer.weight, job.level)):
+            raise PostConditionError(f"layer {name} at level {job.level.text!r} has {zeros} of {total} weights zero, not {wanted}")
+        pruned = int((zero & ~_unpacked(model.zeros_before[name], zero) & ~_dead_columns(layer, zero)).sum())
+        if pruned > wanted + ties * total:
+            raise PostConditionError(f"layer {name} at level {job.level.text!r} lost {pruned} of {total} weights, more than {wanted}")
+        newly += pruned
+        sums = by_layer.setdefault(name.split(".")[2], [0, 0])
+        by_layer[name.split(".")[2]] = [sums[0] + zeros, sums[1] + total]
+        shares.append(zeros / total)
+    zeros, total = (sum(sums[i] for sums in by_layer.values()) for i in (0, 1))
+    kept = sum(p.numel() for p in model.parameters()) - total
+    return {
+        "sparsity": zeros / total,
+        "weights_pruned": newly,
+        "sparsity_by_decoder_layer": [z / t for z, t in by_layer.values()],
+        "sparsity_lowest": min(shares),
+        "sparsity_highest": max(shares),
+        "bytes": 2 * (kept + total - zeros) + (total // 8 if zeros else 0),
+    }
+
+
+def _packed(mask: Any) -> Any:
+    """Return a boolean matrix as bits: a mask of bytes would take half as much memory as the model."""
+    return np.packbits(mask.cpu().numpy())
+
+
+def _unpacked(bits: Any, like: Any) -> Any:
+    import torch
+
+    mask = np.unpackbits(bits, count=like.numel()).astype(np.bool_)
+    return torch.from_numpy(mask).to(like.device).view(like.shape)
+
+
+def _dead_columns(layer: Any, zero: Any) -> Any:
+    """Return (column,) whether a column's input was zero throughout the compression data, as far as the method looked."""
+    import torch
+
+    dead = getattr(layer, "dead_inputs", None)
+    return torch.zeros(zero.shape[1], dtype=torch.bool, device=zero.device) if dead is None else dead.to(zero.device)

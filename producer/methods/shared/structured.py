@@ -1,7 +1,9 @@
-"""Structured pruning shared by LLM-Pruner and SliceGPT: accepted levels, and what is left of the decoder layers."""
+"""What the structured pruning methods share: accepted levels, and the share of weights removed."""
 
+from functools import partial
 from typing import Any
 
+from producer.methods.shared.contract import Method
 from producer.methods.shared.llm_compressor import split_experts
 from schemas.levels import Level
 
@@ -14,11 +16,14 @@ def accepts_fraction(level: Level) -> str:
 
 
 def count_weights(model: Any) -> int:
-    """Return the weights of all decoder layers, norms and router included."""
+    """Return the number of weights in all decoder layers, norms and routers included."""
     return sum(p.numel() for p in split_experts(model).model.layers.parameters())
 
 
 def left_over(model: Any, before: int) -> dict[str, Any]:
-    """Return the share of decoder weights removed and the bytes left at 16 bits a weight."""
+    """Return the share of decoder weights removed, and the bytes of the model at 16 bits per weight."""
     after = sum(p.numel() for p in model.model.layers.parameters())
     return {"decoder_weights_removed": 1 - after / before, "bytes": 2 * sum(p.numel() for p in model.parameters())}
+
+
+STRUCTURED = partial(Method, kind="structured", default_level="0.2", levels=STRUCTURED_LEVELS, accepts=accepts_fraction)
