@@ -50,11 +50,6 @@ def nothing(view: RunView, scorer: str, alpha: Fraction) -> Cell:
     return Cell(view, scorer, alpha, 0, dict.fromkeys((*ESTIMATED, *MORE), NOTHING), dict.fromkeys(FACTS, math.nan))
 
 
-def parameter_text(parameters: Mapping[str, float]) -> str:
-    """Return parameters as records hold them, such as `penalty=0.1 k_reg=2`; empty for a scorer without any."""
-    return " ".join(f"{name}={value:g}" for name, value in parameters.items())
-
-
 def too_few(n_calibration: int, alpha: Fraction) -> str:
     """Return what is said of a calibration set that is too small for alpha."""
     return f"{n_calibration} calibration items are too few for alpha {float(alpha):g}: every set is full"

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 from analyzer.measure.cell import Cell, nothing
 from analyzer.measure.groups import group_cells
-from analyzer.measure.mondrian_label import label_cells
-from analyzer.measure.mondrian_subject import subject_cells
+from analyzer.measure.mondrian import label_cells, subject_cells
 from analyzer.measure.question import Question
 from analyzer.measure.scored import calibration_masks, measure_alpha, score_run
 from analyzer.measure.temperature import tempered_cells

@@ -9,7 +9,7 @@ from analyzer.conformal.influence import drawn_law, split_influence
 from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
 from analyzer.conformal.split_law import Moments, RankLaw, SetStatistics, moments, rank_law, set_statistics
 from analyzer.conformal.splits import calibration_size, draw_splits, draw_stratified, given_split
-from analyzer.measure.cell import Cell, parameter_text, too_few, uacc
+from analyzer.measure.cell import Cell, too_few, uacc
 from analyzer.measure.question import Question
 from analyzer.runs.answer_metrics import answer_metrics
 from analyzer.runs.view import RunView
@@ -68,6 +68,12 @@ def scores_of(view: RunView, probs: FloatArray, scorer: str, question: Question)
     """Return (item, option) scores: the one path for calibration and prediction."""
     parameters = scorer_parameters(scorer, question.parameters.get(scorer, {}))
     return SCORERS[scorer](probs, item_uniform(view.items.item_id[view.position]), **parameters)
+
+
+def parameter_text(scorer: str, question: Question) -> str:
+    """Return a scorer's parameters as records hold them, such as `penalty=0.1 k_reg=2`; empty for a scorer without any."""
+    parameters = scorer_parameters(scorer, question.parameters.get(scorer, {}))
+    return " ".join(f"{name}={value:g}" for name, value in parameters.items())
 
 
 def score_run(view: RunView, probs: FloatArray, scorer: str, question: Question, masks: BoolArray | None) -> ScoredRun:
@@ -129,5 +135,4 @@ def _facts(law: RankLaw, scored: ScoredRun, over_all: Moments, drawn: FloatArray
     if scored.question.quantiles:
         facts |= coverage_quantiles(law, scored.statistics.table, None if drawn is None else drawn[:, 0])
     facts["threshold_ties"] = float(law.weights @ scored.ranks.ties[law.first : law.first + law.weights.size]) / law.n_items
-    parameters = scorer_parameters(scored.scorer, scored.question.parameters.get(scored.scorer, {}))
-    return facts | {"parameters": parameter_text(parameters)}
+    return facts | {"parameters": parameter_text(scored.scorer, scored.question)}

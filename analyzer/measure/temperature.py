@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from analyzer.measure.cell import FACTS, Cell
+from analyzer.measure.cell import Cell
 from analyzer.measure.question import Question
 from analyzer.measure.scored import calibration_masks, measure_alpha, score_run
 from analyzer.runs.view import RunView
@@ -32,8 +32,9 @@ def tempered_cells(view: RunView, scorer: str, question: Question) -> Iterator[C
 def _mean_cell(cells: list[Cell], temperature: float) -> Cell:
     first = cells[0]
     estimates = {name: average([one.estimates[name] for one in cells]) for name in first.estimates if first.estimates[name].influence.size}
-    spread = {f"{name}_sd": _sd([one.estimates[name].value for one in cells]) for name in ("coverage", "set_size")}
-    facts: dict[str, float | str] = {name: first.facts[name] for name in FACTS} | spread | {"temperature": temperature}
+    facts: dict[str, float | str] = {f"{name}_sd": _sd([one.estimates[name].value for one in cells]) for name in ("coverage", "set_size")}
+    facts["threshold_ties"] = float(np.mean([float(one.facts["threshold_ties"]) for one in cells]))
+    facts |= {"parameters": first.facts["parameters"], "temperature": temperature}
     return replace(first, estimates={**first.estimates, **estimates}, facts=facts)
 
 

@@ -7,15 +7,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from analyzer.measure.cell import parameter_text
 from analyzer.measure.groups import LETTERS
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, same_fields
-from analyzer.measure.scored import calibration_masks, scores_of
+from analyzer.measure.scored import calibration_masks, parameter_text, scores_of
 from analyzer.measure.unreliable import run_reasons
 from analyzer.runs.loading import Runs
 from analyzer.runs.view import RunView
-from analyzer.scorers import scorer_parameters
 from analyzer.stats.arrays import BoolArray, FloatArray
 from schemas.errors import UsageError
 from schemas.fields import FIELDS
@@ -51,7 +49,7 @@ def _records(view: RunView, scorer: str, question: Question) -> Iterator[Record]
     run = {field: view.row[field] for field in FIELDS} | {"scorer": scorer}
     reason = "; ".join(run_reasons(view)) or None
     last = {"split": question.split.text, "run": view.row["name"], "snapshot": view.snapshot}
-    parameters = parameter_text(scorer_parameters(scorer, question.parameters.get(scorer, {})))
+    parameters = parameter_text(scorer, question)
     for item in range(view.n_items) if calibrates is None else np.flatnonzero(~calibrates):
         answer, place = int(view.answer[item]), view.position[item]
         found = {"id": view.items.original_ids[place], "item_id": int(view.items.item_id[place])}

@@ -1,5 +1,6 @@
 """Groups under one threshold and under thresholds of their own, against brute force over splits and against plain counts."""
 
+import math
 from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations, product
@@ -15,6 +16,7 @@ from analyzer.measure.measure_run import measure_run
 from analyzer.measure.question import Question
 from analyzer.measure.temperature import fit_temperature
 from analyzer.runs.view import RunView
+from analyzer.scorers import SCORERS
 from analyzer.stats.estimate import Estimate
 from schemas.errors import UsageError
 
@@ -158,15 +160,35 @@ def test_conclusions_do_not_depend_on_the_order_of_items_or_options_properties(n
         make_view(item_set(np.argsort(options)[answers], n_options), logits[:, options]),
         make_view(item_set(answers[items], n_options), logits[items]),
     ]
-    for scorer in ("lac", "aps", "raps", "saps", "margin", "topk"):
+    for scorer in SCORERS.keys() - {"aps-rand"}:  # whose draw depends on an item's content, and so on the order of its options
         sizes = [next(measure_run(view, scorer, LAC)).estimates["set_size"].value for view in views]
         np.testing.assert_allclose(sizes, sizes[0], rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("scorer", ["lac", "aps", "raps", "saps", "margin", "topk"])
+@pytest.mark.parametrize("scorer", SCORERS)
 def test_a_smaller_alpha_never_gives_smaller_sets_properties(scorer: str) -> None:
     """Set size and coverage fall along rising alpha, for every scorer."""
     alphas = tuple(Fraction(i, 50) for i in range(1, 50))
     found = list(measure_run(toy(n_items=150), scorer, replace(LAC, alphas=alphas)))
     for name in ("set_size", "coverage"):
         assert (np.diff([cell.estimates[name].value for cell in found]) <= 1e-12).all()
+
+
+@pytest.mark.parametrize("mondrian", ["subject", "label"])
+def test_the_cell_over_all_groups_says_nothing_of_one_groups_threshold(mondrian: str) -> None:
+    """Ties at a threshold and quantiles of coverage under it are those of one group, so the whole has none; parameters hold everywhere."""
+    question = replace(LAC, scorers=("raps",), mondrian=mondrian, quantiles=True, parameters={"raps": {"penalty": 0.3}})
+    whole, *parts = measure_run(toy(n_items=150), "raps", question)
+    assert math.isnan(float(whole.facts["threshold_ties"])) and "coverage_p50" not in whole.facts
+    assert {cell.facts["parameters"] for cell in (whole, *parts)} == {"penalty=0.3 k_reg=2"}
+
+
+def test_ties_at_the_threshold_are_a_mean_over_fitted_temperatures() -> None:
+    """With a temperature per split, the share of tied scores is that of all splits, not of the first."""
+    view = small(1, n_items=60, n_options=6)
+    question = replace(LAC, reliability="temperature", split=parse_split("6"))
+    (together,) = measure_run(view, "lac", question)
+    alone = [next(measure_run(view, "lac", replace(question, split=parse_split(f"seed:{seed}")))) for seed in range(6)]
+    ties = [float(cell.facts["threshold_ties"]) for cell in alone]
+    assert len(set(ties)) > 1
+    assert together.facts["threshold_ties"] == pytest.approx(np.mean(ties), abs=1e-15)

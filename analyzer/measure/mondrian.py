@@ -1,0 +1,173 @@
+"""Mondrian: a threshold of its own for every subject or label, so that coverage holds within each. Vovk, Gammerman & Shafer 2005, ch. 4.
+
+Items are split within each group, so groups are independent and the exact split law holds in each of them.
+
+Subjects are the simple case: each is measured like a run of its own. With a threshold per label, option j is judged against the scores of
+items whose answer is j, so an item's set meets as many thresholds as it has options. The mean set size is then a sum over labels; only its
+spread over splits has no short form and is left null. A label that is never the answer cannot be excluded.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+
+from analyzer.conformal.influence import threshold_pull
+from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
+from analyzer.conformal.split_law import Moments, RankLaw, moments, rank_law, set_statistics
+from analyzer.conformal.splits import ALL
+from analyzer.measure.cell import ESTIMATED, MORE, Cell, too_few, uacc
+from analyzer.measure.groups import LETTERS, group_facts, memberships, on_members, worst_group
+from analyzer.measure.question import Question
+from analyzer.measure.scored import calibration_masks, measure_alpha, parameter_text, score_run, scores_of
+from analyzer.runs.answer_metrics import answer_metrics
+from analyzer.runs.view import RunView
+from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
+from analyzer.stats.estimate import NOTHING, Estimate
+from schemas.errors import UsageError
+
+
+def subject_cells(view: RunView, scorer: str, question: Question) -> Iterator[Cell]:
+    """Yield, for every alpha, the cell over all subjects and one cell per subject under its own threshold."""
+    masks = None if question.split.exact else calibration_masks(view, replace(question, stratify=question.split.calibration_ids is None))
+    members = memberships(view, "subject")
+    cells: dict[str, dict[Fraction, Cell]] = {}
+    for group, member in members.items():
+        alone = _subject(view.keep(member), scorer, question, None if masks is None else masks[:, member])
+        cells[group] = {alpha: _of_subject(cell, view, member, group) for alpha, cell in alone.items()}
+    for alpha in question.alphas:
+        parts = [cells[group][alpha] for group in members]
+        yield _together(view, question, parts)
+        yield from parts
+
+
+def label_cells(view: RunView, scorer: str, question: Question) -> Iterator[Cell]:
+    """Yield, for every alpha, the cell over all labels and one cell per label.
+
+    Raises UsageError for drawn splits and for --empty top1, which this law does not cover.
+    """
+    if not question.split.exact or question.empty != "keep":
+        raise UsageError("thresholds per label are measured over all splits with empty sets kept; leave --split and --empty out")
+    scores, parameters = scores_of(view, view.probs, scorer, question), parameter_text(scorer, question)
+    for alpha in question.alphas:
+        labels = [_label(view, scores, option, question.calibration_fraction, alpha) for option in range(scores.shape[1])]
+        parts = [_of_label(view, scorer, alpha, labels, LETTERS.index(name)) for name in memberships(view, "label")]
+        parts = [replace(part, facts={**part.facts, "parameters": parameters}) for part in parts]
+        yield _together(view, question, parts)
+        yield from parts
+
+
+def _together(view: RunView, question: Question, parts: Sequence[Cell]) -> Cell:
+    """The cell over all groups: their means weighted by tested items, their independent spreads added.
+
+    What is said of one threshold, its ties and the quantiles of coverage under it, is said of the groups alone.
+    """
+    usable = [part for part in parts if part.n_calibration]
+    tested = np.array([float(part.facts["group_items"]) - part.n_calibration for part in usable])
+    weight = tested / tested.sum() if usable else tested
+    names = [name for name in ESTIMATED if name not in ("accuracy", "uacc") and usable and _estimated_in_all(name, usable)]
+    estimates = dict.fromkeys((*ESTIMATED, *MORE), NOTHING) | answer_metrics(view)
+    estimates |= {name: _weighted([part.estimates[name] for part in usable], weight) for name in names}
+    estimates["uacc"] = uacc(estimates["accuracy"], estimates["set_size"], view)
+    spreads = {f"{name}_sd": _spread([part.facts[f"{name}_sd"] for part in usable], weight) for name in ("coverage", "set_size")}
+    small = [part.group for part in parts if part.note]
+    note = f"groups too small for alpha {float(parts[0].alpha):g}, whose sets are full: {', '.join(small)}" if small else None
+    parameters = parameter_text(parts[0].scorer, question)
+    facts = {**group_facts(view.n_items), **spreads, "parameters": parameters, **worst_group(list(parts))}
+    n = sum(part.n_calibration for part in parts)
+    return replace(parts[0], view=view, n_calibration=n, estimates=estimates, facts=facts, note=note, group="all")
+
+
+def _estimated_in_all(name: str, parts: Sequence[Cell]) -> bool:
+    return all(part.estimates[name].influence.size for part in parts)
+
+
+def _weighted(estimates: Sequence[Estimate], weight: FloatArray) -> Estimate:
+    value = float(sum(w * e.value for w, e in zip(weight, estimates, strict=True)))
+    influence = np.sum([w * e.influence for w, e in zip(weight, estimates, strict=True)], axis=0)
+    return Estimate(value, influence, estimates[0].share)
+
+
+def _spread(values: Sequence[float | str], weight: FloatArray) -> float:
+    return math.sqrt(sum((w * float(v)) ** 2 for w, v in zip(weight, values, strict=True)))
+
+
+def _subject(part: RunView, scorer: str, question: Question, masks: BoolArray | None) -> dict[Fraction, Cell]:
+    """One subject's cell at every alpha, under its own threshold; masks (split, item) over its items, None for all splits."""
+    n = int(part.n_items * question.calibration_fraction) if masks is None else int(masks[0].sum())
+    if not 0 < n < part.n_items:
+        estimates = dict.fromkeys((*ESTIMATED, *MORE), NOTHING)
+        note = f"{part.n_items} items cannot be split"
+        return {alpha: Cell(part, scorer, alpha, 0, estimates, group_facts(part.n_items), note) for alpha in question.alphas}
+    plain = replace(question, mondrian="none", split=ALL if masks is None else question.split)
+    scored = score_run(part, part.probs, scorer, plain, masks)
+    return {alpha: measure_alpha(scored, alpha) for alpha in question.alphas}
+
+
+def _of_subject(cell: Cell, view: RunView, member: BoolArray, group: str) -> Cell:
+    """The cell of some members, (item,) bool, as one group of the whole run."""
+    estimates = {name: on_members(estimate, member) for name, estimate in cell.estimates.items()}
+    return replace(cell, view=view, estimates=estimates, group=group, facts={**cell.facts, "group_items": int(member.sum())})
+
+
+class Label(NamedTuple):
+    """One label's calibration. `member` (item,) has it as answer; `rank` (item,) is where this option enters among their scores.
+
+    chance : (item,) probability over splits that this option is in the set.
+    """
+
+    member: BoolArray
+    n: int
+    chance: FloatArray
+    rank: IntArray | None = None
+    item_rank: IntArray | None = None
+    law: RankLaw | None = None
+    coverage: Moments | None = None
+
+
+def _label(view: RunView, scores: FloatArray, option: int, fraction: Fraction, alpha: Fraction) -> Label:
+    member = view.answer == option
+    exists = option < view.n_options
+    n_members = int(member.sum())
+    n = int(n_members * fraction)
+    if not 0 < n < n_members:
+        return Label(member, 0, exists.astype(np.float64))
+    column = slice(option, option + 1)
+    ranks = rank_scores(scores[:, column], np.zeros(view.n_items, dtype=np.int64), scores[:, column], calibration=scores[member, option])
+    law = rank_law(n_members, n, threshold_rank(n, alpha))
+    rank = ranks.option[0]
+    among = set_statistics(Ranks(ranks.item_rank, rank[member][None], rank[member], ranks.first))
+    return Label(member, n, law.at_least()[rank], rank, ranks.item_rank, law, moments(law, among))
+
+
+def _of_label(view: RunView, scorer: str, alpha: Fraction, labels: list[Label], option: int) -> Cell:
+    label = labels[option]
+    items = int(label.member.sum())
+    expected = np.sum([other.chance[label.member] for other in labels], axis=0)
+    covered = label.chance[label.member]
+    exact = 1.0 if label.coverage is None else float(label.coverage.mean[0])
+    sd = math.nan if label.coverage is None else float(label.coverage.sd[0])
+    estimates = dict.fromkeys((*ESTIMATED, *MORE), NOTHING)
+    estimates["accuracy"] = on_members(answer_metrics(view)["accuracy"].among(label.member), label.member)
+    estimates["coverage"] = Estimate(exact, _influence(label.member, covered, [label]), share=True)
+    estimates["set_size"] = Estimate(float((expected - covered).mean()) + exact, _influence(label.member, expected, labels))
+    facts = group_facts(items) | {"coverage_sd": sd}
+    note = too_few(label.n, alpha) if label.law is None or label.law.first == items else None
+    return Cell(view, scorer, alpha, label.n, estimates, facts, note, LETTERS[option])
+
+
+def _influence(member: BoolArray, expected: FloatArray, judged_by: list[Label]) -> FloatArray:
+    """Influence, (item,), on the mean over members: their own sets, and the pull of every label's calibration items on them."""
+    influence = np.zeros(member.size)
+    influence[member] = expected - expected.mean()
+    for label in judged_by:
+        if label.law is None or label.rank is None or label.item_rank is None:
+            continue
+        entering = np.bincount(label.rank[member], minlength=label.item_rank.size + 2)
+        jumps = entering[label.law.first + 1 : label.law.first + 1 + label.law.weights.size].astype(np.float64)
+        pull = threshold_pull(label.law, label.item_rank, jumps[None])[0]
+        influence[label.member] -= pull - pull.mean()
+    return np.asarray(influence * (member.size / member.sum()))
