@@ -139,7 +139,7 @@ class Run:
         """
         logits = np.where(np.isfinite(self.logits), self.logits, -np.inf)
         highest = np.maximum(logits.max(axis=1), np.finfo(np.float32).min)
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", divide="ignore"):  # an item without any finite logit has no mass
             own = highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1, dtype=np.float64))
         relative = 2.0**-20 if self.key.dtype == "float32" else 2.0**-7
         excess = own - self.logsumexp - relative * (1 + np.abs(highest)) - MASS_ROUNDING
