@@ -4,6 +4,7 @@ In: a file or a text.  Out: plain Python values. Every failure is a ValueError w
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,10 +23,14 @@ def read_text(path: Path) -> str:
         raise ValueError(error.strerror or str(error)) from error
 
 
-def parse_json(text: str) -> Any:
-    """Return the value of a JSON text. Raises ValueError for broken or too deep JSON, a key given twice, or half a surrogate pair."""
+def parse_json(text: str, *, finite: bool = False) -> Any:
+    """Return the value of a JSON text. Raises ValueError for broken or too deep JSON, a key given twice, or half a surrogate pair.
+
+    finite : also refuse NaN and Infinity, which are not JSON but which Python writes, and numbers too large for a float, such as 1e999.
+    """
+    number = _finite if finite else float
     try:
-        value = json.loads(text, object_pairs_hook=_object)
+        value = json.loads(text, object_pairs_hook=_object, parse_float=number, parse_constant=number)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if "\\u" in text and (match := _HALF_PAIR.search(json.dumps(value, ensure_ascii=False))):
@@ -44,6 +49,13 @@ def parse_json_lines(text: str) -> Iterator[tuple[int, Any]]:
                 yield number, parse_json(line)
             except ValueError as error:
                 raise ValueError(f"line {number}: {error}") from error
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is not a number that JSON and a float can hold")
+    return number
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

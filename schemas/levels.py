@@ -15,20 +15,18 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Literal
 
 from schemas.errors import UsageError
+from schemas.numbers import exact_number, is_number
 
 NO_LEVEL = "-"
 FULL_BITS = 16
 MOST_IN_RANGE = 1000  # a longer range is a mistyped step
 MOST_CHARACTERS = 64
 
-# Numbers of a stranger's level are short, since 1e-99999999 would be worked out to its last digit.
-_QUANTIZED = re.compile(r"w(\d{1,3})a(\d{1,3})(?:-(?:g(\d{1,9})|channel))?", re.IGNORECASE)
-_PATTERN = re.compile(r"(\d{1,6}):(\d{1,6})")
-_NUMBER = re.compile(r"[+-]?(?:\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})(?:e[+-]?\d{1,2})?|\d{1,9}/\d{1,9}", re.IGNORECASE)
+_QUANTIZED = re.compile(r"w(\d{1,3})a(\d{1,3})(?:-(?:g(\d{1,9})|channel))?", re.IGNORECASE | re.ASCII)
+_PATTERN = re.compile(r"(\d{1,6}):(\d{1,6})", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _NO_NAME = re.compile(r"[\d.+-]*|[+-]?[\d._]+e[+-]?[\d.]*|w\d[wag\d-]*|nan|inf|infinity|none|null|na|true|false", re.IGNORECASE)
 
@@ -85,7 +83,7 @@ def parse_level(text: str) -> Level:
         if not 0 < kept < of:
             raise UsageError(f"level {text!r}: n:m keeps n of m weights, so 0 < n < m")
         return Level(f"{kept}:{of}", "pattern", fraction=1 - kept / of, kept=kept, of=of)
-    if _NUMBER.fullmatch(text):
+    if is_number(text):
         return _fraction(text)
     if len(text) > MOST_CHARACTERS or _NO_NAME.fullmatch(text) or not _NAME.fullmatch(text):
         raise UsageError(
@@ -112,8 +110,8 @@ def _bits(name: str) -> float | None:
 
 def _range(text: str) -> list[str]:
     try:
-        start, stop, step = (Fraction(part) for part in text.split(":") if _NUMBER.fullmatch(part))
-    except (ValueError, ZeroDivisionError):
+        start, stop, step = map(exact_number, text.split(":"))
+    except ValueError:
         raise UsageError(f"level {text!r} is no range; a range is start:stop:step, such as 0:0.5:0.1") from None
     if not (0 <= start <= stop < 1 and step > 0 and (stop - start) / step < MOST_IN_RANGE):
         raise UsageError(f"level {text!r}: a range start:stop:step has 0 <= start <= stop < 1 and a step above 0, such as 0:0.5:0.1")
@@ -132,9 +130,9 @@ def _quantization(text: str, match: re.Match[str]) -> Level:
 
 def _fraction(text: str) -> Level:
     try:
-        fraction = Fraction(text)
-    except ZeroDivisionError:
-        raise UsageError(f"level {text!r} divides by zero") from None
+        fraction = exact_number(text)
+    except ValueError as error:
+        raise UsageError(f"level {error}") from None
     if not 0 <= fraction < 1:
         raise UsageError(f"level {text!r}: a fraction removed lies in [0, 1)")
     short = f"{float(fraction):g}"  # what the run key says is what is removed: 1/3 means 0.333333

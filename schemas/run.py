@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from schemas.levels import NO_LEVEL
 from schemas.options import own_options
 
 FloatArray = NDArray[np.float32]
+LARGEST = 2**63  # whole numbers stay below it, so that they fit a column of a table
+Count = Annotated[int, Field(ge=0, lt=LARGEST)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 DENSE = "dense"
 CHECKPOINT = "checkpoint"  # the method of a model that was compressed elsewhere
 SINCE_VERSION_2 = ("tokens_hash",)
@@ -47,7 +50,7 @@ class RunKey(BaseModel):
     option_tokens: tuple[str, ...] = ()
     dtype: str = "float32"
     backend: str = "transformers"
-    seed: int = 0
+    seed: Annotated[int, Field(ge=-LARGEST, lt=LARGEST)] = 0
     sampling: Mapping[str, Any] = Field(default_factory=dict)  # e.g. {"limit": 100}; {} means every item
 
     def content(self) -> dict[str, Any]:
@@ -78,17 +81,17 @@ class Environment(BaseModel):
     host_os: str = ""
     command: str = ""
     created: str = ""  # UTC, ISO 8601
-    duration_s: float = 0.0
-    tokens: int = 0  # tokens pushed through the model, the shared prefix once
-    peak_memory_bytes: int = 0
-    parameters: int = 0  # of the dense model
-    truncated_items: int = 0  # prompts cut on the left to fit the context
-    dropped_items: int = 0  # items of the task that were not asked, since they cannot be answered as they stand
+    duration_s: Finite = 0.0
+    tokens: Count = 0  # tokens pushed through the model, the shared prefix once
+    peak_memory_bytes: Count = 0
+    parameters: Count = 0  # of the dense model
+    truncated_items: Count = 0  # prompts cut on the left to fit the context
+    dropped_items: Count = 0  # items of the task that were not asked, since they cannot be answered as they stand
     notes: tuple[str, ...] = ()  # what produce warned of: doubtful items, truncated prompts, fallbacks
     origin: str = ""  # imported runs: format, file and its SHA-256
     post_conditions: Mapping[str, Any] = Field(default_factory=dict)  # what the method's check measured
-    throughput: Mapping[str, float] = Field(default_factory=dict)  # items, tokens, operations per second; share of the matrix peak
-    noise_floor: Mapping[str, float] = Field(default_factory=dict)  # what --self-check measured
+    throughput: Mapping[str, Finite] = Field(default_factory=dict)  # items, tokens, operations per second; share of the matrix peak
+    noise_floor: Mapping[str, Finite] = Field(default_factory=dict)  # what --self-check measured
 
 MASS_ROUNDING = 1e-4  # of a log-sum-exp in float32
 

@@ -9,11 +9,11 @@ import numpy as np
 
 from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
 from analyzer.stats.probs import softmax, top_option
-from schemas.errors import HedgemarkError, StoreInvalidError
 from schemas.itemset import ItemSet
 from schemas.options import own_options
 from schemas.run import Environment, Run, RunKey
 from schemas.run import FloatArray as Float32Array
+from store.format.runs import check_fit
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,10 +95,7 @@ def view_run(run: Run, items: ItemSet, row: Mapping[str, Any], snapshot: str) ->
 
     Raises StoreInvalidError where the arrays do not fit the items.
     """
-    try:
-        run.check(items.n_options, allow_nonfinite=True)
-    except HedgemarkError as error:
-        raise StoreInvalidError(str(error)) from error
+    check_fit(run, items, f"snapshot {snapshot}")
     own = own_options(items.n_options, run.logits.shape[1])
     finite = np.all(np.isfinite(run.logits) | ~own, axis=1)
     wanted = ~items.demonstration

@@ -9,7 +9,7 @@ In: text.  Out: an `Address`, whose `str` is what messages show.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from schemas.errors import UsageError
 
@@ -45,39 +45,73 @@ class Address:
 
 
 def parse_address(url: str) -> Address:
-    """Return the address a URL names. Raises UsageError with the known schemes or options."""
-    if "\0" in url or not url.strip():
-        raise UsageError(f"store address {url!r} is empty or holds a NUL byte")
+    """Return the address a URL names. Raises UsageError with the known schemes or options; it never quotes what may be a secret."""
+    if not url.strip():
+        raise UsageError("store address is empty; expected a path such as ./hedgemark-store, or a URL such as s3://bucket/prefix")
     if "://" not in url:
-        return Address(url, "file", Path(url).expanduser())
-    parts = urlsplit(url)
+        return _local(url, url)
+    try:
+        parts = urlsplit(url)
+        path = unquote(parts.path, errors="strict")
+    except ValueError as error:  # an odd bracket, or bytes that are no text
+        raise UsageError(f"store address {url.partition('://')[0]}://... is not a URL: {str(error)[:80]}") from None
     if parts.scheme not in OPTIONS:
-        raise UsageError(f"store address {_shown(url)}: unknown scheme {parts.scheme!r}; known: {', '.join(OPTIONS)}, or a plain path")
+        raise UsageError(f"store address {_shown(parts)}: unknown scheme {parts.scheme!r}; known: {', '.join(OPTIONS)}, or a plain path")
     if "@" in parts.netloc:
-        raise UsageError(f"store address {_shown(url)} holds credentials; they belong in the environment or the provider's usual files")
+        raise UsageError(f"store address {_shown(parts)} holds credentials; they belong in the environment or the provider's usual files")
+    options = _options(parts)
     if parts.scheme == "file":
-        return _local(url, parts.netloc, parts.path)
-    options = _options(url, parts.scheme, parts.query)
+        if parts.netloc not in ("", "localhost"):
+            raise UsageError(f"store address {url!r} names the host {parts.netloc!r}; a local store is file:///path or a plain path")
+        return _local(url, path)
     if not parts.netloc:
-        raise UsageError(f"store address {_shown(url)} names no bucket or host")
-    return Address(url, parts.scheme, None, parts.netloc, unquote(parts.path).strip("/"), options)
+        raise UsageError(f"store address {_shown(parts)} names no bucket or host")
+    _check_text(parts.netloc + path)
+    return Address(url, parts.scheme, None, parts.netloc, path.strip("/"), options)
 
 
-def _local(url: str, host: str, path: str) -> Address:
-    if host not in ("", "localhost"):
-        raise UsageError(f"store address {url!r} names the host {host!r}; a local store is file:///path or a plain path")
-    return Address(url, "file", Path(unquote(path)))
+def _local(url: str, path: str) -> Address:
+    _check_text(path)
+    try:
+        return Address(url, "file", Path(path).expanduser())
+    except RuntimeError:  # ~name of a user who is not known here
+        raise UsageError(f"store address {url!r} begins with the home folder of a user who is not known here") from None
 
 
-def _options(url: str, scheme: str, query: str) -> dict[str, str]:
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    unknown = sorted(set(options) - set(OPTIONS[scheme]))
+def _check_text(path: str) -> None:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"store address {path!r} holds bytes that are not UTF-8 text") from None
+    if "\0" in path:
+        raise UsageError(f"store address {path!r} holds a NUL byte")
+
+
+def _options(parts: SplitResult) -> dict[str, str]:
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    unknown = sorted(set(options) - set(OPTIONS[parts.scheme]))
     if unknown:  # the values are not repeated: one of them may be a secret
-        known = ", ".join(OPTIONS[scheme]) or "none"
-        raise UsageError(f"store address {_shown(url)}: unknown option {', '.join(unknown)} for {scheme}; known: {known}")
+        known = ", ".join(OPTIONS[parts.scheme]) or "none"
+        raise UsageError(f"store address {_shown(parts)}: unknown option {', '.join(unknown)} for {parts.scheme}; known: {known}")
+    if "endpoint_url" in options:
+        _check_endpoint(options["endpoint_url"], parts)
     return options
 
 
-def _shown(url: str) -> str:
-    parts = urlsplit(url)
+def _check_endpoint(endpoint: str, parts: SplitResult) -> None:
+    try:
+        server = urlsplit(endpoint)
+        whole = server.scheme in ("http", "https") and bool(server.hostname) and server.port != 0
+    except ValueError:  # an odd bracket or port
+        whole = False
+    if not whole:
+        raise UsageError(f"store address {_shown(parts)}: endpoint_url is not a server such as https://host:9000")
+    if "@" in server.netloc or server.query or server.fragment:
+        raise UsageError(
+            f"store address {_shown(parts)}: endpoint_url holds credentials or a query; credentials belong in the environment or the "
+            "provider's usual files"
+        )
+
+
+def _shown(parts: SplitResult) -> str:
     return repr(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}")

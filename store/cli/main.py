@@ -140,7 +140,7 @@ def tag(name: str, store_url: str, at: str | None, sign: Path | None) -> None:
 
 @main.command()
 @store_option
-@click.option("--older-than", "days", type=click.IntRange(min=7), default=7, show_default=True, help="Age in days; never below a week.")
+@click.option("--older-than", "days", type=click.IntRange(7, 36_500), default=7, show_default=True, help="Age in days; never below a week.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
 @friendly_errors
 def gc(store_url: str, days: int, dry_run: bool) -> None:

@@ -18,7 +18,7 @@ from schemas.run import Run
 from store.exchange.whole_file import whole_file
 from store.format.item_sets import read_items
 from store.format.keys import Keys
-from store.format.runs import read_run
+from store.format.runs import check_fit, read_run
 from store.reading.catalog import read_records
 
 
@@ -33,7 +33,9 @@ def write_parquet(keys: Keys, path: Path) -> int:
             items_hash = record.key.items_hash
             if items_hash not in items:
                 items = {items_hash: read_items(keys, items_hash)}
-            yield run_frame(read_run(keys, name, record), items[items_hash], schema)
+            run = read_run(keys, name, record)
+            check_fit(run, items[items_hash], f"store {keys.where}")
+            yield run_frame(run, items[items_hash], schema)
 
     with whole_file(path) as partial:
         register_io_source(frames, schema=schema).sink_parquet(partial, compression="zstd")

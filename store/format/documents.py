@@ -7,7 +7,9 @@ import json
 from typing import Any
 
 from schemas.errors import StoreInvalidError
+from schemas.json_text import parse_json
 from schemas.layout import MAX_DOCUMENT_BYTES, MAX_JSON_DEPTH, group_document, seal_holds
+from schemas.run import LARGEST
 
 
 def parse_document(stored: bytes | None, where: str) -> dict[str, Any]:
@@ -17,8 +19,8 @@ def parse_document(stored: bytes | None, where: str) -> dict[str, Any]:
     if len(stored) > MAX_DOCUMENT_BYTES:
         raise StoreInvalidError(f"{where} has {len(stored)} bytes of metadata; at most {MAX_DOCUMENT_BYTES} are read")
     try:
-        document = json.loads(stored, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        document = parse_json(stored.decode(), finite=True)
+    except ValueError as error:
         raise StoreInvalidError(f"{where} is not JSON we read: {str(error)[:200]}") from error
     shallow = stored.count(b"{") + stored.count(b"[") <= MAX_JSON_DEPTH  # most are; only the others are walked
     if not isinstance(document, dict) or not (shallow or _depth(document) <= MAX_JSON_DEPTH):
@@ -37,13 +39,25 @@ def group_attributes(stored: bytes | None, where: str, *, seal: bool = True) -> 
     return attributes
 
 
+def text_of(attributes: dict[str, Any], name: str) -> str:
+    """Return an attribute that is a text. Raises KeyError where it is absent, TypeError where it is something else."""
+    value = attributes[name]
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is {str(value)[:40]!r}, not a text")
+    return value
+
+
+def count_of(attributes: dict[str, Any], name: str) -> int:
+    """Return an attribute that counts something. Raises KeyError where it is absent, TypeError where it is no whole number from 0."""
+    value = attributes[name]
+    if type(value) is not int or not 0 <= value < LARGEST:
+        raise TypeError(f"{name} is {str(value)[:40]!r}, not a whole number from 0 to below 2^63")
+    return value
+
+
 def dump_document(document: dict[str, Any]) -> bytes:
     """Return the stored bytes of a document."""
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _depth(value: Any) -> int:

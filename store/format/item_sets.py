@@ -16,7 +16,7 @@ from schemas.errors import ItemError, StoreInvalidError
 from schemas.itemset import ItemSet
 from schemas.layout import ITEM_ARRAYS, ITEMS, OLDEST_READ, READABLE, SCHEMA_VERSION, TEXT_ARRAYS, ArraySpec, group_document, sealed
 from store.format.arrays import encode_arrays, read_arrays
-from store.format.documents import dump_document, group_attributes
+from store.format.documents import count_of, dump_document, group_attributes, text_of
 from store.format.keys import Keys
 
 
@@ -75,15 +75,21 @@ def parse_items_record(stored: bytes | None, place: str) -> ItemsRecord:
         raise StoreInvalidError(f"{place} has schema {attributes.get('schema')!r}; this version reads {OLDEST_READ} to {SCHEMA_VERSION}")
     try:
         return ItemsRecord(
-            task=str(attributes["task"]),
-            revision=str(attributes["revision"]),
-            subjects=tuple(map(str, attributes["subjects"])),
-            n_items=int(attributes["n_items"]),
-            text_bytes=int(attributes["text_bytes"]),
-            text_sha256=str(attributes["text_sha256"]),
+            task=text_of(attributes, "task"),
+            revision=text_of(attributes, "revision"),
+            subjects=_subjects(attributes["subjects"]),
+            n_items=count_of(attributes, "n_items"),
+            text_bytes=count_of(attributes, "text_bytes"),
+            text_sha256=text_of(attributes, "text_sha256"),
         )
     except (KeyError, ValueError, TypeError) as error:
         raise StoreInvalidError(f"{place} has attributes that are not an item set's: {type(error).__name__} {str(error)[:120]}") from error
+
+
+def _subjects(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(subject, str) for subject in value) or len(set(value)) != len(value):
+        raise TypeError(f"subjects is {str(value)[:40]!r}, not a list of different texts")
+    return tuple(value)
 
 
 def _pack(texts: tuple[str, ...]) -> tuple[bytes, NDArray[np.int64]]:

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from schemas.errors import StoreInvalidError
+from schemas.errors import HedgemarkError, StoreInvalidError
+from schemas.itemset import ItemSet
 from schemas.layout import ITEM_SIZES, OLDEST_READ, READABLE, RUN_ARRAYS, RUNS, SCHEMA_VERSION, group_document, sealed
 from schemas.run import Environment, Run, RunKey, nonfinite_items
 from store.format.arrays import array_keys, encode_arrays, read_arrays
-from store.format.documents import dump_document, group_attributes
+from store.format.documents import count_of, dump_document, group_attributes, text_of
 from store.format.keys import Keys
 
 Shapes = dict[str, tuple[int, ...]]
@@ -62,6 +63,14 @@ def read_run(keys: Keys, name: str, record: RunRecord) -> Run:
     return run
 
 
+def check_fit(run: Run, items: ItemSet, where: str) -> None:
+    """Raise StoreInvalidError where a stored run's arrays do not fit the items that it answered; NaN logits are allowed."""
+    try:
+        run.check(items.n_options, allow_nonfinite=True)
+    except HedgemarkError as error:
+        raise StoreInvalidError(f"{where}: {error}") from error
+
+
 def run_bytes(record: RunRecord) -> int:
     """Return how large a run's arrays are in memory."""
     return sum(math.prod(shape) * ITEM_SIZES[RUN_ARRAYS[name].dtype] for name, shape in record.shapes().items())
@@ -80,8 +89,8 @@ def parse_run_record(stored: bytes | None, name: str, where: str) -> RunRecord:
         raise StoreInvalidError(f"{place} has schema {attributes.get('schema')!r}; this version reads {OLDEST_READ} to {SCHEMA_VERSION}")
     try:
         key, env = RunKey.model_validate(attributes["key"]), Environment.model_validate(attributes["env"])
-        counts = [int(attributes[field]) for field in ("nonfinite", "n_items", "n_options")]
-        record = RunRecord(key, env, str(attributes["digest"]), *counts)
+        counts = [count_of(attributes, field) for field in ("nonfinite", "n_items", "n_options")]
+        record = RunRecord(key, env, text_of(attributes, "digest"), *counts)
     except (KeyError, ValueError, TypeError, ValidationError, RecursionError) as error:
         raise StoreInvalidError(f"{place} has attributes that are not a run's: {brief(error)}") from error
     if record.key.name != name:

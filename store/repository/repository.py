@@ -124,7 +124,9 @@ def init_store(url: str) -> None:
     if address.read_only:
         raise UsageError(f"store {address} is read-only: {address.scheme} has no way to write")
     if address.path is not None:
-        if not _is_repository(address.path):
+        with readable(address):
+            there = _is_repository(address.path)
+        if not there:
             _create_folder(address, address.path)
         open_repository(url).keys()
         return

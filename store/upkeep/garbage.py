@@ -29,13 +29,16 @@ def collect_garbage(url: str, older_than: timedelta = SESSION_LIFE, *, dry_run: 
     """Delete unreachable objects older than an age, in whole seconds as Icechunk and S3 count them.
 
     sessions_closed : the caller vouches that no writer is open anywhere, which alone permits an age below a week.
-    Raises UsageError for a younger age otherwise.
+    Raises UsageError for a younger age otherwise, and for one that goes back beyond the calendar.
     """
     if older_than < SESSION_LIFE and not sessions_closed:
         raise UsageError(f"what is younger than {SESSION_LIFE.days} days may belong to a writer still open, so {older_than} is refused")
+    try:
+        before = datetime.now(UTC) - older_than
+    except OverflowError:
+        raise UsageError(f"nothing is older than {older_than.days} days; a store's oldest objects may be a few thousand days old") from None
     repository = open_repository(url)
     repository.writable()  # refuses what cannot be written
-    before = datetime.now(UTC) - older_than
     with repository.lock(), readable(repository.address):
         found = repository.ice.garbage_collect(before, dry_run=dry_run)
         staged = _collect_staged(repository.address.path, before, dry_run) if repository.address.path else 0

@@ -40,6 +40,11 @@ def test_every_command_has_help_an_example_and_a_store(command):
     assert without_store or any(parameter.name == "store_url" for parameter in command.params)
 
 
+def test_gc_of_an_age_beyond_the_calendar(filled):
+    """`gc --older-than 900000` is wrong usage, not an overflow."""
+    assert _store("gc", "--older-than", "900000", "--store", filled).exit_code == 2
+
+
 def test_help_imports_nothing_heavy():
     """`store --help` does without icechunk, zarr, polars and torch."""
     code = "import sys, store.cli.main; print(sorted({'icechunk', 'zarr', 'polars', 'torch', 'numpy'} & set(sys.modules)))"

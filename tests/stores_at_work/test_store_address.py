@@ -9,7 +9,7 @@ import icechunk
 import pytest
 from store_tiny import tiny_items, tiny_run, write_runs
 
-from schemas.errors import UsageError
+from schemas.errors import HedgemarkError, UsageError
 from store import init_store, open_reader, open_writer
 from store.backend.address import OPTIONS, parse_address
 from store.backend.storage import BACKENDS
@@ -48,6 +48,20 @@ def test_local_addresses_are_paths(url):
         ("file://elsewhere/x", "names the host"),
         ("", "is empty"),
         ("a\0b", "NUL"),
+        ("file:///a%00b", "NUL"),
+        ("s3://bucket/a%00b", "NUL"),
+        ("file:///a%ffb", "is not a URL"),
+        ("a\udcffb", "not UTF-8"),
+        ("http://[::1", "is not a URL"),
+        ("s3://key:hush@[bad", "is not a URL"),
+        ("s3://[bad", "is not a URL"),
+        ("~nobody-of-this-name/store", "not known here"),
+        ("s3://bucket/x?endpoint_url=https://key:hush@host:9000", "endpoint_url holds credentials"),
+        ("s3://bucket/x?endpoint_url=https%3A%2F%2Fkey%3Ahush%40host", "endpoint_url holds credentials"),
+        ("s3://bucket/x?endpoint_url=https://host/?X-Amz-Signature=hush", "endpoint_url holds credentials or a query"),
+        ("s3://bucket/x?endpoint_url=http://[::1", "endpoint_url is not a server"),
+        ("s3://bucket/x?endpoint_url=http://host:99999999", "endpoint_url is not a server"),
+        ("s3://bucket/x?endpoint_url=file:///etc/passwd", "endpoint_url is not a server"),
     ],
 )
 def test_bad_addresses_are_usage_errors(url, message):
@@ -55,6 +69,13 @@ def test_bad_addresses_are_usage_errors(url, message):
     with pytest.raises(UsageError, match=message) as caught:
         open_reader(url)
     assert "hush" not in str(caught.value) and "secret@" not in str(caught.value)
+
+
+def test_an_address_longer_than_any_path_is_one_sentence():
+    """A path that the system refuses is one of our errors, to create a store and to read one."""
+    for function in (init_store, open_reader):
+        with pytest.raises(HedgemarkError):
+            function("x" * 5000)
 
 
 def test_every_scheme_has_a_backend():

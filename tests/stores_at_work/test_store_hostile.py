@@ -1,9 +1,11 @@
 """Stores made by somebody who means harm: nothing runs, nothing outside is read, memory stays bounded, one error class."""
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import icechunk
@@ -11,11 +13,13 @@ import pytest
 from click.testing import CliRunner
 from store_tiny import ZSTD_2_GB, tiny_items, tiny_run, write_runs
 
+import analyzer.cli.main
 from schemas.errors import HedgemarkError, StoreInvalidError
 from schemas.layout import RUN_ARRAYS, array_document, group_document, sealed
 from store import open_reader
 from store.backend.session_keys import SessionKeys
 from store.cli.main import main
+from store.exchange.zip_file import import_zip, write_zip
 from store.format.codec import _checksum
 from store.format.documents import dump_document, parse_document
 from store.repository.repository import open_repository
@@ -65,15 +69,59 @@ CODECS = {
 
 
 @pytest.mark.parametrize("changes", CODECS.values(), ids=CODECS.keys())
-def test_other_codecs_dtypes_and_shapes_are_refused(victim, changes):
-    """An array whose metadata are not exactly the layout's is refused before a chunk is decoded."""
+def test_other_codecs_dtypes_and_shapes_are_refused(victim, changes, tmp_path):
+    """An array whose metadata are not exactly the layout's is refused before a chunk is decoded, in a store and in a zip file.
+
+    Icechunk itself refuses to write some of them (a negative shape); in a zip file all of them reach our reader.
+    """
     address, name = victim
+    target = f"runs/{name}/logits/zarr.json"
+    export = tmp_path / "export.zip"
+    write_zip(open_reader(address).keys, export)
+    with zipfile.ZipFile(export) as whole, zipfile.ZipFile(tmp_path / "forged.zip", "w") as forged:
+        for member in whole.namelist():
+            forged.writestr(member, _logits_document(**changes) if member == target else whole.read(member))
+    with pytest.raises(StoreInvalidError, match="is not the array that the layout prescribes"):
+        import_zip(tmp_path / "forged.zip", str(tmp_path / "other"))
+    assert not (tmp_path / "other").exists()
     try:
-        _tamper(address, (f"runs/{name}/logits/zarr.json", _logits_document(**changes)))
-    except StoreInvalidError:  # icechunk itself refuses to write some of these
+        _tamper(address, (target, _logits_document(**changes)))
+    except StoreInvalidError:
         return
     with pytest.raises(StoreInvalidError):
         open_reader(address).run(name)
+    _check_refused(address)
+
+
+NUMBERS = {
+    "seed beyond a column": {"key": {"seed": 2**80}},
+    "parameters of 400 digits": {"env": {"parameters": 10**400}},
+    "negative tokens": {"env": {"tokens": -1}},
+    "seconds that are no number": {"env": {"duration_s": 1e999}},
+    "a count that is a text": {"n_items": "300"},
+    "a count that is a truth": {"nonfinite": True},
+    "a digest that is a number": {"digest": 7},
+    "throughput that is infinite": {"env": {"throughput": {"items": 1e999}}},
+}
+
+
+@pytest.mark.parametrize("changes", NUMBERS.values(), ids=NUMBERS.keys())
+def test_numbers_that_no_run_has_are_refused(victim, changes):
+    """Attributes with numbers that no table column holds, or other types, are one StoreInvalidError: in ls, analyze and verify."""
+    address, name = victim
+    attributes = json.loads(open_repository(address).keys()[1].get_many([f"runs/{name}/zarr.json"])[0])["attributes"]
+    del attributes["seal"]
+    for field, value in changes.items():
+        attributes[field] = {**attributes[field], **value} if isinstance(value, dict) else value
+    canonical = json.dumps(attributes, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    attributes["seal"] = hashlib.sha256(canonical.encode()).hexdigest()
+    stored = json.dumps(group_document(attributes)).replace("Infinity", "1e999").encode()
+    _tamper(address, (f"runs/{name}/zarr.json", stored))
+    with pytest.raises(StoreInvalidError):
+        _ = open_reader(address).catalog
+    for command, arguments in ((main, ["ls"]), (analyzer.cli.main.main, ["sets"])):
+        result = CliRunner().invoke(command, [*arguments, "--store", address])
+        assert result.exit_code == 4 and len(result.output.splitlines()) == 1, result.output
     _check_refused(address)
 
 
@@ -192,7 +240,8 @@ def test_names_that_climb_out_are_refused(victim):
 def test_deep_and_odd_json_is_one_error(victim):
     """Deep, huge, repeated or non-JSON metadata are refused as documents."""
     deep = b'{"zarr_format":3,"node_type":"group","attributes":{"a":' + b"[" * 5000 + b"]" * 5000 + b"}}"
-    for stored in (deep, b"[" * 10**5, b"{}" * 2, b'{"a": NaN}', b"\xff\xfe", b"1", b'{"a":' + b"9" * 10_000 + b"}", b"x" * 2_000_000, b""):
+    ambiguous = b'{"a": NaN}', b'{"a": 1e999}', b'{"a": 1, "a": 2}', b'{"a": "\\ud800"}', b"\xff\xfe"
+    for stored in (deep, *ambiguous, b"[" * 10**5, b"{}" * 2, b"1", b'{"a":' + b"9" * 10_000 + b"}", b"x" * 2_000_000, b""):
         with pytest.raises(StoreInvalidError):
             parse_document(stored, "document")
     address, name = victim
