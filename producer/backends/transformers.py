@@ -17,7 +17,7 @@ from producer.engine.skeleton import check_model_type
 from producer.engine.throughput import throughput
 from producer.machine.free_memory import free_memory, memory_for
 from producer.models.load import AS_STORED, load_model
-from producer.models.packed import check_packing
+from producer.models.packed import check_stored
 from producer.request.planned import Model, PromptedTask, RunGroup
 from schemas.levels import Level
 
@@ -28,9 +28,9 @@ class TransformersBackend:
     """Every method on any device; computes only what the options need."""
 
     def check(self, config: Any, methods: Sequence[str]) -> None:
-        """Raise UsageError for a model type the engine does not know, or weights packed in a way it cannot unpack."""
+        """Raise UsageError for a model type the engine does not know, or weights stored in a way that cannot be read."""
         check_model_type(config)
-        check_packing(config)
+        check_stored(config)
 
     def ready(self, group: RunGroup, levels: Sequence[Level], settings: Settings) -> Iterator[Ready]:
         """Yield the group's model at each level: on the device where it fits, with a copy if there are several, else on the host."""

@@ -1,25 +1,55 @@
-"""Checkpoint: a model that was compressed before, run as it was found (compressed-tensors, GPTQ, AWQ, GGUF)."""
+"""Checkpoint: a model that somebody else compressed, run as it was found (compressed-tensors, GPTQ, AWQ, FP8, GGUF, pruned weights)."""
 
+import logging
 from typing import Any
 
 from producer.methods.shared.contract import NOTHING, Job, Method
 from producer.methods.shared.linear_layers import target_layers
-from producer.models.stored_as import quantization
-from schemas.levels import NO_LEVEL, Level
+from producer.models.stored_as import not_simulated, quantization, stored_level
+from schemas.errors import PostConditionError
+from schemas.levels import FULL_BITS, NO_LEVEL, Level, parse_level
+
+log = logging.getLogger(__name__)
+
+SPARSITY_ROUNDING = 0.02  # a level of 0.5 names a checkpoint with 48 to 52 % zeros
 
 
-def accepts_names(level: Level) -> str:
-    """Return why a level does not say what a checkpoint is, or ""; nothing is done with it but to tell runs apart and order them."""
-    return "" if level.kind in ("none", "name", "quantization") else "a checkpoint's level is a name, such as Q4_K_M or w4a16-g128"
+def found_level(config: Any, level: Level) -> Level:
+    """Return the level that the checkpoint's own settings say where none was asked for."""
+    return parse_level(stored_level(config)) if level.kind == "none" else level
+
+
+def contradicted(config: Any, level: Level) -> str:
+    """Return why a level that was asked for cannot be this checkpoint's, or ""."""
+    found = parse_level(stored_level(config))
+    if level.kind == "none" or found.text == level.text:
+        return ""
+    if found.kind == "none":  # zeros among plain weights are counted, and a name is its owner's word
+        return "" if level.kind != "quantization" else "its weights are stored plainly, and nothing shows that they are quantized"
+    if found.kind == "name" and found.bits is None:
+        return ""  # its settings do not amount to one number, so the name given is as good as any
+    return "" if _bits(found) == _bits(level) else f"its own settings say {found.text}; leave --level out to use that"
 
 
 def describe(model: Any, job: Job) -> dict[str, Any]:
-    """Return how the weights were stored, and the share of zeros among floating-point weights."""
+    """Return how the weights are stored, and the share of zeros in the linear layers.
+
+    Raises PostConditionError where the level names another share of zeros than the weights have.
+    """
     weights = [layer.weight for layer in target_layers(model).values() if getattr(layer, "weight", None) is not None]
     plain = [weight for weight in weights if weight.is_floating_point()]
     total = sum(weight.numel() for weight in plain)
-    zeros = sum(int((weight == 0).sum()) for weight in plain)
-    return {"stored_as": quantization(model.config).format or "plain weights", "sparsity": zeros / total if total else 0.0}
+    sparsity = sum(int((weight == 0).sum()) for weight in plain) / total if total else 0.0
+    if job.level.kind in ("sparsity", "pattern") and abs(sparsity - job.level.fraction) > SPARSITY_ROUNDING:
+        raise PostConditionError(f"the checkpoint is said to be at level {job.level.text}, but {sparsity:.2%} of its weights are zero")
+    if left_out := not_simulated(model.config):
+        log.warning("its weights are used as stored, without the %s that its kernels add", " and the ".join(left_out))
+    stored_as = quantization(model.config).format or "plain weights"
+    return {"stored_as": stored_as, "sparsity": sparsity, **({"not_simulated": left_out} if left_out else {})}
+
+
+def _bits(level: Level) -> float | None:
+    return float(level.weight_bits) if level.kind == "quantization" else level.bits if level.kind == "name" else FULL_BITS
 
 
 METHOD = Method(
@@ -27,12 +57,14 @@ METHOD = Method(
     kind="deployed artifact",
     paper="-",
     default_level=NO_LEVEL,
-    levels="as found; a name for it, such as Q4_K_M",
+    levels="what the checkpoint is, such as Q4_K_M or FP8_BLOCK; by default what its files say",
     needs=NOTHING,
-    models="what the backend runs: compressed-tensors, GPTQ, AWQ, GGUF",
+    models="what the backend runs: compressed-tensors, GPTQ, AWQ, FP8, GGUF",
     compress=lambda model, job: model,
     settings_for=lambda level: {},
-    accepts=accepts_names,
-    fits=lambda config, level: "",
+    accepts=lambda level: "",
+    fits=contradicted,
     verify=describe,
+    level_of=found_level,
+    changes=False,
 )

@@ -36,6 +36,7 @@ HUB = {
     "smollm2-360m": "HuggingFaceTB/SmolLM2-360M-Instruct",
     "smollm2-1.7b": "HuggingFaceTB/SmolLM2-1.7B-Instruct",
 }
+ADAPTER = "adapter_config.json"  # of peft: the folder holds what is to be added to another model's weights
 SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 KINDS = (("model.safetensors", "*.safetensors"), ("pytorch_model.bin", "*.bin"))
 EXPECTED = "model.safetensors, all files of a model.safetensors.index.json, other *.safetensors, or the same as pytorch_model.bin"
@@ -62,7 +63,7 @@ def find_model(name: str) -> ModelFiles:
     path = Path(name).expanduser()
     if path.suffix == ".gguf" and path.is_file():
         return ModelFiles(path.stem, path.parent, gguf=path.name)
-    if (path / "config.json").is_file():
+    if (path / "config.json").is_file() or (path / ADAPTER).is_file():
         return ModelFiles(path.resolve().name, path)
     if name == SMOLLM2:
         from producer.models.smollm2 import from_wheel
@@ -131,6 +132,9 @@ def _download(hub_id: str, patterns: list[str], revision: str | None = None) -> 
 
 def _indexed(index: Path) -> list[str]:
     try:
-        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise HedgemarkError(f"{index} is damaged: it names no weight files") from error
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        if not names or any(Path(name).name != name or "*" in name for name in names):
+            raise ValueError(names)
+        return sorted(names)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise HedgemarkError(f"{index} is damaged: it does not name files of its folder as weights") from error

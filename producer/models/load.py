@@ -1,42 +1,50 @@
 """Config, tokenizer and weights of a model, read from its files.
 
 In: `ModelFiles`.  Out: the Hugging Face config and tokenizer, and a model object whose weights are plain numbers on one device.
+Python code that a folder brings along is never run, and nobody is asked whether it may. Every tensor of the files is in the model, and
+every tensor of the model was in the files; what a library leaves out or makes up is refused here.
 """
 
+import json
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from producer.machine.free_memory import out_of_memory
-from producer.models.find import ModelFiles
-from producer.models.packed import load_packed, plain_forward
-from producer.models.stored_as import AWQ, COMPRESSED_TENSORS, GPTQ, quantization
+from producer.models.find import ADAPTER, ModelFiles, weight_files
+from producer.models.packed import UNPACK, load_compressed, load_packed, read_tensors
+from producer.models.stored_as import COMPRESSED_TENSORS, complete_config, quantization
 from schemas.errors import HedgemarkError, UsageError
 
 AS_STORED = "auto"  # the dtype of the files: the weights then are views of memory-mapped files and take no memory of their own
+ROTARY = "rotary_emb.inv_freq"  # written by older versions of transformers, and left out by newer ones without a word
 
 
 def load_config(files: ModelFiles) -> Any:
-    """Return the Hugging Face config. Raises UsageError for one that cannot be read."""
+    """Return the Hugging Face config. Raises UsageError for one that cannot be read, needs Python code of its own or is an adapter's."""
     from transformers import AutoConfig
 
+    if (files.folder / ADAPTER).is_file() and not files.gguf:
+        raise UsageError(f"{files.folder} holds an adapter ({ADAPTER}), not a whole model; merge it into its base model and save that")
     with _readable("config", files, UsageError):
-        return AutoConfig.from_pretrained(files.folder, **_gguf_argument(files))
+        config = AutoConfig.from_pretrained(files.folder, trust_remote_code=False, **_gguf_argument(files))
+        complete_config(config, files.folder)
+    return config
 
 
 def load_tokenizer(files: ModelFiles) -> Any:
-    """Return the tokenizer. Raises UsageError where there is none or it cannot be read."""
+    """Return the tokenizer. Raises UsageError where there is none, or it cannot be read or needs Python code of its own."""
     from transformers import AutoTokenizer
 
     with _readable("tokenizer (tokenizer.json or tokenizer.model)", files, UsageError):
-        return AutoTokenizer.from_pretrained(files.folder, **_gguf_argument(files))
+        return AutoTokenizer.from_pretrained(files.folder, trust_remote_code=False, **_gguf_argument(files))
 
 
 def load_model(files: ModelFiles, dtype: str, device: str) -> Any:
     """Return the model in eval mode, all weights on one device, attention by SDPA.
 
-    Raises HedgemarkError for weights that are damaged or incomplete, or in a format whose package is not installed.
+    Raises HedgemarkError for weights that are damaged or incomplete, and for tensors that the model has no use for.
     """
     import torch
     from transformers.utils.logging import disable_progress_bar
@@ -45,29 +53,72 @@ def load_model(files: ModelFiles, dtype: str, device: str) -> Any:
     options: dict[str, Any] = {"dtype": dtype if dtype == AS_STORED else getattr(torch, dtype), "attn_implementation": "sdpa"}
     config = load_config(files)
     with _readable("weights", files, HedgemarkError):
-        packed = quantization(config).format in (GPTQ, AWQ)
-        model, report = load_packed(files.folder, config, **options) if packed else _load(files, config, **options)
-    if missing := sorted(report["missing_keys"]):  # transformers would draw them at random
-        raise HedgemarkError(f"the weights of {files.name!r} in {files.folder} lack {len(missing)} of its tensors, {missing[0]} among them")
+        plain = not quantization(config).format
+        model, report = _load(files, config, **options)
+        _check_report(files, report)
+        if not files.gguf:
+            _check_stored_numbers(files, model, plain=plain)
     return model.requires_grad_(False).to(device)
 
 
 def _load(files: ModelFiles, config: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
     from transformers import AutoModelForCausalLM
 
-    stored: Any = getattr(config, "quantization_config", None)
-    compressed = quantization(config).format == COMPRESSED_TENSORS
-    if compressed:
-        # Left to itself the library dequantizes in the first whole forward pass, and the engine runs single layers.
-        config.quantization_config = {**stored, "dequantize": True}
+    if (name := quantization(config).format) in UNPACK:
+        return load_packed(files.folder, config, **options)
+    if name == COMPRESSED_TENSORS:
+        return load_compressed(files.folder, config, **options)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
-        files.folder, config=config, output_loading_info=True, **options, **_gguf_argument(files)
+        files.folder, config=config, trust_remote_code=False, output_loading_info=True, **options, **_gguf_argument(files)
     )
-    model, report = loaded
-    if compressed:
-        plain_forward(model)
-        model.config.quantization_config = stored  # what it was stored as is recorded with the run
-    return model, report
+    return loaded
+
+
+def _check_report(files: ModelFiles, report: dict[str, Any]) -> None:
+    """Raise HedgemarkError for tensors that transformers would draw at random, or would leave out."""
+    if missing := sorted(report["missing_keys"]):
+        raise HedgemarkError(f"the weights of {files.name!r} in {files.folder} lack {len(missing)} of its tensors, {missing[0]} among them")
+    if unexpected := sorted(report["unexpected_keys"]):
+        adapter = " (an adapter that is not merged into the weights)" if any("lora" in name.lower() for name in unexpected) else ""
+        raise HedgemarkError(
+            f"the weights of {files.name!r} in {files.folder} have {len(unexpected)} tensors that a model of its config has no use "
+            f"for, {unexpected[0]} among them{adapter}; without them it would be another model"
+        )
+
+
+def _check_stored_numbers(files: ModelFiles, model: Any, *, plain: bool) -> None:
+    """Raise HedgemarkError for weights stored as bare integers or eight-bit floats, and for rotary frequencies other than the config's."""
+    for name, tensor in _peculiar_tensors(files):
+        if plain and name.endswith(".weight"):
+            raise HedgemarkError(
+                f"tensor {name} of {files.name!r} is stored as {str(tensor.dtype).removeprefix('torch.')}, and the config does not say how "
+                "weights are quantized (quantization_config)"
+            )
+        if name.endswith(ROTARY) and not _same_frequencies(tensor, model):
+            raise HedgemarkError(f"tensor {name} of {files.name!r} holds other rotary frequencies than its config says")
+
+
+def _peculiar_tensors(files: ModelFiles) -> Iterator[tuple[str, Any]]:
+    """Yield the stored tensors that are integers, eight-bit floats or rotary frequencies; of other safetensors only the header is read."""
+    from safetensors import safe_open
+
+    for path in weight_files(files.folder):
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118  # no mapping
+                    if name.endswith(ROTARY) or tensors.get_slice(name).get_dtype() not in ("F64", "F32", "F16", "BF16"):
+                        yield name, tensors.get_tensor(name)
+        else:
+            held = read_tensors([path]).items()
+            yield from ((name, each) for name, each in held if name.endswith(ROTARY) or not each.is_floating_point() or each.itemsize < 2)
+
+
+def _same_frequencies(stored: Any, model: Any) -> bool:
+    import torch
+
+    rounding = max(1e-5, 2 * torch.finfo(stored.dtype).eps)
+    used = [buffer.cpu().float() for name, buffer in model.named_buffers() if name.endswith(ROTARY)]
+    return any(each.shape == stored.shape and torch.allclose(each, stored.float(), rtol=rounding, atol=0) for each in used)
 
 
 @contextmanager
@@ -81,7 +132,21 @@ def _readable(what: str, files: ModelFiles, kind: type[HedgemarkError]) -> Itera
         if out_of_memory(error):
             raise
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
+        if _brings_code(files):
+            reason = "it needs Python code that comes with it, and such code is never run; save the model for a class that transformers has"
         raise kind(f"the {what} of {files.name!r} in {files.folder} cannot be read ({reason})") from error
+
+
+def _brings_code(files: ModelFiles) -> bool:
+    """Whether the config or tokenizer names classes in Python files beside it."""
+    for name in ("config.json", "tokenizer_config.json"):
+        try:
+            settings = json.loads((files.folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(settings, dict) and "auto_map" in settings:
+            return True
+    return False
 
 
 def _gguf_argument(files: ModelFiles) -> dict[str, str]:

@@ -1,10 +1,8 @@
-"""Quantized checkpoints become plain weights as the model is loaded, on any device.
+"""Quantized checkpoints become models with plain weights as they are loaded, on any device.
 
-In: a model folder.  Out: an ordinary model. A weight that GPTQ or AWQ packed is scale * (integer - zero point); transformers itself loads
-these two formats only with kernels that are built for one accelerator. A compressed-tensors checkpoint is unpacked by that library;
-where it also rounds a layer's inputs, hooks go on rounding them.
-Layouts: AutoGPTQ's `qweight` (input * bits / 32, output) is packed along the inputs, AutoAWQ's GEMM `qweight` (input, output * bits / 32)
-along the outputs.
+In: a model folder and its config.  Out: an ordinary model, and transformers' report of missing and unexpected tensors.
+GPTQ, AWQ and eight-bit floats are dequantized here, since transformers needs the kernels of one accelerator for them. A checkpoint of
+compressed-tensors is unpacked by that library; where it also rounds a layer's inputs, hooks go on rounding them.
 """
 
 from collections.abc import Mapping
@@ -12,33 +10,91 @@ from pathlib import Path
 from typing import Any
 
 from producer.models.find import weight_files
-from producer.models.stored_as import AWQ, GPTQ, quantization
+from producer.models.float8_weights import check_floats, dequantize_floats
+from producer.models.integer_weights import check_integers, unpack_integers
+from producer.models.stored_as import AWQ, COMPRESSED_TENSORS, FBGEMM, FP8, GGUF, GPTQ, MODELOPT, quantization
 from schemas.errors import UsageError
 
-WORD = 32
-GPTQ_BITS, AWQ_BITS = (2, 4, 8), (4,)  # GPTQ's 3 bits straddle words
-AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)  # which field of a word holds its first, second, ... column
+UNPACK = {GPTQ: unpack_integers, AWQ: unpack_integers, **dict.fromkeys((FP8, FBGEMM, MODELOPT), dequantize_floats)}
+CHECKS = {GPTQ: check_integers, AWQ: check_integers, **dict.fromkeys((FP8, FBGEMM, MODELOPT), check_floats)}
+READABLE = (*UNPACK, COMPRESSED_TENSORS, GGUF)
+
+
+def check_stored(config: Any) -> None:
+    """Raise UsageError for a checkpoint quantized in a format, layout or number of bits that cannot be read; reads no weights."""
+    stored = quantization(config)
+    if not stored.format and not stored.settings:
+        return
+    if stored.format not in READABLE:
+        raise UsageError(
+            f"its weights are quantized as {stored.format or 'an unnamed format'!r}, which cannot be dequantized here; formats that can: "
+            f"{', '.join(READABLE)}; --backend vllm may run it"
+        )
+    if stored.format in CHECKS:
+        CHECKS[stored.format](stored)
+    if stored.format == COMPRESSED_TENSORS:
+        _check_compressed(stored.settings)
 
 
 def load_packed(folder: Path, config: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
-    """Return the model with its weights dequantized, and transformers' report; `options` are those of `from_pretrained`."""
+    """Return the model with its weights dequantized, and transformers' report; `options` are those of `from_pretrained`.
+
+    Raises HedgemarkError for tensors that do not fit together.
+    """
+    stored, dtype = quantization(config), options["dtype"]
+    tensors = read_tensors(weight_files(folder))
+    for name, weight in UNPACK[stored.format](tensors, stored):
+        tensors[name] = weight.to(config.dtype or weight.dtype) if dtype == "auto" else weight.to(dtype)
+    return load_tensors(tensors, config, **options)
+
+
+def load_tensors(tensors: dict[str, Any], config: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the model of a config with these plain weights, and transformers' report; the config keeps what they were stored as."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    stored, dtype = config.quantization_config, options["dtype"]
-    tensors = _read(folder)
-    for layer in [name.removesuffix(".qweight") for name in tensors if name.endswith(".qweight")]:
-        parts = {part: tensors.pop(f"{layer}.{part}", None) for part in ("qweight", "qzeros", "scales", "g_idx")}
-        tensors[f"{layer}.weight"] = dequantize(parts, quantization(config).settings).to(
-            parts["scales"].dtype if dtype == "auto" else dtype
-        )
-    del config.quantization_config
+    stored = getattr(config, "quantization_config", None)
+    if stored is not None:
+        del config.quantization_config
     kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     model, report = kind.from_pretrained(None, config=config, state_dict=tensors, output_loading_info=True, **options)
-    model.config.quantization_config = stored  # what it was stored as is recorded with the run
+    if stored is not None:
+        model.config.quantization_config = stored
     return model, report
 
 
-def plain_forward(model: Any) -> None:
+def load_compressed(folder: Path, config: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the model of a compressed-tensors checkpoint with its weights dequantized, and transformers' report."""
+    from transformers import AutoModelForCausalLM
+
+    stored = config.quantization_config
+    # Left to itself the library dequantizes in the first whole forward pass, and the engine runs single layers.
+    config.quantization_config = {**stored, "dequantize": True}
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, config=config, output_loading_info=True, **options)
+    model, report = loaded
+    _plain_forward(model)
+    model.config.quantization_config = stored
+    return model, report
+
+
+def read_tensors(paths: list[Path]) -> dict[str, Any]:
+    """Return the tensors of weight files by name."""
+    import torch
+    from safetensors.torch import load_file
+
+    tensors: dict[str, Any] = {}
+    for path in paths:
+        tensors |= load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    return tensors
+
+
+def _check_compressed(settings: Mapping[str, Any]) -> None:
+    if settings.get("transform_config"):  # its rotations run inside the forward pass, and transformers drops some when it reloads a model
+        raise UsageError("a compressed-tensors checkpoint with rotations (transform_config) is not reloaded rightly by transformers")
+    if (status := settings.get("quantization_status", "compressed")) != "compressed":
+        raise UsageError(f"a compressed-tensors checkpoint of status {status!r} holds weights that are not rounded; save it compressed")
+
+
+def _plain_forward(model: Any) -> None:
     """Give every layer that compressed-tensors wrapped a plain forward pass, with hooks that round its inputs and outputs.
 
     The library's own forward pass is not thread-safe: it swaps the weight for a rounded one and back.
@@ -57,55 +113,3 @@ def _rounded(layer: Any, value: Any, side: str) -> Any:
     from compressed_tensors.quantization.lifecycle.forward import forward_quantize  # type: ignore[import-untyped]
 
     return forward_quantize(layer, value, side, getattr(layer.quantization_scheme, f"{side}_activations"))
-
-
-def check_packing(config: Any) -> None:
-    """Raise UsageError for a GPTQ or AWQ checkpoint with bits or a version that cannot be unpacked; reads no weights."""
-    name, settings = quantization(config)
-    if name not in (GPTQ, AWQ):
-        return
-    bits, version = settings.get("bits", 4), str(settings.get("version", "gemm")).lower()
-    known = GPTQ_BITS if name == GPTQ else AWQ_BITS
-    if bits not in known:
-        raise UsageError(f"a {name} checkpoint of {bits} bits cannot be unpacked; bits that can: {', '.join(map(str, known))}")
-    if name == AWQ and version != "gemm":
-        raise UsageError(f"an awq checkpoint of version {version!r} cannot be unpacked; version 'gemm' can")
-
-
-def dequantize(parts: dict[str, Any], settings: Mapping[str, Any]) -> Any:
-    """Return a layer's weight, (output, input) float32.
-
-    parts    : `qweight`, `qzeros` (group, output * bits / 32), `scales` (group, output); GPTQ also has `g_idx` (input,), its group.
-    settings : the checkpoint's `quantization_config`.
-    """
-    import torch
-
-    bits, gptq = settings.get("bits", 4), settings["quant_method"] == GPTQ
-    order = range(WORD // bits) if gptq else AWQ_ORDER
-    weight = unpack(parts["qweight"].T, bits, order).T if gptq else unpack(parts["qweight"], bits, order)
-    # AutoGPTQ stores zero points less one, except in its second version.
-    offset = 1 if gptq and settings.get("checkpoint_format", "gptq") == "gptq" else 0
-    scales = parts["scales"].float()
-    zeros = unpack(parts["qzeros"], bits, order) + offset if parts["qzeros"] is not None else torch.full_like(scales, 2 ** (bits - 1))
-    group = parts["g_idx"]
-    if group is None:
-        group = torch.arange(len(weight)) // (len(weight) // len(scales))
-    return ((weight - zeros[group.long()]) * scales[group.long()]).T.contiguous()
-
-
-def unpack(words: Any, bits: int, order: Any) -> Any:
-    """Return the integers packed in every row: (row, word) int32 -> (row, word * 32 / bits)."""
-    import torch
-
-    shifts = torch.tensor([bits * field for field in order], dtype=torch.int32)
-    return (words[..., None] >> shifts & (2**bits - 1)).flatten(-2)
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    import torch
-    from safetensors.torch import load_file
-
-    tensors: dict[str, Any] = {}
-    for path in weight_files(folder):
-        tensors |= load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    return tensors

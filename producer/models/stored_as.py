@@ -1,12 +1,20 @@
 """What the weights of a checkpoint are stored as: the one place that reads `quantization_config`.
 
-In: a Hugging Face config.  Out: the format's name and its settings.
+In: a Hugging Face config.  Out: the format's name, its settings, and the level that they amount to, such as w4a16-g128 or FP8_BLOCK.
+Older checkpoints and NVIDIA's keep the settings in a file of their own beside a config.json that says nothing; `complete_config` adds them.
 """
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
-GPTQ, AWQ, COMPRESSED_TENSORS, GGUF = "gptq", "awq", "compressed-tensors", "gguf"
+from schemas.errors import UsageError
+from schemas.levels import FULL_BITS, NO_LEVEL
+
+GPTQ, AWQ, COMPRESSED_TENSORS, GGUF, FP8, FBGEMM, MODELOPT = "gptq", "awq", "compressed-tensors", "gguf", "fp8", "fbgemm_fp8", "modelopt"
+MIXED = "mixed"  # layers of different kinds, so that no single number says how strongly the model is compressed
+FILES = {"hf_quant_config.json": MODELOPT, "quantize_config.json": GPTQ, "quant_config.json": AWQ}
 
 
 class Quantization(NamedTuple):
@@ -17,8 +25,77 @@ class Quantization(NamedTuple):
 
 
 def quantization(config: Any) -> Quantization:
-    """Return what a config says of how its weights are quantized."""
+    """Return what a config says of how its weights are quantized. Raises UsageError for settings that are no table."""
     stored = getattr(config, "quantization_config", None) or {}
-    settings = stored if isinstance(stored, dict) else stored.to_dict()
+    settings = stored if isinstance(stored, Mapping) else stored.to_dict() if hasattr(stored, "to_dict") else None
+    if settings is None:
+        raise UsageError(f"quantization_config is {stored!r}, not a table of settings")
     name = settings.get("quant_method", "")
     return Quantization(str(getattr(name, "value", name)), settings)
+
+
+def complete_config(config: Any, folder: Path) -> None:
+    """Give a config the quantization settings that lie in a file beside it, where it has none itself."""
+    if getattr(config, "quantization_config", None):
+        return
+    for name, method in FILES.items():
+        if (folder / name).is_file():
+            settings = json.loads((folder / name).read_text(encoding="utf-8"))
+            if not isinstance(settings, dict):
+                raise UsageError(f"{folder / name} is no table of settings")
+            config.quantization_config = {"quant_method": method, **settings.pop("quantization", {}), **settings}
+            return
+
+
+def stored_level(config: Any) -> str:
+    """Return the level that a checkpoint is at, as text: "-" for plain weights, "mixed" where layers differ."""
+    name, settings = quantization(config)
+    if not name:
+        return NO_LEVEL
+    if name in (GPTQ, AWQ):
+        bits, group = settings.get("bits", settings.get("w_bit", 4)), settings.get("group_size", settings.get("q_group_size"))
+        return MIXED if settings.get("dynamic") else _integer_level(bits, FULL_BITS, group)
+    if name == COMPRESSED_TENSORS:
+        return _compressed_level(settings)
+    if name == FP8:
+        return "FP8_BLOCK" if settings.get("weight_block_size") else "FP8"
+    if name == MODELOPT:
+        return str(settings.get("quant_algo") or NO_LEVEL)
+    return str(settings.get("level", name)) if name == GGUF else name
+
+
+def not_simulated(config: Any) -> list[str]:
+    """Return what kernels that serve this checkpoint do besides using its weights, and a run of the dequantized weights leaves out.
+
+    The inputs that compressed-tensors rounds are rounded here too.
+    """
+    name, settings = quantization(config)
+    algorithm = str(settings.get("quant_algo"))
+    inputs = (name == FP8 and settings.get("activation_scheme")) or name == FBGEMM or (name == MODELOPT and not algorithm.endswith("_WO"))
+    cache = settings.get("kv_cache_scheme") or settings.get("kv_cache_quant_algo")
+    return ["rounding of activations"] * bool(inputs) + ["rounding of the key/value cache"] * bool(cache)
+
+
+def _compressed_level(settings: Mapping[str, Any]) -> str:
+    groups = [group for group in dict(settings.get("config_groups") or {}).values() if isinstance(group, Mapping) and group.get("weights")]
+    names = {_scheme_level(group["weights"], group.get("input_activations")) for group in groups}
+    sparsity = dict(settings.get("sparsity_config") or {}).get("sparsity_structure", "")
+    if not names and sparsity == "2:4":
+        return "2:4"
+    return names.pop() if len(names) == 1 and sparsity in ("", "unstructured") else MIXED if names else NO_LEVEL
+
+
+def _scheme_level(weights: Mapping[str, Any], inputs: Mapping[str, Any] | None) -> str:
+    """Return one scheme's level: w4a16-g128 for integers, and the names that llm-compressor gives its schemes for floats."""
+    bits, strategy, group = weights.get("num_bits", 8), str(weights.get("strategy")), weights.get("group_size")
+    input_bits = (inputs or {}).get("num_bits", FULL_BITS)
+    if weights.get("type", "int") == "int":
+        return _integer_level(bits, input_bits, group if strategy == "group" else None)
+    if bits == 8:
+        kind = "_BLOCK" if strategy == "block" else "_DYNAMIC" if inputs and inputs.get("dynamic") else "" if inputs else "A16"
+        return f"FP8{kind}"
+    return f"{'MXFP' if group == 32 else 'NVFP'}{bits}" + ("" if inputs else "A16")
+
+
+def _integer_level(bits: Any, input_bits: Any, group: Any) -> str:
+    return f"w{bits}a{input_bits}" + (f"-g{group}" if isinstance(group, int) and group > 0 else "")

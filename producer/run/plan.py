@@ -156,8 +156,9 @@ def _groups(
         fetch_weights(model.files)
     weights_missing = not download and model.files.hub_id and not weight_bytes(model.files)
     weights = "" if weights_missing else weights_hash(model.files)
-    for name, levels_of_method in levels.items():
+    for name, asked in levels.items():
         method = METHODS[name]
+        levels_of_method = list(dict.fromkeys(method.level_of(model.config, level) for level in asked))
         for data, answered in _by_source(method, model, prompted, request):
             runs = [
                 PlannedRun(each, level, _key(each, _Compression(method, level, data), weights, request) if weights else None)

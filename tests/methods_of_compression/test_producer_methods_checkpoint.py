@@ -92,10 +92,6 @@ def test_quantized_weights_are_not_compressed_again() -> None:
     METHODS["checkpoint"].check_config(config, parse_level("-"))
 
 
-
-
-
-
 @pytest.mark.parametrize(
     "quantization", [{"quant_method": "gptq", "bits": 4}, {"quant_method": "gptq", "bits": 8}, {"quant_method": "awq", "bits": 4}]
 )
@@ -111,12 +107,20 @@ def test_packed_checkpoints_are_read_without_their_kernels(quantization: dict[st
 @pytest.mark.parametrize(
     ("quantization", "message"),
     [
-        ({"quant_method": "gptq", "bits": 3}, "a gptq checkpoint of 3 bits cannot be unpacked; bits that can: 2, 4, 8"),
-        ({"quant_method": "awq", "bits": 4, "version": "gemv"}, "an awq checkpoint of version 'gemv' cannot be unpacked"),
+        ({"quant_method": "gptq", "bits": 5}, "a gptq checkpoint of 5 bits cannot be unpacked; bits that can: 2, 3, 4, 8"),
+        ({"quant_method": "gptq", "bits": 4, "checkpoint_format": "marlin"}, "of layout 'marlin' cannot be unpacked"),
+        ({"quant_method": "gptq", "bits": 4, "format": "gptq_p"}, "of layout 'gptq_p' cannot be unpacked"),
+        ({"quant_method": "gptq", "bits": 4, "rotation": "hadamard"}, "with 'rotation' in its quantization settings"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "quantized as 'bitsandbytes', which cannot be dequantized here"),
+        ({"bits": 4}, "quantized as 'an unnamed format'"),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "a modelopt checkpoint of algorithm 'NVFP4' cannot be dequantized"),
+        ({"quant_method": "compressed-tensors", "transform_config": {"config_groups": {"R1": {}}}}, "with rotations"),
+        ({"quant_method": "compressed-tensors", "quantization_status": "frozen"}, "of status 'frozen' holds weights that are not rounded"),
+        ({"quant_method": "awq", "bits": 4, "version": "gemv"}, "awq checkpoint of layout 'gemv' cannot be unpacked"),
     ],
 )
-def test_other_packings_are_refused_from_their_config(quantization: dict[str, Any], message: str) -> None:
-    """Bits that straddle words and versions packed another way are refused before weights are loaded."""
+def test_what_cannot_be_dequantized_is_refused_from_its_config(quantization: dict[str, Any], message: str) -> None:
+    """Formats, layouts and bits that cannot be read are refused by name before weights are loaded."""
     config = tiny().config
     config.quantization_config = quantization
     with pytest.raises(UsageError, match=message):

@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -208,15 +211,15 @@ def without_a_tensor(path: Path) -> None:
         ("config.json", lambda path: path.write_text("{"), 2, "the config of 'standin' in"),
         ("config.json", lambda path: path.write_text("[]"), 2, "the config of 'standin' in"),
         ("config.json", lambda path: path.write_text('{"model_type": "llama", "hidden_size": "x"}'), 2, "expected int, got str"),
-        ("model.safetensors", lambda path: path.write_bytes(path.read_bytes()[:-9]), 1, "is damaged or was not copied whole"),
-        ("model.safetensors", Path.unlink, 1, "the weights of 'standin' are not in"),
-        ("model.safetensors", without_a_tensor, 1, "lack 1 of its tensors, model.layers.0.self_attn.q_proj.weight among them"),
-        ("model.safetensors", lambda path: path.rename(path.with_name("pytorch_model.bin")), 1, "the weights of 'standin' in"),
-        ("model.safetensors.index.json", lambda path: (path.write_text("[]"), path.with_name("model.safetensors").unlink()), 1, "names no"),
+        ("model.safetensors", lambda path: path.write_bytes(path.read_bytes()[:-9]), 5, "is damaged or was not copied whole"),
+        ("model.safetensors", Path.unlink, 5, "the weights of 'standin' are not in"),
+        ("model.safetensors", without_a_tensor, 5, "lack 1 of its tensors, model.layers.0.self_attn.q_proj.weight among them"),
+        ("model.safetensors", lambda path: path.rename(path.with_name("pytorch_model.bin")), 5, "the weights of 'standin' in"),
+        ("model.safetensors.index.json", lambda path: (path.write_text("[]"), path.with_name("model.safetensors").unlink()), 5, "damaged"),
     ],
 )
 def test_a_damaged_model_is_one_sentence(file: str, damage: Callable[[Path], Any], exit_code: int, message: str, tmp_path: Path) -> None:
-    """What cannot be read ends with its name and its reason: exit 2 for a folder that is no model, 1 for damaged or missing weights."""
+    """What cannot be read ends with its name and its reason: exit 2 for a folder that is no model, 5 for damaged or missing weights."""
     damage(save_standin(tmp_path / "standin") / file)
     asked = ["--model", str(tmp_path / "standin"), "--task", "urn", "--limit", "2", "--store", str(tmp_path / "store")]
     result = CliRunner().invoke(main, asked)
@@ -235,3 +238,54 @@ def test_memory_that_runs_out_is_not_called_damage(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", full)
     with pytest.raises(RuntimeError, match="can't allocate memory"):
         load_model(files, "float32", "cpu")
+
+
+HOSTILE = "from pathlib import Path\nPath({mark!r}).touch()\nclass Any:\n    pass\n"
+
+
+@pytest.mark.parametrize("what", ["config", "tokenizer"])
+@pytest.mark.parametrize("model_type", ["llama", "own"])
+def test_python_code_of_a_model_is_never_run(what: str, model_type: str, tmp_path: Path) -> None:
+    """A folder that brings Python code is refused in one sentence, or run as the class that transformers has, whatever stdin answers."""
+    folder, mark = save_standin(tmp_path / "standin"), tmp_path / "ran"
+    (folder / "hostile.py").write_text(HOSTILE.format(mark=str(mark)))
+    name = "config.json" if what == "config" else "tokenizer_config.json"
+    changed = json.loads((folder / name).read_text())
+    if what == "config":
+        changed |= {"model_type": model_type, "auto_map": {"AutoConfig": "hostile.Any", "AutoModelForCausalLM": "hostile.Any"}}
+    else:
+        tokenizer_class = "Any" if model_type == "own" else "LlamaTokenizer"
+        changed |= {"tokenizer_class": tokenizer_class, "auto_map": {"AutoTokenizer": ["hostile.Any", None]}}
+    (folder / name).write_text(json.dumps(changed))
+    asked = [sys.executable, "-m", "producer", "--model", "standin", "--task", "urn", "--limit", "2", "--store", "store"]
+    done = subprocess.run(asked, cwd=tmp_path, input="y\ny\ny\n", capture_output=True, text=True, check=False, env={**os.environ})
+    assert not mark.exists()
+    assert "custom code" not in done.stdout + done.stderr
+    if model_type == "own" and what == "config":
+        assert done.returncode == 2
+        assert "it needs Python code that comes with it, and such code is never run" in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        {"weight_map": {"a": "../outside.safetensors"}},
+        {"weight_map": {"a": "/etc/passwd"}},
+        {"weight_map": {"a": "*"}},
+        {"weight_map": {"a": 1}},
+        {"weight_map": {}},
+        {"weight_map": ["a"]},
+        "[" * 100_000,
+        '{"weight_map": {"a": ' + "9" * 5000 + "}}",
+    ],
+    ids=lambda index: str(index)[:40],
+)
+def test_a_hostile_index_of_weights_is_one_sentence(index: Any, tmp_path: Path) -> None:
+    """An index that points out of its folder, nests without end or holds no names is refused, and no file outside is looked at."""
+    folder = save_standin(tmp_path / "standin")
+    save_file(load_file(folder / "model.safetensors"), tmp_path / "outside.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(index if isinstance(index, str) else json.dumps(index))
+    with pytest.raises(HedgemarkError, match=r"index\.json is damaged: it does not name files of its folder as weights"):
+        weights_hash(find_model(str(folder)))

@@ -6,7 +6,7 @@ All these types have the decoder layers of Llama: query, key, value and output p
 
 from typing import Any, NamedTuple
 
-from producer.models.stored_as import GGUF, quantization
+from producer.models.stored_as import quantization
 
 ARCHITECTURES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3", "qwen3_moe": "Qwen3-MoE"}
 MODELS = ", ".join(ARCHITECTURES.values())
@@ -30,9 +30,7 @@ def unknown_architecture(config: Any) -> str:
 def not_dense(config: Any) -> str:
     """Return why a model's weights are not dense, or ""."""
     stored = quantization(config).format
-    if stored in ("", GGUF):  # GGUF weights are dequantized as they are loaded
-        return ""
-    return f"its weights are already quantized ({stored}); run it as found with --method checkpoint"
+    return "" if not stored else f"its weights are already quantized ({stored}); run it as found with --method checkpoint"
 
 
 def linear_shapes(config: Any) -> dict[str, Shape]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from producer.methods.shared.architectures import MODELS
 from schemas.errors import UsageError
-from schemas.levels import Level
+from schemas.levels import NO_LEVEL, Level, parse_level
 
 if TYPE_CHECKING:
     from producer.methods.shared.compression_data import CompressionData
@@ -65,6 +65,8 @@ class Method:
     verify       : (model, job) -> measured post-conditions, JSON-able; raises PostConditionError.
     models       : a description of the models that `fits` admits, for the list.
     collect      : (dense model, data, device) -> statistics that serve every level; None where there are none.
+    level_of     : (config, level) -> the level that a run gets; another than asked only where the model's own files say what it is.
+    changes      : whether the method changes the model; without it the level says what was found, and no logit may move.
     """
 
     name: str
@@ -80,6 +82,8 @@ class Method:
     verify: Callable[[Any, Job], dict[str, Any]]
     models: str = MODELS
     collect: Callable[[Any, "CompressionData", Any], Any] | None = None
+    level_of: Callable[[Any, Level], Level] = lambda config, level: level
+    changes: bool = True
 
     @property
     def needs_data(self) -> bool:
@@ -129,6 +133,7 @@ class Method:
             job = Job(level, self.settings_for(level), data if self.needs_data else None, seed, statistics, device)
             working = self.compress(working, job).eval()
             conditions = self.verify(working, job)
-            conditions = verify_change(working, data, dense, level, conditions) | conditions
+            changed_by = level if self.changes else parse_level(NO_LEVEL)
+            conditions = verify_change(working, data, dense, changed_by, conditions) | conditions
             yield Applied(working, job.settings, conditions)
             del working  # freed before the next copy is made

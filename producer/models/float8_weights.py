@@ -1,0 +1,75 @@
+"""Weights stored as eight-bit floats with scales, dequantized: weight = float8 * scale.
+
+In: the tensors of a checkpoint by name.  Out: the same, with one plain `weight` for every scaled layer. There is one scale for the whole
+weight, one per output, or one per block: `weight_scale_inv` for DeepSeek and Qwen, `weight_scale` for ModelOpt and FBGEMM.
+Despite its name `weight_scale_inv` is multiplied with (DeepSeek-V3, inference/kernel.py, weight_dequant).
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from producer.models.stored_as import FP8, MODELOPT, Quantization
+from schemas.errors import HedgemarkError, UsageError
+
+SCALES = ("weight_scale", "weight_scale_inv")
+# Kernels round activations and the key/value cache with these. They are not applied here, and the run says so (stored_as.not_simulated).
+ACTIVATION_SCALES = (".input_scale", ".activation_scale", ".k_scale", ".v_scale", ".kv_scale", ".output_scale", ".input_scale_ub")
+ALGORITHMS = ("FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO")
+
+
+def check_floats(stored: Quantization) -> None:
+    """Raise UsageError for a checkpoint of eight-bit floats that cannot be dequantized; reads no weights."""
+    name, settings = stored
+    algorithm = settings.get("quant_algo")
+    if name == MODELOPT and algorithm not in ALGORITHMS:
+        raise UsageError(f"a modelopt checkpoint of algorithm {algorithm!r} cannot be dequantized; those that can: {', '.join(ALGORITHMS)}")
+    if name == FP8 and (block := settings.get("weight_block_size")) is not None and not _is_block(block):
+        raise UsageError(f"weight_block_size is {block!r}, not the rows and columns of a block")
+
+
+def dequantize_floats(tensors: dict[str, Any], stored: Quantization) -> Iterator[tuple[str, Any]]:
+    """Yield the name and the float32 weight (output, input) of every scaled layer; its parts are taken out of `tensors`.
+
+    Raises HedgemarkError for a float8 weight without scales, or scales that do not fit their weight.
+    """
+    for name in [name for name in tensors if name.endswith(ACTIVATION_SCALES)]:
+        del tensors[name]
+    for name in [name for name, tensor in tensors.items() if _is_float8(tensor) and not name.endswith(SCALES)]:
+        scales = [tensors.pop(f"{name.removesuffix('weight')}{kind}", None) for kind in SCALES]
+        found = [scale for scale in scales if scale is not None]
+        if len(found) != 1 or not name.endswith(".weight"):
+            raise HedgemarkError(f"tensor {name} is stored as eight-bit floats with {len(found)} scales instead of one")
+        weight = tensors.pop(name)
+        scale = _by_weight(found[0], weight.shape, stored.settings.get("weight_block_size"))
+        if scale is None or weight.ndim != 2:
+            sizes = f"{tuple(found[0].shape)} {found[0].dtype} for a weight of {tuple(weight.shape)}"
+            raise HedgemarkError(f"the scales of tensor {name} do not fit it: {sizes}")
+        yield name, weight.float() * scale
+
+
+def _by_weight(scale: Any, shape: Any, block: Any) -> Any:
+    """Return the scale of each weight, or of each row where a row has one; None where scales and weight do not fit together."""
+    if not scale.is_floating_point():
+        return None
+    scale = scale.float()
+    if scale.numel() == 1:
+        return scale.flatten()
+    if scale.numel() == shape[0] and scale.shape[0] == shape[0]:
+        return scale.reshape(-1, 1)
+    scale = scale.squeeze((1, 3)) if scale.ndim == 4 else scale  # ModelOpt writes (row of blocks, 1, column of blocks, 1)
+    if scale.ndim != 2:
+        return None
+    rows, columns = block or (shape[0] // scale.shape[0], shape[1] // scale.shape[1])
+    if (-(-shape[0] // max(1, rows)), -(-shape[1] // max(1, columns))) != tuple(scale.shape):
+        return None
+    return scale.repeat_interleave(rows, 0)[: shape[0]].repeat_interleave(columns, 1)[:, : shape[1]]
+
+
+def _is_float8(tensor: Any) -> bool:
+    import torch
+
+    return tensor.dtype in (torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz)
+
+
+def _is_block(block: Any) -> bool:
+    return isinstance(block, list | tuple) and len(block) == 2 and all(isinstance(size, int) and size > 0 for size in block)

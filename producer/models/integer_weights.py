@@ -1,0 +1,199 @@
+"""Weights that GPTQ or AWQ packed into 32-bit words, unpacked: weight = scale * (integer - zero point).
+
+In: the tensors of a checkpoint by name.  Out: the same, with one plain `weight` for every packed layer. transformers itself loads these
+two formats only with kernels that are built for one accelerator.
+GPTQ packs `qweight` (input * bits / 32, output) along the inputs, AWQ's GEMM layout packs it (input, output * bits / 32) along the outputs.
+Both pack `qzeros` (group, output * bits / 32); `scales` is (group, output); GPTQ's `g_idx` (input,) gives each input's group.
+
+GPTQ stores zero points less one in its first version and as they are in its second. The first was made by subtracting 1 from every field
+of whole words, so a zero point of 0 borrows from its neighbour; adding 1 to every field with the carry undoes it (AutoGPTQ issue 640).
+The label of a file cannot be trusted: a symmetric layer has the zero point 2^(bits - 1) everywhere, which shows what was stored.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from producer.models.stored_as import AWQ, GPTQ, Quantization
+from schemas.errors import HedgemarkError, UsageError
+
+WORD = 32
+GPTQ_BITS, AWQ_BITS = (2, 3, 4, 8), (4,)
+AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)  # which field of a word holds its first, second, ... column
+PARTS = ("qweight", "qzeros", "scales", "g_idx")
+VERSIONS = {"gptq": 1, "gptq_v2": 0}  # the layouts that can be read, and what is to be added to their zero points
+UNREAD = ("is_marlin_format", "rotation", "adapter")  # settings that change what the tensors mean
+
+
+class _Layer(NamedTuple):
+    name: str
+    parts: dict[str, Any]
+    bits: int
+
+
+def check_integers(stored: Quantization) -> None:
+    """Raise UsageError for a GPTQ or AWQ checkpoint whose bits or layout cannot be unpacked; reads no weights."""
+    name, settings = stored
+    what = f"{'an' if name == AWQ else 'a'} {name} checkpoint"
+    bits = settings.get("bits", settings.get("w_bit", 4))
+    known = GPTQ_BITS if name == GPTQ else AWQ_BITS
+    if bits not in known:
+        raise UsageError(f"{what} of {bits} bits cannot be unpacked; bits that can: {', '.join(map(str, known))}")
+    layout = _layout(stored)
+    readable = (*VERSIONS,) if name == GPTQ else ("gemm",)
+    if layout not in readable:
+        raise UsageError(f"{what} of layout {layout!r} cannot be unpacked; layouts that can: {', '.join(readable)}")
+    if changed := [setting for setting in UNREAD if settings.get(setting)]:
+        raise UsageError(f"{what} with {changed[0]!r} in its quantization settings cannot be unpacked")
+
+
+def unpack_integers(tensors: dict[str, Any], stored: Quantization) -> Iterator[tuple[str, Any]]:
+    """Yield the name and the float32 weight (output, input) of every packed layer; its parts are taken out of `tensors`.
+
+    Raises HedgemarkError where a layer's parts do not fit together.
+    """
+    layers = [name.removesuffix(".qweight") for name in tensors if name.endswith(".qweight")]
+    parted = [_take(tensors, name, stored) for name in layers]
+    offset = _offset(parted, stored) if stored.format == GPTQ else 0
+    while parted:
+        layer = parted.pop()
+        yield f"{layer.name}.weight", _dequantize(layer, stored, offset)
+
+
+def unpack(words: Any, bits: int, order: Any = None) -> Any:
+    """Return the integers packed in every row, lowest bits first: (row, word) int32 -> (row, word * 32 / bits).
+
+    order : for bits that divide a word, which field holds its first, second, ... integer. Three bits run on into the next word.
+    """
+    import torch
+
+    if WORD % bits == 0:
+        shifts = torch.tensor([bits * field for field in order or range(WORD // bits)], dtype=torch.int32)
+        return (words[..., None] >> shifts & (2**bits - 1)).flatten(-2)
+    single = (words[..., None] >> torch.arange(WORD, dtype=torch.int32) & 1).flatten(-2)
+    return (single.unflatten(-1, (-1, bits)) << torch.arange(bits, dtype=torch.int32)).sum(-1, dtype=torch.int32)
+
+
+def _take(tensors: dict[str, Any], name: str, stored: Quantization) -> _Layer:
+    import torch
+
+    parts = {part: tensors.pop(f"{name}.{part}", None) for part in PARTS}
+    words, zeros, scales = parts["qweight"], parts["qzeros"], parts["scales"]
+    if scales is None:
+        raise HedgemarkError(f"layer {name} has packed integers (qweight) but no scales")
+    if any(each is not None and each.dtype != torch.int32 for each in (words, zeros)):
+        raise HedgemarkError(f"layer {name} is packed into words of another type than int32, which cannot be unpacked")
+    outputs = scales.shape[1]
+    # The settings may say other bits for single layers; the shapes say it for certain.
+    packed_outputs = zeros.shape[1] if zeros is not None else words.shape[1] if stored.format == AWQ else 0
+    bits = WORD * packed_outputs // outputs if packed_outputs else int(stored.settings.get("bits", 4))
+    known = GPTQ_BITS if stored.format == GPTQ else AWQ_BITS
+    if bits not in known or (packed_outputs and bits * outputs != WORD * packed_outputs):
+        raise HedgemarkError(f"layer {name} has {bits} bits by the shape of its tensors; bits that can be unpacked: {known}")
+    return _Layer(name, parts, bits)
+
+
+def _offset(layers: list[_Layer], stored: Quantization) -> int:
+    """Return what is to be added to the stored zero points: 1 in the first version, 0 in the second."""
+    label = VERSIONS[_layout(stored)]
+    seen: dict[int, str] = {}
+    for layer in layers:
+        if layer.parts["qzeros"] is not None:
+            zeros = unpack(layer.parts["qzeros"], layer.bits)
+            found = 2 ** (layer.bits - 1) - int(zeros.flatten()[0])
+            if found in (0, 1) and bool((zeros == zeros.flatten()[0]).all()):
+                seen.setdefault(found, layer.name)
+    if len(seen) == 2:
+        raise HedgemarkError(f"the zero points of layer {seen[0]} are stored as they are, those of layer {seen[1]} less one")
+    if seen:
+        return next(iter(seen))
+    if stored.settings.get("sym") is True and any(layer.parts["qzeros"] is not None for layer in layers):
+        raise HedgemarkError("the checkpoint says that it is symmetric, but its zero points are not all the middle of their range")
+    if _contradicts(layers, label):
+        raise HedgemarkError(
+            f"checkpoint_format is {_layout(stored)!r}, but with zero points read so nearly all weights lie one step off zero; "
+            f"correct the label in the checkpoint's quantization settings to {'gptq_v2' if label else 'gptq'!r}"
+        )
+    return label
+
+
+def _contradicts(layers: list[_Layer], label: int) -> bool:
+    """Whether the weights lie around zero only if the zero points are read the other way than the label says.
+
+    Compared is the median over groups of their mean weight in steps; trained weights have a mean near zero, and the other reading moves it
+    by one. Layers with few groups are not judged.
+    """
+    import torch
+
+    means = []
+    for layer in layers[:: max(1, len(layers) // 8)]:
+        if layer.parts["qzeros"] is not None:
+            integers, zeros = _integers(layer, GPTQ), unpack(layer.parts["qzeros"], layer.bits)
+            groups = _groups(layer, integers.shape[0], None)
+            sums = torch.zeros(zeros.shape).index_add_(0, groups, integers.float())
+            means.append((sums / torch.bincount(groups, minlength=len(zeros))[:, None] - zeros).flatten())
+    as_stored = float(torch.cat(means).median()) if means else 0.0
+    read, other = abs(as_stored - label), abs(as_stored - (1 - label))
+    return other < 0.25 and read > 0.75
+
+
+def _dequantize(layer: _Layer, stored: Quantization, offset: int) -> Any:
+    import torch
+
+    integers, scales = _integers(layer, stored.format), layer.parts["scales"].float()
+    order = None if stored.format == GPTQ else AWQ_ORDER
+    if layer.parts["qzeros"] is None:
+        zeros = torch.full(scales.shape, 2 ** (layer.bits - 1), dtype=torch.int32)
+    else:
+        zeros = unpack(_plus_one(layer) if offset else layer.parts["qzeros"], layer.bits, order)
+    if zeros.shape != scales.shape or integers.shape[1] != scales.shape[1]:
+        raise HedgemarkError(
+            f"layer {layer.name} has zero points {tuple(zeros.shape)} and scales {tuple(scales.shape)}, which do not fit its integers"
+        )
+    groups = _groups(layer, len(integers), stored.settings.get("group_size", stored.settings.get("q_group_size")))
+    return ((integers - zeros[groups]) * scales[groups]).T.contiguous()
+
+
+def _plus_one(layer: _Layer) -> Any:
+    """Return the words of zero points with 1 added to every field, carrying into the next field as subtracting it borrowed."""
+    import torch
+
+    words = layer.parts["qzeros"]
+    if WORD % layer.bits:  # three bits were taken apart before 1 was subtracted, so nothing was borrowed
+        fields = unpack(words, layer.bits) + 1 & 2**layer.bits - 1
+        bits = (fields[..., None] >> torch.arange(layer.bits, dtype=torch.int32) & 1).flatten(-2).unflatten(-1, (-1, WORD)).long()
+        words = (bits << torch.arange(WORD)).sum(-1)
+    else:
+        words = words.long() + sum(1 << layer.bits * field for field in range(WORD // layer.bits))
+    return (words + 2**31 & 2**32 - 1).sub(2**31).to(torch.int32)
+
+
+def _integers(layer: _Layer, name: str) -> Any:
+    words = layer.parts["qweight"]
+    return unpack(words.T.contiguous(), layer.bits).T if name == GPTQ else unpack(words, layer.bits, AWQ_ORDER)
+
+
+def _groups(layer: _Layer, n_inputs: int, size: Any) -> Any:
+    """Return the group of each input. Raises HedgemarkError where groups are missing, out of range or not used alike."""
+    import torch
+
+    n_groups, given = len(layer.parts["scales"]), layer.parts["g_idx"]
+    if given is None:
+        if not (isinstance(size, int) and size > 0 and -(-n_inputs // size) == n_groups):
+            size = -(-n_inputs // n_groups)
+            if n_inputs % n_groups:
+                raise HedgemarkError(f"layer {layer.name} has {n_groups} groups for {n_inputs} inputs and does not say which is whose")
+        return torch.arange(n_inputs) // size
+    groups = given.long()
+    if len(groups) != n_inputs or int(groups.min()) < 0 or int(groups.max()) >= n_groups:
+        raise HedgemarkError(f"layer {layer.name}: g_idx does not name one of {n_groups} groups for each of {n_inputs} inputs")
+    used = torch.bincount(groups, minlength=n_groups)
+    if int(used.max()) > -(-n_inputs // n_groups) and int(used.min()) == 0:
+        raise HedgemarkError(f"layer {layer.name}: g_idx leaves some of its {n_groups} groups without inputs")
+    return groups
+
+
+def _layout(stored: Quantization) -> str:
+    settings: Mapping[str, Any] = stored.settings
+    if stored.format == GPTQ:
+        return str(settings.get("checkpoint_format") or settings.get("format") or "gptq").lower()
+    return str(settings.get("version") or settings.get("format") or settings.get("checkpoint_format") or "gemm").lower()
