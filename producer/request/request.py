@@ -57,6 +57,7 @@ class Request:
 
 def request_of(options: Mapping[str, Any]) -> Request:
     """Return the request that these options make. Raises UsageError where one has no effect beside the others."""
+    _check_names_given(options)
     _check_effect(options)
     _check_sweep(options)
     sizes = {name: _size(name, options[name]) for name in SIZES if name in options}
@@ -74,6 +75,13 @@ def check_names(kind: str, names: Sequence[str], known: Sequence[str]) -> None:
     for name in names:
         if name not in known:
             raise UsageError(f"unknown {kind} {name!r}; known: {', '.join(known)}")
+
+
+def _check_names_given(options: Mapping[str, Any]) -> None:
+    """Raise UsageError for an empty name, which a shell variable that is not set leaves: as a path it is the working folder."""
+    for name in ("models", "methods", "levels", "tasks", "prompts"):
+        if any(not value.strip() for value in options.get(name, ())):
+            raise UsageError(f"--{name.removesuffix('s')} is empty; give a name, or leave the option out")
 
 
 def _check_effect(options: Mapping[str, Any]) -> None:

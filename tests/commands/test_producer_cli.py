@@ -115,6 +115,9 @@ def test_dry_run_says_what_is_stored_and_writes_nothing(produce: Produce, store:
     ("arguments", "message"),
     [
         (["--task", "nonsense"], "known: urn, facts"),
+        (["--task", ""], "--task is empty; give a name"),
+        (["--task", "urn", "--model", " "], "--model is empty; give a name"),
+        (["--task", "urn", "--level", ""], "--level is empty; give a name"),
         (["--task", "urn", "--method", "nonsense"], "known: dense"),
         (["--task", "urn", "--prompt", "nonsense"], "known: base, shared, task"),
         (["--task", "urn", "--backend", "nonsense"], "known: transformers"),
