@@ -1,4 +1,4 @@
-"""The commands of `analyze` that show: the report as a page, as tables for papers, and served while a store grows."""
+"""The commands `analyze report` (a page, or tables and charts for a paper) and `analyze serve` (the page, refreshed as runs arrive)."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,17 +14,23 @@ OPTIONS: list[Callable[[Any], Any]] = [
     store_option,
     click.option("--at", metavar="SNAPSHOT|TAG", help="Read the store as it was then. [newest snapshot]"),
     *SELECTION,
-    click.option("--alpha", metavar="A", default="0.1", show_default=True, help="Allowed miscoverage; the page's slider has all."),
+    click.option(
+        "--alpha",
+        metavar="A",
+        default="0.1",
+        show_default=True,
+        help="Allowed miscoverage with which the page opens; its slider has the others.",
+    ),
     click.option("--scorer", "scorers", multiple=True, metavar="S", help="Nonconformity score; repeatable. [lac, aps]"),
     click.option("--protocol", "protocols", multiple=True, metavar="P", help="exact, ye2024 or tong2026; repeatable. [exact]"),
-    click.option("--policy", type=FILE, help="TOML of the release gate. [the two tolerances]"),
+    click.option("--policy", type=FILE, help="TOML with the limits of the release gate. [the two tolerances]"),
     click.option("--limit", "limits", multiple=True, metavar="FIGURE=X", help="A limit of the gate, such as flips=0.05; repeatable."),
-    click.option("--prices", type=FILE, help="TOML with which the cost calculator opens. [made-up prices]"),
+    click.option("--prices", type=FILE, help="TOML with the prices that the cost calculator starts with. [made-up prices]"),
 ]
 
 
 def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add what both commands take: which runs, which question, which policy."""
+    """Add the options that both commands take: which runs, which question, which policy."""
     for option in reversed(OPTIONS):
         command = option(command)
     return comparison_options(command)
@@ -32,12 +38,16 @@ def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command("report")
 @report_options
-@click.option("--format", "form", type=click.Choice(["html", "md", "latex"]), default="html", show_default=True, help="Page or tables.")
+@click.option(
+    "--format", "form", type=click.Choice(["html", "md", "latex"]), default="html", show_default=True, help="A page, or tables for a paper."
+)
 @click.option("--out", type=FILE, help="File to write. [report.html; tables go to stdout]")
-@click.option("--figures", "charts", type=click.Path(path_type=Path, file_okay=False), help="Also write the charts there, such as figures.")
+@click.option(
+    "--figures", "charts", type=click.Path(path_type=Path, file_okay=False), help="Also write the charts to this folder, as SVG and PNG."
+)
 @friendly_errors
 def report_command(form: str, out: Path | None, charts: Path | None, **options: Any) -> None:
-    """One page with the verdict and every study behind it, in one file that opens offline; or tables and figures for a paper.
+    """Write the verdict and every study behind it as one page. It opens offline; or write tables and charts for a paper.
 
     Example: analyze report --store demo-store --out report.html
     """
@@ -54,10 +64,10 @@ def report_command(form: str, out: Path | None, charts: Path | None, **options: 
 
 @click.command("serve")
 @report_options
-@click.option("--port", type=click.IntRange(0, 65535), default=8787, show_default=True, help="Port on 127.0.0.1; 0 takes a free one.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8787, show_default=True, help="Port on 127.0.0.1; 0 chooses a free one.")
 @friendly_errors
 def serve_command(port: int, **options: Any) -> None:
-    """The same page on this machine's loopback while the store grows; it reloads itself on a new snapshot. Read-only.
+    """Show the report at localhost and refresh it as runs arrive. It is read-only and reachable from this machine alone.
 
     Example: analyze serve --store demo-store --port 8787
     """

@@ -14,12 +14,21 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 
 @click.command("transfer")
 @analysis_options
-@click.option("--from", "source", type=click.Choice(SOURCES), default="dense", show_default=True, help="Whose threshold is kept.")
-@click.option("--subject-mix", type=FILE, help="TOML: [subjects] and shares; weighted thresholds for this mix instead.")
-@click.option("--coverage-tolerance", metavar="X", type=float, default=0.01, show_default=True, help="Loss of coverage that is none.")
+@click.option("--from", "source", type=click.Choice(SOURCES), default="dense", show_default=True, help="Whose threshold is reused.")
+@click.option(
+    "--subject-mix",
+    type=FILE,
+    help="TOML with a share per subject under [subjects]: weight the threshold for this mix of subjects instead.",
+)
+@click.option(
+    "--coverage-tolerance", metavar="X", type=float, default=0.01, show_default=True, help="Coverage losses up to this count as no loss."
+)
 @friendly_errors
 def transfer_command(source: str, subject_mix: Path | None, coverage_tolerance: float, **options: Any) -> None:
-    """Keep a threshold instead of recalibrating: the dense run's for compressed runs, or one prompt's, task's, subject's for others.
+    """What happens if you reuse the dense model's threshold?
+
+    Coverage and set size of compressed runs with the dense run's threshold instead of one of their own; or with the threshold of another
+    prompt, task or subject.
 
     Example: analyze transfer --model ref-m --from dense
     """
@@ -43,7 +52,9 @@ def transfer_command(source: str, subject_mix: Path | None, coverage_tolerance: 
 @analysis_options
 @friendly_errors
 def scale_command(**options: Any) -> None:
-    """Inflation of the sets against the size of the model, per family and method, with a robust slope.
+    """Do the prediction sets of larger models grow less?
+
+    Growth of the mean set size against the number of parameters, by family and method.
 
     Example: analyze scale --method wanda --level 0.5
     """
@@ -63,7 +74,7 @@ def scale_command(**options: Any) -> None:
 @comparison_options
 @friendly_errors
 def cliffs_command(**options: Any) -> None:
-    """Along the levels of a method: how far is safe, and do the sets grow gradually or at a threshold.
+    """Find the strongest compression that is still safe. Does quality drop gradually or suddenly along the levels of a method?
 
     Example: analyze cliffs --method wanda --task urn --scorer lac
     """
@@ -81,10 +92,16 @@ def cliffs_command(**options: Any) -> None:
 
 @click.command("cost")
 @analysis_options
-@click.option("--prices", "path", type=FILE, required=True, help="TOML: [prices] per question, [rules], [hardware] per 1,000 questions.")
+@click.option(
+    "--prices",
+    "path",
+    type=FILE,
+    required=True,
+    help="TOML with your prices: [prices] per question, [rules], [hardware] per 1,000 questions.",
+)
 @friendly_errors
 def cost_command(path: Path, **options: Any) -> None:
-    """What the sets cost in operations per 1,000 questions, against the saving in hardware.
+    """What prediction sets cost per 1,000 questions. Asking again, review and wrong answers, beside what compression saves in hardware.
 
     Example: analyze cost --prices prices.toml --scorer lac
     """
@@ -102,14 +119,14 @@ def cost_command(path: Path, **options: Any) -> None:
 @click.command("gate")
 @analysis_options
 @comparison_options
-@click.option("--policy", type=FILE, help="TOML: [limits], [task.<name>], [worst_subject].")
+@click.option("--policy", type=FILE, help="TOML with limits under [limits], [task.<name>] and [worst_subject].")
 @click.option("--limit", "limits", multiple=True, metavar="FIGURE=X", help="A limit, such as accuracy_loss=0.02; repeatable.")
 @click.option("--junit", type=FILE, help="Also write JUnit XML, such as gate.xml.")
 @click.option("--markdown", type=FILE, help="Also write a Markdown summary, such as gate.md.")
-@click.option("--model-card", type=FILE, help="Also write eval results as model-index YAML, such as card.yaml.")
+@click.option("--model-card", type=FILE, help="Also write the results as model-index YAML for a model card, such as card.yaml.")
 @friendly_errors
 def gate_command(policy: Path | None, limits: tuple[str, ...], **options: Any) -> None:
-    """The release gate: exit 0 if every limit is kept, 1 if one is broken, 3 if the items cannot tell.
+    """Check compressed models against release limits. Exit 0 if every limit is kept, 1 if one is exceeded, 3 if the items cannot tell.
 
     Example: analyze gate --method gptq --limit accuracy_loss=0.02 --limit set_size_growth=0.1
     """

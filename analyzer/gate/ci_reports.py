@@ -15,7 +15,7 @@ CARD_METRICS = {"accuracy": "Accuracy", "coverage": "Coverage of prediction sets
 
 
 def junit(records: Sequence[Record]) -> str:
-    """Return JUnit XML: a suite per compressed run, a case per check; an inconclusive check is an error, since nothing was shown."""
+    """Return JUnit XML: a suite per compressed run, a case per check; an inconclusive check is an error, since it shows nothing."""
     root = ET.Element("testsuites", name="hedgemark gate")
     for run, group in groupby(records, key=lambda record: record["run"]):
         checks = list(group)
@@ -56,7 +56,7 @@ def model_index(records: Sequence[Record], results: Sequence[Record]) -> str:
 
 
 def last_line(records: Sequence[Record]) -> str:
-    """Return the outcome in one line, with what an inconclusive one would take."""
+    """Return the outcome in one line, and how many items would decide an inconclusive one."""
     counts = {result: sum(record["result"] == result for record in records) for result in (PASS, FAIL, INCONCLUSIVE)}
     needed = max((record["items_needed"] or 0 for record in records), default=0)
     more = f"; about {needed:,} items would decide" if outcome(records) == INCONCLUSIVE and needed else ""
@@ -64,7 +64,7 @@ def last_line(records: Sequence[Record]) -> str:
 
 
 def title(record: Record) -> str:
-    """Return the name of a check, with what it depends on."""
+    """Return the name of a check, with its subject, scorer and alpha."""
     subject = f" in {record['subject']}" if record["subject"] else ""
     sets = f" ({record['scorer']}, alpha {record['alpha']:g})" if record["alpha"] is not None else ""
     return f"{record['check']}{subject}{sets}"
@@ -73,12 +73,12 @@ def title(record: Record) -> str:
 def sentence(record: Record) -> str:
     """Return why a check ended as it did."""
     if record["limit"] is None:
-        return record["reason"] or "nothing is wrong"
+        return record["reason"] or "no problem was found"
     if record["amount"] is None:
-        return f"there is no figure to hold against the limit {record['limit']:g}"
+        return f"there is no value to compare with the limit {record['limit']:g}"
     interval = f" [{record['amount_low']:.4g}, {record['amount_high']:.4g}]" if record["amount_low"] is not None else ""
     needed = f"; about {record['items_needed']:,} items would decide" if record["items_needed"] else ""
-    return f"{record['amount']:.4g}{interval} against the limit {record['limit']:g}{needed}"
+    return f"{record['amount']:.4g}{interval}, limit {record['limit']:g}{needed}"
 
 
 def _result_lines(record: Record, gate_result: str) -> Iterator[str]:

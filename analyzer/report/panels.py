@@ -1,4 +1,4 @@
-"""The panels of the page, in their order: one entry each. A panel is a table, charts over it, and a sentence about it."""
+"""The panels of the page, in their order: one entry each. A panel is a table, charts of it, and a sentence about it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -117,11 +117,11 @@ CHECKS = (
 )
 
 PANELS = (
-    Panel("checks", "Every check of the gate", "The columns behind the verdicts above, each against its limit.", "checks", CHECKS),
+    Panel("checks", "Every check of the gate", "The figures behind the verdicts above, each beside its limit.", "checks", CHECKS),
     Panel(
         "heat",
         "What each method changed",
-        "Orange is worse than the dense run, blue better; bold columns differ from no change by more than noise.",
+        "Orange is worse than the dense run, blue is better. Bold numbers are changes that chance does not explain (95 % confidence).",
         "pairs",
         PAIR,
         sentences.heat_map,
@@ -130,8 +130,8 @@ PANELS = (
     Panel(
         "decoupling",
         "Does accuracy tell the whole story?",
-        "Each point is a compressed run. Above the line its sets grew, left of it accuracy fell. The upper right corner is what a look at "
-        "accuracy alone misses.",
+        "Each point is a compressed run: above the dashed line its sets grew, left of the other its accuracy fell. Runs in the upper right "
+        "corner look fine by accuracy alone, although they have become less sure.",
         "pairs",
         PAIR,
         sentences.decoupling,
@@ -140,7 +140,8 @@ PANELS = (
     Panel(
         "alpha",
         "Move alpha",
-        "Alpha is the share of misses allowed. Shaded: two standard deviations over all ways to split items into calibration and test.",
+        "Alpha is the share of sets that may miss the answer. Shaded: two standard deviations over all ways to choose the "
+        "calibration items.",
         "curves",
         (
             PanelColumn("set_size", "set size", 3),
@@ -156,7 +157,8 @@ PANELS = (
     Panel(
         "cliffs",
         "Where is the cliff?",
-        "The levels of all methods that compress as the chosen run does, on its model, task and prompt. Dashed: the tolerance.",
+        "Every level on the same scale as the chosen run's, for its model, task and prompt. Dashed: the largest change that counts "
+        "as none.",
         "cliffs",
         (
             PanelColumn("strength", "strength", 3),
@@ -166,6 +168,7 @@ PANELS = (
             FLIPS,
             PanelColumn("safe_level", "safe up to"),
             PanelColumn("growth", "growth"),
+            PanelColumn("note", "note"),
             PanelColumn("break_strength", "break at", 3, interval=True),
             REASON,
         ),
@@ -182,7 +185,7 @@ PANELS = (
     Panel(
         "sizes",
         "How large are the sets?",
-        "A set of one option is an answer; a large set is a hedge; an empty one says that no option looks right.",
+        "A set of one option is an answer, a large set is a hedge, and an empty set says that no option looks right.",
         "sizes",
         (PanelColumn("size", "options", 0), PanelColumn("rate", "questions, %", 2, interval=True, times=100)),
         sentences.set_sizes,
@@ -193,7 +196,7 @@ PANELS = (
     Panel(
         "flips",
         "Which answers flipped?",
-        "Flips of the chosen run by subject; below, the items whose answer's probability moved most.",
+        "Answers that turned from right to wrong or back, by subject; below, the items whose answer's probability changed most.",
         "subjects",
         (
             PanelColumn("subject", "subject"),
@@ -207,13 +210,13 @@ PANELS = (
     ),
     Panel(
         "scale",
-        "Do larger models take it better?",
-        "Growth of the mean set against parameters, on the chosen run's task and prompt.",
+        "Do larger models suffer less?",
+        "Growth of the mean set size against the number of parameters, on the chosen run's task and prompt.",
         "scale",
         (
             PanelColumn("parameters", "parameters", 0),
             PanelColumn("inflation", "growth, %", 2, interval=True, sign=True, times=100),
-            PanelColumn("slope", "slope per tenfold", 4, interval=True, sign=True),
+            PanelColumn("slope", "slope per tenfold size", 4, interval=True, sign=True),
             PanelColumn("note", "note"),
             REASON,
         ),
@@ -225,12 +228,13 @@ PANELS = (
     Panel(
         "transfer",
         "Ship without recalibrating?",
-        "Filled: coverage under the dense model's threshold. Open: recalibrated. Solid line: the coverage asked for; dashed: tolerated.",
+        "Filled: coverage with the dense model's threshold. Open: recalibrated. Solid line: the coverage asked for; dashed: the "
+        "lowest tolerated.",
         "transfer",
         (
-            PanelColumn("coverage", "coverage, threshold kept", 4, interval=True),
+            PanelColumn("coverage", "coverage, dense threshold", 4, interval=True),
             PanelColumn("recalibrated_coverage", "coverage, recalibrated", 4),
-            PanelColumn("set_size", "set size, threshold kept", 3, interval=True),
+            PanelColumn("set_size", "set size, dense threshold", 3, interval=True),
             PanelColumn("recalibrated_set_size", "set size, recalibrated", 3),
             PanelColumn("finding", "finding"),
             REASON,
@@ -241,7 +245,8 @@ PANELS = (
     Panel(
         "cost",
         "What do the sets cost?",
-        "One option is answered alone, a few are asked again, more go to review. Type your own prices; dark ticks mark the dense run.",
+        "A set of one option is answered at once, one of a few is asked again, a larger one goes to a person. Type your own prices; "
+        "dark ticks mark the dense run.",
         "costs",
         (
             PanelColumn("cost", "cost per 1,000", 3, interval=True),
@@ -258,7 +263,7 @@ PANELS = (
     Panel(
         "unreliable",
         "Runs that cannot be trusted",
-        "Flagged by rules, never by opinion; no sentence on this page speaks of them.",
+        "Flagged by fixed rules. The sentences on this page leave these runs out.",
         "unreliable",
         (PanelColumn("reason", "reason"),),
         sentences.unreliable,

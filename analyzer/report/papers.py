@@ -8,6 +8,7 @@ from analyzer.report.data.study import Study
 from analyzer.report.data.tables import Tables, all_records, first_asked, tables
 from analyzer.report.words import sentences
 from analyzer.report.words.cards import cards, policy_words
+from analyzer.studies.cliffs import sweep_kind
 from analyzer.studies.decoupling import method_kind
 from analyzer.tables.columns import CLIFFS, COMPARE
 from analyzer.tables.markup import escaped, latex, markdown
@@ -77,8 +78,8 @@ def _with_dense(records: Sequence[Record], wanted: Callable[[Record], bool]) -> 
 def _swept(records: Sequence[Record]) -> list[Record]:
     """The levels of sweeps that have more than one."""
 
-    def key(record: Record) -> tuple[str, ...]:
-        return tuple(record[name] for name in ("model", "method", "task", "prompt", "scorer"))
+    def key(record: Record) -> tuple[str | None, ...]:
+        return (*(record[name] for name in ("model", "method", "task", "prompt", "scorer")), sweep_kind(record["level"]))
 
     counts = Counter(map(key, records))
     return [record for record in records if counts[key(record)] > 1]

@@ -27,14 +27,18 @@ from schemas.levels import Kind, parse_level
 MIN_POINTS = 5
 SIGNIFICANT = 0.05  # of a break; smooth sweeps of every shape tried are called broken in at most 2 %, see analyzer/stats/broken_line.py
 SEED = 0
-NO_GROWTH, GRADUAL, THRESHOLD, UNCLEAR = "none", "gradual", "threshold", "inconclusive"
+NO_GROWTH, GRADUAL, THRESHOLD, UNCLEAR, TOO_FEW = "none", "gradual", "threshold", "inconclusive", "too few levels"
 
 
 class Growth(NamedTuple):
-    """How the sets grow along a sweep, in words, and the break where there is one."""
+    """How the sets grow along a sweep: `none`, `gradual`, `threshold`, `inconclusive` or `too few levels`, and why the last.
 
-    words: str
+    line : the fitted break, where one was sought.
+    """
+
+    result: str
     line: BrokenLine | None = None
+    note: str | None = None
 
 
 def cliffs(runs: Runs, question: Question, *, tolerances: Tolerances | None = None, partners: Partners | None = None) -> list[Record]:
@@ -93,7 +97,8 @@ def growth(sweep: Sequence[Paired], limit: float) -> Growth:
     x = np.array([0.0, *(level_strength(cell.row["level"]) for cell in sweep)])
     n_points = np.unique(x).size
     if n_points < MIN_POINTS:
-        return Growth(f"too few levels: {n_points - 1}, {MIN_POINTS - 1} needed")
+        levels = "1 level" if n_points == 2 else f"{n_points - 1} levels"
+        return Growth(TOO_FEW, note=f"{levels} run; at least {MIN_POINTS - 1} needed")
     sizes = _sizes(sweep)
     line = broken_line(x, np.array([size.value for size in sizes]), covariance(sizes), np.random.default_rng(SEED))
     if Side.BEYOND not in sides:
@@ -121,7 +126,8 @@ def _records(sweep: Sequence[Paired], question: Question, tolerances: Tolerances
         "n_levels": len(sweep),
         "safe_level": safe_level(sweep, "set_size_change", tolerances.set_size),
         "accuracy_safe_level": safe_level(sweep, "accuracy_change", tolerances.accuracy),
-        "growth": grown.words,
+        "growth": grown.result,
+        "note": grown.note,
         "break_strength": line.place if line else None,
         "break_strength_low": line.low if line else None,
         "break_strength_high": line.high if line else None,

@@ -1,4 +1,4 @@
-"""The columns of each command's table."""
+"""The columns of each command's table; a column that its records leave empty is not shown."""
 
 from analyzer.measure.groups import LETTERS
 from analyzer.tables.terminal import Column, estimate, interval, number, p_value, span, words
@@ -9,7 +9,7 @@ SETS = (
     Column("set size", estimate("set_size", 2)),
     Column("uacc", number("uacc", 2), dispensable=3),
     Column("empty", number("empty_rate"), dispensable=2),
-    Column("single", number("singleton_rate"), dispensable=1),
+    Column("one option", number("singleton_rate"), dispensable=1),
 )
 P_VALUES = (
     Column("item", words("id")),
@@ -40,14 +40,14 @@ DECOUPLING = (
     Column("rank correlation", estimate("correlation", 2, sign=True)),
     Column("both hold", number("share_both_hold", 2)),
     Column("sets grow", number("share_accuracy_holds_sets_grow", 2)),
-    Column("no warning", number("share_accuracy_falls_sets_do_not_warn", 2)),
+    Column("sets do not warn", number("share_accuracy_falls_sets_do_not_warn", 2)),
     Column("both degrade", number("share_both_degrade", 2)),
     Column("inconclusive", number("share_inconclusive", 2)),
 )
 PUBLISHED = (
     Column("metric", words("metric")),
-    Column("stated", number("stated")),
-    Column("own", estimate("own")),
+    Column("published", number("stated")),
+    Column("measured", estimate("own")),
     Column("agreement", words("agreement")),
     Column("note", words("note"), dispensable=1),
 )
@@ -56,7 +56,7 @@ TRANSFER = (
     Column("coverage", estimate("coverage")),
     Column("recalibrated", number("recalibrated_coverage"), dispensable=2),
     Column("set size", number("set_size", 2)),
-    Column("recalibrated", number("recalibrated_set_size", 2), dispensable=1),
+    Column("recalibrated size", number("recalibrated_set_size", 2), dispensable=1),
     Column("Δ set size", estimate("set_size_change", 2, sign=True)),
     Column("finding", words("finding")),
 )
@@ -64,7 +64,7 @@ WEIGHTED = (
     Column("coverage", estimate("coverage")),
     Column("unweighted", estimate("unweighted_coverage")),
     Column("set size", number("set_size", 2)),
-    Column("unweighted", number("unweighted_set_size", 2)),
+    Column("unweighted size", number("unweighted_set_size", 2)),
     Column("finding", words("finding")),
 )
 SCALE = (
@@ -81,14 +81,14 @@ CLIFFS = (
     Column("Δ set size", estimate("set_size_change", 2, sign=True)),
     Column("flips", number("flips"), dispensable=2),
     Column("safe level", words("safe_level")),
-    Column("growth", words("growth")),
+    Column("growth", lambda record: record["note"] or record["growth"]),
     Column("break at", estimate("break_strength", 2), dispensable=1),
 )
 COST = (
-    Column("alone", number("alone")),
+    Column("answered", number("alone")),
     Column("wrong", number("alone_wrong"), dispensable=1),
-    Column("again", number("asked_again"), dispensable=2),
-    Column("review", number("review")),
+    Column("asked again", number("asked_again"), dispensable=2),
+    Column("reviewed", number("review")),
     Column("abstained", number("abstained"), dispensable=3),
     Column("cost per 1,000", estimate("cost", 2)),
     Column("Δ cost", estimate("cost_change", 2, sign=True)),

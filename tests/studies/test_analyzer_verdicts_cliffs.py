@@ -9,7 +9,7 @@ from analyzer.compare.two_axis_verdict import Tolerances
 from analyzer.measure.question import Question
 from analyzer.runs.loading import Runs, select_runs
 from analyzer.stats.broken_line import BrokenLine, broken_line
-from analyzer.studies.cliffs import GRADUAL, NO_GROWTH, SIGNIFICANT, THRESHOLD, cliffs, growth, safe_level, sweeps
+from analyzer.studies.cliffs import GRADUAL, NO_GROWTH, SIGNIFICANT, THRESHOLD, TOO_FEW, cliffs, growth, safe_level, sweeps
 from schemas.errors import RunNotFoundError
 
 LAC = Question(scorers=("lac",))
@@ -122,7 +122,7 @@ def test_growth_that_starts_at_once_leaves_no_safe_level() -> None:
 def test_short_sweeps_say_that_they_are_short() -> None:
     """Three levels give a safe level but no shape."""
     record = cliffs(sweep_of([0.0, 0.0, 0.3, 0.6], levels=LEVELS[:3]), LAC)[0]
-    assert record["growth"] == "too few levels: 3, 4 needed"
+    assert (record["growth"], record["note"]) == (TOO_FEW, "3 levels run; at least 4 needed")
     assert (record["safe_level"], record["break_strength"]) == ("0.1", None)
 
 
@@ -131,7 +131,7 @@ def test_accuracy_and_sets_have_their_own_safe_levels() -> None:
     sweep = sweeps(compressed_pairs(sweep_of([0.0, 0.0, 0.05, 0.4, 0.6], levels=LEVELS[:4]), LAC))[0]
     assert safe_level(sweep, "accuracy_change", 0.1) == "0.2"
     assert safe_level(sweep, "set_size_change", 5.0) == "0.4"
-    assert growth(sweep, 6.0).words == NO_GROWTH
+    assert growth(sweep, 6.0).result == NO_GROWTH
 
 
 def test_levels_of_different_kinds_make_different_sweeps() -> None:

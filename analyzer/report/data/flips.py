@@ -51,8 +51,7 @@ def _one_per_run(study: Study) -> Iterator[Paired]:
 def _subject_records(cell: Paired, name: str, chosen: BoolArray) -> list[Record]:
     about = {"run": cell.row["name"], "subject": name, "n_items": int(chosen.sum())}
     return [
-        about | {"direction": words} | interval_fields("share", cell.changes[change].among(chosen))
-        for change, words in DIRECTIONS.items()
+        about | {"direction": words} | interval_fields("share", cell.changes[change].among(chosen)) for change, words in DIRECTIONS.items()
     ]
 
 

@@ -74,7 +74,7 @@ function fillFlipped() {
     const change = `${row.answer_prob_change > 0 ? "+" : ""}${(100 * row.answer_prob_change).toFixed(0)} %`;
     return [row.id, text?.question ?? "(no text in the store)", text?.options ?? "", row.subject, row.answer, row.dense, row.compressed, change];
   });
-  place.querySelector("div").replaceChildren(table(["id", "question", "options", "subject", "right", "dense", "compressed", "prob. of right"], rows));
+  place.querySelector("div").replaceChildren(table(["id", "question", "options", "subject", "answer", "dense run chose", "compressed run chose", "change in the answer's prob"], rows));
 }
 
 async function draw(panel) {

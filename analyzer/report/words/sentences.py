@@ -1,4 +1,4 @@
-"""One sentence per panel, made from its numbers: what a reader should take from it before looking closer."""
+"""A sentence or two per panel, made from its numbers: what a reader should take from it before looking closer."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,14 +10,23 @@ from analyzer.gate.gate import FAIL, INCONCLUSIVE, PASS
 from analyzer.measure.records import Record
 from analyzer.report.data.tables import Tables
 from analyzer.report.words.cards import Card
+from analyzer.studies.cliffs import GRADUAL, NO_GROWTH, THRESHOLD, TOO_FEW, UNCLEAR, sweep_kind
 from analyzer.studies.decoupling import QUADRANTS
 
+GROWTHS = {
+    NO_GROWTH: "{} stay{} within the tolerance",
+    GRADUAL: "in {} the sets grow gradually",
+    THRESHOLD: "in {} the sets grow suddenly",
+    UNCLEAR: "{} cannot be decided",
+    TOO_FEW: "{} need{} more levels to find the cliff",
+}
 REST = {INCONCLUSIVE: "cannot be decided yet", FAIL: "must not"}
+SLOPE = ("family", "method", "level", "task", "prompt", "scorer")
 NO_PAIRS = "No run here has a dense run of the same model, task and prompt beside it."
 
 
 def verdicts(cards: Sequence[Card]) -> str:
-    """How many compressed models may ship."""
+    """Return how many compressed models may ship."""
     if not cards:
         return "No compressed model to judge yet."
     counts = Counter(card.result for card in cards)
@@ -27,61 +36,59 @@ def verdicts(cards: Sequence[Card]) -> str:
 
 
 def heat_map(found: Tables) -> str:
-    """The largest growth and the largest loss."""
+    """Return where sets grow most and where accuracy falls most."""
     pairs = _sound(found["pairs"])
     if not pairs:
         return NO_PAIRS
     grown = max(pairs, key=lambda pair: pair["set_size_change"])
     lost = min(pairs, key=lambda pair: pair["accuracy_change"])
     return (
-        f"Sets grow most for {_run(grown)}, by {_interval(grown, 'set_size_change', 1, 2)} options; "
-        f"accuracy changes most for {_run(lost)}, by {_interval(lost, 'accuracy_change', 100, 1)} points."
+        f"Sets grow most with {_run(grown)}: {_interval(grown, 'set_size_change', 1, 2)} options. "
+        f"Accuracy falls most with {_run(lost)}: {_interval(lost, 'accuracy_change', 100, 1)} points."
     )
 
 
 def decoupling(found: Tables) -> str:
-    """Whether accuracy tells what happens to the sets."""
+    """Return whether changes in accuracy tell what happens to the sets."""
     whole = next((record for record in found["decoupling"] if record["by"] == "all"), None)
     if not whole or not whole["n_pairs"]:
         return NO_PAIRS
     shares = {words: whole[name] for words, name in QUADRANTS.items() if whole[name]}
     said = ", ".join(f"{words} in {share:.0%}" for words, share in shares.items())
     if whole["correlation"] is None:
-        return f"Of {whole['n_pairs']} comparisons: {said}; too few for a correlation."
+        return f"In {whole['n_pairs']} comparisons: {said}. They are too few or too much alike for a correlation."
     ends = f" [{whole['correlation_low']:+.2f}, {whole['correlation_high']:+.2f}]" if whole["correlation_low"] is not None else ""
     return (
-        f"Over {whole['n_pairs']} comparisons the changes in accuracy and in set size have a rank correlation of "
-        f"{whole['correlation']:+.2f}{ends}: {said}."
+        f"In {whole['n_pairs']} comparisons: {said}. Changes in accuracy and in set size have a rank correlation of "
+        f"{whole['correlation']:+.2f}{ends}."
     )
 
 
 def alphas(found: Tables) -> str:
-    """What the choice of a split alone does."""
+    """Return how much the choice of calibration items alone moves the figures."""
     records = [record for record in found["runs"] if record.get("set_size_sd") is not None]
     if not records:
         return "No run is measured over all splits."
     size, coverage = (median(record[f"{name}_sd"] for record in records) for name in ("set_size", "coverage"))
     return (
-        f"Another calibration split alone moves coverage by {200 * coverage:.1f} points and set size by {2 * size:.2f} options "
-        f"(two standard deviations, median over {len(records)} figures at alpha {records[0]['alpha']:g})."
+        f"Choosing other calibration items alone moves coverage by up to {200 * coverage:.1f} points and set size by up to {2 * size:.2f} "
+        f"options (two standard deviations at alpha {records[0]['alpha']:g}; median of {len(records)} runs)."
     )
 
 
 def cliffs(found: Tables) -> str:
-    """How sweeps grow, and what is safe."""
+    """Return how many sweeps have a safe level, and how the sets grow along them."""
     sweeps = [next(iter(group)) for _, group in groupby(_sound(found["cliffs"]), key=_sweep)]
     if not sweeps:
         return "No method was run at a level with a dense run beside it."
-    counts = Counter(sweep["growth"].split(":")[0] for sweep in sweeps)
-    words = {"none": "within the tolerance", "gradual": "growing gradually", "threshold": "growing at a threshold"}
-    words |= {"too few levels": "with too few levels to tell", "inconclusive": "undecided"}
-    said = ", ".join(f"{count} {words[name]}" for name, count in counts.most_common())
+    counts = Counter(sweep["growth"] for sweep in sweeps)
+    said = [words.format(counts[result], "s" if counts[result] == 1 else "") for result, words in GROWTHS.items() if counts[result]]
     safe = sum(sweep["safe_level"] is not None for sweep in sweeps)
-    return f"Sweeps over levels: {said}; {safe} of {len(sweeps)} with a level up to which the sets are known to hold."
+    return f"{safe} of {len(sweeps)} {'sweep has' if len(sweeps) == 1 else 'sweeps have'} a safe level; {', '.join(said)}."
 
 
 def set_sizes(found: Tables) -> str:
-    """Who loses single-option answers."""
+    """Return which compressed run loses most sets of a single option."""
     by_run = {(record["run"], record["scorer"], record["protocol"]): record for record in found["runs"]}
     losses = []
     for pair in _sound(found["pairs"]):
@@ -91,52 +98,53 @@ def set_sizes(found: Tables) -> str:
     if not losses:
         return NO_PAIRS
     _, before_rate, pair = min(losses, key=lambda loss: loss[0])
-    return f"Single-option sets move most for {_run(pair)}: from {before_rate:.0%} to {pair['singleton_rate']:.0%} of questions."
+    return f"Sets of a single option change most with {_run(pair)}: from {before_rate:.0%} to {pair['singleton_rate']:.0%} of questions."
 
 
 def flips(found: Tables) -> str:
-    """Where most answers flip."""
+    """Return where most answers turn from right to wrong or back."""
     pairs = _sound(found["pairs"])
     if not pairs:
         return NO_PAIRS
     most = max(pairs, key=lambda pair: pair["flips"])
     return (
-        f"Most flips: {_run(most)}, {most['flips']:.1%} of items, {most['flips_to_wrong']:.1%} from right to wrong and "
+        f"Most answers flip with {_run(most)}: {most['flips']:.1%} of items, {most['flips_to_wrong']:.1%} from right to wrong and "
         f"{most['flips_to_right']:.1%} from wrong to right."
     )
 
 
 def scale(found: Tables) -> str:
-    """Whether large models take compression better."""
+    """Return whether the sets of larger models grow less."""
     known = [record for record in found["scale"] if record["slope"] is not None and not record["unreliable"]]
-    groups = [next(iter(group)) for _, group in groupby(known, key=lambda r: (r["family"], *_sweep(r), r["level"]))]
+    groups = [next(iter(group)) for _, group in groupby(known, key=lambda r: tuple(r[name] for name in SLOPE))]
     if not groups:
         note = next((record["note"] for record in found["scale"] if record["note"]), None)
         return f"No slope: {note}." if note else NO_PAIRS
-    sure = [group for group in groups if group["slope_high"] < 0 or group["slope_low"] > 0]
+    less, more = sum(group["slope_high"] < 0 for group in groups), sum(group["slope_low"] > 0 for group in groups)
+    unclear = len(groups) - less - more
     steepest = max(groups, key=lambda group: abs(group["slope"]))
     return (
-        f"{sum(group['slope_high'] < 0 for group in groups)} of {len(groups)} families of sizes show less growth with more parameters, "
-        f"{sum(group['slope_low'] > 0 for group in groups)} more, {len(groups) - len(sure)} cannot tell; steepest: {steepest['method']} "
-        f"{steepest['level']} on {steepest['task']}, {_interval(steepest, 'slope', 100, 1)} points of growth per tenfold parameters."
+        f"In {less or 'none'} of {len(groups)} comparisons of sizes larger models suffered less, in {more or 'none'} more; "
+        f"{unclear} {'is' if unclear == 1 else 'are'} unclear. The steepest is {steepest['method']} {steepest['level']} on "
+        f"{steepest['task']}: {_interval(steepest, 'slope', 100, 1)} points of growth for ten times the parameters."
     )
 
 
 def transfer(found: Tables) -> str:
-    """Whether a model can ship without recalibrating."""
+    """Return how many compressed runs keep their coverage with the dense model's threshold."""
     records = _sound(found["transfer"])
     if not records:
         return NO_PAIRS
     counts = Counter(record["finding"] for record in records)
     worst = min(records, key=lambda record: record["coverage"])
     return (
-        f"With the dense model's threshold kept, {counts['covers']} of {len(records)} runs still cover, {counts['undercovers']} do not, "
-        f"{counts['inconclusive']} cannot tell; lowest: {_run(worst)}, {_interval(worst, 'coverage', 100, 1, sign='')} %."
+        f"With the dense model's threshold, {counts['covers']} of {len(records)} runs keep their coverage, {counts['undercovers']} do not, "
+        f"and {counts['inconclusive']} cannot be decided. The lowest is {_run(worst)}: {_interval(worst, 'coverage', 100, 1, sign='')} %."
     )
 
 
 def unreliable(found: Tables) -> str:
-    """How many runs cannot be trusted."""
+    """Return how many runs cannot be trusted."""
     runs = {record["run"] for record in found["runs"]}
     broken = {record["run"] for record in found["unreliable"]}
     return f"{len(broken)} of {len(runs)} runs cannot be trusted." if broken else f"None of {len(runs)} runs is flagged."
@@ -160,5 +168,4 @@ def _interval(record: Record, name: str, times: int, digits: int, sign: str = "+
 
 
 def _sweep(record: Record) -> tuple[Any, ...]:
-    return tuple(record[name] for name in ("model", "method", "task", "prompt", "scorer")) if record.get("strength") is not None else (
-        record["method"], record["task"], record["prompt"], record["scorer"])  # fmt: skip
+    return (*(record[name] for name in ("model", "method", "task", "prompt", "scorer")), sweep_kind(record["level"]))
