@@ -14,6 +14,9 @@ UNREACHABLE = (
     *("dispatch failure", "error sending request", "connection", "timed out", "timeout", "service error"),
     *("credential", "token request", "unauthorized", "forbidden", "access denied", "permission denied", "read-only file system"),
 )
+# Icechunk 2 says of each error what kind it is; with version 1, and for the kinds that may be either, the words decide.
+UNREACHABLE_KINDS = ("object-store", "throttled", "invalid-credentials")
+UNCLEAR_KINDS = ("", "io", "storage-other", "unknown")
 SHOWN = 300  # characters of a client's message, which may quote a whole page of the server's
 
 
@@ -30,7 +33,7 @@ def readable(address: object) -> Iterator[None]:
     except icechunk.ConflictError as error:  # in 1.x it is no IcechunkError
         raise HedgemarkError(f"store {address}: another writer committed meanwhile; nothing was changed, try again") from error
     except icechunk.IcechunkError as error:
-        raise _translated(address, str(error)) from error
+        raise _translated(address, str(error), str(getattr(error, "kind", ""))) from error
     except OSError as error:
         raise StoreUnreachableError(f"store {address} cannot be reached: {error.strerror or error}: {error.filename}") from error
     except BaseException as error:
@@ -45,11 +48,11 @@ def first_line(message: str) -> str:
     return next((line for line in lines if line), "unknown error")
 
 
-def _translated(address: object, message: str) -> HedgemarkError:
+def _translated(address: object, message: str, kind: str) -> HedgemarkError:
     if "clock has drifted" in message:
         return HedgemarkError(f"store {address}: nothing was written; {first_line(message)[:SHOWN]}")
     if any(word in message.lower() for word in FULL):
         return HedgemarkError(f"store {address} cannot be written, the runs committed before are intact: {first_line(message)}")
-    if any(word in message.lower() for word in UNREACHABLE):
+    if kind in UNREACHABLE_KINDS or (kind in UNCLEAR_KINDS and any(word in message.lower() for word in UNREACHABLE)):
         return StoreUnreachableError(f"store {address} cannot be reached: {first_line(message)[:SHOWN]}")
     return StoreInvalidError(f"store {address} is damaged or not a store: {first_line(message)[:SHOWN]}")

@@ -24,9 +24,10 @@ from schemas.errors import (
     UsageError,
 )
 from schemas.layout import RUN_ARRAYS, chunk_keys, chunk_shape
-from store import init_store, open_reader, open_writer
+from store import init_store, open_dataset, open_reader, open_writer
 from store.backend.user_cache import _temporary_folder, _warn, existing_cache_folder
 from store.reading.catalog_table import cache_path, cached_newest, keep_cached
+from store.repository.repository import open_repository
 
 
 def test_run_and_items_roundtrip(store_url):
@@ -82,6 +83,27 @@ def test_xarray_reads_a_run_without_our_code(store_url):
     np.testing.assert_array_equal(opened_items["answer"].values, items.answer)
     start, end = opened_items["text_offsets"].values[3:5]
     assert json.loads(opened_items["texts"].values[start:end].tobytes())["question"] == "urn 3: naïve?"
+
+
+def test_a_swapped_chunk_shows_in_plain_xarray_and_not_in_ours(store_url):
+    """Another run's chunk in a run's place passes through `xarray.open_zarr`; `store.open_dataset` refuses it, as layout.md says."""
+    items = tiny_items()
+    one, other = tiny_run(items), tiny_run(items, seed=1)
+    write_runs(store_url, items, [one, other])
+    data = open_dataset(store_url, one.key.name)
+    np.testing.assert_array_equal(data["logits"].values, one.logits)
+    assert data.attrs["model"] == "ref-s" and data.attrs["snapshot"] == open_reader(store_url).snapshot
+    assert data["subject"].values[:2].tolist() == ["s0", "s1"] and data["demonstration"].values.sum() == 1
+    repository = open_repository(store_url)
+    session = repository.writable()
+    chunk = "logits/c/0/0"
+    keys = repository.keys_of(session)
+    keys.set_many([(f"runs/{one.key.name}/{chunk}", keys.get_many([f"runs/{other.key.name}/{chunk}"])[0])])
+    session.commit("swap")
+    shown = xarray.open_zarr(session.store, group=f"runs/{one.key.name}", consolidated=False)["logits"].values
+    np.testing.assert_array_equal(shown, other.logits)
+    with pytest.raises(StoreInvalidError, match="digest differs"):
+        open_dataset(store_url, one.key.name)
 
 
 def test_catalog_has_one_row_per_run(store_url):

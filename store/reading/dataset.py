@@ -1,0 +1,73 @@
+"""A stored run as an xarray data set, every digest verified: the checked way to what `xarray.open_zarr` also opens."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from schemas.fields import FIELDS
+from store.format.runs import check_fit
+from store.reading.reader import open_reader
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def open_dataset(url: str, name: str, at: str | None = None) -> "xr.Dataset":
+    """Return a run and its items as one xarray data set, in memory, after every digest was verified.
+
+    Opened by xarray alone, a chunk that was exchanged for another run's shows without complaint; here it is an error.
+
+    Parameters
+    ----------
+    url : address of a store, such as ./hedgemark-store or s3://bucket/logits.
+    name : name of a run, as `store ls` lists it.
+    at : tag or snapshot id; None is the newest snapshot.
+
+    Returns
+    -------
+    Data set with `logits` (item, option) float32, NaN beyond an item's own options; `logsumexp`, `top_token`, `answer` (index of the
+    correct option), `n_options`, `subject` and `demonstration` (item,), and the coordinate `item_id`. Its attributes are the fields that
+    name the run (model, method, level, task, prompt), `name`, `snapshot`, `digest`, and all that was recorded as `key` and `env`.
+
+    Raises
+    ------
+    RunNotFoundError where the snapshot has no such run, StoreNotFoundError, StoreInvalidError where anything is damaged.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np, store
+    >>> from schemas.items import Item
+    >>> from schemas.itemset import build_item_set
+    >>> from schemas.run import Run, RunKey
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> url = folder.name + "/logits"
+    >>> store.init_store(url)
+    >>> questions = [Item(id=str(i), answer="A", question=f"{i} + 1 = ?", choices={"A": str(i + 1), "B": "7"}) for i in range(3)]
+    >>> items = build_item_set("sums", questions)
+    >>> key = RunKey(model="m", method="dense", task="sums", items_hash=items.digest, prompt="base")
+    >>> unknown = np.full(3, np.nan, np.float32), np.full(3, -1, np.int32)
+    >>> with store.open_writer(url) as writer:
+    ...     name = writer.write(items, Run(key, np.array([[2, 0], [1, 0], [0, 3]], np.float32), *unknown))
+    >>> data = store.open_dataset(url, name)
+    >>> dict(data.sizes), float((data.logits.argmax("option") == data.answer).mean().round(2))
+    ({'item': 3, 'option': 2}, 0.67)
+    >>> folder.cleanup()
+    """
+    import xarray as xr
+
+    reader = open_reader(url, at)
+    run = reader.run(name)
+    items = reader.items(run.key.items_hash)
+    check_fit(run, items, f"store {url}")
+    variables = {
+        "logits": (("item", "option"), run.logits),
+        **{field: ("item", getattr(run, field)) for field in ("logsumexp", "top_token")},
+        **{field: ("item", getattr(items, field)) for field in ("answer", "n_options", "demonstration")},
+        "subject": ("item", np.array(items.subjects, dtype=np.str_)[items.subject]),
+    }
+    attributes = {
+        **{field: getattr(run.key, field) for field in FIELDS},
+        **{"name": name, "snapshot": reader.snapshot, "digest": run.digest},
+        **{"key": run.key.model_dump(mode="json"), "env": run.env.model_dump(mode="json")},
+    }
+    return xr.Dataset(variables, coords={"item_id": ("item", items.item_id)}, attrs=attributes)
