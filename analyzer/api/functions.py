@@ -1,29 +1,27 @@
-"""The commands `sets`, `compare` and `sensitivity` as functions, p-values, and data sets in memory that read like a store."""
+"""The commands `sets`, `compare` and `sensitivity` as functions, and p-values. What is asked is read by `analyzer.protocols.ask`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import polars as pl
 import xarray as xr
 
+from analyzer.compare.two_axis_verdict import Tolerances
 from analyzer.conformal.splits import given_split, parse_split
 from analyzer.measure.question import Question
 from analyzer.measure.records import frame
 from analyzer.protocols.ask import ASKED, ask
 from analyzer.runs.loading import Runs, open_runs, select_runs
-from analyzer.runs.memory import MemoryReader
+from analyzer.runs.memory import MemoryReader, read_data_set
+from analyzer.runs.pairs import Partners
 from analyzer.runs.view import RunView, view_run
 from analyzer.scorers import check_scorers
-from analyzer.stats.arrays import AnyArray
 from schemas.errors import UsageError
 from schemas.fields import FIELDS
-from schemas.itemset import ItemSet
-from schemas.run import UNKNOWN_TOKEN, Run, RunKey
 
 Source = str | xr.Dataset | Sequence[xr.Dataset]
-LETTERS = 26
 
 
 def sets(source: Source, *, at: str | None = None, average: bool = False, **options: Any) -> pl.DataFrame:
@@ -31,8 +29,9 @@ def sets(source: Source, *, at: str | None = None, average: bool = False, **opti
 
     Parameters
     ----------
-    source : address of a store, or one or several data sets with `logits` (item, option), `answer` (item,) as indices, and optionally
-        `item_id` (item,) and `subject` (item,); the attributes model, method, level, task and prompt name the run.
+    source : address of a store, or one or several data sets with `logits` (item, option), NaN beyond an item's own options, and `answer`
+        (item,), the index of the correct option; optionally `item_id` (item,) and `subject` (item,). The attributes model, method, level,
+        task and prompt name the run.
     at : snapshot or tag of the store; the newest snapshot if left out.
     average : one row per model, method, level, task and alpha instead, the mean over prompts and scorers.
     options : which runs (model, method, level, task, prompt: a name or several), and what is asked of them (see `ask`).
@@ -40,19 +39,22 @@ def sets(source: Source, *, at: str | None = None, average: bool = False, **opti
     Returns
     -------
     One row per run, scorer and alpha: accuracy, coverage (share of test items), set_size (options), .. each with its 95 % interval in
-    `<name>_low` and `<name>_high`.
+    `<name>_low` and `<name>_high`, and `unreliable`, the reason not to trust the row.
 
     Raises
     ------
-    UsageError for an option that cannot be meant; RunNotFoundError where no run matches.
+    UsageError
+        For an option that cannot be meant, or a data set that lacks something.
+    RunNotFoundError
+        Where no run matches.
 
     Examples
     --------
-    >>> import numpy as np, xarray as xr
-    >>> logits = np.array([[2.0, 0.0], [1.0, 0.0], [0.0, 3.0], [0.5, 0.0]])
-    >>> data = xr.Dataset({"logits": (("item", "option"), logits), "answer": ("item", [0, 0, 1, 1])})
-    >>> sets(data, alphas=0.5, scorers="lac")["accuracy"].item()
-    0.75
+    >>> from analyzer.api import example_runs, sets
+    >>> dense, *compressed = example_runs()
+    >>> table = sets(dense, alphas=[0.1, 0.2], scorers="lac")
+    >>> table["coverage"].round(2).to_list(), table["set_size"].round(2).to_list()
+    ([0.9, 0.8], [1.24, 0.91])
     """
     from analyzer.studies.sets import sets as sets_of
 
@@ -60,23 +62,104 @@ def sets(source: Source, *, at: str | None = None, average: bool = False, **opti
     return frame(sets_of(asked.runs, asked.question, average=average))
 
 
-def compare(source: Source, *, at: str | None = None, **options: Any) -> pl.DataFrame:
-    """Return every run beside its dense run: the command `analyze compare`, one row per run, scorer and alpha.
+def compare(  # noqa: PLR0913  # one argument per option of the command line
+    source: Source,
+    *,
+    at: str | None = None,
+    against: str | None = None,
+    common_items: bool = False,
+    average: bool = False,
+    accuracy_tolerance: float = Tolerances.accuracy,
+    set_size_tolerance: float = Tolerances.set_size,
+    **options: Any,
+) -> pl.DataFrame:
+    """Return every run beside its dense run: the command `analyze compare`.
 
+    Parameters
+    ----------
     source, at, options : as in `sets`.
-    Changes are compressed minus dense, paired over the items that both answered, each with its 95 % interval.
-    Raises RunNotFoundError where no selected run has a dense run of its model, task and prompt.
+    against : a model; its dense runs are compared with, instead of each model's own.
+    common_items : compare runs that were asked different items on those they share.
+    average : means over prompts and scorers instead of every run.
+    accuracy_tolerance : accuracy losses up to this share of items count as no loss.
+    set_size_tolerance : growth of the mean set size up to this many options counts as none.
+
+    Returns
+    -------
+    One row per run, scorer and alpha. Changes are compressed minus dense, paired over the items that both answered, each with its 95 %
+    interval; `flips` and `kl` (nats) are those of Dutta et al. 2024, arXiv:2407.09141; `verdict` says what the intervals show.
+
+    Raises
+    ------
+    RunNotFoundError
+        Where no selected run has a dense run of its model, task and prompt.
+    ComparisonError
+        Where the two were asked differently, saying in what.
+    UsageError
+        As in `sets`, and for a negative tolerance.
+
+    Examples
+    --------
+    >>> from analyzer.api import compare, example_runs
+    >>> table = compare(example_runs(), scorers="lac")
+    >>> table["set_size_change"].round(2).to_list(), table["verdict"].to_list()
+    ([None, 0.04, 1.37], [None, 'inconclusive', 'both degrade'])
     """
     from analyzer.compare.compare import compare as compare_runs
 
+    asked = open_asked(source, at, options, with_dense=True, against=against)
+    partners, tolerances = Partners(asked.runs.rows, against, common_items), Tolerances(accuracy_tolerance, set_size_tolerance)
+    return frame(compare_runs(asked.runs, asked.question, partners=partners, tolerances=tolerances, average=average))
+
+
+def beside_published(source: Source, figures: str | Path, *, at: str | None = None, **options: Any) -> pl.DataFrame:
+    """Return figures that articles state beside those of the runs: the command `analyze compare --reference`.
+
+    Parameters
+    ----------
+    source, at, options : as in `sets`.
+    figures : CSV file with the columns model, method, level, task, metric (accuracy, coverage, set_size or uacc), value, and perhaps note.
+
+    Returns
+    -------
+    One row per stated figure: its value, ours with its 95 % interval, and whether they agree, differ, or no run is like it.
+
+    Raises
+    ------
+    UsageError
+        For a file that cannot be read, naming the line.
+    """
+    from analyzer.studies.published_figures import beside_published as beside
+    from analyzer.studies.published_figures import read_published
+
+    stated = read_published(Path(figures))
     asked = open_asked(source, at, options, with_dense=True)
-    return frame(compare_runs(asked.runs, asked.question))
+    return frame(beside(asked.runs, asked.question, stated))
 
 
 def sensitivity(source: Source, *, at: str | None = None, **options: Any) -> pl.DataFrame:
     """Return how every conclusion depends on alpha, scorer, prompt, calibration fraction, items and split: `analyze sensitivity`.
 
-    source, at, options : as in `sets`.
+    Parameters
+    ----------
+    source, at, options : as in `sets`; the first alpha and scorer are the default that the others are held against.
+
+    Returns
+    -------
+    One row per varied choice and compressed run: the least and the largest set_size_change in options, the agreement of the ranking of
+    runs (-1 to 1), the conclusion under the default, and whether it survives every variation.
+
+    Raises
+    ------
+    RunNotFoundError
+        Where no selected run has a dense run to be compared with.
+
+    Examples
+    --------
+    >>> from analyzer.api import example_runs, sensitivity
+    >>> table = sensitivity(example_runs(), scorers="lac", level="0.5")
+    >>> set(table["conclusion"]), table["survives"].all()
+    ({'sets grow'}, True)
     """
     from analyzer.studies.sensitivity import sensitivity as sensitivity_of
 
@@ -99,7 +182,8 @@ def p_values(data: xr.Dataset, scorer: str = "lac", *, calibration_ids: Sequence
 
     Raises
     ------
-    UsageError for a data set without logits and answers, an unknown scorer or parameter, or an item id that is not among the items.
+    UsageError
+        For a data set without logits and answers, an unknown scorer or parameter, or an item id that is not among the items.
 
     Source : Vovk, Gammerman & Shafer 2005, section 2.2.
 
@@ -121,73 +205,60 @@ def p_values(data: xr.Dataset, scorer: str = "lac", *, calibration_ids: Sequence
 
 
 def view_of(data: xr.Dataset) -> RunView:
-    """Return the view of a data set, as in `sets`. Raises UsageError naming what it lacks."""
-    items, run = _run_of(data)
+    """Return a data set as analyses read a run: items with non-finite logits left out and counted, probs, answers.
+
+    Parameters
+    ----------
+    data : one run, as in `sets`.
+
+    Raises
+    ------
+    UsageError
+        Naming what the data set lacks.
+
+    Examples
+    --------
+    >>> from analyzer.api import example_runs, view_of
+    >>> view = view_of(example_runs()[0])
+    >>> view.probs.shape, view.n_nonfinite
+    ((200, 4), 0)
+    """
+    items, run = read_data_set(data)
     return view_run(run, items, {"name": run.key.name} | run.key.model_dump(), "(in memory)")
 
 
-class Asked(NamedTuple):
+class RunsAndQuestion(NamedTuple):
     """The selected runs and what is asked of them."""
 
     runs: Runs
     question: Question
 
 
-def open_asked(source: Source, at: str | None, options: Mapping[str, Any], *, with_dense: bool = False) -> Asked:
+def open_asked(
+    source: Source, at: str | None, options: Mapping[str, Any], *, with_dense: bool = False, against: str | None = None
+) -> RunsAndQuestion:
     """Return the selected runs and the question that keyword arguments name.
 
-    with_dense : also the dense runs of the same models, tasks and prompts.
-    Raises UsageError for a name that is neither a field of runs nor an option of `ask`.
+    with_dense : also the dense runs of the same models, tasks and prompts.  against : also this model's dense runs.
+    Raises UsageError for a name that is neither a field of runs nor an option of `ask`, and for two data sets of one name.
     """
     if unknown := sorted(set(options) - {*FIELDS, *ASKED}):
         raise UsageError(f"unknown argument {unknown[0]!r}; known: {', '.join([*FIELDS, *ASKED])}")
     question = ask(**{name: value for name, value in options.items() if name in ASKED})
     wanted = {field: _listed(options.get(field, ())) for field in FIELDS}
     if isinstance(source, str):
-        return Asked(open_runs(source, at, wanted, with_dense=with_dense), question)
-    pairs = [_run_of(data) for data in ([source] if isinstance(source, xr.Dataset) else source)]
-    reader = MemoryReader([items for items, _ in pairs], [run for _, run in pairs])
-    return Asked(select_runs(reader, wanted, with_dense=with_dense), question)
+        return RunsAndQuestion(open_runs(source, at, wanted, with_dense=with_dense, against=against), question)
+    reader = _in_memory([source] if isinstance(source, xr.Dataset) else source)
+    return RunsAndQuestion(select_runs(reader, wanted, with_dense=with_dense, against=against), question)
 
 
 def _listed(names: str | Sequence[str]) -> Sequence[str]:
     return [names] if isinstance(names, str) else names
 
 
-def _run_of(data: xr.Dataset) -> tuple[ItemSet, Run]:
-    missing = [name for name in ("logits", "answer") if name not in data]
-    if missing or data["logits"].dims != ("item", "option"):
-        raise UsageError(f"a data set needs logits (item, option) and answer (item,); it has {dict(data.sizes)} and lacks {missing}")
-    logits = data["logits"].to_numpy().astype(np.float32)
-    items = _items_of(data, logits)
-    names = {
-        field: str(data.attrs.get(field, default))
-        for field, default in zip(FIELDS, ("model", "dense", "-", items.task, "base"), strict=True)
-    }
-    n_items = len(items)
-    key = RunKey(items_hash=items.digest, **names)
-    return items, Run(key, logits, np.full(n_items, np.nan, np.float32), np.full(n_items, UNKNOWN_TOKEN, np.int32))
-
-
-def _items_of(data: xr.Dataset, logits: AnyArray) -> ItemSet:
-    n_items, width = logits.shape
-    item_id = data["item_id"].to_numpy() if "item_id" in data else np.arange(n_items)
-    subjects, subject = (
-        np.unique(data["subject"].to_numpy().astype(str), return_inverse=True) if "subject" in data else (np.array([""]), np.zeros(n_items))
-    )
-    answer = data["answer"].to_numpy()
-    n_options = width - np.isnan(logits)[:, ::-1].cumprod(axis=1).sum(axis=1)
-    n_options = np.where(n_options == 0, width, n_options)  # an item of NaN only is a broken run, not an item without options
-    if width > LETTERS or ((answer < 0) | (answer >= n_options)).any():
-        raise UsageError(f"every answer must be the index of one of its item's 2 to {LETTERS} options")
-    return ItemSet(
-        task=str(data.attrs.get("task", "task")),
-        revision="",
-        item_id=item_id.astype(np.uint64),
-        content=np.zeros((n_items, 32), dtype=np.uint8),
-        answer=answer.astype(np.int16),
-        n_options=n_options.astype(np.int16),
-        subject=subject.astype(np.int32),
-        demonstration=np.zeros(n_items, dtype=np.bool_),
-        subjects=tuple(subjects),
-    )
+def _in_memory(data: Sequence[xr.Dataset]) -> MemoryReader:
+    read = [read_data_set(one) for one in data]
+    names = [run.key.name for _, run in read]
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        raise UsageError(f"two data sets are the run {doubled[0]}; tell them apart by the attributes {', '.join(FIELDS)}")
+    return MemoryReader([items for items, _ in read], [run for _, run in read])

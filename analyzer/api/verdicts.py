@@ -1,6 +1,7 @@
-"""The commands that end in a verdict as functions; source, at and options are those of `analyzer.api.sets`."""
+"""The commands that end in a verdict as functions."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -9,59 +10,266 @@ from analyzer.api.functions import Source, open_asked
 from analyzer.compare.two_axis_verdict import Tolerances
 from analyzer.measure.records import frame
 from analyzer.studies.cost import Prices
+from analyzer.studies.threshold_transfer import COVERAGE_TOLERANCE
 
 
-def decoupling(source: Source, *, at: str | None = None, tolerances: Tolerances | None = None, **options: Any) -> pl.DataFrame:
-    """Return how changes in accuracy and in set size go together, one row per group of pairs: `analyze compare --decoupling`."""
+def decoupling(
+    source: Source,
+    *,
+    at: str | None = None,
+    accuracy_tolerance: float = Tolerances.accuracy,
+    set_size_tolerance: float = Tolerances.set_size,
+    **options: Any,
+) -> pl.DataFrame:
+    """Return how changes in accuracy and in set size go together over all pairs: the command `analyze compare --decoupling`.
+
+    Parameters
+    ----------
+    source, at, options : as in `sets`.
+    accuracy_tolerance, set_size_tolerance : as in `compare`.
+
+    Returns
+    -------
+    One row per group of pairs: how many there are, Spearman's correlation of the two changes, and how often each verdict was given.
+
+    Raises
+    ------
+    RunNotFoundError
+        Where no selected run has a dense run to be compared with.
+
+    Examples
+    --------
+    >>> from analyzer.api import decoupling, example_runs
+    >>> decoupling(example_runs(), scorers="lac")["n_pairs"][0]
+    2
+    """
     from analyzer.compare.compare import compare
     from analyzer.studies.decoupling import decoupling as decoupling_of
 
     asked = open_asked(source, at, options, with_dense=True)
-    return frame(decoupling_of(compare(asked.runs, asked.question, tolerances=tolerances)))
+    return frame(decoupling_of(compare(asked.runs, asked.question, tolerances=Tolerances(accuracy_tolerance, set_size_tolerance))))
 
 
-def transfer(source: Source, kept_from: str = "dense", *, at: str | None = None, **options: Any) -> pl.DataFrame:
-    """Return what a reused threshold gives beside a new calibration: `analyze transfer`.
+def transfer(
+    source: Source,
+    kept_from: str = "dense",
+    *,
+    at: str | None = None,
+    coverage_tolerance: float = COVERAGE_TOLERANCE,
+    **options: Any,
+) -> pl.DataFrame:
+    """Return what a reused threshold gives beside a new calibration: the command `analyze transfer`.
 
-    kept_from : whose threshold is reused: "dense", "prompt", "task" or "subject".
+    Parameters
+    ----------
+    source, at, options : as in `sets`; all splits only.
+    kept_from : whose threshold is reused: "dense" (of the dense run for compressed runs), "prompt", "task" or "subject".
+    coverage_tolerance : coverage may fall this far below 1 - alpha and still count as kept.
+
+    Returns
+    -------
+    One row per run whose threshold is reused, run that reuses it, scorer and alpha: coverage and set size with the reused threshold and
+    with a new one, each with its 95 % interval, and the finding.
+
+    Raises
+    ------
+    RunNotFoundError
+        Where no two selected runs differ in what is reused.
+    UsageError
+        For another `kept_from`, or drawn splits.
+
+    Examples
+    --------
+    >>> from analyzer.api import example_runs, transfer
+    >>> table = transfer(example_runs(), scorers="lac", level="0.5")
+    >>> table["coverage"].round(2).item(), table["recalibrated_coverage"].round(2).item()
+    (0.7, 0.9)
     """
     from analyzer.studies.threshold_transfer import transfer as transfer_of
 
     asked = open_asked(source, at, options, with_dense=kept_from == "dense")
-    return frame(transfer_of(asked.runs, asked.question, kept_from))
+    return frame(transfer_of(asked.runs, asked.question, kept_from, coverage_tolerance))
+
+
+def weighted(
+    source: Source,
+    subject_mix: Mapping[str, float] | str | Path,
+    *,
+    at: str | None = None,
+    coverage_tolerance: float = COVERAGE_TOLERANCE,
+    **options: Any,
+) -> pl.DataFrame:
+    """Return prediction sets for another mix of subjects, by weighted calibration: the command `analyze transfer --subject-mix`.
+
+    Parameters
+    ----------
+    source, at, options : as in `sets`; all splits only.
+    subject_mix : share by subject, or a TOML file with the table [subjects]; shares need not add up to 1.
+    coverage_tolerance : as in `transfer`.
+
+    Returns
+    -------
+    One row per run, scorer and alpha: coverage and set size under the mix, with weighted and with unweighted thresholds.
+
+    Raises
+    ------
+    UsageError
+        For a subject that the items do not have, or a share that is no number of 0 or more.
+
+    Source : Tibshirani, Barber, Candes & Ramdas 2019, arXiv:1904.06019.
+
+    Examples
+    --------
+    >>> from analyzer.api import example_runs, weighted
+    >>> weighted(example_runs()[0], {"law": 0.9, "history": 0.1}, scorers="lac")["coverage"].round(2).item()
+    0.91
+    """
+    from analyzer.studies.weighted_conformal import read_mix
+    from analyzer.studies.weighted_conformal import weighted as weighted_of
+
+    mix = subject_mix if isinstance(subject_mix, Mapping) else read_mix(Path(subject_mix))
+    asked = open_asked(source, at, options)
+    return frame(weighted_of(asked.runs, asked.question, mix, coverage_tolerance))
 
 
 def scale(source: Source, *, at: str | None = None, **options: Any) -> pl.DataFrame:
-    """Return the growth of the sets against the number of parameters, one row per family, method and level: `analyze scale`."""
+    """Return the growth of the sets against the number of parameters: the command `analyze scale`.
+
+    Parameters
+    ----------
+    source, at, options : as in `sets`. The number of parameters is read from the run, or from a model's name such as "llama-7b".
+
+    Returns
+    -------
+    One row per family, method, level, task, alpha and model: `inflation`, the mean set size in units of the dense run's, minus 1; `slope`,
+    its change per tenfold parameters.
+
+    Raises
+    ------
+    RunNotFoundError
+        Where no selected run has a dense run to be compared with.
+
+    Examples
+    --------
+    >>> from analyzer.api import example_runs, scale
+    >>> scale(example_runs(), scorers="lac", level="0.5")["inflation"].round(2).item()
+    1.1
+    """
     from analyzer.studies.scale import scale as scale_of
 
     asked = open_asked(source, at, options, with_dense=True)
     return frame(scale_of(asked.runs, asked.question))
 
 
-def cliffs(source: Source, *, at: str | None = None, tolerances: Tolerances | None = None, **options: Any) -> pl.DataFrame:
-    """Return one row per level of every sweep, with its safe level and the shape of its growth: `analyze cliffs`."""
+def cliffs(
+    source: Source,
+    *,
+    at: str | None = None,
+    accuracy_tolerance: float = Tolerances.accuracy,
+    set_size_tolerance: float = Tolerances.set_size,
+    **options: Any,
+) -> pl.DataFrame:
+    """Return the strongest safe level of every sweep, and whether its sets grow gradually or suddenly: the command `analyze cliffs`.
+
+    Parameters
+    ----------
+    source, at, options : as in `sets`.
+    accuracy_tolerance, set_size_tolerance : as in `compare`.
+
+    Returns
+    -------
+    One row per level of every sweep (one model, method, task and prompt), each with the sweep's safe level and the shape of its growth.
+
+    Raises
+    ------
+    RunNotFoundError
+        Where no selected run with a level has a dense run.
+
+    Examples
+    --------
+    >>> from analyzer.api import cliffs, example_runs
+    >>> table = cliffs(example_runs(), scorers="lac", set_size_tolerance=0.3)
+    >>> table.select("level", "safe_level").rows()
+    [('0.3', '0.3'), ('0.5', '0.3')]
+    """
     from analyzer.studies.cliffs import cliffs as cliffs_of
 
     asked = open_asked(source, at, options, with_dense=True)
-    return frame(cliffs_of(asked.runs, asked.question, tolerances=tolerances))
+    return frame(cliffs_of(asked.runs, asked.question, tolerances=Tolerances(accuracy_tolerance, set_size_tolerance)))
 
 
-def cost(source: Source, prices: Prices, *, at: str | None = None, **options: Any) -> pl.DataFrame:
-    """Return what the sets cost in operations per 1,000 questions, at stated prices: `analyze cost`."""
+def cost(source: Source, prices: Prices | str | Path, *, at: str | None = None, **options: Any) -> pl.DataFrame:
+    """Return what the sets cost in operations per 1,000 questions, at stated prices: the command `analyze cost`.
+
+    Parameters
+    ----------
+    source, at, options : as in `sets`; all splits only.
+    prices : `analyzer.studies.cost.Prices`, or a TOML file with the tables [prices], [rules] and [hardware].
+
+    Returns
+    -------
+    One row per run, scorer and alpha: the share of questions answered, asked again and reviewed, the cost of 1,000 questions in units of
+    the prices, and its change against the dense run.
+
+    Raises
+    ------
+    UsageError
+        For prices that are no numbers of 0 or more, naming every problem, or drawn splits.
+    RunNotFoundError
+        Where nothing is compressed and has a dense run.
+
+    Examples
+    --------
+    >>> from analyzer.api import cost, example_runs
+    >>> from analyzer.studies.cost import Prices
+    >>> cost(example_runs(), Prices(review=2.0), scorers="lac")["cost"].round(0).to_list()
+    [20.0, 34.0, 1145.0]
+    """
     from analyzer.studies.cost import cost as cost_of
+    from analyzer.studies.cost import read_prices
 
+    read = prices if isinstance(prices, Prices) else read_prices(Path(prices))
     asked = open_asked(source, at, options, with_dense=True)
-    return frame(cost_of(asked.runs, asked.question, prices))
+    return frame(cost_of(asked.runs, asked.question, read))
 
 
-def gate(source: Source, limits: Mapping[str, float], *, at: str | None = None, **options: Any) -> pl.DataFrame:
-    """Return one row per check of the release gate: `analyze gate`.
+def gate(
+    source: Source,
+    limits: Mapping[str, float] | None = None,
+    *,
+    policy: str | Path | None = None,
+    at: str | None = None,
+    **options: Any,
+) -> pl.DataFrame:
+    """Return the checks of the release gate: the command `analyze gate`.
 
-    limits : by figure, such as {"accuracy_loss": 0.02}; those of one task or of the worst subject as in `analyze gate --limit`.
+    Parameters
+    ----------
+    source, at, options : as in `sets`.
+    limits : by figure, such as {"accuracy_loss": 0.02, "set_size_growth": 0.1}; over those of the policy.
+    policy : TOML file with the tables [limits], [task.<name>] and [worst_subject].
+
+    Returns
+    -------
+    One row per check: the figure with its 95 % interval, its limit, and `result`, which is pass, fail or undecided.
+
+    Raises
+    ------
+    UsageError
+        For an unknown figure or a policy without limits, naming every problem.
+    RunNotFoundError
+        Where no selected run has a dense run to be compared with.
+
+    Examples
+    --------
+    >>> from analyzer.api import example_runs, gate
+    >>> gate(example_runs(), {"accuracy_loss": 0.05}, scorers="lac", level="0.5").select("check", "result").rows()
+    [('reliable', 'pass'), ('accuracy_loss', 'fail')]
     """
     from analyzer.gate.gate import gate as gate_of
     from analyzer.gate.policy import read_policy
 
+    texts = [f"{name}={value}" for name, value in (limits or {}).items()]
+    read = read_policy(None if policy is None else Path(policy), texts)
     asked = open_asked(source, at, options, with_dense=True)
-    return frame(gate_of(asked.runs, asked.question, read_policy(None, [f"{name}={value}" for name, value in limits.items()])))
+    return frame(gate_of(asked.runs, asked.question, read))

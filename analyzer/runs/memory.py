@@ -1,12 +1,21 @@
-"""A store held in memory, as the analyzer reads one: of data sets in a notebook, and of the tests."""
+"""Runs held in memory, read as a store is: xarray data sets of a notebook, and the runs that tests make."""
 
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import polars as pl
 
+from analyzer.stats.arrays import AnyArray
+from schemas.errors import UsageError
 from schemas.fields import FIELDS
+from schemas.items import MAX_OPTIONS
 from schemas.itemset import ItemSet
-from schemas.run import Run
+from schemas.levels import NO_LEVEL, parse_level
+from schemas.run import DENSE, UNKNOWN_TOKEN, Run, RunKey
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 COLUMNS = (*FIELDS, "items_hash", "weights_hash", "dtype", "backend", "seed")
 
@@ -36,3 +45,60 @@ class MemoryReader:
     def items(self, items_hash: str) -> ItemSet:
         """Return an item set by hash."""
         return self._items[items_hash]
+
+
+class DataSet(NamedTuple):
+    """A run and the item set that it cites."""
+
+    items: ItemSet
+    run: Run
+
+
+def read_data_set(data: "xr.Dataset") -> DataSet:
+    """Return the run of an xarray data set.
+
+    data : `logits` (item, option), NaN beyond an item's own options, and `answer` (item,), the index of the correct option; optionally
+        `item_id` (item,) and `subject` (item,). The attributes model, method, level, task and prompt name the run.
+    Raises UsageError naming what is missing or cannot be meant.
+    """
+    missing = [name for name in ("logits", "answer") if name not in data]
+    if missing or data["logits"].dims != ("item", "option") or data["answer"].dims != ("item",):
+        raise UsageError(f"a data set needs logits (item, option) and answer (item,); it has {dict(data.sizes)} and lacks {missing}")
+    logits = data["logits"].to_numpy().astype(np.float32)
+    items = _item_set(data, logits)
+    items.check()
+    defaults = dict(zip(FIELDS, ("model", DENSE, NO_LEVEL, items.task, "base"), strict=True))
+    names = {field: str(data.attrs.get(field, default)) for field, default in defaults.items()}
+    names["level"] = parse_level(names["level"]).text
+    n_items = len(items)
+    key = RunKey(items_hash=items.digest, **names)
+    return DataSet(items, Run(key, logits, np.full(n_items, np.nan, np.float32), np.full(n_items, UNKNOWN_TOKEN, np.int32)))
+
+
+def _item_set(data: "xr.Dataset", logits: AnyArray) -> ItemSet:
+    n_items, width = logits.shape
+    item_id, answer = _whole_numbers(data, "item_id") if "item_id" in data else np.arange(n_items), _whole_numbers(data, "answer")
+    names = data["subject"].to_numpy().astype(str) if "subject" in data else np.full(n_items, "")
+    subjects, subject = np.unique(names, return_inverse=True)
+    n_options = width - np.isnan(logits)[:, ::-1].cumprod(axis=1).sum(axis=1)
+    n_options = np.where(n_options == 0, width, n_options)  # an item of NaN only is a broken run, not an item without options
+    if width > MAX_OPTIONS or (answer >= n_options).any():
+        raise UsageError(f"every answer must be the index of one of its item's 2 to {MAX_OPTIONS} options")
+    return ItemSet(
+        task=str(data.attrs.get("task", "task")),
+        revision="",
+        item_id=item_id.astype(np.uint64),
+        content=np.zeros((n_items, 32), dtype=np.uint8),
+        answer=answer.astype(np.int16),
+        n_options=n_options.astype(np.int16),
+        subject=subject.astype(np.int32),
+        demonstration=np.zeros(n_items, dtype=np.bool_),
+        subjects=tuple(map(str, subjects)),
+    )
+
+
+def _whole_numbers(data: "xr.Dataset", name: str) -> AnyArray:
+    values = data[name].to_numpy()
+    if values.dtype.kind not in "iu" or (values < 0).any():
+        raise UsageError(f"{name} holds {values.dtype} values from {values.min()} on; expected whole numbers of 0 or more")
+    return values

@@ -13,9 +13,10 @@ from click.testing import CliRunner
 from store_tiny import write_runs
 
 import analyzer.api
-from analyzer.api import ask, compare, sets
+from analyzer.api import ask, sets
 from analyzer.cli.main import main
 from schemas.errors import UsageError
+from schemas.fields import FIELDS
 from store import init_store
 
 # Option of the command line -> (its words, the same as an argument). A test below asks for one of every option that `ask` takes.
@@ -38,14 +39,15 @@ OPTIONS: dict[str, tuple[list[str], dict[str, Any]]] = {
 
 @pytest.fixture(scope="module")
 def store_address(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A dense run and a noisier one of 90 items in three subjects."""
+    """A dense run, a noisier compressed one and another dense model, of 90 items in three subjects."""
     address = str(tmp_path_factory.mktemp("api") / "store")
     init_store(address)
     rng = np.random.default_rng(0)
     answers = rng.integers(0, 4, 90)
     items, logits = item_set(answers, subjects=3), skilled_logits(rng, answers, 4)
     noisy = logits + rng.normal(size=logits.shape).astype(np.float32)
-    write_runs(address, items, [make_run(items, logits), make_run(items, noisy, method="wanda", level="0.5")])
+    runs = [make_run(items, logits), make_run(items, noisy, method="wanda", level="0.5"), make_run(items, noisy / 2, model="other")]
+    write_runs(address, items, runs)
     return address
 
 
@@ -102,14 +104,63 @@ def test_what_cannot_be_meant_is_refused(arguments: dict[str, Any], said: str, s
         sets(store_address, **arguments)
 
 
-def test_compare_is_that_of_the_command(store_address: str) -> None:
-    """`analyze compare` prints what `compare` returns."""
-    result = CliRunner().invoke(main, ["compare", "--store", store_address, "--format", "json"])
-    returned = json.loads(compare(store_address).write_json())
-    assert returned == json.loads(result.stdout)
+# Command and option -> (its words, the function that answers, the same as arguments). "" is the command without options of its own. A test
+# below asks for one of every option of every command; TOML and CSV are the files that `files` writes.
+OWN_OPTIONS: dict[tuple[str, str], tuple[list[str], str, dict[str, Any]]] = {
+    ("sets", "average"): (["--average"], "sets", {"average": True}),
+    ("compare", "against"): (["--against", "other"], "compare", {"against": "other"}),
+    ("compare", "common_items"): (["--common-items"], "compare", {"common_items": True}),
+    ("compare", "average"): (["--average"], "compare", {"average": True}),
+    ("compare", "accuracy_tolerance"): (["--accuracy-tolerance", "0.5"], "compare", {"accuracy_tolerance": 0.5}),
+    ("compare", "set_size_tolerance"): (["--set-size-tolerance", "3"], "compare", {"set_size_tolerance": 3.0}),
+    ("compare", "decoupling"): (["--decoupling"], "decoupling", {}),
+    ("compare", "reference"): (["--reference", "figures.csv"], "beside_published", {"figures": "figures.csv"}),
+    ("sensitivity", ""): ([], "sensitivity", {}),
+    ("transfer", "source"): (["--from", "subject"], "transfer", {"kept_from": "subject"}),
+    ("transfer", "subject_mix"): (["--subject-mix", "mix.toml"], "weighted", {"subject_mix": {"s0": 0.8, "s1": 0.2}}),
+    ("transfer", "coverage_tolerance"): (["--coverage-tolerance", "0.5"], "transfer", {"coverage_tolerance": 0.5}),
+    ("scale", ""): ([], "scale", {}),
+    ("cliffs", "accuracy_tolerance"): (["--accuracy-tolerance", "0.5"], "cliffs", {"accuracy_tolerance": 0.5}),
+    ("cliffs", "set_size_tolerance"): (["--set-size-tolerance", "3"], "cliffs", {"set_size_tolerance": 3.0}),
+    ("cost", "path"): (["--prices", "prices.toml"], "cost", {"prices": "prices.toml"}),
+    ("gate", "policy"): (["--policy", "policy.toml"], "gate", {"policy": "policy.toml"}),
+    ("gate", "limits"): (["--limit", "kl=2", "--limit", "flips=0.5"], "gate", {"limits": {"kl": 2.0, "flips": 0.5}}),
+}
+FILES = {
+    "figures.csv": "model,method,level,task,metric,value\ntoy,wanda,0.5,quiz,set_size,2.0\n",
+    "mix.toml": "[subjects]\ns0 = 0.8\ns1 = 0.2\n",
+    "prices.toml": "[prices]\nreview = 2.0\n",
+    "policy.toml": "[limits]\naccuracy_loss = 0.1\n[task.quiz]\nkl = 1.0\n",
+}
+PRINTING = {"store_url", "at", "form", "executor", "junit", "markdown", "model_card"}  # where from, how printed, where computed
+TOLERANCES_OF_A_CARD = {("gate", "accuracy_tolerance"), ("gate", "set_size_tolerance")}  # for the verdicts in --model-card alone
+IN_MEMORY = {("sets", "p_values")}  # `p_values` takes one data set and returns an array; its own tests compare the two
+PAGES = {"report", "serve"}
 
 
-def test_every_command_has_a_function() -> None:
-    """Each command of `analyze` that prints records has a function of its name in the API."""
-    pages = {"report", "serve"}
-    assert set(main.commands) - pages <= set(analyzer.api.__all__), Path(analyzer.api.__file__)
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files that options name, in the working folder."""
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_every_option_of_every_command_is_compared() -> None:
+    """No option that a command has for itself is left out of the comparison below, and no command."""
+    common = {*FIELDS, *inspect.signature(ask).parameters, *PRINTING}
+    own = {(name, option.name) for name, command in main.commands.items() if name not in PAGES for option in command.params}
+    compared = {key for key in OWN_OPTIONS if key[1]} | TOLERANCES_OF_A_CARD | IN_MEMORY
+    assert {key for key in own if key[1] not in common} == compared
+    assert {name for name, _ in OWN_OPTIONS} == set(main.commands) - PAGES
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize(("command", "option"), OWN_OPTIONS)
+def test_a_function_returns_what_its_command_prints(command: str, option: str, store_address: str) -> None:
+    """Every option that one command has for itself means the same as an argument of the function."""
+    words, function, arguments = OWN_OPTIONS[command, option]
+    result = CliRunner().invoke(main, [command, "--store", store_address, "--format", "json", "--scorer", "lac", *words])
+    assert result.stdout, result.output
+    returned = getattr(analyzer.api, function)(store_address, scorers="lac", **arguments)
+    assert json.loads(returned.write_json()) == pl.DataFrame(json.loads(result.stdout), infer_schema_length=None).to_dicts()

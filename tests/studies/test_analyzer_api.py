@@ -12,7 +12,7 @@ from analyzer.conformal.ranks import threshold_rank
 from analyzer.measure.question import Question
 from analyzer.measure.scored import scores_of
 from analyzer.studies.cost import Prices
-from schemas.errors import UsageError
+from schemas.errors import HedgemarkError, UsageError
 
 N_ITEMS = 400
 
@@ -99,3 +99,29 @@ def test_what_is_no_data_set_is_refused() -> None:
         sets(wrong)
     with pytest.raises(UsageError, match="unknown argument 'banana'"):
         sets(data_set(), banana=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "said"),
+    [
+        ("answer", np.full(N_ITEMS, 1.5), "answer holds float64 values"),
+        ("answer", np.full(N_ITEMS, -1), "answer holds int64 values from -1 on"),
+        ("item_id", np.arange(N_ITEMS) - 7, "item_id holds int64 values from -7 on"),
+        ("item_id", np.arange(N_ITEMS) // 2, "item_id occurs more than once"),
+    ],
+)
+def test_an_answer_or_id_that_is_no_whole_number_is_refused(name: str, values: np.ndarray, said: str) -> None:
+    """A float is not cut to an index, a negative id does not wrap, and an id names one item."""
+    with pytest.raises(HedgemarkError, match=said):
+        sets(data_set().assign({name: ("item", values)}))
+
+
+def test_two_data_sets_of_one_name_are_refused() -> None:
+    """The second would take the place of the first, and its figures the first one's row."""
+    with pytest.raises(UsageError, match="two data sets are the run m~dense~t~base"):
+        compare([data_set(), data_set(0.5)])
+
+
+def test_a_level_is_one_however_it_is_written() -> None:
+    """`.50` names the level 0.5, so that it is selected as such."""
+    assert sets([data_set(method="wanda", level=".50")], level="0.5", scorers="lac")["level"].to_list() == ["0.5"]
