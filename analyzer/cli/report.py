@@ -43,7 +43,10 @@ def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--out", type=FILE, help="File to write. [report.html; tables go to stdout]")
 @click.option(
-    "--figures", "charts", type=click.Path(path_type=Path, file_okay=False), help="Also write the charts to this folder, as SVG and PNG."
+    "--figures",
+    "charts",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Also write the charts to this folder, such as figures.",
 )
 @friendly_errors
 def report_command(form: str, out: Path | None, charts: Path | None, **options: Any) -> None:
