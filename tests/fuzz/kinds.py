@@ -134,6 +134,9 @@ def make_tomls(folder: Path) -> None:
     """A policy, a price list and a sweep."""
     for name, text in TOMLS.items():
         (folder / f"{name}.toml").write_text(text)
+    line = ("produce", "--plan", str(folder / "sweep.toml"), "--dry-run", "--store", str(folder / "s"))
+    done = invoke(line)  # so that no case waits for torch to be imported
+    assert done.exit_code == 0, done.output
 
 
 def make_model(folder: Path) -> None:
