@@ -140,5 +140,4 @@ def _needed(check: Check, n_tests: int) -> int | None:
         return None
     level = LEVEL if estimate.value < limit else _fail_level(n_tests)
     reach = (float(ndtri(0.5 + level / 2)) + float(ndtri(POWER))) * estimate.error / distance
-    n_items = estimate.influence.size
-    return max(n_items + 1, math.ceil(n_items * reach**2))
+    return math.ceil(max(estimate.items + 1, estimate.items * reach**2))

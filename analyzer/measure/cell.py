@@ -42,7 +42,8 @@ def uacc(accuracy: Estimate, set_size: Estimate, view: RunView) -> Estimate:
         return NOTHING
     scale = math.sqrt(view.mean_options) / set_size.value
     value = accuracy.value * scale
-    return Estimate(value, scale * accuracy.influence - value / set_size.value * set_size.influence)
+    influence = scale * accuracy.influence - value / set_size.value * set_size.influence
+    return Estimate(value, influence, items=min(accuracy.items, set_size.items))
 
 
 def nothing(view: RunView, scorer: str, alpha: Fraction) -> Cell:

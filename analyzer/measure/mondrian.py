@@ -88,7 +88,8 @@ def _estimated_in_all(name: str, parts: Sequence[Cell]) -> bool:
 def _weighted(estimates: Sequence[Estimate], weight: FloatArray) -> Estimate:
     value = float(sum(w * e.value for w, e in zip(weight, estimates, strict=True)))
     influence = np.sum([w * e.influence for w, e in zip(weight, estimates, strict=True)], axis=0)
-    return Estimate(value, influence, estimates[0].share)
+    kish = 1 / float(sum(w * w / e.items for w, e in zip(weight, estimates, strict=True)))
+    return Estimate(value, influence, estimates[0].share, items=kish)
 
 
 def _spread(values: Sequence[float | str], weight: FloatArray) -> float:
@@ -152,8 +153,8 @@ def _of_label(view: RunView, scorer: str, alpha: Fraction, labels: list[Label], 
     sd = math.nan if label.coverage is None else float(label.coverage.sd[0])
     estimates = dict.fromkeys((*ESTIMATED, *MORE), NOTHING)
     estimates["accuracy"] = on_members(answer_metrics(view)["accuracy"].among(label.member), label.member)
-    estimates["coverage"] = Estimate(exact, _influence(label.member, covered, [label]), share=True)
-    estimates["set_size"] = Estimate(float((expected - covered).mean()) + exact, _influence(label.member, expected, labels))
+    estimates["coverage"] = Estimate(exact, _influence(label.member, covered, [label]), share=True, items=items)
+    estimates["set_size"] = Estimate(float((expected - covered).mean()) + exact, _influence(label.member, expected, labels), items=items)
     facts = group_facts(items) | {"coverage_sd": sd}
     note = too_few(label.n, alpha) if label.law is None or label.law.first == items else None
     return Cell(view, scorer, alpha, label.n, estimates, facts, note, LETTERS[option])

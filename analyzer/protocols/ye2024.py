@@ -118,7 +118,7 @@ def _rates(view: RunView, chosen: IntArray) -> dict[str, BoolArray]:
 def _tested_share(flag: BoolArray, tested: BoolArray) -> Estimate:
     """Share over the test half alone: items of the other half have no influence."""
     value = float(flag[tested].mean())
-    return Estimate(value, (flag - value) * tested * (tested.size / tested.sum()), share=True)
+    return Estimate(value, (flag - value) * tested * (tested.size / tested.sum()), share=True, items=int(tested.sum()))
 
 
 def _higher(n: int, k: int) -> int:

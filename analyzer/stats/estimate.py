@@ -33,20 +33,33 @@ class Estimate:
     influence : (item,) mean zero.
     share     : True for a share in [0, 1], whose interval stays in there (Wilson's form).
     unseen    : error that the items at hand cannot show, added in quadrature: that of a change which happens to none of them.
+    items     : how many items the figure rests on: the members of a group whose influence is laid out over all items, the Kish number
+                of weighted items; NaN, the default, stands for one per influence.
     """
 
     value: float
     influence: FloatArray
     share: bool = False
     unseen: float = 0.0
+    items: float = math.nan
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.items):
+            object.__setattr__(self, "items", float(self.influence.size))
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom of the error: one less than the items, or than the groups of items that the influences stand for."""
+        return min(self.items, self.influence.size) - 1
 
     @cached_property
     def error(self) -> float:
         """Standard error over items."""
-        n_items = self.influence.size
-        if n_items < 2:
+        if not self.freedom >= 1:
             return math.nan
-        return math.hypot(math.sqrt(float(self.influence @ self.influence) / (n_items * (n_items - 1))), self.unseen)
+        size, freedom = self.influence.size, self.freedom
+        squares = float(self.influence @ self.influence)
+        return math.hypot(math.sqrt(squares / (size * size * freedom / (freedom + 1))), self.unseen)
 
     def __neg__(self) -> "Estimate":
         """The same figure with its sign turned, so that more becomes less; no longer a share."""
@@ -63,13 +76,13 @@ class Estimate:
 
     def interval(self, level: float = LEVEL) -> Interval:
         """Return the interval, 95 % unless told: Student's t for a mean, Wilson's with the effective number of items for a share."""
-        if self.influence.size < 2:
+        if not self.freedom >= 1:
             return Interval(math.nan, math.nan)
-        t = student(self.influence.size - 1, level)
+        t = student(self.freedom, level)
         return self._wilson(t) if self.share else Interval(self.value - t * self.error, self.value + t * self.error)
 
     def _wilson(self, t: float) -> Interval:
-        p, n_items = self.value, self.influence.size
+        p, n_items = min(max(self.value, 0.0), 1.0), self.items  # a weighted sum may miss an end by rounding
         unseen = min(p, 1 - p) * n_items < 1  # less than one item differs: its variance cannot be read off the items
         if self.error == 0 and not unseen:
             return Interval(p, p)  # a share that items cannot move: coverage over all splits of scores without ties
@@ -84,11 +97,15 @@ NOTHING = Estimate(math.nan, np.empty(0))
 
 
 def ratio(over: Estimate, under: Estimate) -> Estimate:
-    """Return over / under of two estimates over the same items, by the delta method; nothing where under is 0."""
+    """Return over / under of two estimates over the same items, by the delta method; nothing where under is 0.
+
+    under : the share of items that belong to a group, so that the ratio rests on that share of the items alone.
+    """
     if not under.value > 0:
         return NOTHING
     value = over.value / under.value
-    return Estimate(value, (over.influence - value * under.influence) / under.value, over.share)
+    influence = (over.influence - value * under.influence) / under.value
+    return Estimate(value, influence, over.share, items=round(under.value * under.items, 6))  # a count, but for rounding
 
 
 def mean(values: AnyArray, *, share: bool = False) -> Estimate:
@@ -105,8 +122,8 @@ def difference(after: Estimate, before: Estimate) -> Estimate:
     Two runs that agree on all N items may still differ on the next one, so one item's unit of change is never excluded; without it,
     50 items without a flip would prove that nothing changed (the pseudo-count of Agresti & Min 2005, for paired shares).
     """
-    influence = after.influence - before.influence
-    return Estimate(after.value - before.value, influence, unseen=1 / max(influence.size, 1))
+    items = min(after.items, before.items)
+    return Estimate(after.value - before.value, after.influence - before.influence, unseen=1 / max(items, 1), items=items)
 
 
 def average(estimates: Sequence[Estimate]) -> Estimate:
@@ -116,10 +133,11 @@ def average(estimates: Sequence[Estimate]) -> Estimate:
         return estimates[0]
     value = sum(e.value for e in estimates) / count
     influence = np.sum([e.influence for e in estimates], axis=0) / count
-    return Estimate(value, influence, all(e.share for e in estimates), sum(e.unseen for e in estimates) / count)
+    share, unseen = all(e.share for e in estimates), sum(e.unseen for e in estimates) / count
+    return Estimate(value, influence, share, unseen, min(e.items for e in estimates))
 
 
 @lru_cache(maxsize=64)
-def student(freedom: int, level: float = LEVEL) -> float:
+def student(freedom: float, level: float = LEVEL) -> float:
     """Return the two-sided quantile of Student's t, 95 % unless told."""
     return float(stdtrit(freedom, 0.5 + level / 2))

@@ -22,14 +22,14 @@ def paired_p(change: Estimate) -> float:
     """Return the two-sided p-value of no change by Student's t; NaN where there is nothing to test."""
     if not change.error > 0:
         return math.nan
-    return 2 * float(stdtr(change.influence.size - 1, -abs(change.value) / change.error))
+    return 2 * float(stdtr(change.freedom, -abs(change.value) / change.error))
 
 
 def detectable(change: Estimate) -> float:
     """Return the smallest true change that such a comparison finds at the 5 % level in 80 % of cases."""
     if not change.error > 0:
         return math.nan
-    return (student(change.influence.size - 1) + float(ndtri(POWER))) * change.error
+    return (student(change.freedom) + float(ndtri(POWER))) * change.error
 
 
 def holm(p_values: Mapping[K, float]) -> dict[K, float]:

@@ -62,18 +62,21 @@ def carry_to_subject(
     for name, (values, pull) in _expected(law, ranks, chosen).items():
         influence = pull.copy()
         influence[chosen] += (values - values.mean()) * (chosen.size / values.size)
-        found[name] = Estimate(float(values.mean()), influence, name == "coverage")
+        found[name] = Estimate(float(values.mean()), influence, name == "coverage", items=values.size)
     return found
 
 
 def carry_apart(source: RunView, target: RunView, asked: Cell, question: Question) -> Mapping[str, Estimate]:
-    """Return the same for a target of other items; influences run over the source's items and then the target's."""
+    """Return the same for a target of other items; influences run over the source's items and then the target's.
+
+    The estimates rest on the items of the smaller set: the target's are averaged over, the source's make the threshold.
+    """
     ranks = _carried_ranks(source, target, asked.scorer, question)
     law = split_law(source.n_items, asked.alpha, question)
     found = {}
     for name, (values, pull) in _expected(law, ranks, np.ones(target.n_items, dtype=np.bool_)).items():
         influence = joined(source.n_items, target.n_items, pull, values - values.mean())
-        found[name] = Estimate(float(values.mean()), influence, name == "coverage")
+        found[name] = Estimate(float(values.mean()), influence, name == "coverage", items=min(source.n_items, target.n_items))
     return found
 
 

@@ -87,7 +87,8 @@ def inflation(cell: Paired) -> Estimate:
         return NOTHING
     ratio = after.value / before.value
     influence = (after.influence - ratio * before.influence) / before.value
-    return Estimate(ratio - 1, influence, unseen=1 / (influence.size * before.value))
+    items = min(after.items, before.items)
+    return Estimate(ratio - 1, influence, unseen=1 / (items * before.value), items=items)
 
 
 def slope(x: FloatArray, y: FloatArray) -> float:

@@ -5,7 +5,7 @@ What the kept threshold gives is laid beside what recalibrating on the target it
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, permutations
 from typing import Any
 
@@ -127,7 +127,7 @@ def _apart(name: str, source: RunView, target: RunView, cell: Cell, question: Qu
     kept = carry_apart(source, target, cell, question)
     nobody = np.zeros(source.n_items)
     recalibrated = {
-        name: Estimate(found.value, joined(source.n_items, target.n_items, nobody, found.influence), found.share)
+        name: replace(found, influence=joined(source.n_items, target.n_items, nobody, found.influence))
         for name, found in cell.estimates.items()
         if name in CARRIED
     }

@@ -7,7 +7,6 @@ The weights leave no closed law over splits, so splits are drawn; intervals come
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -25,6 +24,7 @@ from analyzer.measure.unreliable import run_reasons
 from analyzer.runs.loading import Runs
 from analyzer.runs.view import RunView
 from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
+from analyzer.stats.clusters import kish_items
 from analyzer.stats.estimate import Estimate
 from analyzer.studies.carry_threshold import check_exact
 from analyzer.studies.threshold_transfer import COVERAGE_TOLERANCE, FINDINGS
@@ -34,6 +34,7 @@ from schemas.toml_file import as_model, number_from_zero, read_toml
 N_SPLITS, N_GROUPS, SEED = 50, 25, 0
 ROUNDING = 1e-12  # sums of weights are compared with a bound that may equal them
 FIGURES = ("coverage", "set_size", "unweighted_coverage", "unweighted_set_size")
+SHARES = ("coverage", "unweighted_coverage")
 
 
 def _some_share(subjects: Mapping[str, float]) -> Mapping[str, float]:
@@ -118,8 +119,7 @@ def _record(cell: Cell, question: Question, tolerance: float) -> Record:
     record = identity([cell])
     for name, estimate in cell.estimates.items():
         record |= interval_fields(name, estimate)
-    missed = replace(cell.estimates["coverage"].complement(), share=True)
-    record["finding"] = FINDINGS[limit_side(missed, float(cell.alpha) + tolerance)]
+    record["finding"] = FINDINGS[limit_side(cell.estimates["coverage"].complement(), float(cell.alpha) + tolerance)]
     return record | {"unreliable": "; ".join(run_reasons(cell.view)) or None} | provenance([cell], question) | {"split": str(N_SPLITS)}
 
 
@@ -152,7 +152,8 @@ def _jackknife(scored: WeightedScores, alpha: float) -> dict[str, Estimate]:
     without = np.stack([_with_changes(figures(scored.keep(group != number), alpha)) for number in range(N_GROUPS)])
     influence = (N_GROUPS - 1) * (without.mean(axis=0) - without)
     names = (*FIGURES, "coverage_change", "set_size_change")
-    return {name: Estimate(float(whole[i]), influence[:, i]) for i, name in enumerate(names)}
+    items = kish_items(scored.weight[scored.subject])
+    return {name: Estimate(float(whole[i]), influence[:, i], name in SHARES, items=items) for i, name in enumerate(names)}
 
 
 def _with_changes(found: FloatArray) -> FloatArray:

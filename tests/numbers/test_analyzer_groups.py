@@ -7,18 +7,24 @@ from itertools import combinations, product
 
 import numpy as np
 import pytest
-from analyzer_data import item_set, make_view, skilled_logits, toy
+from analyzer_data import equal_items, item_set, make_view, skilled_logits, toy
+from scipy.special import ndtri
+from scipy.stats import binom
 
 from analyzer.conformal.ranks import threshold_rank
 from analyzer.conformal.splits import parse_split
 from analyzer.measure.cell import Cell
+from analyzer.measure.groups import on_members
 from analyzer.measure.measure_run import measure_run
 from analyzer.measure.question import Question
 from analyzer.measure.temperature import fit_temperature
 from analyzer.runs.view import RunView
 from analyzer.scorers import SCORERS
-from analyzer.stats.estimate import Estimate
+from analyzer.stats.estimate import Estimate, average, difference, mean, student
+from analyzer.stats.significance import paired_p
 from schemas.errors import UsageError
+from schemas.items import Item
+from schemas.itemset import build_item_set
 
 LAC = Question(scorers=("lac",), alphas=(Fraction(1, 4),))
 
@@ -58,6 +64,50 @@ def test_group_coverage_equals_brute_force_over_all_splits(seed: int, by: str) -
     found = by_group(view, replace(LAC, by=by))
     for group, count in tested.items():
         assert found[group].estimates["coverage"].value == pytest.approx(covered[group] / count, abs=1e-12)
+
+
+def test_a_group_has_the_interval_of_its_own_items() -> None:
+    """Six of six right among 2,000 items: the interval is that of six items alone, and Wilson's lower end is n / (n + t^2)."""
+    rng = np.random.default_rng(0)
+    answers = rng.integers(0, 4, 2_000)
+    logits = skilled_logits(rng, answers, 4)
+    logits[:6] = 0
+    logits[np.arange(6), answers[:6]] = 9
+    items = [Item(id=str(i), answer="ABCD"[a], subject="rare" if i < 6 else "common") for i, a in enumerate(answers)]
+    view = make_view(build_item_set("quiz", items, n_options=[4] * len(items)), logits)
+    right = by_group(view, replace(LAC, by="subject"))["rare"].estimates["accuracy"]
+    assert right.value == 1 and right.items == 6
+    assert right.interval() == pytest.approx((6 / (6 + student(5) ** 2), 1.0))
+    assert Estimate(1.0, np.zeros(2_000), share=True, items=6)._wilson(float(ndtri(0.975))).low == pytest.approx(0.610, abs=5e-4)
+
+
+def test_a_mean_over_members_has_the_error_of_the_members_alone() -> None:
+    """Laying the influence of seven items out over 900 changes neither the error nor the interval, of a mean, a share or a change."""
+    rng = np.random.default_rng(1)
+    member = np.arange(900) < 7
+    for values, share in ((rng.normal(size=7), False), (np.arange(7) < 3, True), (np.ones(7), True)):
+        own = mean(values, share=share)
+        laid_out = on_members(own, member)
+        assert laid_out.error == pytest.approx(own.error)
+        assert laid_out.interval() == pytest.approx(own.interval())
+        change, own_change = (difference(one, replace(one, value=one.value / 2)) for one in (laid_out, own))
+        assert change.interval() == pytest.approx(own_change.interval())
+        assert paired_p(change) == pytest.approx(paired_p(own_change), nan_ok=True)
+        assert average([laid_out, laid_out]).interval() == pytest.approx(own.interval())
+
+
+@pytest.mark.parametrize("asked", [replace(LAC, by="subject"), replace(LAC, mondrian="subject")], ids=["by", "mondrian"])
+def test_the_interval_of_a_small_subject_holds_its_accuracy(asked: Question) -> None:
+    """A subject of 20 among 600 items at true accuracy 0.95: the intervals of all counts that may come hold it with 93 % or more."""
+    items, held = equal_items(600, subjects=30), 0.0
+    of_subject = np.flatnonzero(np.arange(600) % 30 == 0)
+    for right in range(14, 21):
+        logits = np.random.default_rng(right).normal(size=(600, 4))
+        wrong = (np.arange(20) >= right).astype(int)
+        logits[of_subject, (items.answer[of_subject] + wrong) % 4] += 9
+        low, high = by_group(make_view(items, logits), asked)["s0"].estimates["accuracy"].interval()
+        held += (low <= 0.95 <= high) * float(binom.pmf(right, 20, 0.95))
+    assert held >= 0.93
 
 
 def naive_threshold(of_answer: np.ndarray) -> float:

@@ -17,7 +17,7 @@ from analyzer.measure.question import Question
 from analyzer.runs.loading import select_runs
 from analyzer.runs.view import RunView
 from analyzer.scorers.lac import lac
-from analyzer.stats.estimate import Estimate
+from analyzer.stats.estimate import Estimate, student
 from analyzer.studies.carry_threshold import carry, carry_apart, carry_to_subject
 from analyzer.studies.threshold_transfer import transfer
 from analyzer.studies.weighted_conformal import read_mix, weighted
@@ -74,6 +74,17 @@ def test_subjects_together_are_the_whole() -> None:
         assert mean == pytest.approx(whole[name].value, abs=2 / 300)
         influence = sum(part[name].influence * (subject == s).mean() for s, part in enumerate(parts))
         assert np.std(influence) == pytest.approx(np.std(whole[name].influence), rel=0.05)
+
+
+def test_a_kept_threshold_rests_on_the_items_it_is_tested_on() -> None:
+    """Coverage of a subject of 4 among 300 items rests on 4, from 200 items to 8 others on 8: never on all of them."""
+    source, target = two_views(300)
+    few = np.arange(300) < 4
+    assert carry_to_subject(source, target, few, cell(target), ASKED)["coverage"].items == 4
+    assert carry_to_subject(source, target, few, cell(target), ASKED)["coverage"].interval().low < 0.6
+    there, here = source.keep(np.arange(300) < 200), target.keep(np.arange(300) >= 292)
+    assert carry_apart(there, here, cell(here), ASKED)["coverage"].items == 8
+    assert carry_apart(here, there, cell(there), ASKED)["coverage"].items == 8
 
 
 def carried(seed: int, n_items: int) -> dict[tuple[str, str], Estimate]:
@@ -168,6 +179,21 @@ def test_weights_restore_coverage_under_another_mix_of_subjects(tmp_path: Path) 
     assert record["unweighted_coverage_high"] < 0.8
     assert record["coverage_low"] < 0.9 < record["coverage_high"] + 0.01 and record["coverage"] == pytest.approx(0.9, abs=0.02)
     assert record["set_size"] > record["unweighted_set_size"]
+
+
+def test_a_share_under_a_mix_stays_a_share_and_rests_on_the_weighted_items() -> None:
+    """Everything covered, by items of which a tenth have nine tenths of the weight: Wilson's interval of Kish's number."""
+    rng = np.random.default_rng(0)
+    answers = rng.integers(0, 4, 120)
+    items = item_set(answers, subjects=10)
+    runs = select_runs(MemoryReader([items], [make_run(items, skilled_logits(rng, answers, 4, 9.0))]), {})
+    mix = {"s0": 0.9} | {f"s{i}": 0.1 / 9 for i in range(1, 10)}
+    (record,) = weighted(runs, Question(scorers=("lac",), alphas=(Fraction(1, 1000),)), mix)
+    assert (record["coverage"], record["coverage_high"]) == pytest.approx((1, 1)) and record["coverage_high"] <= 1
+    kish = 1 / (0.9**2 / 12 + 0.1**2 / 108)
+    t = student(min(kish, 25) - 1)
+    assert record["coverage_low"] == pytest.approx(kish / (kish + t**2))
+    assert record["finding"] == "inconclusive"
 
 
 def test_the_mix_of_the_items_changes_nothing() -> None:
