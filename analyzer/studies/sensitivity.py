@@ -18,12 +18,13 @@ from analyzer.compare.paired import Paired, compressed_pairs
 from analyzer.conformal.splits import parse_split
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record
+from analyzer.protocols import protocol_named
 from analyzer.runs.loading import Runs
 from analyzer.runs.view import RunView
+from analyzer.scorers import SCORERS
 from analyzer.stats.estimate import Estimate
 
 ALPHAS = tuple(Fraction(alpha) for alpha in ("0.01", "0.05", "0.1", "0.15", "0.2", "0.3"))
-SCORERS = ("lac", "aps", "raps", "saps", "margin")
 FRACTIONS = tuple(Fraction(share) for share in ("0.1", "0.25", "0.75"))
 SHARES = tuple(Fraction(share) for share in ("0.1", "0.25", "0.5"))
 N_SPLITS, DRAW_SEED = 5, 0
@@ -61,25 +62,27 @@ def sensitivity(runs: Runs, question: Question) -> list[Record]:
 
 
 def variants(runs: Runs, question: Question) -> Iterator[Variant]:
-    """Yield every compressed run under every variant."""
+    """Yield every compressed run under every variant. What the protocol fixes, or a split from a file settles, is not varied."""
     base = replace(question, alphas=question.alphas[:1], scorers=question.scorers[:1])
-    fraction, split = base.calibration_fraction, base.split.text
+    fraction, split, protocol = base.calibration_fraction, base.split, protocol_named(base.protocol)
     for cell in compressed_pairs(runs, replace(base, alphas=_with(base.alphas, ALPHAS))):
         yield _variant(cell, "alpha", f"{float(cell.after.alpha):g}", cell.after.alpha == base.alphas[0])
-    for cell in compressed_pairs(runs, replace(base, scorers=_with(base.scorers, SCORERS))):
+    for cell in compressed_pairs(runs, replace(base, scorers=_with(base.scorers, protocol.scorers or tuple(SCORERS)))):
         yield _variant(cell, "scorer", cell.after.scorer, cell.after.scorer == base.scorers[0])
     first_prompt = min(row["prompt"] for row in runs.rows)
     for cell in compressed_pairs(runs, base):
         yield _variant(cell, "prompt", cell.row["prompt"], cell.row["prompt"] == first_prompt)
-    for share in _with((fraction,), FRACTIONS):
+    settled = "calibration_fraction" in protocol.fixed or split.calibration_ids is not None
+    for share in () if settled else _with((fraction,), FRACTIONS):
         for cell in compressed_pairs(runs, replace(base, calibration_fraction=share)):
             yield _variant(cell, "calibration fraction", f"{float(share):g}", share == fraction)
     for share in (Fraction(1), *SHARES):
         for cell in compressed_pairs(FewerItems(runs.reader, runs.rows, share), base):
             yield _variant(cell, "items", f"{float(share):.0%}", share == 1)
-    for text in (split, *(f"seed:{seed}" for seed in range(N_SPLITS))):
-        for cell in compressed_pairs(runs, replace(base, split=parse_split(text))):
-            yield _variant(cell, "split", text, text == split)
+    seeds = (parse_split(f"seed:{seed}") for seed in range(N_SPLITS))
+    for drawn in () if "split" in protocol.fixed else (split, *(one for one in seeds if one != split)):
+        for cell in compressed_pairs(runs, replace(base, split=drawn)):
+            yield _variant(cell, "split", drawn.text, drawn == split)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from analyzer.api import cliffs, compare, cost, decoupling, gate, p_values, scal
 from analyzer.conformal.ranks import threshold_rank
 from analyzer.measure.question import Question
 from analyzer.measure.scored import scores_of
+from analyzer.scorers import SCORERS
 from analyzer.studies.cost import Prices
 from schemas.errors import HedgemarkError, UsageError
 
@@ -51,6 +52,19 @@ def test_sensitivity_says_which_conclusions_survive() -> None:
     assert all(row["conclusion"] == "sets grow" and row["survives"] for row in heavy)
     assert all(row["set_size_change_least"] <= row["set_size_change_most"] for row in found)
     assert all(-1 <= row["rank_agreement"] <= 1 for row in found)
+
+
+def test_sensitivity_varies_every_scorer_there_is() -> None:
+    """The variants of the scorer are the registry's, so that a new scorer is among them."""
+    found = sensitivity(sweep(), scorers=["lac"], level="0.5").filter(varied="scorer")
+    assert set(found["variants"].item().split()) == set(SCORERS)
+
+
+def test_sensitivity_leaves_alone_what_the_protocol_fixes() -> None:
+    """Under ye2024 neither split nor calibration fraction is varied, and only its two scorers are compared."""
+    found = sensitivity(sweep(), protocol="ye2024", level="0.5")
+    assert set(found["varied"]) == {"alpha", "scorer", "items"}
+    assert found.filter(varied="scorer")["variants"].item() == "lac aps"
 
 
 def test_every_verdict_has_a_function_of_its_commands_name() -> None:
