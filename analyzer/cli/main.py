@@ -61,7 +61,7 @@ def sets_command(average: bool, executor: str, p_values: bool, **options: Any) -
 @click.option("--average", is_flag=True, help="Print means over prompts and scorers instead of every run.")
 @click.option("--decoupling", is_flag=True, help="Print how changes in accuracy and set size go together, over all pairs.")
 @executor_option
-@click.option("--reference", type=click.Path(path_type=Path), help="Print the figures of this CSV beside one's own: do they agree?")
+@click.option("--reference", type=click.Path(path_type=Path), help="CSV of published figures: print them beside yours, and if they agree.")
 @friendly_errors
 def compare_command(against: str | None, common_items: bool, **options: Any) -> None:
     """Compare every compressed run with its dense run: paired changes, flips, KL, tests, and a verdict on two axes.

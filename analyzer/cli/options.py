@@ -18,7 +18,7 @@ ALPHA_HELP = "Allowed miscoverage: 0.1, 1/10, or a range 0.01:0.99:0.01; repeata
 SPLIT_HELP = "All splits by the exact law, N drawn ones, the one of seed K, or the calibration items' ids from a file, one a line. [all]"
 OPTIONS: list[Callable[[Any], Any]] = [
     store_option,
-    click.option("--at", metavar="SNAPSHOT|TAG", help="Read the store as it was then. [newest snapshot]"),
+    click.option("--at", metavar="SNAPSHOT|TAG", help="Read the store as it was at this snapshot or tag. [newest snapshot]"),
     *SELECTION,
     click.option("--alpha", "alphas", multiple=True, metavar="A", help=ALPHA_HELP),
     click.option("--scorer", "scorers", multiple=True, metavar="S", help="Nonconformity score; repeatable. [lac, aps]"),

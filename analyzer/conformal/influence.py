@@ -54,7 +54,7 @@ def drawn_law(item_rank: IntArray, masks: BoolArray, k: int) -> DrawnLaw:
 
 
 def threshold_pull(law: RankLaw, item_rank: IntArray, jumps: FloatArray) -> FloatArray:
-    """Return (statistic, item) how far the mean falls when an item's answer score gains weight, up to a constant.
+    """Return (statistic, item) minus the derivative of the mean in an item's weight among the calibration scores, up to a constant.
 
     jumps : (statistic, p) gained by all items together when the threshold moves from rank p to p + 1. An item ranked at or below p
             holds that move back.

@@ -51,12 +51,12 @@ class RankLaw(NamedTuple):
 
 
 class Crossings(NamedTuple):
-    """How many items have each row's hit at threshold rank p, of those ranked below and above p.
+    """Hits counted at every threshold rank. A hit is an event of an item, such as an option entering its set, that holds from a rank on.
 
-    rows  : (row, item) rank at which a hit comes.
-    below : (row, p) items ranked below p, p from 0 to N.
-    above : (row, p) items ranked above p.
-    enter : (row, rank) items whose hit comes exactly at this rank.
+    rows  : (row, item) the rank from which on an item's hit holds; one row per kind of hit.
+    below : (row, p) items ranked below p whose hit holds at p, p from 0 to N.
+    above : (row, p) the same of items ranked above p.
+    enter : (row, rank) items whose hit begins exactly at this rank.
     """
 
     rows: IntArray

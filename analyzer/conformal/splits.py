@@ -17,7 +17,7 @@ from schemas.errors import UsageError
 from schemas.json_text import read_text
 
 BYTE, WORD = 256, 8  # values of a byte, bytes of a word
-SPARE = 4  # places drawn per item to be turned, doubled until enough fall on different eligible items
+SPARE = 4  # items drawn for each one that must change sides, doubled until enough are different and on the right side
 CHUNK = 2**20  # coins that are thrown together
 MAX_SPLITS, MAX_SEED = 100_000, 2**63 - 2
 
@@ -126,19 +126,19 @@ def _draw_some(seeds: IntArray, n_items: int, n: int, stream: int) -> BoolArray:
 def _turn(chosen: BoolArray, rows: IntArray, excess: IntArray, words: Words) -> BoolArray:
     """Turn in each row as many different items as it has too many or too few, in the order of its words; False where they ran out."""
     n_items = chosen.shape[1]
-    place = (words.word % np.uint64(n_items)).astype(np.int64) + rows[words.row] * n_items
+    item = (words.word % np.uint64(n_items)).astype(np.int64) + rows[words.row] * n_items
     flat, too_many = chosen.reshape(-1), excess > 0
-    eligible = np.flatnonzero(flat[place] == too_many[words.row])
-    place, row = place[eligible], words.row[eligible]
+    eligible = np.flatnonzero(flat[item] == too_many[words.row])
+    item, row = item[eligible], words.row[eligible]
     first = np.empty(flat.size, dtype=np.int32)
-    first[place[::-1]] = np.arange(place.size, dtype=np.int32)[::-1]  # of equal places the earliest is written last
-    different = first[place] == np.arange(place.size)
-    place, row = place[different], row[different]
+    first[item[::-1]] = np.arange(item.size, dtype=np.int32)[::-1]  # of equal places the earliest is written last
+    different = first[item] == np.arange(item.size)
+    item, row = item[different], row[different]
     found = np.bincount(row, minlength=rows.size)
     wanted = np.abs(excess)
     enough = found >= wanted
     kept = enough[row] & (np.arange(row.size) - (found.cumsum() - found)[row] < wanted[row])
-    flat[place[kept]] ^= True
+    flat[item[kept]] ^= True
     return np.asarray(enough)
 
 

@@ -22,7 +22,7 @@ class Cell:
                 of calibration scores that equal the threshold beside the one that made it: there the score has an atom.
     note      : why the cell says nothing about the model, or None.
     group     : which items, "all" or those of one subject, label or set size.
-    reasons   : why the run cannot be trusted that only a look at another run shows.
+    reasons   : further reasons not to trust it: of drawn splits, or what a comparison with the dense run shows.
     """
 
     view: RunView
@@ -46,8 +46,8 @@ def uacc(accuracy: Estimate, set_size: Estimate, view: RunView) -> Estimate:
     return Estimate(value, influence, items=min(accuracy.items, set_size.items))
 
 
-def nothing(view: RunView, scorer: str, alpha: Fraction) -> Cell:
-    """Return the cell of a run that has too few finite items to split: no figure at all, and the run's flag says why."""
+def unmeasured(view: RunView, scorer: str, alpha: Fraction) -> Cell:
+    """Return the cell of a run that has too few finite items to split: no number at all, and the run's flag says why."""
     return Cell(view, scorer, alpha, 0, dict.fromkeys((*ESTIMATED, *MORE), NOTHING), dict.fromkeys(FACTS, math.nan))
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from analyzer.measure.cell import Cell, nothing
+from analyzer.measure.cell import Cell, unmeasured
 from analyzer.measure.groups import group_cells
 from analyzer.measure.mondrian import label_cells, subject_cells
 from analyzer.measure.question import Question
@@ -19,7 +19,7 @@ def measure_run(view: RunView, scorer: str, question: Question) -> Iterator[Cell
     """
     _check(question)
     if view.n_items < 2:
-        yield from (nothing(view, scorer, alpha) for alpha in question.alphas)
+        yield from (unmeasured(view, scorer, alpha) for alpha in question.alphas)
     elif question.mondrian != "none":
         by_group = subject_cells if question.mondrian == "subject" else label_cells
         yield from by_group(view, scorer, question)

@@ -93,17 +93,17 @@ def measure_alpha(scored: ScoredRun, alpha: Fraction) -> Cell:
     view, n = scored.view, scored.n_calibration
     k = threshold_rank(n, alpha)
     law, drawn = rank_law(view.n_items, n, k), scored.drawn(alpha)
-    over_all = moments(law, scored.statistics) if drawn is None else over_splits(drawn)
-    estimates = _estimates(law, scored, over_all) | answer_metrics(view)
+    summary = moments(law, scored.statistics) if drawn is None else over_splits(drawn)
+    estimates = _estimates(law, scored, summary) | answer_metrics(view)
     return Cell(
         view,
         scored.scorer,
         alpha,
         n,
         estimates | {"uacc": uacc(estimates["accuracy"], estimates["set_size"], view)},
-        _facts(law, scored, over_all, drawn),
+        _facts(law, scored, summary, drawn),
         too_few(n, alpha) if k > n else None,
-        reasons=_coverage_reasons(law, scored, float(over_all.mean[0])),
+        reasons=_coverage_reasons(law, scored, float(summary.mean[0])),
     )
 
 
@@ -123,15 +123,15 @@ def influence_of(law: RankLaw, scored: ScoredRun, statistics: SetStatistics) -> 
     return split_influence(law, scored.ranks.item_rank, statistics, drawn)
 
 
-def _estimates(law: RankLaw, scored: ScoredRun, over_all: Moments) -> dict[str, Estimate]:
+def _estimates(law: RankLaw, scored: ScoredRun, summary: Moments) -> dict[str, Estimate]:
     statistics = scored.statistics
     influence = influence_of(law, scored, statistics)
-    return {name: Estimate(float(over_all.mean[i]), influence[i], statistics.share[i]) for i, name in enumerate(statistics.names)}
+    return {name: Estimate(float(summary.mean[i]), influence[i], statistics.share[i]) for i, name in enumerate(statistics.names)}
 
 
-def _facts(law: RankLaw, scored: ScoredRun, over_all: Moments, drawn: FloatArray | None) -> dict[str, float | str]:
+def _facts(law: RankLaw, scored: ScoredRun, summary: Moments, drawn: FloatArray | None) -> dict[str, float | str]:
     spread = scored.statistics.names if scored.question.sizes else ("coverage", "set_size")
-    facts: dict[str, float | str] = {f"{name}_sd": float(over_all.sd[scored.statistics.names.index(name)]) for name in spread}
+    facts: dict[str, float | str] = {f"{name}_sd": float(summary.sd[scored.statistics.names.index(name)]) for name in spread}
     if scored.question.quantiles:
         facts |= coverage_quantiles(law, scored.statistics.table, None if drawn is None else drawn[:, 0])
     facts["threshold_ties"] = float(law.weights @ scored.ranks.ties[law.first : law.first + law.weights.size]) / law.n_items

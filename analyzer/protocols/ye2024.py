@@ -18,7 +18,7 @@ from analyzer.conformal.influence import drawn_law, split_influence
 from analyzer.conformal.ranks import rank_scores, threshold_rank
 from analyzer.conformal.split_law import SetStatistics, rank_law, set_statistics
 from analyzer.conformal.splits import Split, calibration_size
-from analyzer.measure.cell import FACTS, Cell, nothing, too_few, uacc
+from analyzer.measure.cell import FACTS, Cell, too_few, uacc, unmeasured
 from analyzer.measure.question import Question
 from analyzer.protocols.avx_sort_order import network_argsort
 from analyzer.runs.answer_metrics import BENCHMARK_OPTIONS, IDK_INDEX, NONE_INDEX, answer_metrics
@@ -60,7 +60,7 @@ def choose(view: RunView) -> RunView:
 def measure(view: RunView, scorer: str, question: Question) -> Iterator[Cell]:
     """Yield one cell per alpha: all figures over the test half."""
     if view.n_items < 2:
-        yield from (nothing(view, scorer, alpha) for alpha in question.alphas)
+        yield from (unmeasured(view, scorer, alpha) for alpha in question.alphas)
         return
     replay = _replay(view, scorer)
     for alpha in question.alphas:

@@ -8,9 +8,9 @@ from analyzer.stats.probs import likely_first
 
 
 def raps(probs: FloatArray, u: FloatArray | None = None, *, penalty: float = 0.1, k_reg: float = 2) -> FloatArray:
-    """Return the APS score plus `penalty` for every place of the option beyond `k_reg`; the likeliest option has place 1.
+    """Return the APS score plus `penalty` for every rank of the option beyond `k_reg`; the likeliest option has rank 1.
 
     penalty : lambda of the paper, at least 0.
     """
-    place = np.argsort(likely_first(probs), axis=1, kind="stable") + 1
-    return np.asarray(aps(probs) + penalty * np.maximum(place - k_reg, 0))
+    rank = np.argsort(likely_first(probs), axis=1, kind="stable") + 1
+    return np.asarray(aps(probs) + penalty * np.maximum(rank - k_reg, 0))

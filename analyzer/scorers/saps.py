@@ -7,12 +7,12 @@ from analyzer.stats.probs import likely_first
 
 
 def saps(probs: FloatArray, u: FloatArray | None = None, *, weight: float = 0.2) -> FloatArray:
-    """Return max prob plus `weight` for every place after the second, with half a step for the random term of the paper.
+    """Return max prob plus `weight` for every rank after the second, with half a step for the random term of the paper.
 
-    The likeliest option scores p_max / 2, an option at place r >= 2 p_max + (r - 1.5) * weight: only the top prob and the order count.
+    The likeliest option scores p_max / 2, an option at rank r >= 2 p_max + (r - 1.5) * weight: only the top prob and the order count.
     weight : lambda of the paper, at least 0.
     """
-    place = np.argsort(likely_first(probs), axis=1, kind="stable") + 1
+    rank = np.argsort(likely_first(probs), axis=1, kind="stable") + 1
     top = np.nanmax(probs, axis=1, keepdims=True)
-    scores = np.where(place == 1, top / 2, top + (place - 1.5) * weight)
+    scores = np.where(rank == 1, top / 2, top + (rank - 1.5) * weight)
     return np.where(np.isnan(probs), np.nan, scores)

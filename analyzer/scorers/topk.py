@@ -1,4 +1,4 @@
-"""Top-k: the option's place by prob, so that every set holds the same number of options. Angelopoulos & Bates 2021, arXiv:2107.07511."""
+"""Top-k: the option's rank by prob, so that every set holds the same number of options. Angelopoulos & Bates 2021, arXiv:2107.07511."""
 
 import numpy as np
 
@@ -7,6 +7,6 @@ from analyzer.stats.probs import likely_first
 
 
 def topk(probs: FloatArray, u: FloatArray | None = None) -> FloatArray:
-    """Return the place of each option, 1 for the likeliest; tied options in index order."""
-    place = np.argsort(likely_first(probs), axis=1, kind="stable") + 1.0
-    return np.where(np.isnan(probs), np.nan, place)
+    """Return the rank of each option, 1 for the likeliest; tied options in index order."""
+    rank = np.argsort(likely_first(probs), axis=1, kind="stable") + 1.0
+    return np.where(np.isnan(probs), np.nan, rank)

@@ -24,7 +24,7 @@ def log_softmax(logits: AnyArray, n_options: IntArray) -> FloatArray:
 
 
 def likely_first(probs: FloatArray) -> IntArray:
-    """Return (item, place) the options by falling prob; ties by rising option index, NaN last."""
+    """Return (item, rank) the options by falling prob, the likeliest first; ties by ascending option index, NaN last."""
     return np.argsort(-probs, axis=1, kind="stable")
 
 

@@ -15,7 +15,7 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Words(NamedTuple):
-    """Random words in one line: `word` (word,) and the place of the seed that each is from, `row` (word,), rising."""
+    """Random words of several seeds in one array: `word` (word,), and the index of each word's seed, `row` (word,), ascending."""
 
     row: IntArray
     word: NDArray[np.uint64]
@@ -32,10 +32,10 @@ def random_words(seeds: IntArray, count: int, stream: int = 0) -> NDArray[np.uin
 
 
 def random_rows(seeds: IntArray, counts: IntArray, stream: int = 0) -> Words:
-    """Return the first counts[i] words of every seed, (seed,) each; the same words as `random_words`."""
+    """Return the first counts[i] words of seed i, seeds and counts (seed,); the same words as `random_words`."""
     row = np.repeat(np.arange(seeds.size), counts)
-    place = np.arange(row.size) - (counts.cumsum() - counts)[row]
-    return Words(row, mix(_origin(seeds, stream)[row] + place.astype(np.uint64) * GOLDEN))
+    number = np.arange(row.size) - (counts.cumsum() - counts)[row]
+    return Words(row, mix(_origin(seeds, stream)[row] + number.astype(np.uint64) * GOLDEN))
 
 
 def _origin(seeds: IntArray, stream: int) -> NDArray[np.uint64]:

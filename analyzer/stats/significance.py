@@ -36,7 +36,7 @@ def holm(p_values: Mapping[K, float]) -> dict[K, float]:
     """Return adjusted p-values by the same keys. Source: Holm 1979."""
     adjusted = {}
     largest = 0.0
-    for place, key in enumerate(sorted(p_values, key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[key]))
+    for step, key in enumerate(sorted(p_values, key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - step) * p_values[key]))
         adjusted[key] = largest
     return adjusted

@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 
 from analyzer.conformal.ranks import threshold_rank
-from analyzer.measure.alphas import parse_alphas
+from analyzer.protocols.ask import parse_alphas
 from schemas.errors import UsageError
 
 BAD_RANGES = ["0.1:0.2", "0.2:0.1:0.01", "0.1:0.2:0", "0.1:0.2:1e-9"]
