@@ -60,11 +60,17 @@ def on_members(estimate: Estimate, member: BoolArray) -> Estimate:
     return replace(estimate, influence=influence)
 
 
+def member_hits(statistics: SetStatistics, member: BoolArray) -> tuple[IntArray, FloatArray]:
+    """Return hits (row, item) and steps (1 + statistic, row) of the share of members among tested items and of their statistics."""
+    never = member.size + 1
+    rows = np.vstack([np.where(member, 0, never)[None], np.where(member, statistics.table.rows, never)])
+    return rows, np.vstack([np.eye(1, len(rows)), np.hstack([statistics.start[:, None], statistics.steps])])
+
+
 def _by_members(scored: ScoredRun, alpha: Fraction) -> Iterator[Cell]:
-    statistics, view, n_items = scored.statistics, scored.view, scored.view.n_items
+    statistics, view = scored.statistics, scored.view
     for group, member in memberships(view, scored.question.by).items():
-        rows = np.vstack([np.where(member, 0, n_items + 1)[None], np.where(member, statistics.table.rows, n_items + 1)])
-        steps = np.vstack([np.eye(1, len(rows)), np.hstack([statistics.start[:, None], statistics.steps])])
+        rows, steps = member_hits(statistics, member)
         found = _ratios(scored, alpha, ("members", *statistics.names), rows, steps)
         estimates = {name: ratio(found[name], found["members"]) for name in statistics.names}
         estimates["accuracy"] = on_members(answer_metrics(view)["accuracy"].among(member), member)

@@ -11,14 +11,15 @@ import numpy as np
 
 from analyzer.conformal.influence import split_influence, threshold_pull
 from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
-from analyzer.conformal.split_law import RankLaw, moments, rank_law, set_statistics
+from analyzer.conformal.split_law import RankLaw, SetStatistics, crossings, moments, rank_law, set_statistics
 from analyzer.conformal.splits import calibration_size
 from analyzer.measure.cell import Cell
+from analyzer.measure.groups import member_hits
 from analyzer.measure.question import Question
 from analyzer.measure.scored import scores_of
 from analyzer.runs.view import RunView
 from analyzer.stats.arrays import BoolArray, FloatArray
-from analyzer.stats.estimate import Estimate
+from analyzer.stats.estimate import Estimate, ratio
 from schemas.errors import UsageError
 
 CARRIED = ("coverage", "set_size")
@@ -55,15 +56,20 @@ def carry(source: RunView, target: RunView, asked: Cell, question: Question) -> 
 def carry_to_subject(
     source: RunView, target: RunView, chosen: BoolArray, asked: Cell, question: Question
 ) -> Mapping[str, Estimate]:
-    """Return the same for the chosen, (item,) bool, of the target's items, under thresholds made on all items."""
+    """Return the same for the chosen, (item,) bool, of the target's items, under thresholds made on all items.
+
+    A ratio of two means over tested items, as for groups: an item that calibrates is not tested under its own threshold.
+    """
     ranks = _carried_ranks(source, target, asked.scorer, question)
     law = split_law(source.n_items, asked.alpha, question)
-    found = {}
-    for name, (values, pull) in _expected(law, ranks, chosen).items():
-        influence = pull.copy()
-        influence[chosen] += (values - values.mean()) * (chosen.size / values.size)
-        found[name] = Estimate(float(values.mean()), influence, name == "coverage", items=values.size)
-    return found
+    whole = set_statistics(ranks)
+    rows, steps = member_hits(whole, chosen)
+    names, zero = ("members", *whole.names), np.zeros(len(steps))
+    share = (True, *whole.share)
+    found = SetStatistics(crossings(rows, ranks.item_rank), names, share, zero, steps, zero, steps)
+    means, influence = moments(law, found).mean, split_influence(law, ranks.item_rank, found)
+    estimates = {name: Estimate(float(means[i]), influence[i], share[i]) for i, name in enumerate(names)}
+    return {name: ratio(estimates[name], estimates["members"]) for name in CARRIED}
 
 
 def carry_apart(source: RunView, target: RunView, asked: Cell, question: Question) -> Mapping[str, Estimate]:
@@ -74,7 +80,7 @@ def carry_apart(source: RunView, target: RunView, asked: Cell, question: Questio
     ranks = _carried_ranks(source, target, asked.scorer, question)
     law = split_law(source.n_items, asked.alpha, question)
     found = {}
-    for name, (values, pull) in _expected(law, ranks, np.ones(target.n_items, dtype=np.bool_)).items():
+    for name, (values, pull) in _expected(law, ranks).items():
         influence = joined(source.n_items, target.n_items, pull, values - values.mean())
         found[name] = Estimate(float(values.mean()), influence, name == "coverage", items=min(source.n_items, target.n_items))
     return found
@@ -98,13 +104,12 @@ def _carried_ranks(source: RunView, target: RunView, scorer: str, question: Ques
     return rank_scores(scores, target.answer, target.probs, question.empty, calibration)
 
 
-def _expected(law: RankLaw, ranks: Ranks, chosen: BoolArray) -> dict[str, tuple[FloatArray, FloatArray]]:
-    """By name: (chosen,) expected value of each item over the law, and (source item,) influence through the threshold, mean zero."""
+def _expected(law: RankLaw, ranks: Ranks) -> dict[str, tuple[FloatArray, FloatArray]]:
+    """By name: (item,) expected value of each item over the law, and (source item,) influence through the threshold, mean zero."""
     at_least, window = law.at_least(), slice(law.first + 1, law.first + 1 + law.weights.size)
     found = {}
     for name, rows in (("coverage", ranks.answer[None]), ("set_size", ranks.option)):
-        reached = rows[:, chosen]
-        entering = np.bincount(reached.ravel(), minlength=law.n_items + 2)[window]
+        entering = np.bincount(rows.ravel(), minlength=law.n_items + 2)[window]
         pull = -threshold_pull(law, ranks.item_rank, entering[None].astype(np.float64))[0]
-        found[name] = at_least[reached].sum(axis=0), (pull - pull.mean()) * (law.n_items / reached.shape[1])
+        found[name] = at_least[rows].sum(axis=0), (pull - pull.mean()) * (law.n_items / rows.shape[1])
     return found

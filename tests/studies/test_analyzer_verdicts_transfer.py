@@ -64,16 +64,34 @@ def test_a_threshold_carried_to_the_same_run_is_the_runs_own() -> None:
 
 
 def test_subjects_together_are_the_whole() -> None:
-    """The figures of all subjects, weighted by size, are those of the run up to the share of a tested item in its own threshold."""
+    """The figures of all subjects, weighted by size, are those of the run."""
     source, target = two_views(300)
     subject = target.items.subject[target.position]
     whole = carry(source, target, cell(target), ASKED)
     parts = [carry_to_subject(source, target, subject == s, cell(target), ASKED) for s in range(3)]
     for name in ("coverage", "set_size"):
         mean = sum(part[name].value * (subject == s).mean() for s, part in enumerate(parts))
-        assert mean == pytest.approx(whole[name].value, abs=2 / 300)
+        assert mean == pytest.approx(whole[name].value, abs=1e-9)
         influence = sum(part[name].influence * (subject == s).mean() for s, part in enumerate(parts))
         assert np.std(influence) == pytest.approx(np.std(whole[name].influence), rel=0.05)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_kept_threshold_on_a_subject_equals_brute_force_over_all_splits(seed: int) -> None:
+    """Tested members covered and their options, over tested members, summed over all C(12, 6) splits: no calibrating item counts."""
+    source, target = two_views(12, seed)
+    chosen, k = np.arange(12) < 5, threshold_rank(6, ALPHA)
+    scores = [lac(view.probs) for view in (source, target)]
+    covered = options = tested = 0
+    for calibration in combinations(range(12), 6):
+        threshold = sorted(scores[0][i, source.answer[i]] for i in calibration)[k - 1]
+        for item in set(range(5)) - set(calibration):
+            tested += 1
+            covered += scores[1][item, target.answer[item]] <= threshold
+            options += (scores[1][item] <= threshold).sum()
+    found = carry_to_subject(source, target, chosen, cell(target), ASKED)
+    assert found["coverage"].value == pytest.approx(covered / tested, abs=1e-12)
+    assert found["set_size"].value == pytest.approx(options / tested, abs=1e-12)
 
 
 def test_a_kept_threshold_rests_on_the_items_it_is_tested_on() -> None:
