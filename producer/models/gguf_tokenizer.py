@@ -1,0 +1,174 @@
+"""The tokenizer of a GGUF file: the same tokens as llama.cpp gives, or a refusal.
+
+In: the keys of a file.  Out: a fast tokenizer of transformers. A wrong one looks like damage by compression (a KL divergence of 0.2 was
+seen). What counts are the pre-tokenizer (`tokenizer.ggml.pre`), which says how text is split before tokens are merged, and whether a
+begin-of-text token comes first. Where the original tokenizer lies beside the file, and has the same tokens, it is used as it is.
+Rules for pre-tokenizers and defaults of missing keys: llama.cpp, src/llama-vocab.cpp.
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from producer.models.gguf_file import GgufFile
+from schemas.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+PREFIX = "tokenizer.ggml."
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_LLAMA3 = rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|{_REST}"
+_QWEN2 = rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|{_REST}"
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_TEKKEN = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*|\p{{N}}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+SPLITS = {  # name of the pre-tokenizer -> patterns, applied one after the other
+    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "dbrx", "smaug-bpe", "glm4", "chatglm-bpe", "falcon3"), (_LLAMA3,)),
+    **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "stablelm2", "megrez", "hunyuan"), (_QWEN2,)),
+    **dict.fromkeys(("gpt-2", "phi-2", "mpt", "olmo", "exaone4"), (_GPT2,)),
+    **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"), (r"\p{N}", _GPT2)),
+    "tekken": (_TEKKEN,),
+}
+WHOLE_WORDS = (
+    "llama-bpe",
+    "llama3",
+    "llama-v3",
+    "falcon3",
+    "tekken",
+)  # a piece that is a token is taken as it is; these begin texts by default
+KNOWN = (
+    "model", "pre", "tokens", "scores", "token_type", "merges", "bos_token_id", "eos_token_id", "unknown_token_id", "padding_token_id",
+    "add_bos_token", "add_eos_token", "add_space_prefix",
+    # Which tokens end an answer, fill gaps in code or separate sentences decides nothing in a prompt.
+    "eot_token_id", "eom_token_id", "eog_token_ids", "separator_token_id", "seperator_token_id", "cls_token_id", "mask_token_id",
+    "prefix_token_id", "suffix_token_id", "middle_token_id", "fim_pre_token_id", "fim_suf_token_id", "fim_mid_token_id",
+    "fim_pad_token_id", "fim_rep_token_id", "fim_sep_token_id", "token_type_count", "suppress_tokens",
+)  # fmt: skip
+NEUTRAL = (
+    "remove_extra_whitespaces",
+    "add_sep_token",
+    "precompiled_charsmap",
+)  # read nowhere here, so admitted only where they say nothing
+
+
+def gguf_tokenizer(file: GgufFile) -> Any:
+    """Return the tokenizer of a GGUF file: the one beside it where that has the same tokens, else one made from its keys.
+
+    Raises UsageError for a pre-tokenizer, model or key that is not known, naming it.
+    """
+    found = {name.removeprefix(PREFIX): value for name, value in file.keys.items() if name.startswith(PREFIX)}
+    if not found.get("tokens"):
+        raise UsageError(f"{file.path} holds no tokenizer")
+    if (beside := _beside(file.path.parent, found)) is not None:
+        return beside
+    unread = [name for name in found if name not in KNOWN and not (name in NEUTRAL and not found[name])]
+    if unread:
+        raise UsageError(f"{file.path} has the tokenizer key {PREFIX}{unread[0]}, which is not read; {CURE}")
+    if len(set(found["tokens"])) != len(found["tokens"]):
+        raise UsageError(f"{file.path} names a token twice")
+    model = found.get("model")
+    if model == "gpt2":
+        tokenizer = _byte_level(file.path, found)
+    elif model == "llama":
+        tokenizer = _sentence_pieces(file.path, found)
+    else:
+        raise UsageError(f"{file.path} has a tokenizer of model {model!r}; known: gpt2, llama; {CURE}")
+    return _finished(tokenizer, found, file.keys)
+
+
+CURE = "put the original model's tokenizer files (tokenizer.json, tokenizer_config.json) beside it"
+
+
+def _beside(folder: Path, found: Mapping[str, Any]) -> Any:
+    """Return the tokenizer that lies in a folder, or None where there is none, or its tokens are not those of the GGUF file."""
+    from transformers import AutoTokenizer
+
+    if not (folder / "tokenizer.json").is_file() and not (folder / "tokenizer.model").is_file():
+        return None
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # whatever libraries raise for a damaged file
+        log.warning("the tokenizer in %s cannot be read (%s); the GGUF file's own is used", folder, error)
+        return None
+    ours = {token: number for number, token in enumerate(found["tokens"])}
+    theirs = tokenizer.get_vocab()
+    same = all(ours.get(token) == number for token, number in theirs.items()) and len(theirs) > len(ours) // 2
+    begins = tokenizer("x")["input_ids"][:1] == [found.get("bos_token_id")]
+    if not same or begins != _begins(found):
+        log.warning("the tokenizer in %s is not the GGUF file's (other tokens, or another begin of text); the file's own is used", folder)
+        return None
+    return tokenizer
+
+
+def _byte_level(path: Path, found: Mapping[str, Any]) -> Any:
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+
+    pre = found.get("pre")
+    if pre not in SPLITS:
+        raise UsageError(f"{path} splits text by the pre-tokenizer {pre!r}, which is not known here; known: {', '.join(SPLITS)}; {CURE}")
+    vocabulary = {token: number for number, token in enumerate(found["tokens"])}
+    merges = [tuple(merge.split(" ", 1)) for merge in found.get("merges", ())]
+    if not merges or any(len(merge) != 2 for merge in merges):
+        raise UsageError(f"{path} has a byte-level tokenizer without merges, or with damaged ones; {CURE}")
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=pre in WHOLE_WORDS))
+    splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in SPLITS[pre]]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*splits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _sentence_pieces(path: Path, found: Mapping[str, Any]) -> Any:
+    """Return a SentencePiece tokenizer of pieces with scores: of two pieces that can be joined, the one with the highest score is first."""
+    from tokenizers import Tokenizer, decoders, models, normalizers
+
+    tokens, scores = found["tokens"], found.get("scores", ())
+    if len(scores) != len(tokens):
+        raise UsageError(f"{path} has {len(tokens)} tokens and {len(scores)} scores; {CURE}")
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    joined = [
+        (-scores[number], token[:cut], token[cut:])
+        for number, token in enumerate(tokens)
+        for cut in range(1, len(token))
+        if token[:cut] in vocabulary and token[cut:] in vocabulary
+    ]
+    merges = [(left, right) for _, left, right in sorted(joined, key=lambda merge: merge[0])]
+    unknown = tokens[found["unknown_token_id"]] if "unknown_token_id" in found else None
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
+    prefix = [normalizers.Prepend("▁")] if found.get("add_space_prefix", True) else []
+    tokenizer.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    return tokenizer
+
+
+def _finished(tokenizer: Any, found: Mapping[str, Any], keys: Mapping[str, Any]) -> Any:
+    """Return the tokenizer with its special tokens, and with those that the file puts before and after a text."""
+    from tokenizers import AddedToken, processors
+    from transformers import PreTrainedTokenizerFast
+
+    tokens, kinds = found["tokens"], found.get("token_type", [NORMAL] * len(found["tokens"]))
+    added = [(token, kind) for token, kind in zip(tokens, kinds, strict=True) if kind in (CONTROL, USER_DEFINED)]
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token, kind in added if kind == CONTROL])
+    tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token, kind in added if kind == USER_DEFINED])
+    ids = {"bos_token": "bos_token_id", "eos_token": "eos_token_id", "unk_token": "unknown_token_id", "pad_token": "padding_token_id"}
+    named = {name: tokens[found[key]] for name, key in ids.items() if 0 <= found.get(key, -1) < len(tokens)}
+    first = [named["bos_token"]] if _begins(found) and "bos_token" in named else []
+    last = [named["eos_token"]] if found.get("add_eos_token") and "eos_token" in named else []
+    if first or last:
+        numbers = [(token, tokens.index(token)) for token in {*first, *last}]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=[*first, "$A", *last], pair=[*first, "$A", *last, *first, "$B", *last], special_tokens=numbers
+        )
+    template = {"chat_template": keys["tokenizer.chat_template"]} if "tokenizer.chat_template" in keys else {}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **named, **template)
+
+
+def _begins(found: Mapping[str, Any]) -> bool:
+    """Whether a text begins with the begin-of-text token; where the key is missing, as llama.cpp does by default."""
+    default = found.get("model") == "llama" or found.get("pre") in WHOLE_WORDS
+    return bool(found.get("add_bos_token", default))
