@@ -73,10 +73,11 @@ def find_model(name: str) -> ModelFiles:
     if name not in HUB and (path.exists() or name.count("/") != 1 or name.startswith((".", "/", "~"))):
         raise UsageError(
             f"unknown model {name!r}; known: bayes, {', '.join([*REFERENCE, *HUB])}; "
-            "also any Hub id (owner/name), a folder with a config.json, or a .gguf file"
+            "also any Hub id (owner/name or owner/name@revision), a folder with a config.json, or a .gguf file"
         )
-    folder = _download(HUB.get(name, name), SMALL_FILES)
-    return ModelFiles(name, folder, hub_id=HUB.get(name, name), revision=folder.name)
+    hub_id, _, revision = HUB.get(name, name).partition("@")
+    folder = _download(hub_id, SMALL_FILES, revision or None)
+    return ModelFiles(name, folder, hub_id=hub_id, revision=folder.name)
 
 
 def fetch_weights(files: ModelFiles) -> ModelFiles:

@@ -289,3 +289,18 @@ def test_a_hostile_index_of_weights_is_one_sentence(index: Any, tmp_path: Path) 
     (folder / "model.safetensors.index.json").write_text(index if isinstance(index, str) else json.dumps(index))
     with pytest.raises(HedgemarkError, match=r"index\.json is damaged: it does not name files of its folder as weights"):
         weights_hash(find_model(str(folder)))
+
+
+@pytest.mark.parametrize(("name", "asked"), [("owner/m", None), ("owner/m@v1.0", "v1.0"), ("owner/m@0123abc", "0123abc")])
+def test_a_hub_model_may_be_asked_for_at_a_revision(name: str, asked: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The revision behind @ is downloaded, and the run key gets the commit that it stands for."""
+    calls = []
+
+    def download(hub_id: str, patterns: list[str], revision: str | None = None) -> Path:
+        calls.append((hub_id, revision))
+        return tmp_path / "commit"
+
+    monkeypatch.setattr(producer.models.find, "_download", download)
+    files = find_model(name)
+    assert calls == [("owner/m", asked)]
+    assert (files.name, files.hub_id, files.revision) == (name, "owner/m", "commit")
