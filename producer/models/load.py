@@ -72,7 +72,7 @@ def _load(files: ModelFiles, config: Any, **options: Any) -> tuple[Any, dict[str
     from transformers import AutoModelForCausalLM
 
     if (name := quantization(config).format) in UNPACK:
-        return load_packed(files.folder, config, **options)
+        return load_packed(weight_files(files.folder), config, **options)
     if name == COMPRESSED_TENSORS:
         return load_compressed(files.folder, config, **options)
     if files.gguf:

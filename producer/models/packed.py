@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from producer.models.find import weight_files
 from producer.models.float8_weights import check_floats, dequantize_floats
 from producer.models.integer_weights import check_integers, unpack_integers
 from producer.models.stored_as import AWQ, COMPRESSED_TENSORS, FBGEMM, FP8, GGUF, GPTQ, MODELOPT, quantization
@@ -36,13 +35,13 @@ def check_stored(config: Any) -> None:
         _check_compressed(stored.settings)
 
 
-def load_packed(folder: Path, config: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
-    """Return the model with its weights dequantized, and transformers' report; `options` are those of `from_pretrained`.
+def load_packed(paths: list[Path], config: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the model of some weight files, dequantized, and transformers' report; `options` are those of `from_pretrained`.
 
     Raises HedgemarkError for tensors that do not fit together.
     """
     stored, dtype = quantization(config), options["dtype"]
-    tensors = read_tensors(weight_files(folder))
+    tensors = read_tensors(paths)
     for name, weight in UNPACK[stored.format](tensors, stored):
         tensors[name] = weight.to(config.dtype or weight.dtype) if dtype == "auto" else weight.to(dtype)
     return load_tensors(tensors, config, **options)
