@@ -7,8 +7,7 @@ from typing import Any, Protocol
 import polars as pl
 
 from analyzer.runs.view import RunView, view_run
-from schemas.errors import RunNotFoundError, StoreInvalidError, UsageError
-from schemas.fields import FIELDS
+from schemas.errors import RunNotFoundError, UsageError
 from schemas.itemset import ItemSet
 from schemas.levels import parse_level
 from schemas.run import DENSE, Run
@@ -47,15 +46,16 @@ class Runs:
     rows: Sequence[Mapping[str, Any]]
 
     def view(self, row: Mapping[str, Any]) -> RunView:
-        """Return the arrays of one run. Raises StoreInvalidError where the catalog's row says otherwise than the verified run."""
-        run = self.reader.run(row["name"])
-        _check_row(row, run)
-        return view_run(run, self.reader.items(run.key.items_hash), row, self.reader.snapshot)
+        """Return the arrays of one run. A store's reader refuses one of which its catalog says otherwise than the run itself."""
+        return self._view(row, self.reader.run(row["name"]))
 
     def views(self) -> Iterator[RunView]:
         """Yield every run's arrays; the few runs that come next are fetched meanwhile."""
         for row, run in zip(self.rows, self.reader.runs(row["name"] for row in self.rows), strict=True):
-            yield view_run(run, self.reader.items(row["items_hash"]), row, self.reader.snapshot)
+            yield self._view(row, run)
+
+    def _view(self, row: Mapping[str, Any], run: Run) -> RunView:
+        return view_run(run, self.reader.items(run.key.items_hash), row, self.reader.snapshot)
 
 
 def open_runs(
@@ -101,12 +101,3 @@ def level_strength(level: str) -> float:
         return parse_level(level).strength
     except UsageError:
         return FAR
-
-
-def _check_row(row: Mapping[str, Any], run: Run) -> None:
-    """Hold what a catalog says of a run against the run's own key, which its digest covers. A model may be shown as name@weights."""
-    truth = {field: getattr(run.key, field) for field in (*FIELDS, "items_hash")}
-    for field, value in truth.items():
-        said = row[field].partition("@")[0] if field == "model" and row[field] != value else row[field]
-        if said != (value.partition("@")[0] if field == "model" and row[field] != value else value):
-            raise StoreInvalidError(f"run {row['name']}: the catalog says {field} {row[field]!r}, the run itself {value!r}")

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from schemas.private import shareable
 from store.format.keys import Keys
 from store.format.packed_run import pack_stored_run
 from store.format.runs import RunRecord
@@ -49,7 +50,7 @@ def copy_keys(keys: Keys, target: str, *, whole: bool = False) -> Transfer:
     with open_writer(target, interval_s=math.inf if whole else INTERVAL_S) as writer:
         for name in missing:
             writer.add(pack_stored_run(keys, name, records[name]))
-        snapshot = writer.commit(f"copy runs from {keys.where}")
+        snapshot = writer.commit(f"copy runs from {shareable(keys.where)}")
     return Transfer(missing, len(records) - len(missing) - len(conflicts), conflicts, snapshot)
 
 

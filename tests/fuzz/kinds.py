@@ -214,9 +214,10 @@ def damaged_items(rng: np.random.Generator, folder: Path) -> Trial:
     """A file of questions."""
     shutil.copytree(honest("items"), folder, dirs_exist_ok=True)
     path = damage_one(rng, files_of(folder))
-    lines = [("produce", "--model", "bayes", "--method", "bayes", "--task", str(path), "--store", str(folder / "s"), "--dry-run")]
-    if "items" in MAINS["store"].commands:
-        lines.append(("store", "items", "check", str(path)))
+    lines: list[tuple[str, ...]] = [
+        ("produce", "--model", "bayes", "--method", "bayes", "--task", str(path), "--store", str(folder / "s"), "--dry-run"),
+        ("store", "items", "check", str(path)),
+    ]
     return Trial([lines[rng.integers(len(lines))]], [None])
 
 
