@@ -12,6 +12,8 @@ from analyzer_data import item_set, make_run, skilled_logits
 from click.testing import CliRunner, Result
 
 from analyzer.cli.main import main
+from analyzer.protocols import PROTOCOLS
+from analyzer.scorers import SCORERS
 from store import init_store, open_writer
 
 N_ITEMS = 120
@@ -127,8 +129,8 @@ def test_a_calibration_set_too_small_for_alpha_gives_full_sets_and_says_so(store
         (["--alpha", "1"], 2, "alpha '1'"),
         (["--alpha=-0.1"], 2, "alpha '-0.1'"),
         (["--alpha", "x"], 2, "alpha 'x'"),
-        (["--scorer", "nope"], 2, "unknown scorer 'nope'; known: lac, aps, aps-rand, raps, saps, margin, topk"),
-        (["--protocol", "nope"], 2, "unknown protocol 'nope'; known: exact, ye2024, tong2026"),
+        (["--scorer", "nope"], 2, f"unknown scorer 'nope'; known: {', '.join(SCORERS)}"),
+        (["--protocol", "nope"], 2, f"unknown protocol 'nope'; known: {', '.join(PROTOCOLS)}"),
         (["--protocol", "ye2024", "--split", "7"], 2, "fixes its split"),
         (["--protocol", "ye2024", "--scorer", "aps-rand"], 2, "has no scorer 'aps-rand'"),
         (["--split", "some"], 2, "split 'some'"),
