@@ -1,43 +1,45 @@
-"""Backend `transformers`: any device, every method, our own prefill engine; layer-major where the weights do not fit."""
+"""Backend `transformers`: any causal language model, every method, on any device."""
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from producer.backends.base import Ready
+from producer.engine.admission import GENERIC, route_of
+from producer.engine.answer import answer
 from producer.engine.layer_source import Target
-from producer.engine.memory_needs import measure_needs
-from producer.engine.memory_plan import USABLE, MemoryPlan, plan_memory
-from producer.engine.noise_floor import noise_floor, sample, unshared
-from producer.engine.prefill import Answers, Done, prefill
+from producer.engine.memory_plan import USABLE
+from producer.engine.prefill import Answers, Done
 from producer.engine.settings import Settings
-from producer.engine.skeleton import check_model_type
-from producer.engine.throughput import throughput
 from producer.machine.free_memory import free_memory, memory_for
 from producer.models.load import AS_STORED, load_model
 from producer.models.packed import check_stored
 from producer.request.planned import Model, PromptedTask, RunGroup
+from schemas.errors import UsageError
 from schemas.levels import Level
 
 log = logging.getLogger(__name__)
 
 
 class TransformersBackend:
-    """Every method on any device; computes only what the options need."""
+    """Every causal language model and every method on any device; computes only what the options need where it can."""
 
     def check(self, config: Any, methods: Sequence[str]) -> None:
-        """Raise UsageError for a model type the engine does not know, or weights stored in a way that cannot be read."""
-        check_model_type(config)
+        """Raise UsageError where transformers has no causal language model of this type, or for weights that cannot be read."""
+        from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            kind = config.model_type
+            raise UsageError(f"transformers has no causal language model of type {kind!r}; code that a model brings along is never run")
         check_stored(config)
 
     def ready(self, group: RunGroup, levels: Sequence[Level], settings: Settings) -> Iterator[Ready]:
         """Yield the group's model at each level: on the device where it fits, with a copy if there are several, else on the host."""
         resident = fits(group.model, len(levels), settings)
         device = group.model.device if resident else "cpu"
+        mapped = group.is_dense and not resident and route_of(group.model.config, loaded=resident).path != GENERIC
         with memory_for("the weights", device):
-            model = load_model(group.model.files, AS_STORED if group.is_dense and not resident else group.model.dtype, device)
+            model = load_model(group.model.files, AS_STORED if mapped else group.model.dtype, device)
         parameters = model.num_parameters()
         if group.is_dense:
             yield Ready(levels[0], {}, parameters, _answerer(model, group, settings, loaded=resident))
@@ -60,30 +62,12 @@ def fits(model: Model, n_levels: int, settings: Settings) -> bool:
     return min(n_levels, 2) * model.weight_bytes < budget(model, settings)
 
 
-def _noise_floor(model: Any, prompted: PromptedTask, plan: MemoryPlan, target: Target, n_items: int) -> dict[str, float]:
-    if not n_items:
-        return {}
-    return noise_floor(model, sample(prompted.prompts, n_items, 0), prompted.options.ids, plan, target)
-
-
 def _answerer(model: Any, group: RunGroup, settings: Settings, *, loaded: bool) -> Callable[[PromptedTask, Done], Answers]:
     import torch
 
     target = Target(group.model.device, getattr(torch, group.model.dtype))
 
-    def answer(prompted: PromptedTask, done: Done) -> Answers:
-        needs = measure_needs(model, target.dtype, prompted.prompts)
-        if settings.self_check:  # it asks prompts whole
-            whole = unshared(sample(prompted.prompts, settings.self_check, 0))
-            needs = replace(needs, longest=max(needs.longest, *map(len, whole.suffixes)))
-        plan = plan_memory(needs, target.device, settings, loaded=loaded)
-        order = "layer-major" if plan.streamed else "in-memory"
-        log.info("%s order, batches of %d tokens, %d at a time", order, plan.batch_tokens, plan.workers)
-        clock = time.perf_counter()
-        with memory_for("the shortest batch", target.device):
-            answers = prefill(model, prompted.prompts, prompted.options.ids, plan, target, done)
-        rates = throughput(model, prompted.prompts, target, time.perf_counter() - clock, answers.padding)
-        floor = _noise_floor(model, prompted, plan, target, settings.self_check)
-        return replace(answers, throughput=rates, noise_floor=floor)
+    def answer_task(prompted: PromptedTask, done: Done) -> Answers:
+        return answer(model, prompted.prompts, prompted.options.ids, target, settings, done, loaded=loaded)
 
-    return answer
+    return answer_task

@@ -15,6 +15,7 @@ from typing import Any
 from schemas.errors import HedgemarkError
 
 NAME = "hedgemark_shared_prefix"
+NOT_COMPUTED = ("softcap", "s_aux", "position_bias", "head_mask")  # a cap on scores, attention sinks, biases
 
 
 @dataclass
@@ -46,7 +47,7 @@ def shared_prefix_attention(model: Any) -> Iterator[None]:
 
 
 def attend(  # noqa: PLR0913, PLR0917  # the signature is transformers'
-    module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: float | None = None, shared: Any = None, **_: Any
+    module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: float | None = None, shared: Any = None, **more: Any
 ) -> tuple[Any, None]:
     """Return (item, token, head, width) outputs and no weights.
 
@@ -54,7 +55,10 @@ def attend(  # noqa: PLR0913, PLR0917  # the signature is transformers'
                         serves several.
     attention_mask    : additive, over prefix and suffix; None for plain causal attention.
     shared            : the prefix to record or to attend to, or None.
+    Raises HedgemarkError for an argument that changes attention in a way that is not computed here.
     """
+    if unknown := [name for name in NOT_COMPUTED if more.get(name) is not None]:
+        raise HedgemarkError(f"{type(module).__name__} asks for attention with {', '.join(unknown)}, which the prefill engine lacks")
     before = None
     if shared is not None:
         shared.used = True

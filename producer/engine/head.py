@@ -30,28 +30,29 @@ def read_head(skeleton: Skeleton, hidden: Any, device: str, option_ids: Sequence
     rows   : rows of the head (tokens of the vocabulary) that are multiplied at a time.
     """
     normed = (skeleton.norm(chunk.to(device)) for chunk in hidden.split(ITEMS_AT_ONCE))
-    parts = [_read(skeleton.head, chunk, option_ids, rows) for chunk in normed]
+    parts = [_read(skeleton, chunk, option_ids, rows) for chunk in normed]
     return HeadOutput(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def _read(head: Any, hidden: Any, option_ids: Sequence[int], rows: int) -> HeadOutput:
+def _read(skeleton: Skeleton, hidden: Any, option_ids: Sequence[int], rows: int) -> HeadOutput:
     import torch
 
     hidden = hidden.float()
     total = torch.full((len(hidden),), -torch.inf, device=hidden.device)
     best, top = total.clone(), torch.zeros(len(hidden), dtype=torch.int32, device=hidden.device)
-    for start in range(0, head.weight.shape[0], rows):
-        logits = _product(head, hidden, slice(start, start + rows))
+    for start in range(0, skeleton.head.weight.shape[0], rows):
+        logits = _product(skeleton, hidden, slice(start, start + rows))
         total = torch.logaddexp(total, logits.logsumexp(1))
         highest, where = logits.max(1)
         top = torch.where(highest > best, where.int() + start, top)
         best = torch.maximum(best, highest)
-    options = _product(head, hidden, list(option_ids))
+    options = _product(skeleton, hidden, list(option_ids))
     return HeadOutput(options.cpu().numpy(), total.cpu().numpy(), top.cpu().numpy())
 
 
-def _product(head: Any, hidden: Any, rows: Any) -> Any:
+def _product(skeleton: Skeleton, hidden: Any, rows: Any) -> Any:
     import torch
 
+    head = skeleton.head
     bias = None if head.bias is None else head.bias[rows].to(hidden.device).float()
-    return torch.nn.functional.linear(hidden, head.weight[rows].to(hidden.device).float(), bias)
+    return skeleton.finish(torch.nn.functional.linear(hidden, head.weight[rows].to(hidden.device).float(), bias))

@@ -33,11 +33,15 @@ def noise_floor(model: Any, prompts: Prompts, option_ids: Sequence[int], plan: M
     def answer(asked: Prompts, how: MemoryPlan) -> NDArray[np.float32]:
         return prefill(model, asked, option_ids, how, target, lambda _: None).logits
 
-    own = _own_options(prompts, len(option_ids))
-    usual = answer(prompts, plan)
     others = [answer(prompts, replace(plan, batch_tokens=1)), answer(unshared(prompts), plan)]
     if not plan.streamed:
         others.append(answer(prompts, replace(plan, streamed=True, wave_tokens=FEWEST_TOKENS * len(prompts.suffixes), states_device="cpu")))
+    return largest_changes(answer(prompts, plan), others, prompts)
+
+
+def largest_changes(usual: NDArray[np.float32], others: Sequence[NDArray[np.float32]], prompts: Prompts) -> dict[str, float]:
+    """Return the largest changes from the usual logits (item, option) to others of the same items, as `noise_floor` does."""
+    own = _own_options(prompts, usual.shape[1])
     return {
         "items": float(len(usual)),
         "logit_change": max(float(np.nanmax(np.abs(other - usual)[own])) for other in others),
@@ -49,8 +53,7 @@ def noise_floor(model: Any, prompts: Prompts, option_ids: Sequence[int], plan: M
 def sample(prompts: Prompts, n_items: int, seed: int) -> Prompts:
     """Return the prompts of `n_items` items drawn at random by the seed, in order; of all items where there are fewer."""
     drawn = np.sort(np.random.default_rng(seed).permutation(len(prompts.suffixes))[:n_items])
-    suffixes, cut = [prompts.suffixes[i] for i in drawn], [prompts.cut[i] for i in drawn]
-    return Prompts(prompts.prefix, suffixes, cut, [prompts.n_options[i] for i in drawn] if prompts.n_options else ())
+    return prompts.only(drawn.tolist())
 
 
 def unshared(prompts: Prompts) -> Prompts:

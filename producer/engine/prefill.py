@@ -43,6 +43,7 @@ class Answers:
 
     tokens  : tokens computed, the shared prefix once.
     padding : share of the tokens that were padding.
+    notes   : sentences on how the answers were computed, to be recorded with the run.
     """
 
     logits: NDArray[np.float32]
@@ -52,6 +53,7 @@ class Answers:
     padding: float
     throughput: Mapping[str, float] = field(default_factory=dict)
     noise_floor: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def prefill(model: Any, prompts: Prompts, option_ids: Sequence[int], plan: MemoryPlan, target: Target, done: Done) -> Answers:  # noqa: PLR0913, PLR0917
@@ -70,7 +72,7 @@ def prefill(model: Any, prompts: Prompts, option_ids: Sequence[int], plan: Memor
         closing(WaveStorage(plan)) as storage,
         BatchPool(plan.workers, plan.concurrent_tokens) as pool,
     ):
-        waves = Waves(prompts, plan, skeleton.embed.weight, target.dtype, storage)
+        waves = Waves(prompts, plan, skeleton, target.dtype, storage)
         hidden = _Prefill(skeleton, waves, plan, target, pool, done).last_states(len(prompts.suffixes))
         with using_weights(skeleton.norm, WeightBuffer(target).load(skeleton.norm)):
             output = read_head(skeleton, hidden, target.device, option_ids, plan.head_rows)
@@ -99,21 +101,20 @@ class _Prefill:
         n_items, n_layers = sum(len(batch.items) for batch in wave), len(self.skeleton.layers)
         prefix = [] if self.prefixes else self.waves.prefix()
         for number, layer in enumerate(self.source.layers()):
-            window = self.skeleton.windows[number]
-            shared = self.prefixes.get(number) or self._through_prefix(layer, window, prefix)
+            shared = self.prefixes.get(number) or self._through_prefix(layer, number, prefix)
             if not self.plan.streamed:
                 self.prefixes[number] = shared
-            wave = self._through_layer(partial(self._step, layer, window, shared), wave)
+            wave = self._through_layer(partial(self._step, layer, number, shared), wave)
             self.done(n_items * (number + 1) // n_layers - n_items * number // n_layers)
         return wave
 
-    def _through_prefix(self, layer: Any, window: int | None, parts: list[Batch]) -> SharedPrefix:
+    def _through_prefix(self, layer: Any, number: int, parts: list[Batch]) -> SharedPrefix:
         """Return the prefix's keys and values in this layer; `parts` are replaced by their hidden states after it."""
         shared = SharedPrefix(recording=True)
 
         def step(part: Batch) -> Batch:
             longer = replace(shared)  # where memory runs out, what this part recorded is discarded
-            after = self._run(layer, window, part, longer)
+            after = self._run(layer, number, part, longer)
             shared.keys_values = longer.keys_values
             return after
 
@@ -144,12 +145,12 @@ class _Prefill:
             log.warning("out of memory at %d tokens of the shared prefix; going on with half as many", batch.tokens)
         return [piece for half in halves for piece in self._in_pieces(step, half)]
 
-    def _step(self, layer: Any, window: int | None, shared: SharedPrefix, batch: Batch) -> Batch:
-        return self._run(layer, window, batch, replace(shared, used=False) if batch.n_before else None)
+    def _step(self, layer: Any, number: int, shared: SharedPrefix, batch: Batch) -> Batch:
+        return self._run(layer, number, batch, replace(shared, used=False) if batch.n_before else None)
 
-    def _run(self, layer: Any, window: int | None, batch: Batch, shared: SharedPrefix | None) -> Batch:
+    def _run(self, layer: Any, number: int, batch: Batch, shared: SharedPrefix | None) -> Batch:
         on_device = replace(batch, hidden=batch.hidden.to(self.target.device))
-        after = run_layer(layer, window, self.skeleton.rotary, on_device, shared)
+        after = run_layer(layer, self.skeleton.windows[number], self.skeleton.rotaries[number], on_device, shared)
         return replace(after, hidden=overwrite(batch.hidden, after.hidden))
 
 

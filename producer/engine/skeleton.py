@@ -1,52 +1,96 @@
 """A decoder taken apart: embedding, layers, final norm and head, so that the engine decides what runs when.
 
-In: a model object.  Out: its parts. Only model types whose forward pass is exactly these parts in this order are admitted; a
-model that scales, caps or skips something in between would come out silently wrong.
+In: a model.  Out: its parts, with the scales and caps that some families put between them. A model with other parts is refused here; one
+that does something else between these parts is recognised by its logits (`producer.engine.admission`).
 """
 
+import inspect
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
-from schemas.errors import UsageError
+from schemas.errors import HedgemarkError
 
-KNOWN_TYPES = ("llama", "mistral", "mixtral", "olmo2", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "smollm3")
-
-LENGTH_DEPENDENT = ("dynamic", "longrope")  # rotary embeddings that depend on how long a batch is, which a shared prefix cannot follow
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "head_dim")
 
 
 class Skeleton(NamedTuple):
-    """The parts of a decoder; `windows` holds each layer's attention window, None where it sees everything before it."""
+    """The parts of a decoder.
+
+    embed    : the table of token embeddings, (token, width).
+    scale    : hidden states from the table -> hidden states that enter the first layer.
+    layers   : the decoder layers.
+    windows  : how many tokens back each layer attends, None for all.
+    rotaries : each layer's (hidden states, positions) -> rotary embeddings.
+    norm     : the final norm.
+    head     : the linear layer from hidden states to logits.
+    finish   : the head's logits -> the model's logits.
+    """
 
     embed: Any
+    scale: Callable[[Any], Any]
     layers: Any
-    rotary: Any
+    windows: tuple[int | None, ...]
+    rotaries: tuple[Callable[..., Any], ...]
     norm: Any
     head: Any
-    windows: tuple[int | None, ...]
-
-
-def check_model_type(config: Any) -> None:
-    """Raise UsageError where the engine does not know the model type or its rotary embeddings; reads no weights."""
-    if config.model_type not in KNOWN_TYPES:
-        raise UsageError(
-            f"model type {config.model_type!r} is not known to be embedding, layers, norm and head and nothing else; known: "
-            f"{', '.join(KNOWN_TYPES)}; dense models of other types run with --backend vllm"
-        )
-    rope = getattr(config, "rope_parameters", None) or {}
-    if rope.get("rope_type") in LENGTH_DEPENDENT:
-        kind = rope["rope_type"]
-        raise UsageError(f"rotary embeddings of type {kind!r} depend on a prompt's length; such models run with --backend vllm")
+    finish: Callable[[Any], Any]
 
 
 def take_apart(model: Any) -> Skeleton:
-    """Return the parts of a model of a known type, compressed or not."""
-    check_model_type(model.config)
-    body = model.model
-    return Skeleton(body.embed_tokens, body.layers, body.rotary_emb, body.norm, model.lm_head, _windows(model.config, len(body.layers)))
+    """Return the parts of a model, compressed or not. Raises HedgemarkError where it has other parts."""
+    body, config = getattr(model, "model", None), model.config
+    parts: list[Any] = [getattr(body, name, None) for name in ("embed_tokens", "layers", "rotary_emb", "norm")]
+    head = getattr(model, "lm_head", None)
+    if any(part is None for part in (*parts, head)) or not all(map(_has_projections, parts[1])):
+        raise HedgemarkError(f"a model of type {config.model_type!r} is not made of embedding, decoder layers, norm and head")
+    embed, layers, rotary, norm = parts
+    kinds = getattr(config, "layer_types", None) or ["sliding_attention"] * len(layers)
+    return Skeleton(
+        embed=embed,
+        scale=partial(_scaled, embed, config),
+        layers=layers,
+        windows=_windows(config, kinds, len(layers)),
+        rotaries=_rotaries(rotary, kinds, len(layers)),
+        norm=norm,
+        head=head,
+        finish=partial(_finished, config),
+    )
 
 
-def _windows(config: Any, n_layers: int) -> tuple[int | None, ...]:
+def _has_projections(layer: Any) -> bool:
+    attention = getattr(layer, "self_attn", None)
+    return all(hasattr(attention, name) for name in PROJECTIONS)
+
+
+def _scaled(embed: Any, config: Any, hidden: Any) -> Any:
+    """Return embeddings as they enter the first layer: Gemma's embedding has a scale of its own, Granite's stands in the config."""
+    if hasattr(embed, "embed_scale"):
+        import torch
+
+        hidden = hidden * torch.as_tensor(embed.embed_scale, device=hidden.device).to(hidden.dtype)
+    multiplier = getattr(config, "embedding_multiplier", None)
+    return hidden if multiplier is None else hidden * multiplier
+
+
+def _finished(config: Any, logits: Any) -> Any:
+    """Return logits as the model gives them: Cohere multiplies, Granite divides, Gemma caps."""
+    scale, divisor = getattr(config, "logit_scale", None), getattr(config, "logits_scaling", None)
+    cap = getattr(config, "final_logit_softcapping", None)
+    logits = logits if scale is None else logits * scale
+    logits = logits if divisor is None else logits / divisor
+    return logits if cap is None else cap * (logits / cap).tanh()
+
+
+def _windows(config: Any, kinds: list[str], n_layers: int) -> tuple[int | None, ...]:
     window = getattr(config, "sliding_window", None)
     if window is None or getattr(config, "use_sliding_window", True) is False:
         return (None,) * n_layers
-    kinds = getattr(config, "layer_types", None) or ["sliding_attention"] * n_layers
     return tuple(window if kind == "sliding_attention" else None for kind in kinds)
+
+
+def _rotaries(rotary: Any, kinds: list[str], n_layers: int) -> tuple[Callable[..., Any], ...]:
+    """Return every layer's rotary embeddings; some families have one kind for each type of layer."""
+    if "layer_type" in inspect.signature(rotary.forward).parameters and isinstance(getattr(rotary, "rope_type", None), dict):
+        return tuple(partial(rotary, layer_type=kind) for kind in kinds)
+    return (rotary,) * n_layers

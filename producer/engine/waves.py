@@ -1,6 +1,6 @@
 """Waves and batches: which items go through the layers together.
 
-In: prompts, a memory plan, the embedding table.  Out: waves, each a list of batches of embedded tokens; and the shared prefix as batches of
+In: prompts, a memory plan, a model's embedding.  Out: waves, each a list of batches of embedded tokens; and the shared prefix as batches of
 its own. A batch holds items of similar length, so that little of it is padding. Batches come longest first, so that memory runs out at the
 start of a run or not at all.
 """
@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from producer.engine.memory_plan import FEWEST_TOKENS, MemoryPlan
+from producer.engine.skeleton import Skeleton
 from producer.engine.step import Batch, pad
 from producer.engine.wave_storage import WaveStorage
 from producer.prompts.encode import Prompts
@@ -24,8 +25,8 @@ class Waves:
     padding : share of all batches' tokens that are padding.
     """
 
-    def __init__(self, prompts: Prompts, plan: MemoryPlan, table: Any, dtype: Any, storage: WaveStorage) -> None:
-        self._prompts, self._plan, self._table, self._dtype, self._storage = prompts, plan, table, dtype, storage
+    def __init__(self, prompts: Prompts, plan: MemoryPlan, skeleton: Skeleton, dtype: Any, storage: WaveStorage) -> None:
+        self._prompts, self._plan, self._skeleton, self._dtype, self._storage = prompts, plan, skeleton, dtype, storage
         lengths = [len(suffix) for suffix in prompts.suffixes]
         per_worker = -(-sum(lengths) // plan.workers)  # where there are few items, each worker gets some of them
         self._left = deque(_plan_all(prompts, lengths, min(plan.batch_tokens, per_worker)))
@@ -63,8 +64,9 @@ class Waves:
         import torch
 
         ids, last = pad(sequences)
-        hidden = torch.nn.functional.embedding(ids.to(self._table.device), self._table)
-        return Batch(items, hidden.to(self._plan.states_device, self._dtype), last, n_before)
+        table = self._skeleton.embed.weight
+        hidden = torch.nn.functional.embedding(ids.to(table.device), table).to(self._plan.states_device, self._dtype)
+        return Batch(items, self._skeleton.scale(hidden), last, n_before)
 
 
 def plan_batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:

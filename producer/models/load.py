@@ -48,8 +48,16 @@ def load_tokenizer(files: ModelFiles) -> Any:
         return AutoTokenizer.from_pretrained(files.folder, trust_remote_code=False)
 
 
+def attention(config: Any) -> str | None:
+    """Return the implementation of attention to ask for: None is SDPA wherever transformers has it for the model.
+
+    SDPA cannot cap attention scores, and transformers leaves the cap out without a word: Gemma 2 then gives other logits.
+    """
+    return "eager" if getattr(config.get_text_config(), "attn_logit_softcapping", None) else None
+
+
 def load_model(files: ModelFiles, dtype: str, device: str) -> Any:
-    """Return the model in eval mode, all weights on one device, attention by SDPA.
+    """Return the model in eval mode, all weights on one device.
 
     Raises HedgemarkError for weights that are damaged or incomplete, and for tensors that the model has no use for.
     """
@@ -57,8 +65,8 @@ def load_model(files: ModelFiles, dtype: str, device: str) -> Any:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # one progress bar per command, and that is ours, over items
-    options: dict[str, Any] = {"dtype": dtype if dtype == AS_STORED else getattr(torch, dtype), "attn_implementation": "sdpa"}
     config = load_config(files)
+    options: dict[str, Any] = {"dtype": dtype if dtype == AS_STORED else getattr(torch, dtype), "attn_implementation": attention(config)}
     with _readable("weights", files, HedgemarkError):
         plain = not quantization(config).format
         model, report = _load(files, config, **options)

@@ -64,6 +64,11 @@ class Prompts:
             total.update(prompt.digest())
         return total.hexdigest()
 
+    def only(self, items: Sequence[int]) -> "Prompts":
+        """Return the prompts of some items, in the order given."""
+        suffixes, cut = [self.suffixes[i] for i in items], [self.cut[i] for i in items]
+        return Prompts(self.prefix, suffixes, cut, [self.n_options[i] for i in items] if self.n_options else ())
+
     def whole(self, item: int) -> list[int]:
         """Return one item's full token sequence."""
         return [*(() if self.cut[item] else self.prefix), *self.suffixes[item]]

@@ -49,7 +49,7 @@ class PromptedTask:
     @cached_property
     def prompts(self) -> Prompts:
         """Token ids of the items' prompts."""
-        context = getattr(self.model.config, "max_position_embeddings", None) or self.model.tokenizer.model_max_length
+        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or self.model.tokenizer.model_max_length
         return encode(self.model.tokenizer, self.instruction, self.task.demonstrations, self.task.items, int(context))
 
     def check_tokens(self) -> None:

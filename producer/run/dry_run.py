@@ -92,7 +92,7 @@ def _memory(group: RunGroup, request: Request) -> str:
     if fits(model, len(group.levels), request.settings):
         return f"{text}, all in memory at once"
     tokens = max(run.prompted.prompts.tokens for run in group.runs)
-    hidden_states = _size(tokens * model.config.hidden_size * BYTES[model.dtype])
+    hidden_states = _size(tokens * model.config.get_text_config().hidden_size * BYTES[model.dtype])
     mapped = group.is_dense and not model.files.gguf  # then the weights are read from their files as they are needed
     on_host = f"up to {hidden_states} of intermediate results" + ("" if mapped else " and the weights")
     return f"{text}, layer by layer within {_size(budget(model, request.settings))}; {on_host} in RAM"

@@ -113,7 +113,7 @@ class _Worker:
             parameters=ready.parameters,
             truncated_items=prompted.prompts.truncated,
             dropped_items=prompted.task.dropped,
-            notes=prompted.notes,
+            notes=(*prompted.notes, *answers.notes),
             post_conditions=dict(ready.conditions),
             throughput=dict(answers.throughput),
             noise_floor=dict(answers.noise_floor),

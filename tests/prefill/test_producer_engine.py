@@ -8,12 +8,11 @@ import pytest
 import torch
 from producer_prefill import OPTIONS, plain, run, some_prompts
 from producer_tiny import CONFIGS, SIZES, tiny
-from transformers import GPT2Config, MistralConfig, MistralForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
-from producer.engine.attention import SharedPrefix, attend
-from producer.engine.skeleton import check_model_type
+from producer.engine.attention import NOT_COMPUTED, SharedPrefix, attend
 from producer.engine.waves import MAX_WASTE, padding_share, plan_batches
-from schemas.errors import HedgemarkError, UsageError
+from schemas.errors import HedgemarkError
 
 pytestmark = pytest.mark.producer
 
@@ -222,15 +221,6 @@ def test_an_unrelated_error_is_not_taken_for_scarce_memory(monkeypatch: pytest.M
         run(tiny(), some_prompts())
 
 
-@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
-def test_rotary_embeddings_that_change_with_length_are_refused(kind: str) -> None:
-    """A prefix shared by short and long prompts would be turned in one of two ways; the message says where such models run."""
-    config = tiny().config
-    config.rope_parameters = {**config.rope_parameters, "rope_type": kind}
-    with pytest.raises(UsageError, match=f"'{kind}' depend on a prompt's length; such models run with --backend vllm"):
-        check_model_type(config)
-
-
 def test_a_layer_that_hides_the_prefix_is_an_error() -> None:
     """A layer that drops attention arguments would answer without demonstrations; it is refused."""
     model = tiny()
@@ -241,10 +231,19 @@ def test_a_layer_that_hides_the_prefix_is_an_error() -> None:
         run(model, some_prompts())
 
 
-def test_an_unknown_model_type_is_refused() -> None:
-    """A model whose forward pass may do more than the engine knows is refused by name, before weights."""
-    with pytest.raises(UsageError, match=r"'gpt2'.*known: llama"):
-        check_model_type(GPT2Config())
+def test_a_model_of_other_parts_is_refused() -> None:
+    """GPT-2 has no layers of this kind; the sentence names its type."""
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=128, n_embd=32, n_layer=1, n_head=2))
+    with pytest.raises(HedgemarkError, match="type 'gpt2' is not made of embedding, decoder layers, norm and head"):
+        run(model, some_prompts())
+
+
+@pytest.mark.parametrize("argument", NOT_COMPUTED)
+def test_attention_that_is_not_computed_here_is_refused(argument: str) -> None:
+    """A cap on scores, or a sink, would be left out without a word."""
+    query = torch.zeros(1, 2, 3, 16)
+    with pytest.raises(HedgemarkError, match=f"asks for attention with {argument}"):
+        attend(None, query, query, query, None, **{argument: torch.ones(2)})
 
 
 def test_batches_hold_every_item_once_within_budget_and_waste() -> None:

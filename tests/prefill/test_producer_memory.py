@@ -127,7 +127,7 @@ def test_activations_of_a_layer_stay_below_what_is_planned(
     attention = skeleton.layers[0].self_attn
     keys = torch.randn(1, attention.k_proj.weight.shape[0] // attention.head_dim, n_prefix, attention.head_dim)
     with torch.no_grad(), shared_prefix_attention(model), Alive() as alive:
-        run_layer(skeleton.layers[0], window, skeleton.rotary, batch, SharedPrefix((keys, keys.clone())) if n_prefix else None)
+        run_layer(skeleton.layers[0], window, skeleton.rotaries[0], batch, SharedPrefix((keys, keys.clone())) if n_prefix else None)
     assert alive.most - needs.layer <= n_items * (n_tokens * needs.activation + needs.item)
 
 

@@ -1,0 +1,81 @@
+"""Which path answers a model: the prefill engine, or the model's own forward pass.
+
+In: a config.  Out: a `Route`. The engine is right only for models that are embedding, decoder layers, final norm and head, apart from a
+scale or cap that it knows. For the model types in `TESTED` the tests compare it with the model's own forward pass. For any other type the
+two are compared on the first items of every run, and where they disagree the model's own forward pass answers that run.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+# Types whose every layer, scale and window the tests compare with the model's own forward pass (tests/prefill/test_producer_families.py).
+TESTED = (
+    "apertus", "arcee", "bitnet", "cohere", "cohere2", "cohere2_moe", "cwm", "dots1", "ernie4_5", "ernie4_5_moe", "exaone4", "exaone_moe",
+    "flex_olmo", "gemma", "gemma3_text", "glm", "glm4", "glm4_moe", "granite", "granitemoe", "granitemoeshared", "helium",
+    "hunyuan_v1_dense", "hunyuan_v1_moe", "hy_v3", "jais2", "llama", "minimax_m2", "ministral", "ministral3", "mistral",
+    "mixtral", "olmo", "olmo2", "olmo3", "olmoe", "phimoe", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "seed_oss", "smollm3", "solar_open",
+    "starcoder2",
+)  # fmt: skip
+FAST, CHECKED, GENERIC = "prefill engine", "prefill engine, checked on the first items", "the model's own forward pass"
+LENGTH_DEPENDENT = ("dynamic", "longrope")  # rotary embeddings that depend on the length of a prompt
+TOLERANCE = {"float32": 1e-5}  # of the largest logit
+SIXTEEN_BITS = 2.0  # units of a 16-bit dtype's precision, of the largest logit
+
+
+class Route(NamedTuple):
+    """The path that answers a model, and why it is not the prefill engine, "" where it is."""
+
+    path: str
+    reason: str = ""
+
+
+def route_of(config: Any, *, loaded: bool) -> Route:
+    """Return the path for a model, from its config alone; `agree` decides on CHECKED, with the model.
+
+    loaded : whether the whole model fits on the device; a comparison needs it there.
+    """
+    model_type, config = config.model_type, config.get_text_config()
+    if not shares_prefix(config):
+        return Route(GENERIC, "its rotary embeddings depend on the length of a prompt")
+    if getattr(config, "attn_logit_softcapping", None):
+        return Route(GENERIC, "it caps attention scores")
+    if getattr(config, "use_bidirectional_attention", None):
+        return Route(GENERIC, "its attention is not causal")
+    if model_type not in TESTED and not loaded:
+        return Route(GENERIC, "its type is not a tested one, and it does not fit on the device to be compared")
+    return Route(FAST if model_type in TESTED else CHECKED)
+
+
+def agree(first: Any, second: Any, dtype: Any) -> bool:
+    """Return whether option logits and log-sum-exps of the same items, computed in two ways, differ by no more than rounding.
+
+    dtype : that the model computes in.
+    """
+    import torch
+
+    relative = TOLERANCE.get(str(dtype).removeprefix("torch."), SIXTEEN_BITS * torch.finfo(dtype).eps)
+    pairs = [(first.logits, second.logits), (first.logsumexp, second.logsumexp)]
+    largest = max(1.0, *(float(np.nanmax(np.abs(values))) for _, values in pairs))
+    return all(np.allclose(a, b, rtol=0, atol=relative * largest, equal_nan=True) for a, b in pairs)
+
+
+def shares_prefix(config: Any) -> bool:
+    """Return whether a prefix computed once serves prompts of any length."""
+    return not any(kind in LENGTH_DEPENDENT for kind in rope_types(config.get_text_config()))
+
+
+def rope_types(config: Any) -> set[str]:
+    """Return the kinds of rotary embeddings in a config, one or one per type of layer."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    each = [parameters, *(value for value in parameters.values() if isinstance(value, dict))]
+    return {str(found["rope_type"]) for found in each if found.get("rope_type")}
+
+
+def reset_rotary(model: Any) -> None:
+    """Forget the longest prompt so far: dynamic rotary embeddings are otherwise those of a longer prompt that came before."""
+    if shares_prefix(model.config):
+        return
+    for module in model.modules():
+        for name in [name for name in vars(module) if name.endswith("max_seq_len_cached")]:
+            setattr(module, name, 0)
