@@ -9,14 +9,15 @@ from typing import Any
 
 from schemas.digest import json_digest
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 OLDEST_READ = 1  # oldest schema version that is read as it is; writing needs the present one
 READABLE = range(OLDEST_READ, SCHEMA_VERSION + 1)
-MIN_READER = 2  # oldest schema version whose readers understand what this version writes
+MIN_READER = 3  # oldest schema version whose readers understand what this version writes
 
 ITEMS, RUNS = "items", "runs"
 FORMAT = "hedgemark"
 SEAL = "seal"
+SEALED_ROOT = 3  # since this schema version the root is sealed, and a tagged snapshot says which tag names it
 
 # Bounds for stores that strangers made: nothing larger is allocated, whatever its metadata promise.
 MAX_ARRAY_BYTES = 256 * 2**20  # 10 million items of 6 float32 options
@@ -109,5 +110,5 @@ def seal_holds(attributes: Mapping[str, Any]) -> bool:
 
 
 def root_attributes(schema: int = SCHEMA_VERSION, min_reader: int = MIN_READER) -> dict[str, Any]:
-    """Return the attributes of the root group."""
+    """Return the attributes that the root group always has."""
     return {"format": FORMAT, "schema": schema, "min_reader": min_reader}

@@ -6,9 +6,10 @@ can be tested on the golden store of its version; `store.upkeep.migration` runs 
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from schemas.errors import StoreInvalidError
-from schemas.layout import SCHEMA_VERSION, SEAL, group_document, sealed
+from schemas.layout import ITEMS, SCHEMA_VERSION, SEAL, group_document, sealed
 
 Nodes = Sequence[tuple[str, bytes]]
 Step = Callable[[Nodes], Nodes]
@@ -16,14 +17,24 @@ Step = Callable[[Nodes], Nodes]
 
 def to_version_2(nodes: Nodes) -> Nodes:
     """Return a group's nodes with its document marked as version 2, which only has more fields; all of them may be left out."""
+    return _with_attributes(nodes, {"schema": 2})
+
+
+def to_version_3(nodes: Nodes) -> Nodes:
+    """Return a group's nodes as version 3 has them: an item set also says the SHA-256 of its text offsets, "" where it did not before."""
+    more = {"text_offsets_sha256": ""} if nodes[0][0].startswith(f"{ITEMS}/") else {}
+    return _with_attributes(nodes, {"schema": 3, **more})
+
+
+def _with_attributes(nodes: Nodes, changed: Mapping[str, Any]) -> Nodes:
     (name, stored), *arrays = nodes
     document = json.loads(stored)
     attributes = {key: value for key, value in document["attributes"].items() if key != SEAL}
-    document = group_document(sealed({**attributes, "schema": 2}))
+    document = group_document(sealed({**attributes, **changed}))
     return [(name, json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()), *arrays]
 
 
-STEPS: Mapping[int, Step] = {1: to_version_2}  # version -> step to the next one
+STEPS: Mapping[int, Step] = {1: to_version_2, 2: to_version_3}  # version -> step to the next one
 
 
 def migrate_nodes(nodes: Nodes, version: int, steps: Mapping[int, Step] = STEPS, target: int = SCHEMA_VERSION) -> Nodes:

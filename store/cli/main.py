@@ -129,8 +129,8 @@ def tag(name: str, store_url: str, at: str | None, sign: Path | None) -> None:
 
     Example: store tag paper-v1 --sign team.pem
     """
-    from store.upkeep.history import tag_snapshot
     from store.upkeep.signature import sign_store
+    from store.upkeep.tags import tag_snapshot
 
     if sign and at:
         raise click.UsageError("--sign signs the newest snapshot, so it does not go with --at")

@@ -14,7 +14,7 @@ from store.exchange.push_pull import Transfer, copy_keys
 from store.exchange.whole_file import whole_file
 from store.format.keys import MAX_STORED_CHUNK, Keys
 from store.format.packed_run import pack_stored_run
-from store.format.root import check_root
+from store.format.root import check_root, read_root, root_document, without_tag
 from store.reading.catalog import read_records
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the same snapshot gives the same file
@@ -25,7 +25,8 @@ def write_zip(keys: Keys, path: Path) -> int:
     records = read_records(keys)
     with whole_file(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
         written: set[str] = set()
-        for name in ("zarr.json", f"{ITEMS}/zarr.json", f"{RUNS}/zarr.json"):
+        _put(archive, "zarr.json", root_document(without_tag(read_root(keys))))
+        for name in (f"{ITEMS}/zarr.json", f"{RUNS}/zarr.json"):
             _put(archive, name, keys.get_many([name])[0] or b"")
         for name, record in records.items():
             parcel = pack_stored_run(keys, name, record)

@@ -19,6 +19,8 @@ from store.format.arrays import encode_arrays, read_arrays
 from store.format.documents import count_of, dump_document, group_attributes, text_of
 from store.format.keys import Keys
 
+OFFSETS_HASHED = 3  # the schema version since which item sets say the SHA-256 of their text offsets
+
 
 @dataclass(frozen=True)
 class ItemsRecord:
@@ -30,6 +32,7 @@ class ItemsRecord:
     n_items: int
     text_bytes: int  # 0 where the text is not kept
     text_sha256: str
+    text_offsets_sha256: str  # "" for item sets of schema versions 1 and 2
 
     def specs(self) -> Mapping[str, ArraySpec]:
         """Return the arrays that it has."""
@@ -45,7 +48,8 @@ def encode_items(items: ItemSet) -> Iterator[tuple[str, bytes]]:
     """Yield the keys and bytes of an item set's group."""
     group = f"{ITEMS}/{items.digest}"
     blob, offsets = _pack(items.texts)
-    record = ItemsRecord(items.task, items.revision, items.subjects, len(items), len(blob), sha256(blob).hexdigest() if blob else "")
+    hashes = [sha256(content).hexdigest() if blob else "" for content in (blob, offsets.astype("<i8").tobytes())]
+    record = ItemsRecord(items.task, items.revision, items.subjects, len(items), len(blob), *hashes)
     attributes = {"schema": SCHEMA_VERSION, **vars(record), "subjects": list(items.subjects)}
     yield f"{group}/zarr.json", dump_document(group_document(sealed(attributes)))
     texts: dict[str, NDArray[Any]] = {"texts": np.frombuffer(blob, dtype=np.uint8), "text_offsets": offsets}
@@ -81,6 +85,7 @@ def parse_items_record(stored: bytes | None, place: str) -> ItemsRecord:
             n_items=count_of(attributes, "n_items"),
             text_bytes=count_of(attributes, "text_bytes"),
             text_sha256=text_of(attributes, "text_sha256"),
+            text_offsets_sha256=text_of(attributes, "text_offsets_sha256") if attributes["schema"] >= OFFSETS_HASHED else "",
         )
     except (KeyError, ValueError, TypeError) as error:
         raise StoreInvalidError(f"{place} has attributes that are not an item set's: {type(error).__name__} {str(error)[:120]}") from error
@@ -99,6 +104,9 @@ def _pack(texts: tuple[str, ...]) -> tuple[bytes, NDArray[np.int64]]:
 
 def _unpack(record: ItemsRecord, blob: NDArray[np.uint8], offsets: NDArray[np.int64], place: str) -> tuple[str, ...]:
     content = blob.tobytes()
+    cut = sha256(offsets.astype("<i8").tobytes()).hexdigest()
+    if record.text_offsets_sha256 not in ("", cut):
+        raise StoreInvalidError(f"{place}: the offsets of the texts are not what was written")
     if sha256(content).hexdigest() != record.text_sha256 or offsets[0] != 0 or offsets[-1] != len(content) or np.any(np.diff(offsets) < 0):
         raise StoreInvalidError(f"{place}: the texts are not what was written")
     try:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 from uuid import uuid4
 
 import icechunk
@@ -18,7 +19,7 @@ from store.backend.address import Address, parse_address
 from store.backend.failures import first_line, readable
 from store.backend.session_keys import SessionKeys
 from store.backend.storage import storage
-from store.format.root import check_root, root_nodes
+from store.format.root import check_root, check_tag, root_nodes
 from store.safety.check_folder import check_folder
 from store.safety.conditional_writes import ensure_conditional_writes, has_passed
 from store.safety.screen import ensure_screened
@@ -27,6 +28,14 @@ BRANCH = "main"
 LOCK_FILE = "hedgemark.lock"
 # Icechunk logs to stdout, where our data go; whatever it fails at, it raises as well.
 icechunk.set_logs_filter("off")
+
+
+class NamedSnapshot(NamedTuple):
+    """A snapshot id; whether a branch or tag names it (else somebody typed it), and the tag."""
+
+    snapshot: str
+    known: bool
+    tag: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,29 +48,42 @@ class Repository:
 
     def session(self, at: str | None = None) -> icechunk.Session:
         """Return a read-only session at a tag or snapshot id, the newest of main by default."""
-        snapshot = self._lookup(at)
-        if not self.trusted:
-            ensure_screened(str(self.address), snapshot)
-        try:
-            stored = next(iter(self.ice.ancestry(snapshot_id=snapshot))).id
-            if stored != snapshot:
-                raise StoreInvalidError(f"store {self.address}: the file of snapshot {snapshot} holds snapshot {stored}")
-            return self.ice.readonly_session(snapshot_id=snapshot)
-        except icechunk.IcechunkError as error:
-            if at is None:
-                with readable(self.address):
-                    raise
-            tags = ", ".join(self.tags()) or "none"
-            raise UsageError(f"no tag or snapshot {at[:80]!r} in {self.address} ({first_line(str(error))[:120]}); tags: {tags}") from error
+        return self._session(self._find(at))
 
-    def _lookup(self, at: str | None) -> str:
-        if at is None:
-            with readable(self.address):
-                return self.ice.lookup_branch(BRANCH)
-        try:
-            return self.ice.lookup_tag(at)
-        except icechunk.IcechunkError:  # then it is a snapshot id, or nothing
-            return at
+    def keys(self, at: str | None = None) -> tuple[str, SessionKeys]:
+        """Return the snapshot id and the keys at a tag or snapshot, once the root, and what it says of the tag, have been checked."""
+        named = self._find(at)
+        session = self._session(named)
+        keys = self.keys_of(session)
+        check_root(keys)
+        if named.tag:
+            check_tag(keys, named.tag)
+        return str(session.snapshot_id), keys
+
+    def _find(self, at: str | None) -> "NamedSnapshot":
+        with readable(self.address):
+            if at is None:
+                return NamedSnapshot(self.ice.lookup_branch(BRANCH), known=True)
+            try:
+                return NamedSnapshot(self.ice.lookup_tag(at), known=True, tag=at)
+            except icechunk.IcechunkError:  # then it is a snapshot id, or nothing
+                return NamedSnapshot(at, known=False)
+
+    def _session(self, named: "NamedSnapshot") -> icechunk.Session:
+        if not self.trusted:
+            ensure_screened(str(self.address), named.snapshot)
+        with readable(self.address):
+            try:
+                stored = next(iter(self.ice.ancestry(snapshot_id=named.snapshot))).id
+                session = self.ice.readonly_session(snapshot_id=named.snapshot)
+            except icechunk.IcechunkError as error:
+                if named.known:
+                    raise
+                said, tags = first_line(str(error))[:120], ", ".join(self.tags()) or "none"
+                raise UsageError(f"no tag or snapshot {named.snapshot[:80]!r} in {self.address} ({said}); tags: {tags}") from error
+            if stored != named.snapshot:
+                raise StoreInvalidError(f"store {self.address}: the file of snapshot {named.snapshot} holds snapshot {stored}")
+            return session
 
     def tags(self) -> dict[str, str]:
         """Return the snapshot of each tag, sorted by tag; none over HTTP, which cannot list."""
@@ -69,13 +91,6 @@ class Repository:
             return {}
         with readable(self.address):
             return {tag: self.ice.lookup_tag(tag) for tag in sorted(self.ice.list_tags())}
-
-    def keys(self, at: str | None = None) -> tuple[str, SessionKeys]:
-        """Return the snapshot id and the keys at a tag or snapshot, once its root has been checked."""
-        session = self.session(at)
-        keys = self.keys_of(session)
-        check_root(keys)
-        return str(session.snapshot_id), keys
 
     def keys_of(self, session: icechunk.Session) -> SessionKeys:
         """Return the keys of a session of this store."""

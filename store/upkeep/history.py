@@ -1,15 +1,15 @@
-"""The history of a store: its commits, names for them, and what changed from one to another.
+"""The history of a store: its commits, and what changed from one to another.
 
-In: a store's address, tags or snapshot ids.  Out: tables, and a tag made.
+In: a store's address, tags or snapshot ids.  Out: tables.
 """
 
-import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from schemas.errors import UsageError
+from schemas.errors import StoreInvalidError
 from schemas.run import Run
 from store.backend.failures import readable
 from store.reading.reader import open_reader
@@ -17,7 +17,6 @@ from store.repository.repository import Repository, open_repository
 
 LOG_SCHEMA = {"snapshot": pl.String, "written": pl.String, "runs": pl.Int64, "tags": pl.String, "message": pl.String}
 DIFF_SCHEMA = {"change": pl.String, "name": pl.String, "items_changed": pl.Int64, "largest_logit_change": pl.Float64}
-TAG_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def history(url: str, at: str | None = None) -> pl.DataFrame:
@@ -25,8 +24,8 @@ def history(url: str, at: str | None = None) -> pl.DataFrame:
     repository = open_repository(url)
     snapshot, _ = repository.keys(at)
     with readable(repository.address):
-        tags = _tags_of_snapshots(repository)
-        rows = [_commit(info, tags) for info in repository.ice.ancestry(snapshot_id=snapshot)]
+        tags = _tags_by_snapshot(repository)
+        rows = [_row(info, tags) for info in _commits(repository, snapshot)]
     return pl.DataFrame(rows, schema=LOG_SCHEMA, orient="row")
 
 
@@ -48,19 +47,6 @@ def diff_snapshots(url: str, before: str, after: str) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=DIFF_SCHEMA, orient="row")
 
 
-def tag_snapshot(url: str, tag: str, at: str | None = None) -> str:
-    """Name a snapshot, the newest by default, and return its id. A tag never moves: an existing one is a UsageError."""
-    if TAG_NAME.fullmatch(tag) is None:
-        raise UsageError(f"tag {tag[:80]!r} is not a name: letters, digits, dot, dash and underscore, at most 64")
-    repository = open_repository(url)
-    snapshot, _ = repository.keys(at)
-    with repository.lock(), readable(repository.address):
-        if tag in (tags := repository.tags()):
-            raise UsageError(f"tag {tag!r} already names snapshot {tags[tag]} of {url}; tags do not move")
-        repository.ice.create_tag(tag, snapshot)
-    return snapshot
-
-
 def _change(old: Run, new: Run) -> tuple[int, float | None]:
     difference = np.abs(old.logits.astype(np.float64) - new.logits.astype(np.float64))
     same = (old.logits == new.logits) | (np.isnan(old.logits) & np.isnan(new.logits))
@@ -68,13 +54,26 @@ def _change(old: Run, new: Run) -> tuple[int, float | None]:
     return int(np.any(~same, axis=1).sum()), float(finite.max()) if finite.size else None
 
 
-def _commit(info: Any, tags: dict[str, list[str]]) -> tuple[Any, ...]:
+def _commits(repository: Repository, snapshot: str) -> Iterator[Any]:
+    """Yield the commits that lead to a snapshot. Raises StoreInvalidError for a history that runs in a circle."""
+    seen = set()
+    for info in repository.ice.ancestry(snapshot_id=snapshot):
+        if info.id in seen:
+            raise StoreInvalidError(f"store {repository.address}: its history is a circle from snapshot {info.id}; a file was exchanged")
+        seen.add(info.id)
+        yield info
+
+
+def _row(info: Any, tags: Mapping[str, list[str]]) -> tuple[Any, ...]:
     written = info.written_at.isoformat(timespec="seconds")
     return info.id, written, info.metadata.get("runs", 0), " ".join(tags.get(info.id, [])), info.message
 
 
-def _tags_of_snapshots(repository: Repository) -> dict[str, list[str]]:
+def _tags_by_snapshot(repository: Repository) -> dict[str, list[str]]:
+    """Return the tags of each snapshot; one that a tag was given to is the parent of the snapshot that the tag names."""
     tags: dict[str, list[str]] = {}
     for tag, snapshot in repository.tags().items():
-        tags.setdefault(snapshot, []).append(tag)
+        info = next(iter(repository.ice.ancestry(snapshot_id=snapshot)))
+        for each in (snapshot, info.parent_id) if info.metadata.get("tag") == tag else (snapshot,):
+            tags.setdefault(str(each), []).append(tag)
     return tags

@@ -12,6 +12,7 @@ from schemas.migrate import STEPS, Step, migrate_nodes
 from store.backend.failures import readable
 from store.format.root import root_nodes, stored_schema
 from store.repository.repository import BRANCH, Repository, open_repository
+from store.upkeep.tags import write_tag
 
 
 class Migration(NamedTuple):
@@ -39,7 +40,7 @@ def migrate_store(url: str, steps: Mapping[int, Step] = STEPS, target: int = SCH
         repository.ice.create_branch(branch, start)
         try:
             snapshot = _rewrite(repository, branch, version, steps, target)
-            repository.ice.create_tag(names.after, snapshot)
+            write_tag(repository, names.after, snapshot)
             repository.ice.reset_branch(BRANCH, snapshot, from_snapshot_id=start)
         finally:
             repository.ice.delete_branch(branch)

@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from schemas.digest import canonical_json
 from schemas.errors import UsageError
-from schemas.layout import ITEMS, RUNS, group_document, root_attributes
+from schemas.layout import ITEMS, RUNS
 from store.backend.failures import readable
 from store.backend.session_keys import SessionKeys
-from store.format.documents import dump_document, group_attributes
+from store.format.root import SIGNATURE, read_root, root_document
 from store.reading.catalog import read_records
 from store.repository.repository import open_repository
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-SIGNATURE = "signature"
 WHOLE = "2:"  # in front of a signature over every stored byte
 
 
@@ -51,7 +50,7 @@ def sign_store(url: str, key_file: Path) -> str:
     session = repository.writable()
     keys = repository.keys_of(session)
     signature = WHOLE + key.sign(manifest(keys)).hex()
-    keys.set_many([("zarr.json", dump_document(group_document({**root_attributes(), SIGNATURE: signature})))])
+    keys.set_many([("zarr.json", root_document({**read_root(keys), SIGNATURE: signature}))])
     with repository.lock(), readable(url):
         return str(session.commit("sign the manifest"))
 
@@ -68,7 +67,7 @@ def check_signature(keys: SessionKeys, key_file: Path) -> Signature:
     from cryptography.exceptions import InvalidSignature
 
     key = _public_key(key_file)
-    signature = group_attributes(keys.get_many(["zarr.json"])[0], f"store {keys.where}", seal=False).get(SIGNATURE)
+    signature = read_root(keys).get(SIGNATURE)
     if not isinstance(signature, str):
         return Signature([f"store {keys.where} is not signed"], [])
     whole = signature.startswith(WHOLE)

@@ -17,8 +17,9 @@ from schemas.options import own_options
 from schemas.run import Run, nonfinite_items
 from store.backend.failures import readable
 from store.backend.session_keys import SessionKeys
+from store.format.documents import group_attributes
 from store.format.item_sets import read_items
-from store.format.root import check_root
+from store.format.root import MANIFEST, TAG, check_root, check_tag, contents_digest, read_root
 from store.format.runs import parse_run_record, read_run
 from store.repository.repository import Repository, open_repository
 from store.upkeep.signature import check_signature
@@ -48,6 +49,9 @@ def verify_store(url: str, at: str | None = None, key_file: Path | None = None) 
             _verify_snapshot(repository, snapshot, report)
         except HedgemarkError as error:
             report.problems.append(str(error))
+    for tag, tagged in repository.tags().items():
+        if at in (None, tag):
+            report.problems += _tag_problems(repository, tag, tagged, report)
     if key_file is not None:
         signature = check_signature(repository.keys(at)[1], key_file)
         report.problems += signature.problems
@@ -61,6 +65,21 @@ def _snapshots(repository: Repository, at: str | None) -> list[str]:
     return list(dict.fromkeys([repository.session().snapshot_id, *repository.tags().values()]))
 
 
+def _tag_problems(repository: Repository, tag: str, snapshot: str, report: Report) -> list[str]:
+    """Hold a tag against what the snapshot that it names says of it."""
+    try:
+        keys = repository.keys_of(repository.session(snapshot))
+        check_tag(keys, tag)
+        root = read_root(keys)
+        if TAG not in root:
+            report.notes.append(f"tag {tag}: it was made by an earlier version, which did not record what a tag names")
+        elif root.get(MANIFEST) != contents_digest(keys):
+            return [f"tag {tag}: snapshot {snapshot} does not hold what was tagged"]
+    except HedgemarkError as error:
+        return [str(error)]
+    return []
+
+
 def _verify_snapshot(repository: Repository, snapshot: str, report: Report) -> None:
     """Verify one snapshot in full: a run of equal name and digest in another one may lie in other, damaged chunks."""
     report.snapshots.append(snapshot)
@@ -70,9 +89,20 @@ def _verify_snapshot(repository: Repository, snapshot: str, report: Report) -> N
     with readable(repository.address):
         report.problems += [f"virtual chunk at {location[:120]!r}: refused" for location in session.all_virtual_chunk_locations()]
     report.problems += [f"unknown group or array {name[:120]!r} at the root" for name in keys.children("") if name not in (ITEMS, RUNS)]
+    report.problems += list(_folder_problems(keys))
     item_sets = {digest: _verified_items(keys, digest, report) for digest in keys.children(ITEMS)}
     for name in keys.children(RUNS):
         report.problems += list(_run_problems(keys, name, item_sets, report))
+
+
+def _folder_problems(keys: SessionKeys) -> Iterator[str]:
+    """The groups that hold all item sets and all runs are empty: what is in their attributes was not written by us."""
+    for kind in (ITEMS, RUNS):
+        try:
+            if group_attributes(keys.get_many([f"{kind}/zarr.json"])[0], f"store {keys.where}: {kind}", seal=False):
+                yield f"group {kind} has attributes; a store has none there"
+        except StoreInvalidError as error:
+            yield str(error)
 
 
 def _verified_items(keys: SessionKeys, digest: str, report: Report) -> ItemSet | None:

@@ -17,10 +17,14 @@ from schemas.layout import ITEMS, RUNS, group_document, root_attributes
 from store import Reader, open_reader
 from store.cli.main import main
 from store.format.documents import dump_document, group_attributes
+from store.format.root import SIGNATURE, root_document
+from store.format.runs import encode_run
 from store.reading.catalog_table import load_cached
 from store.repository.repository import open_repository
-from store.upkeep.history import tag_snapshot
-from store.upkeep.signature import SIGNATURE, check_signature, digests_manifest, sign_store
+from store.upkeep.history import history
+from store.upkeep.signature import check_signature, digests_manifest, sign_store
+from store.upkeep.tags import tag_snapshot
+from store.upkeep.verify import verify_store
 
 
 @pytest.fixture
@@ -114,6 +118,56 @@ def test_a_snapshot_copied_over_another_is_refused(store_url: str) -> None:
         assert f"holds snapshot {new}" in result.output
 
 
+@pytest.mark.parametrize("source", ["v2", "main"])
+def test_a_tag_file_exchanged_for_another_is_refused(source: str, store_url: str) -> None:
+    """A tag's reference that names another tag's snapshot, or one that was never tagged: ls, analyze and verify end with exit code 4."""
+    two_runs(store_url)
+    tag_snapshot(store_url, "v1")
+    items = tiny_items(n_items=60)
+    write_runs(store_url, items, [tiny_run(items, seed=9)])
+    tag_snapshot(store_url, "v2")
+    assert verify_store(store_url).problems == [] and verify_store(store_url).notes == []
+    refs = Path(store_url) / "refs"
+    shutil.copy(refs / ("branch.main" if source == "main" else "tag.v2") / "ref.json", refs / "tag.v1" / "ref.json")
+    for command, arguments in ((main, ["ls", "--at", "v1"]), (analyzer.cli.main.main, ["sets", "--at", "v1"]), (main, ["verify"])):
+        result = CliRunner().invoke(command, [*arguments, "--store", store_url])
+        assert result.exit_code == 4, result.output
+        assert "tag 'v1' leads to a snapshot that was" in result.output
+
+
+def test_a_tag_says_what_it_names(store_url: str) -> None:
+    """A run exchanged within the snapshot of a tag, digests and seals whole, is found by verify; `log` shows the tag at what was tagged."""
+    two_runs(store_url)
+    before = open_reader(store_url).snapshot
+    tag_snapshot(store_url, "v1")
+    assert open_reader(store_url).snapshot == before
+    assert [row["tags"] for row in history(store_url).to_dicts()] == ["v1", "", ""]
+    assert history(store_url, "v1").to_dicts()[0]["message"] == "tag v1"
+    assert open_repository(store_url).ice.list_branches() == {"main"}
+    repository, items = open_repository(store_url), tiny_items(n_items=60)
+    forged = tiny_run(items, logit_seed=5)
+    repository.ice.create_branch("forge", repository.ice.lookup_tag("v1"))
+    session = repository.ice.writable_session("forge")
+    repository.keys_of(session).set_many(encode_run(forged, items.n_options))
+    snapshot = session.commit("forge")
+    (Path(store_url) / "refs" / "tag.v1" / "ref.json").write_text(json.dumps({"snapshot": snapshot}))
+    assert open_reader(store_url, "v1").run(forged.key.name).digest == forged.digest
+    assert [problem for problem in verify_store(store_url, "v1").problems if "does not hold what was tagged" in problem]
+
+
+def test_a_history_that_is_a_circle_is_refused(store_url: str) -> None:
+    """A snapshot's file copied over that of an earlier one, which is its own ancestor then, ends `log` with exit code 4, not never."""
+    two_runs(store_url)
+    items = tiny_items(n_items=60)
+    for seed in (7, 8):
+        write_runs(store_url, items, [tiny_run(items, seed=seed)])
+    rows = history(store_url)["snapshot"].to_list()
+    folder = Path(store_url) / "snapshots"
+    shutil.copy(folder / rows[1], folder / rows[2])
+    result = CliRunner().invoke(main, ["log", "--store", store_url])
+    assert (result.exit_code, "is a circle" in result.output) == (4, True), result.output
+
+
 def change(url: str, key: str, edit: dict[str, object]) -> None:
     """Write other attributes at a key in a new commit, as somebody with write access could."""
     repository = open_repository(url)
@@ -166,7 +220,7 @@ def test_a_signature_of_the_first_form_is_partial(store_url: str, keys: tuple[Pa
     session = repository.writable()
     session_keys = repository.keys_of(session)
     old = serialization.load_pem_private_key(private.read_bytes(), None).sign(digests_manifest(session_keys)).hex()
-    session_keys.set_many([("zarr.json", dump_document(group_document({**root_attributes(), SIGNATURE: old})))])
+    session_keys.set_many([("zarr.json", root_document({**root_attributes(), SIGNATURE: old}))])
     with repository.lock():
         session.commit("sign as before")
     result = CliRunner().invoke(main, ["verify", "--store", store_url, "--key", str(public)])

@@ -10,7 +10,7 @@ from schemas.errors import StoreNotFoundError, StoreUnreachableError
 from store import init_store, open_reader, open_writer
 from store.exchange.push_pull import copy_runs
 from store.upkeep.garbage import collect_garbage
-from store.upkeep.history import tag_snapshot
+from store.upkeep.tags import tag_snapshot
 from store.upkeep.verify import verify_store
 
 ADDRESSES = {"gcs": "gs://bucket/team/store", "azure": "az://container/team/store?account=devstoreaccount1"}
@@ -46,9 +46,9 @@ def test_store_on_a_cloud_roundtrip(cloud, tmp_path):
     init_store(cloud)
     items = tiny_items(n_items=300)
     run, local = tiny_run(items), str(tmp_path / "local")
-    snapshot = write_runs(cloud, items, [run])
-    tag_snapshot(cloud, "v1")
-    assert open_reader(cloud, "v1").snapshot == snapshot and open_reader(cloud).run(run.key.name).digest == run.digest
+    write_runs(cloud, items, [run])
+    tagged = tag_snapshot(cloud, "v1")
+    assert open_reader(cloud, "v1").snapshot == tagged and open_reader(cloud, "v1").run(run.key.name).digest == run.digest
     assert verify_store(cloud).problems == [] and collect_garbage(cloud).chunks == 0
     assert copy_runs(cloud, local).copied == [run.key.name] and open_reader(local).items(items.digest).texts == items.texts
 

@@ -11,7 +11,7 @@ from store_tiny import tiny_items, tiny_run, write_runs
 from schemas.errors import HedgemarkError
 from store import open_reader, open_writer
 from store.cli.main import main
-from store.upkeep.history import tag_snapshot
+from store.upkeep.tags import tag_snapshot
 
 
 @pytest.fixture

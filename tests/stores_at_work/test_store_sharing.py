@@ -17,8 +17,8 @@ from store.cli.main import main
 from store.exchange.push_pull import copy_runs
 from store.exchange.zip_file import ZipKeys, import_zip, write_zip
 from store.repository.repository import open_repository
-from store.upkeep.history import tag_snapshot
 from store.upkeep.signature import manifest
+from store.upkeep.tags import tag_snapshot
 from store.upkeep.verify import verify_store
 
 

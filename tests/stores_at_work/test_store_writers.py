@@ -16,7 +16,8 @@ from store_tiny import tiny_items, tiny_run, write_runs
 from schemas.errors import HedgemarkError, RunConflictError, UsageError
 from store import init_store, open_reader, open_writer
 from store.upkeep.garbage import collect_garbage
-from store.upkeep.history import diff_snapshots, history, tag_snapshot
+from store.upkeep.history import diff_snapshots, history
+from store.upkeep.tags import tag_snapshot
 from store.upkeep.verify import verify_store
 
 WORKER = Path(__file__).parents[1] / "support" / "store_worker.py"
