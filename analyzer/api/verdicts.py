@@ -251,7 +251,9 @@ def gate(
 
     Returns
     -------
-    One row per check: the figure with its 95 % interval, its limit, and `result`, which is pass, fail or undecided.
+    One row per check: the figure, the ends of the interval that decide, its limit, and `result`, which is pass, fail or inconclusive. The
+    end that passes errs in 2.5 %; the ends that fail share 2.5 % among the model's `n_checks` checks. `result_together` is the result
+    where the `n_models` compressed models of the table share both errors.
 
     Raises
     ------

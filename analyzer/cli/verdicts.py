@@ -149,7 +149,8 @@ def gate_command(policy: Path | None, limits: tuple[str, ...], **options: Any) -
         reports[options["model_card"]] = ci_reports.model_index(checks, results)
     _write({path: text for path, text in reports.items() if path})
     emit(checks, asked.form, GATE)
-    click.echo(ci_reports.last_line(checks), err=True)
+    for line in filter(None, [ci_reports.correction(checks), ci_reports.together(checks), ci_reports.last_line(checks)]):
+        click.echo(line, err=True)
     click.get_current_context().exit(EXIT_CODES[outcome(checks)])
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from analyzer.gate.gate import FAIL, INCONCLUSIVE, PASS, outcome
+from analyzer.gate.gate import FAIL, INCONCLUSIVE, PASS, TAIL, outcome
 from analyzer.measure.records import Record
 from analyzer.tables.markup import piped
 
@@ -26,19 +26,21 @@ def junit(records: Sequence[Record]) -> str:
             case = ET.SubElement(suite, "testcase", classname=run, name=title(check))
             if check["result"] != PASS:
                 ET.SubElement(case, "failure" if check["result"] == FAIL else "error", message=sentence(check), type=check["result"])
+        passed = [f"{title(check)}: {sentence(check)}" for check in checks if check["result"] == PASS]
+        ET.SubElement(suite, "system-out").text = "\n".join([correction(checks), *passed])
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
 def markdown(records: Sequence[Record]) -> str:
-    """Return a summary for a CI page: the outcome, then every check that did not pass, then how many did."""
-    result = outcome(records)
-    open_checks = [record for record in records if record["result"] != PASS]
-    lines = [f"## Release gate: {MARKS[result]}", "", f"{len(records) - len(open_checks)} of {len(records)} checks pass."]
-    if open_checks:
-        rows = [(check["run"], title(check), MARKS[check["result"]], sentence(check)) for check in open_checks]
-        lines += ["", *piped(("run", "check", "result", "why"), rows)]
-    return "\n".join([*lines, "", f"Snapshot `{records[0]['snapshot']}`.", ""])
+    """Return a summary for a CI page: the outcome, how many checks pass, every check with those that do not pass first, and the errors."""
+    n_passed = sum(record["result"] == PASS for record in records)
+    lines = [f"## Release gate: {MARKS[outcome(records)]}", "", f"{n_passed} of {len(records)} checks pass."]
+    ordered = sorted(records, key=lambda record: bool(record["result"] == PASS))
+    rows = [(check["run"], title(check), MARKS[check["result"]], sentence(check)) for check in ordered]
+    words = [text for text in (correction(records), together(records)) if text]
+    lines += ["", *piped(("run", "check", "result", "why"), rows), "", *words, "", f"Snapshot `{records[0]['snapshot']}`.", ""]
+    return "\n".join(lines)
 
 
 def model_index(records: Sequence[Record], results: Sequence[Record]) -> str:
@@ -61,6 +63,33 @@ def last_line(records: Sequence[Record]) -> str:
     needed = max((record["items_needed"] or 0 for record in records), default=0)
     more = f"; about {needed:,} items would decide" if outcome(records) == INCONCLUSIVE and needed else ""
     return f"gate: {outcome(records)} ({', '.join(f'{count} {result}' for result, count in counts.items())}){more}"
+
+
+def correction(records: Sequence[Record]) -> str:
+    """Return what the two ends of the printed intervals mean: they are the ones that decide."""
+    counts = sorted({record["n_checks"] for record in records if record["limit"] is not None})
+    if not counts:
+        return ""
+    among = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    shared = f"share {100 * TAIL:g} % among the {among} checks of a compressed model (Bonferroni)" if counts[-1] > 1 else "do too"
+    return f"The end of an interval that lets a check pass errs in {100 * TAIL:g} %; the ends that fail it {shared}."
+
+
+def together(records: Sequence[Record]) -> str:
+    """Return which of several compressed models pass when all are judged at once, and with what error; empty for one model."""
+    by_model: dict[tuple[str, ...], list[Record]] = {}
+    for record in records:
+        by_model.setdefault((record["model"], record["method"], record["level"]), []).append(record)
+    n_models = len(by_model)
+    if n_models < 2:
+        return ""
+    passed = [model for model, checks in by_model.items() if outcome(checks) == PASS]
+    sure = sum(outcome(by_model[model], "result_together") == PASS for model in passed)
+    every = min(TAIL * n_models, 1.0)
+    return (
+        f"{len(passed)} of {n_models} compressed models pass, each by itself: that any of them passes wrongly has a chance of up to "
+        f"{100 * every:.3g} %. {sure} pass{'es' if sure == 1 else ''} also when the {n_models} share {100 * TAIL:g} % (Bonferroni)."
+    )
 
 
 def title(record: Record) -> str:

@@ -1,11 +1,13 @@
-"""`analyze gate`: may this compressed model ship? Every limit of a policy is checked against the bounds of an interval.
+"""`analyze gate`: may this compressed model ship? Every limit of a policy is checked against the two ends of an interval.
 
-A check passes where the whole 95 % interval is within its limit, fails where the whole interval is beyond it, and is inconclusive
-otherwise. A model passes only if all checks pass, so passing needs no correction; it fails if any check fails, so the intervals that
-fail are widened to the number of checks (Bonferroni). Both errors stay below 5 % for the policy as a whole.
+A check passes where the end towards the limit and the figure are within it, fails where the other end is beyond it, and is inconclusive
+otherwise. A compressed model (all its tasks, prompts and scorers) passes only if all its checks pass, so the end that passes needs no
+correction: it errs in 2.5 %. The model fails if any check fails, so the ends that fail share 2.5 % among the model's checks (Bonferroni).
+What else is selected changes neither. What is said of several models together has a result of its own, in which they share both errors.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,20 +15,21 @@ from scipy.special import ndtri
 
 from analyzer.compare.compare import pair_unreliable
 from analyzer.compare.paired import Paired, paired
-from analyzer.compare.two_axis_verdict import Side, limit_side
 from analyzer.gate.policy import LIMITABLE, Limit, limits_for
 from analyzer.measure.question import Question
-from analyzer.measure.records import Record, identity, interval_fields, provenance, unreliable
+from analyzer.measure.records import Record, identity, provenance, unreliable
 from analyzer.runs.loading import Runs
 from analyzer.runs.pairs import Partners
-from analyzer.stats.estimate import LEVEL, Estimate
+from analyzer.stats.estimate import Estimate, Interval
 from analyzer.stats.significance import POWER
 from schemas.run import DENSE
 
 PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
 EXIT_CODES = {PASS: 0, FAIL: 1, INCONCLUSIVE: 3}
-RESULTS = {Side.WITHIN: PASS, Side.BEYOND: FAIL, Side.UNKNOWN: INCONCLUSIVE}
+TAIL = 0.025  # the chance that a model at a limit passes, and that one fails
 EVERY = "-"
+
+CompressedModel = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,11 @@ class Check:
     estimate: Estimate | None = None
     reason: str | None = None
 
+    @property
+    def model(self) -> CompressedModel:
+        """Model, method and level, whose checks share one error."""
+        return compressed_model(self.cell)
+
 
 def gate(runs: Runs, question: Question, limits: Sequence[Limit], partners: Partners | None = None) -> list[Record]:
     """Return one record per check; `outcome` sums them up.
@@ -52,13 +60,19 @@ def gate(runs: Runs, question: Question, limits: Sequence[Limit], partners: Part
 def check_pairs(cells: Iterable[Paired], question: Question, limits: Sequence[Limit]) -> list[Record]:
     """Return the same of cells that are already measured."""
     checks = [check for pair in _by_pair(cells) for check in _checks(pair, question, limits)]
-    n_tests = sum(check.estimate is not None for check in checks)
-    return [_record(check, question, n_tests) for check in checks]
+    n_checks = Counter(check.model for check in checks if check.estimate is not None)
+    n_models = len({check.model for check in checks})
+    return [_record(check, question, n_checks[check.model], n_models) for check in checks]
 
 
-def outcome(records: Iterable[Record]) -> str:
-    """Return `fail` where any check fails, else `inconclusive` where any is, else `pass`."""
-    results = {record["result"] for record in records}
+def compressed_model(cell: Paired) -> CompressedModel:
+    """Return what is judged as one: model, method and level, over all tasks, prompts and scorers."""
+    return cell.row["model"], cell.row["method"], cell.row["level"]
+
+
+def outcome(records: Iterable[Record], result: str = "result") -> str:
+    """Return `fail` where any check fails, else `inconclusive` where any is, else `pass`; of `result` or of `result_together`."""
+    results = {record[result] for record in records}
     return FAIL if FAIL in results else INCONCLUSIVE if INCONCLUSIVE in results else PASS
 
 
@@ -96,48 +110,57 @@ def _subject_checks(cell: Paired, question: Question, limit: Limit) -> Iterator[
             yield Check(cell, limit.figure, name or "(no subject)", limit, measure(cell, question, chosen))
 
 
-def _record(check: Check, question: Question, n_tests: int) -> Record:
+def _record(check: Check, question: Question, n_checks: int, n_models: int) -> Record:
     by_sets = check.limit is not None and LIMITABLE[check.limit.figure].by_sets
     record = identity([check.cell.after]) | ({} if by_sets else {"scorer": EVERY, "alpha": None})
-    amount = check.estimate
+    ends = _ends(check, n_checks, 1)
+    result = _result(check, ends)
     return (
         record
         | {"check": check.name, "subject": check.subject, "limit": check.limit.value if check.limit else None}
-        | (interval_fields("amount", amount) if amount else dict.fromkeys(["amount", "amount_low", "amount_high"]))
-        | {"result": _result(check, n_tests), "items_needed": _needed(check, n_tests), "reason": check.reason}
+        | {"amount": _finite(check.estimate.value if check.estimate else math.nan)}
+        | {"amount_low": _finite(ends.low), "amount_high": _finite(ends.high), "n_checks": n_checks, "n_models": n_models}
+        | {"result": result, "result_together": result if n_models == 1 else _result(check, _ends(check, n_checks, n_models))}
+        | {"items_needed": _needed(check, result, n_checks), "reason": check.reason}
         | {"unreliable": pair_unreliable([check.cell])}
         | provenance([check.cell.after], question)
     )
 
 
-def _result(check: Check, n_tests: int) -> str:
+def _ends(check: Check, n_checks: int, n_models: int) -> Interval:
+    """The two ends that decide: the one that passes with its own error, the one that fails with the model's shared among its checks."""
+    if check.limit is None or check.estimate is None:
+        return Interval(math.nan, math.nan)
+    passing, failing = (1 - 2 * TAIL / n_models / share for share in (1, n_checks))
+    for_low, for_high = (passing, failing) if LIMITABLE[check.limit.figure].at_least else (failing, passing)
+    return Interval(check.estimate.interval(for_low).low, check.estimate.interval(for_high).high)
+
+
+def _result(check: Check, ends: Interval) -> str:
     if check.limit is None or check.estimate is None:
         if check.reason is None:
             return PASS
         broken = check.cell.before is not None and unreliable([check.cell.after])
         return FAIL if broken else INCONCLUSIVE  # a missing or broken dense run says nothing against the compressed one
-    return RESULTS[limit_side(*_excess(check.estimate, check.limit), beyond=_fail_level(n_tests))]
+    limit = check.limit.value
+    if LIMITABLE[check.limit.figure].at_least:
+        return PASS if ends.low >= limit else FAIL if ends.high < limit else INCONCLUSIVE
+    return PASS if ends.high <= limit else FAIL if ends.low > limit else INCONCLUSIVE
 
 
-def _excess(estimate: Estimate, limit: Limit) -> tuple[Estimate, float]:
-    """A figure and its limit, both turned round where the limit is the least admitted value: then less is within."""
-    if not LIMITABLE[limit.figure].at_least:
-        return estimate, limit.value
-    return (estimate.complement(), 1 - limit.value) if estimate.share else (-estimate, -limit.value)
-
-
-def _fail_level(n_tests: int) -> float:
-    return 1 - (1 - LEVEL) / max(n_tests, 1)
-
-
-def _needed(check: Check, n_tests: int) -> int | None:
+def _needed(check: Check, result: str, n_checks: int) -> int | None:
     """Items that would decide an inconclusive check with 80 % chance, were its figure exactly what it is now."""
-    if check.limit is None or check.estimate is None or _result(check, n_tests) != INCONCLUSIVE:
+    if check.limit is None or check.estimate is None or result != INCONCLUSIVE:
         return None
-    estimate, limit = _excess(check.estimate, check.limit)
+    estimate, limit = check.estimate, check.limit.value
     distance = abs(estimate.value - limit)
     if not distance > 0 or not math.isfinite(estimate.error):
         return None
-    level = LEVEL if estimate.value < limit else _fail_level(n_tests)
-    reach = (float(ndtri(0.5 + level / 2)) + float(ndtri(POWER))) * estimate.error / distance
+    passes = (estimate.value > limit) == LIMITABLE[check.limit.figure].at_least
+    tail = TAIL if passes else TAIL / n_checks
+    reach = (-float(ndtri(tail)) + float(ndtri(POWER))) * estimate.error / distance
     return math.ceil(max(estimate.items + 1, estimate.items * reach**2))
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

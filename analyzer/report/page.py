@@ -11,6 +11,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from analyzer.gate.ci_reports import correction, together
 from analyzer.gate.gate import FAIL, INCONCLUSIVE, PASS
 from analyzer.report.charts import comparison_charts
 from analyzer.report.charts.theme import css_colours, for_page
@@ -115,11 +116,18 @@ def _facts(study: Study, found: Sequence[Card]) -> dict[str, Any]:
         "prices": {name: getattr(study.request.prices, name) for name in PER_QUESTION},
         "up_to": study.request.prices.ask_again_up_to,
         "policy_words": policy_words(study.request.limits),
+        "errors": _errors(found),
         "alone": _without_partner(study),
         "n_runs": len(rows),
         "snapshot": study.runs.reader.snapshot,
         "alpha": float(study.request.questions[0].alphas[0]),
     }
+
+
+def _errors(found: Sequence[Card]) -> str:
+    """What the ends of the gate's intervals mean, and which models pass when all are judged at once."""
+    checks = [check for card in found for check in card.checks]
+    return " ".join(filter(None, [correction(checks), together(checks)]))
 
 
 def _by_model(found: Sequence[Card]) -> Mapping[str, list[Card]]:

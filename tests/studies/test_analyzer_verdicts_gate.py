@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from analyzer.cli.main import main
 from analyzer.compare.compare import compare
-from analyzer.gate.ci_reports import junit, last_line, markdown, model_index
+from analyzer.gate.ci_reports import correction, junit, last_line, markdown, model_index, together
 from analyzer.gate.gate import EXIT_CODES, FAIL, INCONCLUSIVE, PASS, gate, outcome
 from analyzer.gate.policy import LIMITABLE, Limit, limits_for, read_policy
 from analyzer.measure.question import Question
@@ -82,6 +82,68 @@ def test_inconclusive_rate_falls_with_items(trials: int) -> None:
         assert ended.count(FAIL) <= 0.05 * trials
         rates.append(ended.count(INCONCLUSIVE) / trials)
     assert rates[0] > 0.5 > rates[1] + 0.1 > rates[2] + 0.1 and rates[2] < 0.05
+
+
+def three_levels(seed: int = 4) -> MemoryReader:
+    """A dense run and one method at three levels on two tasks, so that what is selected can differ."""
+    rng = np.random.default_rng(seed)
+    sets, runs = [], []
+    for task in ("quiz", "riddle"):
+        answers = rng.integers(0, 4, 500)
+        items = item_set(answers, task=task, subjects=3)
+        logits = skilled_logits(rng, answers, 4, 2.5)
+        sets.append(items)
+        runs.append(make_run(items, logits))
+        noise = rng.normal(size=logits.shape)
+        runs += [make_run(items, logits + level * noise, method="wanda", level=str(level)) for level in (0.2, 0.5, 0.8)]
+    return MemoryReader(sets, runs)
+
+
+def test_what_else_is_selected_changes_no_result() -> None:
+    """The checks of a compressed model are the same alone and beside others, with equal ends; only what is said of all together differs."""
+    reader = three_levels()
+    limits = [Limit("accuracy_loss", 0.02), Limit("flips", 0.06)]
+    limits.append(Limit("accuracy_loss", 0.1, worst_subject=True))
+    whole = gate(select_runs(reader, {}), Question(), limits)
+    assert {record["n_models"] for record in whole} == {3}
+    for level in ("0.2", "0.5", "0.8"):
+        alone = gate(select_runs(reader, {"level": (level,)}, with_dense=True), Question(), limits)
+        beside = [record for record in whole if record["level"] == level]
+        together = {"n_models", "result_together"}
+        assert [{k: v for k, v in r.items() if k not in together} for r in alone] == [
+            {k: v for k, v in r.items() if k not in together} for r in beside
+        ]
+        assert all(record["result_together"] == record["result"] for record in alone)
+
+
+@pytest.mark.parametrize("figure", ["accuracy_loss", "flips", "kl", "coverage_after_transfer", "set_size_growth"])
+def test_the_printed_interval_decides(figure: str) -> None:
+    """At any limit, the result follows from the two printed ends: all within passes, all beyond fails, else inconclusive."""
+    runs = pair_of_runs()
+    ends = []
+    for limit in (-0.5, 0.01, 0.05, 0.2, 0.88, 0.95, 50.0):
+        (record,) = (r for r in gate(runs, LAC, [Limit(figure, limit), Limit("flips_to_wrong", 0.9)]) if r["check"] == figure)
+        low, high = record["amount_low"], record["amount_high"]
+        within = low >= limit if LIMITABLE[figure].at_least else high <= limit
+        beyond = high < limit if LIMITABLE[figure].at_least else low > limit
+        assert record["result"] == (PASS if within else FAIL if beyond else INCONCLUSIVE)
+        ends.append((low, high))
+    assert len(set(ends)) == 1
+
+
+def test_several_models_pass_together_only_with_a_shared_error() -> None:
+    """Of models that each just pass, none passes where all share the error, and the words say by how much the list may err."""
+    runs = select_runs(three_levels(), {})
+    free = [record for record in gate(runs, LAC, [Limit("flips", 0.9)]) if record["check"] == "flips"]
+    just = max(record["amount_high"] for record in free if record["level"] == "0.2")
+    records = gate(runs, LAC, [Limit("flips", just)])
+    mild = [record for record in records if record["level"] == "0.2"]
+    assert outcome(mild) == PASS and outcome(mild, "result_together") == INCONCLUSIVE
+    assert "1 of 3 compressed models pass, each by itself" in together(records) and "up to 7.5 %. 0 pass also" in together(records)
+    assert together(mild) == "" and "2 checks of a compressed model" in correction(records)
+    for text in (markdown(records), junit(records)):
+        assert correction(records) in text
+        assert all(f"{record['amount_low']:.4g}, {record['amount_high']:.4g}" in text for record in records if record["limit"])
 
 
 def test_worst_subject_is_checked_subject_by_subject() -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from analyzer.compare.paired import Paired
 from analyzer.gate.ci_reports import sentence, title
-from analyzer.gate.gate import FAIL, INCONCLUSIVE, PASS, check_pairs, outcome
+from analyzer.gate.gate import FAIL, INCONCLUSIVE, PASS, check_pairs, compressed_model, outcome
 from analyzer.gate.policy import LIMITABLE, Limit
 from analyzer.measure.records import Record
 from analyzer.report.data.study import Study
@@ -21,9 +21,9 @@ TOO_MANY = 100_000  # questions
 RANK = {PASS: 0, INCONCLUSIVE: 1, FAIL: 2}
 WORDS = {PASS: "may ship", INCONCLUSIVE: "undecided", FAIL: "must not ship"}
 MEANINGS = {
-    PASS: "Within every limit, with 95 % confidence.",
-    INCONCLUSIVE: "Too few questions were asked to tell.",
-    FAIL: "Beyond a limit, with 95 % confidence.",
+    PASS: "Within every limit. A model beyond one lands here in at most 2.5 %.",
+    INCONCLUSIVE: "The questions asked cannot tell.",
+    FAIL: "Beyond a limit. A model within all of them lands here in at most 2.5 %.",
 }
 BAR_LIMIT, BAR_LOW, BAR_HIGH = 25.0, -40.0, 80.0  # where a bar's limit is drawn, and the ends of the scale; no change is at 0
 PERCENT = (100, " %", 1)
@@ -105,11 +105,11 @@ def cards(study: Study) -> list[Card]:
     """Return one card per compressed model that has a dense run, those that may ship first."""
     question = study.request.questions[0]
     found = []
-    for cells in _models(study.cells[question.protocol]):
-        checks = check_pairs(cells, question, study.request.limits)
-        row = cells[0].row
+    judged = [cell for cells in _models(study.cells[question.protocol]) for cell in cells]
+    for (model, method, level), group in groupby(check_pairs(judged, question, study.request.limits), key=_of_model):
+        checks = list(group)
         result = outcome(checks)
-        found.append(Card(row["model"], row["method"], row["level"], result, _why(result, checks), checks))
+        found.append(Card(model, method, level, result, _why(result, checks), checks))
     return sorted(found, key=lambda card: RANK[card.result])
 
 
@@ -136,16 +136,17 @@ class Harm(NamedTuple):
 def _models(cells: Sequence[Paired]) -> Iterator[list[Paired]]:
     """The cells of each compressed model that has a dense run, in reading order."""
 
-    def key(cell: Paired) -> tuple[str, str, str]:
-        return cell.row["model"], cell.row["method"], cell.row["level"]
-
     order: dict[tuple[str, str, str], int] = {}
     for cell in cells:
-        order.setdefault(key(cell), len(order))
-    for _, group in groupby(sorted(cells, key=lambda cell: order[key(cell)]), key=key):
+        order.setdefault(compressed_model(cell), len(order))
+    for _, group in groupby(sorted(cells, key=lambda cell: order[compressed_model(cell)]), key=compressed_model):
         model = list(group)
         if any(cell.before for cell in model):
             yield model
+
+
+def _of_model(check: Record) -> tuple[str, str, str]:
+    return check["model"], check["method"], check["level"]
 
 
 def _why(result: str, checks: Sequence[Record]) -> str:
@@ -207,7 +208,7 @@ def _would_decide(checks: Sequence[Record]) -> str:
 
 
 def _worst(checks: Sequence[Record]) -> str:
-    """The largest upper end of each figure: what remains possible with 95 % confidence."""
+    """The largest upper end of each figure: what remains possible."""
     parts = []
     for name, words in WORDINGS.items():
         ends = [found.high for check in checks if check["check"] == name and (found := _harm(check))]
