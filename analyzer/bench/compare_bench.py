@@ -20,7 +20,7 @@ from analyzer.compare.two_axis_verdict import Tolerances
 from analyzer.measure.question import Question
 from analyzer.runs.loading import Runs, select_runs
 from analyzer.studies.executors import EXECUTORS, Comparison, compare_models
-from schemas.fields import FIELDS
+from schemas.fields import KEY_COLUMNS
 from schemas.items import Item
 from schemas.itemset import ItemSet, build_item_set
 from schemas.run import DENSE, Run, RunKey
@@ -28,7 +28,6 @@ from schemas.run import DENSE, Run, RunKey
 N_ITEMS, N_OPTIONS = 2_000, 6
 METHODS = (DENSE, *(f"method{number}" for number in range(12)))
 TASKS, PROMPTS = tuple(f"task{number}" for number in range(5)), ("base", "shared", "task")
-KEPT = (*FIELDS, "items_hash", "dtype", "backend", "seed")
 
 
 class SimulatedReader:
@@ -65,7 +64,7 @@ class SimulatedReader:
         return self._items[items_hash]
 
     def _row(self, name: str, key: RunKey) -> Mapping[str, Any]:
-        return {"name": name} | {field: getattr(key, field) for field in KEPT} | {"parameters": 0}
+        return {"name": name} | {field: getattr(key, field) for field in KEY_COLUMNS} | {"parameters": 0}
 
 
 @click.command()

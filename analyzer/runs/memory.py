@@ -8,7 +8,7 @@ import polars as pl
 
 from analyzer.stats.arrays import AnyArray
 from schemas.errors import UsageError
-from schemas.fields import FIELDS
+from schemas.fields import FIELDS, KEY_COLUMNS
 from schemas.items import MAX_OPTIONS
 from schemas.itemset import ItemSet
 from schemas.levels import NO_LEVEL, parse_level
@@ -16,8 +16,6 @@ from schemas.run import DENSE, UNKNOWN_TOKEN, Run, RunKey
 
 if TYPE_CHECKING:
     import xarray as xr
-
-COLUMNS = (*FIELDS, "items_hash", "weights_hash", "dtype", "backend", "seed")
 
 
 class MemoryReader:
@@ -29,7 +27,7 @@ class MemoryReader:
         self._runs = {run.key.name: run for run in runs}
         self.catalog = pl.DataFrame(
             [
-                {"name": name, "parameters": run.env.parameters} | {column: getattr(run.key, column) for column in COLUMNS}
+                {"name": name, "parameters": run.env.parameters} | {column: getattr(run.key, column) for column in KEY_COLUMNS}
                 for name, run in self._runs.items()
             ]
         )

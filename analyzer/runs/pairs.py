@@ -14,9 +14,9 @@ import numpy as np
 from analyzer.runs.view import RunView
 from analyzer.stats.arrays import IntArray
 from schemas.errors import ComparisonError
+from schemas.fields import COMPUTED_AS
 from schemas.run import DENSE, RunKey
 
-ALIKE = ("dtype", "backend", "seed")
 SAME_KEY = {"prompt_hash": "wording of the prompt", "option_tokens": "option tokens", "revision": "revision of the weights"}
 
 Row = Mapping[str, Any]
@@ -57,11 +57,11 @@ class Partners:
         if not candidates or (row["method"] == DENSE and self.against in (None, row["model"])):
             return None
         same = [dense for dense in candidates if dense["items_hash"] == row["items_hash"]] or candidates
-        likeness = [sum(dense[name] == row[name] for name in ALIKE) for dense in same]
+        likeness = [sum(dense[name] == row[name] for name in COMPUTED_AS) for dense in same]
         best = [dense for dense, alike in zip(same, likeness, strict=True) if alike == max(likeness)]
         if len(best) > 1:
             names = ", ".join(dense["name"] for dense in best)
-            raise ComparisonError(f"run {row['name']} has {len(best)} dense partners alike in {', '.join(ALIKE)}: {names}")
+            raise ComparisonError(f"run {row['name']} has {len(best)} dense partners alike in {', '.join(COMPUTED_AS)}: {names}")
         return best[0]
 
 

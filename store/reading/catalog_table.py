@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import polars as pl
 
+from schemas.fields import KEY_COLUMNS
 from store.backend.address import parse_address
 from store.backend.ref_files import read_reference
 from store.backend.user_cache import cache_folder, warn_once
@@ -21,16 +22,7 @@ from store.reading.selection import Wanted, matching_rows, name_models_apart
 
 SCHEMA = {
     "name": pl.String,
-    "model": pl.String,
-    "method": pl.String,
-    "level": pl.String,
-    "task": pl.String,
-    "prompt": pl.String,
-    "items_hash": pl.String,
-    "weights_hash": pl.String,
-    "tokens_hash": pl.String,
-    "dtype": pl.String,
-    "backend": pl.String,
+    **dict.fromkeys(KEY_COLUMNS, pl.String),
     "seed": pl.Int64,
     "n_items": pl.Int64,
     "origin": pl.String,
