@@ -1,10 +1,9 @@
 """`python -m analyzer.bench`: how fast the engine is, against itself, against other libraries, and against the machine.
 
 Workload W: one run of 10,000 items, 6 options, 99 alphas, scorers lac and aps; a cell is one alpha, scorer and split with its coverage
-and set size. Every ratio comes from this one process and one thread, over the same W. Times are wall clock, with the processor's own
-time beside them: on a machine that is busy with something else they differ, and the second is what the work takes. Simulated logits by
-default; `--ye2024 DIR` (the folder with data/ and outputs_base/) also measures the 54 published runs through a store. Peers are timed
-where they are installed (`make peers`).
+and set size. Every ratio comes from this one process and one thread, over the same W. Times are wall clock, with processor time beside
+them: on a busy machine they differ, and the second is what the work takes. Logits are simulated; `--ye2024 DIR` (the folder with data/
+and outputs_base/) also measures the 54 published runs through a store. Other libraries are timed where installed (`make peers`).
 """
 
 import argparse
@@ -76,7 +75,7 @@ def drawn(view: RunView, numba: bool) -> float:
 
 
 def bandwidth(view: RunView) -> None:
-    """Print the bytes that one drawn split of one scorer must touch against what the memory delivers."""
+    """Print how many bytes one drawn split of one scorer reads and writes, and how long the memory takes to deliver as many."""
     block = np.zeros(2**27, dtype=np.uint8)
     rate = 2 * block.nbytes / best(block.copy).busy
     ranks = ranked(view, "aps")

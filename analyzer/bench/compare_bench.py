@@ -2,7 +2,7 @@
 
     python -m analyzer.bench.compare_bench [--models N] [--executor plain|processes|ray]
 
-Runs are made when they are read, as a store would be read, one model after the other; target: 5 minutes on two cores, below 2 GB.
+Runs are simulated when they are read, one model after the other; target: 5 minutes on two cores, below 2 GB.
 """
 
 import resource
@@ -31,7 +31,7 @@ TASKS, PROMPTS = tuple(f"task{number}" for number in range(5)), ("base", "shared
 
 
 class SimulatedReader:
-    """A store of one model whose runs are drawn when they are read: skill and noise follow from model, task, prompt and method."""
+    """A store of one model whose runs are simulated when they are read, the same ones each time."""
 
     snapshot = "SIMULATED"
 

@@ -1,6 +1,6 @@
 """Other libraries' time per cell, for the bench: threshold from calibration scores, sets, coverage and set size at one alpha.
 
-A peer that is not installed is left out and said so.
+A library that is not installed is left out, with a message.
 """
 
 import importlib

@@ -20,7 +20,7 @@ MANY = 10**5  # from so many items on, one call is enough to time
 
 
 def scaling() -> None:
-    """Print the time of the exact law per unit of what is scaled: flat where cost grows as n log n in items and linearly in the rest."""
+    """Print the time of the exact law per item, option, alpha and scorer; constant columns mean n log n in items and linear in the rest."""
     print("exact law of W by items:")
     for n_items in SIZES:
         view = simulated(n_items)

@@ -1,4 +1,4 @@
-"""`analyze compare`: every compressed run against its dense run on the same items and splits, and what to make of the difference."""
+"""`analyze compare`: every compressed run beside its dense run on the same items and splits, with tests and a verdict."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,10 +27,10 @@ def compare(
     tolerances: Tolerances | None = None,
     average: bool = False,
 ) -> list[Record]:
-    """Return one record per run, scorer and alpha; every change is null for a run without partner.
+    """Return one record per run, scorer and alpha; the changes of a run without a partner are null.
 
     partners : which run each is compared with; None means its own dense run.
-    average  : one record per model, method, level, task and alpha instead, the mean over prompts and scorers.
+    average  : return means over prompts and scorers instead, one record per model, method, level, task and alpha.
     Raises RunNotFoundError where no selected run has a partner, ComparisonError where two runs answer different questions.
     """
     groups = averaged(paired(runs, question, partners)) if average else ([cell] for cell in paired(runs, question, partners))
@@ -67,20 +67,22 @@ def pair_record(cells: Sequence[Paired], question: Question, tolerances: Toleran
 
 
 def mean_change(cells: Sequence[Paired], name: str) -> Estimate:
-    """Return the mean of one change over cells of the same items; nothing where one of them has none."""
+    """Return the mean of one change over cells of the same items; NOTHING where one of them has no such change."""
     found = [cell.changes.get(name, NOTHING) for cell in cells]
     return mean_over([cell.after for cell in cells], found) if all(estimate.influence.size for estimate in found) else NOTHING
 
 
 def pair_unreliable(cells: Sequence[Paired]) -> str | None:
-    """Return every reason not to trust a comparison: those of the runs themselves and of the runs they are compared with."""
+    """Return every reason not to trust a comparison: those of the compressed runs and those of their dense runs."""
     before = unreliable(cell.before for cell in cells if cell.before)
     reasons = [unreliable(cell.after for cell in cells), before and f"compared with an unreliable run: {before}"]
     return "; ".join(filter(None, reasons)) or None
 
 
 def add_holm(records: list[Record]) -> list[Record]:
-    """Add p-values corrected over the table, each axis for itself; a pair's accuracy is tested once, whatever its scorers and alphas."""
+    """Add p-values corrected for the number of tests in the table (Holm), separately for accuracy and set size.
+
+    The accuracy of a pair depends on no scorer and no alpha, so it counts as one test."""
     for name in TESTED:
         p_values = {_test(record, name): record[f"{name}_p"] for record in records if record[f"{name}_p"] is not None}
         adjusted = holm(p_values)
@@ -95,7 +97,7 @@ def _test(record: Record, name: str) -> tuple[Any, ...]:
 
 
 def _accuracy_p(cells: Sequence[Paired], change: Estimate) -> float:
-    """McNemar's test of one pair of runs; a mean over prompts has no flips of its own and takes the paired t test."""
+    """McNemar's test of one pair of runs; a mean over prompts is no count of flips, so it takes the paired t test."""
     pairs = {id(cell.pair): cell.pair for cell in cells if cell.pair}
     if len(pairs) != 1:
         return paired_p(change)

@@ -1,6 +1,7 @@
-"""Every selected run beside its partner: one sort of each run, changes with influences, so that averages over runs stay paired.
+"""Every selected run measured beside its partner, the run it is compared with.
 
-All verdicts read runs through here. Runs come in an order in which a partner is measured once and kept while it is needed.
+Changes carry each item's influence, so that averages over runs stay paired. Runs come in an order in which a partner is measured once
+and kept while it is needed.
 """
 
 import logging
@@ -64,7 +65,7 @@ class Paired:
 
 
 def paired(runs: Runs, question: Question, partners: Partners | None = None) -> Iterator[Paired]:
-    """Yield one cell per run, scorer and alpha; runs of one task and model follow each other, prompts innermost.
+    """Yield one cell per run, scorer and alpha; the prompts of one model, method and level follow each other.
 
     partners : which run each is compared with; None means its own dense run.
     Raises RunNotFoundError where no selected run has a partner.
@@ -87,12 +88,12 @@ def compressed_pairs(runs: Runs, question: Question, partners: Partners | None =
 
 
 def item_changes(pair: Pair) -> Mapping[str, Estimate]:
-    """Return the estimates by name.
+    """Return what compression changed item by item, each an estimate of a mean over the items of a pair.
 
     flips              : share of items that turn from right to wrong (flips_to_wrong) or from wrong to right (flips_to_right).
     answers_changed    : share of items whose most likely option changes at all, wrong to other wrong included.
     kl, kl_reverse, js : KL(dense || compressed), KL(compressed || dense), Jensen-Shannon divergence over the options, nats.
-    option_mass_change : change of the options' share of the full vocabulary's prob; nothing where a run did not record it.
+    option_mass_change : change of the options' share of the full vocabulary's prob; NOTHING where a run did not record it.
     """
     if not pair.dense.n_items:
         return dict.fromkeys(ITEM_CHANGES, NOTHING)

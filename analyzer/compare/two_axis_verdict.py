@@ -1,4 +1,4 @@
-"""The two-axis verdict of a pair: did accuracy hold, did the sets grow; from intervals and stated tolerances, never from point values."""
+"""The two-axis verdict of a pair: did accuracy hold, did the sets grow? It follows from intervals and tolerances, not from point values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ VERDICTS = (BOTH_HOLD, HOLDS_GROW, FALLS_SILENT, BOTH_DEGRADE, INCONCLUSIVE)
 
 
 class Side(Enum):
-    """On which side of its limit a figure is known to lie."""
+    """On which side of its limit a figure is known to lie; UNKNOWN where its interval contains the limit."""
 
     WITHIN = "within"
     BEYOND = "beyond"
@@ -27,7 +27,7 @@ class Side(Enum):
 
 @dataclass(frozen=True)
 class Tolerances:
-    """What counts as no change: loss of accuracy as a share, growth of the mean set size in options."""
+    """The largest changes that count as none: loss of accuracy as a share in [0, 1], growth of the mean set size in options."""
 
     accuracy: float = 0.02
     set_size: float = 0.1
@@ -35,7 +35,7 @@ class Tolerances:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not value >= 0:
-                raise UsageError(f"tolerance of {name.replace('_', ' ')} {value!r} is not one; expected 0 or more")
+                raise UsageError(f"the tolerance of {name.replace('_', ' ')} is {value!r}; expected a number of 0 or more")
 
 
 def tolerances(options: Mapping[str, Any]) -> Tolerances:
@@ -44,7 +44,7 @@ def tolerances(options: Mapping[str, Any]) -> Tolerances:
 
 
 def verdict(accuracy_change: Estimate, set_size_change: Estimate, tolerances: Tolerances) -> str:
-    """Return one of VERDICTS."""
+    """Return one of VERDICTS; inconclusive where either change is not known to be within or beyond its tolerance."""
     accuracy = change_side(-accuracy_change, tolerances.accuracy)
     size = change_side(set_size_change, tolerances.set_size)
     if Side.UNKNOWN in (accuracy, size):
@@ -55,13 +55,13 @@ def verdict(accuracy_change: Estimate, set_size_change: Estimate, tolerances: To
 
 
 def change_side(change: Estimate, limit: float) -> Side:
-    """Return where a change lies; beyond only where it is also large enough for this comparison to find reliably."""
+    """Return where a change lies; BEYOND only where it is also as large as what this comparison finds in 80 % of cases."""
     side = limit_side(change, limit)
     return Side.UNKNOWN if side is Side.BEYOND and abs(change.value) < detectable(change) else side
 
 
 def limit_side(estimate: Estimate, limit: float, *, within: float = LEVEL, beyond: float = LEVEL) -> Side:
-    """Return where an estimate lies by the interval of level `within` to be below its limit, of level `beyond` to be above."""
+    """Return WITHIN where the interval of level `within` ends below the limit, BEYOND where that of level `beyond` begins above it."""
     if estimate.interval(within).high <= limit:
         return Side.WITHIN
     return Side.BEYOND if estimate.interval(beyond).low > limit else Side.UNKNOWN

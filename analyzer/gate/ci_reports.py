@@ -1,4 +1,4 @@
-"""The release gate's result for other readers: JUnit XML and Markdown for CI, `model-index` YAML for a model card on the Hub."""
+"""The release gate's result in other forms: JUnit XML and Markdown for CI, `model-index` YAML for a model card on the Hub."""
 
 import json
 import xml.etree.ElementTree as ET
@@ -44,9 +44,9 @@ def markdown(records: Sequence[Record]) -> str:
 
 
 def model_index(records: Sequence[Record], results: Sequence[Record]) -> str:
-    """Return the `model-index` YAML of a model card: one result per compressed run, scorer and alpha, with how the gate ended.
+    """Return the `model-index` YAML of a model card: one result per compressed run, scorer and alpha, with the gate's outcome.
 
-    records : of the gate.  results : of `compare`, the same runs.
+    records : of `gate`.  results : of `compare`, for the same runs.
     """
     by_run = {run: outcome(list(group)) for run, group in groupby(records, key=lambda record: record["run"])}
     lines = ["model-index:"]
@@ -100,7 +100,7 @@ def title(record: Record) -> str:
 
 
 def sentence(record: Record) -> str:
-    """Return why a check ended as it did."""
+    """Return the reason for a check's result: its figure, interval and limit."""
     if record["limit"] is None:
         return record["reason"] or "no problem was found"
     if record["amount"] is None:

@@ -34,7 +34,7 @@ CompressedModel = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Check:
-    """One figure of one pair beside its limit; `estimate` is None for the check that the runs can be trusted at all."""
+    """One figure of one pair beside its limit; `limit` and `estimate` are None for the check that the runs can be trusted."""
 
     cell: Paired
     name: str
@@ -58,7 +58,7 @@ def gate(runs: Runs, question: Question, limits: Sequence[Limit], partners: Part
 
 
 def check_pairs(cells: Iterable[Paired], question: Question, limits: Sequence[Limit]) -> list[Record]:
-    """Return the same of cells that are already measured."""
+    """Return the same records from cells that are already measured."""
     checks = [check for pair in _by_pair(cells) for check in _checks(pair, question, limits)]
     n_checks = Counter(check.model for check in checks if check.estimate is not None)
     n_models = len({check.model for check in checks})
@@ -77,7 +77,7 @@ def outcome(records: Iterable[Record], result: str = "result") -> str:
 
 
 def _by_pair(cells: Iterable[Paired]) -> Iterator[list[Paired]]:
-    """The cells of each compressed run together; dense runs have nothing to pass."""
+    """The cells of each compressed run together; dense runs are not judged."""
     found: dict[str, list[Paired]] = {}
     for cell in cells:
         if cell.row["method"] != DENSE or cell.before:

@@ -1,6 +1,6 @@
-"""The page: one HTML file with everything in it, that asks nothing of a network and runs no script but its own.
+"""The page: one HTML file with everything in it, which needs no network and runs no script but its own.
 
-A Content-Security-Policy names its scripts by their hashes, so a name with markup in it could not run even if it were not escaped.
+A Content-Security-Policy allows its scripts by their hashes, so markup in a name could not run even if it were not escaped.
 """
 
 import base64
@@ -33,7 +33,7 @@ SHOWN_BARS = 4
 def page(study: Study, *, live: bool = False) -> str:
     """Return the page of a study as HTML.
 
-    live : it is served, and asks its server now and then whether there is a newer snapshot.
+    live : whether it is served; then it asks its server every few seconds whether there is a newer snapshot.
     """
     with ThreadPoolExecutor(1) as beside:
         beside.submit(vega_bundle)  # takes 3 s of another core; kept for when it is needed below
@@ -67,14 +67,14 @@ def _scripts(study: Study, live: bool) -> list[str]:
 
 
 def chart_facts(study: Study) -> dict[str, Any]:
-    """Return the numbers that charts draw lines at."""
+    """Return the tolerances and the alpha at which charts draw lines."""
     tolerances = study.request.tolerances
     facts = {"accuracy_tolerance": tolerances.accuracy, "set_size_tolerance": tolerances.set_size}
     return facts | {"coverage_tolerance": COVERAGE_TOLERANCE, "alpha": float(study.request.questions[0].alphas[0])}
 
 
 def method_names(study: Study) -> list[str]:
-    """Return the methods that are compared, in one order for all charts."""
+    """Return the compressed methods, in one order for all charts."""
     return sorted({cell.row["method"] for cells in study.cells.values() for cell in cells if cell.before})
 
 

@@ -20,7 +20,7 @@ Section = tuple[str, list[Record], Sequence[Column]]
 
 
 def paper(study: Study, form: str) -> str:
-    """Return every table that the store has something for; `form` is md or latex."""
+    """Return the report as text; `form` is md or latex."""
     found = tables(study)
     return FORMS[form](study, found, sections(study, found))
 
@@ -69,14 +69,14 @@ def _sentences(study: Study, found: Tables) -> list[str]:
 
 
 def _with_dense(records: Sequence[Record], wanted: Callable[[Record], bool]) -> list[Record]:
-    """The compressed runs that are wanted and the dense runs of their models and tasks; nothing where none is wanted."""
+    """The wanted compressed runs and the dense runs of their models, tasks and prompts; [] where none is wanted."""
     chosen = [record for record in records if record["method"] != DENSE and record["compared_with"] and wanted(record)]
     beside = {(record["model"], record["task"], record["prompt"]) for record in chosen}
     return [r for r in records if r in chosen or (r["method"] == DENSE and (r["model"], r["task"], r["prompt"]) in beside)]
 
 
 def _swept(records: Sequence[Record]) -> list[Record]:
-    """The levels of sweeps that have more than one."""
+    """The records of sweeps with more than one level."""
 
     def key(record: Record) -> tuple[str | None, ...]:
         return (*(record[name] for name in ("model", "method", "task", "prompt", "scorer")), sweep_kind(record["level"]))

@@ -36,7 +36,7 @@ def run_facts(study: Study) -> list[Record]:
 
     run, dense : numbers of the run and of its dense run in this list; `dense` is None without one.
     name       : method and level; of runs alike in everything that is shown, also the beginning of their digests.
-    place      : task, and prompt where the runs have several.
+    where      : task, and prompt where the runs have several.
     column     : of the heat map; `label` of a chart that lists runs.
     kind       : which levels are on one axis: share, n:m or bits.
     strength   : position on that axis; None for a name whose bits are not known.
@@ -49,12 +49,12 @@ def run_facts(study: Study) -> list[Record]:
     for row in rows:
         twin = shown[tuple(row[field] for field in FIELDS)] > 1
         name = method_and_level(row) + (f" #{study.runs.view(row).key.digest[:8]}" if twin else "")
-        place = f"{row['task']} · {row['prompt']}" if many_prompts else row["task"]
+        where = f"{row['task']} · {row['prompt']}" if many_prompts else row["task"]
         partner, strength = partners.of(row), level_strength(row["level"])
         facts.append(
             {field: row[field] for field in FIELDS}
             | {"run": number[row["name"]], "dense": number[partner["name"]] if partner else None}
-            | {"name": name, "place": place, "column": f"{row['model']} · {place}", "label": f"{row['model']} · {name} · {place}"}
+            | {"name": name, "where": where, "column": f"{row['model']} · {where}", "label": f"{row['model']} · {name} · {where}"}
             | {"kind": KINDS.get(sweep_kind(row["level"]) or "", "bits"), "strength": strength if math.isfinite(strength) else None}
         )
     return facts

@@ -1,4 +1,4 @@
-"""The page of a store that keeps growing: made anew for every snapshot, served on this machine's loopback only, and read-only."""
+"""`analyze serve`: the page of a growing store, made anew for every snapshot, read-only, for this machine alone (127.0.0.1)."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ class Pages:
         return open_reader(self._options["store_url"], self._options["at"]).snapshot
 
     def newest(self) -> str:
-        """Return the page as HTML; whoever asks while it is made waits for it."""
+        """Return the page as HTML; requests that come while it is made wait for it."""
         with self._lock:
             runs = open_selected(self._options)
             if runs.reader.snapshot != self._made[0]:
@@ -41,7 +41,7 @@ class Pages:
 
 
 def make_server(options: Mapping[str, Any], port: int) -> ThreadingHTTPServer:
-    """Return a server whose page is made already, so that what cannot be meant is said before anything is served.
+    """Return a server whose page is made already, so that errors appear before anything is served.
 
     port : 0 takes a free one.
     Raises UsageError for a port that is taken.
@@ -74,7 +74,7 @@ def _handler(pages: Pages) -> type[BaseHTTPRequestHandler]:
                     self._say(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", f"{error}\n")
 
         def _asked_here(self) -> bool:
-            """Whether the browser was told this machine's address: a foreign name that resolves to it is somebody's attempt to read."""
+            """Whether the request names this machine; a foreign name that resolves to 127.0.0.1 is an attack (DNS rebinding)."""
             return self.headers.get("Host", "").rsplit(":", 1)[0] in (LOOPBACK, "localhost")
 
         def _say(self, status: HTTPStatus, kind: str, text: str) -> None:

@@ -1,7 +1,7 @@
-"""A threshold made on one run and used on another: exact over all splits where both runs answered the same items.
+"""Coverage and set size of one run (the target) with the threshold of another (the source), exact over all calibration splits.
 
-Ranking the target's scores among the source's calibration scores turns the question into the one that the split law answers. Items
-that only the target answered are never calibrated on; then the law of the threshold's rank is all that is needed.
+Each of the target's scores is ranked among the source's calibration scores; with these ranks the exact split law applies. Items that
+only the target answered never calibrate, so for them the law of the threshold's rank is all that is needed.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ CARRIED = ("coverage", "set_size")
 
 
 def check_exact(question: Question, what: str) -> None:
-    """Raise UsageError where the question draws splits, follows published rules or changes probs: `what` is exact over all splits."""
+    """Raise UsageError unless the question is about all splits under one threshold and protocol `exact`; `what` names what needs that."""
     asked = {
         f"--split {question.split.text}": not question.split.exact,
         f"--protocol {question.protocol}": question.protocol != "exact",
@@ -39,29 +39,27 @@ def check_exact(question: Question, what: str) -> None:
         raise UsageError(f"{what} is exact over all splits under one threshold, protocol exact; leave {' and '.join(wrong)} out")
 
 
-def carry(source: RunView, target: RunView, asked: Cell, question: Question) -> Mapping[str, Estimate]:
-    """Return coverage and set size of the target under the source's thresholds, over the same items in the same order.
+def carry(source: RunView, target: RunView, cell: Cell, question: Question) -> Mapping[str, Estimate]:
+    """Return coverage and set size of the target with the source's thresholds; both runs answered the same items in the same order.
 
-    asked : a cell with the scorer and the alpha that are meant.
+    cell : gives scorer and alpha.
     Each split calibrates on the source's logits of n items and tests the target's logits of the others.
     """
-    ranks = _carried_ranks(source, target, asked.scorer, question)
-    law = split_law(source.n_items, asked.alpha, question)
+    ranks = _carried_ranks(source, target, cell.scorer, question)
+    law = split_law(source.n_items, cell.alpha, question)
     found = set_statistics(ranks)
     means, influence = moments(law, found).mean, split_influence(law, ranks.item_rank, found)
     places = {name: found.names.index(name) for name in CARRIED}
     return {name: Estimate(float(means[place]), influence[place], found.share[place]) for name, place in places.items()}
 
 
-def carry_to_subject(
-    source: RunView, target: RunView, chosen: BoolArray, asked: Cell, question: Question
-) -> Mapping[str, Estimate]:
-    """Return the same for the chosen, (item,) bool, of the target's items, under thresholds made on all items.
+def carry_to_subject(source: RunView, target: RunView, chosen: BoolArray, cell: Cell, question: Question) -> Mapping[str, Estimate]:
+    """Return coverage and set size of some of the target's items, chosen (item,) bool, with thresholds made on all items.
 
-    A ratio of two means over tested items, as for groups: an item that calibrates is not tested under its own threshold.
+    Each is a ratio of two means over tested items, as for groups: an item that calibrates is not tested under its own threshold.
     """
-    ranks = _carried_ranks(source, target, asked.scorer, question)
-    law = split_law(source.n_items, asked.alpha, question)
+    ranks = _carried_ranks(source, target, cell.scorer, question)
+    law = split_law(source.n_items, cell.alpha, question)
     whole = set_statistics(ranks)
     rows, steps = member_hits(whole, chosen)
     names, zero = ("members", *whole.names), np.zeros(len(steps))
@@ -72,13 +70,13 @@ def carry_to_subject(
     return {name: ratio(estimates[name], estimates["members"]) for name in CARRIED}
 
 
-def carry_apart(source: RunView, target: RunView, asked: Cell, question: Question) -> Mapping[str, Estimate]:
-    """Return the same for a target of other items; influences run over the source's items and then the target's.
+def carry_apart(source: RunView, target: RunView, cell: Cell, question: Question) -> Mapping[str, Estimate]:
+    """Return coverage and set size of a target that answered other items; influences run over the source's items, then the target's.
 
-    The estimates rest on the items of the smaller set: the target's are averaged over, the source's make the threshold.
+    An estimate counts as many items as the smaller of the two sets has: the source's items make the threshold, the target's are averaged.
     """
-    ranks = _carried_ranks(source, target, asked.scorer, question)
-    law = split_law(source.n_items, asked.alpha, question)
+    ranks = _carried_ranks(source, target, cell.scorer, question)
+    law = split_law(source.n_items, cell.alpha, question)
     found = {}
     for name, (values, pull) in _expected(law, ranks).items():
         influence = joined(source.n_items, target.n_items, pull, values - values.mean())
@@ -87,13 +85,13 @@ def carry_apart(source: RunView, target: RunView, asked: Cell, question: Questio
 
 
 def joined(n_source: int, n_target: int, of_source: FloatArray, of_target: FloatArray) -> FloatArray:
-    """Return the influence over the items of two sets together, of an estimate to which each set contributes its part."""
+    """Return the influence over two item sets together of an estimate to which each set contributes a part."""
     total = n_source + n_target
     return np.concatenate([of_source * (total / n_source), of_target * (total / n_target)])
 
 
 def split_law(n_items: int, alpha: Fraction, question: Question) -> RankLaw:
-    """Return the law of the threshold's rank for items that calibrate by the question's fraction."""
+    """Return the law of the threshold's rank where the question's fraction of the items calibrates."""
     n = calibration_size(n_items, question.calibration_fraction)
     return rank_law(n_items, n, threshold_rank(n, alpha))
 
@@ -105,7 +103,7 @@ def _carried_ranks(source: RunView, target: RunView, scorer: str, question: Ques
 
 
 def _expected(law: RankLaw, ranks: Ranks) -> dict[str, tuple[FloatArray, FloatArray]]:
-    """By name: (item,) expected value of each item over the law, and (source item,) influence through the threshold, mean zero."""
+    """By name: (item,) each item's expected value over all splits, and (source item,) influence through the threshold, mean zero."""
     at_least, window = law.at_least(), slice(law.first + 1, law.first + 1 + law.weights.size)
     found = {}
     for name, rows in (("coverage", ranks.answer[None]), ("set_size", ranks.option)):

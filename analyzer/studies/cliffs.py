@@ -1,7 +1,7 @@
-"""`analyze cliffs`: along the levels of a method, how far is safe, and does growth of the sets come gradually or at a threshold.
+"""`analyze cliffs`: which is the strongest level that is still safe, and do the sets grow gradually or suddenly along the levels?
 
 A sweep is one model, method, kind of level, task, prompt, scorer and alpha; its levels are ordered by how much they compress, with the
-dense run at zero. All figures are paired with the dense run, so the points of a sweep share its noise and the items'.
+dense run at zero. Every level is compared with the same dense run on the same items, so the points of a sweep share their noise.
 """
 
 import math
@@ -42,7 +42,7 @@ class Growth(NamedTuple):
 
 
 def cliffs(runs: Runs, question: Question, *, tolerances: Tolerances | None = None, partners: Partners | None = None) -> list[Record]:
-    """Return one record per level of every sweep, each with what the whole sweep shows.
+    """Return one record per level of every sweep; what the whole sweep shows is repeated in each.
 
     Raises RunNotFoundError where no selected run with a level has a dense run to be compared with.
     """
@@ -53,13 +53,13 @@ def cliffs(runs: Runs, question: Question, *, tolerances: Tolerances | None = No
 
 
 def cliff_records(cells: Iterable[Paired], question: Question, tolerances: Tolerances) -> list[Record]:
-    """Return the same of cells that are already measured; none where no cell has a level."""
+    """Return the same records from cells that are already measured; none where no cell has a level."""
     levels = [cell for cell in cells if sweep_kind(cell.row["level"]) not in (None, "none")]
     return [record for sweep in sweeps(levels) for record in _records(sweep, question, tolerances)]
 
 
 def sweeps(cells: Iterable[Paired]) -> list[list[Paired]]:
-    """Return cells grouped into sweeps, each by rising strength of its levels."""
+    """Return cells grouped into sweeps, in each by rising strength of the level."""
 
     def key(cell: Paired) -> tuple[Any, ...]:
         row, kind = cell.row, str(sweep_kind(cell.row["level"]))
@@ -79,7 +79,7 @@ def sweep_kind(level: str) -> Kind | None:
 
 
 def safe_level(sweep: Sequence[Paired], change: str, limit: float) -> str | None:
-    """Return the last level up to which every level's paired interval stays within a limit; None where the first does not."""
+    """Return the strongest level up to which every level's paired interval stays within the limit; None where the first exceeds it."""
     safe = None
     for _, cells in groupby(sweep, key=lambda cell: level_strength(cell.row["level"])):
         level = list(cells)
@@ -90,7 +90,7 @@ def safe_level(sweep: Sequence[Paired], change: str, limit: float) -> str | None
 
 
 def growth(sweep: Sequence[Paired], limit: float) -> Growth:
-    """Return whether the mean set grows not at all, gradually or at a threshold, or that the sweep cannot tell."""
+    """Return whether the mean set size does not grow, grows gradually or suddenly, or that the sweep cannot tell."""
     sides = [limit_side(cell.changes["set_size_change"], limit) for cell in sweep]
     if all(side is Side.WITHIN for side in sides):
         return Growth(NO_GROWTH)
@@ -107,7 +107,7 @@ def growth(sweep: Sequence[Paired], limit: float) -> Growth:
 
 
 def covariance(estimates: Sequence[Estimate]) -> FloatArray:
-    """Return the (estimate, estimate) covariance over items; one item's unit of change is never excluded, which keeps it definite."""
+    """Return the (estimate, estimate) covariance over items; a change in one more item is not excluded: it stays definite."""
     influence = np.stack([estimate.influence for estimate in estimates])
     n_items = influence.shape[1]
     return np.asarray(influence @ influence.T / (n_items * (n_items - 1)) + np.eye(len(estimates)) / n_items**2)
@@ -137,5 +137,5 @@ def _records(sweep: Sequence[Paired], question: Question, tolerances: Tolerances
 
 
 def _worse(change: Estimate, name: str) -> Estimate:
-    """The change with its sign such that more is worse."""
+    """A change with its sign turned, if need be, so that more is worse."""
     return -change if name == "accuracy_change" else change

@@ -1,9 +1,9 @@
-"""`analyze cost`: what prediction sets cost in operations. One option is answered alone, a few are asked again, more go to review.
+"""`analyze cost`: what prediction sets cost in use. A set of one option is answered at once, a few are asked again, more go to a person.
 
 Prices are the user's own, in TOML:
 
     [prices]                 # per question, in any one currency
-    answer = 0.001           # one option in the set: answered alone
+    answer = 0.001           # one option in the set: answered at once
     ask_again = 0.004        # a few options: asked again, of a larger model or with more context
     review = 0.8             # more options: a person looks
     abstain = 0.2            # an empty set
@@ -15,8 +15,8 @@ Prices are the user's own, in TOML:
     gptq = 0.45
     "wanda/0.5" = 0.90
 
-Every question's cost is a function of its set, so the mean cost is one more figure of the exact split law, with the same intervals and
-the same pairing with the dense run. The saving in hardware is set against it.
+A question's cost depends on its set alone, so the exact split law gives the mean cost over all splits, with intervals and paired with
+the dense run. What compression saves in hardware is subtracted.
 """
 
 import math
@@ -123,20 +123,21 @@ class _PriceFile(BaseModel):
     rules: _Rules = _Rules()
     hardware: Annotated[Mapping[str, _Price], AfterValidator(_with_dense)] = {}
 
+
 Operations = dict[str, Estimate]
 
 
 def cost(runs: Runs, question: Question, prices: Prices, partners: Partners | None = None) -> list[Record]:
     """Return one record per run, scorer and alpha; changes are null for a run without a dense run.
 
-    Raises UsageError for drawn splits, RunNotFoundError where nothing is compressed and has a dense run.
+    Raises UsageError for drawn splits, RunNotFoundError where no selected run is compressed and has a dense run.
     """
     check_exact(question, "cost")
     return [_record(cell, question, prices) for cell in paired(runs, question, partners)]
 
 
 def operations(view: RunView, scorer: str, alpha: Fraction, question: Question, prices: Prices) -> Operations:
-    """Return the share of questions that goes each of WAYS, and `cost` in operations per 1,000 questions."""
+    """Return the share of questions that goes each of WAYS, and `cost`, the price of 1,000 questions."""
     if not view.n_items:
         return dict.fromkeys(FIGURES, NOTHING)
     ranks = rank_scores(scores_of(view, view.probs, scorer, question), view.answer, view.probs, question.empty)
@@ -148,7 +149,7 @@ def operations(view: RunView, scorer: str, alpha: Fraction, question: Question, 
 
 
 def _ways(ranks: Ranks, ask_again_up_to: int) -> SetStatistics:
-    """Which way a question goes by the size of its set; a single option is right where the answer is the first to enter."""
+    """Which way a question goes, by the size of its set; a single option is right if the answer enters the set first."""
     by_size = np.sort(ranks.option, axis=0)
     size = np.arange(len(by_size) + 1)
     goes = np.stack([size == 1, size == 1, (size > 1) & (size <= ask_again_up_to), size > max(ask_again_up_to, 1), size == 0]).astype(float)
@@ -174,7 +175,7 @@ def _record(cell: Paired, question: Question, prices: Prices) -> Record:
 
 
 def _against_hardware(cell: Paired, after: Operations, before: Operations | None, prices: Prices) -> Record:
-    """The saving in hardware against the change in operations, per 1,000 questions: what is left, and the review price that eats it."""
+    """The change in cost less the saving in hardware, per 1,000 questions, and the price of a review at which both are equal."""
     spent = prices.hardware_of(cell.row["method"], cell.row["level"])
     saving = prices.hardware_of(DENSE, NO_LEVEL) - spent
     if before is None or math.isnan(saving):

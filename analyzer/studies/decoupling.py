@@ -1,7 +1,7 @@
-"""Decoupling: do changes in accuracy and changes in set size go together over the pairs, and how many pairs lie in each quadrant?
+"""`analyze compare --decoupling`: do changes in accuracy and in set size go together, and how many pairs have which verdict?
 
-Correlations are rank correlations over pairs (Spearman), by kind of method, by task, by model and over all. The interval takes the pairs as
-a sample of pairs (Bonett & Wright 2000); pairs that share a dense run are more alike than that, so it is rather too narrow than too wide.
+Correlations are Spearman's over pairs, for all pairs and by kind of method, task and model. The interval takes the pairs as independent
+(Bonett & Wright 2000); pairs that share a dense run are not, so it is too narrow rather than too wide.
 """
 
 import math
@@ -23,7 +23,7 @@ QUADRANTS = {name: "share_" + name.replace(", ", "_").replace(" ", "_") for name
 
 
 def decoupling(records: Sequence[Record]) -> list[Record]:
-    """Return one record per group of pairs, from the records of `compare`. Unreliable pairs are counted and left out."""
+    """Return one record per group of pairs, from the records of `compare`. Unreliable pairs are counted and otherwise left out."""
     pairs = [record for record in records if record["compared_with"]]
     return [_group(by, value, pairs, of) for by, of in GROUPINGS.items() for value in sorted({of(pair) for pair in pairs})]
 

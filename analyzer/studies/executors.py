@@ -1,6 +1,6 @@
-"""Where an analysis of many models runs: in this process, in several, or on a Ray cluster. Each model is one piece of work.
+"""Where the models are analyzed: one after the other in this process, in several processes, or on a Ray cluster.
 
-What runs over the whole table, Holm's correction and the order of the fields, is applied to all records together, whatever made them.
+Holm's correction and the order of the fields concern the whole table, so they are applied to the records of all models together.
 """
 
 import os
@@ -27,7 +27,7 @@ THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` does with the runs of one model; it is sent to whatever does it."""
+    """What `compare` does with the runs of one model; it can be sent to another process."""
 
     question: Question
     tolerances: Tolerances
@@ -35,7 +35,7 @@ class Comparison:
     average: bool = False
 
     def __call__(self, source: Source) -> list[Record]:
-        """Return the records of one model, none where nothing in it can be compared: only all models together can lack pairs."""
+        """Return the records of one model, none where it has no pair: it is an error only if no model has one."""
         runs = source()
         partners = Partners(runs.rows, common_items=self.common_items)
         try:
@@ -46,7 +46,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What `sets` does with the runs of one model."""
+    """What `sets` does with the runs of one model; it can be sent to another process."""
 
     question: Question
     average: bool = False
@@ -60,7 +60,7 @@ Executor = Callable[[Work, Sequence[Source]], Iterator[list[Record]]]
 
 
 def compare_models(sources: Sequence[Source], work: Comparison, executor: str = "plain") -> list[Record]:
-    """Return what `compare` returns, models in the order of their sources.
+    """Return the records of `compare` for all models, in the order of their sources.
 
     Raises RunNotFoundError where no model has a pair, UsageError where the executor is not installed.
     """
@@ -71,12 +71,12 @@ def compare_models(sources: Sequence[Source], work: Comparison, executor: str = 
 
 
 def measure_models(sources: Sequence[Source], work: Measurement, executor: str = "plain") -> list[Record]:
-    """Return what `sets` returns, models in the order of their sources. Raises UsageError where the executor is not installed."""
+    """Return the records of `sets` for all models, in the order of their sources. Raises UsageError where the executor is not installed."""
     return same_fields([record for part in EXECUTORS[executor](work, sources) for record in part])
 
 
 def model_sources(runs: Runs, store_url: str) -> list[Source]:
-    """Return one source per model of the selected runs, each of that model's names alone and of the snapshot that was selected from."""
+    """Return one source per model of the selected runs; it opens the same snapshot and selects that model's runs alone."""
     by_model: dict[str, list[Mapping[str, Any]]] = {}
     for row in runs.rows:
         by_model.setdefault(row["model"], []).append(row)
@@ -99,7 +99,7 @@ def _processes(work: Work, sources: Sequence[Source]) -> Iterator[list[Record]]:
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Keep processes that are started meanwhile from sharing out their matrix products over cores that other processes use."""
+    """Let processes that are started in this context compute matrix products on one thread: the other cores have processes of their own."""
     before = {name: os.environ.get(name) for name in THREADS}
     os.environ.update(dict.fromkeys(THREADS, "1"))
     try:

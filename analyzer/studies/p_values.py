@@ -22,8 +22,8 @@ from schemas.fields import FIELDS
 def p_values(view: RunView, scorer: str, question: Question, calibrates: BoolArray | None) -> FloatArray:
     """Return (item, option) p-values; NaN beyond an item's own options.
 
-    calibrates : (item,) who calibrates: the others get (1 + #{calibration scores >= own}) / (n + 1), they themselves NaN. None judges every
-                 item by all the others: (1 + #{other scores >= own}) / N.
+    calibrates : (item,) bool, the calibration items. Each option of the others gets (1 + #{calibration scores >= its score}) / (n + 1), the
+                 calibration items NaN. None compares every item with all the others: (1 + #{their scores >= its score}) / N.
     """
     scores = scores_of(view, view.probs, scorer, question)
     of_answer = scores[np.arange(view.n_items), view.answer]
@@ -37,7 +37,9 @@ def p_values(view: RunView, scorer: str, question: Question, calibrates: BoolArr
 
 
 def p_value_records(runs: Runs, question: Question) -> list[Record]:
-    """Return one record per run, scorer and judged item. Raises UsageError for what p-values do not depend on, or not alone."""
+    """Return one record per run, scorer and item that does not calibrate.
+
+    Raises UsageError for options that change thresholds or probs, and where several splits are drawn."""
     _check(question)
     return same_fields([record for view in runs.views() for scorer in question.scorers for record in _records(view, scorer, question)])
 
@@ -60,7 +62,7 @@ def _records(view: RunView, scorer: str, question: Question) -> Iterator[Record]
 
 
 def _at_least(scores: FloatArray, calibrating: FloatArray) -> FloatArray:
-    """How many calibrating scores are at least each score."""
+    """How many calibration scores are at least as large as each score."""
     return np.asarray(calibrating.size - np.searchsorted(np.sort(calibrating), scores), dtype=np.float64)
 
 

@@ -1,9 +1,9 @@
-"""Figures that articles state, laid beside one's own: `analyze compare --reference FILE`. Agreement is a matter of intervals.
+"""`analyze compare --reference FILE`: figures stated in articles beside those measured here. Whether they agree is decided by intervals.
 
 The file is CSV: model, method, level, task, metric, value, note. A figure is the mean over prompts and scorers at alpha 0.1; the task
 `average` is the mean over the benchmark's five tasks. A model's name may be that of its repository: llama2-7b is also
-Llama-2-7b-hf. A stated figure has no interval, so it is given the one that our own data would have on as many items per task as the
-article drew, split noise included.
+Llama-2-7b-hf. A stated figure has no interval, so it is given the one that our data would have with as many items per task as the
+article used, noise of the split included.
 """
 
 import csv
@@ -45,8 +45,8 @@ class Stated:
     note: str
 
 
-class Own(NamedTuple):
-    """Our figure, the error over our items, the error that a draw of the stated size would have, and what is wrong with it."""
+class MeasuredFigure(NamedTuple):
+    """A figure measured here: its error over our items, the error with as many items as the article used, and why it cannot be trusted."""
 
     value: float
     error: float
@@ -56,7 +56,7 @@ class Own(NamedTuple):
 
 
 def read_published(path: Path) -> list[Stated]:
-    """Return the figures of a file. Raises UsageError naming the line that is none."""
+    """Return the figures of a CSV file. Raises UsageError naming the line that holds none."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
@@ -68,9 +68,9 @@ def read_published(path: Path) -> list[Stated]:
 
 
 def beside_published(runs: Runs, question: Question, stated: Iterable[Stated], items_stated: int = ITEMS_STATED) -> list[Record]:
-    """Return one record per stated figure: its value, ours with its interval, and whether they agree, differ, or have no run.
+    """Return one record per stated figure: its value, the measured one with its interval, and whether they agree; `no run` without one.
 
-    items_stated : items per task that the article drew.
+    items_stated : number of items per task in the article.
     """
     groups = average_groups(measure_runs(runs, question))
     return [_record(figure, _own(figure, groups, items_stated), runs.reader.snapshot) for figure in stated]
@@ -89,8 +89,8 @@ def _stated(row: Mapping[str, str | None], where: str) -> Stated:
     return Stated(text["model"], text["method"], text["level"], text["task"], text["metric"], value, text.get("note", ""))
 
 
-def _own(figure: Stated, groups: Sequence[Sequence[Cell]], items_stated: int) -> Own | None:
-    """Our figure: tasks have different items, so the errors of their mean add in quadrature."""
+def _own(figure: Stated, groups: Sequence[Sequence[Cell]], items_stated: int) -> MeasuredFigure | None:
+    """The measured figure; tasks have different items, so the squared errors of their mean add up."""
     found = [cells for cells in groups if _is_meant(figure, cells[0])]
     if not found:
         return None
@@ -101,11 +101,11 @@ def _own(figure: Stated, groups: Sequence[Sequence[Cell]], items_stated: int) ->
     stated = math.hypot(*(factor * math.hypot(mean.error, sd) for mean, factor, sd in zip(means, shrink, splits, strict=True))) / len(means)
     reason = unreliable([cell for cells in found for cell in cells])
     tasks = tuple(cells[0].view.row["task"] for cells in found)
-    return Own(sum(mean.value for mean in means) / len(means), error, stated, tasks, reason)
+    return MeasuredFigure(sum(mean.value for mean in means) / len(means), error, stated, tasks, reason)
 
 
 def _split_sd(cells: Sequence[Cell], metric: str) -> float:
-    """Spread over splits of one published split; scorers and prompts share it, so it does not average out."""
+    """The sd over splits: an article has one split for all scorers and prompts, so it does not average out."""
     spread = [float(cell.facts.get(f"{metric}_sd", 0.0)) for cell in cells]
     return max((sd for sd in spread if math.isfinite(sd)), default=0.0)
 
@@ -136,7 +136,7 @@ def _bits(level: Level) -> tuple[str, int, int]:
     return level.kind, level.weight_bits, level.activation_bits
 
 
-def _record(figure: Stated, own: Own | None, snapshot: str) -> Record:
+def _record(figure: Stated, own: MeasuredFigure | None, snapshot: str) -> Record:
     record: Record = {"model": figure.model, "method": figure.method, "level": figure.level or NO_LEVEL, "task": figure.task}
     record |= {"metric": figure.metric, "stated": figure.value, "note": figure.note or None}
     if own is None or not math.isfinite(own.value):

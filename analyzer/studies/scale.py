@@ -1,4 +1,4 @@
-"""`analyze scale`: does compression inflate the sets of large models less than those of small ones?
+"""`analyze scale`: do the sets of larger models grow less under compression?
 
 Inflation is the relative growth of the mean set, compressed over dense minus one. Its slope per tenfold parameters is the median of
 the slopes between all pairs of sizes (Theil 1950, Sen 1968), which one unusual model cannot turn.
@@ -52,21 +52,21 @@ class Point(NamedTuple):
 def scale(runs: Runs, question: Question, partners: Partners | None = None) -> list[Record]:
     """Return one record per family, method, level, task, alpha and model, each with the slope of its family.
 
-    slope        : change of inflation per tenfold parameters, with the interval that items leave for exactly these models.
-    slope_family : the interval for other models of the family as well (Sen's), from five sizes on.
+    slope        : change of inflation for ten times the parameters; its interval is about exactly these models, over items.
+    slope_family : interval for other models of the family (Sen's); null below five sizes.
     Raises RunNotFoundError where no selected run is compressed and has a dense run.
     """
     return scale_records(compressed_pairs(runs, question, partners), question)
 
 
 def scale_records(cells: Iterable[Paired], question: Question) -> list[Record]:
-    """Return the same of cells that are already measured."""
+    """Return the same records from cells that are already measured."""
     points = [_point(group) for group in averaged(cells)]
     return [record for group in _families(points) for record in _records(group, question)]
 
 
 def model_size(row: Mapping[str, Any]) -> Size:
-    """Return the size of a run's model."""
+    """Return the size of a run's model, from its row of the catalog."""
     if row.get("parameters"):
         return Size(float(row["parameters"]), RECORDED)
     match = SIZE_IN_NAME.search(row["model"])
@@ -80,7 +80,7 @@ def family(model: str) -> str:
 
 
 def inflation(cell: Paired) -> Estimate:
-    """Return the relative growth of the mean set, by the delta method; nothing where the dense run's sets are empty."""
+    """Return the relative growth of the mean set size, by the delta method; NOTHING where the dense run's sets are empty."""
     assert cell.before is not None
     before, after = cell.before.estimates["set_size"], cell.after.estimates["set_size"]
     if not before.value > 0:

@@ -1,8 +1,8 @@
-"""`analyze sensitivity`: how far a conclusion depends on choices that have nothing to do with the model.
+"""`analyze sensitivity`: how much a conclusion depends on choices that have nothing to do with the model.
 
 One choice is varied at a time, the others kept: alpha, scorer, prompt, calibration fraction, number of items, split. A conclusion is
-"sets grow", "sets shrink" or "inconclusive" against the dense run, from the paired 95 % interval; it survives a choice if every variant
-that concludes anything concludes the same. The ranking of the compressed runs by set size is followed as well.
+"sets grow", "sets shrink" or "inconclusive" against the dense run, from the paired 95 % interval; it survives a choice if no variant
+contradicts another. Whether the ranking of the compressed runs by set size stays the same is reported as well.
 """
 
 from collections import defaultdict
@@ -34,7 +34,10 @@ Case = tuple[str, ...]
 
 
 class Variant(NamedTuple):
-    """One run under one variant of a choice. `group` is ranked together; `run` names the run within it; `base` is the default choice."""
+    """One run under one variant of a choice.
+
+    base  : whether this is the choice that the question makes.
+    group : model, task and prompt, whose runs are ranked together; `run` names the run among them."""
 
     varied: str
     value: str
@@ -48,9 +51,9 @@ class Variant(NamedTuple):
 
 
 def sensitivity(runs: Runs, question: Question) -> list[Record]:
-    """Return one record per varied choice and compressed run: range of set size, its growth and its rank, and what survives.
+    """Return one record per varied choice and compressed run: the range of set size and of its growth, and what survives.
 
-    The question's first alpha and scorer are the default that the others are held against.
+    The question's first alpha and scorer are the choices that all others are compared with.
     """
     table: dict[tuple[str, Case, Case], list[Variant]] = defaultdict(list)
     for variant in variants(runs, question):
@@ -87,7 +90,7 @@ def variants(runs: Runs, question: Question) -> Iterator[Variant]:
 
 @dataclass(frozen=True)
 class FewerItems(Runs):
-    """The same runs on a random share of their items, the same items for every run over one item set; smaller shares are nested."""
+    """The same runs on a random share of their items: equal for all runs of an item set, a smaller share part of a larger."""
 
     share: Fraction = Fraction(1)
 
@@ -142,7 +145,7 @@ def _range(name: str, values: Sequence[float]) -> Record:
 
 
 def _rank_agreement(table: Iterable[Sequence[Variant]]) -> dict[tuple[str, Case], float | None]:
-    """Least Kendall's tau between the ranking of runs by set size under the default and under a variant; None below two runs."""
+    """The smallest Kendall's tau between rankings of runs by set size: the question's choice against each variant; None below two runs."""
     sizes: dict[tuple[str, Case], dict[str, dict[Case, float]]] = defaultdict(lambda: defaultdict(dict))
     default: dict[tuple[str, Case], str] = {}
     for variant in (variant for found in table for variant in found):

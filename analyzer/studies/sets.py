@@ -21,7 +21,7 @@ RECENT = 2  # in reading order a dense run comes right before the runs compared 
 def sets(runs: Runs, question: Question, *, average: bool = False) -> list[Record]:
     """Return the records of every run.
 
-    average : one record per model, method, level, task and alpha instead, the mean over prompts and scorers.
+    average : return means over prompts and scorers instead, one record per model, method, level, task and alpha.
     """
     cells = measure_runs(runs, question)
     groups = average_groups(cells) if average else ([cell] for cell in cells)
@@ -29,9 +29,9 @@ def sets(runs: Runs, question: Question, *, average: bool = False) -> list[Recor
 
 
 def measure_runs(runs: Runs, question: Question) -> Iterator[Cell]:
-    """Yield the cells of every run and scorer, in reading order; a run's arrays are let go once it is measured.
+    """Yield the cells of every run and scorer, in reading order; a run's arrays are released once it is measured.
 
-    A run whose answers are far from those of its dense run, where that one is selected too, carries the reason.
+    A run whose answers differ widely from those of its dense run is flagged, if that run is selected too.
     """
     protocol, partners = protocol_named(question.protocol), Partners(runs.rows)
     load = lru_cache(maxsize=RECENT)(lambda name: runs.view(next(row for row in runs.rows if row["name"] == name)))

@@ -1,7 +1,7 @@
-"""`analyze transfer`: ship without recalibrating. A threshold is made on one run and kept for another.
+"""`analyze transfer`: what happens if a threshold made on one run is reused for another, instead of calibrating that one?
 
-From the dense run to the compressed one (the default), from prompt to prompt, from task to task, from all other subjects to a subject.
-What the kept threshold gives is laid beside what recalibrating on the target itself gives.
+The dense run's threshold for the compressed run (the default), a prompt's for another prompt, a task's for another task, all other
+subjects' for a subject; each beside what calibrating on the target itself gives.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,7 +31,9 @@ FINDINGS = {Side.WITHIN: "covers", Side.BEYOND: "undercovers", Side.UNKNOWN: "in
 
 @dataclass(frozen=True)
 class Transfer:
-    """One threshold kept: `kept` and `recalibrated` are estimates of coverage and set size over the same, possibly joined, items."""
+    """One reused threshold: coverage and set size with it (`kept`) and after calibrating on the target (`recalibrated`).
+
+    source : name of what the threshold was made on.  target : a cell of the run that it is used for."""
 
     source: str
     target: Cell
@@ -43,9 +45,9 @@ class Transfer:
 def transfer(runs: Runs, question: Question, source: str = "dense", tolerance: float = COVERAGE_TOLERANCE) -> list[Record]:
     """Return one record per source and target, scorer and alpha.
 
-    source    : what the threshold is kept from: a name of SOURCES.
-    tolerance : how far coverage may fall below 1 - alpha and still count as covering.
-    Raises RunNotFoundError where there is nothing to keep a threshold from, UsageError for drawn splits.
+    source    : whose threshold is reused, a name of SOURCES.
+    tolerance : how far coverage may fall below 1 - alpha and still count as covering, a share.
+    Raises RunNotFoundError where no two selected runs differ only in the source, UsageError for drawn splits.
     """
     check_exact(question, "transfer")
     records = [_record(found, question, tolerance) for found in SOURCES[source](runs, question)]
@@ -55,7 +57,7 @@ def transfer(runs: Runs, question: Question, source: str = "dense", tolerance: f
 
 
 def kept_from_dense(cells: Iterable[Paired], question: Question, tolerance: float = COVERAGE_TOLERANCE) -> list[Record]:
-    """Return the records of dense thresholds kept for compressed runs, of cells that are already measured."""
+    """Return the records of dense thresholds reused for compressed runs, from cells that are already measured."""
     check_exact(question, "transfer")
     return [_record(found, question, tolerance) for found in _kept_from_dense(cells, question)]
 
@@ -63,7 +65,7 @@ def kept_from_dense(cells: Iterable[Paired], question: Question, tolerance: floa
 def carried_coverage(cell: Paired, question: Question, chosen: BoolArray | None = None) -> Estimate:
     """Return the coverage of a compressed run under its dense run's thresholds; nothing where the two share fewer than two finite items.
 
-    chosen : (item,) bool, the items whose coverage is meant; None for all. Thresholds are made on all items either way.
+    chosen : (item,) bool, the items whose coverage is returned; None for all. Thresholds are made on all items either way.
     """
     check_exact(question, "coverage after transfer")
     assert cell.pair is not None
@@ -104,7 +106,7 @@ def _from_tasks(runs: Runs, question: Question) -> Iterator[Transfer]:
 
 
 def _from_subjects(runs: Runs, question: Question) -> Iterator[Transfer]:
-    """From all other subjects of a run to each subject that is large enough to be calibrated on itself."""
+    """The threshold of all other subjects for each subject that is large enough to be calibrated by itself."""
     for view in runs.views():
         subject = view.items.subject[view.position]
         for number, name in enumerate(view.items.subjects):

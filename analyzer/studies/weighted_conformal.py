@@ -1,8 +1,8 @@
-"""Weighted conformal prediction for a known shift of subjects: the model will be asked another mix of subjects than the items hold.
+"""`analyze transfer --subject-mix`: thresholds for another mix of subjects than the items have (weighted conformal prediction).
 
-Each calibration item weighs as much as its subject's share is larger in the new mix than among the items, and the item that is asked
-stands for its own weight at infinity. Then coverage holds under the new mix (Tibshirani et al. 2019, arXiv:1904.06019, corollary 1).
-The weights leave no closed law over splits, so splits are drawn; intervals come from a jackknife over groups of items.
+A calibration item's weight is its subject's share in the new mix over its share among the items, and the test item adds its weight at
+score +inf. Then coverage holds under the new mix (Tibshirani et al. 2019, arXiv:1904.06019, corollary 1). There is no closed law over
+splits with weights, so splits are drawn; intervals come from a jackknife over groups of items.
 """
 
 import math
@@ -52,7 +52,9 @@ class _Mix(BaseModel):
 
 
 class WeightedScores(NamedTuple):
-    """Items of a run: `scores` (item, option), `of_answer` (item,), `subject` (item,), `weight` (subject,) and `masks` (split, item)."""
+    """Scores of a run with the weights of its subjects.
+
+    scores (item, option), of_answer (item,), subject (item,), weight (subject,); masks (split, item) is true where an item calibrates."""
 
     scores: FloatArray
     of_answer: FloatArray
@@ -89,7 +91,7 @@ def weighted(runs: Runs, question: Question, mix: Mapping[str, float], tolerance
 
 
 def figures(scored: WeightedScores, alpha: float) -> FloatArray:
-    """Return FIGURES, means over the drawn splits."""
+    """Return (figure,) the values of FIGURES, means over the drawn splits; thresholds without weights give the last two."""
     order = np.argsort(scored.of_answer, kind="stable")
     own_weight, nobody = scored.weight[scored.subject], np.ones_like(scored.weight)
     totals = np.zeros(len(FIGURES))
@@ -145,7 +147,7 @@ def _scored(view: RunView, scorer: str, question: Question, weight: FloatArray) 
 
 
 def _jackknife(scored: WeightedScores, alpha: float) -> dict[str, Estimate]:
-    """Return the figures and their changes; leaving out each of 25 groups of items in turn gives what a group contributes."""
+    """The figures and their changes, each with the influence of 25 groups of items: what changes when a group is left out."""
     n_items = scored.of_answer.size
     group = np.random.default_rng(SEED).permutation(n_items) % N_GROUPS
     whole = _with_changes(figures(scored, alpha))

@@ -1,6 +1,6 @@
-"""Results on stdout: a table for people, in Markdown or LaTeX for pages and papers; JSON, CSV or Parquet for programs.
+"""Print results on stdout: a table for people, Markdown or LaTeX for papers, JSON, CSV or Parquet for programs.
 
-What cannot be trusted is also said on stderr.
+Which records cannot be trusted is also printed on stderr.
 """
 
 import io
@@ -42,7 +42,7 @@ def _parquet(records: Sequence[Record]) -> bytes:
 
 
 def warn(records: Sequence[Record], form: str) -> None:
-    """Say on stderr which records are unreliable, each run and reason once; a table carries the reasons itself."""
+    """Print on stderr which records are unreliable, each run and reason once; a table has the reasons below itself."""
     count = sum(record.get("unreliable") is not None for record in records)
     if count and form == "table":
         click.echo(f"{count} of {len(records)} rows are unreliable; the reasons are below the table", err=True)

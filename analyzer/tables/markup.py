@@ -1,4 +1,4 @@
-"""Tables for pages and papers: Markdown and LaTeX (booktabs). Every column is kept and every name repeated, since a page is wide."""
+"""Records as Markdown and LaTeX (booktabs) tables, with every column and every name: a page is wide."""
 
 from collections.abc import Callable, Iterable, Sequence
 

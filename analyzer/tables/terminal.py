@@ -1,4 +1,4 @@
-"""Tables for a terminal: what is the same in every row goes above, repeated names are left blank, reasons go below."""
+"""Records as a table for a terminal: what is the same in every row stands above it, repeated names are left blank, reasons stand below."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ WORDS = {"n_items": "items", "n_calibration": "calibration items"}
 
 @dataclass(frozen=True)
 class Column:
-    """One column: `text` makes the cell. Where the table is too wide, columns go in the order of `dispensable`, highest first."""
+    """One column: `text` makes a cell. Where the table is too wide, columns are left out, those of the highest `dispensable` first."""
 
     title: str
     text: Callable[[Record], str]
@@ -24,7 +24,7 @@ class Column:
 
 
 class Sheet(NamedTuple):
-    """What any table of records shows: what is the same in all rows, the columns (the first `n_keys` name the row), and the reasons."""
+    """What a table shows in any form: a caption of what all rows share, columns (the first `n_keys` name the row), reasons."""
 
     caption: str
     columns: list[Column]
@@ -33,7 +33,7 @@ class Sheet(NamedTuple):
 
 
 def sheet(records: Sequence[Record], columns: Sequence[Column]) -> Sheet:
-    """Return the sheet of records: names that differ become columns, those that do not go into the caption."""
+    """Return the sheet of records: names that differ between rows become columns, the others go into the caption."""
     known = [key for key in (*KEYS, *SHARED) if all(key in record for record in records)]
     known = [key for key in known if any(record[key] is not None for record in records)]
     keys = [key for key in KEYS if key in known and len({record[key] for record in records}) > 1]

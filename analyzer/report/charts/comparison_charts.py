@@ -1,6 +1,6 @@
-"""The charts, one Vega-Lite specification each. All read the data set `rows`, which the page fills and filters; none holds numbers.
+"""The charts of the comparison, one Vega-Lite specification each. They read the data set `rows`, which the page fills and filters.
 
-Rows come with `name` (method and level), `place` (task, and prompt where several are in the store) and `role` (dense, compressed, other).
+Rows come with `name` (method and level), `where` (task, and prompt where there are several) and `role` (dense, compressed, other).
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ DENSE_AND_COMPRESSED = alt.Scale(domain=["dense", "compressed", "other"], range=
 
 
 def heat_map(methods: list[str], facts: dict[str, Any]) -> Spec:
-    """Method and level against model and task; colour runs from fewer to more than the dense run, in the direction of harm."""
+    """Methods and levels by models and tasks; the colour says how much better or worse than the dense run."""
     metric = alt.param(name="metric", value="set_size_change")
     times = " : ".join(f"metric == '{name}' ? {times}" for name, (_, times, _, _) in METRICS.items())
     full = " : ".join(f"metric == '{name}' ? {-full if name in WORSE_BELOW else full}" for name, (_, _, _, full) in METRICS.items())
@@ -53,7 +53,7 @@ def heat_map(methods: list[str], facts: dict[str, Any]) -> Spec:
 
 
 def decoupling(methods: list[str], facts: dict[str, Any]) -> Spec:
-    """Change in set size against change in accuracy, intervals both ways, and the four quadrants that the tolerances make."""
+    """Change in set size against change in accuracy, with both intervals and the four quadrants that the tolerances make."""
     falls, grows = -100 * facts["accuracy_tolerance"], facts["set_size_tolerance"]
     points = _points(methods).encode(
         x=alt.X("x:Q", title="change in accuracy, points"), y=alt.Y("set_size_change:Q", title="change in set size, options")
@@ -66,12 +66,12 @@ def decoupling(methods: list[str], facts: dict[str, Any]) -> Spec:
 
 
 def set_size_by_alpha(methods: list[str], facts: dict[str, Any]) -> Spec:
-    """Mean set size at every alpha, with its band over splits."""
+    """Mean set size at every alpha, with a band of two standard deviations over splits."""
     return _by_alpha("set_size", "mean options in a set", None)
 
 
 def coverage_by_alpha(methods: list[str], facts: dict[str, Any]) -> Spec:
-    """Coverage at every alpha, with its band over splits."""
+    """Coverage at every alpha, with a band of two standard deviations over splits."""
     return _by_alpha("coverage", "share of sets that hold the answer", ".0%")
 
 
@@ -89,7 +89,7 @@ def set_sizes(methods: list[str], facts: dict[str, Any]) -> Spec:
 
 
 def flips(methods: list[str], facts: dict[str, Any]) -> Spec:
-    """Flips of each subject, right to wrong to the left and wrong to right to the right."""
+    """Share of flips in each subject: right to wrong points left, wrong to right points right."""
     base = (
         alt.Chart(ROWS)
         .transform_calculate(
@@ -135,7 +135,7 @@ def _by_alpha(name: str, title: str, form: str | None) -> Spec:
 
 
 def _points(methods: list[str]) -> alt.Chart:
-    """Rows in points of percent, coloured and shaped by method."""
+    """Rows in percentage points, coloured and shaped by method."""
     return (
         alt.Chart(ROWS)
         .transform_calculate(
@@ -151,7 +151,7 @@ def coloured(methods: list[str]) -> Any:
 
 
 def shaped(methods: list[str]) -> Any:
-    """Return the shapes that tell methods apart for eyes that see no colour."""
+    """Return the shapes that tell methods apart for readers who see no colour."""
     return alt.Shape("method:N", scale=alt.Scale(**shapes(methods)))
 
 
@@ -173,22 +173,22 @@ def _quadrants() -> list[Any]:
 
 
 def level(value: float, **style: Any) -> Any:
-    """Return a line across the chart."""
+    """Return a horizontal line."""
     return alt.Chart(ONE).mark_rule(color="@soft", **style).encode(alt.YDatum(value))
 
 
 def upright(value: float, **style: Any) -> Any:
-    """Return a line from top to bottom."""
+    """Return a vertical line."""
     return alt.Chart(ONE).mark_rule(color="@soft", **style).encode(alt.XDatum(value))
 
 
 def tooltip(name: str, form: str) -> list[Any]:
     """Return a tooltip that names the run and one of its figures."""
-    run = [alt.Tooltip("model:N"), alt.Tooltip("name:N", title="method"), alt.Tooltip("place:N", title="task")]
+    run = [alt.Tooltip("model:N"), alt.Tooltip("name:N", title="method"), alt.Tooltip("where:N", title="task")]
     return [*run, alt.Tooltip(f"{name}:Q", format=form)]
 
 
 def spec_of(chart: Any, *, height: int | None = None, step: int | None = None) -> Spec:
-    """Return a chart as wide as its place on the page, and as high as asked or as its rows need."""
+    """Return the specification of a chart as wide as its container, `height` pixels high or `step` pixels per row."""
     spec: Spec = chart.properties(width="container", height=height or alt.Step(step or 24)).to_dict(validate=False)
     return {name: value for name, value in spec.items() if name != "config"}

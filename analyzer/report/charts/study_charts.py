@@ -1,4 +1,4 @@
-"""The charts of the studies: cliffs along the levels, scale, transfer, cost. Specifications only, as in `charts`."""
+"""The charts of the studies: cliffs, scale, transfer, cost. They read `rows` as the comparison charts do."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ LISTED = 22  # height of a row of a list
 
 
 def cliff(name: str, title: str, least: tuple[float, float], times: int = 1) -> Any:
-    """Return the maker of the chart of one figure along the levels of every method, with its interval as a band.
+    """Return the function that makes the chart of one figure along the levels of every method, with its interval as a band.
 
-    least : ends that the axis reaches at least, so that noise does not look like a cliff.
+    least : smallest and largest value that the axis always shows, so that noise does not look like a cliff.
     """
 
     def chart(methods: list[str], facts: dict[str, Any]) -> Spec:
@@ -39,7 +39,7 @@ def cliff(name: str, title: str, least: tuple[float, float], times: int = 1) -> 
 
 
 def scale(methods: list[str], facts: dict[str, Any]) -> Spec:
-    """Inflation of the mean set against parameters, one line per method and level."""
+    """Relative growth of the mean set size against parameters, one line per method and level."""
     base = (
         alt.Chart(ROWS)
         .transform_filter("datum.parameters != null && datum.inflation != null")
@@ -63,7 +63,7 @@ def scale(methods: list[str], facts: dict[str, Any]) -> Spec:
 
 
 def transfer(methods: list[str], facts: dict[str, Any]) -> Spec:
-    """Coverage under the dense threshold, with its interval, beside what recalibrating gives."""
+    """Coverage with the dense threshold, with its interval, beside that after recalibrating."""
     goal, floor = 1 - facts["alpha"], 1 - facts["alpha"] - facts["coverage_tolerance"]
     base = alt.Chart(ROWS).encode(y=alt.Y("label:N", sort=None, title=None), tooltip=tooltip("coverage", ".3f"))
     ends = alt.X("coverage_low:Q", title="coverage", scale=alt.Scale(zero=False, padding=12), axis=alt.Axis(format=".1%", orient="top"))
@@ -75,7 +75,7 @@ def transfer(methods: list[str], facts: dict[str, Any]) -> Spec:
 
 
 def cost(methods: list[str], facts: dict[str, Any]) -> Spec:
-    """Cost per 1,000 questions at the prices given, with its interval, and the dense run's as a tick."""
+    """Cost per 1,000 questions at the given prices, with its interval; a tick marks the dense run's."""
     base = alt.Chart(ROWS).encode(y=alt.Y("label:N", sort=None, title=None), tooltip=tooltip("cost", ",.2f"))
     x = alt.X("cost:Q", title="cost per 1,000 questions", axis=alt.Axis(orient="top"))
     bars = base.mark_bar(color=SERIES[5], height={"band": 0.65}).encode(x=x)
@@ -85,6 +85,6 @@ def cost(methods: list[str], facts: dict[str, Any]) -> Spec:
 
 
 def _tolerance(name: str, facts: dict[str, Any]) -> list[float]:
-    """The amount that may not be crossed, where the figure has one."""
+    """The largest change that counts as none, where the figure has one."""
     limits = {"set_size_change": facts["set_size_tolerance"], "accuracy_change": -100 * facts["accuracy_tolerance"]}
     return [limits[name]] if name in limits else []

@@ -1,4 +1,4 @@
-"""Colours and type of the charts. Names such as `@ink` stand for a colour until a chart is bound for the page or for paper.
+"""Colours and type of the charts. A name such as `@ink` is replaced by a colour when a chart is made for the page or for paper.
 
 On the page they become CSS variables, so that a chart follows the system's dark mode without being drawn again.
 """
@@ -25,7 +25,7 @@ def for_page(spec: Spec) -> Spec:
 
 
 def for_paper(spec: Spec) -> Spec:
-    """Return a chart for SVG and PNG: light, with a white ground."""
+    """Return a chart for SVG and PNG: light, on a white background."""
     return _bound(spec | {"config": CONFIG | {"background": "@page"}}, "", LIGHT)
 
 
@@ -42,7 +42,7 @@ def series(names: Sequence[str]) -> dict[str, Any]:
 
 
 def shapes(names: Sequence[str]) -> dict[str, Any]:
-    """Return the domain and range of a shape scale; with the colours, 56 names stay apart, and for eyes that see no colour as well."""
+    """Return the domain and range of a shape scale; with the colours, 56 names stay apart, and also for readers who see no colour."""
     return {"domain": list(names), "range": [SHAPES[i % len(SHAPES)] for i in range(len(names))]}
 
 

@@ -1,4 +1,4 @@
-"""Where compression changed right and wrong: flips by subject, and the items themselves."""
+"""Which answers turned from right to wrong or back: the shares by subject, and the items themselves."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -33,14 +33,14 @@ def flipped_items(study: Study) -> list[Record]:
 
 
 def item_texts(study: Study, items: Sequence[Record]) -> list[Record]:
-    """Return question and options of each item named in `items`, where the store has the text; long ones are cut."""
+    """Return question and options of each item named in `items`, where the store has the text; long ones are shortened."""
     wanted = {(record["task"], record["item"]) for record in items}
     sets = {row["items_hash"]: study.runs.view(row).items for row in study.runs.rows}
     return [record for one in sets.values() if one.texts for record in _texts(one, wanted)]
 
 
 def _one_per_run(study: Study) -> Iterator[Paired]:
-    """One cell of every pair: answers depend on no scorer and on no protocol."""
+    """One cell of every pair: the chosen options depend on no scorer and no alpha."""
     seen = set()
     for cell in study.pairs(study.request.questions[0].protocol):
         if cell.row["name"] not in seen and cell.after.view.n_items:

@@ -1,4 +1,4 @@
-"""What the page can move without the store: set size and coverage at every alpha of the slider, and what the cost calculator prices.
+"""What the page needs for its alpha slider and its cost calculator, which work without the store.
 
 A cost is a sum of prices times rates, so its interval follows from the rates' covariance: for the prices that are typed in, the
 calculator shows what `analyze cost` prints for the same prices.

@@ -1,4 +1,4 @@
-"""From what a report is asked to what it is made from: every selected run measured once, beside its dense run.
+"""What a report is made from: every selected run measured once, beside its dense run.
 
 In: parsed command-line options.  Out: a `Study`, from which all panels take their figures.
 """
@@ -121,7 +121,7 @@ def _cells(runs: Runs, question: Question) -> list[Paired]:
 
 
 def _limits(options: Mapping[str, Any], allowed: Tolerances) -> list[Limit]:
-    """The policy given, else the two tolerances: a change that counts as none may ship."""
+    """The given policy, else the two tolerances as limits."""
     texts = options["limits"]
     if not texts and not options["policy"]:
         texts = [f"accuracy_loss={allowed.accuracy}", f"set_size_growth={allowed.set_size}"]

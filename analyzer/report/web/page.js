@@ -57,24 +57,24 @@ function table(heads, rows) {
 }
 
 function fillTable(panel) {
-  const place = byId(`table-${panel.id}`);
-  if (!place?.open) return;
+  const box = byId(`table-${panel.id}`);
+  if (!box?.open) return;
   const rows = tableRows(panel, state);
   const names = namedBy(rows);
   const cells = rows.map((row) => [...names.map((name) => row[name] ?? ""), ...panel.columns.map((column) => shown(column, row))]);
-  place.querySelector("div").replaceChildren(table([...names, ...panel.columns.map((column) => column.title)], cells));
+  box.querySelector("div").replaceChildren(table([...names, ...panel.columns.map((column) => column.title)], cells));
 }
 
 function fillFlipped() {
-  const place = byId("flipped");
-  if (!place.open) return;
+  const box = byId("flipped");
+  if (!box.open) return;
   const texts = new Map(tables.texts.map((row) => [`${row.task} ${row.item}`, row]));
   const rows = tables.items.filter((row) => row.run === state.run).map((row) => {
     const text = texts.get(`${row.task} ${row.item}`);
     const change = `${row.answer_prob_change > 0 ? "+" : ""}${(100 * row.answer_prob_change).toFixed(0)} %`;
     return [row.id, text?.question ?? "(no text in the store)", text?.options ?? "", row.subject, row.answer, row.dense, row.compressed, change];
   });
-  place.querySelector("div").replaceChildren(table(["id", "question", "options", "subject", "answer", "dense run chose", "compressed run chose", "change in the answer's prob"], rows));
+  box.querySelector("div").replaceChildren(table(["id", "question", "options", "subject", "answer", "dense run chose", "compressed run chose", "change in the answer's prob"], rows));
 }
 
 async function draw(panel) {
@@ -85,12 +85,12 @@ async function draw(panel) {
   section.querySelector(".empty")?.toggleAttribute("hidden", rows.length > 0);
   const wide = panel.id === "heat" ? 110 + 84 * new Set(rows.map((row) => row.column)).size : 0;
   for (const [name, spec] of Object.entries(panel.charts)) {
-    const place = byId(`chart-${name}`);
-    place.hidden = !rows.length;
-    place.style.minWidth = `${wide}px`;
+    const box = byId(`chart-${name}`);
+    box.hidden = !rows.length;
+    box.style.minWidth = `${wide}px`;
     if (!rows.length) continue;
     if (!views[name]) {
-      views[name] = vegaEmbed(place, { ...spec, datasets: { ...spec.datasets, rows } }, { actions: false, ast: true, renderer: "svg", defaultStyle: false, logLevel: 1, tooltip: { disableDefaultStyle: true } }).then((made) => made.view);
+      views[name] = vegaEmbed(box, { ...spec, datasets: { ...spec.datasets, rows } }, { actions: false, ast: true, renderer: "svg", defaultStyle: false, logLevel: 1, tooltip: { disableDefaultStyle: true } }).then((made) => made.view);
     }
     const view = await views[name];
     view.data("rows", rows.map((row) => ({ ...row })));
@@ -101,7 +101,7 @@ async function draw(panel) {
 
 function say() {
   const chosen = runs[state.run];
-  pick("[data-chosen]").forEach((place) => { place.textContent = chosen ? `Shown: ${chosen.label}` : ""; });
+  pick("[data-chosen]").forEach((box) => { box.textContent = chosen ? `Shown: ${chosen.label}` : ""; });
   const at = Math.round(state.alpha * 100) - 1;
   const sizes = Object.fromEntries(panelRows({ table: "curves", shows: { filters: ["scorer", "protocol"], pair: true } }, state).map((row) => [row.role, row.set_size[at].toFixed(2)]));
   byId("alpha-said").textContent = `${state.alpha.toFixed(2)}: ` + (sizes.dense ? `${sizes.dense} options dense` : "") + (sizes.compressed ? `, ${sizes.compressed} compressed` : "");
