@@ -24,7 +24,7 @@ from producer.bench.levels import levels
 from producer.bench.rates import CLOCKS, rates
 from producer.bench.share import share
 from producer.machine.environment import device_name
-from producer.machine.free_memory import tame_malloc
+from producer.machine.free_memory import share_malloc_arena
 from schemas.errors import HedgemarkError
 
 Part = Callable[[argparse.Namespace], Iterator[str]]
@@ -34,7 +34,7 @@ PATHS = ("--data", "--lm-eval", "--record")  # paths of one machine mean nothing
 
 def main() -> None:
     """Print the figures of the parts asked for."""
-    tame_malloc()  # as `produce` does
+    share_malloc_arena()  # as `produce` does
     arguments = _arguments()
     lines = []
     try:

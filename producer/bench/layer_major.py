@@ -16,7 +16,7 @@ from producer.engine.memory_needs import measure_needs
 from producer.engine.memory_plan import MemoryPlan, plan_memory
 from producer.engine.prefill import Answers, prefill
 from producer.engine.settings import Settings
-from producer.machine.free_memory import tame_malloc
+from producer.machine.free_memory import share_malloc_arena
 from producer.models.find import find_model
 from producer.models.load import AS_STORED, load_model, load_tokenizer
 from producer.prompts.encode import Prompts, encode, option_tokens
@@ -98,7 +98,7 @@ def workload(arguments: argparse.Namespace, dtype: str) -> Workload:
 
 def peak_in(arguments: argparse.Namespace, storage: str) -> tuple[int, int]:
     """Return the peak memory (bytes) in use and the growth of the process, above what it had with the model mapped."""
-    tame_malloc()  # as `produce` does
+    share_malloc_arena()  # as `produce` does
     work = workload(arguments, AS_STORED)
     plan = work.layer_by_layer(storage)
     work._replace(prompts=Prompts((), work.prompts.suffixes[:2], [False] * 2)).run(plan)  # libraries allocate on first use

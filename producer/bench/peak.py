@@ -19,7 +19,7 @@ def held() -> int:
 
 
 def in_use() -> int:
-    """Return the bytes allocated and not freed, where all threads share one arena (`free_memory.tame_malloc`). glibc only."""
+    """Return the bytes allocated and not freed, where all threads share one arena (`free_memory.share_malloc_arena`). glibc only."""
     allocated = ctypes.CDLL(None).mallinfo2
     allocated.restype = _Mallinfo
     info = allocated()

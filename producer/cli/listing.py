@@ -1,4 +1,4 @@
-"""`produce --list`: every name a request can use, with what it means."""
+"""`produce --list`: every name that the options accept, with its meaning."""
 
 from producer.backends import BACKENDS
 from producer.methods import METHODS, Method
@@ -12,7 +12,7 @@ _PROMPTS = {"base": "no instruction", "shared": "one instruction for all tasks",
 
 
 def list_names(kind: str) -> list[str]:
-    """Return one line per name, for methods below a line of headings."""
+    """Return one line per name; methods have a line of headings above."""
     if kind == "methods":
         return aligned([_HEADINGS, *(_described(method) for method in METHODS.values())])
     rows: dict[str, str] = {

@@ -1,4 +1,4 @@
-"""The command `produce`: what its options ask is described, emitted for another scheduler, run as a sweep, or run here."""
+"""The command `produce`: run models here, run a sweep, print a sweep for another scheduler, or only describe what would run."""
 
 import logging
 from collections.abc import Iterable
@@ -65,13 +65,13 @@ def main(*, store_url: str, listed: str | None, verbose: int, **options: Any) ->
 
 
 def _run(store_url: str, options: dict[str, Any]) -> Iterable[str]:
-    """Do what the options ask, and return the lines for stdout."""
-    from producer.machine.free_memory import tame_malloc
+    """Do what the options say, and return the lines to print on stdout."""
+    from producer.machine.free_memory import share_malloc_arena
     from producer.request.request import request_of
     from producer.run.dry_run import describe_runs
     from producer.sweep.sweep_file import read_sweep
 
-    tame_malloc()
+    share_malloc_arena()
     if not options.get("models") and "plan" not in options:
         raise click.UsageError("no --model given; produce --list models shows the known ones")
     requests = read_sweep(options["plan"], options) if "plan" in options else [request_of(options)]
@@ -98,7 +98,7 @@ def _sweep(requests: "list[Request]", store_url: str, executor: str, workers: in
     from producer.sweep.run import run_sweep
 
     written = run_sweep(requests, store_url, executor, workers)
-    click.echo(f"sweep complete: {_runs(len(written))} written to {store_url}, the others were stored already", err=True)
+    click.echo(f"sweep complete: {_runs(len(written))} written to {store_url}, all others were already stored", err=True)
     return written
 
 

@@ -1,4 +1,4 @@
-"""Where a run was made: libraries, device, host, command, memory; recorded beside the run, no part of its identity."""
+"""Record where a run was made: libraries, device, host, command and memory. It is stored with the run and is not part of its key."""
 
 import importlib.metadata
 import platform
@@ -19,11 +19,12 @@ STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 CLEAR_PEAK = "5"  # see proc(5)
 
 
-def environment(device: str, *, own_peak: bool = False, throughput: Mapping[str, float] | None = None, **measured: Any) -> Environment:
+def environment(device: str, *, peak_reset: bool = False, throughput: Mapping[str, float] | None = None, **measured: Any) -> Environment:
     """Return the record of this process and machine.
 
-    own_peak : what `reset_peak` said when the run began; without it the peak may be an earlier run's, and is recorded as the process's.
-    measured : the other fields of the run itself.
+    peak_reset : what `reset_peak` returned when the run began. If false, the peak memory may come from an earlier run of this process, so
+                 it is recorded in `throughput` as `process_peak_memory_bytes`, and `peak_memory_bytes` is 0.
+    measured   : values of the other fields of `Environment`, such as `duration_s`.
     """
     peak = peak_memory(device)
     return Environment(
@@ -33,18 +34,18 @@ def environment(device: str, *, own_peak: bool = False, throughput: Mapping[str,
         host_os=platform.platform(),
         command=shareable_command("produce", sys.argv[1:]),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        peak_memory_bytes=peak if own_peak else 0,
-        throughput={**(throughput or {}), **({} if own_peak else {"process_peak_memory_bytes": peak})},
+        peak_memory_bytes=peak if peak_reset else 0,
+        throughput={**(throughput or {}), **({} if peak_reset else {"process_peak_memory_bytes": peak})},
         **measured,
     )
 
 
 def reset_peak(device: str) -> bool:
-    """Let `peak_memory` look back no further than now; return whether it does: on a GPU, and for a CPU's process on Linux."""
+    """Reset the counter that `peak_memory` reads, and return whether that worked: it does on a GPU, and for this process on Linux."""
     if device.startswith("cuda"):
         import torch
 
-        if torch.cuda.is_initialized():  # before that nothing was taken, and torch refuses
+        if torch.cuda.is_initialized():  # before that no memory has been allocated, and torch refuses to reset
             torch.cuda.reset_peak_memory_stats(device)
         return True
     try:
@@ -55,7 +56,7 @@ def reset_peak(device: str) -> bool:
 
 
 def peak_memory(device: str) -> int:
-    """Return the most memory in use so far in bytes: of the device, or of this process where the device is the CPU."""
+    """Return the peak memory so far in bytes: of the GPU, or of this process if the device is the CPU."""
     if device.startswith("cuda"):
         import torch
 
@@ -65,7 +66,7 @@ def peak_memory(device: str) -> int:
 
 
 def _high_water() -> int | None:
-    """Return the most memory (bytes) of this process that Linux saw, since a reset where there was one; ru_maxrss has the parent's too."""
+    """Return this process's peak memory in bytes since the last reset, None if the system is not Linux; ru_maxrss includes the parent's."""
     try:
         lines = STATUS.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -84,7 +85,7 @@ def _versions() -> dict[str, str]:
 
 
 def device_name(device: str) -> str:
-    """Return what the device is called."""
+    """Return the name of the GPU or CPU model."""
     if device.startswith("cuda"):
         import torch
 

@@ -1,4 +1,4 @@
-"""Memory: how much is free, on a device or on the host within its groups' limits; that threads share it; what is said when it ran out."""
+"""Find how much memory is free on a device or on the host (within its cgroups' limits), set up malloc, and explain out-of-memory errors."""
 
 import ctypes
 import os
@@ -10,14 +10,14 @@ from typing import NamedTuple
 from schemas.errors import HedgemarkError
 
 MEMINFO = Path("/proc/meminfo")
-GROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+GROUPS, PROCESS_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 UNLIMITED = 2**63
-NO_MEMORY = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")  # in RuntimeErrors of torch's CPU allocator, and of cuBLAS
+NO_MEMORY = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")  # texts in the RuntimeErrors of torch's CPU allocator and of cuBLAS
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # glibc's malloc.h
 
 
 class _Names(NamedTuple):
-    """Files with a group's limit and use, and the name of what only caches files in its `memory.stat`, groups below included."""
+    """Names of the files with a cgroup's limit and usage, and the key of its file cache (subgroups included) in `memory.stat`."""
 
     limit: str
     used: str
@@ -29,7 +29,7 @@ VERSION_2 = _Names("memory.max", "memory.current", "inactive_file")
 
 
 def free_memory(device: str) -> int:
-    """Return the bytes free on a device, or available to this process on the host; pages that only cache files count as free."""
+    """Return the free bytes of a device, or those that this process can still allocate on the host; file caches count as free."""
     if device.startswith("cuda"):
         import torch
 
@@ -38,11 +38,12 @@ def free_memory(device: str) -> int:
     return min(_host(), *map(_left, _groups()))
 
 
-def tame_malloc() -> None:
-    """Let all threads allocate in one place, and activations again where those of the layer before were. Call it before threads are made.
+def share_malloc_arena() -> None:
+    """Make all threads share one malloc arena that reuses the memory of freed activations. Call it before any thread is started.
 
-    With places of their own threads keep more than was ever in use together, and memory given back and taken anew for every product
-    costs time. Blocks of 32 MiB and more, which weights may be, still go back at once.
+    With one arena per thread, each thread keeps its own freed memory, which adds up to more than was ever in use at one time; and
+    returning memory to the system after every matrix product is slow. Blocks of 32 MiB and more, such as weights, are still returned
+    at once.
     """
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # glibc only
         mallopt(M_ARENA_MAX, 1)
@@ -51,7 +52,7 @@ def tame_malloc() -> None:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that an allocation failed, on a device or on the host."""
+    """Return whether an error means that an allocation failed, on a device or on the host."""
     import torch
 
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in NO_MEMORY)
@@ -59,13 +60,13 @@ def out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def memory_for(what: str, device: str) -> Iterator[None]:
-    """Within it memory that runs out raises a HedgemarkError that says what for, and what to do."""
+    """Turn an out-of-memory error in this block into a HedgemarkError that says what the memory was for and what to do."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        advice = "with --device-memory below the size of the weights they stay on the host and go to the device layer by layer"
+        advice = "set --device-memory below the size of the weights to keep them on the host and copy them to the device layer by layer"
         raise HedgemarkError(f"the memory of {device} does not hold {what}; {advice}") from error
 
 
@@ -73,17 +74,17 @@ def _host() -> int:
     try:
         lines = dict(line.split(":", 1) for line in MEMINFO.read_text(encoding="ascii").splitlines())
         return 1024 * int(lines["MemAvailable"].split()[0])
-    except (OSError, KeyError):  # no Linux
+    except (OSError, KeyError):  # not Linux
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _groups() -> Iterator[Path]:
-    """Yield the folders whose limits bind this process: its group's and those of all groups above it, as far as they are seen from here.
+    """Yield the folders of all cgroups that may limit this process: its own group and every group above it that is visible here.
 
-    The limit of a Slurm or systemd job stands somewhere on the way down; in a container the topmost folder often is its own group.
+    A Slurm or systemd job may set its limit on any of these levels; in a container the topmost folder is often the container's own group.
     """
     yield from (GROUPS, GROUPS / "memory")
-    for line in OWN_GROUPS.read_text(encoding="utf-8").splitlines() if OWN_GROUPS.exists() else ():
+    for line in PROCESS_GROUPS.read_text(encoding="utf-8").splitlines() if PROCESS_GROUPS.exists() else ():
         _, controllers, path = line.split(":", 2)
         if not controllers or "memory" in controllers.split(","):
             folder = GROUPS / "memory" if controllers else GROUPS
@@ -93,7 +94,7 @@ def _groups() -> Iterator[Path]:
 
 
 def _left(folder: Path) -> int:
-    """Return what is left of a group's limit; more than any host has where there is none."""
+    """Return the bytes left below a cgroup's limit; `UNLIMITED`, more than any host has, if it has no limit."""
     names = VERSION_1 if (folder / VERSION_1.limit).exists() else VERSION_2
     try:
         limit, used = ((folder / name).read_text(encoding="ascii").strip() for name in (names.limit, names.used))

@@ -1,6 +1,6 @@
-"""Ctrl-C, SIGTERM and a closed terminal (SIGHUP): the batch at hand is finished, finished runs are committed, and the user is told more.
+"""Stop cleanly on Ctrl-C, SIGTERM or a closed terminal (SIGHUP): finish the current batch and commit the finished runs.
 
-While a model is loaded or compressed, which can take an hour, there is nothing to finish: the command stops there and then.
+While a model is being loaded or compressed, which can take an hour, no batch is running, so the command stops immediately.
 """
 
 import os
@@ -12,11 +12,11 @@ from types import FrameType
 from schemas.errors import HedgemarkError
 
 STOPPED_BY = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))  # Windows has no SIGHUP
-STOPPING = b"\nfinishing the batch at hand; a second signal stops at once and loses what is not committed\n"
+STOPPING = b"\nfinishing the current batch; a second signal stops at once, and what is not yet committed is lost\n"
 
 
 class Interrupted(HedgemarkError):
-    """A signal asked to stop; the exit code is the shell's for that signal."""
+    """A signal asked the command to stop; the exit code is the one that shells use for that signal, 128 plus its number."""
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
@@ -25,43 +25,43 @@ class Interrupted(HedgemarkError):
 
 
 class Stop:
-    """Remembers the first signal; a second one gets through and ends the process at once."""
+    """Remembers the first signal, so that work stops at the next `check`; a second signal ends the process immediately."""
 
     def __init__(self) -> None:
         self.signal_number = 0
-        self.nothing_to_finish = False
+        self.raises_immediately = False
 
     @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Within it, where nothing is written, a signal raises Interrupted where it comes, and one that came before does on entry."""
+    def raise_immediately(self) -> Iterator[None]:
+        """Raise Interrupted as soon as a signal arrives within this block, or on entry if one already has; for work that writes nothing."""
         self.check()
-        self.nothing_to_finish = True
+        self.raises_immediately = True
         try:
             yield
         finally:
-            self.nothing_to_finish = False
+            self.raises_immediately = False
 
     def check(self) -> None:
-        """Raise Interrupted where a signal came; called between batches."""
+        """Raise Interrupted if a signal has arrived; called between batches."""
         if self.signal_number:
             raise Interrupted(f"stopped by {signal.Signals(self.signal_number).name}", self.signal_number)
 
 
 @contextmanager
 def stop_on_signal() -> Iterator[Stop]:
-    """Within it Ctrl-C, SIGTERM and SIGHUP set `Stop` instead of ending the process; one that is ignored, as by nohup, stays so."""
+    """Let Ctrl-C, SIGTERM and SIGHUP set `Stop` instead of ending the process; a signal that is ignored (nohup) stays ignored."""
     stop = Stop()
     before = {number: signal.getsignal(number) for number in STOPPED_BY}
     previous = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
 
     def remember(number: int, _: FrameType | None) -> None:
         stop.signal_number = number
-        if stop.nothing_to_finish:
+        if stop.raises_immediately:
             stop.check()
-        with suppress(OSError):  # a terminal that was closed takes no more words
-            os.write(2, STOPPING)  # a handler may interrupt any other writing to stderr
+        with suppress(OSError):  # the terminal may be closed
+            os.write(2, STOPPING)  # not print: the handler may have interrupted another write to stderr
         for each in previous:
-            signal.signal(each, signal.SIG_DFL)  # not Python's handler, whose exception waits for the batches under way
+            signal.signal(each, signal.SIG_DFL)  # Python's own handler would raise only after the running batches end
 
     for number in previous:
         signal.signal(number, remember)

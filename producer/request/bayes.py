@@ -1,6 +1,6 @@
-"""The model `bayes`: for `urn` the exact posterior of every item, stored as a run, is the floor of every set size.
+"""The model `bayes`: the exact posterior of every item of task `urn`, stored as a run. No model can have smaller sets.
 
-In: a request that names model `bayes`.  Out: runs of method `bayes`, whose logits are log posteriors; nothing is computed by a model.
+In: a request that names model `bayes`.  Out: runs of method `bayes`, whose logits are log posteriors; no language model is run.
 """
 
 from collections.abc import Iterator
@@ -21,9 +21,9 @@ FLOOR = 1e-12  # "I don't know" is never right; its posterior 0 has no logarithm
 
 
 def bayes_runs(request: Request) -> Iterator[tuple[ItemSet, Run]]:
-    """Yield the runs of the model `bayes` with their items; none where a request does not name it.
+    """Yield the runs of the model `bayes` with their items; none if the request does not name this model.
 
-    Raises UsageError for a task whose posterior is not known, or a method or level that means nothing here.
+    Raises UsageError for a task without a known posterior, and for a compression method or level.
     """
     if BAYES not in request.models:
         return

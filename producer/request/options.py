@@ -1,4 +1,4 @@
-"""The options that say what is run and how: of the command line, and as keys of sweep files."""
+"""The options that say what is run and how, on the command line and as keys of sweep files."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""The types of a plan: runs with their keys, in groups that share one loading of the weights.
+"""The types of a plan: runs with their keys, in groups that load the weights once.
 
-`producer.run.plan` makes them from a `Request`; the backends answer them.
+`producer.run.plan` makes them from a `Request`; the backends answer their items.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from schemas.run import DENSE, RunKey
 
 @dataclass(frozen=True)
 class Model:
-    """A model as planned: files, config and tokenizer, no weights."""
+    """A model before its weights are loaded: files, config and tokenizer."""
 
     files: ModelFiles
     config: Any
@@ -31,13 +31,13 @@ class Model:
 
     @cached_property
     def weight_bytes(self) -> int:
-        """What the weights take in memory; building the model to count them takes up to a second for a large one."""
+        """Bytes of the weights in memory; counting them takes up to a second for a large model, since it is built without weights."""
         return weight_bytes_as(self.files, self.config, self.dtype)
 
 
 @dataclass(frozen=True)
 class PromptedTask:
-    """The items of a task under one prompt, for one model, and the tokens that answer them."""
+    """The items of a task with one prompt, for one model, and the tokens of the answers (A, B, ...)."""
 
     model: Model
     task: TaskItems
@@ -53,19 +53,19 @@ class PromptedTask:
         return encode(self.model.tokenizer, self.instruction, self.task.demonstrations, self.task.items, int(context))
 
     def check_tokens(self) -> None:
-        """Raise UsageError where a prompt has a token that the model has no embedding for."""
+        """Raise UsageError if a prompt or an answer has a token for which the model has no embedding."""
         rows = self.model.config.get_text_config().vocab_size
         largest = max(*self.options.ids, max(self.prompts.prefix, default=0), *(max(suffix) for suffix in self.prompts.suffixes))
         if largest >= rows:
             name, token = self.model.files.name, self.model.tokenizer.convert_ids_to_tokens(largest)
             raise UsageError(
                 f"the tokenizer of {name!r} encodes task {self.task.name!r} with token {largest} ({token!r}), and the model has "
-                f"embeddings for {rows} tokens; they do not belong together, or the embeddings were not resized for added tokens"
+                f"embeddings for {rows} tokens; the tokenizer belongs to another model, or the embeddings were not resized for added tokens"
             )
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
-        """What is stored with each run and said once: about the items, and how many prompts did not fit the context."""
+        """Warnings stored with each run and logged once: those about the items, and how many prompts did not fit the context."""
         truncated, name = self.prompts.truncated, self.model.files.name
         note = (
             f"{self.task.name}, prompt {self.prompt}: {truncated} of {len(self.item_set)} prompts are longer than the context of {name} "
@@ -76,7 +76,7 @@ class PromptedTask:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run to make. `key` is None where the weights are not on this machine yet, since their hash is part of it."""
+    """One run to make. `key` is None while the weights are not on this machine, because their hash is part of the key."""
 
     prompted: PromptedTask
     level: Level
@@ -85,7 +85,7 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class RunGroup:
-    """Runs of one model, method and compression data, by level: what one loading of the weights serves."""
+    """All runs of one model, method and compression data; the weights are loaded once for all of them."""
 
     model: Model
     method: Method
@@ -95,10 +95,10 @@ class RunGroup:
 
     @property
     def levels(self) -> list[Level]:
-        """The levels in order, each once."""
+        """The levels of the runs, in order and without repeats."""
         return list(dict.fromkeys(run.level for run in self.runs))
 
     @property
     def is_dense(self) -> bool:
-        """Whether the model is run as it is."""
+        """Whether the model is run without compression."""
         return self.method.name == DENSE

@@ -1,4 +1,4 @@
-"""What is asked of `produce`, as one value, before anything is looked up.
+"""All options of one `produce` command as one value, checked against each other but not yet looked up.
 
 In: options by parameter name, from the command line, from a block of a sweep file, or both.  Out: `Request`.
 """
@@ -27,13 +27,13 @@ SIZES = ("device_memory", "host_memory")
 class Request:
     """Every combination of models, methods, levels, tasks and prompts is one run.
 
-    levels   : as text; empty takes each method's default level.
-    tasks    : names or item files; empty takes urn and facts for the embedded models, the published tasks for others.
-    limit    : items drawn per task, 0 for all.
-    device, dtype : "auto" takes a GPU if there is one, and there the checkpoint's own dtype; float32 on a CPU.
-    compression_data : "auto" takes each task's default source.
-    private  : store of the circumstances of a run only the versions of libraries.
-    settings : how batches and memory are used; they change no logit beyond rounding.
+    levels   : as text; empty means each method's default level.
+    tasks    : names or item files; empty means urn and facts for the embedded models, the published tasks for others.
+    limit    : number of items drawn from each task, 0 for all.
+    device, dtype : "auto" means a GPU if there is one, with the checkpoint's own dtype; on a CPU float32.
+    compression_data : "auto" means each task's default source.
+    private  : store library versions as the only information about machine and command.
+    settings : how batches and memory are used; they change logits by rounding only.
     """
 
     models: tuple[str, ...]
@@ -56,8 +56,8 @@ class Request:
 
 
 def request_of(options: Mapping[str, Any]) -> Request:
-    """Return the request that these options make. Raises UsageError where one has no effect beside the others."""
-    _check_names_given(options)
+    """Return the request for these options. Raises UsageError for an option that has no effect beside the others."""
+    _check_no_empty_name(options)
     _check_effect(options)
     _check_sweep(options)
     sizes = {name: _size(name, options[name]) for name in SIZES if name in options}
@@ -66,7 +66,7 @@ def request_of(options: Mapping[str, Any]) -> Request:
 
 
 def option_name(parameter: str) -> str:
-    """Return the option of a parameter's name."""
+    """Return the command-line option of a parameter, such as --batch-tokens for batch_tokens."""
     return f"--{parameter.replace('_', '-')}"
 
 
@@ -77,8 +77,8 @@ def check_names(kind: str, names: Sequence[str], known: Sequence[str]) -> None:
             raise UsageError(f"unknown {kind} {name!r}; known: {', '.join(known)}")
 
 
-def _check_names_given(options: Mapping[str, Any]) -> None:
-    """Raise UsageError for an empty name, which a shell variable that is not set leaves: as a path it is the working folder."""
+def _check_no_empty_name(options: Mapping[str, Any]) -> None:
+    """Raise UsageError for an empty name, as an unset shell variable gives; as a path it would mean the working folder."""
     for name in ("models", "methods", "levels", "tasks", "prompts"):
         if any(not value.strip() for value in options.get(name, ())):
             raise UsageError(f"--{name.removesuffix('s')} is empty; give a name, or leave the option out")

@@ -1,6 +1,6 @@
-"""Where runs go: a store that is opened if it is there, and created with its first run if it is not.
+"""The store that runs are written to. A store that does not exist yet is created when the first run is written.
 
-So a model that cannot be loaded, or a run that must not be stored, leaves no empty store behind.
+This way a model that cannot be loaded, or a run that must not be stored, leaves no empty store behind.
 """
 
 import os
@@ -23,10 +23,10 @@ class Destination:
         self._writer: Writer | None = None
 
     def __enter__(self) -> "Destination":
-        """Open the store. Raises HedgemarkError where it can be neither opened nor, later, created."""
+        """Open the store. Raises HedgemarkError if it can neither be opened nor be created later."""
         path = parse_address(self._url).path
         if path is None:
-            init_store(self._url)  # a bucket says only by being written to whether it lets us
+            init_store(self._url)  # the only way to find out whether a bucket is writable is to write to it
         try:
             self._writer = self._stack.enter_context(open_writer(self._url))
         except StoreNotFoundError:
@@ -37,11 +37,11 @@ class Destination:
         self._stack.__exit__(kind, error, trace)
 
     def contains(self, key: RunKey) -> bool:
-        """Return whether the store holds a run of this key."""
+        """Return whether the store holds a run with this key."""
         return self._writer is not None and self._writer.contains(key)
 
     def write(self, items: ItemSet, run: Run, *, allow_nonfinite: bool = False, replace: bool = False) -> str:
-        """Add a run and return its name; raises like `Writer.write`."""
+        """Add a run and return its name. Raises what `Writer.write` raises."""
         if disagreement := run.too_much_mass(items.n_options):
             raise HedgemarkError(f"run {run.key.name}: {disagreement}")
         if self._writer is None:
@@ -52,7 +52,7 @@ class Destination:
 
 
 def _check_creatable(url: str, path: Path) -> None:
-    """Raise where a folder cannot be made, so that this is known before a model is run."""
+    """Raise StoreInvalidError if the folder of a store cannot be created, before any time is spent on a model."""
     parent = next(folder for folder in path.absolute().parents if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise StoreInvalidError(f"cannot create a store at {url}: {parent} is {'not writable' if parent.is_dir() else 'a file'}")

@@ -1,4 +1,4 @@
-"""What requests would do: runs, tokens, time, memory, and what the store already holds. Nothing is downloaded, loaded or written.
+"""Describe what requests would do: runs, tokens, time, memory, and which runs are stored. No weights are downloaded, nothing is written.
 
 In: requests, a store's address.  Out: lines of text.
 """
@@ -19,11 +19,11 @@ from store.command import aligned
 
 HEADER = (*FIELDS, "items", "tokens", "truncated", "state")
 STORED, TO_RUN, NOT_DOWNLOADED = "stored", "to run", "weights not downloaded"
-ASSUMED_SHARE = 0.5  # of the matrix peak; what is reached depends on the model and is stored with every run
+ASSUMED_SHARE = 0.5  # of the peak speed of matrix products; the share reached depends on the model and is stored with every run
 
 
 class Row(NamedTuple):
-    """One planned run as text, with what it costs if it is still to be made."""
+    """One planned run as the cells of a table row, with the tokens and seconds that it takes."""
 
     cells: tuple[str, ...]
     tokens: int = 0
@@ -31,12 +31,12 @@ class Row(NamedTuple):
 
     @property
     def state(self) -> str:
-        """Whether the store holds the run."""
+        """Whether the run is stored, still to run, or waits for its weights to be downloaded."""
         return self.cells[-1]
 
 
 def describe_runs(requests: Sequence[Request], store_url: str) -> Iterator[str]:
-    """Yield all planned runs as lines of a table, then their sums and the memory that each model takes."""
+    """Yield the lines of a table of all planned runs, then their totals, then the memory that each model takes."""
     for request in requests:
         check_request(request)
     stored = _stored_names(store_url)
@@ -48,7 +48,7 @@ def describe_runs(requests: Sequence[Request], store_url: str) -> Iterator[str]:
     tokens, seconds = sum(row.tokens for row in todo), sum(row.seconds for row in todo)
     runs = "1 run" if len(rows) == 1 else f"{len(rows)} runs"
     yield f"{runs}, {len(todo)} to run" + (f", {tokens:,} tokens, {_duration(seconds)}" if todo else "")
-    groups.sort(key=lambda pair: len(pair[1].levels))  # the last group of a model has the most levels, so the most to hold in memory
+    groups.sort(key=lambda pair: len(pair[1].levels))  # so that each model's line describes its group with the most levels in memory
     for name, memory in {group.model.files.name: _memory(group, request) for request, group in groups}.items():
         yield f"{name}: {memory}"
 
@@ -66,7 +66,7 @@ def _bayes_row(is_stored: bool, prompt: str, n_items: int) -> Row:
 
 
 def _seconds(group: RunGroup, tokens: int) -> float:
-    """Return the time these tokens take at the assumed share of this device's matrix peak; every weight counts as used."""
+    """Return the seconds these tokens take at `ASSUMED_SHARE` of this device's peak speed, if every weight is used for every token."""
     import torch
 
     from producer.engine.layer_source import Target
@@ -93,7 +93,7 @@ def _memory(group: RunGroup, request: Request) -> str:
         return f"{text}, all in memory at once"
     tokens = max(run.prompted.prompts.tokens for run in group.runs)
     hidden_states = _size(tokens * model.config.get_text_config().hidden_size * BYTES[model.dtype])
-    mapped = group.is_dense and not model.files.gguf  # then the weights are read from their files as they are needed
+    mapped = group.is_dense and not model.files.gguf  # then the weights are read from their files layer by layer, not kept in RAM
     on_host = f"up to {hidden_states} of intermediate results" + ("" if mapped else " and the weights")
     return f"{text}, layer by layer within {_size(budget(model, request.settings))}; {on_host} in RAM"
 
@@ -109,4 +109,4 @@ def _stored_names(store_url: str) -> set[str]:
     try:
         return set(open_reader(store_url).catalog["name"].to_list())
     except StoreNotFoundError:
-        return set()  # produce creates it with the first run
+        return set()  # `produce` creates the store when it writes the first run

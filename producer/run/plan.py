@@ -1,7 +1,7 @@
-"""The plan: every run of a request with its key, known before any weight is loaded.
+"""Plan all runs of a request, with their keys, before any weights are loaded.
 
-In: a `Request`.  Out: `RunGroup`s of `PlannedRun`s; the runs of a group are answered by one compressed model. Whatever can be wrong
-with a request (names, levels, items, option tokens, a method that cannot do a model) is noticed here, before anything is written.
+In: a `Request`.  Out: `RunGroup`s of `PlannedRun`s; each group loads its model once. Whatever can be wrong with a request (names, levels,
+items, option tokens, a method that does not support a model) raises here, before anything is written.
 """
 
 import logging
@@ -38,9 +38,9 @@ class _Compression(NamedTuple):
 
 
 def make_plan(request: Request, *, download: bool = True) -> list[RunGroup]:
-    """Return the groups of all runs that need a model; `producer.request.bayes` makes those of the model `bayes`.
+    """Return the groups of all runs except those of the model `bayes`, which `producer.request.bayes` makes.
 
-    download : whether weights that are not on this machine are fetched; without them a run has no key yet.
+    download : whether to fetch weights that are not on this machine; a run has no key without them.
     """
     models = [name for name in request.models if name != BAYES]
     if not models:
@@ -58,15 +58,15 @@ def make_plan(request: Request, *, download: bool = True) -> list[RunGroup]:
 
 
 def check_request(request: Request) -> None:
-    """Raise UsageError for an unknown prompt or backend, before anything is loaded."""
+    """Raise UsageError for an unknown prompt or backend."""
     check_names("prompt", request.prompts, PROMPTS)
     check_names("backend", [request.backend], [*BACKENDS])
 
 
 def choose_levels(methods: Sequence[str], levels: Sequence[str]) -> dict[str, list[Level]]:
-    """Return each method's levels: the given ones that it accepts, else its default.
+    """Return for each method the given levels that it accepts, or its default level if none are given.
 
-    Raises UsageError for an unknown method, a level that no method accepts, or a method that accepts none of the levels.
+    Raises UsageError for an unknown method, a level that no method accepts, or a method other than dense that accepts none of the levels.
     """
     check_names("method", methods, [*METHODS])
     parsed = parse_levels(levels)
@@ -84,7 +84,7 @@ def choose_levels(methods: Sequence[str], levels: Sequence[str]) -> dict[str, li
 
 
 def _tasks_of(request: Request, models: Sequence[str]) -> list[str]:
-    """Return the tasks asked of these models: by default the embedded ones for embedded models, the published ones for others."""
+    """Return the requested tasks, or the default ones: the embedded tasks for embedded models, the published tasks for others."""
     if request.tasks:
         return list(dict.fromkeys(request.tasks))
     embedded = [*EMBEDDED] if any(name in REFERENCE for name in models) else []
@@ -101,7 +101,7 @@ def _open_model(name: str, request: Request, levels: dict[str, list[Level]]) -> 
 
 
 def _check_model(name: str, config: Any, request: Request, levels: dict[str, list[Level]]) -> None:
-    """Raise UsageError, naming method, model and reason, where a method or the backend cannot do this model."""
+    """Raise UsageError, naming method, model and reason, if a method or the backend does not support this model."""
     for method, levels_of_method in levels.items():
         for level in levels_of_method:
             METHODS[method].check_config(config, level, name)
@@ -113,21 +113,21 @@ def _check_model(name: str, config: Any, request: Request, levels: dict[str, lis
 
 
 def _choose_device(device: str) -> str:
-    """Return the device to run on. Raises UsageError for one that is not there."""
+    """Return the device to run on. Raises UsageError for a device that cannot be used."""
     import torch
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         probe = torch.ones(1, device=device)
-        probe.item()  # "meta" is a device, and holds no numbers
+        probe.item()  # fails for "meta", a torch device that holds no numbers
         return str(probe.device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UsageError(f"device {device!r} cannot be used ({str(error).splitlines()[0]})") from error
 
 
 def _choose_dtype(dtype: str, device: str, config: Any) -> str:
-    """Return the dtype to run in: "auto" is float32 on a CPU and the checkpoint's own elsewhere."""
+    """Return the dtype to run in: "auto" means float32 on a CPU and the checkpoint's own dtype elsewhere."""
     check_names("dtype", [dtype], DTYPES)
     if dtype != "auto":
         return dtype
@@ -156,9 +156,9 @@ def _groups(
         fetch_weights(model.files)
     weights_missing = not download and model.files.hub_id and not weight_bytes(model.files)
     weights = "" if weights_missing else weights_hash(model.files)
-    for name, asked in levels.items():
+    for name, requested in levels.items():
         method = METHODS[name]
-        levels_of_method = list(dict.fromkeys(method.level_of(model.config, level) for level in asked))
+        levels_of_method = list(dict.fromkeys(method.level_of(model.config, level) for level in requested))
         for data, answered in _by_source(method, model, prompted, request):
             runs = [
                 PlannedRun(each, level, _key(each, _Compression(method, level, data), weights, request) if weights else None)
@@ -169,7 +169,7 @@ def _groups(
 
 
 def _by_source(method: Method, model: Model, prompted: Sequence[PromptedTask], request: Request) -> list[tuple[Any, list[PromptedTask]]]:
-    """Return compression data, each with the prompted tasks that models compressed with it answer."""
+    """Return pairs of compression data and the prompted tasks that the models compressed with these data answer."""
     from producer.methods.shared.compression_data import check_overlap, default_source, draw_compression_data
 
     if not method.needs_data:

@@ -1,7 +1,7 @@
-"""Make every run of a request and put it into a store; a run that the store holds is not made again.
+"""Make every run of a request and write it into a store; runs that are already stored are skipped.
 
 In: a `Request`, a store.  Out: `Outcome`: runs written, and runs that were stored already. A model is compressed once per level and then
-answers all its tasks and prompts; a violated post-condition or a non-finite logit ends the command with nothing of that run written.
+answers all its tasks and prompts. A violated post-condition or a non-finite logit ends the command, and that run is not written.
 """
 
 import logging
@@ -31,18 +31,18 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Outcome:
-    """Names of the runs this command wrote, and of those that the store held already."""
+    """Names of the runs that this command wrote, and of those that were stored before it."""
 
     written: list[str] = field(default_factory=list)
     already_stored: list[str] = field(default_factory=list)
 
 
 def produce(request: Request, store_url: str, *, show_progress: bool = False) -> Outcome:
-    """Make the runs that the store does not hold.
+    """Make the runs of a request that are not yet in the store; all runs if the request says `replace`.
 
-    show_progress : whether to show a progress bar per run, where stderr is a terminal.
+    show_progress : whether to show a progress bar for each run, if stderr is a terminal.
     Raises UsageError and ItemError before anything is written, PostConditionError and NonFiniteError for a run that must not be stored.
-    Raises Interrupted after a signal; finished runs are committed then.
+    Raises Interrupted after a signal; the finished runs are then committed.
     """
     check_request(request)
     bayes = list(bayes_runs(request))
@@ -57,12 +57,12 @@ def produce(request: Request, store_url: str, *, show_progress: bool = False) ->
             for group in groups:
                 worker.run_group(group)
         except Interrupted as interrupted:
-            raise _how_to_go_on(interrupted, len(outcome.written)) from interrupted
+            raise _with_advice(interrupted, len(outcome.written)) from interrupted
     return outcome
 
 
 def progress_bar(total: int, label: str, unit: str, *, shown: bool = True) -> Any:
-    """Return a tqdm bar on stderr, hidden where stderr is not a terminal."""
+    """Return a tqdm progress bar on stderr, hidden if stderr is not a terminal."""
     from tqdm import tqdm  # type: ignore[import-untyped]
 
     return tqdm(total=total, desc=label, unit=unit, disable=None if shown else True, leave=False)
@@ -85,12 +85,12 @@ class _Worker:
             return
         models = BACKENDS[self.request.backend].ready(group, levels, self.request.settings)
         for level in levels:
-            with self.stop.at_once():
+            with self.stop.raise_immediately():
                 ready = next(models)
             for run in todo:
                 if run.level == level:
                     self._make(run, ready)
-            del ready  # the next level needs its memory
+            del ready  # frees the model's memory for the next level
 
     def _make(self, planned: PlannedRun, ready: Ready) -> None:
         run = self._answer(planned, ready)
@@ -101,13 +101,13 @@ class _Worker:
 
     def _answer(self, planned: PlannedRun, ready: Ready) -> Run:
         prompted = planned.prompted
-        own_peak, clock = reset_peak(prompted.model.device), time.monotonic()
+        peak_reset, clock = reset_peak(prompted.model.device), time.monotonic()
         with _item_bar(planned, shown=self.show_progress) as bar:
             answers = ready.answer(prompted, self._after_batch(bar, prompted))
         assert planned.key is not None, "weights are fetched before a run is made"
         env = environment(
             prompted.model.device,
-            own_peak=own_peak,
+            peak_reset=peak_reset,
             duration_s=time.monotonic() - clock,
             tokens=answers.tokens,
             parameters=ready.parameters,
@@ -141,7 +141,7 @@ def _item_bar(planned: PlannedRun, *, shown: bool) -> Any:
 
 
 def _nan_beyond_options(logits: NDArray[np.float32], n_options: NDArray[np.int16]) -> NDArray[np.float32]:
-    """Return the logits (item, option) with NaN beyond each item's number of options."""
+    """Return the logits (item, option), with NaN for options that an item does not have."""
     return np.where(own_options(n_options, logits.shape[1]), logits, np.float32(np.nan))
 
 
@@ -150,7 +150,7 @@ def _rates(throughput: Mapping[str, float]) -> str:
     return "".join(", " + text.format(throughput[name]) for name, text in parts if name in throughput)
 
 
-def _how_to_go_on(interrupted: Interrupted, n_written: int) -> Interrupted:
+def _with_advice(interrupted: Interrupted, n_written: int) -> Interrupted:
     finished = "1 finished run is" if n_written == 1 else f"{n_written} finished runs are"
-    message = f"{interrupted}; {finished} in the store, the unfinished one is lost; run the same command again to go on"
+    message = f"{interrupted}; {finished} in the store, the unfinished run is lost; run the same command again to continue"
     return Interrupted(message, interrupted.signal_number)

@@ -1,6 +1,6 @@
-"""Cells: a sweep cut into commands, each of which is `produce` for one model, method and level.
+"""Split a sweep into cells. Each cell is one `produce` command for one model, method and level.
 
-In: requests.  Out: `Command`s, each with a readable name, and the outcome of each, `Finished`.
+In: requests.  Out: `Command`s with readable names; executors return the outcome of each as `Finished`.
 """
 
 import sys
@@ -21,7 +21,7 @@ SCALARS = (
 
 @dataclass(frozen=True)
 class Command:
-    """One cell: its name, the arguments of `produce` that make it, and the devices it takes."""
+    """One cell: its name, the arguments of its `produce` command, and the number of devices it needs."""
 
     name: str
     arguments: tuple[str, ...]
@@ -29,13 +29,13 @@ class Command:
 
     @property
     def argv(self) -> list[str]:
-        """The whole command, in this interpreter."""
+        """The whole command line, run by this Python interpreter."""
         return [sys.executable, "-m", "producer", *self.arguments]
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A cell that has ended: its exit code, the names of the runs it wrote, and the last line of its stderr."""
+    """A cell that has ended: its exit code, the names of the runs it wrote, and why it failed if it did."""
 
     command: Command
     exit_code: int
@@ -44,7 +44,7 @@ class Finished:
 
 
 def split(requests: Sequence[Request], store_url: str) -> list[Command]:
-    """Return one command per model, method and level, each once."""
+    """Return one command per model, method and level of the requests, without repeats."""
     commands = [command for request in requests for command in _commands(request, store_url)]
     return list(dict.fromkeys(commands))
 
@@ -62,7 +62,7 @@ def _commands(request: Request, store_url: str) -> Iterator[Command]:
 
 
 def _shared(request: Request, store_url: str) -> Iterator[str]:
-    """Yield the arguments that all commands of a request have in common; options at their defaults are left out."""
+    """Yield the arguments that all commands of a request share, leaving out options at their default."""
     yield from ("--store", store_url)
     yield from (text for task in request.tasks for text in ("--task", task))
     yield from (text for prompt in request.prompts for text in ("--prompt", prompt))

@@ -1,6 +1,6 @@
-"""`--emit`: a sweep as text for another scheduler; nothing is run.
+"""`--emit`: print a sweep as a job for another scheduler, without running it.
 
-In: commands.  Out: an sbatch array script, a Kubernetes indexed Job, or JSON. The command `produce` must be on the path there.
+In: commands.  Out: an sbatch array script, a Kubernetes indexed Job, or JSON. Where the job runs, `produce` must be on the PATH.
 """
 
 import json
@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 
 from producer.sweep.cells import Command
 
-GRACE_S = 120  # from SIGTERM to the end, in which the batch at hand is finished and committed
+GRACE_S = 120  # seconds between SIGTERM and SIGKILL, in which a cell finishes its batch and commits
 
 
 def emit(commands: Sequence[Command], form: str) -> str:
-    """Return the sweep in one of `FORMS`."""
+    """Return the sweep as text in the form of that name, one of `FORMS`."""
     return FORMS[form](commands)
 
 
@@ -26,7 +26,7 @@ def _json(commands: Sequence[Command]) -> str:
 
 
 def _sbatch(commands: Sequence[Command]) -> str:
-    """Return an array job. Without "B:" Slurm would signal job steps alone, and `produce` is the batch shell itself."""
+    """Return a Slurm array job. The signal needs "B:", because `produce` replaces the batch shell and Slurm else signals job steps only."""
     cells = "\n".join(f"  {shlex.quote(line)}" for line in _lines(commands))
     return f"""#!/bin/bash
 #SBATCH --job-name=hedgemark
@@ -46,7 +46,7 @@ def _devices(commands: Sequence[Command]) -> int:
 
 
 def _k8s(commands: Sequence[Command]) -> str:
-    """Return a Job in JSON, which is YAML too, for the user's image: put it in by hand or by `envsubst '$HEDGEMARK_IMAGE'`."""
+    """Return a Job in JSON, which is also YAML. The user inserts the image's name by hand or with `envsubst '$HEDGEMARK_IMAGE'`."""
     cells = "\n".join(f"  {shlex.quote(line)}" for line in _lines(commands))
     script = f'cells=(\n{cells}\n)\nexec bash -c "exec ${{cells[$JOB_COMPLETION_INDEX]}}"\n'
     container = {

@@ -1,4 +1,4 @@
-"""Executor `local`: one cell at a time on each device that this process sees, or on as many devices as a cell takes."""
+"""Executor `local`: run cells on the devices that this process sees, one cell at a time on each device or group of devices."""
 
 import os
 import queue
@@ -20,10 +20,10 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 def run_local(commands: Sequence[Command], report: Report, workers: int = 0) -> list[Finished]:
     """Run every cell and return the outcome of each, in order.
 
-    report  : called as each cell ends.
-    workers : cells at a time; 0 is one per accelerator, or one where there is none.
-    Raises UsageError where a cell takes more devices than there are.
-    Raises Interrupted after Ctrl-C, SIGTERM or SIGHUP, when the running cells have finished their batch and committed.
+    report  : called with each cell's outcome when it ends.
+    workers : number of cells that run at the same time; 0 means one per GPU, or one if there is no GPU.
+    Raises UsageError if a cell needs more devices than there are.
+    Raises Interrupted after Ctrl-C, SIGTERM or SIGHUP, once the running cells have finished their batch and committed.
     """
     slots: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
     devices = _devices_of_slots(workers, max(command.devices for command in commands))
@@ -36,14 +36,14 @@ def run_local(commands: Sequence[Command], report: Report, workers: int = 0) -> 
 
 
 class _Running:
-    """The running processes; a thread hands a signal on to them."""
+    """The running cells' processes, with a thread that forwards a signal to them."""
 
     def __init__(self, stop: Stop) -> None:
         self._stop, self._processes, self._over = stop, set[subprocess.Popen[str]](), threading.Event()
         self._lock = threading.Lock()
 
     def __enter__(self) -> "_Running":
-        self._watch = threading.Thread(target=self._hand_on, daemon=True)
+        self._watch = threading.Thread(target=self._forward_signal, daemon=True)
         self._watch.start()
         return self
 
@@ -52,7 +52,7 @@ class _Running:
         self._watch.join()
 
     def run(self, command: Command, slots: "queue.SimpleQueue[dict[str, str]]", report: Report) -> Finished:
-        """Run one cell on the next free device."""
+        """Run one cell on the next free device or group of devices."""
         device = slots.get()
         try:
             with self._lock:
@@ -69,7 +69,7 @@ class _Running:
         report(finished)
         return finished
 
-    def _hand_on(self) -> None:
+    def _forward_signal(self) -> None:
         while not self._over.wait(POLL_S):
             if self._stop.signal_number:
                 with self._lock:
@@ -79,15 +79,18 @@ class _Running:
 
 
 def _devices_of_slots(workers: int, each: int) -> list[dict[str, str]]:
-    """Return, for each cell that runs at a time, the environment variable that gives it its share of the devices seen here."""
+    """Return one slot per cell that can run at the same time: the environment variable that shows it only its own devices.
+
+    each : number of devices that a cell needs.
+    """
     import torch
 
     count = torch.cuda.device_count()
     if not count:
         return [{} for _ in range(workers or 1)]
     seen = os.environ.get(VISIBLE) or ",".join(map(str, range(count)))
-    devices = [name.strip() for name in seen.split(",")][:count]  # numbers or UUIDs; torch counts up to the first that is not there
+    devices = [name.strip() for name in seen.split(",")][:count]  # numbers or UUIDs; torch stops counting at the first invalid one
     shares = [",".join(devices[start : start + each]) for start in range(0, count - each + 1, each)]
     if not shares:
-        raise UsageError(f"--tensor-parallel {each} takes {each} devices for each cell, and there are {count}")
+        raise UsageError(f"--tensor-parallel {each} needs {each} devices for each cell, but there are only {count}; use a smaller number")
     return [{VISIBLE: shares[number % len(shares)]} for number in range(workers or len(shares))]

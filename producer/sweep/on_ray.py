@@ -1,8 +1,8 @@
-"""Executor `ray`: cells as tasks of a Ray cluster, the one at $RAY_ADDRESS or a local one.
+"""Executor `ray`: run cells as tasks of a Ray cluster, the one at $RAY_ADDRESS or else a local one.
 
-Each task takes a GPU slot for each of its devices (where the cluster has GPUs) and starts `produce` in a process of its own, so a crash
-costs one cell. A worker that dies is replaced and its cell tried again; runs it had committed are skipped. The driver keeps no
-state: when it dies, the same command goes on. Every node must reach the store under the same address.
+Each task reserves the GPUs its cell needs (if the cluster has GPUs) and starts `produce` in a separate process, so that a crash loses
+one cell only. When a worker dies, its cell is tried again, and the runs it had committed are skipped. The driver keeps no state: if it
+dies, run the same command again to continue. Every node must reach the store under the same address.
 """
 
 import threading
@@ -23,9 +23,10 @@ POLL_S = 1.0
 def run_ray(commands: Sequence[Command], report: Callable[[Finished], None], workers: int = 0) -> list[Finished]:
     """Run every cell on the cluster and return the outcome of each, in order.
 
-    workers : cells at a time on a local cluster started here.
-    Raises UsageError where ray is not installed, or a cluster is running, whose size `workers` cannot change.
-    Raises Interrupted after Ctrl-C, SIGTERM or SIGHUP, when the running cells have finished their batch and committed.
+    report  : called with each cell's outcome when it ends.
+    workers : number of cells that run at the same time on a local cluster that is started here.
+    Raises UsageError if ray is not installed, or if `workers` is given for a running cluster, whose size it cannot change.
+    Raises Interrupted after Ctrl-C, SIGTERM or SIGHUP, once the running cells have finished their batch and committed.
     """
     try:
         import ray
@@ -35,7 +36,7 @@ def run_ray(commands: Sequence[Command], report: Callable[[Finished], None], wor
         _connect(ray, workers)
     has_gpus = bool(ray.cluster_resources().get("GPU"))
     task = ray.remote(num_cpus=1, max_retries=RETRIES)(run_cell)
-    with stop_on_signal() as stop:  # after Ray has set a handler of its own
+    with stop_on_signal() as stop:  # after Ray has installed its own signal handler, which this one must replace
         halt = ray.remote(num_cpus=0)(Halt).remote()
         waiting = {task.options(num_gpus=command.devices * has_gpus).remote(command, halt): command for command in commands}
         finished = dict(_finished(ray, waiting, halt, stop, report))
@@ -44,22 +45,22 @@ def run_ray(commands: Sequence[Command], report: Callable[[Finished], None], wor
 
 
 class Halt:
-    """An actor that tells the workers when the sweep is to stop."""
+    """A Ray actor from which the workers learn that the sweep must stop."""
 
     def __init__(self) -> None:
         self._called = False
 
     def call(self) -> None:
-        """Say that it is to stop."""
+        """Ask all workers to stop."""
         self._called = True
 
     def called(self) -> bool:
-        """Return whether it is to stop."""
+        """Return whether the workers were asked to stop."""
         return self._called
 
 
 def run_cell(command: Command, halt: Any) -> Finished:
-    """On a worker: run a cell unless the sweep is to stop, and let it finish its batch and commit when it is."""
+    """Run a cell on a worker, unless the sweep must stop; if it must stop later, the cell finishes its batch and commits."""
     if _called(halt):
         return Finished(command, 1, reason="not started")
     try:
@@ -73,7 +74,7 @@ def run_cell(command: Command, halt: Any) -> Finished:
 def _watch(halt: Any, process: "Popen[str]") -> None:
     while process.poll() is None:
         if _called(halt):
-            process.terminate()  # not Ctrl-C's signal, which is blocked in whatever Ray starts
+            process.terminate()  # SIGTERM, because SIGINT is blocked in all processes that Ray starts
             return
         time.sleep(POLL_S)
 
@@ -84,13 +85,13 @@ def _called(halt: Any) -> bool:
     try:
         return bool(ray.get(halt.called.remote()))
     except ray.exceptions.RayError:
-        return False  # its node was lost, and with it only the way to stop early
+        return False  # the actor's node was lost: cells can no longer be stopped early, but go on
 
 
 def _finished(
     ray: Any, waiting: dict[Any, Command], halt: Any, stop: Stop, report: Callable[[Finished], None]
 ) -> Iterator[tuple[Command, Finished]]:
-    """Yield each cell with its outcome as it ends; after a signal, cells that had not started end at once and are not reported."""
+    """Yield each cell with its outcome when it ends. After a signal, cells that have not started end immediately and are not reported."""
     while waiting:
         ready, _ = ray.wait(list(waiting), num_returns=1, timeout=POLL_S)
         if stop.signal_number:

@@ -1,7 +1,7 @@
-"""One cell in a process of its own, which never outlives the sweep that started it.
+"""Run one cell in a separate process that (on Linux) never outlives the sweep that started it.
 
-An orphaned cell would write the same runs as a sweep started after it. So a cell asks the kernel (on Linux) to kill it when its parent
-dies; it loses only what it had not committed.
+An orphaned cell would write the same runs as the next sweep. So each cell asks the kernel to kill it when its parent dies; only what it
+has not committed is lost.
 """
 
 import ctypes
@@ -18,7 +18,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def start(command: Command, environment: Mapping[str, str]) -> "subprocess.Popen[str]":
-    """Start a cell; `environment` is added to this process's."""
+    """Start a cell, with `environment` added to this process's environment variables."""
     return subprocess.Popen(
         command.argv,
         env={**os.environ, **environment, PARENT: str(os.getpid())},
@@ -27,20 +27,20 @@ def start(command: Command, environment: Mapping[str, str]) -> "subprocess.Popen
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
-        process_group=0,  # Ctrl-C at a terminal reaches a whole group: with the signal handed on it would be two, and two stop at once
+        process_group=0,  # else Ctrl-C would reach the cell from the terminal and from the sweep, and two signals stop it immediately
     )
 
 
 def wait(command: Command, process: "subprocess.Popen[str]") -> Finished:
-    """Wait for a cell to end, and return its outcome."""
+    """Wait for a cell to end and return its outcome; the reason for a failure is the last line of its stderr."""
     stdout, stderr = process.communicate()
-    said = [line for line in stderr.splitlines() if line.strip()]
-    reason = "" if process.returncode == 0 else (said[-1] if said else _how_it_ended(process.returncode))
+    messages = [line for line in stderr.splitlines() if line.strip()]
+    reason = "" if process.returncode == 0 else (messages[-1] if messages else _how_it_ended(process.returncode))
     return Finished(command, process.returncode, tuple(stdout.split()), reason)
 
 
 def end_with_parent() -> None:
-    """In a cell: ask to be killed when the sweep is, and end now if it already was."""
+    """Called in a cell: ask the kernel to kill this process when the sweep dies, and exit now if the sweep is already dead."""
     parent = os.environ.pop(PARENT, None)
     if parent is None or sys.platform != "linux":
         return

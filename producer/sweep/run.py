@@ -1,4 +1,4 @@
-"""Run a sweep: check all requests, hand their cells to an executor, report which failed and why."""
+"""Run a sweep: check all requests, pass their cells to an executor, and report which cells failed and why."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -18,13 +18,13 @@ EXECUTORS: dict[str, Callable[[Sequence[Command], Callable[[Finished], None], in
 
 
 class SweepError(HedgemarkError):
-    """Some cells failed; the runs of the others are in the store."""
+    """Some cells of a sweep failed; the runs of the others are in the store."""
 
 
 def run_sweep(requests: Sequence[Request], store_url: str, executor: str, workers: int = 0) -> list[str]:
     """Run all cells and return the names of the runs they wrote.
 
-    Raises UsageError before anything starts; SweepError with every failed cell and its reason when all have ended.
+    Raises UsageError before anything starts, and SweepError, with the reason of every failed cell, when all cells have ended.
     """
     check_names("executor", [executor], [*EXECUTORS])
     for request in requests:
@@ -34,7 +34,7 @@ def run_sweep(requests: Sequence[Request], store_url: str, executor: str, worker
         with progress_bar(len(commands), "sweep", "cell") as bar:
             finished = EXECUTORS[executor](commands, lambda cell: _report(cell, bar), workers)
     except Interrupted as interrupted:
-        message = f"{interrupted}; finished runs are in the store; run the same command again to go on"
+        message = f"{interrupted}; finished runs are in the store; run the same command again to continue"
         raise Interrupted(message, interrupted.signal_number) from None
     if failed := [cell for cell in finished if cell.exit_code]:
         reasons = "".join(f"\n  {cell.command.name}: {cell.reason}" for cell in failed)

@@ -12,7 +12,7 @@
     model = "llama3.1-70b"
     device-memory = "20G"
 
-Keys are the command's option names; values are checked by the options themselves. In: a path.  Out: one `Request` per block.
+Keys are option names of `produce`, and values are checked as on the command line. In: a path.  Out: one `Request` per block.
 """
 
 from collections.abc import Mapping
@@ -31,9 +31,9 @@ BLOCKS = "sweep"
 
 
 def read_sweep(path: Path, options: Mapping[str, Any]) -> list[Request]:
-    """Return what a sweep file asks; the options of the command line override what the file says.
+    """Return the requests of a sweep file; options of the command line override those of the file.
 
-    Raises UsageError for broken TOML, and, all at once, for unknown keys, values that an option does not take, blocks without a model.
+    Raises UsageError for invalid TOML, and, all together, for unknown keys, invalid values and blocks without a model.
     """
     table = read_toml(path, "sweep file")
     blocks = table.pop(BLOCKS, [{}])
@@ -62,23 +62,23 @@ def _dashed(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _field(option: click.Option) -> Any:
-    """Return the pydantic type of an option's value in a file, and its key there."""
+    """Return the pydantic type of an option's value in a sweep file, and its key there."""
     kind, described = _kind(option)
 
-    def as_given(value: Any) -> Any:
+    def as_list(value: Any) -> Any:
         values = value if option.multiple and isinstance(value, list) else [value]
         if not all(type(each) is kind for each in values):
             raise ValueError(f"must be {described}, not {value!r}")
         return values
 
-    def converted(given: list[Any]) -> Any:
+    def converted(written: list[Any]) -> Any:
         try:
-            values = tuple(option.type.convert(each, option, None) for each in given)
+            values = tuple(option.type.convert(each, option, None) for each in written)
         except click.BadParameter as error:
             raise ValueError(error.message) from error
         return values if option.multiple else values[0]
 
-    return Annotated[Any, AfterValidator(converted), BeforeValidator(as_given)], Field(None, alias=option.opts[0].removeprefix("--"))
+    return Annotated[Any, AfterValidator(converted), BeforeValidator(as_list)], Field(None, alias=option.opts[0].removeprefix("--"))
 
 
 def _kind(option: click.Option) -> tuple[type, str]:
@@ -92,7 +92,7 @@ def _kind(option: click.Option) -> tuple[type, str]:
 @click.command()
 @add_options(RUN_OPTIONS + SETTINGS_OPTIONS)
 def _options(**_: object) -> None:
-    """Hold the options as click reads them."""
+    """Never called: it only lets click build the options."""
 
 
 Block: type[BaseModel] = create_model(

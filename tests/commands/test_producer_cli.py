@@ -225,7 +225,7 @@ def test_no_memory_is_one_sentence(place: str, produce: Produce, store: Path, mo
     monkeypatch.setattr(f"producer.{place}", scarce)
     result = produce("--task", "urn", "--limit", "3", "--method", "magnitude", "--level", "0.5")
     assert result.exit_code == 5
-    assert re.search(r"the memory of cpu does not hold .*; with --device-memory below the size of the weights", result.stderr)
+    assert re.search(r"the memory of cpu does not hold .*; set --device-memory below the size of the weights", result.stderr)
     assert not store.exists()
 
 

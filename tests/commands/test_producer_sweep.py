@@ -196,7 +196,7 @@ def test_cells_share_out_the_devices_seen_here(visible: str, each: int, expected
 def test_a_cell_that_takes_more_devices_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is started where not even one cell finds its devices."""
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    with pytest.raises(UsageError, match="--tensor-parallel 4 takes 4 devices for each cell, and there are 2"):
+    with pytest.raises(UsageError, match="--tensor-parallel 4 needs 4 devices for each cell, but there are only 2"):
         run_local([Script("cell", ("",), 4)], lambda _: None)
 
 

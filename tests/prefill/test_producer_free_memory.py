@@ -14,14 +14,14 @@ SLURM = "/system.slice/job_7/step_0/task_0"
 @pytest.fixture(autouse=True)
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A host of 9 MB, 4 MB of them available, whose folder of groups is empty; returns that folder."""
-    for name in ("MEMINFO", "OWN_GROUPS", "GROUPS"):
+    for name in ("MEMINFO", "PROCESS_GROUPS", "GROUPS"):
         monkeypatch.setattr(f"producer.machine.free_memory.{name}", tmp_path / name)
     (tmp_path / "MEMINFO").write_text("MemTotal:  9000 kB\nMemAvailable:  4000 kB\n")
     return tmp_path
 
 
 def enter(machine: Path, *groups: str) -> None:
-    (machine / "OWN_GROUPS").write_text("".join(f"{group}\n" for group in groups))
+    (machine / "PROCESS_GROUPS").write_text("".join(f"{group}\n" for group in groups))
 
 
 def limit_to(group: Path, limit: str) -> None:

@@ -28,7 +28,7 @@ def test_a_runs_peak_is_not_that_of_the_run_before() -> None:
     before = peak_memory("cpu")
     assert reset_peak("cpu")
     take(50)
-    env = environment("cpu", own_peak=True)
+    env = environment("cpu", peak_reset=True)
     assert env.peak_memory_bytes < before - 100 * MIB
     assert PROCESS not in env.throughput
     assert reset_peak("cpu")
