@@ -5,6 +5,7 @@ and kept while it is needed.
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -169,9 +170,10 @@ def _divergences(pair: Pair) -> dict[str, Estimate]:
         "kl_reverse": np.nansum(q * (log_q - log_p), axis=1),
         "js": np.nansum(p * (log_p - log_middle) + q * (log_q - log_middle), axis=1) / 2,
     }
-    return {name: mean(np.maximum(values, 0.0)) for name, values in per_item.items()}  # rounding may leave -1e-17
+    most = {"js": math.log(2)}
+    return {name: mean(np.maximum(values, 0.0), least=0.0, most=most.get(name, math.inf)) for name, values in per_item.items()}
 
 
 def _option_mass_change(pair: Pair) -> Estimate:
     masses = [option_mass(view.logits, view.n_options, view.logsumexp) for view in pair]
-    return mean(masses[1] - masses[0]) if all(np.isfinite(mass).all() for mass in masses) else NOTHING
+    return mean(masses[1] - masses[0], least=-1.0, most=1.0) if all(np.isfinite(mass).all() for mass in masses) else NOTHING

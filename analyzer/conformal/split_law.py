@@ -5,6 +5,7 @@ without replacement. Means and variances follow in closed form. Derivation and p
 """
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from analyzer.conformal.ranks import Ranks
 from analyzer.stats.arrays import FloatArray, IntArray
+from analyzer.stats.estimate import Estimate
 
 NEGLIGIBLE = 1e-20  # weights below this share of the largest are left out; their sum cannot reach the last digit
 RECENT = 128  # laws kept: runs of equally many items share theirs
@@ -72,6 +74,7 @@ class SetStatistics(NamedTuple):
     names : (statistic,).  share : (statistic,) whether it lies in [0, 1].
     start : (statistic,) value without any hit.  steps : (statistic, row) what each hit adds.
     square_start, square_steps : the same for the squared value.
+    largest : of a statistic that is no share: the largest set, in options.
     """
 
     table: Crossings
@@ -81,6 +84,12 @@ class SetStatistics(NamedTuple):
     steps: FloatArray
     square_start: FloatArray
     square_steps: FloatArray
+    largest: float = math.inf
+
+    def estimates(self, means: Sequence[float] | FloatArray, influence: FloatArray) -> dict[str, Estimate]:
+        """Return by name the estimates of means, (statistic,), with their influences, (statistic, item)."""
+        ends = [1.0 if share else self.largest for share in self.share]
+        return {name: Estimate(float(means[i]), influence[i], self.share[i], least=0.0, most=ends[i]) for i, name in enumerate(self.names)}
 
 
 class Moments(NamedTuple):
@@ -138,7 +147,8 @@ def set_statistics(ranks: Ranks, *, sizes: bool = False) -> SetStatistics:
     names = ("coverage", *by_size)
     first, square = (np.vstack([covered, np.insert(np.diff(v, axis=1), 0, 0.0, axis=1)]) for v in (values, values**2))
     start, square_start = (np.append(0.0, v[:, 0]) for v in (values, values**2))
-    return SetStatistics(table, names, tuple(name != "set_size" for name in names), start, first, square_start, square)
+    share = tuple(name != "set_size" for name in names)
+    return SetStatistics(table, names, share, start, first, square_start, square, float(n_options))
 
 
 def moments(law: RankLaw, statistics: SetStatistics) -> Moments:

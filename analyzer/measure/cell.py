@@ -43,7 +43,7 @@ def uacc(accuracy: Estimate, set_size: Estimate, view: RunView) -> Estimate:
     scale = math.sqrt(view.mean_options) / set_size.value
     value = accuracy.value * scale
     influence = scale * accuracy.influence - value / set_size.value * set_size.influence
-    return Estimate(value, influence, items=min(accuracy.items, set_size.items))
+    return Estimate(value, influence, items=min(accuracy.items, set_size.items), least=0.0)
 
 
 def unmeasured(view: RunView, scorer: str, alpha: Fraction) -> Cell:

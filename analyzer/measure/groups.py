@@ -19,6 +19,7 @@ from analyzer.runs.answer_metrics import answer_metrics
 from analyzer.runs.view import RunView
 from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
 from analyzer.stats.estimate import NOTHING, Estimate, ratio
+from analyzer.stats.shrinkage import shrunken_shares
 
 ENOUGH = 30  # groups of fewer items say nothing about the worst group: the least of many noisy shares is low by chance
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -32,15 +33,24 @@ def group_cells(scored: ScoredRun, alpha: Fraction, whole: Cell) -> Iterator[Cel
 
 
 def worst_group(cells: list[Cell]) -> dict[str, float | str]:
-    """Return the group of least coverage and the mean distance of group coverage from 1 - alpha, over groups of at least 30 items."""
-    shares = {cell.group: cell.estimates["coverage"].value for cell in cells if float(cell.facts["group_items"]) >= ENOUGH}
-    known = {group: share for group, share in shares.items() if not math.isnan(share)}
-    if not known:
+    """Return the group of least coverage and the mean distance of group coverage from 1 - alpha, over groups of at least 30 items.
+
+    Both are corrected for noise: the least of many shares is low by chance, and so is any of them some way off.
+    """
+    large = [cell for cell in cells if float(cell.facts["group_items"]) >= ENOUGH and math.isfinite(cell.estimates["coverage"].value)]
+    if not large:
         return {"worst_group": "", "worst_group_coverage": np.nan, "coverage_gap": np.nan}
-    worst = min(known, key=lambda group: known[group])
-    target = 1 - float(cells[0].alpha)
-    gap = float(np.mean([abs(share - target) for share in known.values()]))
-    return {"worst_group": worst, "worst_group_coverage": known[worst], "coverage_gap": gap}
+    seen = [cell.estimates["coverage"] for cell in large]
+    shares = shrunken_shares(np.clip([one.value for one in seen], 0.0, 1.0), np.array([_binomial_items(one) for one in seen]))
+    worst = int(shares.argmin())
+    gap = float(np.abs(shares - (1 - float(large[0].alpha))).mean())
+    return {"worst_group": large[worst].group, "worst_group_coverage": float(shares[worst]), "coverage_gap": gap}
+
+
+def _binomial_items(share: Estimate) -> float:
+    """Of how many independent items a plain share would have this error; at most those that it rests on."""
+    spread = share.value * (1 - share.value)
+    return min(share.items, spread / share.error**2) if share.error > 0 and spread > 0 else share.items
 
 
 def memberships(view: RunView, by: str) -> dict[str, BoolArray]:
@@ -98,10 +108,11 @@ def _ratios(scored: ScoredRun, alpha: Fraction, names: tuple[str, ...], rows: In
     k = threshold_rank(scored.n_calibration, alpha)
     law = rank_law(scored.view.n_items, scored.n_calibration, k)
     zero = np.zeros(len(names))
-    statistics = SetStatistics(crossings(rows, scored.ranks.item_rank), names, (True,) * len(names), zero, steps, zero, steps)
+    share, largest = tuple(name != "set_size" for name in names), scored.statistics.largest
+    statistics = SetStatistics(crossings(rows, scored.ranks.item_rank), names, share, zero, steps, zero, steps, largest)
     means = moments(law, statistics).mean if scored.masks is None else drawn_over(statistics, scored, k).mean
     influence = influence_of(law, scored, statistics)
-    return {name: Estimate(float(means[i]), influence[i], share=name != "set_size") for i, name in enumerate(names)}
+    return statistics.estimates(means, influence)
 
 
 def _group_cell(scored: ScoredRun, alpha: Fraction, group: str, items: int, estimates: dict[str, Estimate]) -> Cell:

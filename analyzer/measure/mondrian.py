@@ -89,7 +89,8 @@ def _weighted(estimates: Sequence[Estimate], weight: FloatArray) -> Estimate:
     value = float(sum(w * e.value for w, e in zip(weight, estimates, strict=True)))
     influence = np.sum([w * e.influence for w, e in zip(weight, estimates, strict=True)], axis=0)
     kish = 1 / float(sum(w * w / e.items for w, e in zip(weight, estimates, strict=True)))
-    return Estimate(value, influence, estimates[0].share, items=kish)
+    first = estimates[0]
+    return Estimate(value, influence, first.share, items=kish, least=first.least, most=first.most)
 
 
 def _spread(values: Sequence[float | str], weight: FloatArray) -> float:
@@ -154,7 +155,8 @@ def _of_label(view: RunView, scorer: str, alpha: Fraction, labels: list[Label], 
     estimates = dict.fromkeys((*ESTIMATED, *MORE), NOTHING)
     estimates["accuracy"] = on_members(answer_metrics(view)["accuracy"].among(label.member), label.member)
     estimates["coverage"] = Estimate(exact, _influence(label.member, covered, [label]), share=True, items=items)
-    estimates["set_size"] = Estimate(float((expected - covered).mean()) + exact, _influence(label.member, expected, labels), items=items)
+    size, largest = float((expected - covered).mean()) + exact, float(len(labels))
+    estimates["set_size"] = Estimate(size, _influence(label.member, expected, labels), items=items, least=0.0, most=largest)
     facts = group_facts(items) | {"coverage_sd": sd}
     note = too_few(label.n, alpha) if label.law is None or label.law.first == items else None
     return Cell(view, scorer, alpha, label.n, estimates, facts, note, LETTERS[option])

@@ -126,7 +126,7 @@ def influence_of(law: RankLaw, scored: ScoredRun, statistics: SetStatistics) -> 
 def _estimates(law: RankLaw, scored: ScoredRun, summary: Moments) -> dict[str, Estimate]:
     statistics = scored.statistics
     influence = influence_of(law, scored, statistics)
-    return {name: Estimate(float(summary.mean[i]), influence[i], statistics.share[i]) for i, name in enumerate(statistics.names)}
+    return statistics.estimates(summary.mean, influence)
 
 
 def _facts(law: RankLaw, scored: ScoredRun, summary: Moments, drawn: FloatArray | None) -> dict[str, float | str]:

@@ -105,7 +105,7 @@ def _with_influence(replay: Replay, k: int, values: dict[str, float]) -> dict[st
     statistics, item_rank = replay.statistics, replay.item_rank
     law = rank_law(item_rank.size, int(replay.calibrates.sum()), k)
     influence = split_influence(law, item_rank, statistics, drawn_law(item_rank, replay.calibrates[None], k))
-    return {name: Estimate(values[name], influence[place], statistics.share[place]) for place, name in enumerate(statistics.names)}
+    return statistics.estimates([values[name] for name in statistics.names], influence)
 
 
 def _rates(view: RunView, chosen: IntArray) -> dict[str, BoolArray]:

@@ -253,7 +253,7 @@ PANELS = (
             PanelColumn("cost_change", "Δ cost", 3, interval=True, sign=True),
             PanelColumn("total_change", "Δ with hardware", 3, interval=True, sign=True),
             PanelColumn("pays", "pays"),
-            PanelColumn("break_even", "review price at break-even", 3),
+            PanelColumn("break_even", "review price at break-even", 3, interval=True),
             REASON,
         ),
         None,

@@ -27,8 +27,8 @@ def answer_metrics(view: RunView) -> dict[str, Estimate]:
         return dict.fromkeys(METRICS, NOTHING)
     return {
         "accuracy": mean(view.correct, share=True),
-        "nll": mean(-log_softmax(view.logits, view.n_options)[np.arange(view.n_items), view.answer]),
-        "brier": mean(_brier(view)),
+        "nll": mean(-log_softmax(view.logits, view.n_options)[np.arange(view.n_items), view.answer], least=0.0),
+        "brier": mean(_brier(view), least=0.0, most=2.0),
         "ece": _ece(view),
         "aurc": _aurc(view),
         "option_mass": _option_mass(view),
@@ -72,7 +72,7 @@ def _ece(view: RunView) -> Estimate:
     gap = top - view.correct
     bins = np.minimum((top * BINS).astype(np.int64), BINS - 1)
     sign = np.sign(np.bincount(bins, gap, BINS))[bins]
-    return mean(sign * gap)
+    return mean(sign * gap, least=0.0, most=1.0)
 
 
 def _aurc(view: RunView) -> Estimate:
@@ -88,7 +88,7 @@ def _aurc(view: RunView) -> Estimate:
     influence = np.empty(view.n_items)
     influence[order] = risk + own
     value = float(risk.mean())
-    return Estimate(value, influence - influence.mean())
+    return Estimate(value, influence - influence.mean(), least=0.0, most=1.0)
 
 
 def _option_mass(view: RunView) -> Estimate:

@@ -49,8 +49,8 @@ def carry(source: RunView, target: RunView, cell: Cell, question: Question) -> M
     law = split_law(source.n_items, cell.alpha, question)
     found = set_statistics(ranks)
     means, influence = moments(law, found).mean, split_influence(law, ranks.item_rank, found)
-    places = {name: found.names.index(name) for name in CARRIED}
-    return {name: Estimate(float(means[place]), influence[place], found.share[place]) for name, place in places.items()}
+    estimates = found.estimates(means, influence)
+    return {name: estimates[name] for name in CARRIED}
 
 
 def carry_to_subject(source: RunView, target: RunView, chosen: BoolArray, cell: Cell, question: Question) -> Mapping[str, Estimate]:
@@ -64,9 +64,9 @@ def carry_to_subject(source: RunView, target: RunView, chosen: BoolArray, cell: 
     rows, steps = member_hits(whole, chosen)
     names, zero = ("members", *whole.names), np.zeros(len(steps))
     share = (True, *whole.share)
-    found = SetStatistics(crossings(rows, ranks.item_rank), names, share, zero, steps, zero, steps)
+    found = SetStatistics(crossings(rows, ranks.item_rank), names, share, zero, steps, zero, steps, whole.largest)
     means, influence = moments(law, found).mean, split_influence(law, ranks.item_rank, found)
-    estimates = {name: Estimate(float(means[i]), influence[i], share[i]) for i, name in enumerate(names)}
+    estimates = found.estimates(means, influence)
     return {name: ratio(estimates[name], estimates["members"]) for name in CARRIED}
 
 
@@ -80,7 +80,8 @@ def carry_apart(source: RunView, target: RunView, cell: Cell, question: Question
     found = {}
     for name, (values, pull) in _expected(law, ranks).items():
         influence = joined(source.n_items, target.n_items, pull, values - values.mean())
-        found[name] = Estimate(float(values.mean()), influence, name == "coverage", items=min(source.n_items, target.n_items))
+        most, items = float(ranks.option.shape[0]), min(source.n_items, target.n_items)
+        found[name] = Estimate(float(values.mean()), influence, name == "coverage", items=items, least=0.0, most=most)
     return found
 
 

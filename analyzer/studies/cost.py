@@ -41,7 +41,7 @@ from analyzer.measure.scored import scores_of
 from analyzer.runs.loading import Runs
 from analyzer.runs.pairs import Partners
 from analyzer.runs.view import RunView
-from analyzer.stats.estimate import NOTHING, Estimate, difference
+from analyzer.stats.estimate import NOTHING, Estimate, difference, student
 from analyzer.studies.carry_threshold import check_exact, split_law
 from schemas.levels import NO_LEVEL
 from schemas.run import DENSE
@@ -51,6 +51,7 @@ WAYS = ("alone", "alone_wrong", "asked_again", "review", "abstained")
 FIGURES = (*WAYS, "cost")
 FINDINGS = {Side.WITHIN: "saves", Side.BEYOND: "costs more", Side.UNKNOWN: "inconclusive"}
 THOUSAND = 1000
+BREAK_EVEN = "break_even_review_price"
 
 _Price = Annotated[float, BeforeValidator(number_from_zero)]
 
@@ -143,9 +144,9 @@ def operations(view: RunView, scorer: str, alpha: Fraction, question: Question, 
     ranks = rank_scores(scores_of(view, view.probs, scorer, question), view.answer, view.probs, question.empty)
     law, ways = split_law(view.n_items, alpha, question), _ways(ranks, prices.ask_again_up_to)
     means, influence = moments(law, ways).mean, split_influence(law, ranks.item_rank, ways)
-    found = {name: Estimate(float(means[i]), influence[i], share=True) for i, name in enumerate(WAYS)}
+    found = ways.estimates(means, influence)
     price = THOUSAND * np.array([prices.answer, prices.wrong, prices.ask_again, prices.review, prices.abstain])
-    return found | {"cost": Estimate(float(price @ means), price @ influence)}
+    return found | {"cost": Estimate(float(price @ means), price @ influence, least=0.0)}
 
 
 def _ways(ranks: Ranks, ask_again_up_to: int) -> SetStatistics:
@@ -179,14 +180,31 @@ def _against_hardware(cell: Paired, after: Operations, before: Operations | None
     spent = prices.hardware_of(cell.row["method"], cell.row["level"])
     saving = prices.hardware_of(DENSE, NO_LEVEL) - spent
     if before is None or math.isnan(saving):
-        names = ("hardware_saving", "total_change", "total_change_low", "total_change_high", "pays", "break_even_review_price")
+        ends = ("", "_low", "_high")
+        names = ("hardware_saving", *(f"total_change{end}" for end in ends), "pays", *(f"{BREAK_EVEN}{end}" for end in ends))
         return {"hardware": None if math.isnan(spent) else spent} | dict.fromkeys(names)
     change = difference(after["cost"], before["cost"])
     total = replace(change, value=change.value - saving)
-    reviewed = THOUSAND * (after["review"].value - before["review"].value)
-    price = prices.review - total.value / reviewed if reviewed > 0 else math.nan
     return (
         {"hardware": spent, "hardware_saving": saving}
         | interval_fields("total_change", total)
-        | {"pays": FINDINGS[limit_side(total, 0.0)], "break_even_review_price": price if price > 0 else None}
+        | {"pays": FINDINGS[limit_side(total, 0.0)]}
+        | _break_even(total, difference(after["review"], before["review"]), prices.review)
     )
+
+
+def _break_even(total: Estimate, review: Estimate, price: float) -> Record:
+    """The review price at which compression neither saves nor costs; null where it is below 0, or where reviews may not grow at all.
+
+    total, review : changes of the cost of 1,000 questions, hardware included, at this price of a review, and of the share reviewed.
+    Its interval holds the prices at which the change of cost is not known to be on either side of 0. Source: Fieller 1954, JRSS B 16.
+    """
+    names = [f"{BREAK_EVEN}{end}" for end in ("", "_low", "_high")]
+    if not review.interval().low > 0:
+        return dict.fromkeys(names)
+    grown, t, n_items = THOUSAND * review.value, student(review.freedom), review.influence.size
+    both = THOUSAND * float(total.influence @ review.influence) / (n_items * (n_items - 1))
+    a, b, c = grown**2 - (t * THOUSAND * review.error) ** 2, grown * total.value - t * t * both, total.value**2 - (t * total.error) ** 2
+    half = math.sqrt(max(b * b - a * c, 0.0)) / a
+    found = price - total.value / grown, price - b / a - half, price - b / a + half
+    return dict(zip(names, (max(one, 0.0) for one in found), strict=True)) if found[0] > 0 else dict.fromkeys(names)

@@ -144,15 +144,16 @@ def _record(figure: Stated, own: MeasuredFigure | None, snapshot: str) -> Record
         return record | empty | {"agreement": NO_RUN, "unreliable": own.reason if own else None, "snapshot": snapshot}
     t = student(ITEMS_STATED - 1)
     half = t * math.hypot(own.error, own.stated_error) + METRICS[figure.metric]
+    most = 1.0 if figure.metric in ("accuracy", "coverage") else math.inf
     agreement = AGREES if abs(own.value - figure.value) <= half else DIFFERS
     if figure.task == EVERY_TASK and not set(own.tasks) >= set(BENCHMARK):
         agreement = OTHER_TASKS
     return record | {
         "own": own.value,
-        "own_low": own.value - t * own.error,
-        "own_high": own.value + t * own.error,
-        "admitted_low": own.value - half,
-        "admitted_high": own.value + half,
+        "own_low": max(own.value - t * own.error, 0.0),
+        "own_high": min(own.value + t * own.error, most),
+        "admitted_low": max(own.value - half, 0.0),
+        "admitted_high": min(own.value + half, most),
         "tasks": "+".join(own.tasks),
         "agreement": agreement,
         "unreliable": own.reason,

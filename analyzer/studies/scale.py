@@ -88,7 +88,7 @@ def inflation(cell: Paired) -> Estimate:
     ratio = after.value / before.value
     influence = (after.influence - ratio * before.influence) / before.value
     items = min(after.items, before.items)
-    return Estimate(ratio - 1, influence, unseen=1 / (items * before.value), items=items)
+    return Estimate(ratio - 1, influence, unseen=1 / (items * before.value), items=items, least=-1.0)
 
 
 def slope(x: FloatArray, y: FloatArray) -> float:

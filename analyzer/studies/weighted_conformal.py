@@ -25,7 +25,7 @@ from analyzer.runs.loading import Runs
 from analyzer.runs.view import RunView
 from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
 from analyzer.stats.clusters import kish_items
-from analyzer.stats.estimate import Estimate
+from analyzer.stats.estimate import Estimate, difference
 from analyzer.studies.carry_threshold import check_exact
 from analyzer.studies.threshold_transfer import COVERAGE_TOLERANCE, FINDINGS
 from schemas.errors import UsageError
@@ -150,13 +150,12 @@ def _jackknife(scored: WeightedScores, alpha: float) -> dict[str, Estimate]:
     """The figures and their changes, each with the influence of 25 groups of items: what changes when a group is left out."""
     n_items = scored.of_answer.size
     group = np.random.default_rng(SEED).permutation(n_items) % N_GROUPS
-    whole = _with_changes(figures(scored, alpha))
-    without = np.stack([_with_changes(figures(scored.keep(group != number), alpha)) for number in range(N_GROUPS)])
+    whole = figures(scored, alpha)
+    without = np.stack([figures(scored.keep(group != number), alpha) for number in range(N_GROUPS)])
     influence = (N_GROUPS - 1) * (without.mean(axis=0) - without)
-    names = (*FIGURES, "coverage_change", "set_size_change")
-    items = kish_items(scored.weight[scored.subject])
-    return {name: Estimate(float(whole[i]), influence[:, i], name in SHARES, items=items) for i, name in enumerate(names)}
-
-
-def _with_changes(found: FloatArray) -> FloatArray:
-    return np.append(found, found[:2] - found[2:])
+    items, largest = kish_items(scored.weight[scored.subject]), float(scored.scores.shape[1])
+    found = {
+        name: Estimate(float(whole[i]), influence[:, i], name in SHARES, items=items, least=0.0, most=largest)
+        for i, name in enumerate(FIGURES)
+    }
+    return found | {f"{name}_change": difference(found[name], found[f"unweighted_{name}"]) for name in ("coverage", "set_size")}

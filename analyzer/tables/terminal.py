@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from analyzer.measure.records import Record
+from analyzer.tables.numbers import digits_that_show, fixed, fixed_interval
 from store.command import aligned, printable
 
 WIDTH = 120
@@ -54,13 +55,15 @@ def render(records: Sequence[Record], columns: Sequence[Column], width: int | No
 
 def estimate(name: str, digits: int = 3, *, sign: bool = False) -> Callable[[Record], str]:
     """Return the cell maker of an estimate with its interval, such as `2.31 [2.25, 2.37]`."""
-    form = f"{{:{'+' if sign else ''}.{digits}f}}"
 
     def text(record: Record) -> str:
         value, low, high = (record.get(f"{name}{end}") for end in ("", "_low", "_high"))
         if value is None:
             return ""
-        return form.format(value) if low is None else f"{form.format(value)} [{form.format(low)}, {form.format(high)}]"
+        if low is None or high is None:
+            return fixed(value, digits, sign=sign)
+        shows = digits_that_show(value, digits) if low > 0 or high < 0 else digits
+        return f"{fixed(value, shows, sign=sign)} {fixed_interval(low, high, digits, sign=sign)}"
 
     return text
 
@@ -70,7 +73,7 @@ def interval(name: str, digits: int = 3) -> Callable[[Record], str]:
 
     def text(record: Record) -> str:
         low, high = record.get(f"{name}_low"), record.get(f"{name}_high")
-        return "" if low is None or high is None else f"[{low:.{digits}f}, {high:.{digits}f}]"
+        return "" if low is None or high is None else fixed_interval(low, high, digits)
 
     return text
 
@@ -82,7 +85,7 @@ def number(name: str, digits: int = 3, sd: str = "") -> Callable[[Record], str]:
         value, spread = record.get(name), record.get(sd) if sd else None
         if value is None:
             return ""
-        return f"{value:.{digits}f}" + (f" ±{spread:.{digits}f}" if spread is not None else "")
+        return fixed(value, digits) + (f" ±{fixed(spread, digits)}" if spread is not None else "")
 
     return text
 
@@ -109,11 +112,10 @@ def words(name: str) -> Callable[[Record], str]:
 
 def span(name: str, *, sign: bool = False) -> Callable[[Record], str]:
     """Return the cell maker of a range over variants, such as `1.62 to 2.31`."""
-    form = f"{{:{'+' if sign else ''}.2f}}"
 
     def text(record: Record) -> str:
         least, most = record.get(f"{name}_least"), record.get(f"{name}_most")
-        return "" if least is None or most is None else f"{form.format(least)} to {form.format(most)}"
+        return "" if least is None or most is None else f"{fixed(least, 2, sign=sign)} to {fixed(most, 2, sign=sign)}"
 
     return text
 

@@ -141,8 +141,9 @@ def test_the_calculator_agrees_with_analyze_cost(path: Path, store_url: str, ope
                 expected = record[f"{field}{end}"]
                 assert row[f"{field}{end}"] == "" if expected is None else float(row[f"{field}{end}"]) == pytest.approx(expected, abs=0.02)
         assert row["pays"] == (record["pays"] or "")
-        even = record["break_even_review_price"]
-        assert row["break_even"] == "" if even is None else float(row["break_even"]) == pytest.approx(even, rel=0.02)
+        for end in ("", "_low", "_high"):
+            even = record[f"break_even_review_price{end}"]
+            assert row[f"break_even{end}"] == "" if even is None else float(row[f"break_even{end}"]) == pytest.approx(even, rel=0.02)
 
 
 def key(row: Any) -> tuple[str, ...]:

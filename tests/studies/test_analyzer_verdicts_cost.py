@@ -3,6 +3,7 @@
 from fractions import Fraction
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,6 +60,28 @@ def test_cost_is_laid_against_the_saving_in_hardware() -> None:
     assert record["pays"] == ("saves" if record["total_change_high"] <= 0 else "costs more")
     free = cost(selected, Question(scorers=("lac",)), Prices(review=0.01))
     assert [row["pays"] for row in free] == [None, None] and free[0]["cost_change"] is None
+
+
+def test_the_break_even_price_has_an_interval_or_is_not_given() -> None:
+    """At either end of it the interval of the change of cost just reaches 0; without it where reviews may not have grown at all."""
+    rng = np.random.default_rng(1)
+    answers = rng.integers(0, 4, 2_000)
+    items, logits = item_set(answers), skilled_logits(rng, answers, 4)
+    runs = [make_run(items, logits)]
+    runs += [
+        make_run(items, logits + noise * rng.normal(size=logits.shape), method="rtn", level=level)
+        for noise, level in ((1.0, "w3a16"), (0.01, "w8a16"))
+    ]
+    selected, hardware = select_runs(MemoryReader([items], runs), {}), {"dense": 30.0, "rtn": 1.0}
+
+    def at(review: float) -> list[dict[str, Any]]:
+        return cost(selected, Question(scorers=("lac",)), Prices(review=review, hardware=hardware))
+
+    same, grown = at(0.2)[1:]
+    low, even, high = (grown[f"break_even_review_price{end}"] for end in ("_low", "", "_high"))
+    assert 0 < low < even < high
+    assert at(low)[2]["total_change_high"] == pytest.approx(0, abs=0.01) and at(high)[2]["total_change_low"] == pytest.approx(0, abs=0.01)
+    assert same["level"] == "w8a16" and [same[f"break_even_review_price{end}"] for end in ("_low", "", "_high")] == [None] * 3
 
 
 def test_prices_are_read_and_checked(tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ def _bound(spec: Spec, form: str, colours: dict[str, str] | None = None) -> Spec
 _TEXT = {"labelColor": "@soft", "titleColor": "@ink", "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": 500}
 CONFIG: Spec = {
     "background": "transparent",
+    "locale": {"number": {"decimal": ".", "thousands": ",", "grouping": [3], "currency": ["$", ""], "minus": "-"}},  # the minus of tables
     "font": FONT,
     "view": {"stroke": "transparent"},
     "axis": _TEXT | {"gridColor": "@line", "domainColor": "@soft", "tickColor": "@line", "labelLimit": 240} | {"labelFlush": False},

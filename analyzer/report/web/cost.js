@@ -23,6 +23,7 @@ const interval = (name, value, half) => ({ [name]: value, [`${name}_low`]: value
 function costOf(row, prices) {
   const weights = priced(prices, row.rates.length);
   const found = interval("cost", dot(weights, row.rates), row.t * spread(weights, row.covariance));
+  found.cost_low = Math.max(found.cost_low, 0);
   if (!row.change) return found;
   const change = dot(weights, row.change);
   const half = row.t * Math.hypot(spread(weights, row.change_covariance), 1 / row.n_items);
@@ -30,10 +31,25 @@ function costOf(row, prices) {
   const saving = prices.saving ?? row.saving;
   if (saving === null || saving === undefined) return found;
   const total = interval("total_change", change - saving, half);
-  const reviewed = THOUSAND * row.change.slice(0, -1).reduce((sum, rate, size) => sum + (size > Math.max(prices.ask_again_up_to, 1) ? rate : 0), 0);
-  const even = reviewed > 0 ? prices.review - total.total_change / reviewed : null;
   const pays = total.total_change_high <= 0 ? "saves" : total.total_change_low > 0 ? "costs more" : "inconclusive";
-  return Object.assign(found, total, { pays, break_even: even > 0 ? even : null });
+  return Object.assign(found, total, { pays }, breakEven(row, prices, weights, total.total_change));
+}
+
+/** The review price at which compression neither saves nor costs, with Fieller's interval; null where reviews may not grow at all. */
+function breakEven(row, prices, weights, total) {
+  const review = weights.map((_, size) => (size < weights.length - 1 && size > Math.max(prices.ask_again_up_to, 1) ? THOUSAND : 0));
+  const grown = dot(review, row.change);
+  const error = Math.hypot(spread(review, row.change_covariance), THOUSAND / row.n_items);
+  const none = { break_even: null, break_even_low: null, break_even_high: null };
+  if (!(grown - row.t * error > 0)) return none;
+  const variance = (sign) => spread(weights.map((weight, i) => weight + sign * review[i]), row.change_covariance) ** 2;
+  const both = (variance(1) - variance(-1)) / 4;
+  const ofTotal = Math.hypot(spread(weights, row.change_covariance), 1 / row.n_items);
+  const [a, b, c] = [grown ** 2 - (row.t * error) ** 2, grown * total - row.t ** 2 * both, total ** 2 - (row.t * ofTotal) ** 2];
+  const half = Math.sqrt(Math.max(b * b - a * c, 0)) / a;
+  const price = prices.review - total / grown;
+  if (!(price > 0)) return none;
+  return { break_even: price, break_even_low: Math.max(prices.review - b / a - half, 0), break_even_high: prices.review - b / a + half };
 }
 
 const costRows = (rows, state) => rows.map((row) => ({ ...row, ...costOf(row, state.prices) }));

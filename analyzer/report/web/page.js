@@ -71,7 +71,7 @@ function fillFlipped() {
   const texts = new Map(tables.texts.map((row) => [`${row.task} ${row.item}`, row]));
   const rows = tables.items.filter((row) => row.run === state.run).map((row) => {
     const text = texts.get(`${row.task} ${row.item}`);
-    const change = `${row.answer_prob_change > 0 ? "+" : ""}${(100 * row.answer_prob_change).toFixed(0)} %`;
+    const change = `${inForm({ digits: 0, sign: true, times: 100 }, row.answer_prob_change, false)} %`;
     return [row.id, text?.question ?? "(no text in the store)", text?.options ?? "", row.subject, row.answer, row.dense, row.compressed, change];
   });
   box.querySelector("div").replaceChildren(table(["id", "question", "options", "subject", "answer", "dense run chose", "compressed run chose", "change in the answer's prob"], rows));

@@ -48,14 +48,22 @@ function csv(panel, rows) {
   return [names.join(","), ...rows.map((row) => names.map((name) => cell(extra[name] ?? row[name])).join(","))].join("\n") + "\n";
 }
 
+/** A number in a column's form: what rounds to 0 has no sign, and one that must not look like 0 gets the decimals that show it. */
+function inForm(column, value, mustShow) {
+  const scaled = value * (column.times ?? 1);
+  const few = column.digits;
+  const digits = mustShow && Math.abs(scaled) >= 1e-12 && Number(scaled.toFixed(few)) === 0 ? Math.min(12, -Math.floor(Math.log10(Math.abs(scaled)) + 1e-9)) : few;
+  const text = Math.abs(scaled).toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+  if (Number(scaled.toFixed(digits)) === 0) return text;
+  return scaled < 0 ? `-${text}` : column.sign ? `+${text}` : text;
+}
+
 function shown(column, row) {
-  const number = (value) => {
-    const text = (value * (column.times ?? 1)).toLocaleString("en-US", { minimumFractionDigits: column.digits, maximumFractionDigits: column.digits });
-    return column.sign && value > 0 ? `+${text}` : text;
-  };
   const value = row[column.field];
   if (value === null || value === undefined || value === "") return "";
   if (column.digits === null || column.digits === undefined) return String(value);
   const [low, high] = [row[`${column.field}_low`], row[`${column.field}_high`]];
-  return column.interval && low !== null && low !== undefined && high !== null ? `${number(value)} [${number(low)}, ${number(high)}]` : number(value);
+  if (!column.interval || low === null || low === undefined || high === null || high === undefined) return inForm(column, value, false);
+  const mustShow = low > 0 || high < 0;
+  return `${inForm(column, value, mustShow)} [${inForm(column, low, mustShow)}, ${inForm(column, high, mustShow)}]`;
 }

@@ -15,6 +15,7 @@ from analyzer.gate.gate import FAIL, INCONCLUSIVE, PASS, check_pairs, compressed
 from analyzer.gate.policy import LIMITABLE, Limit
 from analyzer.measure.records import Record
 from analyzer.report.data.study import Study
+from analyzer.tables.numbers import fixed
 from schemas.levels import NO_LEVEL
 
 TOO_MANY = 100_000  # questions
@@ -46,13 +47,13 @@ class Wording(NamedTuple):
 
     def amount(self, value: float) -> str:
         """Return a value with its unit."""
-        return f"{self.times * value:.{self.digits}f}{self.unit}"
+        return f"{fixed(self.times * value, self.digits)}{self.unit}"
 
     def change(self, value: float) -> str:
         """Return a value as a change of what the short name says: lost accuracy is less of it."""
         if self.direction == 0:
             return self.amount(value)
-        return f"{self.direction * self.times * value:+.{self.digits}f}{self.unit}"
+        return f"{fixed(self.direction * self.times * value, self.digits, sign=True)}{self.unit}"
 
 
 WORDINGS = {
@@ -174,7 +175,7 @@ def _said(check: Record) -> str:
     if found is None:
         return f"{title(check)} on {check['task']}: {sentence(check)}"
     words = WORDINGS[check["check"]]
-    low, high = (f"{words.times * end:.{words.digits}f}" for end in (found.low, found.high))
+    low, high = (fixed(words.times * end, words.digits) for end in (found.low, found.high))
     where = f" on {check['task']}" + (f", {check['subject']}" if check["subject"] else "")
     return f"{words.sentence} {words.amount(found.amount)} [{low} to {high}]{where}"
 

@@ -12,6 +12,7 @@ from analyzer.report.data.tables import Tables
 from analyzer.report.words.cards import Card
 from analyzer.studies.cliffs import GRADUAL, NO_GROWTH, THRESHOLD, TOO_FEW, UNCLEAR, sweep_kind
 from analyzer.studies.decoupling import QUADRANTS
+from analyzer.tables.terminal import estimate
 
 GROWTHS = {
     NO_GROWTH: "{} stay{} within the tolerance",
@@ -57,10 +58,9 @@ def decoupling(found: Tables) -> str:
     said = ", ".join(f"{words} in {share:.0%}" for words, share in shares.items())
     if whole["correlation"] is None:
         return f"In {whole['n_pairs']} comparisons: {said}. They are too few or too much alike for a correlation."
-    ends = f" [{whole['correlation_low']:+.2f}, {whole['correlation_high']:+.2f}]" if whole["correlation_low"] is not None else ""
     return (
         f"In {whole['n_pairs']} comparisons: {said}. Changes in accuracy and in set size have a rank correlation of "
-        f"{whole['correlation']:+.2f}{ends}."
+        f"{_interval(whole, 'correlation', 1, 2)}."
     )
 
 
@@ -139,7 +139,8 @@ def transfer(found: Tables) -> str:
     worst = min(records, key=lambda record: record["coverage"])
     return (
         f"With the dense model's threshold, {counts['covers']} of {len(records)} runs keep their coverage, {counts['undercovers']} do not, "
-        f"and {counts['inconclusive']} cannot be decided. The lowest is {_run(worst)}: {_interval(worst, 'coverage', 100, 1, sign='')} %."
+        f"and {counts['inconclusive']} cannot be decided. The lowest is {_run(worst)}: "
+        f"{_interval(worst, 'coverage', 100, 1, sign=False)} %."
     )
 
 
@@ -160,11 +161,9 @@ def _run(record: Record) -> str:
     return f"{record['model']} {record['method']}{level} on {record['task']}"
 
 
-def _interval(record: Record, name: str, times: int, digits: int, sign: str = "+") -> str:
-    form = f"{{:{sign}.{digits}f}}"
-    value, low, high = (record.get(f"{name}{end}") for end in ("", "_low", "_high"))
-    said = form.format(times * (value or 0.0))
-    return said if low is None or high is None else f"{said} [{form.format(times * low)}, {form.format(times * high)}]"
+def _interval(record: Record, name: str, times: int, digits: int, *, sign: bool = True) -> str:
+    scaled = {f"{name}{end}": None if (value := record.get(f"{name}{end}")) is None else times * value for end in ("", "_low", "_high")}
+    return estimate(name, digits, sign=sign)(scaled)
 
 
 def _sweep(record: Record) -> tuple[Any, ...]:
