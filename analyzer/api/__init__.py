@@ -8,6 +8,7 @@ An option of a command is an argument of the same name; `example_runs` makes dat
 
 from analyzer.api.examples import example_runs
 from analyzer.api.functions import Source, beside_published, compare, p_values, sensitivity, sets, view_of
+from analyzer.api.shipping import calibrate
 from analyzer.api.verdicts import cliffs, cost, decoupling, gate, scale, transfer, weighted
 from analyzer.protocols.ask import ask
 
@@ -15,6 +16,7 @@ __all__ = [
     "Source",
     "ask",
     "beside_published",
+    "calibrate",
     "cliffs",
     "compare",
     "cost",

@@ -8,6 +8,7 @@ import click
 
 from analyzer.cli.options import analysis_options, comparison_options, executor_option, set_options
 from analyzer.cli.report import COMMANDS as REPORTS
+from analyzer.cli.ship import COMMANDS as SHIPPING
 from analyzer.cli.verdicts import COMMANDS
 from store.command import ShellGroup, friendly_errors
 
@@ -95,7 +96,7 @@ def compare_command(against: str | None, common_items: bool, **options: Any) -> 
     emit(*((decoupling(records), asked.form, DECOUPLING) if options["decoupling"] else (records, asked.form, COMPARE)))
 
 
-for command in (*COMMANDS, *REPORTS):
+for command in (*COMMANDS, *SHIPPING, *REPORTS):
     main.add_command(command)
 
 

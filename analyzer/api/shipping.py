@@ -1,0 +1,111 @@
+"""The commands around a predictor as functions."""
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from analyzer.api.functions import Source, open_asked
+from analyzer.predictor import Predictor
+from analyzer.protocols.ask import Number, Parameters, ask
+from analyzer.studies.cost import Prices
+from schemas.errors import UsageError
+from schemas.numbers import exact_number
+
+
+def calibrate(  # noqa: PLR0913  # one argument per option of the command
+    source: Source,
+    *,
+    at: str | None = None,
+    alpha: Number = "0.1",
+    scorer: str = "lac",
+    parameters: Parameters | Sequence[str] = (),
+    empty: str = "keep",
+    by: str = "none",
+    reliability: str = "none",
+    guarantee: str = "average",
+    max_wrong: Number | None = None,
+    prices: Prices | str | Path | None = None,
+    expect: Mapping[str, str] | Sequence[str] = (),
+    allow_unreliable: bool = False,
+    **selection: Any,
+) -> Predictor:
+    """Return the predictor of one run, all of whose items calibrate: the command `analyze calibrate`.
+
+    Parameters
+    ----------
+    source, at : as in `sets`; model, method, level, task and prompt select the one run.
+    alpha, scorer, parameters, empty : as in `sets`, one of each; not aps-rand, which draws at random.
+    by : "subject" gives every subject a threshold of its own.
+    reliability : "temperature" fits one on a fifth of the items, which then do not calibrate.
+    guarantee : "average" over draws of the calibration items, or "pac:0.95" for coverage with that confidence.
+    max_wrong : answer alone only where at most this share of such answers is wrong.
+    prices : as in `cost`; their rules say how many options are asked again.
+    expect : what the run's key must say, {"prompt_hash": ".."} or ["prompt_hash=.."].
+    allow_unreliable : make a predictor of an unreliable run too; it says so.
+
+    Returns
+    -------
+    The predictor; `save` writes its file.
+
+    Raises
+    ------
+    UsageError
+        Where not exactly one run is selected, it is unreliable or not the expected one, or its items are too few.
+
+    Examples
+    --------
+    >>> from analyzer.api import calibrate, example_runs
+    >>> predictor = calibrate(example_runs()[0], alpha=0.2)
+    >>> predictor.names(predictor.predict([2.0, 0.0, 0.1, -1.0]))
+    ('A',)
+    """
+    from analyzer.ship.calibrate import Wanted
+    from analyzer.ship.calibrate import calibrate as calibrate_run
+    from analyzer.studies.cost import read_prices
+
+    question = ask(alphas=str(alpha), scorers=scorer, parameters=parameters, empty=empty, by=by, reliability=reliability)
+    if len(question.alphas) != 1 or by not in ("none", "subject"):
+        raise UsageError(f"a predictor has one alpha and thresholds by none or subject; alpha is {alpha}, by is {by!r}")
+    wanted = Wanted(
+        question.alphas[0],
+        question.scorers[0],
+        question.parameters.get(question.scorers[0], {}),
+        question.empty,
+        by == "subject",
+        reliability == "temperature",
+        _confidence(guarantee),
+        None if max_wrong is None else _share(str(max_wrong), "max_wrong"),
+        prices if prices is None or isinstance(prices, Prices) else read_prices(Path(prices)),
+    )
+    runs = open_asked(source, at, selection).runs
+    dense = open_asked(source, at, selection, with_dense=True).runs
+    return calibrate_run(runs, wanted, dense=dense, expect=_expected(expect), allow_unreliable=allow_unreliable)
+
+
+def _confidence(guarantee: str) -> Fraction | None:
+    kind, _, value = guarantee.partition(":")
+    if guarantee == "average":
+        return None
+    if kind != "pac":
+        raise UsageError(f"guarantee {guarantee!r} is not one; expected average, or pac:C with a confidence such as pac:0.95")
+    return _share(value, "the confidence of pac")
+
+
+def _share(text: str, name: str) -> Fraction:
+    try:
+        share = exact_number(text)
+    except ValueError as error:
+        raise UsageError(f"{name}: {error}") from None
+    if not 0 < share < 1:
+        raise UsageError(f"{name} is {text}; expected a value in (0, 1)")
+    return share
+
+
+def _expected(expect: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
+    if isinstance(expect, Mapping):
+        return dict(expect)
+    pairs = [text.partition("=") for text in ([expect] if isinstance(expect, str) else expect)]
+    if wrong := [name for name, equals, _ in pairs if not equals]:
+        raise UsageError(f"--expect {wrong[0]!r} has no value; expected FIELD=VALUE, such as prompt_hash=3f2a9c01")
+    return {name: value for name, _, value in pairs}

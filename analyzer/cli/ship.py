@@ -1,0 +1,63 @@
+"""The commands of `analyze` around a predictor: make it."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from analyzer.cli.options import SELECTION
+from store.command import friendly_errors, store_option
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+EXPECT_HELP = "Refuse a run whose key says otherwise, such as prompt_hash=3f2a9c01 or option_tokens=A,B,C,D; repeatable."
+
+
+@click.command("calibrate")
+@store_option
+@click.option("--at", metavar="SNAPSHOT|TAG", help="Read the store as it was then. [newest snapshot]")
+@click.option("--alpha", metavar="A", default="0.1", show_default=True, help="Allowed miscoverage.")
+@click.option("--scorer", metavar="S", default="lac", show_default=True, help="Nonconformity score.")
+@click.option("--parameter", "parameters", multiple=True, metavar="S.NAME=X", help="Parameter of the scorer, such as raps.penalty=0.1.")
+@click.option("--empty", type=click.Choice(["keep", "top1"]), default="keep", show_default=True, help="What becomes of an empty set.")
+@click.option(
+    "--by", type=click.Choice(["none", "subject"]), default="none", show_default=True, help="One threshold, or one for every subject."
+)
+@click.option(
+    "--reliability",
+    type=click.Choice(["none", "temperature"]),
+    default="none",
+    show_default=True,
+    help="First fit a temperature, on a fifth of the items.",
+)
+@click.option(
+    "--guarantee",
+    metavar="average|pac:C",
+    default="average",
+    show_default=True,
+    help="Coverage on average over draws of the calibration items, or with a confidence, such as pac:0.95.",
+)
+@click.option("--max-wrong", metavar="X", help="Answer alone only as long as at most this share is wrong, such as 0.05. [no limit]")
+@click.option("--prices", type=FILE, help="TOML with prices and rules, as analyze cost takes it, such as prices.toml. [no prices]")
+@click.option("--expect", multiple=True, metavar="FIELD=VALUE", help=EXPECT_HELP)
+@click.option("--allow-unreliable", is_flag=True, help="Make a predictor of an unreliable run; the file says why it is unreliable.")
+@click.option("--out", type=FILE, default="predictor.json", show_default=True, help="File to write.")
+@friendly_errors
+def calibrate_command(store_url: str, out: Path, **options: Any) -> None:
+    """Make the threshold to deploy, with what it guarantees, from one run. All items calibrate.
+
+    Example: analyze calibrate --model ref-m --method rtn --level w4a16-g32 --task urn --prompt base
+    """
+    from analyzer.api import calibrate
+
+    predictor = calibrate(store_url, **options)
+    predictor.save(out)
+    click.echo(out)
+    click.echo(predictor.document.value["guarantee"], err=True)
+    if reason := predictor.document.value["made_on"]["unreliable"]:
+        click.echo(f"unreliable: {reason}", err=True)
+
+
+for option in reversed(SELECTION):
+    option(calibrate_command)
+
+COMMANDS = (calibrate_command,)

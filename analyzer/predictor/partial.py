@@ -1,0 +1,125 @@
+"""Prediction sets where an API returned only its top log-probabilities: bounds on every score from the values that are known.
+
+A missing option's log-probability is at most the smallest that was returned, and may be anything below. Each scorer is a monotone function
+of the probabilities that are left open, so the least and the largest score follow from the two ends. Bounds of several terms are added, so
+they may be wider than need be, never too narrow.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
+
+ROUNDING = 1e-12  # a score this close to the threshold counts as undecided
+
+
+class Partial(NamedTuple):
+    """`set` : letters of every option that may be in the set; coverage holds for it in any case. `certain` : of those that must be.
+
+    exact : whether the two are equal, so that the missing values change nothing.
+    """
+
+    set: tuple[str, ...]
+    certain: tuple[str, ...]
+    exact: bool
+
+
+class Between(NamedTuple):
+    """The least and the largest value of something per option, (option,) each."""
+
+    low: FloatArray
+    high: FloatArray
+
+
+class Open(NamedTuple):
+    """What is known of one question: per option its prob, the prob of all less likely options and its rank from 1; the largest prob."""
+
+    prob: Between
+    less: Between
+    rank: Between
+    top: Between
+    margin: Between
+
+
+def score_bounds(values: FloatArray, missing: BoolArray, at_most: float, scorer: str, parameters: Mapping[str, float]) -> Between:
+    """Return the least and the largest score of every option, (option,) each, with room for rounding.
+
+    values : (option,) log-probabilities, none of them below `at_most`; NaN where missing.
+    """
+    low, high = BOUNDS[scorer](_open(values, missing, at_most), parameters)
+    room = 0.0 if scorer == "topk" else ROUNDING  # ranks are whole numbers
+    return Between(low - room, high + room)
+
+
+def _open(values: FloatArray, missing: BoolArray, at_most: float) -> Open:
+    top = float(np.nanmax(values))
+    power, x = np.exp(np.where(missing, -np.inf, values - top)), float(np.exp(at_most - top))
+    known, m = ~missing, int(missing.sum())
+    total, most = float(np.sort(power).sum()), m * x
+    order = np.argsort(-np.where(missing, -np.inf, values), kind="stable")
+    rank = np.empty(values.size, dtype=np.int64)
+    rank[order] = np.arange(1, values.size + 1)
+    level = known & (power <= x)  # a missing option may be as likely, and then come first by its place
+    below = np.array([power[known & (rank > one)].sum() for one in rank])
+    prob = Between(np.where(missing, 0.0, power / (total + most)), np.where(missing, x / (total + x), power / total))
+    less = Between(
+        np.where(missing, 0.0, below / np.where(level, total + most, total)),
+        np.where(missing, ((m - 1) * x + power[level].sum()) / (total + most), (below + most) / (total + most)),
+    )
+    least = int(known.sum()) - int(level.sum())
+    ranks = Between(np.where(missing, least + 1, rank).astype(float), np.where(missing, values.size, rank + m * level).astype(float))
+    margin = _margin(power, known, rank, x)
+    largest = np.full(values.size, 1.0)  # exp(0), the power of the likeliest option
+    return Open(prob, less, ranks, Between(largest / (total + most), largest / total), margin)
+
+
+def _margin(power: FloatArray, known: BoolArray, rank: IntArray, x: float) -> Between:
+    """Largest other prob minus the own one."""
+    total = float(np.sort(power).sum())
+    most = int((~known).sum()) * x
+    second = float(power[known & (rank == 2)].sum())  # 0 where only one is known
+    first = known & (rank == 1)
+    low = np.where(known, np.where(first, (second - power) / total, (1 - power) / (total + most)), (1 - x) / (total + most))
+    high = np.where(known, np.where(first, (max(second, x) - power) / (total + most), (1 - power) / total), 1 / total)
+    return Between(low, high)
+
+
+def _lac(found: Open, parameters: Mapping[str, float]) -> Between:
+    return Between(1 - found.prob.high, 1 - found.prob.low)
+
+
+def _aps(found: Open, parameters: Mapping[str, float]) -> Between:
+    return Between(1 - found.less.high, 1 - found.less.low)
+
+
+def _raps(found: Open, parameters: Mapping[str, float]) -> Between:
+    aps = _aps(found, parameters)
+    low, high = (parameters["penalty"] * np.maximum(one - parameters["k_reg"], 0) for one in found.rank)
+    return Between(aps.low + low, aps.high + high)
+
+
+def _saps(found: Open, parameters: Mapping[str, float]) -> Between:
+    def score(top: FloatArray, rank: FloatArray) -> FloatArray:
+        return np.where(rank == 1, top / 2, top + (rank - 1.5) * parameters["weight"])
+
+    return Between(score(found.top.low, found.rank.low), score(found.top.high, found.rank.high))
+
+
+def _margin_score(found: Open, parameters: Mapping[str, float]) -> Between:
+    return found.margin
+
+
+def _topk(found: Open, parameters: Mapping[str, float]) -> Between:
+    return found.rank
+
+
+BOUNDS: dict[str, Callable[[Open, Mapping[str, float]], Between]] = {
+    "lac": _lac,
+    "aps": _aps,
+    "raps": _raps,
+    "saps": _saps,
+    "margin": _margin_score,
+    "topk": _topk,
+}

@@ -1,0 +1,215 @@
+"""A predictor at work: logits in, prediction sets and decisions out, by the same functions that `analyze` scores with.
+
+In: logits of the options, one question or many.  Out: which options are in each set, and what to do with the question.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from analyzer.predictor.document import ABSTAIN, ANSWER, ASK_AGAIN, REVIEW, Document, read_document
+from analyzer.predictor.partial import Partial, score_bounds
+from analyzer.scorers import SCORERS, scorer_parameters
+from analyzer.stats.arrays import AnyArray, BoolArray, FloatArray, IntArray
+from analyzer.stats.probs import softmax, top_option
+from schemas.errors import UsageError
+from schemas.options import own_options
+
+FEWEST = 2  # options of a question
+
+
+class Judged(NamedTuple):
+    """Many questions: `sets` (question, option) bool, `probs` (question, option), `scores` (question, option), `threshold` (question,)."""
+
+    sets: BoolArray
+    probs: FloatArray
+    scores: FloatArray
+    threshold: FloatArray
+
+
+class Predictor:
+    """One calibrated threshold and how it is used. `document` is its file, checked."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.letters = document.letters
+        if document.scorer not in SCORERS or document.scorer == "aps-rand":
+            raise UsageError(f"the predictor's scorer is {document.scorer!r}; known: {', '.join(s for s in SCORERS if s != 'aps-rand')}")
+        self._scorer, self._parameters = SCORERS[document.scorer], scorer_parameters(document.scorer, document.parameters)
+        self._by_subject = {one.subject: one.value for one in document.thresholds}
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Predictor":
+        """Return the predictor of a file, its schema, digest and test vectors checked.
+
+        Raises UsageError in one sentence: not a predictor, a newer version, changed by hand, or other sets than it promises here.
+        """
+        predictor = cls(read_document(path))
+        predictor.check(str(path))
+        return predictor
+
+    def save(self, path: Path | str) -> None:
+        """Write the predictor to a file. Raises UsageError where it cannot be written."""
+        try:
+            Path(path).write_text(json.dumps(self.document.value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror}") from error
+
+    def check(self, name: str = "") -> None:
+        """Raise UsageError where a test vector does not give its set and its decision on this machine."""
+        for number, vector in enumerate(self.document.vectors, start=1):
+            try:
+                found = self.names(self.predict(vector.logits, n_options=len(vector.logits), subject=vector.subject))
+                decision = self.decide(vector.logits, n_options=len(vector.logits), subject=vector.subject)
+            except UsageError as error:
+                raise UsageError(f"predictor {name}: test vector {number}: {error}") from error
+            if (found, decision) != (vector.letters, vector.decision):
+                got, wanted = (f"{', '.join(one) or 'nothing'} ({what})" for one, what in ((found, decision), vector[2:]))
+                raise UsageError(f"predictor {name}: test vector {number} gives {got} on this machine instead of {wanted}")
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """The subjects that have a threshold of their own; () where one threshold is for all."""
+        return tuple(one.subject for one in self.document.thresholds if one.subject is not None)
+
+    def predict(
+        self, logits: Any, *, n_options: int | Sequence[int] | IntArray | None = None, subject: str | Sequence[str] | None = None
+    ) -> BoolArray:
+        """Return which options are in the set: (option,) for one question, (question, option) for many; as wide as `logits`.
+
+        logits    : (option,) or (question, option), in the order of `letters`; log-probabilities do as well.
+        n_options : how many options each question has, where not all of them; what lies beyond is ignored.
+        subject   : whose threshold judges each question; needed where subjects have thresholds of their own, and only there.
+        Raises UsageError for NaN and infinity, for a width that is not the predictor's while `n_options` is left out, and for subjects that
+        it does not know.
+        """
+        rows, single = _rows(logits)
+        sets = self.judge(rows, n_options, subject).sets[:, : rows.shape[1]]
+        return np.asarray(sets[0] if single else sets)
+
+    def decide(
+        self, logits: Any, *, n_options: int | Sequence[int] | IntArray | None = None, subject: str | Sequence[str] | None = None
+    ) -> Any:
+        """Return what to do: "answer", "ask again", "review" or "abstain"; a text for one question, (question,) for many.
+
+        Without a limit on wrong answers one option in the set is answered, up to `ask_again_up_to` are asked again, more are reviewed,
+        and an empty set abstains. With one, the likeliest option is answered where its prob is high enough; all others go the other ways.
+        """
+        rows, single = _rows(logits)
+        found = self.decisions(self.judge(rows, n_options, subject))
+        return str(found[0]) if single else found
+
+    def names(self, sets: BoolArray) -> Any:
+        """Return the letters of sets: a tuple for (option,), a list of tuples for (question, option)."""
+        if sets.ndim == 1:
+            return tuple(letter for letter, inside in zip(self.letters, sets, strict=False) if inside)
+        return [self.names(one) for one in sets]
+
+    def predict_partial(
+        self, known: Mapping[str, float], at_most: float, *, n_options: int | None = None, subject: str | None = None
+    ) -> Partial:
+        """Return the set of one question of which some options' log-probabilities were not returned, each of them at most `at_most`.
+
+        known   : log-probability or logit by letter.
+        at_most : the smallest log-probability that was returned for any token; what is missing is not above it.
+        The set holds every option that may be in it, so that coverage holds in any case; `exact` says whether no other set is possible.
+        Raises UsageError where nothing is known, a letter is not the predictor's, or a known value lies below `at_most`.
+        """
+        letters = self.letters[: len(self.letters) if n_options is None else int(self._counts(1, len(self.letters), n_options)[0])]
+        if unknown := [letter for letter in known if letter not in letters]:
+            raise UsageError(f"there is no option {unknown[0]!r}; the question has {', '.join(letters)}")
+        values = np.array([known.get(letter, np.nan) for letter in letters])
+        missing = np.array([letter not in known for letter in letters])
+        if not np.isfinite(values[~missing]).all() or not np.isfinite(at_most):
+            raise UsageError("a log-probability is NaN or infinite; leave options out whose value was not returned")
+        if missing.all():
+            raise UsageError("none of the options was returned; ask for more log-probabilities")
+        if missing.any() and values[~missing].min() < at_most:
+            raise UsageError(f"an option has {values[~missing].min():g}, below at_most {at_most:g}, which is the smallest value returned")
+        if not missing.any():
+            inside = self.predict(values, n_options=len(letters), subject=subject)
+            return Partial(self.names(inside), self.names(inside), True)
+        threshold = self._thresholds(1, subject)[0]
+        cooled, least = values / self.document.temperature, at_most / self.document.temperature
+        low, high = score_bounds(cooled, missing, least, self.document.scorer, self._parameters)
+        possible, certain = low <= threshold, high <= threshold
+        if self.document.empty == "top1":
+            top = int(np.nanargmax(values))
+            tied = (values == values[top]) | (missing & (at_most >= values[top]))
+            possible = possible | tied
+            certain = certain | (tied if tied.sum() == 1 else np.zeros_like(tied))
+        return Partial(self.names(possible), self.names(certain), bool((possible == certain).all()))
+
+    def judge(
+        self, rows: AnyArray, n_options: int | Sequence[int] | IntArray | None = None, subject: str | Sequence[str] | None = None
+    ) -> Judged:
+        """Return sets, probs and scores of (question, option) logits, all as wide as the predictor's letters."""
+        counts = self._counts(len(rows), rows.shape[1], n_options)
+        width = len(self.letters)
+        wide = np.full((len(rows), width), np.nan)
+        shared = min(width, rows.shape[1])
+        wide[:, :shared] = rows[:, :shared]
+        own = own_options(counts, width)
+        broken = np.any(own & ~np.isfinite(wide), axis=1)
+        if broken.any():
+            raise UsageError(f"row {int(broken.argmax())} has a logit that is NaN or infinite; every option needs a finite one")
+        probs = softmax(wide if self.document.temperature == 1 else wide / self.document.temperature, counts)
+        scores = self._scorer(probs, None, **self._parameters)
+        threshold = self._thresholds(len(rows), subject)
+        sets = (scores <= threshold[:, None]) & own
+        if self.document.empty == "top1" and len(rows):
+            sets[np.arange(len(rows)), top_option(probs)] = True
+        return Judged(sets, probs, scores, threshold)
+
+    def decisions(self, judged: Judged) -> AnyArray:
+        """Return (question,) what to do with each judged question."""
+        size, up_to, alone = judged.sets.sum(axis=1), self.document.ask_again_up_to, self.document.alone
+        found = np.where(size > max(up_to, 1), REVIEW, np.where(size == 0, ABSTAIN, ASK_AGAIN))
+        if alone is None:
+            return np.where(size == 1, ANSWER, found)
+        found = np.where((size == 1) & (up_to == 1), REVIEW, found)
+        top = np.nanmax(judged.probs, axis=1) if len(judged.probs) else size
+        return np.where(top >= alone.threshold, ANSWER, found)
+
+    def _counts(self, n_rows: int, width: int, n_options: int | Sequence[int] | IntArray | None) -> IntArray:
+        most = len(self.letters)
+        if n_options is None:
+            if width != most:
+                raise UsageError(f"rows have {width} logits, the predictor {most} options ({', '.join(self.letters)}); say n_options")
+            return np.full(n_rows, most)
+        counts = np.broadcast_to(np.asarray(n_options), (n_rows,)) if np.ndim(n_options) == 0 else np.asarray(n_options)
+        if counts.shape != (n_rows,) or counts.dtype.kind not in "iu":
+            raise UsageError(f"n_options has shape {counts.shape}, type {counts.dtype}; expected a whole number for each of {n_rows} rows")
+        wrong = (counts < FEWEST) | (counts > min(most, width))
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise UsageError(f"row {row} has {counts[row]} options; expected {FEWEST} to {min(most, width)}")
+        return counts
+
+    def _thresholds(self, n_rows: int, subject: str | Sequence[str] | None) -> FloatArray:
+        if not self.subjects:
+            if subject is not None:
+                raise UsageError("the predictor has one threshold for all questions; leave the subject out")
+            return np.full(n_rows, self._by_subject[None])
+        if subject is None:
+            raise UsageError(f"the predictor has a threshold per subject; say of which each question is: {', '.join(self.subjects)[:160]}")
+        names = [subject] * n_rows if isinstance(subject, str) else list(subject)
+        if len(names) != n_rows:
+            raise UsageError(f"{len(names)} subjects for {n_rows} rows")
+        if unknown := [name for name in names if name not in self._by_subject]:
+            raise UsageError(f"subject {unknown[0]!r:.80} has no threshold; known: {', '.join(self.subjects)[:160]}")
+        return np.array([self._by_subject[name] for name in names], dtype=np.float64)
+
+
+def _rows(logits: Any) -> tuple[AnyArray, bool]:
+    """Logits as (question, option), and whether they were a single row."""
+    try:
+        rows = np.asarray(logits, dtype=np.float64, order="C")
+    except (TypeError, ValueError) as error:
+        raise UsageError("logits are no rectangle of numbers; expected (option,) or (question, option)") from error
+    if rows.ndim not in (1, 2):
+        raise UsageError(f"logits have shape {rows.shape}; expected (option,) or (question, option)")
+    return (rows[None], True) if rows.ndim == 1 else (rows, False)

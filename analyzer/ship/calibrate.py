@@ -1,0 +1,315 @@
+"""`analyze calibrate`: the threshold to deploy, as a file that says what it guarantees, for which questions, and how to check a port of it.
+
+In: one run.  Out: the JSON value of a predictor (`schemas/predictor.md`). All items calibrate, for nothing is left to be tested here: what
+the predictor is worth was measured by `analyze sets`. Only a temperature takes a fifth of the items for itself.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fractions import Fraction
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from analyzer.conformal.guarantees import answered_alone, least_calibration, sure_rank
+from analyzer.conformal.ranks import threshold_rank
+from analyzer.conformal.splits import draw_splits
+from analyzer.measure.groups import LETTERS
+from analyzer.measure.question import Question
+from analyzer.measure.scored import scores_of
+from analyzer.measure.temperature import fit_temperature, tempered_probs
+from analyzer.measure.unreliable import against_dense, run_reasons
+from analyzer.predictor.document import ANSWER, DECISIONS, FORMAT, VERSION, parse_document, sealed
+from analyzer.predictor.looks import count_looks, looks_of
+from analyzer.predictor.runtime import Judged, Predictor
+from analyzer.runs.loading import Runs
+from analyzer.runs.pairs import Partners, pair_views
+from analyzer.runs.view import RunView
+from analyzer.scorers import scorer_parameters
+from analyzer.stats.arrays import BoolArray, FloatArray
+from analyzer.studies.cost import PER_QUESTION, THOUSAND, Prices
+from schemas.errors import UsageError
+from schemas.options import option_mass
+
+FITTED = 5  # one item of so many fits the temperature
+ALONE_CONFIDENCE = Fraction(19, 20)  # of the limit on wrong answers where no other is asked for
+CLEAR = 1e-6  # a test vector's scores keep so far from the threshold, so that a port's rounding cannot fail it
+N_VECTORS, SYNTHETIC = 12, 4
+KEY_FIELDS = (
+    "model", "revision", "weights_hash", "method", "level", "method_settings", "compression_data_hash", "task", "items_hash", "prompt",
+    "prompt_hash", "tokens_hash", "option_token_ids", "option_tokens", "dtype", "backend",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a predictor shall do.
+
+    confidence : coverage holds with this confidence over the draw of the calibration items; None for coverage on average over draws.
+    by_subject : a threshold of its own for every subject.
+    tempered   : fit a temperature first.
+    max_wrong  : answer alone only where at most this share of such answers is wrong; None without a limit.
+    prices     : what a question costs that goes each way; None where nothing has a price.
+    """
+
+    alpha: Fraction = Fraction(1, 10)
+    scorer: str = "lac"
+    parameters: Mapping[str, float] | None = None
+    empty: str = "keep"
+    by_subject: bool = False
+    tempered: bool = False
+    confidence: Fraction | None = None
+    max_wrong: Fraction | None = None
+    prices: Prices | None = None
+    ask_again_up_to: int = 2
+
+
+def calibrate(
+    runs: Runs, wanted: Wanted, *, dense: Runs | None = None, expect: Mapping[str, str] | None = None, allow_unreliable: bool = False
+) -> Predictor:
+    """Return a predictor made of the one selected run.
+
+    dense  : runs among which its dense run is looked for, to tell whether the run is far from it.
+    expect : what the run's key must say by field, such as {"prompt_hash": ".."}; a hash may be shortened to 8 digits or more.
+    Raises UsageError where not exactly one run is meant, it is not the expected one, it is unreliable, or its items are too few.
+    """
+    view = _one_run(runs)
+    _check_expected(view, expect or {})
+    partner = Partners(dense.rows).of(view.row) if dense else None
+    reasons = list(run_reasons(view))
+    if view.n_items < 2:
+        raise UsageError(f"run {view.row['name']} has {view.n_items} items with finite logits; nothing can be calibrated on them")
+    if dense and partner and partner["items_hash"] == view.row["items_hash"]:
+        reasons += against_dense(*reversed(pair_views(dense.view(partner), view)))
+    value = _value(view, wanted)
+    reasons += _set_reasons(value, view)
+    if reasons and not allow_unreliable:
+        raise UsageError(
+            f"run {view.row['name']} is unreliable: {'; '.join(reasons)}; no predictor was made. --allow-unreliable makes one that says so"
+        )
+    value["made_on"]["unreliable"] = "; ".join(reasons) or None
+    predictor = Predictor(parse_document(sealed(_with_vectors(value, view))))
+    predictor.check(view.row["name"])
+    return predictor
+
+
+def _one_run(runs: Runs) -> RunView:
+    if len(runs.rows) != 1:
+        names = ", ".join(row["name"] for row in runs.rows[:4])
+        more = f" and {len(runs.rows) - 4} more" if len(runs.rows) > 4 else ""
+        raise UsageError(
+            f"a predictor is made of one run, and {len(runs.rows)} are selected: {names}{more}; name model, method, level, task and prompt"
+        )
+    return runs.view(runs.rows[0])
+
+
+def _check_expected(view: RunView, expect: Mapping[str, str]) -> None:
+    key = view.key.model_dump(mode="json")
+    for field, given in expect.items():
+        if field not in KEY_FIELDS:
+            raise UsageError(f"there is no field {field!r} to expect; known: {', '.join(KEY_FIELDS)}")
+        found = ",".join(map(str, key[field])) if isinstance(key[field], list) else str(key[field])
+        shortened = field.endswith("_hash") and len(given) >= 8 and found.startswith(given)
+        if found != given and not shortened:
+            raise UsageError(f"run {view.row['name']} has {field} {found[:80]!r}, not the expected {given[:80]!r}; choose another run")
+
+
+def _value(view: RunView, wanted: Wanted) -> dict[str, Any]:
+    fitted = _fitted(view.n_items) if wanted.tempered else np.zeros(view.n_items, dtype=np.bool_)
+    temperature = fit_temperature(view, fitted) if wanted.tempered else 1.0
+    part = view.keep(~fitted)
+    probs = tempered_probs(part, temperature) if wanted.tempered else part.probs
+    question = Question(
+        alphas=(wanted.alpha,), scorers=(wanted.scorer,), parameters={wanted.scorer: dict(wanted.parameters or {})}
+    )
+    if wanted.scorer == "aps-rand":
+        raise UsageError("scorer aps-rand draws a random number for every question, so the same question would get other sets; use aps")
+    answer_scores = scores_of(part, probs, wanted.scorer, question)[np.arange(part.n_items), part.answer]
+    thresholds = [_threshold(answer_scores[chosen], subject, wanted) for subject, chosen in _parts(part, wanted.by_subject)]
+    letters = LETTERS[: part.logits.shape[1]]
+    n_options, counts = np.unique(part.n_options, return_counts=True)
+    value: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "guarantee": _guarantee(part, wanted),
+        "alpha": str(wanted.alpha),
+        "confidence": None if wanted.confidence is None else str(wanted.confidence),
+        "scorer": wanted.scorer,
+        "parameters": {name: repr(one) for name, one in scorer_parameters(wanted.scorer, wanted.parameters or {}).items()},
+        "temperature": repr(temperature),
+        "empty": wanted.empty,
+        "letters": list(letters),
+        "option_counts": {str(n): int(count) for n, count in zip(n_options, counts, strict=True)},
+        "thresholds": thresholds,
+        "rules": _rules(part, probs, wanted),
+        "made_on": _made_on(view, part),
+        "promised": {},
+        "looks": count_looks(looks_of(probs, wanted.alpha, option_mass(part.logits, part.n_options, part.logsumexp))),
+        "test_vectors": [],
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "tool": f"hedgemark {version('hedgemark')}",
+    }
+    predictor = Predictor(parse_document(sealed(value)))
+    value["promised"] = _promised(predictor, part, wanted)
+    return value
+
+
+def _fitted(n_items: int) -> BoolArray:
+    """Which items fit the temperature: a fifth, drawn by seed 0. On the items that calibrate it would bend the guarantee."""
+    if n_items < FITTED:
+        raise UsageError(f"{n_items} items are too few to fit a temperature and to calibrate; expected {FITTED} or more")
+    return np.asarray(draw_splits(n_items, n_items // FITTED, range(1))[0])
+
+
+def _parts(view: RunView, by_subject: bool) -> list[tuple[str | None, BoolArray]]:
+    if not by_subject:
+        return [(None, np.ones(view.n_items, dtype=np.bool_))]
+    subject = view.items.subject[view.position]
+    found = [(name, np.asarray(subject == number)) for number, name in enumerate(view.items.subjects)]
+    return [(name, chosen) for name, chosen in found if chosen.any()]
+
+
+def _threshold(scores: FloatArray, subject: str | None, wanted: Wanted) -> dict[str, Any]:
+    n = scores.size
+    if wanted.confidence is None:
+        k = threshold_rank(n, wanted.alpha)
+        fewest = math.ceil(1 / wanted.alpha) - 1
+    else:
+        k = sure_rank(n, wanted.alpha, float(1 - wanted.confidence))
+        fewest = least_calibration(wanted.alpha, float(1 - wanted.confidence))
+    if k > n and subject is None:
+        raise UsageError(f"{n} items are too few for alpha {float(wanted.alpha):g}: every set would be full; expected {fewest} or more")
+    value = math.inf if k > n else float(np.sort(scores)[k - 1])
+    tied = 0 if k > n else int((scores == value).sum())
+    text = "inf" if k > n else repr(value)
+    return {"subject": subject, "threshold": text, "k": k, "n": n, "below": int((scores < value).sum()), "tied": tied}
+
+
+def _rules(view: RunView, probs: FloatArray, wanted: Wanted) -> dict[str, Any]:
+    prices = None if wanted.prices is None else {name: repr(float(getattr(wanted.prices, name))) for name in PER_QUESTION}
+    up_to = wanted.ask_again_up_to if wanted.prices is None else wanted.prices.ask_again_up_to
+    rules: dict[str, Any] = {"ask_again_up_to": up_to, "prices": prices, "alone": None}
+    if wanted.max_wrong is None:
+        return rules
+    confidence = wanted.confidence or ALONE_CONFIDENCE
+    found = answered_alone(np.nanmax(probs, axis=1), view.correct, float(wanted.max_wrong), float(1 - confidence))
+    if not math.isfinite(found.threshold):
+        raise UsageError(
+            f"no share of the {view.n_items} questions can be answered alone with at most {float(wanted.max_wrong):g} wrong, "
+            f"at confidence {float(confidence):g}; allow more wrong answers, or calibrate on more items"
+        )
+    rules["alone"] = {"threshold": repr(found.threshold), "max_wrong": str(wanted.max_wrong), "confidence": str(confidence)}
+    return rules
+
+
+def _guarantee(view: RunView, wanted: Wanted) -> str:
+    row = view.row
+    share = f"at least {100 * float(1 - wanted.alpha):g} % of the questions have their answer in their set"
+    within = ", within each subject by itself," if wanted.by_subject else ""
+    over = (
+        f"on average over draws of the {view.n_items} calibration questions"
+        if wanted.confidence is None
+        else f"for all but {100 * float(1 - wanted.confidence):g} % of draws of the {view.n_items} calibration questions"
+    )
+    level = "" if row["level"] == "-" else f" {row['level']}"
+    whom = f"{row['model']} ({row['method']}{level})"
+    alone = (
+        ""
+        if wanted.max_wrong is None
+        else f" Of the questions answered alone, at most {100 * float(wanted.max_wrong):g} % are answered wrongly, "
+        f"with {100 * float(wanted.confidence or ALONE_CONFIDENCE):g} % confidence."
+    )
+    return (
+        f"{share[0].upper()}{share[1:]}{within} {over}, for questions drawn as those of task {row['task']} were, "
+        f"put to {whom} with prompt {row['prompt']}.{alone}"
+    )
+
+
+def _made_on(view: RunView, part: RunView) -> dict[str, Any]:
+    key = view.key.model_dump(mode="json")
+    made = {field: key[field] for field in KEY_FIELDS if field != "method_settings"}
+    made["method_settings"] = {name: one if isinstance(one, str) else str(one) for name, one in key["method_settings"].items()}
+    return made | {
+        "run": view.row["name"],
+        "run_key": view.key.digest,
+        "snapshot": view.snapshot,
+        "n_items": view.n_items,
+        "n_calibration": part.n_items,
+        "subjects": sorted({view.items.subjects[number] for number in part.items.subject[part.position]}),
+        "unreliable": None,
+    }
+
+
+def _promised(predictor: Predictor, part: RunView, wanted: Wanted) -> dict[str, Any]:
+    """What the calibration questions themselves come to under the predictor: beside it the watch lays what it sees."""
+    judged = judge_view(predictor, part)
+    decisions, size = predictor.decisions(judged), judged.sets.sum(axis=1)
+    shares = {name: float((decisions == name).mean()) for name in DECISIONS}
+    wrong = (decisions == ANSWER) & ~answered_right(judged, part)
+    return {
+        "accuracy": repr(float(part.correct.mean())),
+        "set_size": repr(float(size.mean())),
+        "alone_wrong": repr(float(wrong.mean())),
+        "cost_per_1000": None if wanted.prices is None else repr(cost_per_1000(decisions, float(wrong.mean()), predictor)),
+        "decisions": {name: repr(share) for name, share in shares.items()},
+    }
+
+
+def judge_view(predictor: Predictor, view: RunView) -> Judged:
+    """Return the items of a run as the predictor judges them."""
+    names = np.array(view.items.subjects)[view.items.subject[view.position]].tolist() if predictor.subjects else None
+    return predictor.judge(np.asarray(view.logits, dtype=np.float64), view.n_options, names)
+
+
+def answered_right(judged: Judged, view: RunView) -> BoolArray:
+    """Return (item,) whether the option that would be answered alone is right: the only one in the set, else the likeliest."""
+    single = judged.sets.sum(axis=1) == 1
+    return np.asarray(np.where(single, judged.sets.argmax(axis=1), view.chosen) == view.answer)
+
+
+def cost_per_1000(decisions: Any, share_wrong: float, predictor: Predictor) -> float:
+    """Return the mean cost of 1,000 questions that go these ways, at the predictor's prices; NaN where it has none."""
+    prices = predictor.document.value["rules"]["prices"]
+    if prices is None or not len(decisions):
+        return math.nan
+    by_decision = dict(zip(DECISIONS, ("answer", "ask_again", "review", "abstain"), strict=True))
+    each = sum(float(prices[price]) * float((decisions == decision).mean()) for decision, price in by_decision.items())
+    return THOUSAND * (each + float(prices["wrong"]) * share_wrong)
+
+
+def _set_reasons(value: Mapping[str, Any], view: RunView) -> list[str]:
+    size, widest = float(value["promised"]["set_size"]), view.mean_options
+    return ["every set is full"] if abs(size - widest) < 1e-12 else []
+
+
+def _with_vectors(value: Mapping[str, Any], view: RunView) -> dict[str, Any]:
+    """The value with test vectors: items of every set size, and rows that a port gets wrong first: ties, large values, few options."""
+    predictor = Predictor(parse_document(sealed(value)))
+    width = view.logits.shape[1]
+    made = [np.zeros(width), np.linspace(700, -700, width), 1e4 + np.arange(width) / 4, np.array([1.0, 0.25])]
+    subject_of = view.items.subject[view.position]
+    subjects = predictor.subjects
+    rows: list[tuple[FloatArray, str | None]] = [(row, subjects[0] if subjects else None) for row in made]
+    size = judge_view(predictor, view).sets.sum(axis=1)
+    order = np.argsort(np.concatenate([np.arange(chosen.sum()) for chosen in (size == s for s in np.unique(size))]), kind="stable")
+    places = np.concatenate([np.flatnonzero(size == s) for s in np.unique(size)])[order]
+    for place in places[: 4 * N_VECTORS]:
+        row = view.logits[place, : view.n_options[place]].astype(np.float64)
+        rows.append((row, view.items.subjects[subject_of[place]] if subjects else None))
+    vectors = [vector for row, subject in rows if (vector := _vector(predictor, row, subject))]
+    return {**value, "test_vectors": vectors[: N_VECTORS + SYNTHETIC]}
+
+
+def _vector(predictor: Predictor, row: FloatArray, subject: str | None) -> dict[str, Any] | None:
+    """One test vector; None where a score or the top prob is so close to its threshold that another machine may round it across."""
+    judged = predictor.judge(row[None], [row.size], subject)
+    near = predictor.document.scorer != "topk" and np.nanmin(np.abs(judged.scores[0] - judged.threshold[0])) < CLEAR  # topk's are ranks
+    alone = predictor.document.alone
+    if near or (alone is not None and abs(np.nanmax(judged.probs[0]) - alone.threshold) < CLEAR):
+        return None
+    decision = str(predictor.decisions(judged)[0])
+    inside = list(predictor.names(judged.sets[0]))
+    return {"logits": [repr(float(one)) for one in row], "subject": subject, "set": inside, "decision": decision}

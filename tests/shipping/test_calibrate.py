@@ -1,0 +1,237 @@
+"""`analyze calibrate`: the threshold of one run, what it guarantees, and when none is made."""
+
+import json
+import math
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from analyzer_data import item_set, make_run, skilled_logits
+from click.testing import CliRunner
+from shipping import data_set, made, rewritten
+from store_tiny import write_runs
+
+from analyzer.api import calibrate, example_runs
+from analyzer.cli.main import main
+from analyzer.predictor import Predictor
+from analyzer.studies.cost import Prices
+from schemas.errors import UsageError
+
+SCORERS = ("lac", "aps", "raps", "saps", "margin", "topk")
+
+
+def naive_lac(data: xr.Dataset) -> list[float]:
+    """1 - p of every answer, by hand."""
+    scores = []
+    for row, answer in zip(data["logits"].to_numpy(), data["answer"].to_numpy(), strict=True):
+        own = [float(x) for x in row if not math.isnan(x)]
+        scores.append(1 - math.exp(own[answer] - max(own)) / math.fsum(math.exp(x - max(own)) for x in own))
+    return sorted(scores)
+
+
+@pytest.mark.parametrize("alpha", ["0.1", "1/7", "0.01", "0.5"])
+def test_threshold_is_the_kth_smallest_score_of_all_items(alpha: str) -> None:
+    """All items calibrate: k = ceil((n + 1)(1 - alpha)) of n, in exact arithmetic."""
+    one = made(alpha=alpha).document.thresholds[0]
+    assert (one.n, one.k) == (400, math.ceil(401 * (1 - Fraction(alpha))))
+    assert one.value == pytest.approx(naive_lac(data_set())[one.k - 1], abs=1e-12)
+    assert one.below < one.k <= one.below + one.tied
+
+
+def test_sure_threshold_covers_for_all_but_a_share_of_calibration_sets() -> None:
+    """pac:0.95 takes the least k with P(Beta(k, n + 1 - k) >= 0.9) >= 0.95: 371 of 400 and not 361 (checked by its binomial sum)."""
+    one = made(guarantee="pac:0.95").document.thresholds[0]
+
+    def sure(k: int) -> float:
+        return sum(math.comb(400, i) * 0.9**i * 0.1 ** (400 - i) for i in range(k))
+
+    assert sure(one.k) >= 0.95 > sure(one.k - 1)
+    assert one.k > made().document.thresholds[0].k
+
+
+def test_every_subject_has_a_threshold_of_its_own() -> None:
+    """--by subject calibrates each subject on its own items, and the runtime needs to know the subject."""
+    predictor = made(by="subject")
+    assert [(one.subject, one.n, one.k) for one in predictor.document.thresholds] == [("history", 200, 181), ("law", 200, 181)]
+    with pytest.raises(UsageError, match="threshold per subject"):
+        predictor.predict([1.0, 0.0, 0.0, 0.0])
+    with pytest.raises(UsageError, match="'art' has no threshold; known: history, law"):
+        predictor.predict([1.0, 0.0, 0.0, 0.0], subject="art")
+
+
+def test_a_temperature_is_fitted_on_items_that_do_not_calibrate() -> None:
+    """A fifth of the items fits the temperature, four fifths calibrate; logits that are twice too large come back to about the half."""
+    cold = data_set()
+    cold["logits"] = cold["logits"] * 3
+    warm, cooled = made(reliability="temperature").document, calibrate(cold, reliability="temperature").document
+    assert warm.thresholds[0].n == 320 and warm.value["made_on"]["n_items"] == 400
+    assert cooled.temperature == pytest.approx(3 * warm.temperature, rel=1e-6)
+
+
+def test_a_limit_on_wrong_answers_is_written_down_and_kept() -> None:
+    """--max-wrong answers alone above a certified threshold of the largest prob alone, whatever the set."""
+    predictor = calibrate(data_set(2000, skill=3.0), max_wrong="0.05")
+    alone = predictor.document.alone
+    assert alone is not None and (alone.max_wrong, alone.confidence) == (Fraction(1, 20), Fraction(19, 20))
+    logits = np.nan_to_num(data_set(2000, skill=3.0)["logits"].to_numpy(), nan=-50.0)
+    top = np.exp(logits - logits.max(axis=1, keepdims=True))
+    top = 1 / top.sum(axis=1)
+    answered = predictor.decide(logits) == "answer"
+    assert answered.any() and (answered == (top >= alone.threshold)).all()
+    with pytest.raises(UsageError, match="can be answered alone"):
+        calibrate(data_set(100, skill=0.5), max_wrong="0.001")
+
+
+def test_the_file_says_what_it_was_made_of() -> None:
+    """The run, its digests, the guarantee in words, what the calibration items come to, and prices where given."""
+    predictor = made(prices=Prices(review=2.0, wrong=1.0, ask_again_up_to=3))
+    value = predictor.document.value
+    assert value["made_on"]["model"] == "m" and value["made_on"]["items_hash"] and value["made_on"]["unreliable"] is None
+    assert "at least 90 %" in value["guarantee"].lower() and "task t" in value["guarantee"]
+    assert value["option_counts"] == {"3": 58, "4": 342}
+    assert value["rules"]["ask_again_up_to"] == 3 and value["rules"]["prices"]["review"] == "2.0"
+    assert math.fsum(float(share) for share in value["promised"]["decisions"].values()) == pytest.approx(1)
+    assert float(value["promised"]["cost_per_1000"]) > 0
+    assert all(sum(counts) == 400 for counts in value["looks"].values())
+
+
+@pytest.mark.parametrize("scorer", SCORERS)
+def test_every_predictor_has_test_vectors_that_it_meets(scorer: str) -> None:
+    """A dozen rows or so, ties and two options among them, clear of the threshold."""
+    vectors = made(scorer=scorer).document.vectors
+    assert len(vectors) >= 10 and any(len(one.logits) == 2 for one in vectors)
+    assert len({len(one.letters) for one in vectors}) > 1 or scorer == "topk"
+
+
+def test_random_scores_are_refused() -> None:
+    """aps-rand would answer the same question with other sets."""
+    with pytest.raises(UsageError, match="aps-rand draws a random number"):
+        made(scorer="aps-rand")
+
+
+def test_too_few_items_are_refused_with_the_number_needed() -> None:
+    """At alpha 0.01 a threshold needs 99 items, with confidence 0.95 it needs 299; fewer would make every set full."""
+    with pytest.raises(UsageError, match="expected 99 or more"):
+        calibrate(data_set(98), alpha="0.01")
+    assert calibrate(data_set(99), alpha="0.01").document.thresholds[0].k == 99
+    with pytest.raises(UsageError, match="expected 299 or more"):
+        calibrate(data_set(298), alpha="0.01", guarantee="pac:0.95")
+
+
+def test_an_unreliable_run_is_refused_unless_told_so() -> None:
+    """A run whose answers are below chance gives no predictor; --allow-unreliable gives one that says it."""
+    broken = data_set()
+    broken["logits"] = -4 * broken["logits"]
+    with pytest.raises(UsageError, match=r"is unreliable: accuracy .* below chance"):
+        calibrate(broken)
+    predictor = calibrate(broken, allow_unreliable=True)
+    assert "below chance" in predictor.document.value["made_on"]["unreliable"]
+
+
+def test_one_run_is_meant_and_named() -> None:
+    """Two selected runs are no run, even if one of them is dense: nothing is chosen silently."""
+    with pytest.raises(UsageError, match="made of one run, and 3 are selected"):
+        calibrate(example_runs())
+    assert calibrate(example_runs(), method="wanda", level="0.3").document.value["made_on"]["level"] == "0.3"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"alpha": "0:1:0.1"}, "outside"),
+        ({"alpha": "0.1:0.3:0.1"}, "one alpha"),
+        ({"by": "label"}, "by none or subject"),
+        ({"guarantee": "pac"}, "confidence of pac"),
+        ({"guarantee": "pac:1"}, "confidence of pac"),
+        ({"guarantee": "always"}, "is not one"),
+        ({"max_wrong": 0}, "max_wrong is 0"),
+        ({"expect": ["prompt_hash"]}, "has no value"),
+        ({"expect": {"colour": "red"}}, "no field 'colour'"),
+        ({"expect": {"prompt": "task"}}, "has prompt 'base', not the expected 'task'"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(options: dict[str, Any], said: str) -> None:
+    """A sentence for every slip."""
+    with pytest.raises(UsageError, match=said):
+        made(**options)
+
+
+def test_command_refuses_another_prompt_tokenizer_or_checkpoint(tmp_path: Path, store_url: str) -> None:
+    """--expect names what will be deployed, hashes in full or by 8 digits; a run of anything else makes no predictor."""
+    rng = np.random.default_rng(0)
+    answers = rng.integers(0, 4, 90)
+    items = item_set(answers)
+    key: dict[str, Any] = {"prompt_hash": "ab" * 32, "tokens_hash": "cd" * 32, "weights_hash": "ef" * 32, "option_tokens": tuple("ABCD")}
+    write_runs(store_url, items, [make_run(items, skilled_logits(rng, answers, 4), **key)])
+    out = tmp_path / "p.json"
+
+    def run(*expect: str) -> Any:
+        words = [word for one in expect for word in ("--expect", one)]
+        return CliRunner().invoke(main, ["calibrate", "--store", store_url, "--out", str(out), *words])
+
+    done = run("prompt_hash=abababab", f"tokens_hash={'cd' * 32}", "option_tokens=A,B,C,D")
+    assert done.exit_code == 0 and out.exists() and done.stdout.strip() == str(out), done.output
+    assert Predictor.load(out).document.value["made_on"]["weights_hash"] == "ef" * 32
+    for wrong in ("prompt_hash=abababac", "tokens_hash=cd", "weights_hash=efefefee", "option_tokens=1,2,3,4"):
+        out.unlink(missing_ok=True)
+        refused = run(wrong)
+        assert refused.exit_code == 2 and "not the expected" in refused.output and not out.exists()
+
+
+CHANGES: list[tuple[Any, str]] = [
+    (lambda v: v.update(version=2), "version 2; this one reads version 1; upgrade hedgemark"),
+    (lambda v: v.update(version="1"), "version '1'"),
+    (lambda v: v.update(format="other"), "no predictor"),
+    (lambda v: v.pop("scorer"), "lacks 'scorer'"),
+    (lambda v: v.update(extra=1), "has a field 'extra'"),
+    (lambda v: v.update(scorer="aps-rand"), "scorer is 'aps-rand'"),
+    (lambda v: v.update(alpha="1/5"), "asks for score 321"),
+    (lambda v: v.update(alpha=0.1), "expected a value in"),
+    (lambda v: v.update(temperature="0.0"), "above 0"),
+    (lambda v: v.update(letters=["A", "A", "B", "C"]), "different ones"),
+    (lambda v: v.update(letters=["A", "B", "C"]), "test vector"),
+    (lambda v: v["thresholds"][0].update(threshold="0.1"), "test vector"),
+    (lambda v: v["thresholds"][0].update(threshold="nan"), "finite number"),
+    (lambda v: v["thresholds"][0].update(threshold="inf"), "is inf where"),
+    (lambda v: v["thresholds"][0].update(threshold=0.9), "as text"),
+    (lambda v: v["thresholds"][0].update(k=300), "asks for score 361"),
+    (lambda v: v["thresholds"][0].update(below=390), "cannot have"),
+    (lambda v: v["thresholds"].append(dict(v["thresholds"][0])), "doubled"),
+    (lambda v: v["test_vectors"][5].update(set=[]), "test vector 6 gives"),
+    (lambda v: v["rules"].update(ask_again_up_to=0), "1 or more"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), CHANGES, ids=[said for _, said in CHANGES])
+def test_a_file_that_is_none_is_refused_with_the_reason(change: Any, said: str, tmp_path: Path) -> None:
+    """Whatever is wrong with a file is one sentence that names the file, also where its digest was made to fit."""
+    path = rewritten(tmp_path / "p.json", made(), change)
+    with pytest.raises(UsageError, match=said) as error:
+        Predictor.load(path)
+    assert str(error.value).count("\n") == 0
+
+
+def test_a_file_edited_by_hand_is_refused(tmp_path: Path) -> None:
+    """A threshold moved in an editor does not match the digest any more."""
+    path = rewritten(tmp_path / "p.json", made(), lambda v: v["thresholds"][0].update(threshold="0.99"), seal=False)
+    with pytest.raises(UsageError, match="changed after it was written"):
+        Predictor.load(path)
+    path.write_text("{", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"predictor .*p\.json: "):
+        Predictor.load(path)
+    with pytest.raises(UsageError, match="No such file"):
+        Predictor.load(tmp_path / "none.json")
+
+
+def test_a_file_read_again_is_the_same(tmp_path: Path) -> None:
+    """Saving and loading changes nothing, to the last digit."""
+    predictor = made(scorer="raps", parameters=["raps.penalty=0.3"], guarantee="pac:0.9", by="subject")
+    predictor.save(tmp_path / "p.json")
+    again = Predictor.load(tmp_path / "p.json").document
+    assert again == predictor.document
+    assert json.loads((tmp_path / "p.json").read_text())["parameters"] == {"penalty": "0.3", "k_reg": "2.0"}
+    with pytest.raises(UsageError, match="cannot write"):
+        predictor.save(tmp_path / "no" / "p.json")
