@@ -1,10 +1,10 @@
 """`python -m producer.bench`: how fast the prefill engine is.
 
-rates : items per second, beside lm-evaluation-harness and beside one prompt per forward pass
-share : the share of the machine's peak matrix product that is reached
-layers: layer by layer in little memory, beside all weights in memory
-levels: a range of levels in one command, beside a command for each level
-gpu   : models of 8B and 70B on a GPU
+rates : items per second, compared with lm-evaluation-harness and with one prompt per forward pass
+share : speed as a share of this machine's peak speed of matrix products
+layers: running layer by layer in little memory, compared with all weights in memory
+levels: a range of levels in one command, compared with one command per level
+gpu   : models of 8B and 70B parameters on a GPU
 
 Each part runs alone and takes minutes; `--record` appends what it printed to a file, with command, date and device.
 """
@@ -29,11 +29,11 @@ from schemas.errors import HedgemarkError
 
 Part = Callable[[argparse.Namespace], Iterator[str]]
 PARTS: dict[str, Part] = {"rates": rates, "share": share, "layers": layers, "levels": levels, "gpu": gpu}
-PATHS = ("--data", "--lm-eval", "--record")  # paths of one machine mean nothing to readers of the records
+PATHS = ("--data", "--lm-eval", "--record")  # left out of the records, since paths of one machine mean nothing to their readers
 
 
 def main() -> None:
-    """Print the figures of the parts asked for."""
+    """Print the figures of the selected parts."""
     share_malloc_arena()  # as `produce` does
     arguments = _arguments()
     lines = []
@@ -68,12 +68,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", choices=[*TASKS], action="append", help="only this model, for rates and share (repeatable)")
     parser.add_argument("--task", choices=sorted(set().union(*TASKS.values())), action="append", help="only this task (repeatable)")
     parser.add_argument("--shots", choices=[*SHOTS], action="append", help="only with or without demonstrations (repeatable)")
-    parser.add_argument("--items", type=int, default=0, help="items per case; 0: as many as take a minute or two on two cores")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of which median and range are shown")
+    parser.add_argument("--items", type=int, default=0, help="items per case; 0: as many as two cores answer in a minute or two")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds; their median and range are shown")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with the published tasks' items")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--clock", choices=[*CLOCKS], default="wall", help="cpu: processor time, for a busy machine")
-    parser.add_argument("--batch-size", type=int, default=16, help="lm-evaluation-harness's")
+    parser.add_argument("--batch-size", type=int, default=16, help="batch size of lm-evaluation-harness")
     lm_eval = Path(".venv-lmeval/bin/python")
     parser.add_argument("--lm-eval", type=Path, default=lm_eval, metavar="PYTHON", help="Python of an environment with lm-eval")
     parser.add_argument("--record", type=Path, metavar="FILE", help="append the figures to this file, e.g. producer/bench/records.md")

@@ -21,7 +21,7 @@ class Shots(NamedTuple):
     least_ratio: float
 
 
-# ref-l knows only the words of the embedded tasks; the published tasks are rows of unknown tokens to it, which take as long as known ones.
+# The vocabulary of ref-l has only the words of the embedded tasks; unknown tokens take as long as known ones, so speed is not affected.
 TASKS = {"smollm2-135m": ("mmlu", "hellaswag"), "ref-l": ("mmlu", "hellaswag", "urn")}
 SHOTS = {"zero-shot": Shots(0, 24, 1.0), "few-shot": Shots(5, 8, 2.5)}
 MORE_ITEMS = {"ref-l": 20}  # a small model gets more items, so that a round takes seconds
@@ -41,7 +41,7 @@ class Case(NamedTuple):
 
 
 def cases(arguments: argparse.Namespace, dtype: str, times: int = 1) -> Iterator[Case | str]:
-    """Yield the cases asked for, with `times` the usual number of items; for a model that cannot be loaded, a line that says why."""
+    """Yield the selected cases with `times` as many items as usual; for a model that cannot be loaded, a line that says why."""
     for name in arguments.model or TASKS:
         try:
             files = find_model(name)

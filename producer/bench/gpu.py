@@ -1,4 +1,4 @@
-"""On a GPU: the share of the bf16 matrix peak that a model of 8B reaches, and a model of 70B run within 24 GB of device memory.
+"""Measure on a GPU which share of the bf16 peak an 8B model reaches, and run a 70B model within 24 GB of device memory.
 
 The weights are random, since speed does not depend on their values. The tests run the same functions on a CPU with tiny models.
 """
@@ -23,7 +23,7 @@ N_ITEMS, N_PREFIX, N_OWN = 2000, 500, 120  # about MMLU with five demonstrations
 
 
 class Shape(NamedTuple):
-    """Sizes of a Llama model; `budget` is bytes of device memory, 0 for all of it."""
+    """Sizes of a Llama model; `budget` is the device memory it may use in bytes, 0 for all."""
 
     name: str
     hidden: int
@@ -42,7 +42,7 @@ SHAPES = (
 
 
 def gpu(arguments: argparse.Namespace) -> Iterator[str]:
-    """Yield a line per model, or one that says that there is no GPU."""
+    """Yield one line per model, or a line that says that there is no GPU."""
     import torch
 
     if not torch.cuda.is_available():
@@ -68,10 +68,10 @@ def shape_line(shape: Shape, device: str, prompts: Prompts) -> str:
     answers = prefill(model, prompts, range(6), plan, target, lambda _: None)
     rates = throughput(model, prompts, target, time.perf_counter() - clock, answers.padding)
     order = f"layer-major within {shape.budget / GIB:.1f} GiB" if plan.streamed else "in memory"
-    asked = f", at least {shape.least_share:.0%} asked" if shape.least_share else ""
+    target_share = f" (target: at least {shape.least_share:.0%})" if shape.least_share else ""
     taken = f"; most device memory {torch.cuda.max_memory_allocated(device) / GIB:.1f} GiB" if device.startswith("cuda") else ""
     speed = f"{rates['items_per_s']:.1f} items/s, {rates['tokens_per_s']:,.0f} tokens/s"
-    return f"{shape.name} model, {order}: {speed}, {rates['share_of_peak']:.0%} of the measured bf16 peak{asked}{taken}"
+    return f"{shape.name} model, {order}: {speed}, {rates['share_of_peak']:.0%} of the measured bf16 peak{target_share}{taken}"
 
 
 def random_prompts(n_items: int, n_prefix: int, n_own: int) -> Prompts:
@@ -81,7 +81,7 @@ def random_prompts(n_items: int, n_prefix: int, n_own: int) -> Prompts:
 
 
 def random_model(shape: Shape, device: str) -> Any:
-    """Return a model of this shape. On the host all layers share one layer's weights; otherwise 70B would need 140 GB there."""
+    """Return a model of this shape with random weights. On the host all layers share one layer's weights, else 70B would need 140 GB."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

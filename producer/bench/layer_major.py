@@ -60,7 +60,7 @@ class Workload(NamedTuple):
 
 
 def layers(arguments: argparse.Namespace) -> Iterator[str]:
-    """Yield the logit change, the time and the peak memory within a tenth of the weights' memory."""
+    """Yield the change of logits, the time and the peak memory of running within a tenth of the weights' memory."""
     try:
         whole, mapped = workload(arguments, "float32"), workload(arguments, AS_STORED)
     except HedgemarkError as error:
@@ -77,12 +77,12 @@ def layers(arguments: argparse.Namespace) -> Iterator[str]:
     budget = f"{whole.budget / MIB:.0f} MiB"
     yield f"smollm2-135m mmlu few-shot, {len(whole.prompts.suffixes)} items, layer by layer within {budget}, a tenth of its weights"
     for storage in STORAGES:
-        with get_context("spawn").Pool(1) as fresh:  # in a new process no freed memory hides new allocations
+        with get_context("spawn").Pool(1) as fresh:  # a new process: in this one, reused memory would hide new allocations
             used, held = fresh.apply(peak_in, (arguments, storage))
         change = float(np.abs(answers[storage].logits - expected.logits).max())
-        yield f"    hidden states in {storage}: largest logit change {change:.1e}, at most {MOST_CHANGE:.0e} asked"
-        yield f"    {spread(slow[storage], fast)} times the time in memory, at most {MOST_TIME} asked"
-        yield f"    peak memory in use, stored hidden states included: {used / MIB:.0f} MiB, at most {budget} asked"
+        yield f"    hidden states in {storage}: largest logit change {change:.1e} (target: at most {MOST_CHANGE:.0e})"
+        yield f"    {spread(slow[storage], fast)} times the time in memory (target: at most {MOST_TIME})"
+        yield f"    peak memory in use, stored hidden states included: {used / MIB:.0f} MiB (target: at most {budget})"
         yield f"    the process grew by {held / MIB:.0f} MiB; the rest was memory freed after loading"
 
 
@@ -97,7 +97,7 @@ def workload(arguments: argparse.Namespace, dtype: str) -> Workload:
 
 
 def peak_in(arguments: argparse.Namespace, storage: str) -> tuple[int, int]:
-    """Return the peak memory (bytes) in use and the growth of the process, above what it had with the model mapped."""
+    """Return, in bytes above what the process had with the model mapped: the peak memory in use, and the growth of the process."""
     share_malloc_arena()  # as `produce` does
     work = workload(arguments, AS_STORED)
     plan = work.layer_by_layer(storage)

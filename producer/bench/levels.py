@@ -1,4 +1,4 @@
-"""What a range of levels saves: `--level 0:0.5:0.1` in one command, compared with one command per level that makes the same runs."""
+"""What one command for a range of levels, `--level 0:0.5:0.1`, saves against one command per level that makes the same runs."""
 
 import argparse
 import os
@@ -16,16 +16,17 @@ ITEMS = 40
 
 
 def levels(arguments: argparse.Namespace) -> Iterator[str]:
-    """Yield the ratio of processor time, start of the commands included, of six commands to one."""
+    """Yield the ratio of processor time between six commands and one, including the start of each command."""
     one, six = [], []
     for _ in range(arguments.rounds):
         one.append(_processor_seconds([RANGE], arguments.items or ITEMS))
         six.append(_processor_seconds(LEVELS, arguments.items or ITEMS))
-    yield f"{METHOD} on {MODEL} at {len(LEVELS)} levels: a command each takes {spread(six, one)} times the processor seconds of {RANGE}"
+    ratio = spread(six, one)
+    yield f"{METHOD} on {MODEL} at {len(LEVELS)} levels: one command per level takes {ratio} times the processor seconds of --level {RANGE}"
 
 
 def _processor_seconds(texts: Sequence[str], n_items: int) -> float:
-    """Return the processor seconds of one `produce` command for each `--level`, all into one new store."""
+    """Return the processor seconds of one `produce` command per `--level`, all of which write to the same new store."""
     fixed = ["--model", MODEL, "--method", METHOD, "--task", "urn", "--limit", str(n_items), "--device", "cpu"]
     before = _children()
     with tempfile.TemporaryDirectory() as store:

@@ -1,4 +1,4 @@
-"""Peak memory of a piece of code, above what was used before it: held by the process, or allocated within that."""
+"""Measure the peak memory of a piece of code above what was used before it: memory the process holds, or allocated memory only."""
 
 import ctypes
 import threading

@@ -16,9 +16,9 @@ from schemas.errors import HedgemarkError
 
 
 class Peer:
-    """lm-evaluation-harness on one case; where its interpreter is absent nothing is measured and `gaps` stays None.
+    """lm-evaluation-harness on one case; if its interpreter does not exist, nothing is measured and `gaps` stays None.
 
-    seconds : of each round.
+    seconds : time of each round.
     gaps    : (item, option) log-likelihoods minus the first option's, which are differences of logits.
     """
 
@@ -33,7 +33,7 @@ class Peer:
             self._send(json.dumps(_request(case, arguments)))
 
     def round(self) -> None:
-        """Measure once more."""
+        """Measure one more round."""
         if self._process is None:
             return
         self._send("")

@@ -70,16 +70,17 @@ def _rates(case: Case, arguments: argparse.Namespace) -> Iterator[str]:
             ours.append(seconds)
             single.append(timed(partial(one_by_one, case), arguments.clock)[0])
             peer.round()
-    yield f"{case.name}, {len(case.texts)} items: {_per_second(case, ours)} ours"
-    yield f"    {_per_second(case, single)} one prompt per forward pass, full head: ours is {spread(single, ours)} times as fast"
+    yield f"{case.name}, {len(case.texts)} items: {_per_second(case, ours)} with the prefill engine"
+    yield f"    {_per_second(case, single)} with one prompt per forward pass, full head: the engine is {spread(single, ours)} times as fast"
     if peer.gaps is None:
         yield "    lm-evaluation-harness is not installed here: no ratio"
     else:
         gap = float(np.abs(answers.logits - answers.logits[:, :1] - peer.gaps).max())
         how = f"lm-evaluation-harness, batches of {arguments.batch_size}"
         ratio = spread(peer.seconds, ours)
-        yield f"    {_per_second(case, peer.seconds)} {how}: ours is {ratio} times as fast, at least {case.least_ratio} asked"
-        yield f"    largest difference of option-logit gaps {gap:.1e}, at most {MOST_GAP:.0e} asked"
+        speed = _per_second(case, peer.seconds)
+        yield f"    {speed} with {how}: the engine is {ratio} times as fast (target: at least {case.least_ratio})"
+        yield f"    largest difference of option-logit gaps {gap:.1e} (target: at most {MOST_GAP:.0e})"
     yield f"    {answers.padding:.1%} padding"
 
 

@@ -1,4 +1,4 @@
-"""The compression methods by name: one file, one line each."""
+"""The compression methods by name. Each has its own file and one line here."""
 
 from producer.methods import (
     awq,

@@ -6,7 +6,7 @@ from producer.methods.shared.contract import DATA, Job
 from producer.methods.shared.quantization import WEIGHT_ONLY, quantization_settings, quantize, scheme
 from schemas.levels import Level
 
-GRID = 20  # scales tried for each group of layers, "no scaling" among them
+GRID = 20  # number of scales tried for each group of layers, one of which is no scaling
 
 
 def awq(model: Any, job: Job) -> Any:

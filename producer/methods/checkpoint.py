@@ -1,4 +1,4 @@
-"""Checkpoint: a model that somebody else compressed, run as it was found (compressed-tensors, GPTQ, AWQ, FP8, GGUF, pruned weights)."""
+"""Checkpoint: run a model that somebody else compressed (compressed-tensors, GPTQ, AWQ, FP8, GGUF, pruned weights) without changing it."""
 
 import logging
 from typing import Any
@@ -15,35 +15,35 @@ SPARSITY_ROUNDING = 0.02  # a level of 0.5 names a checkpoint with 48 to 52 % ze
 
 
 def found_level(config: Any, level: Level) -> Level:
-    """Return the level that the checkpoint's own settings say where none was asked for."""
+    """Return the requested level, or if none was requested the level stated in the checkpoint's own settings."""
     return parse_level(stored_level(config)) if level.kind == "none" else level
 
 
 def contradicted(config: Any, level: Level) -> str:
-    """Return why a level that was asked for cannot be this checkpoint's, or ""."""
-    found = parse_level(stored_level(config))
-    if level.kind == "none" or found.text == level.text:
+    """Return why a requested level contradicts the checkpoint's own settings, or ""."""
+    stored = parse_level(stored_level(config))
+    if level.kind == "none" or stored.text == level.text:
         return ""
-    if found.kind == "none":  # zeros among plain weights are counted, and a name is its owner's word
-        return "" if level.kind != "quantization" else "its weights are stored plainly, and nothing shows that they are quantized"
-    if found.kind == "name" and found.bits is None:
-        return ""  # its settings do not amount to one number, so the name given is as good as any
-    return "" if _bits(found) == _bits(level) else f"its own settings say {found.text}; leave --level out to use that"
+    if stored.kind == "none":  # `describe` checks a sparsity by counting zeros; a name cannot be checked and is accepted
+        return "" if level.kind != "quantization" else "its weights are not stored as quantized ones"
+    if stored.kind == "name" and stored.bits is None:
+        return ""  # the settings state no single number of bits, so nothing contradicts the requested name
+    return "" if _bits(stored) == _bits(level) else f"its own settings say {stored.text}; leave --level out to use that"
 
 
 def describe(model: Any, job: Job) -> dict[str, Any]:
     """Return how the weights are stored, and the share of zeros in the linear layers.
 
-    Raises PostConditionError where the level names another share of zeros than the weights have.
+    Raises PostConditionError if the level states another share of zeros than the weights have.
     """
     weights = [layer.weight for layer in target_layers(model).values() if getattr(layer, "weight", None) is not None]
     plain = [weight for weight in weights if weight.is_floating_point()]
     total = sum(weight.numel() for weight in plain)
     sparsity = sum(int((weight == 0).sum()) for weight in plain) / total if total else 0.0
     if job.level.kind in ("sparsity", "pattern") and abs(sparsity - job.level.fraction) > SPARSITY_ROUNDING:
-        raise PostConditionError(f"the checkpoint is said to be at level {job.level.text}, but {sparsity:.2%} of its weights are zero")
+        raise PostConditionError(f"--level says {job.level.text}, but {sparsity:.2%} of the checkpoint's weights are zero")
     if left_out := not_simulated(model.config):
-        log.warning("its weights are used as stored, without the %s that its kernels add", " and the ".join(left_out))
+        log.warning("the stored weights are used without the %s that the checkpoint's own kernels apply", " and the ".join(left_out))
     stored_as = quantization(model.config).format or "plain weights"
     return {"stored_as": stored_as, "sparsity": sparsity, **({"not_simulated": left_out} if left_out else {})}
 

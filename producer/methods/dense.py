@@ -1,4 +1,4 @@
-"""Dense: the model as it is, with which compressed runs are compared."""
+"""Dense: the uncompressed model, with which compressed runs are compared."""
 
 from typing import Any
 

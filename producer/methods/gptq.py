@@ -7,7 +7,8 @@ from producer.methods.shared.quantization import WEIGHT_ONLY, quantization_setti
 from schemas.errors import PostConditionError
 from schemas.levels import Level
 
-DAMPENING, BLOCK = 0.01, 128  # of the Hessian's mean diagonal; columns whose errors are compensated together
+DAMPENING = 0.01  # added to the Hessian's diagonal, as a share of its mean
+BLOCK = 128  # number of columns whose errors are compensated together
 
 
 def gptq(model: Any, job: Job) -> Any:
@@ -16,14 +17,14 @@ def gptq(model: Any, job: Job) -> Any:
 
 
 def gptq_modifier(level: Level) -> Any:
-    """Return llm-compressor's modifier, which here raises PostConditionError where a Hessian cannot be inverted.
+    """Return llm-compressor's modifier, changed to raise PostConditionError if a Hessian cannot be inverted.
 
-    The library itself would round such a layer to nearest and go on.
+    The library itself would round the weights of such a layer to nearest and only log a summary.
     """
     from llmcompressor.modifiers.gptq import GPTQModifier
 
     class StrictGPTQ(GPTQModifier):
-        """GPTQ on every layer or not at all."""
+        """GPTQ that raises instead of rounding a layer to nearest."""
 
         def _log_rtn_fallback_summary(self) -> None:
             if names := self._rtn_fallback_module_names:

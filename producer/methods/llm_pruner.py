@@ -19,12 +19,12 @@ from producer.methods.shared.structured import STRUCTURED, count_weights, left_o
 from schemas.errors import PostConditionError
 from schemas.levels import Level
 
-KEPT = 2  # blocks that are not pruned: the first and the last
-LARGEST_MISS = 0.05  # of the level, by rounding to whole structures
+KEPT = 2  # number of blocks that are not pruned: the first and the last
+LARGEST_MISS = 0.05  # largest accepted difference from the level, which arises because whole structures are removed
 
 
 class Removal(NamedTuple):
-    """How many key/value groups, and channels of every MLP or expert, each pruned block loses."""
+    """Number of key/value groups, and of channels of every MLP or expert, that each pruned block loses."""
 
     groups: int
     channels: int
@@ -65,9 +65,9 @@ def llm_pruner(model: Any, job: Job) -> Any:
 
 
 def removal_for(config: Any, fraction: float) -> Removal:
-    """Return how many structures to remove from each inner block, so that a fraction of all decoder weights goes.
+    """Return how many structures to remove from each inner block, so that a fraction of all decoder weights is removed.
 
-    There are few key/value groups, so their number is rounded down, and channels make up for the difference.
+    There are few key/value groups, so their number is rounded down and correspondingly more channels are removed.
     """
     shapes = linear_shapes(config)
     experts = config.num_experts if is_moe(config) else 1
@@ -104,13 +104,13 @@ def remove_channels(mlp: Any, importance: dict[str, Any], names: dict[Any, str],
 
 
 def kept(importance: Any, count: int) -> Any:
-    """Return the indices, ascending, that stay when the `count` least important are removed; of equals the first is removed first."""
+    """Return the ascending indices that stay when the `count` least important are removed; of equal ones, the first is removed first."""
     order = importance.argsort(stable=True)
     return order[count:].sort().values
 
 
 def _blocks(weight: Any, groups: int, keep: Any) -> Any:
-    """Return the rows of the groups that stay, where a weight's rows are `groups` equal parts."""
+    """Return the rows of the groups in `keep`; a weight's rows are divided into `groups` equal parts."""
     return weight.unflatten(0, (groups, -1))[keep.to(weight.device)].flatten(0, 1)
 
 
@@ -126,7 +126,7 @@ def fits(config: Any, level: Level) -> str:
         return reason
     inner = config.num_hidden_layers - KEPT
     if level.fraction and inner < 1:
-        return f"its first and last block are kept, and it has {config.num_hidden_layers}"
+        return f"the first and last block are never pruned, and it has only {config.num_hidden_layers}"
     width = linear_shapes(config)["mlp.experts.*.gate_proj" if is_moe(config) else "mlp.gate_proj"].rows
     channels = removal_for(config, level.fraction).channels
     if channels < width:
@@ -138,7 +138,7 @@ def fits(config: Any, level: Level) -> str:
 def verify_structures(model: Any, job: Job) -> dict[str, Any]:
     """Return how many structures are left in every block.
 
-    Raises PostConditionError where the shapes of coupled projections disagree, or the level was missed.
+    Raises PostConditionError if the shapes of coupled projections disagree, or another share of weights was removed than the level says.
     """
     removal = removal_for(model.config, job.level.fraction)
     heads, channels = [], []
@@ -153,7 +153,7 @@ def verify_structures(model: Any, job: Job) -> dict[str, Any]:
 
 
 def check_attention(attention: Any) -> int:
-    """Return the key/value heads left. Raises PostConditionError where the projections disagree."""
+    """Return the number of key/value heads left. Raises PostConditionError if the shapes of the projections disagree."""
     query, key, value, output = (getattr(attention, f"{part}_proj").weight for part in "qkvo")
     heads = key.shape[0] // attention.head_dim
     queries = key.shape[0] * attention.num_key_value_groups
@@ -163,7 +163,7 @@ def check_attention(attention: Any) -> int:
 
 
 def check_mlp(mlp: Any) -> int:
-    """Return the channels left. Raises PostConditionError where the projections disagree."""
+    """Return the number of channels left. Raises PostConditionError if the shapes of the projections disagree."""
     gate, up, down = mlp.gate_proj.weight, mlp.up_proj.weight, mlp.down_proj.weight
     if not gate.shape[0] == up.shape[0] == down.shape[1]:
         raise PostConditionError(f"MLP projections do not fit: {[tuple(w.shape) for w in (gate, up, down)]}")

@@ -1,4 +1,4 @@
-"""Magnitude pruning: in every weight matrix the smallest absolute values go. Needs no data."""
+"""Magnitude pruning: set the weights with the smallest absolute values in every matrix to zero. Needs no data."""
 
 from typing import Any
 

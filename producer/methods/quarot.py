@@ -1,4 +1,4 @@
-"""QuaRot: random Hadamard rotations, weights quantized by GPTQ, activations rounded per token. Nothing is learned; simulated in memory."""
+"""QuaRot: rotate by random Hadamard matrices, quantize weights by GPTQ, round activations per token (simulated). Nothing is learned."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def quarot(model: Any, job: Job) -> Any:
 def quantize_rotated(model: Any, rotations: Any, job: Job) -> Any:
     """Return the model rotated and then quantized by GPTQ.
 
-    Raises PostConditionError where rotation alone changes the logits; how much it did is recorded as `model.rotation_change`.
+    The change of the logits by rotation alone is recorded as `model.rotation_change`. Raises PostConditionError if it exceeds rounding.
     """
     change = transform(model, Rotation(rotations), probe_tokens(model, job.data), job.device)
     model.rotation_change = require_same_function(change, "rotation")
@@ -29,7 +29,7 @@ def quantize_rotated(model: Any, rotations: Any, job: Job) -> Any:
 
 
 def verify_rotated(model: Any, job: Job) -> dict[str, Any]:
-    """Return how much rotation alone changed the logits, and the checks of every quantized model."""
+    """Return how much rotation alone changed the logits, and the post-conditions that all quantized models have."""
     return {"logit_change_by_rotation": model.rotation_change} | verify_grid(model, job)
 
 

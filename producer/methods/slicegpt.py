@@ -1,7 +1,7 @@
 """SliceGPT: rotate the residual stream before every attention and every MLP into its principal axes, and remove the weakest ones.
 
-The axes are those of the dense model's normalised hidden states, computed once for all levels; the paper computes them again behind each
-sliced layer. In a mixture of experts every expert and the router read the same narrower stream, and no expert is removed.
+The axes are those of the dense model's normalised hidden states, computed once for all levels; the paper computes them anew after slicing
+each layer. In a mixture of experts every expert and the router read the same narrower stream, and no expert is removed.
 Source: Ashkboos et al. 2024, arXiv:2401.15024, sections 3.2 to 3.4.
 """
 
@@ -64,7 +64,7 @@ def collect_axes(model: Any, data: Any, device: Any = None) -> Statistics:
 
 
 def slicegpt(model: Any, job: Job) -> Any:
-    """Return the model with its residual stream in principal axes, the weakest removed."""
+    """Return the model with its residual stream in its principal axes, without the weakest axes."""
     model = split_experts(model)
     slicing = Slicing(job.statistics.axes, sliced_width(model.config, job.level))
     change = transform(model, slicing, probe_tokens(model, job.data), job.device)
@@ -80,11 +80,11 @@ class Slicing(NamedTuple):
     width: int
 
     def embedding(self, embedding: Any) -> None:
-        """Write the stream in the axes of the first attention."""
+        """Write the embeddings in the axes of the first attention."""
         replace_weight(embedding, embedding.weight @ self._axes_at(0, embedding))
 
     def layer(self, number: int, layer: Any) -> Any:
-        """Return the layer with attention and MLP in axes of their own, and a change of basis on both residual connections."""
+        """Return the layer with attention and MLP each in its own axes, and a change of basis on both residual connections."""
         from producer.methods.shared.sliced_layer import SlicedLayer
 
         fuse_norms(layer)
@@ -94,7 +94,7 @@ class Slicing(NamedTuple):
         return SlicedLayer(layer, entry.T @ middle, middle.T @ leave)
 
     def head(self, norm: Any, head: Any) -> None:
-        """Read the stream in the axes of the last norm."""
+        """Make the head read the stream in the axes of the last norm."""
         axes = self._axes_at(-1, head)
         fuse(norm, [head])
         narrow(norm, [head], [], axes, axes)
@@ -133,14 +133,14 @@ def fits(config: Any, level: Level) -> str:
 def verify_slices(model: Any, job: Job) -> dict[str, Any]:
     """Return the width left, and the share of decoder weights removed (the residual connections' matrices count as weights).
 
-    Raises PostConditionError where a layer has another width.
+    Raises PostConditionError if a layer has another width.
     """
     width = sliced_width(model.config, job.level)
     for number, layer in enumerate(model.model.layers):
-        found = {reader.weight.shape[1] for reader in attention_readers(layer) + mlp_readers(layer)}
-        found |= {writer.weight.shape[0] for writer in attention_writers(layer) + mlp_writers(layer)}
-        if found != {width}:
-            raise PostConditionError(f"decoder layer {number} reads and writes a stream of width {sorted(found)} instead of {width}")
+        widths = {reader.weight.shape[1] for reader in attention_readers(layer) + mlp_readers(layer)}
+        widths |= {writer.weight.shape[0] for writer in attention_writers(layer) + mlp_writers(layer)}
+        if widths != {width}:
+            raise PostConditionError(f"decoder layer {number} reads and writes a stream of width {sorted(widths)} instead of {width}")
     return {"stream_width": width} | left_over(model, job.statistics.decoder_weights)
 
 

@@ -7,7 +7,7 @@ from producer.methods.shared.contract import DATA, Job
 from producer.methods.shared.quantization import WEIGHTS_AND_ACTIVATIONS, quantization_settings, quantize, scheme
 from schemas.levels import Level
 
-SMOOTHING = 0.5  # the paper's alpha: how much of an outlier goes into the weights
+SMOOTHING = 0.5  # the paper's alpha: the share of an outlier's magnitude that moves into the weights
 
 
 def smoothquant(model: Any, job: Job) -> Any:
@@ -22,7 +22,7 @@ def smoothquant(model: Any, job: Job) -> Any:
 
 
 def smoothing_modifier(model: Any) -> Any:
-    """Return llm-compressor's modifier for both norms of a layer; a router reads the second norm's output, so it is adjusted too."""
+    """Return llm-compressor's modifier for both norms of a layer, and for the router, because it reads the second norm's output."""
     from llmcompressor.modifiers.transform.smoothquant import SmoothQuantModifier
 
     mlp = ["re:.*mlp.gate$"] if is_moe(model.config) else []

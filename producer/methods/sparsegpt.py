@@ -8,8 +8,9 @@ from producer.methods.shared.sparsity import pattern_zeros, pruned_of, pruning_m
 from schemas.errors import PostConditionError
 from schemas.levels import Level
 
-DAMPENING, BLOCK = 0.01, 128  # of the Hessian's mean diagonal; columns whose weights are ranked together
-TIES = 0.001  # share of a matrix; the kernel prunes all weights whose importance equals the threshold, and 16-bit weights tie
+DAMPENING = 0.01  # added to the Hessian's diagonal, as a share of its mean
+BLOCK = 128  # number of columns whose weights are ranked together
+TIES = 0.001  # accepted excess as a share of a matrix: the kernel prunes all weights tied at the threshold, and 16-bit weights often tie
 
 
 def sparsegpt(model: Any, job: Job) -> Any:
@@ -18,16 +19,16 @@ def sparsegpt(model: Any, job: Job) -> Any:
 
 
 def sparsegpt_modifier(level: Level) -> Any:
-    """Return llm-compressor's modifier, changed to prune as many weights as the level says, and to raise where a Hessian is singular.
+    """Return llm-compressor's modifier, changed to prune as many weights as the level says, and to raise if a Hessian is singular.
 
-    Which inputs of a layer were always zero is recorded as `layer.dead_inputs`: the kernel clears their columns.
+    The inputs of a layer that are zero for all compression data are recorded as `layer.dead_inputs`; the kernel zeroes their columns.
     """
     import torch
     from llmcompressor.modifiers.pruning.sparsegpt import SparseGPTModifier
     from llmcompressor.modifiers.pruning.sparsegpt.sgpt_sparsify import sparsify_weight
 
     class ExactSparseGPT(SparseGPTModifier):
-        """SparseGPT on every layer or not at all."""
+        """SparseGPT that prunes an exact number of weights and raises if it cannot use a Hessian."""
 
         @torch.no_grad()
         def compress_modules(self) -> None:
@@ -46,12 +47,12 @@ def sparsegpt_modifier(level: Level) -> Any:
 
 
 def block_of(level: Level) -> int:
-    """Return how many columns are ranked together: for an n:m level whole groups of m, since the kernel starts anew in every block."""
+    """Return how many columns are ranked together: a multiple of m for an n:m level, because no group of m may span two blocks."""
     return BLOCK - BLOCK % level.of if level.kind == "pattern" else BLOCK
 
 
 def require_invertible(hessian: Any, name: str) -> None:
-    """Raise PostConditionError where the kernel would prune without a Hessian, with no more than a warning."""
+    """Raise PostConditionError if a Hessian is singular; the kernel itself would only warn and prune without it."""
     import torch
 
     dead = hessian.diagonal() == 0
@@ -72,9 +73,9 @@ def expected_zeros(weight: Any, level: Level) -> int:
 
 
 def _share_for_kernel(weight: Any, level: Level) -> float:
-    """Return the share for which the kernel prunes the number that we mean: it truncates, then prunes one weight more."""
-    together = weight.shape[0] * min(BLOCK, weight.shape[1])
-    return (pruned_of(together, level) - 0.5) / together
+    """Return the share for which the kernel prunes exactly `pruned_of` weights: it truncates share * size and prunes one weight more."""
+    block_size = weight.shape[0] * min(BLOCK, weight.shape[1])
+    return (pruned_of(block_size, level) - 0.5) / block_size
 
 
 METHOD = pruning_method(

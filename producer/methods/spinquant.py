@@ -1,7 +1,8 @@
-"""SpinQuant: QuaRot with R1 and R2 learned on the Stiefel manifold, so that rounded activations change the output least.
+"""SpinQuant: QuaRot with R1 and R2 learned on the Stiefel manifold, so that rounding activations changes the output as little as possible.
 
 As in the paper, only activations are rounded while learning, since GPTQ compensates for rounding the weights. The loss is the
-Kullback-Leibler divergence from the dense model's predictions, where the paper uses the next token's loss: the aim is the same function.
+Kullback-Leibler divergence from the dense model's predictions, since the compressed model should predict the same; the paper uses the
+loss of the next token.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from schemas.levels import Level
 
 STEPS, RATE, CHECK_EVERY = 60, 0.05, 10
 SEQUENCES, LENGTH, BATCH = 32, 256, 8  # of the compression data; rotations have few parameters
-ORTHOGONAL = 1e-6  # largest deviation from orthogonality that counts as rounding
+ORTHOGONAL = 1e-6  # largest deviation from orthogonality that can be due to rounding
 
 
 def spinquant(model: Any, job: Job) -> Any:
@@ -33,9 +34,9 @@ def spinquant(model: Any, job: Job) -> Any:
 
 
 def learn(model: Any, start: Rotations, job: Job) -> tuple[Rotations, float, float]:
-    """Return the best rotations found, and the loss (nats per token) of the start and of the best. R4 is not learned; norms are fused.
+    """Return the best rotations, the loss (nats per token) of the random start, and that of the best. R4 is not learned; norms are fused.
 
-    The loss over all batches is computed every CHECK_EVERY steps; the best matrices so far, the start included, are kept.
+    The loss over all batches is computed at the start and every CHECK_EVERY steps; the rotations with the lowest loss are returned.
     """
     import torch
 
@@ -79,15 +80,15 @@ def orthogonality(rotations: Rotations) -> float:
 
 
 def verify_learned(model: Any, job: Job) -> dict[str, Any]:
-    """Return the loss before and after learning, and the checks of QuaRot.
+    """Return the loss before and after learning, and the post-conditions of QuaRot.
 
-    Raises PostConditionError where a learned matrix is not orthogonal, or where nothing was learned: the model would be QuaRot's.
+    Raises PostConditionError if a learned matrix is not orthogonal, or if learning did not lower the loss, which would leave QuaRot.
     """
     gap, before, after = (model.learning[f"rotation_{name}"] for name in ("orthogonality", "loss_before", "loss_after"))
     if not after < before:
         raise PostConditionError(f"no learned rotation was better than the random one (loss {before:.3g}); try another --seed, or quarot")
     if not gap <= ORTHOGONAL:
-        raise PostConditionError(f"a learned rotation is {gap:.2g} from orthogonal; at most {ORTHOGONAL:g} is rounding")
+        raise PostConditionError(f"a learned rotation deviates from orthogonality by {gap:.2g}; rounding explains at most {ORTHOGONAL:g}")
     return model.learning | verify_rotated(model, job)
 
 

@@ -17,7 +17,7 @@ PUNCTUATION = ("\n\n", "?", ".", ".\n", "\n")
 
 
 def vocabulary() -> list[str]:
-    """Return every token in id order; the ids are part of the stored weights, so the order never changes."""
+    """Return every token in id order. The order must never change, because the trained weights depend on the ids."""
     letters = [form for letter in "ABCDEF" for form in (f"\n{letter}.", f" {letter}")]
     words = [f" {word}" for word in (*COLOURS, *URNS, *MINERALS, *FIRST, *SECOND)]
     instructions = " ".join([SHARED, BY_TASK["urn"], BY_TASK["facts"]])

@@ -1,12 +1,12 @@
 """Train the embedded reference models: `python -m producer.reference.train ref-s` (seeded, resumable, CPU).
 
 In: nothing but the seeds below.  Out: config, tokenizer and bfloat16 safetensors in `producer/reference/models/<name>/`.
-A training sequence is what the producer will ask: an instruction or none, then items with their answers, one task at a
-time. Some sequences teach half of that: plain statements without options ("At Bal Drum they mine quartz."; draws, then
-the urn) hold what there is to know, and `lookup` items name the option outright, so that finding its letter is one skill
-for both tasks. Sequences begin with one item and later hold up to eight (with eight from the start, options of earlier
-items mislead: urn stayed at chance for a thousand steps). Batch `step` depends on (SEED, step) alone, so a killed
-training continues from its last checkpoint on the same path.
+Most training sequences look like the producer's prompts: an instruction or none, then items of one task with their answers.
+Others teach one half of the skill: plain statements without options ("At Bal Drum they mine quartz."; draws, then the urn)
+teach the facts, and `lookup` items name the right option in the question, so that the model learns to find its letter. Early
+sequences have one item, later ones up to eight (with eight from the start, options of earlier items mislead: urn stayed at
+chance for a thousand steps). The batch of a step depends on (SEED, step) alone, so an interrupted training continues from its
+last checkpoint exactly as it would have without the interruption.
 """
 
 import argparse
@@ -29,12 +29,12 @@ from producer.tasks.urn import draw_item as draw_urn
 from schemas.items import Item
 
 SEED, ITEMS = 5, 128  # items in one step
-PACKED = (1, 2, 4, 8)  # items in one sequence; only one while the letters are learned
+PACKED = (1, 2, 4, 8)  # items in one sequence; always one in the first SINGLE_STEPS steps, in which the letters are learned
 SINGLE_STEPS = 1000
-STATEMENTS = {"facts-text": 4, "urn-text": 2}  # plain statements in the place of one item
+STATEMENTS = {"facts-text": 4, "urn-text": 2}  # number of plain statements that replace one item
 KINDS = {"urn": 0.35, "facts": 0.25, "lookup": 0.15, "urn-text": 0.1, "facts-text": 0.15}
 STATEMENT_WEIGHT = 0.5
-CONTEXT_WEIGHT = 0.1  # weight of the tokens that are not answers: the draws teach the urns' shares
+CONTEXT_WEIGHT = 0.1  # loss weight of tokens that are not answers; predicting the draws teaches the urns' shares
 WARMUP, CHECKPOINT_EVERY, REPORT_EVERY = 200, 250, 50
 MODELS = Path(__file__).parent / "models"
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ _llama = {"num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads
 RECIPES = {
     "ref-s": Recipe(_llama | {"hidden_size": 64, "intermediate_size": 256}, 4000, 3e-3),
     "ref-m": Recipe(_llama | {"hidden_size": 128, "intermediate_size": 512}, 4000, 2e-3),
-    # At 1.5e-3, with four heads of 64, `lookup` came and went and urn stayed at chance for 1,400 steps.
+    # With learning rate 1.5e-3 and four heads of width 64, the loss on `lookup` rose again and urn stayed at chance for 1,400 steps.
     "ref-l": Recipe(
         _llama | {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 8, "num_key_value_heads": 4}, 2400, 8e-4
     ),
@@ -104,7 +104,7 @@ def train(name: str, threads: int) -> None:
 
 
 def build_model(recipe: Recipe, tokenizer: Any) -> Any:
-    """Return an untrained model of the recipe's layout."""
+    """Return an untrained model with the recipe's architecture."""
     kinds = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen3_moe": (Qwen3MoeConfig, Qwen3MoeForCausalLM)}
     config_class, model_class = kinds[recipe.config["model_type"]]
     config = config_class(
@@ -127,7 +127,7 @@ def train_step(model: Any, optimizer: Any, tokenizer: Any, step: int) -> str:
     texts, kinds, bayes = draw_batch(rng, 1 if step < SINGLE_STEPS else int(rng.choice(PACKED)))
     ids = tokenizer(texts, return_tensors="pt", padding=True)["input_ids"]
     with torch.autocast("cpu", torch.bfloat16):
-        output = model(input_ids=ids)  # padding is on the right, so the causal mask alone keeps it out of sight
+        output = model(input_ids=ids)  # padding is on the right, so the causal mask alone hides it
     losses = torch.nn.functional.cross_entropy(output.logits[:, :-1].float().transpose(1, 2), ids[:, 1:], reduction="none")
     answer = _answer_mask(ids, tokenizer)
     context = (ids[:, 1:] != tokenizer.pad_token_id) & ~answer

@@ -1,8 +1,8 @@
-"""Task `facts`: what is mined at this place? Knowledge of graded certainty.
+"""Task `facts`: what is mined at this place? A test of knowledge that a model has for some items and lacks for others.
 
-4,096 places have one mineral each, fixed by a seed. In training the place of rank r appears with frequency ~ 1/r (Zipf),
-so a model knows the common ones, half-knows the middle, and must hedge on the rare. Four minerals are listed; with
-probability 1/8 the right one is not among them and "None of the above" is right.
+4,096 places have one mineral each, fixed by a seed. In training the place of rank r appears with frequency ~ 1/r (Zipf), so a model
+knows the common places well and the rare ones hardly at all, and must hedge there. Four minerals are listed; with probability 1/8 the
+right one is not among them and "None of the above" is right.
 """
 
 import numpy as np
@@ -54,24 +54,24 @@ ZIPF: NDArray[np.float64] = (1 / np.arange(1, N_PLACES + 1)) / np.sum(1 / np.ara
 BANDS = ((0, 64), (64, 512), (512, 2048), (2048, N_PLACES))  # ranks; an item's subject is its band
 _world = np.random.default_rng(11)
 MINERAL_OF: NDArray[np.int64] = _world.integers(len(MINERALS), size=N_PLACES)
-PLACE_OF: NDArray[np.int64] = _world.permutation(N_PLACES)  # rank -> name, so that names tell nothing of frequency
+PLACE_OF: NDArray[np.int64] = _world.permutation(N_PLACES)  # rank -> number of the name, so that a name does not reveal its frequency
 
 
 def facts(n_items: int = N_ITEMS, seed: int = SEED) -> list[Item]:
-    """Return the items of the embedded task: the four frequency bands in equal shares, ranks uniform within a band."""
+    """Return the items of the embedded task: equally many from each of the four frequency bands, with ranks uniform within a band."""
     rng = np.random.default_rng(seed)
     ranks = [int(rng.integers(*BANDS[number % len(BANDS)])) for number in range(n_items)]
     return [draw_item(rng, number, rank) for number, rank in enumerate(ranks)]
 
 
 def place_name(rank: int) -> str:
-    """Return the two-word name of the place of this frequency rank."""
+    """Return the two-word name of the place with this frequency rank."""
     first, second = divmod(int(PLACE_OF[rank]), len(SECOND))
     return f"{FIRST[first]} {SECOND[second]}"
 
 
 def draw_item(rng: np.random.Generator, number: int, rank: int) -> Item:
-    """Return one item about the place of this rank, with random other minerals in random order."""
+    """Return one item about the place with this rank, which lists randomly drawn minerals in random order."""
     true = int(MINERAL_OF[rank])
     others = rng.permutation([i for i in range(len(MINERALS)) if i != true])[:LISTED]
     position = None if rng.random() < P_UNLISTED else int(rng.integers(LISTED))

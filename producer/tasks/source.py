@@ -1,4 +1,4 @@
-"""From a task's name to the items that are asked, the demonstrations shown before them, and where both came from."""
+"""Load a task by name: the items to ask, the demonstrations shown before each of them, and the revision of both."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,20 +14,20 @@ from schemas.errors import HedgemarkError, ItemError, UsageError
 from schemas.item_quirks import describe_quirks, says_none_of_the_above
 from schemas.items import Item, read_items
 
-GENERATED = "producer.tasks."  # the revision of an embedded task, before its name
+GENERATED = "producer.tasks."  # the revision of an embedded task is this followed by its name
 HUB_DATA_SET = "ErikYip/LLM-Uncertainty-Bench"
-DEPTHS = ("", "*/", "*/*/")  # a task file may lie in --data itself or up to two folders below
+DEPTHS = ("", "*/", "*/*/")  # a task file may be in --data itself or up to two folders below
 
 
 @dataclass(frozen=True)
 class TaskItems:
-    """A task ready to be asked.
+    """The items of a task, ready to be put into prompts.
 
-    items          : asked, in file order; no demonstration is among them.
-    demonstrations : shown before every item.
+    items          : the items to ask, in file order; demonstrations are not among them.
+    demonstrations : items shown with their answers before every item.
     revision       : the file's SHA-256, or the embedded generator's name.
-    limit          : how many items were drawn by seed, 0 for all.
-    dropped        : how many items of the file are not asked, since they cannot be answered as they stand.
+    limit          : number of items drawn by seed, 0 for all.
+    dropped        : number of items of the file that are left out because they are ambiguous.
     """
 
     name: str
@@ -39,8 +39,8 @@ class TaskItems:
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
-        """What somebody who reads the figures should know about the items: how many are doubtful, how many were not asked."""
-        embedded = self.revision.startswith(GENERATED)  # drawn at random, so they repeat by chance
+        """Warnings about the items for readers of the results: how many are doubtful, and how many were left out."""
+        embedded = self.revision.startswith(GENERATED)  # drawn at random, so that some repeat by chance
         doubtful = "" if embedded else describe_quirks(self.items)
         dropped = f"{self.dropped} items not asked: one of their options already is 'None of the above'" if self.dropped else ""
         return tuple(f"{self.name}: {note}" for note in (doubtful, dropped) if note)
@@ -49,7 +49,7 @@ class TaskItems:
 def load_task(name: str, data: Path | None = None) -> TaskItems:
     """Return all items of a named task or of a .json/.jsonl file.
 
-    Raises UsageError for an unknown name, ItemError for items that cannot be asked.
+    Raises UsageError for an unknown name, ItemError for items that are invalid or have no text.
     """
     if name in EMBEDDED:
         return _without_demonstrations(name, EMBEDDED[name](), ODD, f"{GENERATED}{name}")
@@ -67,7 +67,7 @@ def load_task(name: str, data: Path | None = None) -> TaskItems:
 def draw(task: TaskItems, limit: int, seed: int) -> TaskItems:
     """Return the task with `limit` items drawn without replacement, in file order.
 
-    The draw of a smaller limit is part of the draw of a larger one: both are prefixes of one seeded permutation.
+    A smaller limit draws a subset of the items of a larger one: both take the beginning of the same seeded permutation.
     """
     if not 0 < limit < len(task.items):
         return task
@@ -76,9 +76,9 @@ def draw(task: TaskItems, limit: int, seed: int) -> TaskItems:
 
 
 def _find_file(task: str, data: Path | None) -> Path:
-    """Return the item file of a published task: in `data` if given, else from the Hub.
+    """Return the item file of a published task, from the folder `data` if given, else from the Hub.
 
-    Raises UsageError where `data` has none, or several that could be meant; HedgemarkError where the Hub has no answer.
+    Raises UsageError if `data` has no such file or several; HedgemarkError if the download from the Hub fails.
     """
     names = BENCHMARK[task].files
     if data is None:

@@ -1,7 +1,7 @@
-"""Task `urn`: from which urn were these balls drawn? The Bayes posterior of every item is known.
+"""Task `urn`: from which urn were these balls drawn? The Bayesian posterior of every item is known.
 
 Six urns hold balls of eight colours in known shares. An item shows 1 to 10 draws and lists four of the urns; with
-probability 1/6 the true urn is one of the two not listed and "None of the above" is right. "I don't know" never is.
+probability 1/6 the true urn is one of the two not listed and "None of the above" is right. "I don't know" is never right.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ COLOURS = ("red", "blue", "green", "black", "white", "pink", "brown", "grey")
 LISTED, MAX_DRAWS = 4, 10
 P_UNLISTED = 1 / 6
 N_ITEMS, SEED = 2005, 20260601
-# Shares of the eight colours in each urn: one Dirichlet(1) draw, fixed for ever by its seed.
+# (urn, colour) shares of the eight colours in each urn: one Dirichlet(1) draw per urn, fixed by the seed.
 SHARES: NDArray[np.float64] = np.random.default_rng(7).dirichlet(np.ones(len(COLOURS)), len(URNS))
 
 
@@ -25,7 +25,7 @@ def urn(n_items: int = N_ITEMS, seed: int = SEED) -> list[Item]:
 
 
 def draw_item(rng: np.random.Generator, number: int) -> Item:
-    """Return one random item: urn, number of draws, draws, and which urns are listed in which order."""
+    """Return one item with random urn, number of draws, draws, listed urns and order of the list."""
     order = [int(i) for i in rng.permutation(len(URNS))]
     unlisted = rng.random() < P_UNLISTED
     true = order[int(rng.integers(LISTED, len(URNS)) if unlisted else rng.integers(LISTED))]

@@ -87,7 +87,7 @@ def test_quantized_weights_are_not_compressed_again() -> None:
     """A method other than checkpoint refuses a model whose config says that its weights are quantized."""
     config = tiny().config
     config.quantization_config = {"quant_method": "gptq"}
-    with pytest.raises(UsageError, match="already quantized \\(gptq\\); run it as found with --method checkpoint"):
+    with pytest.raises(UsageError, match="already quantized \\(gptq\\); run it unchanged with --method checkpoint"):
         METHODS["wanda"].check_config(config, parse_level("0.5"))
     METHODS["checkpoint"].check_config(config, parse_level("-"))
 

@@ -39,7 +39,7 @@ def test_the_size_may_follow_the_name(tokenizer: Any, tmp_path: Path) -> None:
     assert draw_compression_data("embedded:4x64", tokenizer).digest == apart.digest
     (tmp_path / "text.txt").write_text("red blue " * 200)
     assert len(draw_compression_data(f"{tmp_path / 'text.txt'}:2x16", tokenizer).input_ids) == 2
-    with pytest.raises(UsageError, match="'embedded:0x64' asks for no text"):
+    with pytest.raises(UsageError, match="the size of compression data 'embedded:0x64' is too small"):
         draw_compression_data("embedded:0x64", tokenizer)
 
 
@@ -102,7 +102,7 @@ def test_text_that_contains_an_item_is_refused(tokenizer: Any, tmp_path: Path) -
     [
         ("", "is empty"),
         (" \n", "is empty"),
-        ("red red red", "holds 0 sequences"),
+        ("red red red", "has text for 0 sequences"),
         ("zq. " * 200, r"does not know \d\d% of"),
         (None, "unknown compression data"),
     ],

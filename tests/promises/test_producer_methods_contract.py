@@ -109,4 +109,4 @@ def test_listing_the_methods_is_instant() -> None:
 def test_a_checkpoint_may_be_given_a_name_as_level(text: str) -> None:
     """What a file is called tells its runs apart and orders them; other methods refuse names."""
     METHODS["checkpoint"].check_level(parse_level(text))
-    assert "cannot take level 'Q4_K_M'" in refused("rtn", "Q4_K_M") and "cannot take level 'int4'" in refused("wanda", "int4")
+    assert "has no level 'Q4_K_M'" in refused("rtn", "Q4_K_M") and "has no level 'int4'" in refused("wanda", "int4")

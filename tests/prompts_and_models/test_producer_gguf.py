@@ -324,7 +324,7 @@ def test_a_quantized_file_is_a_checkpoint_and_never_dense(tokenizer: Any, tmp_pa
     asked = ["--model", str(tmp_path / "m.gguf"), "--task", str(items(tmp_path)), "--store", str(tmp_path / "store")]
     for more in ([], ["--method", "rtn", "--level", "w4a16-g32"]):
         result = CliRunner().invoke(main, [*asked, *more])
-        assert (result.exit_code, "already quantized (gguf); run it as found with --method checkpoint" in result.stderr) == (2, True)
+        assert (result.exit_code, "already quantized (gguf); run it unchanged with --method checkpoint" in result.stderr) == (2, True)
     assert CliRunner().invoke(main, [*asked, "--method", "checkpoint"]).exit_code == 0
     assert open_reader(str(tmp_path / "store")).catalog["level"].to_list() == ["Q8_0"]
 

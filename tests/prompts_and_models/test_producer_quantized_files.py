@@ -368,13 +368,13 @@ def test_a_checkpoint_run_has_the_level_of_its_files(tmp_path: Path) -> None:
     assert levels("plain", "exl3-4.25bpw") == ["exl3-4.25bpw"]
     with pytest.raises(UsageError, match="its own settings say FP8; leave --level out to use that"):
         levels("packed", "int4")
-    with pytest.raises(UsageError, match="its weights are stored plainly"):
+    with pytest.raises(UsageError, match="its weights are not stored as quantized ones"):
         levels("plain", "w4a16")
     asked = ["--task", "urn", "--limit", "2", "--method", "checkpoint", "--store", str(tmp_path / "store")]
     assert "[" not in CliRunner().invoke(main, ["--model", str(stored), *asked]).stdout
     assert [open_reader(str(tmp_path / "store")).catalog["level"].to_list()] == [["FP8"]]
     wrong = CliRunner().invoke(main, ["--model", str(tmp_path / "plain"), "--level", "0.5", *asked])
-    assert "is said to be at level 0.5, but 0.00% of its weights are zero" in wrong.stderr
+    assert "--level says 0.5, but 0.00% of the checkpoint's weights are zero" in wrong.stderr
 
 
 @pytest.mark.parametrize(

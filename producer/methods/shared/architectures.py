@@ -1,4 +1,4 @@
-"""The model types that methods can compress, and the shapes of their linear layers, from the config alone.
+"""The model types that methods can compress, and the shapes of their linear layers, read from the config alone.
 
 In: a Hugging Face config.  Out: layer names (without the layer's number) and shapes; no weight is read.
 All these types have the decoder layers of Llama: query, key, value and output projections, and a gated MLP or experts that are gated MLPs.
@@ -30,11 +30,11 @@ def unknown_architecture(config: Any) -> str:
 def not_dense(config: Any) -> str:
     """Return why a model's weights are not dense, or ""."""
     stored = quantization(config).format
-    return "" if not stored else f"its weights are already quantized ({stored}); run it as found with --method checkpoint"
+    return "" if not stored else f"its weights are already quantized ({stored}); run it unchanged with --method checkpoint"
 
 
 def linear_shapes(config: Any) -> dict[str, Shape]:
-    """Return the shape of every kind of linear layer in the decoder layers, routers excepted."""
+    """Return the shape of every kind of linear layer in the decoder layers, except routers."""
     hidden = config.hidden_size
     head = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
     queries, keys = config.num_attention_heads * head, config.num_key_value_heads * head
@@ -63,7 +63,7 @@ def has_dense_layers(config: Any) -> bool:
 
 
 def undivided(config: Any, size: int) -> str:
-    """Return which layers' columns groups of `size` do not divide, and the sizes that divide all layers; "" where `size` does."""
+    """Return "" if `size` divides the columns of all layers, else an explanation with a layer it does not divide and the sizes that fit."""
     shapes = linear_shapes(config)
     wrong = {name: shape.columns for name, shape in shapes.items() if shape.columns % size}
     if not wrong:

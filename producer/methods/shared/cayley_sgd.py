@@ -1,4 +1,4 @@
-"""Gradient descent on orthogonal matrices: Cayley SGD with momentum. A step is a rotation, so a matrix stays orthogonal up to rounding.
+"""Gradient descent on orthogonal matrices: Cayley SGD with momentum. Every step is a rotation, so matrices stay orthogonal up to rounding.
 
 In: matrices and the gradients of a loss.  Out: the matrices, updated in place.
 Source: Li, Fuxin and Todorovic 2020, arXiv:2002.01113, algorithm 1, with the Cayley transform solved exactly.
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class CayleySGD:
-    """Descent with momentum; `rate` is the largest angle (radians, in any plane) of one step."""
+    """The optimizer; `rate` is the largest angle, in radians, by which one step rotates any plane."""
 
     def __init__(self, matrices: list[Any], rate: float, momentum: float = 0.9) -> None:
         import torch
@@ -17,13 +17,13 @@ class CayleySGD:
         self.velocities = [torch.zeros_like(matrix) for matrix in matrices]
 
     def step(self, gradients: list[Any], factor: float = 1.0) -> None:
-        """Rotate every matrix against its gradient; `factor` scales the rate, for a schedule."""
+        """Rotate every matrix against its gradient; `factor` multiplies the rate (learning-rate schedule)."""
         import torch
 
         for matrix, velocity, gradient in zip(self.matrices, self.velocities, gradients, strict=True):
             velocity.mul_(self.momentum).sub_(gradient)
             skew = tangent(velocity, matrix)
-            velocity.copy_(skew @ matrix)  # projected onto the tangent space, as the momentum of the next step
+            velocity.copy_(skew @ matrix)  # the next step's momentum is projected onto the tangent space
             norm = torch.linalg.matrix_norm(skew, 2)
             if norm > 0:
                 matrix.copy_(cayley(skew * (factor * self.rate / norm)) @ matrix)

@@ -1,9 +1,9 @@
-"""Compression data: the text shown to a compression method. Named, seeded, hashed; never the evaluation items.
+"""Compression data: the text from which a compression method collects its statistics; it must not contain the evaluation items.
 
 In: a name (`embedded`, `packaged`, `c4`, `wikitext2`, `pileval`) or a text file, a tokenizer, a seed.  Out: `CompressionData`.
 A size may follow the name: `packaged:16x128` is 16 sequences of 128 tokens.
 
-    embedded   freshly drawn items of the tasks `urn` and `facts`, rendered as prompts, in the vocabulary of the reference models
+    embedded   newly drawn items of the tasks `urn` and `facts` as prompts, for the small vocabulary of the reference models
     packaged   three stories of The Adventures of Sherlock Holmes (1892, public domain), shipped with the package
 """
 
@@ -24,9 +24,9 @@ from schemas.items import Item
 EMBEDDED_TASKS = ("urn", "facts")
 PACKAGED = Path(__file__).parent / "text" / "holmes.txt"
 ITEMS_PER_SEQUENCE = 24  # more than 256 tokens of the reference tokenizer; longer texts are truncated
-MAX_UNKNOWN = 0.3
-FEWEST_TOKENS = 8  # of a sequence
-LONG_QUESTION = 60  # characters without spaces; a shorter question may recur by chance, so its options are compared too
+MAX_UNKNOWN = 0.3  # largest accepted share of tokens unknown to the tokenizer
+FEWEST_TOKENS = 8  # in a sequence
+LONG_QUESTION = 60  # characters without spaces; a shorter question may occur in a text by chance, so its options are compared too
 
 
 class Size(NamedTuple):
@@ -38,10 +38,10 @@ class Size(NamedTuple):
 
 @dataclass(frozen=True)
 class CompressionData:
-    """A sample of text.
+    """A sample of text as token ids.
 
     input_ids : (sequence, token), all sequences of the same length.
-    text      : the text that it was drawn from, for the search for evaluation items.
+    text      : the text that it was drawn from, in which `check_overlap` searches for evaluation items.
     """
 
     name: str
@@ -56,14 +56,14 @@ class CompressionData:
 
 
 class HubText(NamedTuple):
-    """A file of a Hub data set, and how many of its rows (shuffled by the seed) hold 128 sequences of 2,048 tokens."""
+    """A file of a Hub data set, and how many of its rows (shuffled by the seed) are enough for 128 sequences of 2,048 tokens."""
 
     repository: str
     file: str
     rows: int
 
 
-# One file each is enough for 128 sequences; the papers' scripts use the same files.
+# One file of each data set is enough for 128 sequences; the papers' scripts use the same files.
 HUB = {
     "c4": HubText("allenai/c4", "en/c4-train.00000-of-01024.json.gz", 1000),
     "wikitext2": HubText("Salesforce/wikitext", "wikitext-2-raw-v1/train-00000-of-00001.parquet", 6000),
@@ -72,18 +72,18 @@ HUB = {
 SIZES = {"embedded": Size(128, 192), "packaged": Size(64, 256)}
 PAPERS = Size(128, 2048)  # as in the papers on GPTQ, SparseGPT and Wanda
 NAMES = (*SIZES, *HUB)
-FILE = "file"  # name of any text file in digests and seeds
+FILE = "file"  # stands for any text file in digests and seeds
 
 
 def draw_compression_data(name: str, tokenizer: Any, *, seed: int = 0, sequences: int = 0, length: int = 0) -> CompressionData:
     """Return a seeded sample of a named source or a text file.
 
-    sequences, length : 0 for the size in the name, else for the source's default (embedded 128 x 192, packaged 64 x 256, others
-                        128 x 2048, shorter where the model's context is shorter).
-    Raises UsageError for an unknown name, too little text, or text that the tokenizer does not know.
+    sequences, length : 0 means the size in the name, or if it has none the source's default (embedded 128 x 192, packaged 64 x 256,
+                        others 128 x 2048, shorter if the model's context is shorter).
+    Raises UsageError for an unknown name, too little text, or text with too many tokens that are unknown to the tokenizer.
     """
-    name, asked = _split_size(name)
-    size = asked or SIZES.get(name, PAPERS._replace(length=min(PAPERS.length, tokenizer.model_max_length)))
+    name, named_size = _split_size(name)
+    size = named_size or SIZES.get(name, PAPERS._replace(length=min(PAPERS.length, tokenizer.model_max_length)))
     size = Size(sequences or size.sequences, length or size.length)
     rng = np.random.default_rng([seed, *_source(name).encode()])
     if name == "embedded":
@@ -102,7 +102,7 @@ def default_source(task: str) -> str:
 
 
 def check_overlap(data: CompressionData, items: Sequence[Item]) -> None:
-    """Raise UsageError where the compression data contains an evaluation item."""
+    """Raise UsageError if the compression data contains an evaluation item."""
     drawn = _squeeze(data.text)
     for item in items:
         question = _squeeze(f"{item.context}{item.question}")
@@ -113,7 +113,7 @@ def check_overlap(data: CompressionData, items: Sequence[Item]) -> None:
 
 
 def embedded_texts(rng: np.random.Generator, n: int) -> list[str]:
-    """Return n prompts of newly drawn items, alternating tasks and prompts, none of them an item of the embedded tasks."""
+    """Return n prompts of newly drawn items, alternating tasks and wordings; no item of the embedded tasks is among them."""
     from producer.tasks.facts import facts
     from producer.tasks.urn import urn
 
@@ -129,18 +129,18 @@ def embedded_texts(rng: np.random.Generator, n: int) -> list[str]:
 
 
 def _split_size(name: str) -> tuple[str, Size | None]:
-    """Return a source's name, and the size that follows it or None."""
+    """Return a source's name, and the size that follows it (None if no size does)."""
     match = re.fullmatch(r"(.+):(\d+)x(\d+)", name)
     if match is None:
         return name, None
     size = Size(int(match[2]), int(match[3]))
     if not (size.sequences >= 1 and size.length >= FEWEST_TOKENS):
-        raise UsageError(f"compression data {name!r} asks for no text; ask for 1 sequence of {FEWEST_TOKENS} tokens at least")
+        raise UsageError(f"the size of compression data {name!r} is too small; use at least 1 sequence of {FEWEST_TOKENS} tokens")
     return match[1], size
 
 
 def _source(name: str) -> str:
-    """Return a source's name for digests and seeds: a text file has the same one wherever it is."""
+    """Return a source's name for digests and seeds; all text files have the same, so that a file may be moved."""
     return name if name in NAMES else FILE
 
 
@@ -166,21 +166,21 @@ def _read_hub(name: str, seed: int) -> str:
     try:
         rows = load_dataset(source.repository, data_files=source.file, split="train", streaming=True)
         return "\n".join(row["text"] for row in rows.shuffle(seed=seed, buffer_size=source.rows).take(source.rows))
-    except Exception as error:  # the client raises a dozen classes for an unreachable Hub
+    except Exception as error:  # the client raises a dozen different classes if the Hub cannot be reached
         where = f"{source.file} of {source.repository}"
         raise HedgemarkError(f"cannot read {where} from the Hub ({error}); offline, use 'packaged' or a text file") from error
 
 
 def _windows(tokenizer: Any, text: str, size: Size, rng: np.random.Generator, name: str) -> list[list[int]]:
-    """Return randomly chosen windows of the text that do not overlap, each after the tokens that the tokenizer puts before a text."""
+    """Return randomly chosen, non-overlapping windows of the text, each preceded by the tokenizer's own first tokens (such as BOS)."""
     first = list(tokenizer("")["input_ids"])
     tokens = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     body = size.length - len(first)
     available = len(tokens) // body
     if available < size.sequences:
         raise UsageError(
-            f"compression data {name!r} holds {available} sequences of {size.length} tokens, {size.sequences} are asked for; "
-            f"ask for fewer or shorter ones, such as {name}:{max(available, 1)}x{min(size.length, 128)}"
+            f"compression data {name!r} has text for {available} sequences of {size.length} tokens, but {size.sequences} are needed; "
+            f"use fewer or shorter ones, such as {name}:{max(available, 1)}x{min(size.length, 128)}"
         )
     starts = np.sort(rng.choice(available, size=size.sequences, replace=False)) * body
     return [first + tokens[start : start + body] for start in starts]
@@ -188,7 +188,7 @@ def _windows(tokenizer: Any, text: str, size: Size, rng: np.random.Generator, na
 
 def _check_known(tokenizer: Any, ids: Sequence[Sequence[int]], size: Size, name: str) -> None:
     if any(len(row) != size.length for row in ids):
-        raise UsageError(f"compression data {name!r} has no sequences of {size.length} tokens; ask for shorter ones")
+        raise UsageError(f"compression data {name!r} has no sequences of {size.length} tokens; use shorter ones")
     unknown = getattr(tokenizer, "unk_token_id", None)
     share = float(np.mean(np.asarray(ids) == unknown)) if unknown is not None else 0.0
     if share > MAX_UNKNOWN:

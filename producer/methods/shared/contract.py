@@ -1,9 +1,9 @@
-"""The contract of a compression method: what those who list, plan or run one may rely on.
+"""The contract of a compression method: what code that lists, plans or runs methods may rely on.
 
 In: a dense model, a level, compression data, a seed.  Out: `Applied`: the compressed model and what was measured on it.
 
 - `check_level`, `check_config` and `settings_for` need no weights, so a request can be refused, and a run key computed, before loading.
-- `apply` compresses in place where it can: afterwards only `Applied.model` may be used.
+- `apply` may compress in place: afterwards only `Applied.model` may be used.
 - `Applied.model` is in eval mode, in the dtype and on the device of the dense model, whose weights must all be on one device. It has the
   modules `model.model.{embed_tokens, layers, norm, rotary_emb}` and `model.lm_head`, and every layer has the forward signature of the
   decoder layer it replaces, so that it can be run layer by layer. Shapes may differ from the config and from layer to layer:
@@ -55,18 +55,31 @@ class Job(NamedTuple):
 class Method:
     """One compression method: how it is listed, what it accepts, how it is run.
 
-    name, kind, paper     : as `produce --list` shows them.
-    default_level, levels : the level used where none is asked for; a description of all levels for error messages and the list.
-    needs                 : NOTHING, DATA, or GRADIENTS (compression data and gradients).
-    compress     : (model, job) -> compressed model; the method itself.
-    settings_for : level -> JSON-able settings, which are part of the run key; a function of the level alone.
-    accepts      : level -> why the method has no such level, or "".
-    fits         : (config, level) -> why the method cannot do this model at this level, or "".
-    verify       : (model, job) -> measured post-conditions, JSON-able; raises PostConditionError.
+    name, kind, paper : as `produce --list methods` shows them.
+    default_level     : the level used if the request names none.
+    levels            : a description of all levels, for the list and for error messages.
+    needs             : NOTHING, DATA, or GRADIENTS (compression data and gradients).
+    compress     : (model, job) -> the compressed model; the method itself. It may change the model in place.
+    settings_for : level -> JSON-able settings, which become part of the run key; they may depend on the level alone.
+    accepts      : level -> "" if the method has this level, else the reason why not.
+    fits         : (config, level) -> "" if the method can compress this model to this level, else the reason why not.
+    verify       : (compressed model, job) -> the measured post-conditions, JSON-able; raises PostConditionError if one is violated.
     models       : a description of the models that `fits` admits, for the list.
-    collect      : (dense model, data, device) -> statistics that serve every level; None where there are none.
-    level_of     : (config, level) -> the level that a run gets; another than asked only where the model's own files say what it is.
-    changes      : whether the method changes the model; without it the level says what was found, and no logit may move.
+    collect      : (dense model, data, device) -> statistics that all levels use; None for a method that needs none.
+    level_of     : (config, requested level) -> the level stored in the run key; `checkpoint` reads it from the model's own files.
+    changes      : whether the method changes the model. If not, the level only describes the model, and any change of logits is an error.
+
+    >>> from schemas.levels import parse_level
+    >>> keep = Method(
+    ...     name="keep", kind="example", paper="-", default_level="0", levels="level 0 only", needs=NOTHING,
+    ...     compress=lambda model, job: model, settings_for=lambda level: {},
+    ...     accepts=lambda level: "" if level.fraction == 0 else "it removes nothing",
+    ...     fits=lambda config, level: "", verify=lambda model, job: {},
+    ... )
+    >>> keep.check_level(parse_level("0.5"))
+    Traceback (most recent call last):
+    ...
+    schemas.errors.UsageError: method 'keep' has no level '0.5': it removes nothing; its levels: level 0 only
     """
 
     name: str
@@ -87,22 +100,22 @@ class Method:
 
     @property
     def needs_data(self) -> bool:
-        """Return whether `apply` needs compression data."""
+        """Whether `apply` needs compression data."""
         return self.needs != NOTHING
 
     def check_level(self, level: Level) -> None:
         """Raise UsageError for a level that the method does not have."""
         if reason := self.accepts(level):
-            raise UsageError(f"method {self.name!r} cannot take level {level.text!r}: {reason}; it takes {self.levels}")
+            raise UsageError(f"method {self.name!r} has no level {level.text!r}: {reason}; its levels: {self.levels}")
 
     def check_config(self, config: Any, level: Level, name: str = "") -> None:
-        """Raise UsageError for a model (a Hugging Face config) that the method cannot do at this level; reads no weights.
+        """Raise UsageError if the method cannot compress the model with this Hugging Face config to this level; needs no weights.
 
-        name : the user's name for the model, for the message.
+        name : the user's name for the model, used in the message.
         """
         if reason := self.fits(config, level):
             name = name or getattr(config, "name_or_path", "") or getattr(config, "model_type", "")
-            raise UsageError(f"method {self.name!r} at level {level.text!r} cannot do model {name!r}: {reason}")
+            raise UsageError(f"method {self.name!r} at level {level.text!r} does not support model {name!r}: {reason}")
 
     def apply(self, model: Any, level: Level, data: "CompressionData | None", seed: int) -> Applied:
         """Return the model compressed to one level; the dense model may not be used afterwards."""
@@ -111,12 +124,12 @@ class Method:
     def sweep(
         self, model: Any, levels: Sequence[Level], data: "CompressionData | None", seed: int, device: Any = None
     ) -> Iterator[Applied]:
-        """Yield the model compressed to each level in turn, the same as `apply` level by level.
+        """Yield the model compressed to each level in turn, with the same results as one `apply` per level.
 
-        device : device that layers are compressed on, one at a time, where the model is on the host because the device cannot hold it.
+        device : device on which layers are compressed one at a time, for a model kept on the host because the device is too small.
 
         Statistics of the dense model are collected once. Every level but the last starts from a copy of the dense model; a yielded
-        model is freed when the next one is asked for.
+        model is freed when the generator continues.
         """
         from producer.methods.shared.post_conditions import dense_logits, verify_change
 

@@ -1,8 +1,8 @@
 """Transform a model in float64, layer by layer, and measure in float64 how much the transformation alone changes its logits.
 
 In: a model, a few tokens, a transformation.  Out: the transformed model in its own dtype, and the change of its logits.
-Measured in 16 bits the change would mostly be that of rounding the new weights, which in a mixture of experts routes tokens to other
-experts: correct rotations were refused because of it, and wrong ones passed.
+Measured in 16 bits, the change would mostly be the effect of rounding the new weights, which in a mixture of experts routes tokens to
+other experts: correct rotations were refused for that reason, and wrong ones passed.
 """
 
 from copy import deepcopy
@@ -13,27 +13,27 @@ from producer.methods.shared.post_conditions import relative_change
 from producer.methods.shared.residual_stream import untie
 from schemas.errors import PostConditionError
 
-ROUNDING = 1e-5  # of the logits' range; layers compute in float64, but transformers' norms and routers in float32
+ROUNDING = 1e-5  # largest change due to rounding, as a share of the logits' range: transformers computes norms and routers in float32
 
 
 class Transformation(Protocol):
-    """A change of each module in turn; the modules are in float64 and on one device."""
+    """Transforms each module of a model in turn; the modules are in float64 and on one device."""
 
     def embedding(self, embedding: Any) -> None:
-        """Transform the token embeddings in device."""
+        """Transform the token embeddings in place."""
 
     def layer(self, number: int, layer: Any) -> Any:
         """Return the transformed decoder layer: the same module or another one."""
 
     def head(self, norm: Any, head: Any) -> None:
-        """Transform the last norm and the head in device."""
+        """Transform the last norm and the head in place."""
 
 
 def transform(model: Any, transformation: Transformation, ids: Any, device: Any = None) -> float:
-    """Transform a model in device and return the largest change of a logit, as a share of the logits' range, in float64.
+    """Transform a model in place and return the largest change of a logit, as a share of the logits' range, measured in float64.
 
     ids    : (sequence, token) token ids on which the change is measured.
-    device : device that modules are transformed on, one at a time; None for the model's own.
+    device : device on which modules are transformed, one at a time; None for the model's own.
     """
     import torch
 
@@ -61,14 +61,14 @@ def transform(model: Any, transformation: Transformation, ids: Any, device: Any 
 
 
 def require_same_function(change: float, what: str) -> float:
-    """Return the change of the logits. Raises PostConditionError where it is more than rounding."""
+    """Return the change of the logits. Raises PostConditionError if it is larger than rounding explains."""
     if not change <= ROUNDING:
-        raise PostConditionError(f"{what} alone changed logits by {change:.2g} of their range; at most {ROUNDING:g} is rounding")
+        raise PostConditionError(f"{what} alone changed logits by {change:.2g} of their range; rounding explains at most {ROUNDING:g}")
     return change
 
 
 def _exact(module: Any, model: Any, device: Any) -> Any:
-    """Return a copy in float64 that shares the model's config, through which a caller selects the attention function."""
+    """Return a copy in float64 that shares the model's config, because the attention function is selected through the config."""
     import torch
 
     return deepcopy(module, {id(model.config): model.config}).to(device, torch.float64)

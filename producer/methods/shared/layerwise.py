@@ -1,4 +1,4 @@
-"""Work on a model layer by layer: each layer on the device asked for, while the model may be on the host because it is too large.
+"""Work on a model layer by layer: one layer at a time on a device, while a model too large for the device stays on the host.
 
 In: a model, token ids.  Out: each decoder layer on the device, with its inputs or its gradients.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def on_device(module: Any, device: Any) -> Iterator[None]:
-    """Move a module to a device inside the `with` block and back afterwards; None leaves it where it is."""
+    """Move a module to a device for the `with` block and back afterwards; None leaves it where it is."""
     home = next(module.parameters()).device
     module.to(device or home)
     yield
@@ -21,7 +21,8 @@ def layer_inputs(model: Any, batches: Iterable[Any], device: Any = None) -> Iter
     """Yield each decoder layer with a function that runs it on all batches.
 
     batches : token ids, (sequence, token) each.
-    The function discards the outputs; with `advance=True` they become the inputs of the next layer. Make that call last.
+    The function discards the layer's outputs, except with `advance=True`: then they become the inputs of the next layer. Make the
+    `advance=True` call last.
     """
     home, working = model.device, device or model.device
     states, arguments = first_inputs(model, batches)
@@ -41,7 +42,7 @@ def layer_gradients(model: Any, batches: Sequence[Any], device: Any = None) -> I
     """Yield each decoder layer, last first, with the gradients of the next token's loss in its weights, summed over batches.
 
     batches : token ids, (sequence, token) each; a batch's loss is the mean over its tokens, in nats.
-    Only the inputs of every layer are kept, on the host; other intermediate results are recomputed.
+    Only the inputs of every layer are kept, in RAM; other intermediate results are recomputed.
     """
     import torch
 
@@ -88,7 +89,7 @@ def first_inputs(model: Any, batches: Iterable[Any]) -> tuple[list[Any], list[di
 
 
 def moved(value: Any, device: Any, dtype: Any = None) -> Any:
-    """Return a layer's keyword arguments with every tensor on a device, and floating-point ones in a dtype where one is named."""
+    """Return a layer's keyword arguments with every tensor on a device, and floating-point tensors in `dtype` unless that is None."""
     import torch
 
     if isinstance(value, dict):
@@ -107,8 +108,8 @@ def _loss_gradient(model: Any, states: Any, ids: Any) -> Any:
     import torch
 
     gradients = []
-    for own, sequence in zip(states.detach(), ids, strict=True):
-        variable = own.requires_grad_()
+    for hidden, sequence in zip(states.detach(), ids, strict=True):
+        variable = hidden.requires_grad_()
         logits = model.lm_head(model.model.norm(variable))[:-1].float()
         loss = torch.nn.functional.cross_entropy(logits, sequence[1:], reduction="sum") / ids.numel()
         gradients += torch.autograd.grad(loss, variable)

@@ -1,4 +1,4 @@
-"""The linear layers that methods compress: all in the decoder layers; no embedding, head or router.
+"""The linear layers that methods compress: all those of the decoder layers, but not the embedding, the head or the routers.
 
 In: a model whose fused experts `split_experts` has replaced by linear layers.  Out: its linear layers by name.
 """
@@ -26,7 +26,7 @@ def token_batches(data: Any) -> Iterator[Any]:
 
 
 def probe_tokens(model: Any, data: Any) -> Any:
-    """Return token ids (sequence, token) to compare two models on: the start of the compression data, else evenly spread token ids."""
+    """Return token ids (sequence, token) to compare two models on: the start of the compression data, or evenly spread token ids."""
     import torch
 
     if data is not None:

@@ -1,10 +1,10 @@
-"""llm-compressor on a model in memory: silent, layer by layer, with or without an accelerator.
+"""Run llm-compressor on a model in memory, layer by layer, with or without a GPU, and without its output.
 
 In: a model, a recipe of llm-compressor modifiers, compression data.  Out: the same model object, changed in place.
 
-The library's sequential pipeline traces the model's Python code, and so loses the causal mask of Qwen3-MoE (seen with 0.14: the inputs
-of `o_proj` in layer 0 have 0.4 to 0.9 of their true norm). The pipeline of this file runs the decoder layers on the arguments that the
-model passes to them.
+The library's own sequential pipeline traces the model's Python code and thereby loses the causal mask of Qwen3-MoE (seen with version
+0.14: the inputs of `o_proj` in layer 0 have 0.4 to 0.9 of their true norm). The pipeline in this file instead runs the decoder layers on
+the arguments that the model passes to them.
 """
 
 import contextlib
@@ -22,15 +22,15 @@ from producer.methods.shared.linear_layers import BATCH
 
 log = logging.getLogger(__name__)
 PIPELINE = "decoder-layers"
-working_device: ContextVar[Any] = ContextVar("device that layers are compressed on, None for the model's own", default=None)
+working_device: ContextVar[Any] = ContextVar("device on which layers are compressed, None for the model's own", default=None)
 
 
 def oneshot(model: Any, recipe: Callable[[], Sequence[Any]], data: Any = None, device: Any = None) -> Any:
-    """Run a recipe on a model in place: with data layer by layer and on every expert, without data with no forward pass.
+    """Run a recipe on a model in place: layer by layer if there is data (every expert sees every token), else without a forward pass.
 
-    recipe : returns the modifiers; called inside because importing them prints.
+    recipe : returns the modifiers; a function, because importing them prints, which only `quiet` suppresses.
     data   : CompressionData or None.
-    device : device that layers are compressed on, one at a time; None for the model's own.
+    device : device on which layers are compressed, one at a time; None for the model's own.
     """
     with quiet():
         from llmcompressor.core import active_session
@@ -39,13 +39,13 @@ def oneshot(model: Any, recipe: Callable[[], Sequence[Any]], data: Any = None, d
         working_device.set(device)
         with _cpu_cache():
             entry(model=model, recipe=list(recipe()), dataset=_loader(data), processor=object(), pipeline=PIPELINE)()
-        active_session().reset()  # type: ignore[no-untyped-call]  # the global session keeps the model alive,
-        vars(model).pop("save_pretrained", None)  # and so does this method, which holds its own model
+        active_session().reset()  # type: ignore[no-untyped-call]  # else the global session would keep the model alive
+        vars(model).pop("save_pretrained", None)  # the library's method refers to the model, which would keep it alive too
     return model
 
 
 def split_experts(model: Any) -> Any:
-    """Replace fused expert weights by one gated MLP of linear layers per expert, in place; the model's function is unchanged."""
+    """Replace fused expert weights by one gated MLP of linear layers per expert, in place; the model's outputs do not change."""
     if not is_moe(model.config):
         return model
     from compressed_tensors.offload.module import remove_module_offload  # type: ignore[import-untyped]
@@ -54,7 +54,7 @@ def split_experts(model: Any) -> Any:
     with quiet():
         linearize_moe(model)
     for module in model.modules():
-        if hasattr(module, "_original_forward_func"):  # the library's cache overwrites weights in place, which breaks gradients
+        if hasattr(module, "_original_forward_func"):  # the library's offloading overwrites weights in place, which breaks gradients
             remove_module_offload(module)
             del module.forward
     return model
@@ -83,7 +83,7 @@ class _LogLines(io.StringIO):
 
 @cache
 def _entry_point() -> Any:
-    """Return the library's entry point with the pipeline of this file; it does not look for the model's checkpoint on disk or Hub."""
+    """Return the library's entry point with the pipeline of this file, changed not to look for the model's checkpoint on disk or Hub."""
     from llmcompressor.core import LifecycleCallbacks, active_session
     from llmcompressor.entrypoints.oneshot import Oneshot
     from llmcompressor.modifiers.utils.hooks import HooksMixin
@@ -91,7 +91,7 @@ def _entry_point() -> Any:
     from llmcompressor.utils.helpers import DisableQuantization, calibration_forward_context
 
     class OneshotInMemory(Oneshot):
-        """Skips the check of the checkpoint, since the model is in memory."""
+        """Skips the check of the checkpoint's files, since the model is in memory."""
 
         def validate_model(self, model: Any) -> None:
             """Accept any model: methods get full-precision weights only."""
@@ -102,7 +102,7 @@ def _entry_point() -> Any:
 
         @staticmethod
         def __call__(model: Any, dataloader: Any, dataset_args: Any) -> None:
-            """Run the session's modifiers; on all layers at once where there is no data."""
+            """Run the session's modifiers, on all layers at once if there is no data."""
             callbacks, state = LifecycleCallbacks, active_session().state
             state.loss_masks, state.sequential_prefetch = None, False
             callbacks.calibration_start()
@@ -131,7 +131,7 @@ def _loader(data: Any) -> Any:
 
 @contextlib.contextmanager
 def _cpu_cache() -> Iterator[None]:
-    """Make the library's activation cache work without an accelerator, where pinning memory raises an error."""
+    """Turn off pinned memory in the library's activation cache if there is no GPU, since pinning then raises an error."""
     import torch
 
     if torch.accelerator.is_available():

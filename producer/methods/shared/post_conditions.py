@@ -1,4 +1,4 @@
-"""The post-conditions of every method, and the comparison of two models behind them.
+"""The post-conditions that every method must meet, based on a comparison of the compressed model's logits with the dense model's.
 
 In: a compressed model, the dense model's logits on a few tokens.  Out: JSON-able measurements; a violation raises PostConditionError.
 """
@@ -11,11 +11,11 @@ from producer.methods.shared.linear_layers import probe_tokens
 from schemas.errors import PostConditionError
 from schemas.levels import Level
 
-EXACT = 1e-3  # largest logit change, as a share of the logits' range, that is rounding in float32; in 16 bits there is no such bound
+EXACT = 1e-3  # largest logit change by rounding in float32, as a share of the logits' range; for 16-bit dtypes there is no such bound
 
 
 def dense_logits(model: Any, data: Any) -> Any:
-    """Return float32 logits of the probe tokens: (sequence, token, vocabulary)."""
+    """Return the logits of the probe tokens, (sequence, token, vocabulary), in float32."""
     import torch
 
     with torch.no_grad():
@@ -25,20 +25,21 @@ def dense_logits(model: Any, data: Any) -> Any:
 def verify_change(model: Any, data: Any, dense: Any, level: Level, conditions: Mapping[str, Any]) -> dict[str, Any]:
     """Return the size of a compressed model and how much its logits differ from the dense model's.
 
-    conditions : what the method measured. Where `weights_pruned` is 0, all weights that the level prunes were zero before.
-    Raises PostConditionError where a level that compresses changed no logit, or a level that does not (fraction 0, none) changed one.
+    conditions : what the method measured. If its `weights_pruned` is 0, all weights that the level prunes were zero before.
+    Raises PostConditionError if a level that should change the model changed no logit, or if a level that should not (fraction 0, no level)
+    changed one.
     """
     change = relative_change(dense_logits(model, data), dense)
     identity = level.kind == "none" or (level.kind == "sparsity" and level.fraction == 0) or conditions.get("weights_pruned") == 0
     if identity and _is_precise(model.dtype) and not change <= EXACT:
         raise PostConditionError(f"level {level.text!r} compresses nothing, yet logits changed by {change:.2g} of their range")
     if not identity and change == 0:
-        raise PostConditionError(f"level {level.text!r} left every logit as it was: nothing was compressed")
+        raise PostConditionError(f"level {level.text!r} changed no logit, so nothing was compressed")
     return {"logit_change": _number(change), **size(model)}
 
 
 def relative_change(logits: Any, dense: Any) -> float:
-    """Return the largest absolute difference, as a share of the range of the dense logits; NaN where a logit is not finite."""
+    """Return the largest absolute difference as a share of the range of the dense logits; NaN if a logit is not finite."""
     spread = (dense.max() - dense.min()).clamp_min(1e-30)
     return float((logits - dense).abs().max() / spread)
 

@@ -1,4 +1,4 @@
-"""What all quantizing methods share: accepted levels, the scheme for llm-compressor, simulated rounding, the check of the grid.
+"""What all quantizing methods share: accepted levels, llm-compressor's scheme, simulated rounding, and the check of the grid.
 
 Weight-only methods use an asymmetric grid per group or row, as GPTQ and AWQ do; methods that also quantize activations use a symmetric grid
 per row and round activations per token, as SmoothQuant and QuaRot do. Embeddings, head and router are not quantized.
@@ -23,7 +23,7 @@ ACTIVATION_LEVELS = "w8a8, w6a6, w4a4 (2 to 8 bits each), weights per row or -gN
 def accepts_weights(level: Level) -> str:
     """Return why a weight-only method cannot take a level, or ""."""
     if level.kind != "quantization":
-        return "it gives no number of bits"
+        return "it states no number of bits"
     if level.activation_bits != FULL_BITS:
         return f"it quantizes weights only, so activations keep {FULL_BITS} bits (smoothquant, quarot and spinquant quantize both)"
     return "" if level.weight_bits <= MAX_BITS else f"weights need 2 to {MAX_BITS} bits"
@@ -32,14 +32,14 @@ def accepts_weights(level: Level) -> str:
 def accepts_activations(level: Level) -> str:
     """Return why a weight-and-activation method cannot take a level, or ""."""
     if level.kind != "quantization":
-        return "it gives no number of bits"
+        return "it states no number of bits"
     if max(level.weight_bits, level.activation_bits) > MAX_BITS:
         return f"it quantizes weights and activations, to 2 to {MAX_BITS} bits each"
     return ""
 
 
 def fits_groups(config: Any, level: Level) -> str:
-    """Return why a model cannot be quantized at a level (unknown model type, a group size that does not divide a layer), or ""."""
+    """Return why a model cannot be quantized to a level (unknown model type, a group size that does not divide a layer), or ""."""
     return unknown_architecture(config) or (undivided(config, level.group_size) if level.group_size else "")
 
 
@@ -77,9 +77,10 @@ def quantize(model: Any, recipe: Callable[[], Sequence[Any]], job: Job) -> Any:
 
 
 def simulate_rounding(model: Any, level: Level) -> Any:
-    """Give every quantized layer dequantized weights and a plain forward pass, and round its inputs where the level asks for it.
+    """Replace the weights of every quantized layer by their dequantized values, and round its inputs if the level says so.
 
-    llm-compressor keeps the original weights and quantizes them in every forward pass. Scale and zero point stay as buffers.
+    llm-compressor itself keeps the original weights and quantizes them in every forward pass; here the forward pass is the ordinary one.
+    Scale and zero point stay as buffers for `verify_grid`.
     """
     import torch
     from compressed_tensors.quantization import fake_quantize
@@ -110,18 +111,18 @@ class RoundInput:
         self.largest = 2 ** (bits - 1) - 1
 
     def __call__(self, layer: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Return the arguments with the first, (..., channel), rounded."""
+        """Return the layer's arguments with the first of them, (..., channel), rounded."""
         x = wide(arguments[0])
         scale = self.scale(x)
         return (((x / scale).round() * scale).to(arguments[0].dtype), *arguments[1:])
 
     def scale(self, x: Any) -> Any:
-        """Return the step of every token, (..., 1)."""
+        """Return the step size of every token, (..., 1)."""
         return x.abs().amax(dim=-1, keepdim=True).clamp_min(1e-12) / self.largest
 
 
 def wide(x: Any) -> Any:
-    """Return a tensor in float32 or wider: 16 bits cannot count 127 steps exactly, and the step of an all-zero token would be zero."""
+    """Return a tensor in float32 or wider: in 16 bits, step counts up to 127 are not exact and the step of an all-zero token becomes 0."""
     import torch
 
     return x.to(torch.promote_types(x.dtype, torch.float32))
@@ -130,13 +131,13 @@ def wide(x: Any) -> Any:
 def verify_grid(model: Any, job: Job) -> dict[str, Any]:
     """Return the effective bits per weight and the largest distance of a weight from its grid, in steps.
 
-    Raises PostConditionError where a weight is off its grid by more than the precision of its dtype.
+    Raises PostConditionError if a weight is off its grid by more than the precision of its dtype.
     """
     level, worst, bits, weights = job.level, 0.0, 0.0, 0
     for name, layer in target_layers(model).items():
         error, in_ulps = off_grid(layer.weight, layer.weight_scale, layer.weight_zero_point, level)
         if not in_ulps <= 1:
-            raise PostConditionError(f"layer {name} at level {level.text!r} lies {error:.3g} steps off its {level.weight_bits}-bit grid")
+            raise PostConditionError(f"layer {name} at level {level.text!r} is {error:.3g} steps off its {level.weight_bits}-bit grid")
         worst = max(worst, error)
         scale_bits = FULL_BITS + (0 if is_symmetric(level) else level.weight_bits)
         bits += layer.weight.numel() * level.weight_bits + layer.weight_scale.numel() * scale_bits
@@ -153,9 +154,9 @@ def verify_grid(model: Any, job: Job) -> dict[str, Any]:
 def off_grid(weight: Any, scale: Any, zero_point: Any, level: Level) -> tuple[float, float]:
     """Return the largest distance of a weight from the nearest grid point, in steps and in units of the dtype's precision there.
 
-    weight : (row, column). scale, zero_point : (row, group), a group being neighbouring columns.
-    A weight on the grid is rounded once, by half a unit of precision at most, so more than one unit means that it is off the grid. The
-    distance in steps cannot tell: at 8 bits the outermost steps are as narrow as the precision of bfloat16.
+    weight : (row, column). scale, zero_point : (row, group); a group is a number of neighbouring columns.
+    A weight on the grid is rounded to its dtype once, by at most half a unit of precision, so more than one unit means that it is off the
+    grid. The distance in steps cannot show that: at 8 bits the outermost steps are as narrow as the precision of bfloat16.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""The residual stream of a model: the layers that read it and write it, and how their weights are replaced.
+"""The residual stream of a model: which layers read it and write it, and how to replace their weights.
 
 In: a decoder layer or a model.  Out: its modules by role. A reader's input is the normalised stream; a writer's output is added to it.
 """
@@ -19,7 +19,7 @@ def mlp_readers(layer: Any) -> list[Any]:
 
 
 def attention_writers(layer: Any) -> list[Any]:
-    """Return the projection whose output attention adds to the stream."""
+    """Return the projection whose output is added to the stream after attention, as a list."""
     return [layer.self_attn.o_proj]
 
 
@@ -35,7 +35,7 @@ def mlps(layer: Any) -> list[Any]:
 
 
 def replace_weight(module: Any, weight: Any, bias: Any = None) -> None:
-    """Give a module another weight, in its own dtype, and update the sizes that it records."""
+    """Give a module another weight, converted to the module's dtype, and update the sizes that the module records."""
     import torch
 
     old = module.weight
@@ -47,7 +47,7 @@ def replace_weight(module: Any, weight: Any, bias: Any = None) -> None:
     elif isinstance(module, torch.nn.Embedding):
         module.embedding_dim = weight.shape[1]
     elif hasattr(module, "hidden_dim"):
-        module.hidden_dim = weight.shape[1]  # the router reshapes its input by it
+        module.hidden_dim = weight.shape[1]  # the router reshapes its input to this width
 
 
 def untie(model: Any) -> None:
@@ -58,13 +58,13 @@ def untie(model: Any) -> None:
 
 
 def fuse_norms(layer: Any) -> None:
-    """Multiply the scales of a layer's norms into their readers, in place; the function is unchanged."""
+    """Multiply the scales of a layer's norms into the layers that read them, in place; the layer's outputs do not change."""
     fuse(layer.input_layernorm, attention_readers(layer))
     fuse(layer.post_attention_layernorm, mlp_readers(layer))
 
 
 def fuse(norm: Any, readers: list[Any]) -> None:
-    """Multiply the scales of one norm into its readers, in place."""
+    """Multiply the scales of one norm into the layers that read it, in place."""
     for reader in readers:
         replace_weight(reader, reader.weight.detach().double() * norm.weight.detach().double())
     replace_weight(norm, norm.weight.detach().clone().fill_(1.0))

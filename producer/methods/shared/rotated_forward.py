@@ -1,8 +1,8 @@
 """A model as a differentiable function of its rotations, for SpinQuant.
 
 In: a dense model, rotations R1 and R2 as variables.  Out: the divergence of the rotated model with rounded activations from the dense one.
-Backpropagation needs the intermediate results of the forward pass, which for all layers take many times the model's memory. So only every
-layer's input is kept and the rest is recomputed, on the device asked for; the head is computed one sequence at a time.
+Backpropagation needs the intermediate results of the forward pass, which for all layers take many times the model's memory. So only the
+input of every layer is kept and the rest is recomputed; the head is computed one sequence at a time.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,24 +19,24 @@ from producer.methods.shared.rotation import RotateInput, Rotations, rotated_wei
 
 
 class RoundStraightThrough(RoundInput):
-    """Rounding with a straight-through gradient: the rounding error in steps is held constant, the size of a step is not.
+    """Rounding with a straight-through gradient: the gradient treats the rounding error in steps as constant, but not the size of a step.
 
-    A rotation helps by making the steps smaller. A gradient that also holds the step constant cannot see that: the loss barely fell.
+    A rotation helps by making the steps smaller. A gradient that also treats the step size as constant misses that: the loss barely fell.
     Source: Esser et al. 2020 (arXiv:1902.08153) equation 3, for a scale computed from each token.
     """
 
     def __call__(self, layer: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Return the arguments with the first, (..., channel), rounded."""
+        """Return the layer's arguments with the first of them, (..., channel), rounded."""
         x = wide(arguments[0])
         steps = x / self.scale(x)
         return ((x + self.scale(x) * (steps.round() - steps).detach()).to(arguments[0].dtype), *arguments[1:])
 
 
 class DenseStates(NamedTuple):
-    """A batch and the dense model's answer to it: the target of learning.
+    """A batch and the dense model's hidden states for it, which the rotated model should reproduce.
 
     ids      : (sequence, token) token ids.
-    keywords : the decoder layers' other arguments.
+    keywords : the keyword arguments of the decoder layers.
     states   : (sequence, token, width) hidden states after the last layer.
     """
 
@@ -61,7 +61,7 @@ def dense_states(model: Any, batches: Sequence[Any], device: Any) -> list[DenseS
 
 @contextmanager
 def rotated(model: Any, rotations: Rotations, bits: int, device: Any) -> Iterator["RotatedModel"]:
-    """Yield a model as a function of R1 and R2, with R4 applied and inputs rounded to `bits`; its norms stay fused afterwards."""
+    """Yield a model as a function of R1 and R2, with R4 applied and inputs rounded to `bits`; the norms stay fused after the block."""
     untie(model.requires_grad_(False))
     for layer in model.model.layers:
         fuse_norms(layer)
@@ -78,14 +78,17 @@ def rotated(model: Any, rotations: Rotations, bits: int, device: Any) -> Iterato
 
 @dataclass(frozen=True)
 class RotatedModel:
-    """A function of R1 and R2. It computes on `device`, to which weights are copied layer by layer if they are elsewhere."""
+    """A model as a function of R1 and R2. It computes on `device`, to which weights are copied layer by layer if they are elsewhere."""
 
     model: Any
     down: dict[int, tuple[Any, Any]]
     device: Any
 
     def loss(self, variables: Sequence[Any], target: DenseStates) -> Any:
-        """Return the mean divergence (KL, nats per token) of the rotated predictions from the dense ones. variables : R1, then every R2."""
+        """Return the mean KL divergence (nats per token) of the rotated model's predictions from the dense ones.
+
+        variables : R1, then the R2 of every layer.
+        """
         from torch.utils.checkpoint import checkpoint
 
         recompute = partial(checkpoint, use_reentrant=False)
@@ -93,7 +96,7 @@ class RotatedModel:
         hidden = self.model.model.embed_tokens(target.ids).to(self.device) @ stream
         for layer, r2 in zip(self.model.model.layers, values, strict=True):
             hidden = recompute(self._layer, layer, stream, r2, hidden, target.keywords)
-        last = hidden @ stream.T  # equal to rotating norm and head, without a (vocabulary, width) product
+        last = hidden @ stream.T  # gives the same logits as rotating the head, without a (vocabulary, width) product
         return sum(recompute(self._divergence, *pair) for pair in zip(last, target.states, strict=True)) / target.ids.numel()
 
     def _layer(self, layer: Any, stream: Any, values: Any, hidden: Any, keywords: dict[str, Any]) -> Any:

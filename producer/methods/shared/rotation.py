@@ -1,8 +1,8 @@
-"""Rotations that leave a model's function unchanged but spread outliers, so that activations can be rounded to few bits.
+"""Rotations that leave a model's outputs unchanged but spread outliers, so that activations can be rounded to few bits.
 
 R1 rotates the residual stream and R2 the values of every attention head; both are multiplied into weights. R4 rotates the input of every
-down projection while the model runs. llm-compressor has these rotations too, but does not rotate routers, and centres the embeddings,
-which changes the function of a model with RMSNorm. Only its Hadamard matrices are used here.
+down projection while the model runs. llm-compressor has these rotations too, but it does not rotate routers, and it centres the
+embeddings, which changes the outputs of a model with RMSNorm; so only its Hadamard matrices are used here.
 Source: Ashkboos et al. 2024 (QuaRot, arXiv:2404.00456) section 4; Liu et al. 2025 (SpinQuant, arXiv:2405.16406) figure 1.
 """
 
@@ -19,14 +19,15 @@ from producer.methods.shared.residual_stream import (
     replace_weight,
 )
 
-LARGEST_KNOWN = 256  # compressed-tensors has Hadamard matrices of every multiple of 4 up to here; larger ones are made by doubling
+LARGEST_KNOWN = 256  # compressed-tensors has Hadamard matrices of all multiples of 4 up to this size; larger ones are made by doubling
 
 
 class Rotations(NamedTuple):
     """Rotation matrices, float64.
 
-    stream : R1, (hidden, hidden). values : R2 of every layer, (head, head).
-    down   : R4 by the width of the down projection, as two factors (a, a) and (b, b) of a Kronecker product.
+    stream : R1, (hidden, hidden).
+    values : R2 of every layer, (head, head).
+    down   : R4 for each width of a down projection, as two factors (a, a) and (b, b) of a Kronecker product.
     """
 
     stream: Any
@@ -41,7 +42,7 @@ class RotateInput:
         self.left, self.right = left, right
 
     def __call__(self, layer: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Return the arguments with the first, (..., a * b), rotated."""
+        """Return the layer's arguments with the first of them, (..., a * b), rotated."""
         x = arguments[0]
         left, right = (part.to(x.device, x.dtype) for part in (self.left, self.right))
         blocks = x.unflatten(-1, (left.shape[0], right.shape[0]))
@@ -49,7 +50,7 @@ class RotateInput:
 
 
 def no_hadamard(config: Any) -> str:
-    """Return a sentence naming a width of the model without a known Hadamard matrix, or ""."""
+    """Return "" if Hadamard matrices of all needed sizes are known, else a sentence that names the first missing one."""
     shapes = linear_shapes(config)
     widths = {"hidden_size": shapes["self_attn.q_proj"].columns, "head_dim": head_size(config)}
     widths |= {name: shape.columns for name, shape in shapes.items() if name.endswith("down_proj")}
@@ -66,7 +67,7 @@ def head_size(config: Any) -> int:
 
 
 def random_rotations(model: Any, seed: int) -> Rotations:
-    """Return random Hadamard rotations of a model's sizes, determined by the seed."""
+    """Return random Hadamard rotations in the sizes that a model needs; the seed determines them."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -89,7 +90,7 @@ class Rotation(NamedTuple):
         replace_weight(embedding, embedding.weight @ self._stream(embedding))
 
     def layer(self, number: int, layer: Any) -> Any:
-        """Rotate the stream that a layer reads and writes, its values, and the inputs of its down projections."""
+        """Rotate the stream that a layer reads and writes, the values of its attention, and the inputs of its down projections."""
         fuse_norms(layer)
         stream = self._stream(layer.self_attn.q_proj)
         parameters, values = dict(layer.named_parameters()), self.rotations.values[number].to(stream.device)
@@ -133,7 +134,7 @@ def _power_of_two(width: int) -> int:
 
 
 def _right_factor(width: int) -> int:
-    """Return the power of two to factor out of a width: near its square root, with a quotient that is a multiple of 4 or a power of two."""
+    """Return the right factor of a width: a power of two near its square root whose quotient is a multiple of 4 or a power of two."""
     power = _power_of_two(width)
     exponent = power.bit_length() - 1
     return int(1 << max(0, min(exponent // 2, exponent if power == width else exponent - 2)))

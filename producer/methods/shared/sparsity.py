@@ -1,7 +1,7 @@
-"""Pruning of single weights, shared by magnitude, Wanda and SparseGPT: accepted levels, how many weights go, and the check that they went.
+"""What magnitude, Wanda and SparseGPT share: accepted levels, the number of weights to prune, and the check that they were pruned.
 
-How many weights go is rounded to the nearest integer over what a method ranks together (a matrix, a row, a block of columns). Weights that
-are zero in the dense model (neurons removed before, columns for inputs that are always zero) count towards the level.
+The number of weights to prune is rounded to the nearest integer within each part that a method ranks together (a matrix, a row, a block of
+columns). Weights that are zero in the dense model (removed neurons, columns for inputs that are always zero) count as pruned.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,8 +33,8 @@ def pruning_method(  # noqa: PLR0913  # what differs from one pruning method to 
     """Return a method that sets single weights to zero.
 
     prune          : (model, job) -> model; called for levels above 0, on a model whose experts are linear layers.
-    expected_zeros : (weight, level) -> how many zeros a matrix must have at least.
-    ties           : share of a matrix by which weights of equal importance may exceed that.
+    expected_zeros : (weight, level) -> the smallest number of zeros that a matrix must have.
+    ties           : how far that number may be exceeded because of weights with equal importance, as a share of the matrix.
     """
     return Method(
         name=name,
@@ -57,12 +57,12 @@ def accepts_sparsity(level: Level) -> str:
 
 
 def fits_pattern(config: Any, level: Level) -> str:
-    """Return why a model cannot be pruned at a level (unknown model type, an n:m whose m does not divide a layer), or ""."""
+    """Return why a model cannot be pruned to a level (unknown model type, an n:m whose m does not divide a layer), or ""."""
     return unknown_architecture(config) or (undivided(config, level.of) if level.kind == "pattern" else "")
 
 
 def pruned_of(total: int, level: Level) -> int:
-    """Return how many of `total` weights, ranked together, a level prunes."""
+    """Return how many of `total` weights that are ranked together a level prunes."""
     return round(total * level.fraction)
 
 
@@ -72,28 +72,28 @@ def pattern_zeros(weight: Any, level: Level) -> int:
 
 
 def prune_smallest(weight: Any, importance: Any, level: Level) -> None:
-    """Set the least important weights of every row of `importance` to zero, in place; of equals the first in the row goes first.
+    """Set the least important weights to zero, in place; of equally important weights in a row, the first is pruned first.
 
-    weight, importance : (row, column). An n:m level ranks every m neighbours, a fraction ranks the row.
+    weight, importance : (row, column). An n:m level ranks every m neighbouring weights, a fraction ranks the row.
     """
     if level.kind == "pattern":
         weight, importance = weight.reshape(-1, level.of), importance.reshape(-1, level.of)
     pruned = level.of - level.kept if level.kind == "pattern" else pruned_of(importance.shape[1], level)
     if not pruned:
         return
-    last = importance.kthvalue(pruned, dim=1, keepdim=True).values  # sorting takes several times as long
+    last = importance.kthvalue(pruned, dim=1, keepdim=True).values  # sorting would take several times as long
     below, equal = importance < last, importance == last
     ties = equal & (equal.cumsum(1) <= pruned - below.sum(1, keepdim=True))
     weight.masked_fill_(below | ties, 0.0)
 
 
 def keeps_pattern(weight: Any, level: Level) -> bool:
-    """Return whether at most n of every m neighbours in every row are not zero."""
+    """Return whether at most n of every m neighbouring weights in a row are not zero."""
     return bool(((weight.reshape(-1, level.of) != 0).sum(dim=1) <= level.kept).all())
 
 
 def _compress(prune: Callable[[Any, Job], Any], model: Any, job: Job) -> Any:
-    """Return the pruned model; where the dense model had zeros is kept as `model.zeros_before` for the check."""
+    """Return the pruned model; `model.zeros_before` keeps the positions of the dense model's zeros for `_verify`."""
     model = split_experts(model)
     model.zeros_before = {name: _packed(layer.weight == 0) for name, layer in target_layers(model).items()}
     identity = job.level.kind == "sparsity" and job.level.fraction == 0
@@ -101,12 +101,12 @@ def _compress(prune: Callable[[Any, Job], Any], model: Any, job: Job) -> Any:
 
 
 def _verify(expected_zeros: Expected, ties: float, model: Any, job: Job) -> dict[str, Any]:
-    """Return exact sparsity in total, per decoder layer and of the least and most pruned matrix, and the bytes left with a bit mask.
+    """Return the exact sparsity in total, by decoder layer, and of the least and most pruned matrix, and the model's bytes with a bit mask.
 
-    weights_pruned : weights that were not zero in the dense model and are now.
+    weights_pruned : number of weights that are zero now and were not zero in the dense model.
 
-    Raises PostConditionError where a matrix has fewer zeros than its level promises, or where more than that were pruned among weights that
-    were not zero before. Columns for inputs that are always zero do not count there: SparseGPT clears them too, and no output changes.
+    Raises PostConditionError if a matrix has fewer zeros than its level promises, or if more weights than that were newly set to zero.
+    Columns for inputs that are always zero do not count for the second check: SparseGPT clears them too, which changes no output.
     """
     by_layer: dict[str, list[int]] = {}
     shares, newly = [], 0
@@ -135,7 +135,7 @@ def _verify(expected_zeros: Expected, ties: float, model: Any, job: Job) -> dict
 
 
 def _packed(mask: Any) -> Any:
-    """Return a boolean matrix as bits: a mask of bytes would take half as much memory as the model."""
+    """Return a boolean matrix as bits, since a mask with one byte per weight would take half as much memory as the model."""
     return np.packbits(mask.cpu().numpy())
 
 
@@ -147,7 +147,7 @@ def _unpacked(bits: Any, like: Any) -> Any:
 
 
 def _dead_columns(layer: Any, zero: Any) -> Any:
-    """Return (column,) whether a column's input was zero throughout the compression data, as far as the method looked."""
+    """Return (column,) whether a column's input was zero for all compression data; false everywhere if the method does not record this."""
     import torch
 
     dead = getattr(layer, "dead_inputs", None)
