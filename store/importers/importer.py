@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 
 from schemas.digest import json_digest
 from schemas.itemset import ItemSet
@@ -83,6 +84,16 @@ def imported_run(described: Description, items: ItemSet, logits: FloatArray, ori
     )
     unknown = np.full(len(items), np.nan, dtype=np.float32), np.full(len(items), UNKNOWN_TOKEN, dtype=np.int32)
     return Run(key, logits, *unknown, env=Environment(origin=origin))
+
+
+def in_32_bits(logits: NDArray[np.float64], where: str) -> FloatArray:
+    """Return (item, option) logits as they are stored; what is too large becomes infinite, and a likeliest option that ties is said."""
+    with np.errstate(over="ignore"):
+        stored = logits.astype(np.float32)
+    filled = (np.where(np.isnan(each), -np.inf, each).argmax(axis=1) for each in (logits, stored))
+    if moved := int(np.not_equal(*filled).sum()):
+        log.warning("%s: in %d items the two likeliest options are equal to 32 bits; the first of them counts", where, moved)
+    return stored
 
 
 def origin_of(kind: str, *paths: Path) -> str:

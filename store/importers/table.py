@@ -21,13 +21,14 @@ from schemas.items import parse_items
 from schemas.itemset import ItemSet, build_item_set
 from schemas.options import own_options
 from schemas.run import UNKNOWN_TOKEN, FloatArray, Run
-from store.importers.importer import FILE, Description, Importer, imported_run, origin_of
+from store.importers.importer import FILE, Description, Importer, imported_run, in_32_bits, origin_of
 from store.importers.table_columns import flags, load_table, numbers, texts
 from store.importers.table_values import KINDS, LOGITS, PREFIXES, recognised, to_logits
 
 log = logging.getLogger(__name__)
 
 OWN_RESULTS = ("correct", "acc", "prediction")
+SOME_ROWS = 20  # from here on, logits do not all lie between 0 and 1 by chance
 READ = {*FIELDS, "id", "answer", "subject", "demonstration", "logsumexp", "top_token", *OWN_RESULTS}
 
 
@@ -48,7 +49,7 @@ def read_table(file: Path, described: Description, values: str | None = None) ->
     table = load_table(file)
     options = _option_columns(table, file, values)
     if unread := [name for name in table.columns if name not in READ and name not in options.names]:
-        log.warning("%s: not read: column %s", file.name, ", ".join(unread))
+        log.warning("%s: not read: column %s", file.name, ", ".join(name or "without a name" for name in unread))
     named = [_names(table, name, described) for name in FIELDS]
     origin = origin_of("table", file)
     runs = list(table.with_columns(named).group_by(FIELDS, maintain_order=True))
@@ -82,9 +83,19 @@ def _recognise(runs: Sequence[pl.DataFrame], names: list[str], path: Path) -> st
     if len(kinds) > 1:
         raise UsageError(f"{path.name}: some runs look like {' and some like '.join(sorted(kinds))}; say with --values what they all are")
     [kind] = kinds
+    if kind == LOGITS and (number := sum(map(len, runs))) >= SOME_ROWS and _within_one(runs, names):
+        raise UsageError(
+            f"{path.name}: all numbers of {number} rows lie between 0 and 1, as probabilities among a whole vocabulary do; say --values "
+            "probabilities, or --values logits"
+        )
     if kind != LOGITS:
         log.warning("%s: the numbers of every row are %s, and taken as such; if they are logits, say --values %s", path.name, kind, LOGITS)
     return kind
+
+
+def _within_one(runs: Sequence[pl.DataFrame], names: list[str]) -> bool:
+    every = np.concatenate([numbers(rows, names) for rows in runs])
+    return bool(np.nanmin(every) >= 0 and np.nanmax(every) <= 1)
 
 
 def _is_given(rows: pl.DataFrame, names: list[str]) -> NDArray[np.bool_]:
@@ -107,9 +118,11 @@ def _pair(rows: pl.DataFrame, named: Description, options: Options, origin: str)
     if np.any(items.answer >= n_options):
         raise UsageError(f"{named.task}: an answer is an option without a logit")
     kind, where = options.kind or LOGITS, " ".join((named.model, named.method, named.level, named.task))
+    if fewer := int((n_options < n_options.max()).sum()):
+        log.warning("%s: %d of %d items have empty cells, taken as options that they do not have", where, fewer, len(n_options))
     logits = to_logits(numbers(rows, options.names)[:, : int(n_options.max())], kind, where)
     _check_own_result(rows, items, logits)
-    run = imported_run(named, items, logits.astype(np.float32), origin if kind == LOGITS else f"{origin}, {kind}")
+    run = imported_run(named, items, in_32_bits(logits, where), origin if kind == LOGITS else f"{origin}, {kind}")
     return items, replace(run, logsumexp=_logsumexp(rows, run), top_token=_top_token(rows, run))
 
 

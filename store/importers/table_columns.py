@@ -17,11 +17,12 @@ from schemas.json_text import read_text
 from store.format.polars_files import read_polars
 
 TRUE, FALSE = ("true", "1", "1.0"), ("false", "0", "0.0", "")
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # a spreadsheet writes the first where numbers have decimal commas
 
 
 def load_table(path: Path) -> pl.DataFrame:
     """Return the table of a file. Raises UsageError where it is broken, has no rows, or has two columns of one name."""
-    table = _load_parquet(path) if path.suffix == ".parquet" else _load_csv(path)
+    table = _load_parquet(path) if path.suffix == ".parquet" or _begins_as_parquet(path) else _load_csv(path)
     if table.is_empty():
         raise UsageError(f"{path.name} has a header and no rows")
     return table
@@ -55,6 +56,8 @@ def numbers(table: pl.DataFrame, names: list[str]) -> NDArray[np.float64]:
     columns = []
     for name in names:
         column = table[name]
+        if not (column.dtype.is_numeric() or column.dtype in (pl.String, pl.Null)):
+            raise UsageError(f"column {name} holds {column.dtype}; expected numbers")
         try:
             column = column.str.strip_chars() if column.dtype == pl.String else column
             columns.append(column.cast(pl.Float64).to_numpy())
@@ -68,6 +71,10 @@ def _load_csv(path: Path) -> pl.DataFrame:
         header, *rows = [row for row in csv.reader(io.StringIO(read_text(path), newline=""), strict=True) if row]
     except (ValueError, csv.Error) as error:
         raise UsageError(f"{path.name} is not a CSV table: {str(error)[:160] or 'it is empty'}") from error
+    if len(header) == 1 and (separator := next((each for each in SEPARATORS if each in header[0]), "")):
+        raise UsageError(
+            f"{path.name} has {SEPARATORS[separator]} between its columns; save it with commas there and with points in its numbers"
+        )
     if repeated := [name for name in header if header.count(name) > 1]:
         raise UsageError(f"{path.name} has two columns called {repeated[0][:80]!r}")
     for number, row in enumerate(rows, start=1):
@@ -75,6 +82,15 @@ def _load_csv(path: Path) -> pl.DataFrame:
             raise UsageError(f"{path.name} row {number} has {len(row)} values for {len(header)} columns")
     columns = {name: [row[place] or None for row in rows] for place, name in enumerate(header)}
     return pl.DataFrame(columns, schema=dict.fromkeys(header, pl.String))
+
+
+def _begins_as_parquet(path: Path) -> bool:
+    """Whether a file is a Parquet table by its first bytes, whatever it is called."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(4) == b"PAR1"
+    except OSError as error:
+        raise UsageError(f"{path.name} cannot be read: {error.strerror}") from error
 
 
 def _load_parquet(path: Path) -> pl.DataFrame:

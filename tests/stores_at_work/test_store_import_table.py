@@ -1,5 +1,7 @@
 """The importer of tables: what it reads, and what it refuses in one sentence."""
 
+import datetime
+import decimal
 import io
 import json
 from pathlib import Path
@@ -7,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from store_tiny import tiny_items, tiny_run, write_runs
@@ -81,7 +85,12 @@ def test_csv_of_logits_is_imported(tmp_path):
         ("id,answer,logit_A,logit_B,level\n1,A,3,1,a b\n", "level 'a b' is not one"),
         ("id,answer,logit_A,logit_B,level\n1,A,3,1,1e-99999999\n", "is not one"),
         ('id,answer,logit_A,logit_B\n"1,A,3,1\n', "not a CSV"),
-        ("id;answer;logit_A;logit_B\n1;A;3;1\n", "lacks column id"),
+        ("id;answer;logit_A;logit_B\n1;A;3,5;1,0\n", "has semicolons between its columns; save it with commas there and with points"),
+        ("id\tanswer\tlogit_A\tlogit_B\n1\tA\t3\t1\n", "has tabs between its columns"),
+        ('id,answer,logit_A,logit_B\n1,A,"1,5","0,5"\n', "column logit_A: a value is not a number"),
+        ("id,answer,logit_A,logit_B\n1,A,\u22121.5,0.5\n", "column logit_A: a value is not a number"),
+        ("id,answer,logit_A,logit_B\n1,A,1e39,0.5\n", "NaN or infinite"),
+        ("id,answer,logit_A,logit_B\n1,1.0,3,0.5\n", "has answer '1.0', which is not one of its options"),
     ],
 )
 def test_bad_tables_write_nothing(tmp_path, text, message):
@@ -91,6 +100,69 @@ def test_bad_tables_write_nothing(tmp_path, text, message):
     result = CliRunner().invoke(main, ["import", "table", str(path), "--store", str(url), "--model", "m", "--task", "t"])
     assert result.exit_code in (2, 5) and message in result.output and "Traceback" not in result.output
     assert not url.exists()
+
+
+@pytest.mark.parametrize("write", [lambda text: "\ufeff" + text, lambda text: text.replace("\n", "\r\n"), lambda text: text + "\n\n"])
+def test_what_spreadsheets_do_to_a_csv_changes_nothing(write, tmp_path):
+    """A byte-order mark, carriage returns and blank lines at the end leave the same items and logits."""
+    text = "id,answer,logit_A,logit_B\n001,A,1.5E+00,-.5\n002,B,3,4\n"
+    (tmp_path / "plain.csv").write_text(text)
+    (tmp_path / "other.csv").write_bytes(write(text).encode())
+    (_, first), (_, second) = (next(read_table(tmp_path / f"{name}.csv", Description("m", task="t"))) for name in ("plain", "other"))
+    np.testing.assert_array_equal(second.logits, first.logits)
+    assert second.key == first.key
+
+
+ODD_COLUMNS = {
+    "dictionary": lambda texts: pa.array(texts).dictionary_encode(),
+    "large": lambda texts: pa.array(texts, pa.large_string()),
+    "view": lambda texts: pa.array(texts, pa.string_view()),
+    "bytes": lambda texts: pa.array([text.encode() for text in texts]),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_COLUMNS)
+@pytest.mark.parametrize("name", ["table.parquet", "table.pq", "TABLE.PARQUET", "table.csv"])
+def test_parquet_is_known_by_its_bytes_and_text_by_its_content(kind, name, tmp_path):
+    """However Parquet stores text and whatever the file is called, ids and answers are the same; decimals are numbers."""
+    logits = pa.array([decimal.Decimal("1.50"), decimal.Decimal("-0.25")], pa.decimal128(10, 2))
+    columns = {"id": ODD_COLUMNS[kind](["0001", "1"]), "answer": ODD_COLUMNS[kind](["A", "B"]), "logit_A": logits, "logit_B": [0.5, 1.0]}
+    pq.write_table(pa.table(columns), tmp_path / name)
+    items, run = next(read_table(tmp_path / name, Description("m", task="t")))
+    assert (list(items.original_ids), items.answer.tolist()) == (["0001", "1"], [0, 1])
+    assert run.logits.tolist() == [[1.5, 0.5], [-0.25, 1.0]]
+
+
+@pytest.mark.parametrize("values", [[True, False], [datetime.date(2026, 1, 1)] * 2, [[1.0], [2.0]]])
+def test_columns_that_are_no_numbers_are_no_logits(values, tmp_path):
+    """Flags, dates and lists turn into numbers in many libraries; here they are refused."""
+    pl.DataFrame({"id": ["1", "2"], "answer": ["A", "B"], "logit_A": values, "logit_B": [0.5, 1.0]}).write_parquet(tmp_path / "t.parquet")
+    with pytest.raises(UsageError, match=r"column logit_A holds .*; expected numbers"):
+        next(read_table(tmp_path / "t.parquet", Description("m", task="t")))
+
+
+@pytest.mark.parametrize("n", [19, 20])
+def test_numbers_between_0_and_1_are_asked_about(n, tmp_path):
+    """Probabilities of option tokens sum to less than 1; in 20 rows or more numbers from 0 to 1 are not taken for logits unasked."""
+    rng = np.random.default_rng(0)
+    probs = {f"logit_{letter}": rng.uniform(0, 0.24, n) for letter in "ABCD"}
+    pl.DataFrame({"id": [f"q{i}" for i in range(n)], "answer": ["A"] * n, **probs}).write_csv(tmp_path / "t.csv")
+    if n < 20:
+        assert len(list(read_table(tmp_path / "t.csv", Description("m", task="t")))) == 1
+        return
+    with pytest.raises(UsageError, match="all numbers of 20 rows lie between 0 and 1"):
+        next(read_table(tmp_path / "t.csv", Description("m", task="t")))
+    _, run = next(read_table(tmp_path / "t.csv", Description("m", task="t"), "probabilities"))
+    np.testing.assert_allclose(run.logits[:, 0], np.log(probs["logit_A"]), rtol=1e-6)
+
+
+def test_what_32_bits_and_empty_cells_change_is_said(tmp_path, caplog):
+    """Two logits that 32 bits cannot tell apart, and cells that pandas left empty for NaN, are counted on stderr."""
+    (tmp_path / "t.csv").write_text("id,answer,logit_A,logit_B,logit_C\n1,A,16777216,16777217,0\n2,B,1,0,\n")
+    _, run = next(read_table(tmp_path / "t.csv", Description("m", task="t")))
+    assert run.logits[0, 0] == run.logits[0, 1]
+    assert "m dense - t: in 1 items the two likeliest options are equal to 32 bits" in caplog.text
+    assert "m dense - t: 1 of 2 items have empty cells" in caplog.text
 
 
 IDS = ["0001", "10", "0010", "1e5", "1.0", "true", " x", "NaN", "null", "12345678901234567890123"]
@@ -150,7 +222,7 @@ def test_demonstrations_are_marked_in_any_usual_way(tmp_path, marked):
         ({"id": [b"\xff%d" % i for i in range(10)]}, "column id holds Binary that is not text"),
         ({"id": [None] * 10}, "column id holds Null"),
         ({"answer": [{"a": 1}] * 10}, "column answer holds Struct"),
-        ({"logit_B": [[1.0]] * 10}, "column logit_B: a value is not a number"),
+        ({"logit_B": [[1.0]] * 10}, "column logit_B holds List"),
         ({"demonstration": [2] * 10}, "'2'; expected true or false"),
         ({"model": ["m"] * 9 + [None]}, "column model is empty in row 10"),
     ],
