@@ -5,7 +5,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from analyzer.api.functions import Source, open_asked
+from analyzer.measure.records import frame
 from analyzer.predictor import Predictor
 from analyzer.protocols.ask import Number, Parameters, ask
 from analyzer.studies.cost import Prices
@@ -81,6 +84,41 @@ def calibrate(  # noqa: PLR0913  # one argument per option of the command
     runs = open_asked(source, at, selection).runs
     dense = open_asked(source, at, selection, with_dense=True).runs
     return calibrate_run(runs, wanted, dense=dense, expect=_expected(expect), allow_unreliable=allow_unreliable)
+
+
+def predict(predictor: Predictor | str | Path, logits: str | Path) -> pl.DataFrame:
+    """Return the prediction set of every question of a table, and what to do with it: the command `analyze predict`.
+
+    Parameters
+    ----------
+    predictor : the predictor or its file.
+    logits : CSV, Parquet or JSON lines with columns logit_A, logit_B, ...; optional id, subject, n_options, and at_most, the smallest
+        log-probability that an API returned, where it did not return that of every option.
+
+    Returns
+    -------
+    One row per question: `set` (letters), `size`, `decision`, and `exact`, whether missing values could not change the set.
+
+    Raises
+    ------
+    UsageError
+        Naming the column or row that cannot be meant.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from analyzer.api import calibrate, example_runs, predict
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder, "live.csv")
+    ...     _ = file.write_text("id,logit_A,logit_B,logit_C,logit_D\\nq1,2.0,0.0,0.1,-1.0\\n")
+    ...     predict(calibrate(example_runs()[0], alpha=0.2), file).rows()
+    [(1, 'q1', 'A', 1, 'answer', True)]
+    """
+    from analyzer.watch.live_log import read_log
+    from analyzer.watch.predict import predict as predict_rows
+
+    loaded = predictor if isinstance(predictor, Predictor) else Predictor.load(predictor)
+    return frame(predict_rows(loaded, read_log(Path(logits), loaded)))
 
 
 def _confidence(guarantee: str) -> Fraction | None:

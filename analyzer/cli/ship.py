@@ -1,4 +1,4 @@
-"""The commands of `analyze` around a predictor: make it."""
+"""The commands of `analyze` around a predictor: make it, use it."""
 
 from pathlib import Path
 from typing import Any
@@ -60,4 +60,26 @@ def calibrate_command(store_url: str, out: Path, **options: Any) -> None:
 for option in reversed(SELECTION):
     option(calibrate_command)
 
-COMMANDS = (calibrate_command,)
+@click.command("predict")
+@click.option("--predictor", "path", type=FILE, required=True, help="File that analyze calibrate wrote.")
+@click.option("--logits", type=FILE, required=True, help="CSV, Parquet or JSON lines with columns logit_A, logit_B, ...")
+@click.option("--format", "form", type=click.Choice(["csv", "json", "parquet"]), default="csv", show_default=True, help="How to print.")
+@friendly_errors
+def predict_command(path: Path, logits: Path, form: str) -> None:
+    """Print the prediction set of every question of a table, and what to do with it: answer, ask again, review or abstain.
+
+    Example: analyze predict --predictor predictor.json --logits live.csv
+    """
+    from analyzer.predictor import Predictor
+    from analyzer.tables.emit import emit
+    from analyzer.watch.live_log import read_log
+    from analyzer.watch.predict import predict, unlike_calibration
+
+    predictor = Predictor.load(path)
+    log = read_log(logits, predictor)
+    emit(predict(predictor, log), form, ())
+    for line in filter(None, [unlike_calibration(predictor, log), predictor.document.value["made_on"]["unreliable"]]):
+        click.echo(line, err=True)
+
+
+COMMANDS = (calibrate_command, predict_command)

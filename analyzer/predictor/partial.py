@@ -18,12 +18,13 @@ ROUNDING = 1e-12  # a score this close to the threshold counts as undecided
 class Partial(NamedTuple):
     """`set` : letters of every option that may be in the set; coverage holds for it in any case. `certain` : of those that must be.
 
-    exact : whether the two are equal, so that the missing values change nothing.
+    exact : whether the two are equal, so that the missing values change nothing.  top_prob : the least that the largest prob can be.
     """
 
     set: tuple[str, ...]
     certain: tuple[str, ...]
     exact: bool
+    top_prob: float
 
 
 class Between(NamedTuple):
@@ -51,6 +52,11 @@ def score_bounds(values: FloatArray, missing: BoolArray, at_most: float, scorer:
     low, high = BOUNDS[scorer](_open(values, missing, at_most), parameters)
     room = 0.0 if scorer == "topk" else ROUNDING  # ranks are whole numbers
     return Between(low - room, high + room)
+
+
+def least_top_prob(values: FloatArray, missing: BoolArray, at_most: float) -> float:
+    """Return the least that the largest prob can be, whatever the missing values are."""
+    return float(_open(values, missing, at_most).top.low[0]) - ROUNDING
 
 
 def _open(values: FloatArray, missing: BoolArray, at_most: float) -> Open:

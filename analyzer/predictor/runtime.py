@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from analyzer.predictor.document import ABSTAIN, ANSWER, ASK_AGAIN, REVIEW, Document, read_document
-from analyzer.predictor.partial import Partial, score_bounds
+from analyzer.predictor.document import ABSTAIN, ANSWER, ASK_AGAIN, DECISIONS, REVIEW, Document, read_document
+from analyzer.predictor.partial import Partial, least_top_prob, score_bounds
 from analyzer.scorers import SCORERS, scorer_parameters
 from analyzer.stats.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from analyzer.stats.probs import softmax, top_option
@@ -19,6 +19,7 @@ from schemas.errors import UsageError
 from schemas.options import own_options
 
 FEWEST = 2  # options of a question
+PRICES = dict(zip(DECISIONS, ("answer", "ask_again", "review", "abstain"), strict=True))  # what each decision's price is called
 
 
 class Judged(NamedTuple):
@@ -120,7 +121,7 @@ class Predictor:
         """
         letters = self.letters[: len(self.letters) if n_options is None else int(self._counts(1, len(self.letters), n_options)[0])]
         if unknown := [letter for letter in known if letter not in letters]:
-            raise UsageError(f"there is no option {unknown[0]!r}; the question has {', '.join(letters)}")
+            raise UsageError(f"there is no option {unknown[0]!r:.40}; the question has {', '.join(letters)}")
         values = np.array([known.get(letter, np.nan) for letter in letters])
         missing = np.array([letter not in known for letter in letters])
         if not np.isfinite(values[~missing]).all() or not np.isfinite(at_most):
@@ -130,18 +131,24 @@ class Predictor:
         if missing.any() and values[~missing].min() < at_most:
             raise UsageError(f"an option has {values[~missing].min():g}, below at_most {at_most:g}, which is the smallest value returned")
         if not missing.any():
-            inside = self.predict(values, n_options=len(letters), subject=subject)
-            return Partial(self.names(inside), self.names(inside), True)
+            judged = self.judge(values[None], [len(letters)], subject)
+            inside = self.names(judged.sets[0])
+            return Partial(inside, inside, True, float(np.nanmax(judged.probs[0])))
         threshold = self._thresholds(1, subject)[0]
         cooled, least = values / self.document.temperature, at_most / self.document.temperature
-        low, high = score_bounds(cooled, missing, least, self.document.scorer, self._parameters)
-        possible, certain = low <= threshold, high <= threshold
+        bounds = score_bounds(cooled, missing, least, self.document.scorer, self._parameters)
+        possible, certain = bounds.low <= threshold, bounds.high <= threshold
         if self.document.empty == "top1":
             top = int(np.nanargmax(values))
             tied = (values == values[top]) | (missing & (at_most >= values[top]))
             possible = possible | tied
             certain = certain | (tied if tied.sum() == 1 else np.zeros_like(tied))
-        return Partial(self.names(possible), self.names(certain), bool((possible == certain).all()))
+        least_prob = least_top_prob(cooled, missing, least)
+        return Partial(self.names(possible), self.names(certain), bool((possible == certain).all()), least_prob)
+
+    def decide_partial(self, partial: Partial) -> str:
+        """Return what to do where values were missing: by the set that holds in any case, and the least that the top prob can be."""
+        return str(self._decide(np.array([len(partial.set)]), np.array([partial.top_prob]))[0])
 
     def judge(
         self, rows: AnyArray, n_options: int | Sequence[int] | IntArray | None = None, subject: str | Sequence[str] | None = None
@@ -166,13 +173,24 @@ class Predictor:
 
     def decisions(self, judged: Judged) -> AnyArray:
         """Return (question,) what to do with each judged question."""
-        size, up_to, alone = judged.sets.sum(axis=1), self.document.ask_again_up_to, self.document.alone
-        found = np.where(size > max(up_to, 1), REVIEW, np.where(size == 0, ABSTAIN, ASK_AGAIN))
-        if alone is None:
-            return np.where(size == 1, ANSWER, found)
-        found = np.where((size == 1) & (up_to == 1), REVIEW, found)
-        top = np.nanmax(judged.probs, axis=1) if len(judged.probs) else size
-        return np.where(top >= alone.threshold, ANSWER, found)
+        return self._decide(judged.sets.sum(axis=1), np.nanmax(judged.probs, axis=1, initial=0.0))
+
+    def _decide(self, size: IntArray, top: FloatArray) -> AnyArray:
+        up_to, alone = self.document.ask_again_up_to, self.document.alone
+        found = np.where((size > up_to) | (up_to == 1), REVIEW, ASK_AGAIN)
+        found = np.where(size == 0, ABSTAIN, found)
+        return np.where(size == 1 if alone is None else top >= alone.threshold, ANSWER, found)
+
+    def cost_per_1000(self, decisions: AnyArray, share_wrong: float) -> float:
+        """Return the mean cost of 1,000 questions that go these ways, at the predictor's prices; NaN where it has none.
+
+        share_wrong : of the questions, that are answered alone and wrongly.
+        """
+        prices = self.document.value["rules"]["prices"]
+        if prices is None or not len(decisions):
+            return float("nan")
+        each = sum(float(prices[PRICES[decision]]) * float((decisions == decision).mean()) for decision in DECISIONS)
+        return 1000 * (each + float(prices["wrong"]) * share_wrong)
 
     def _counts(self, n_rows: int, width: int, n_options: int | Sequence[int] | IntArray | None) -> IntArray:
         most = len(self.letters)

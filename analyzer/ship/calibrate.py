@@ -30,7 +30,7 @@ from analyzer.runs.pairs import Partners, pair_views
 from analyzer.runs.view import RunView
 from analyzer.scorers import scorer_parameters
 from analyzer.stats.arrays import BoolArray, FloatArray
-from analyzer.studies.cost import PER_QUESTION, THOUSAND, Prices
+from analyzer.studies.cost import PER_QUESTION, Prices
 from schemas.errors import UsageError
 from schemas.options import option_mass
 
@@ -253,7 +253,7 @@ def _promised(predictor: Predictor, part: RunView, wanted: Wanted) -> dict[str, 
         "accuracy": repr(float(part.correct.mean())),
         "set_size": repr(float(size.mean())),
         "alone_wrong": repr(float(wrong.mean())),
-        "cost_per_1000": None if wanted.prices is None else repr(cost_per_1000(decisions, float(wrong.mean()), predictor)),
+        "cost_per_1000": None if wanted.prices is None else repr(predictor.cost_per_1000(decisions, float(wrong.mean()))),
         "decisions": {name: repr(share) for name, share in shares.items()},
     }
 
@@ -268,16 +268,6 @@ def answered_right(judged: Judged, view: RunView) -> BoolArray:
     """Return (item,) whether the option that would be answered alone is right: the only one in the set, else the likeliest."""
     single = judged.sets.sum(axis=1) == 1
     return np.asarray(np.where(single, judged.sets.argmax(axis=1), view.chosen) == view.answer)
-
-
-def cost_per_1000(decisions: Any, share_wrong: float, predictor: Predictor) -> float:
-    """Return the mean cost of 1,000 questions that go these ways, at the predictor's prices; NaN where it has none."""
-    prices = predictor.document.value["rules"]["prices"]
-    if prices is None or not len(decisions):
-        return math.nan
-    by_decision = dict(zip(DECISIONS, ("answer", "ask_again", "review", "abstain"), strict=True))
-    each = sum(float(prices[price]) * float((decisions == decision).mean()) for decision, price in by_decision.items())
-    return THOUSAND * (each + float(prices["wrong"]) * share_wrong)
 
 
 def _set_reasons(value: Mapping[str, Any], view: RunView) -> list[str]:

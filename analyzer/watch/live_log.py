@@ -1,0 +1,152 @@
+"""A table of live questions, read without guessing: logits of the options by letter, and what else is known of each question.
+
+In: a CSV, Parquet or JSON-lines file with columns logit_A, logit_B, ...; optional are id, answer, subject, group, time, logsumexp,
+n_options and at_most.  Out: a `LiveLog` in the order of the file. Columns go by their names, so that their order does not matter.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from analyzer.predictor import Predictor
+from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
+from schemas.errors import UsageError
+from schemas.json_text import parse_json_lines, read_text
+from store.importers.table_columns import load_table, numbers, texts
+
+PREFIX = "logit_"
+KNOWN = ("id", "answer", "subject", "group", "time", "logsumexp", "n_options", "at_most")
+UNKNOWN = -1  # of an answer that is not known yet
+
+
+class LiveLog(NamedTuple):
+    """Live questions, one a row, numbered from `first_row` (1 is the row after the header).
+
+    logits    : (row, option), in the order of the predictor's letters; NaN beyond a question's own options and where a value is missing.
+    n_options : (row,); 0 for a row that only brings an answer.  at_most : (row,) bound of missing values; NaN where none is missing.
+    answer    : (row,) index of the correct option; -1 where it is not known.
+    """
+
+    name: str
+    first_row: int
+    ids: Sequence[str] | None
+    logits: FloatArray
+    n_options: IntArray
+    at_most: FloatArray
+    answer: IntArray
+    subject: Sequence[str] | None
+    group: Sequence[str] | None
+    time: Sequence[str] | None
+    logsumexp: FloatArray | None
+
+    def __len__(self) -> int:
+        return len(self.n_options)
+
+    @property
+    def complete(self) -> BoolArray:
+        """Which rows hold a finite logit for every option of their question, (row,)."""
+        return np.asarray((self.n_options > 0) & np.isnan(self.at_most))
+
+
+def read_log(path: Path, predictor: Predictor, *, skip: int = 0, answers_alone: bool = False) -> LiveLog:
+    """Return the rows of a file after the first `skip`.
+
+    answers_alone : accept rows without logits that bring the answer of an earlier question.
+    Raises UsageError naming the column or the row: another set of options than the predictor's, a gap, a value that is no number.
+    """
+    table = _load(path)
+    columns = [f"{PREFIX}{letter}" for letter in predictor.letters]
+    found = [name for name in table.columns if name.startswith(PREFIX)]
+    if sorted(found) != sorted(columns):
+        raise UsageError(f"{path.name} has columns {', '.join(found)[:160] or 'without logits'}; the predictor needs {', '.join(columns)}")
+    if unknown := [name for name in table.columns if name not in (*KNOWN, *columns)]:
+        raise UsageError(f"{path.name} has a column {unknown[0][:80]!r}; known beside the logits: {', '.join(KNOWN)}")
+    if skip > len(table):
+        raise UsageError(f"{path.name} has {len(table)} rows, but {skip} were read before; a log only grows")
+    table = table[skip:]
+    logits, first = numbers(table, columns), skip + 1
+    infinite = np.asarray(np.isinf(logits).any(axis=1))
+    _refuse(infinite, first, path, "has an infinite logit; leave an option out whose value was not returned")
+    at_most = _optional(table, "at_most")
+    given = ~np.isnan(logits)
+    n_options = _n_options(table, given, at_most, first, path)
+    if not answers_alone:
+        _refuse(n_options == 0, first, path, "has no logits")
+    ids = _column(table, "id")
+    answer = _answers(table, predictor, n_options, first, path)
+    _refuse((n_options == 0) & (answer == UNKNOWN), first, path, "has neither logits nor an answer")
+    time = _column(table, "time")
+    if time and (late := np.flatnonzero(np.array(time[1:]) < np.array(time[:-1]))).size:
+        raise UsageError(f"{path.name} row {first + int(late[0]) + 1} is earlier than the row before it; a log is in the order of time")
+    subject = _column(table, "subject") if predictor.subjects else None
+    if predictor.subjects and subject is None:
+        raise UsageError(f"{path.name} has no column subject; the predictor has a threshold for each of its subjects")
+    logsumexp = _optional(table, "logsumexp") if "logsumexp" in table.columns else None
+    return LiveLog(path.name, first, ids, logits, n_options, at_most, answer, subject, _column(table, "group"), time, logsumexp)
+
+
+def _load(path: Path) -> pl.DataFrame:
+    if path.suffix not in (".jsonl", ".ndjson"):
+        return load_table(path)
+    try:
+        rows = list(parse_json_lines(read_text(path)))
+    except ValueError as error:
+        raise UsageError(f"{path.name}: {error}") from error
+    for number, row in rows:
+        if not isinstance(row, dict) or any(isinstance(value, list | dict | bool) for value in row.values()):
+            raise UsageError(f'{path.name} line {number} is not an object of numbers and texts, such as {{"id": "q1", "logit_A": 1.5}}')
+    if not rows:
+        raise UsageError(f"{path.name} has no rows")
+    names = dict.fromkeys(name for _, row in rows for name in row)
+    return pl.DataFrame({name: [_as_text(row.get(name)) for _, row in rows] for name in names}, schema=dict.fromkeys(names, pl.String))
+
+
+def _as_text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value)
+
+
+def _n_options(table: pl.DataFrame, given: BoolArray, at_most: FloatArray, first: int, path: Path) -> IntArray:
+    """How many options each question has: what is said, else all where values may be missing, else those up to the last value."""
+    width = given.shape[1]
+    up_to_last = np.where(given.any(axis=1), width - given[:, ::-1].argmax(axis=1), 0)
+    said = _optional(table, "n_options")
+    unsaid, partial = np.isnan(said), ~np.isnan(at_most)
+    wrong = ~unsaid & ((said != np.floor(said)) | (said < 2) | (said > width) | (said < up_to_last))
+    _refuse(wrong, first, path, f"says a number of options that is not 2 to {width}, or below its last logit")
+    counts = np.where(unsaid, np.where(partial, width, up_to_last), np.nan_to_num(said)).astype(np.int64)
+    counts[up_to_last == 0] = 0
+    gap = (given.sum(axis=1) < counts) & ~partial
+    _refuse(gap, first, path, "lacks the logit of an option before its last; at_most bounds values that an API did not return")
+    _refuse(counts == 1, first, path, "has one option; a question has 2 or more")
+    return counts
+
+
+def _answers(table: pl.DataFrame, predictor: Predictor, n_options: IntArray, first: int, path: Path) -> IntArray:
+    words = _column(table, "answer")
+    if words is None:
+        return np.full(len(n_options), UNKNOWN)
+    places = {"": UNKNOWN} | {letter: place for place, letter in enumerate(predictor.letters)}
+    for row, word in enumerate(words):
+        if word not in places:
+            raise UsageError(f"{path.name} row {first + row} has answer {word[:40]!r}; expected one of {', '.join(predictor.letters)}")
+    answer = np.array([places[word] for word in words])
+    _refuse((n_options > 0) & (answer >= n_options), first, path, "has an answer that is none of its options")
+    return answer
+
+
+def _column(table: pl.DataFrame, name: str) -> list[str] | None:
+    """A column as text; None where there is none. Only an answer may be empty."""
+    return texts(table, name, optional=name == "answer").to_list() if name in table.columns else None
+
+
+def _optional(table: pl.DataFrame, name: str) -> FloatArray:
+    return numbers(table, [name])[:, 0] if name in table.columns else np.full(len(table), np.nan)
+
+
+def _refuse(wrong: BoolArray, first: int, path: Path, why: str) -> None:
+    if wrong.any():
+        raise UsageError(f"{path.name} row {first + int(wrong.argmax())} {why}")

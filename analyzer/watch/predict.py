@@ -1,0 +1,49 @@
+"""`analyze predict`: the sets and decisions of a table of live questions, for people without Python in their server."""
+
+from typing import Any
+
+import numpy as np
+
+from analyzer.measure.records import Record
+from analyzer.predictor import Partial, Predictor
+from analyzer.watch.live_log import LiveLog
+
+
+def predict(predictor: Predictor, log: LiveLog) -> list[Record]:
+    """Return one record per row: its set, the set's size, what to do, and whether missing values could change the set.
+
+    A row with missing values gets every option that may be in its set, and what to do follows from that set.
+    """
+    complete = log.complete
+    subject = np.array(log.subject)[complete].tolist() if log.subject else None
+    judged = predictor.judge(log.logits[complete], log.n_options[complete], subject)
+    found: dict[int, Any] = dict(zip(np.flatnonzero(complete).tolist(), predictor.names(judged.sets), strict=True))
+    decision = dict(zip(found, predictor.decisions(judged).tolist(), strict=True))
+    records = []
+    for row in range(len(log)):
+        record: Record = {"row": log.first_row + row} | ({"id": log.ids[row]} if log.ids else {})
+        if row in found:
+            letters, what, exact = found[row], decision[row], True
+        else:
+            partial = partial_row(predictor, log, row)
+            letters, what, exact = partial.set, predictor.decide_partial(partial), partial.exact
+        records.append(record | {"set": " ".join(letters), "size": len(letters), "decision": what, "exact": exact})
+    return records
+
+
+def unlike_calibration(predictor: Predictor, log: LiveLog) -> str:
+    """Return how many rows have a number of options that no calibration question had: of them nothing is guaranteed. Empty if none."""
+    calibrated = {int(count) for count in predictor.document.value["option_counts"]}
+    other = int((~np.isin(log.n_options, [0, *calibrated])).sum())
+    if not other:
+        return ""
+    had = ", ".join(map(str, sorted(calibrated)))
+    which = f"{other} of {len(log)} questions have another number of options than those that calibrated ({had})"
+    return f"{which}: nothing is guaranteed for them"
+
+
+def partial_row(predictor: Predictor, log: LiveLog, row: int) -> Partial:
+    """Return the set of a row with missing values."""
+    known = {letter: float(value) for letter, value in zip(predictor.letters, log.logits[row], strict=True) if not np.isnan(value)}
+    subject = log.subject[row] if log.subject else None
+    return predictor.predict_partial(known, float(log.at_most[row]), n_options=int(log.n_options[row]), subject=subject)
