@@ -1,6 +1,6 @@
-"""The store: where runs live. Everything else in this package is behind these functions.
+"""The store, which keeps runs: these functions and classes are its public interface, everything else in this package is internal.
 
-They are imported when first asked for, so that `store --help` waits for neither Icechunk nor Zarr.
+They are imported when they are first used, so that `store --help` does not wait for Icechunk and Zarr.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Where a store is: one URL form for every backend, and never a credential in it.
+"""The address of a store: one form of URL for all backends, which never contains credentials.
 
     ./folder  file:///folder  s3://bucket/prefix?endpoint_url=...&region=...  gs://bucket/prefix
     az://container/prefix?account=...  https://host/path (read only)  hf://namespace/bucket/prefix
@@ -26,7 +26,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Address:
-    """A parsed store URL; `bucket` and `prefix` are of a remote store, `path` of a local one."""
+    """A parsed store URL. A local store has a `path`, a remote one `bucket` and `prefix`."""
 
     text: str
     scheme: str
@@ -45,7 +45,7 @@ class Address:
 
 
 def parse_address(url: str) -> Address:
-    """Return the address a URL names. Raises UsageError with the known schemes or options; it never quotes what may be a secret."""
+    """Return the address that a URL names. Raises UsageError, which lists known schemes or options and never quotes a possible secret."""
     if not url.strip():
         raise UsageError("store address is empty; expected a path such as ./hedgemark-store, or a URL such as s3://bucket/prefix")
     if "://" not in url:
@@ -53,7 +53,7 @@ def parse_address(url: str) -> Address:
     try:
         parts = urlsplit(url)
         path = unquote(parts.path, errors="strict")
-    except ValueError as error:  # an odd bracket, or bytes that are no text
+    except ValueError as error:  # an unmatched bracket, or bytes that are not UTF-8
         raise UsageError(f"store address {url.partition('://')[0]}://... is not a URL: {str(error)[:80]}") from None
     if parts.scheme not in OPTIONS:
         raise UsageError(f"store address {_shown(parts)}: unknown scheme {parts.scheme!r}; known: {', '.join(OPTIONS)}, or a plain path")
@@ -74,7 +74,7 @@ def _local(url: str, path: str) -> Address:
     _check_text(path)
     try:
         return Address(url, "file", Path(path).expanduser())
-    except RuntimeError:  # ~name of a user who is not known here
+    except RuntimeError:  # ~name, where this machine has no such user
         raise UsageError(f"store address {url!r} begins with the home folder of a user who is not known here") from None
 
 
@@ -90,7 +90,7 @@ def _check_text(path: str) -> None:
 def _options(parts: SplitResult) -> dict[str, str]:
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     unknown = sorted(set(options) - set(OPTIONS[parts.scheme]))
-    if unknown:  # the values are not repeated: one of them may be a secret
+    if unknown:  # the message names no values, since one of them may be a secret
         known = ", ".join(OPTIONS[parts.scheme]) or "none"
         raise UsageError(f"store address {_shown(parts)}: unknown option {', '.join(unknown)} for {parts.scheme}; known: {known}")
     if "endpoint_url" in options:
@@ -102,7 +102,7 @@ def _check_endpoint(endpoint: str, parts: SplitResult) -> None:
     try:
         server = urlsplit(endpoint)
         whole = server.scheme in ("http", "https") and bool(server.hostname) and server.port != 0
-    except ValueError:  # an odd bracket or port
+    except ValueError:  # an unmatched bracket or an invalid port
         whole = False
     if not whole:
         raise UsageError(f"store address {_shown(parts)}: endpoint_url is not a server such as https://host:9000")

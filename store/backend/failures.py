@@ -1,4 +1,4 @@
-"""Turn what Icechunk raises, panics of its Rust core included, into our errors with one sentence."""
+"""Turn all errors of Icechunk, including panics of its Rust core, into HedgemarkErrors with a one-sentence message."""
 
 import re
 from collections.abc import Iterator
@@ -9,41 +9,41 @@ import icechunk
 from schemas.errors import HedgemarkError, StoreInvalidError, StoreUnreachableError
 
 FULL = ("no space left", "file too large", "quota exceeded")
-# Words of the object store client's messages for "the other side did not serve us", as opposed to "what it served is broken".
+# Words in the object store client's messages that mean the server did not answer, as opposed to answering with damaged data.
 UNREACHABLE = (
     *("dispatch failure", "error sending request", "connection", "timed out", "timeout", "service error"),
     *("credential", "token request", "unauthorized", "forbidden", "access denied", "permission denied", "read-only file system"),
 )
-# Icechunk 2 says of each error what kind it is; with version 1, and for the kinds that may be either, the words decide.
+# Icechunk 2 gives every error a kind. For errors of version 1, and for kinds that can mean both, the words above decide.
 UNREACHABLE_KINDS = ("object-store", "throttled", "invalid-credentials")
 UNCLEAR_KINDS = ("", "io", "storage-other", "unknown")
-SHOWN = 300  # characters of a client's message, which may quote a whole page of the server's
+SHOWN = 300  # characters shown of a client's message, which may quote a whole page from the server
 
 
 @contextmanager
 def readable(address: object) -> Iterator[None]:
-    """Within it, every failure of Icechunk is a StoreInvalidError, or a StoreUnreachableError where the server is at fault.
+    """Raise every failure of Icechunk in this block as StoreInvalidError, or as StoreUnreachableError if the server is at fault.
 
-    A full disk is neither: what is in the store is intact.
+    A full disk and another writer's commit raise a plain HedgemarkError, since what is in the store is intact.
     """
     try:
         yield
     except HedgemarkError:
         raise
-    except icechunk.ConflictError as error:  # in 1.x it is no IcechunkError
+    except icechunk.ConflictError as error:  # in version 1 it is not an IcechunkError
         raise HedgemarkError(f"store {address}: another writer committed meanwhile; nothing was changed, try again") from error
     except icechunk.IcechunkError as error:
         raise _translated(address, str(error), str(getattr(error, "kind", ""))) from error
     except OSError as error:
         raise StoreUnreachableError(f"store {address} cannot be reached: {error.strerror or error}: {error.filename}") from error
     except BaseException as error:
-        if type(error).__name__ in ("RustPanic", "PanicException"):  # a PanicException is no Exception
+        if type(error).__name__ in ("RustPanic", "PanicException"):  # a PanicException is not a subclass of Exception
             raise StoreInvalidError(f"store {address} is damaged: reading it made icechunk panic") from error
         raise
 
 
 def first_line(message: str) -> str:
-    """Return the sentence of an Icechunk message, without its trace (1.x draws a tree, 2.x lists a context)."""
+    """Return the first sentence of an Icechunk message, without its trace (version 1 draws a tree, version 2 lists a context)."""
     lines = [re.sub(r"^\W*(x )?\s*", "", line) for line in message.splitlines()]
     return next((line for line in lines if line), "unknown error")
 

@@ -1,6 +1,6 @@
-"""Wait for Icechunk's coroutines from ordinary code, also where an event loop already runs (a notebook).
+"""Run Icechunk's coroutines from ordinary code, also when an event loop is already running (in a notebook).
 
-No coroutine may be under way when the interpreter goes down: Icechunk's threads report to it, and abort the process when it is gone.
+No coroutine may still be running when the interpreter shuts down: Icechunk's threads would then call into it and abort the process.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-LAST_S = 5.0  # given to what an interrupted call left under way
+LAST_S = 5.0  # seconds to wait at exit for coroutines and threads that an interrupted call left running
 
 
 def wait(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -24,12 +24,12 @@ def wait(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 async def gather(awaitables: Iterable[Awaitable[T]]) -> list[T]:
-    """Return all results in order, or raise the first failure once every other one has ended too."""
+    """Return all results in order, or raise the first failure after all others have ended."""
     results = await asyncio.gather(*awaitables, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
             raise result
-    return results  # type: ignore[return-value]  # no exception is among them
+    return results  # type: ignore[return-value]  # none of them is an exception
 
 
 @functools.cache
@@ -46,7 +46,7 @@ def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()
-    _let_go()
+    _wait_for_threads()
 
 
 async def _finish() -> None:
@@ -55,10 +55,10 @@ async def _finish() -> None:
         await asyncio.wait(left, timeout=LAST_S)
 
 
-def _let_go() -> None:
-    """Wait for Icechunk's threads that have delivered a result and are still within Python's code, waiting for their turn to leave it.
+def _wait_for_threads() -> None:
+    """Wait for Icechunk's threads that have delivered their result but have not yet returned from Python's code.
 
-    A command that ended meanwhile was seen to crash after its last word: exit code 139 or 134 in one of fifty on a busy machine.
+    Without this wait, one of fifty commands on a busy machine crashed after its last output, with exit code 139 or 134.
     """
     deadline = time.monotonic() + LAST_S
     while set(sys._current_frames()) - {thread.ident for thread in threading.enumerate()} and time.monotonic() < deadline:

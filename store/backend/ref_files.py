@@ -1,6 +1,6 @@
-"""Branch and tag files of a local store, read without Icechunk.
+"""Read the branch and tag files of a local store without Icechunk.
 
-In: the folder of a reference.  Out: the snapshot id it names.
+In: the folder of a branch or tag.  Out: the id of the snapshot that it names.
 """
 
 import re
@@ -11,7 +11,7 @@ REFERENCE = re.compile(r'\s*\{\s*"snapshot"\s*:\s*"([0-9A-HJKMNP-TV-Z]{20})"\s*\
 
 
 def read_reference(folder: Path) -> str | None:
-    """Return the snapshot id that a reference names, None where it is absent or damaged."""
+    """Return the id of the snapshot that a branch or tag names, None if its file is absent or damaged."""
     try:
         with (folder / "ref.json").open("rb") as file:
             content = file.read(MAX_BYTES + 1).decode("ascii")

@@ -1,6 +1,6 @@
-"""The keys of an Icechunk session, to be read and written: many requests at once, none larger than a chunk may be.
+"""Read and write the keys of an Icechunk session: many requests at the same time, and no value larger than a chunk may be.
 
-In: a session.  Out: `Keys`, and the ways to write that a commit needs.
+In: a session.  Out: `Keys`, and the methods to write that a commit needs.
 """
 
 import itertools
@@ -17,13 +17,13 @@ from store.format.keys import MAX_STORED_CHUNK
 
 T = TypeVar("T")
 
-IN_FLIGHT = 256  # requests at the same time; bounds memory when thousands of runs are read
+IN_FLIGHT = 256  # requests at the same time; limits memory when thousands of runs are read
 
 
 class SessionKeys:
     """Keys of an Icechunk session.
 
-    sizes_known : the chunks' sizes were checked already (`store.safety.check_folder`, on a local folder), so each need not be asked for.
+    sizes_known : the sizes of all chunks have been checked (`store.safety.check_folder`, for local folders), so no request per chunk asks.
     """
 
     def __init__(self, session: icechunk.Session, where: str, *, sizes_known: bool = False) -> None:
@@ -32,7 +32,7 @@ class SessionKeys:
         self._sizes_known = sizes_known
 
     def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
-        """Return the bytes at each key, None where there are none."""
+        """Return the bytes at each key, None for an absent key."""
         with readable(self.where):
             return [value for batch in _batches(keys) for value in wait(self._gather(batch))]
 
@@ -42,16 +42,16 @@ class SessionKeys:
             return wait(self._children(group))
 
     async def exists(self, key: str) -> bool:
-        """Return whether there is a key, without reading what is there."""
+        """Return whether a key exists, without reading its value."""
         return await self._store.exists(key)
 
     def set_many(self, nodes: Iterable[tuple[str, bytes]]) -> None:
-        """Put bytes at keys: documents in order, then chunks many at a time, since each is a request to a remote store."""
+        """Write bytes to keys: metadata documents in order, then chunks, many at the same time because each is a request."""
         with readable(self.where):
             wait(self._set(nodes))
 
     def nodes_under(self, group: str) -> list[tuple[str, bytes]]:
-        """Return every key and its bytes under a group, the group's own first."""
+        """Return every key under a group with its bytes, the group's own metadata first."""
         with readable(self.where):
             keys = sorted(wait(self._list(group)), key=lambda key: (key.count("/"), key))
         return [(key, value) for key, value in zip(keys, self.get_many(keys), strict=True) if value is not None]
@@ -73,7 +73,7 @@ class SessionKeys:
     async def _size(self, key: str) -> int:
         try:
             return int(await self._store.getsize(key))
-        except (KeyError, icechunk.IcechunkError):  # the array is not there, or damaged: to get the chunk says which
+        except (KeyError, icechunk.IcechunkError):  # the array is absent or damaged; reading the chunk will raise the right error
             return 0
 
     async def _children(self, group: str) -> list[str]:

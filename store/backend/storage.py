@@ -1,4 +1,4 @@
-"""Backends: how Icechunk reaches each kind of address. One function and one line in `BACKENDS` each.
+"""How Icechunk reaches each kind of address. Each kind has its own function and one line in `BACKENDS`.
 
 Credentials come from the environment or the provider's usual chain, never from the address.
 """

@@ -1,7 +1,7 @@
-"""The user's cache folder: what is there may be lost at any time, and costs only time when it is.
+"""The user's cache folder, which may be deleted at any time; that costs time and nothing else.
 
-It is `$HEDGEMARK_CACHE`, else `hedgemark` in the folder that the platform has for caches (`$XDG_CACHE_HOME` or `~/.cache` on Linux).
-All three commands keep what they cache below it. Where nothing can be written there, one warning says so and the work goes on without.
+It is `$HEDGEMARK_CACHE`, else `hedgemark` in the platform's folder for caches (`$XDG_CACHE_HOME` or `~/.cache` on Linux). All three
+commands keep their caches in it. If it cannot be written, one warning says so and the command continues without a cache.
 """
 
 import atexit
@@ -20,17 +20,17 @@ log = logging.getLogger(__name__)
 
 
 def cache_folder(kind: str = "") -> Path:
-    """Return the folder for one kind of cached file, or the folder of all kinds; it need not exist."""
+    """Return the folder for one kind of cached file, or with "" the folder for all kinds; it need not exist."""
     folder = os.environ.get("HEDGEMARK_CACHE") or user_cache_dir("hedgemark", appauthor=False)
-    if folder.startswith("~"):  # a user without a home: left as it is, this would be a folder named ~ in the working directory
-        folder = os.path.join(os.devnull, "hedgemark")  # where nothing can be written
+    if folder.startswith("~"):  # the user has no home; unchanged, this would be a folder named ~ in the working directory
+        folder = os.path.join(os.devnull, "hedgemark")  # a path that cannot be written
     return Path(folder) / kind
 
 
 def existing_cache_folder() -> Path:
-    """Return the folder of all kinds, made if need be; a temporary one for this process where it cannot be written, with a warning.
+    """Return the cache folder, which is created if absent; if it cannot be written, warn and return a temporary folder instead.
 
-    Raises HedgemarkError where no temporary folder can be made either.
+    Raises HedgemarkError if no temporary folder can be created either.
     """
     folder = cache_folder()
     try:
@@ -43,7 +43,7 @@ def existing_cache_folder() -> Path:
 
 
 def remember(fact: Path) -> None:
-    """Make the empty file that stands for a fact; where that fails, it will be found out again."""
+    """Create the empty file that records a fact; if that fails, the fact will be established anew next time."""
     try:
         fact.parent.mkdir(parents=True, exist_ok=True)
         fact.touch()
@@ -52,7 +52,7 @@ def remember(fact: Path) -> None:
 
 
 def is_remembered(fact: Path) -> bool:
-    """Return whether there is the file that stands for a fact; a folder that may not be read holds none."""
+    """Return whether the file that records a fact exists; False if its folder cannot be read."""
     try:
         return fact.is_file()
     except OSError:
@@ -60,13 +60,13 @@ def is_remembered(fact: Path) -> bool:
 
 
 def warn_once(error: OSError) -> None:
-    """Say once for the whole process that the cache cannot be used, and why."""
+    """Warn that the cache cannot be used, and why; only once in the whole process."""
     _warn(str(cache_folder()), error.strerror or str(error))
 
 
 @functools.cache
 def _warn(folder: str, reason: str) -> None:
-    log.warning("nothing can be cached in %s (%s), which costs time and nothing else; HEDGEMARK_CACHE names another folder", folder, reason)
+    log.warning("cannot cache in %s (%s); this only costs time. Name another folder with HEDGEMARK_CACHE", folder, reason)
 
 
 @functools.cache

@@ -1,6 +1,6 @@
-"""Open or create the Icechunk repository behind a store, and check at the root that it is ours and of a schema we read.
+"""Open or create the Icechunk repository of a store, and check that it is a Hedgemark store with a schema that this version reads.
 
-In: an address.  Out: a `Repository` handle: sessions at a tag or snapshot, and the lock that commits on a local directory take.
+In: an address.  Out: a `Repository`, which gives sessions at a tag or snapshot, and the lock that commits to a local folder need.
 """
 
 import shutil
@@ -26,12 +26,12 @@ from store.safety.screen import ensure_screened
 
 BRANCH = "main"
 LOCK_FILE = "hedgemark.lock"
-# Icechunk logs to stdout, where our data go; whatever it fails at, it raises as well.
+# Icechunk logs to stdout, which must hold only our data; whatever it logs as an error, it also raises.
 icechunk.set_logs_filter("off")
 
 
 class NamedSnapshot(NamedTuple):
-    """A snapshot id; whether a branch or tag names it (else somebody typed it), and the tag."""
+    """A snapshot id. `known` is true if it comes from a branch or tag, false if the user typed it; `tag` is the tag's name."""
 
     snapshot: str
     known: bool
@@ -40,18 +40,21 @@ class NamedSnapshot(NamedTuple):
 
 @dataclass(frozen=True)
 class Repository:
-    """An open store."""
+    """An open store.
+
+    trusted : the store is local and passed `check_folder`, or this user has written to it before, so it need not be screened.
+    """
 
     address: Address
     ice: icechunk.Repository
-    trusted: bool  # local, where the guard looked, or written to by this user before
+    trusted: bool
 
     def session(self, at: str | None = None) -> icechunk.Session:
-        """Return a read-only session at a tag or snapshot id, the newest of main by default."""
+        """Return a read-only session at a tag or snapshot id, by default at the newest snapshot of main."""
         return self._session(self._find(at))
 
     def keys(self, at: str | None = None) -> tuple[str, SessionKeys]:
-        """Return the snapshot id and the keys at a tag or snapshot, once the root, and what it says of the tag, have been checked."""
+        """Return the snapshot id and the keys at a tag or snapshot, after checking the root and what it records about the tag."""
         named = self._find(at)
         session = self._session(named)
         keys = self.keys_of(session)
@@ -66,7 +69,7 @@ class Repository:
                 return NamedSnapshot(self.ice.lookup_branch(BRANCH), known=True)
             try:
                 return NamedSnapshot(self.ice.lookup_tag(at), known=True, tag=at)
-            except icechunk.IcechunkError:  # then it is a snapshot id, or nothing
+            except icechunk.IcechunkError:  # not a tag, so a snapshot id or a mistake
                 return NamedSnapshot(at, known=False)
 
     def _session(self, named: "NamedSnapshot") -> icechunk.Session:
@@ -79,14 +82,14 @@ class Repository:
             except icechunk.IcechunkError as error:
                 if named.known:
                     raise
-                said, tags = first_line(str(error))[:120], ", ".join(self.tags()) or "none"
-                raise UsageError(f"no tag or snapshot {named.snapshot[:80]!r} in {self.address} ({said}); tags: {tags}") from error
+                reason, tags = first_line(str(error))[:120], ", ".join(self.tags()) or "none"
+                raise UsageError(f"no tag or snapshot {named.snapshot[:80]!r} in {self.address} ({reason}); tags: {tags}") from error
             if stored != named.snapshot:
                 raise StoreInvalidError(f"store {self.address}: the file of snapshot {named.snapshot} holds snapshot {stored}")
             return session
 
     def tags(self) -> dict[str, str]:
-        """Return the snapshot of each tag, sorted by tag; none over HTTP, which cannot list."""
+        """Return the snapshot of each tag, sorted by tag; empty over HTTP, which cannot list files."""
         if self.address.read_only:
             return {}
         with readable(self.address):
@@ -107,7 +110,7 @@ class Repository:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold what makes a commit safe: on a local directory a lock file (unlocked commits were seen to lose runs), elsewhere nothing."""
+        """Hold a lock file during a commit to a local folder, since commits without it lost runs; remote stores need no lock."""
         with readable(self.address), FileLock(self.address.path / LOCK_FILE) if self.address.path else nullcontext():
             yield
 
@@ -115,14 +118,14 @@ class Repository:
 def open_repository(url: str, *, screened: bool = False) -> Repository:
     """Open an existing store. Raises StoreNotFoundError, StoreInvalidError or StoreUnreachableError.
 
-    screened : what it holds was looked over already, or is being so right now.
+    screened : the store has been screened already, or this process is the one that screens it.
     """
     address = parse_address(url)
     if address.path:
         _check_local(address, address.path)
     trusted = screened or address.path is not None or has_passed(str(address))
     with readable(address):
-        where = storage(address)  # first of all says what is wrong with an address
+        where = storage(address)  # first, because it raises if something is wrong with the address
         if not trusted:
             ensure_screened(str(address))
         if not icechunk.Repository.exists(where):
@@ -157,28 +160,28 @@ def _check_local(address: Address, path: Path) -> None:
 
 
 def _check_config(address: Address, config: icechunk.RepositoryConfig | None) -> None:
-    """Refuse a stored configuration: ours has none, and one could point chunks elsewhere or switch conditional writes off."""
+    """Refuse a store with its own configuration: we never write one, and it could redirect chunks or turn off conditional writes."""
     if config is not None and (config.virtual_chunk_containers or config.storage is not None):
         raise StoreInvalidError(f"store {address} brings its own storage settings or virtual chunks; they are not used")
 
 
 def _create_folder(address: Address, path: Path) -> None:
-    """Create the store beside its place and move it there whole, so that nobody ever sees half of one."""
+    """Create the store under a temporary name in the same folder and then rename it, so that nobody ever sees half a store."""
     partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
     with readable(address):
-        partial.mkdir(parents=True)  # where that may not be, Icechunk 1 would panic
+        partial.mkdir(parents=True)  # Icechunk 1 would panic if this is not permitted
     try:
         _create(replace(address, path=partial))
         partial.rename(path)
     except OSError as error:
-        if not _is_repository(path):  # else another process was faster, and its store is as good
+        if not _is_repository(path):  # else another process has just created the store
             raise StoreInvalidError(f"cannot create a store at {address}: {error.strerror}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def _create(address: Address) -> None:
-    """Create the repository and its root group; one that a crash left without a root is finished, one of somebody else left alone."""
+    """Create the repository and its root group. One that a crash left without a root is completed; any other content is left alone."""
     with readable(address):
         ice = _create_or_open(storage(address))
         session = ice.writable_session(BRANCH)
@@ -188,7 +191,7 @@ def _create(address: Address) -> None:
         if address.path is None:
             ensure_conditional_writes(str(address), ice, ice.lookup_branch(BRANCH))
         keys.set_many(root_nodes())
-        with suppress(icechunk.ConflictError):  # somebody else was faster, and wrote the same
+        with suppress(icechunk.ConflictError):  # another process has just written the same root
             session.commit("create the store")
 
 
@@ -197,16 +200,16 @@ def _create_or_open(where: icechunk.Storage) -> icechunk.Repository:
         return icechunk.Repository.open(where)
     if icechunk.__version__.startswith("1."):
         return icechunk.Repository.create(where)
-    return icechunk.Repository.create(where, spec_version=1)  # type: ignore[call-arg,unused-ignore]  # so that every reader can open it
+    return icechunk.Repository.create(where, spec_version=1)  # type: ignore[call-arg,unused-ignore]  # which Icechunk 1 reads too
 
 
 def _is_repository(path: Path) -> bool:
-    """Return whether a store may be at a path. Raises StoreInvalidError where something else is."""
+    """Return whether a store may be at a path. Raises StoreInvalidError if something else is there."""
     if not path.exists():
         return False
     if not path.is_dir():
         raise StoreInvalidError(f"{path} is a file, not a store")
     names = {entry.name for entry in path.iterdir()} - {LOCK_FILE}
     if names and not {"refs", "snapshots"} & names:
-        raise StoreInvalidError(f"{path} is a folder of other things ({', '.join(sorted(names)[:3])}), not a store")
+        raise StoreInvalidError(f"{path} is not a store but a folder with other files ({', '.join(sorted(names)[:3])})")
     return bool(names)

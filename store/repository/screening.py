@@ -1,7 +1,7 @@
-"""The process that screens a stranger's remote store: `python -m store.repository.screening ADDRESS SNAPSHOT`.
+"""The process that screens an untrusted remote store: `python -m store.repository.screening ADDRESS SNAPSHOT`.
 
-In: an address, and a snapshot, "" for the newest of main.  Out: a JSON pair on stdout, the name and message of an error, or "" and the
-snapshot's id. Its parent is `store.safety.screen`.
+In: an address, and a snapshot, "" for the newest of main.  Out: a JSON pair on stdout: the name and message of an error, or "" and the
+snapshot's id. `store.safety.screen` starts this process.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ from store.backend.session_keys import SessionKeys
 from store.repository.repository import open_repository
 from store.safety.screen import BOUND_BYTES, refusal
 
-LIMIT_BYTES = 2 * BOUND_BYTES  # a growing buffer doubles: one that fails at the limit has filled the bound
-IN_FLIGHT = 16  # each more costs a thread's stack
+LIMIT_BYTES = 2 * BOUND_BYTES  # twice the bound, since a growing buffer doubles: if that fails at the limit, the bound was exceeded
+IN_FLIGHT = 16  # requests at the same time; each needs memory for a thread's stack
 
 
 def main(address: str, snapshot: str) -> None:
@@ -30,22 +30,22 @@ def main(address: str, snapshot: str) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_DATA, (LIMIT_BYTES, LIMIT_BYTES))
     try:
-        outcome, said = "", read_metadata(address, snapshot or None)
+        outcome, answer = "", read_metadata(address, snapshot or None)
     except errors.HedgemarkError as error:
-        outcome, said = type(error).__name__, str(error)
-    if _peak_bytes() > BOUND_BYTES:  # Icechunk 1 names a failed allocation in some other way, or not at all
-        outcome, said = "StoreInvalidError", refusal(address)
-    print(json.dumps([outcome, said]))
+        outcome, answer = type(error).__name__, str(error)
+    if _peak_bytes() > BOUND_BYTES:  # Icechunk 1 reports a failed allocation as another error, or not at all
+        outcome, answer = "StoreInvalidError", refusal(address)
+    print(json.dumps([outcome, answer]))
 
 
 def read_metadata(address: str, at: str | None) -> str:
-    """Make Icechunk load the references, a snapshot, and every manifest that a reader of ours would load; return the snapshot's id."""
+    """Make Icechunk load branches and tags, a snapshot, and every manifest that a Reader would load; return the snapshot's id."""
     repository = open_repository(address, screened=True)
     session = repository.session(at)
     keys = repository.keys_of(session)
     try:
         session.all_virtual_chunk_locations()
-    except icechunk.IcechunkError:  # it stops at a damaged manifest; those of the arrays that readers ask for remain
+    except icechunk.IcechunkError:  # stopped at a damaged manifest; the manifests of the arrays that a Reader opens are still to be loaded
         wait(_touch(keys, _first_chunks(keys)))
     return str(session.snapshot_id)
 
@@ -66,7 +66,7 @@ async def _touch(keys: SessionKeys, chunks: Sequence[str]) -> None:
 
 
 def _peak_bytes() -> int:
-    """Return the most memory that this process held; `ru_maxrss` would do, but on Linux it also knows the parent's from before exec."""
+    """Return this process's peak memory in bytes; on Linux not from `ru_maxrss`, which includes the parent's memory from before exec."""
     import resource
 
     try:

@@ -1,7 +1,7 @@
-"""Look over a local store before Icechunk opens it: a stranger may have made it.
+"""Check the files of a local store before Icechunk opens it, because the store may come from somebody untrusted.
 
-In: a folder.  Out: nothing, or a StoreInvalidError. Nothing is followed or decompressed here: links and special files are
-refused, and the size that each metadata file would decompress to is bounded from its block headers alone.
+In: a folder.  Out: nothing, or a StoreInvalidError. No link is followed and nothing is decompressed: links and special files are refused,
+and an upper bound on the decompressed size of each metadata file is computed from its block headers alone.
 """
 
 import mmap
@@ -14,29 +14,29 @@ from schemas.errors import StoreInvalidError
 from store.backend.ref_files import MAX_BYTES, read_reference
 from store.format.keys import MAX_STORED_CHUNK
 
-MAX_METADATA_BYTES = 256 * 2**20  # one decompressed snapshot, manifest or transaction log; 75,000 runs fit in a snapshot
-SMALL = 2048  # a file this small cannot decompress to more than SMALL / 4 blocks of 128 KiB, which is 64 MiB
+MAX_METADATA_BYTES = 256 * 2**20  # of one decompressed snapshot, manifest or transaction log; a snapshot has room for 75,000 runs
+SMALL = 2048  # bytes; such a file holds at most SMALL / 4 blocks and so decompresses to at most 64 MiB
 MAX_BLOCKS = 16_384
-MAX_SIZES = {"refs": MAX_BYTES, "chunks": MAX_STORED_CHUNK, "": 65_536}  # of plain files, by folder; others are metadata
+MAX_SIZES = {"refs": MAX_BYTES, "chunks": MAX_STORED_CHUNK, "": 65_536}  # bytes, by folder; files in other folders are metadata
 
-STAGED = "#"  # in the name of a file that a writer has not finished, or never will; no reader opens it
+STAGED = "#"  # in the name of a file that a writer has not finished; readers never open it
 
 MAGIC = b"ICE\xf0\x9f\xa7\x8aCHUNK"
 HEADER_BYTES = 39  # magic 12, writer 24, format version 1, file type 1, compression 1
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-BLOCK_BYTES = 128 * 1024  # RFC 8878, section 3.1.1.2.4: no block regenerates more
+BLOCK_BYTES = 128 * 1024  # largest decompressed size of a block: RFC 8878, section 3.1.1.2.4
 
 
 def check_folder(root: Path) -> None:
-    """Raise StoreInvalidError for a link, a special file, or a file that is or would become too large."""
+    """Raise StoreInvalidError for a link, a special file, or a file that is too large or would be once decompressed."""
     for folder, entry in _files(os.fspath(root)):
-        with suppress(FileNotFoundError):  # another process's gc or writer was faster
+        with suppress(FileNotFoundError):  # another process (garbage collection or a writer) has just deleted it
             _check_file(folder, entry)
     _check_references(root / "refs")
 
 
 def _files(folder: str, top: str = "") -> Iterator[tuple[str, "os.DirEntry[str]"]]:
-    """Yield each file with the name of the root's folder that it is in, empty for one at the root."""
+    """Yield each file with the name of the top-level folder that it is in, "" for a file at the root."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_symlink():
@@ -60,10 +60,10 @@ def _check_file(folder: str, entry: "os.DirEntry[str]") -> None:
 
 
 def _check_references(folder: Path) -> None:
-    """Refuse a branch or tag that cannot be read: Icechunk passes over a broken tag, and gc would take what it names."""
+    """Refuse a branch or tag that cannot be read: Icechunk ignores a broken tag, so `gc` would delete the snapshot that it names."""
     for reference in sorted(folder.iterdir()) if folder.is_dir() else ():
         if reference.name.startswith("branch.") and not any(reference.iterdir()):
-            continue  # what a deleted branch leaves; tags are never deleted
+            continue  # an empty folder is left of a deleted branch; tags are never deleted
         if read_reference(reference) is None:
             raise StoreInvalidError(f"{reference} is damaged: a branch or tag that names no snapshot")
 
@@ -79,7 +79,7 @@ def _check_metadata(path: str) -> None:
 
 
 def decompressed_bound(content: "mmap.mmap | bytes", position: int) -> int | None:
-    """Return how many bytes zstd frames can decompress to at most, by their block headers; None where they are malformed.
+    """Return an upper bound on the decompressed bytes of zstd frames, from their block headers; None if they are malformed.
 
     Source : RFC 8878, sections 3.1.1.1 and 3.1.1.2.
     """

@@ -1,7 +1,7 @@
-"""Probe whether a server honours conditional writes, before the first write to it.
+"""Test whether a server supports conditional writes, before the first write to it.
 
-In: an open repository on a remote backend.  Out: nothing, or a StoreUnreachableError. A server that answers "done" to both of two
-writers of the same reference loses one of their commits, and neither would ever hear of it.
+In: an open repository on a remote backend.  Out: nothing, or an UnsafeServerError. If a server confirms the writes of two writers to the
+same branch at the same time, one of their commits is lost and neither writer learns of it.
 """
 
 import threading
@@ -25,7 +25,7 @@ ROUNDS = 4
 
 
 def ensure_conditional_writes(address: str, ice: icechunk.Repository, parent: str) -> None:
-    """Probe a server unless this user's cache says that it passed before. Raises UnsafeServerError with the reason."""
+    """Test a server, unless this user's cache records that it passed before. Raises UnsafeServerError with the reason."""
     if has_passed(address):
         return
     with readable(address):
@@ -40,7 +40,7 @@ def ensure_conditional_writes(address: str, ice: icechunk.Repository, parent: st
 
 
 def has_passed(address: str) -> bool:
-    """Return whether this user wrote to a server before, and so trusts it."""
+    """Return whether a server passed the test before, which means that this user has written to it and trusts it."""
     return is_remembered(_passed(address))
 
 
@@ -49,13 +49,13 @@ def _passed(address: str) -> Path:
 
 
 def _probe_create(address: str, ice: icechunk.Repository, branch: str, parent: str) -> None:
-    """Let two writers create one branch: only one may succeed."""
+    """Let two writers create the same branch at the same time; only one may succeed."""
     if _race([lambda: ice.create_branch(branch, parent)] * 2) > 1:
         raise UnsafeServerError(f"store {address} is refused: its server ignores If-None-Match, so two writers would overwrite each other")
 
 
 def _probe_update(address: str, ice: icechunk.Repository, branch: str) -> None:
-    """Let two writers commit upon one parent: only one may succeed."""
+    """Let two writers commit on top of the same snapshot at the same time; only one may succeed."""
     sessions = [ice.writable_session(branch) for _ in range(2)]
     for session in sessions:
         SessionKeys(session, address).set_many([(f"{uuid4().hex}/zarr.json", dump_document(group_document({})))])
@@ -64,9 +64,9 @@ def _probe_update(address: str, ice: icechunk.Repository, branch: str) -> None:
 
 
 def _race(writes: Sequence[Callable[[], object]]) -> int:
-    """Return how many of some writes succeed when they are made at the same moment.
+    """Start all writes at the same moment and return how many succeed.
 
-    Icechunk looks before it writes, so one after the other they would not ask the server anything.
+    Icechunk reads before it writes, so writes one after the other would not test the server.
     """
     start = threading.Barrier(len(writes))
 
@@ -81,6 +81,6 @@ def _race(writes: Sequence[Callable[[], object]]) -> int:
 def _succeeds(write: Callable[[], object]) -> bool:
     try:
         write()
-    except (icechunk.IcechunkError, icechunk.ConflictError):  # in 1.x a conflict is no IcechunkError
+    except (icechunk.IcechunkError, icechunk.ConflictError):  # in version 1 a ConflictError is not an IcechunkError
         return False
     return True

@@ -188,7 +188,7 @@ def test_a_cache_that_cannot_be_written_costs_one_warning(store_url, tmp_path, m
         assert len(open_reader(store_url).catalog) == 1
         with tempfile.TemporaryFile(dir=existing_cache_folder()) as file:
             file.write(b"room for intermediate results")
-    assert [record.message.startswith("nothing can be cached") for record in caplog.records] == [True]
+    assert [record.message.startswith("cannot cache in") for record in caplog.records] == [True]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "store"]
 
 
