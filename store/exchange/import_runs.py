@@ -1,4 +1,4 @@
-"""Bring runs from elsewhere into a store: all of an import in one commit, or nothing of it.
+"""Write imported runs into a store: all runs of an import in one commit, or none.
 
 In: (item set, run) pairs.  Out: the names written and the snapshot id.
 """
@@ -15,7 +15,7 @@ from store.writing.writer import open_writer
 
 
 class Imported(NamedTuple):
-    """What an import brought."""
+    """Names of the imported runs, and the id of the snapshot that holds them."""
 
     names: list[str]
     snapshot: str
@@ -24,9 +24,9 @@ class Imported(NamedTuple):
 def import_runs(
     url: str, pairs: Iterable[tuple[ItemSet, Run]], message: str, *, allow_nonfinite: bool = False, replace: bool = False
 ) -> Imported:
-    """Write every pair in one commit; a store that is not there yet is created once the input has been read.
+    """Write every pair in one commit; an absent store is created once the whole input has been read.
 
-    Raises what reading or writing a pair raises, and then the store is as it was.
+    Raises what reading or writing a pair raises; the store is then unchanged.
     """
     read = list(pairs)
     for items, run in read:

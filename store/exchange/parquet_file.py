@@ -1,7 +1,7 @@
-"""Runs as a flat table, one row per run and item: what people without Zarr read, and what the table importer takes back.
+"""Export runs as a flat Parquet table, one row per run and item, which needs no Zarr to read and which `store import table` reads back.
 
 In: keys.  Out: a Parquet file with columns model, method, level, task, prompt, id, answer, subject, demonstration, logit_A, logit_B,
-..., logsumexp, top_token. A logit beyond an item's own options is null.
+..., logsumexp, top_token. The logit of an option that an item does not have is null.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from store.reading.catalog import read_records
 
 
 def write_parquet(keys: Keys, path: Path) -> int:
-    """Write every run of a snapshot to a Parquet file, one run in memory at a time, and return how many."""
+    """Write every run of a snapshot to a Parquet file and return their number; only one run is in memory at a time."""
     records = read_records(keys)
     schema = _schema(max((record.n_options for record in records.values()), default=1))
 
@@ -43,7 +43,7 @@ def write_parquet(keys: Keys, path: Path) -> int:
 
 
 def run_frame(run: Run, items: ItemSet, schema: pl.Schema) -> pl.DataFrame:
-    """Return one run as rows."""
+    """Return one run as a table with one row per item."""
     letters = np.array(list(ascii_uppercase))
     columns = {name: [getattr(run.key, name)] * len(items) for name in FIELDS}
     subjects = [items.subjects[one] for one in items.subject]

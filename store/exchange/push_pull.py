@@ -1,6 +1,6 @@
-"""Push and pull runs between stores of any backend: raw chunks, only what is missing, conflicts listed and never merged.
+"""Copy runs between stores on any backend: stored bytes of missing runs only. Conflicting runs are listed and never overwritten.
 
-In: two stores' addresses, or the keys of an exported file and an address.  Out: a `Transfer`.
+In: the addresses of two stores, or the keys of an exported file and an address.  Out: a `Transfer`.
 """
 
 import math
@@ -18,7 +18,7 @@ from store.writing.writer import open_writer
 
 
 class Transfer(NamedTuple):
-    """What a transfer did: the runs copied, how many were there already, and those that both sides hold with other content."""
+    """Runs copied, number of runs already present, runs that differ between the two sides, and the target's new snapshot."""
 
     copied: list[str]
     present: int
@@ -27,26 +27,26 @@ class Transfer(NamedTuple):
 
 
 def copy_runs(source: str, target: str, at: str | None = None) -> Transfer:
-    """Copy every run of a store that another lacks; a target that is not there yet is created.
+    """Copy every run that the target lacks from one store to another; an absent target is created.
 
-    at : tag or snapshot of the source.
-    Raises StoreInvalidError where a run to be copied is damaged; runs committed before it stay.
+    at : tag or snapshot id of the source; None is its newest snapshot.
+    Raises StoreInvalidError if a run to be copied is damaged; runs committed before it stay.
     """
     return copy_keys(open_repository(source).keys(at)[1], target)
 
 
 def copy_keys(keys: Keys, target: str, *, whole: bool = False) -> Transfer:
-    """Copy every run that a store lacks from keys. Conflicts are listed, and left as they are on both sides.
+    """Copy every run that the target lacks from some keys. Conflicting runs are listed and stay unchanged on both sides.
 
-    whole : all runs in one commit, or nothing where one of them is damaged, not even a new store; every run is then read twice.
+    whole : copy all runs in one commit; if one of them is damaged, copy none and create no store. Every run is then read twice.
     """
     records = read_records(keys)
     if whole:
         _verify(keys, records)
     init_store(target)
-    there = read_records(open_repository(target).keys()[1])
-    conflicts = [name for name, record in records.items() if name in there and there[name].digest != record.digest]
-    missing = [name for name in records if name not in there]
+    present = read_records(open_repository(target).keys()[1])
+    conflicts = [name for name, record in records.items() if name in present and present[name].digest != record.digest]
+    missing = [name for name in records if name not in present]
     with open_writer(target, interval_s=math.inf if whole else INTERVAL_S) as writer:
         for name in missing:
             writer.add(pack_stored_run(keys, name, records[name]))
@@ -55,10 +55,10 @@ def copy_keys(keys: Keys, target: str, *, whole: bool = False) -> Transfer:
 
 
 def _verify(keys: Keys, records: Mapping[str, RunRecord]) -> None:
-    """Read every run, and every item set once. Raises StoreInvalidError for the first that is damaged."""
+    """Read every run, and every item set once. Raises StoreInvalidError for the first damaged one."""
     verified = set()
     for name, record in records.items():
-        parcel = pack_stored_run(keys, name, record)
+        packed = pack_stored_run(keys, name, record)
         if record.key.items_hash not in verified:
-            parcel.items()
+            packed.items()
             verified.add(record.key.items_hash)

@@ -1,4 +1,4 @@
-"""Write a file whole or not at all: beside its place first, and moved there when it is complete."""
+"""Write a file completely or not at all: under a temporary name first, which is changed when the file is complete."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,7 +10,7 @@ from schemas.errors import HedgemarkError
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield the path to write to. Raises HedgemarkError where it cannot be written, as on a full disk; then nothing is left behind."""
+    """Yield a temporary path to write to. Raises HedgemarkError if the file cannot be written, as on a full disk, and leaves nothing."""
     partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
     try:
         yield partial

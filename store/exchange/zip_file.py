@@ -1,7 +1,7 @@
-"""One snapshot as one zip file: plain Zarr v3 that xarray opens, and bytes that import again bit for bit.
+"""Export one snapshot as a zip file of plain Zarr v3, which xarray opens, and import such a file again bit for bit.
 
-In: keys, or a file somebody sent.  Out: a file, or `ZipKeys`. Members are stored, not deflated, since chunks are compressed
-already; so a member is exactly as large as it says, and its size is checked before it is read.
+In: keys, or a received file.  Out: a file, or `ZipKeys`. Members are stored without compression, since chunks are compressed already; so
+the size that a member declares is its true size, and it is checked before the member is read.
 """
 
 import zipfile
@@ -17,11 +17,11 @@ from store.format.packed_run import pack_stored_run
 from store.format.root import check_root, read_root, root_document, without_tag
 from store.reading.catalog import read_records
 
-EPOCH = (1980, 1, 1, 0, 0, 0)  # the same snapshot gives the same file
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the date of all members, so that the same snapshot always gives the same file
 
 
 def write_zip(keys: Keys, path: Path) -> int:
-    """Write every run of a snapshot and its items to a zip file, whole or not at all, and return how many runs."""
+    """Write all runs of a snapshot and their items to a zip file, completely or not at all, and return the number of runs."""
     records = read_records(keys)
     with whole_file(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
         written: set[str] = set()
@@ -29,18 +29,18 @@ def write_zip(keys: Keys, path: Path) -> int:
         for name in (f"{ITEMS}/zarr.json", f"{RUNS}/zarr.json"):
             _put(archive, name, keys.get_many([name])[0] or b"")
         for name, record in records.items():
-            parcel = pack_stored_run(keys, name, record)
+            packed = pack_stored_run(keys, name, record)
             new = record.key.items_hash not in written
             written.add(record.key.items_hash)
-            for key, value in [*(parcel.items() if new else ()), *parcel.nodes]:
+            for key, value in [*(packed.items() if new else ()), *packed.nodes]:
                 _put(archive, key, value)
     return len(records)
 
 
 def import_zip(path: Path, target: str) -> Transfer:
-    """Copy every run of an exported file that a store lacks, in one commit.
+    """Copy the runs that a store lacks from an exported file, in one commit.
 
-    Raises StoreInvalidError where the file is damaged or no export; then nothing of it is written.
+    Raises StoreInvalidError if the file is damaged or not an export; nothing is written then.
     """
     keys = ZipKeys(path)
     try:
@@ -50,7 +50,7 @@ def import_zip(path: Path, target: str) -> Transfer:
 
 
 class ZipKeys:
-    """Keys of an exported file. Raises StoreInvalidError for a file that is none; close it when done."""
+    """The keys of an exported file; close it after use. Raises StoreInvalidError if the file is not an export."""
 
     def __init__(self, path: Path) -> None:
         self.where = str(path)
@@ -64,7 +64,7 @@ class ZipKeys:
         check_root(self)
 
     def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
-        """Return the bytes at each key, None where there are none."""
+        """Return the bytes at each key, None for an absent key."""
         return [self._get(key) for key in keys]
 
     def children(self, group: str) -> list[str]:

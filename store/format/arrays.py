@@ -1,7 +1,7 @@
-"""Arrays of a group as they lie in a store: encode them, and read them back within declared bounds.
+"""Encode the arrays of a group for the store, and read them back without ever exceeding their declared sizes.
 
-In: arrays and specs, or `Keys`.  Out: (key, bytes) pairs, or arrays. The metadata of an array must be exactly what
-`schemas.layout` prescribes for its shape: no other codec, dtype, filter or transformer is ever interpreted.
+In: arrays and specs, or `Keys`.  Out: (key, bytes) pairs, or arrays. The metadata of an array must be exactly what `schemas.layout`
+prescribes for its shape: no other codec, dtype, filter or transformer is ever interpreted.
 """
 
 import math
@@ -19,7 +19,7 @@ from store.format.keys import Keys
 
 
 def encode_arrays(group: str, specs: Mapping[str, ArraySpec], arrays: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, bytes]]:
-    """Yield the keys and bytes of a group's arrays. Raises HedgemarkError where an array is not what its spec says."""
+    """Yield the keys and bytes of a group's arrays. Raises HedgemarkError if an array does not match its spec."""
     for name, spec in specs.items():
         array = arrays[name]
         if array.dtype.name != spec.dtype or array.ndim != len(spec.dims) or array.nbytes > MAX_ARRAY_BYTES:
@@ -33,7 +33,7 @@ def encode_arrays(group: str, specs: Mapping[str, ArraySpec], arrays: Mapping[st
 
 
 def read_arrays(keys: Keys, group: str, specs: Mapping[str, ArraySpec], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[Any]]:
-    """Return a group's arrays of the given shapes. Raises StoreInvalidError where anything is missing, different or damaged."""
+    """Return a group's arrays of the given shapes. Raises StoreInvalidError if anything is missing, different or damaged."""
     for name, spec in specs.items():
         check_shape(spec, shapes[name], f"store {keys.where}: {group}/{name}")
     stored = _fetch(keys, group, specs, shapes)
@@ -49,13 +49,13 @@ def read_arrays(keys: Keys, group: str, specs: Mapping[str, ArraySpec], shapes: 
 
 def array_keys(group: str, specs: Mapping[str, ArraySpec], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Return every key that a group's arrays have, metadata before chunks. Raises StoreInvalidError for a shape that is not allowed."""
-    for name, spec in specs.items():  # first: a hostile shape has more chunks than memory has room for their keys
+    for name, spec in specs.items():  # first, because a hostile shape has so many chunks that their keys would fill the memory
         check_shape(spec, shapes[name], f"{group}/{name}")
     return [f"{group}/{name}/{key}" for name, spec in specs.items() for key in ["zarr.json", *chunk_keys(spec, shapes[name])]]
 
 
 def check_shape(spec: ArraySpec, shape: tuple[int, ...], where: str) -> None:
-    """Raise StoreInvalidError for a shape that the layout does not allow, before anything of its size is allocated."""
+    """Raise StoreInvalidError for a shape that the layout does not allow; called before memory of that size is allocated."""
     whole = all(isinstance(size, int) and size > 0 for size in shape)
     if not whole or len(shape) != len(spec.dims) or (spec.width is not None and shape[1] != spec.width):
         raise StoreInvalidError(f"{where}: shape {list(shape)} does not fit dimensions {spec.dims}")
@@ -87,4 +87,4 @@ def _chunk(array: NDArray[Any], spec: ArraySpec, number: int) -> NDArray[Any]:
     if not missing:
         return chunk
     fill = np.full((missing, *array.shape[1:]), np.nan if spec.fill == "NaN" else spec.fill, dtype=array.dtype)
-    return np.concatenate([chunk, fill])  # Zarr stores the last chunk whole
+    return np.concatenate([chunk, fill])  # Zarr stores the last chunk in full size

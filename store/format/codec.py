@@ -1,6 +1,6 @@
-"""Chunks: little-endian bytes, zstd, crc32c, exactly as Zarr v3 reads them, decoded within a bound known beforehand.
+"""Encode and decode chunks (little-endian bytes, zstd, crc32c) exactly as Zarr v3 does, but never beyond their declared size.
 
-In: one chunk's array.  Out: its bytes, and back. Zarr's own decoder allocates what a zstd frame announces (65 kB can announce 2 GB),
+In: one chunk's array.  Out: its bytes, and back. Zarr's own decoder allocates as much as a zstd frame announces (65 kB can announce 2 GB),
 so ours decodes into a buffer of the declared size and refuses a frame that holds more or less.
 """
 
@@ -25,9 +25,9 @@ def encode(chunk: NDArray[Any]) -> bytes:
 
 
 def decode(stored: bytes, shape: tuple[int, ...], dtype: str, where: str) -> NDArray[Any]:
-    """Return the chunk of a declared shape and dtype.
+    """Return the chunk as an array of the declared shape and dtype.
 
-    Raises StoreInvalidError where the checksum fails or the content is not exactly shape x dtype.
+    Raises StoreInvalidError if the checksum is wrong or the content has another size than the shape and dtype imply.
     """
     packed, checksum = stored[:-CRC_BYTES], stored[-CRC_BYTES:]
     if _checksum(packed) != checksum:
@@ -44,7 +44,7 @@ def decode(stored: bytes, shape: tuple[int, ...], dtype: str, where: str) -> NDA
 
 
 def content_size(packed: bytes) -> int | None:
-    """Return how many bytes the first zstd frame says it holds, None where it does not say (RFC 8878, section 3.1.1.1)."""
+    """Return the content size that the first zstd frame declares, None if it declares none (RFC 8878, section 3.1.1.1)."""
     if len(packed) < 6 or packed[:4] != b"\x28\xb5\x2f\xfd":
         return None
     descriptor = packed[4]

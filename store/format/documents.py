@@ -1,6 +1,6 @@
-"""Metadata documents of a store, read as a stranger's: bounded, plain JSON, sealed.
+"""Read a store's metadata documents without trusting them: limited size and depth, plain JSON, verified seal.
 
-In: the bytes of a zarr.json.  Out: attributes, or one StoreInvalidError.
+In: the bytes of a zarr.json.  Out: attributes, or a StoreInvalidError.
 """
 
 import json
@@ -13,7 +13,7 @@ from schemas.run import LARGEST
 
 
 def parse_document(stored: bytes | None, where: str) -> dict[str, Any]:
-    """Return the JSON object of a document. Raises StoreInvalidError where it is absent, too large, too deep or not an object."""
+    """Return the JSON object of a document. Raises StoreInvalidError if it is absent, too large, too deeply nested or not an object."""
     if stored is None:
         raise StoreInvalidError(f"{where} is missing")
     if len(stored) > MAX_DOCUMENT_BYTES:
@@ -22,14 +22,14 @@ def parse_document(stored: bytes | None, where: str) -> dict[str, Any]:
         document = parse_json(stored.decode(), finite=True)
     except ValueError as error:
         raise StoreInvalidError(f"{where} is not JSON we read: {str(error)[:200]}") from error
-    shallow = stored.count(b"{") + stored.count(b"[") <= MAX_JSON_DEPTH  # most are; only the others are walked
+    shallow = stored.count(b"{") + stored.count(b"[") <= MAX_JSON_DEPTH  # true for most, which spares walking through them
     if not isinstance(document, dict) or not (shallow or _depth(document) <= MAX_JSON_DEPTH):
         raise StoreInvalidError(f"{where} is not a JSON object of at most {MAX_JSON_DEPTH} levels")
     return document
 
 
 def group_attributes(stored: bytes | None, where: str, *, seal: bool = True) -> dict[str, Any]:
-    """Return a group's attributes. Raises StoreInvalidError where it is no group of ours or its seal is broken."""
+    """Return a group's attributes. Raises StoreInvalidError if it is not a plain group or, with `seal`, if its seal is wrong."""
     document = parse_document(stored, where)
     attributes = document.get("attributes")
     if not isinstance(attributes, dict) or document != group_document(attributes):
@@ -40,7 +40,7 @@ def group_attributes(stored: bytes | None, where: str, *, seal: bool = True) -> 
 
 
 def text_of(attributes: dict[str, Any], name: str) -> str:
-    """Return an attribute that is a text. Raises KeyError where it is absent, TypeError where it is something else."""
+    """Return an attribute that must be a text. Raises KeyError if it is absent, TypeError if it is something else."""
     value = attributes[name]
     if not isinstance(value, str):
         raise TypeError(f"{name} is {str(value)[:40]!r}, not a text")
@@ -48,7 +48,7 @@ def text_of(attributes: dict[str, Any], name: str) -> str:
 
 
 def count_of(attributes: dict[str, Any], name: str) -> int:
-    """Return an attribute that counts something. Raises KeyError where it is absent, TypeError where it is no whole number from 0."""
+    """Return an attribute that must be a count. Raises KeyError if it is absent, TypeError if it is not a whole number from 0."""
     value = attributes[name]
     if type(value) is not int or not 0 <= value < LARGEST:
         raise TypeError(f"{name} is {str(value)[:40]!r}, not a whole number from 0 to below 2^63")
@@ -61,7 +61,7 @@ def dump_document(document: dict[str, Any]) -> bytes:
 
 
 def _depth(value: Any) -> int:
-    """Return how deep a value nests; iterative, since the value may be hostile."""
+    """Return the nesting depth of a value; without recursion, since a hostile value could be nested very deeply."""
     deepest, stack = 0, [(value, 1)]
     while stack:
         current, depth = stack.pop()

@@ -1,7 +1,7 @@
-"""Item sets as groups of a store: what one writes, and how it is read back and checked.
+"""Encode an item set as a group of the store, and read it back with all its checks.
 
-In: an `ItemSet`, or `Keys`.  Out: (key, bytes) pairs, or the same item set again, its digest verified. Texts lie as one blob
-of UTF-8 bytes with offsets, so that every array has a plain dtype.
+In: an `ItemSet`, or `Keys`.  Out: (key, bytes) pairs, or the item set with its digest verified. Texts are stored as one array of UTF-8
+bytes with offsets, so that every array has a plain dtype.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ from store.format.arrays import encode_arrays, read_arrays
 from store.format.documents import count_of, dump_document, group_attributes, text_of
 from store.format.keys import Keys
 
-OFFSETS_HASHED = 3  # the schema version since which item sets say the SHA-256 of their text offsets
+OFFSETS_HASHED = 3  # since this schema version item sets record the SHA-256 of their text offsets
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ItemsRecord:
     text_offsets_sha256: str  # "" for item sets of schema versions 1 and 2
 
     def specs(self) -> Mapping[str, ArraySpec]:
-        """Return the arrays that it has."""
+        """Return the specs of its arrays by name."""
         return {**ITEM_ARRAYS, **TEXT_ARRAYS} if self.text_bytes else ITEM_ARRAYS
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -57,7 +57,7 @@ def encode_items(items: ItemSet) -> Iterator[tuple[str, bytes]]:
 
 
 def read_items(keys: Keys, digest: str) -> ItemSet:
-    """Return an item set. Raises StoreInvalidError where it is missing, damaged, or not the one its name says."""
+    """Return an item set. Raises StoreInvalidError if it is missing, damaged, or has another digest than its name says."""
     group, place = f"{ITEMS}/{digest}", f"store {keys.where}: item set {digest[:64]!r}"
     record = parse_items_record(keys.get_many([f"{group}/zarr.json"])[0], place)
     arrays = read_arrays(keys, group, record.specs(), record.shapes())
@@ -73,7 +73,7 @@ def read_items(keys: Keys, digest: str) -> ItemSet:
 
 
 def parse_items_record(stored: bytes | None, place: str) -> ItemsRecord:
-    """Return an item set's record from its zarr.json. Raises StoreInvalidError where it is not one."""
+    """Return an item set's record from its zarr.json. Raises StoreInvalidError if that is not an item set's metadata."""
     attributes = group_attributes(stored, place)
     if attributes.get("schema") not in READABLE:
         raise StoreInvalidError(f"{place} has schema {attributes.get('schema')!r}; this version reads {OLDEST_READ} to {SCHEMA_VERSION}")

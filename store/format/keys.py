@@ -1,6 +1,6 @@
-"""Keys and bytes: the little that reading a store needs, whether it is an Icechunk session or an exported zip file.
+"""The interface through which stores are read, whether from an Icechunk session or from an exported zip file.
 
-In: Zarr keys.  Out: bytes, None where a key is absent. Everything above this file works on `Keys`.
+In: Zarr keys.  Out: bytes, None for an absent key. All code that reads a store uses `Keys`.
 """
 
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Protocol
 
 from schemas.layout import MAX_CHUNK_BYTES
 
-MAX_STORED_CHUNK = MAX_CHUNK_BYTES + MAX_CHUNK_BYTES // 128 + 1024  # zstd's worst case and the checksum
+MAX_STORED_CHUNK = MAX_CHUNK_BYTES + MAX_CHUNK_BYTES // 128 + 1024  # size of an incompressible chunk after zstd, with the checksum
 
 
 class Keys(Protocol):
@@ -16,10 +16,10 @@ class Keys(Protocol):
 
     @property
     def where(self) -> str:
-        """What messages call this store."""
+        """Name of this store in messages."""
 
     def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
-        """Return the bytes at each key, None where there are none."""
+        """Return the bytes at each key, None for an absent key."""
 
     def children(self, group: str) -> list[str]:
         """Return the sorted names directly under a group."""
@@ -33,9 +33,9 @@ class FetchedKeys:
         self._values = dict(zip(names, keys.get_many(names), strict=True))
 
     def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
-        """Return the bytes at each fetched key, None where there are none."""
+        """Return the bytes at each fetched key, None for an absent key."""
         return [self._values.get(key) for key in keys]
 
     def children(self, group: str) -> list[str]:
-        """Return the sorted names directly under a group, as far as they were fetched."""
+        """Return the sorted names directly under a group, of the fetched keys only."""
         return sorted({key.removeprefix(f"{group}/").split("/")[0] for key in self._values if key.startswith(f"{group}/")} - {"zarr.json"})

@@ -1,6 +1,6 @@
-"""A run packed for a store: the bytes it will have there, and where its items come from should they be missing.
+"""Encode a run as the bytes that a store will hold, with a function that encodes its items in case the store lacks them.
 
-In: a run with its items, or a run of another store.  Out: a `Parcel` for `Writer.add`.
+In: a run with its items, or a run of another store.  Out: a `PackedRun` for `Writer.add`.
 """
 
 from collections.abc import Callable
@@ -20,8 +20,13 @@ Nodes = list[tuple[str, bytes]]
 
 
 @dataclass(frozen=True)
-class Parcel:
-    """What a commit needs of a run, also a second time should another writer get in between."""
+class PackedRun:
+    """A run encoded for a store; it can be written again if another writer's commit came in between.
+
+    nodes   : (key, bytes) of the run.
+    items   : returns (key, bytes) of the item set; called only if the store lacks it.
+    replace : replace a stored run with the same key.
+    """
 
     key: RunKey
     digest: str
@@ -30,20 +35,20 @@ class Parcel:
     replace: bool = False
 
 
-def pack_run(items: ItemSet, run: Run, *, replace: bool = False) -> Parcel:
-    """Return a new run as a parcel. Raises HedgemarkError where its arrays do not fit the layout."""
-    return Parcel(run.key, run.digest, list(encode_run(run, items.n_options)), lambda: list(encode_items(items)), replace)
+def pack_run(items: ItemSet, run: Run, *, replace: bool = False) -> PackedRun:
+    """Return a new run encoded for a store. Raises HedgemarkError if its arrays do not fit the layout."""
+    return PackedRun(run.key, run.digest, list(encode_run(run, items.n_options)), lambda: list(encode_items(items)), replace)
 
 
-def pack_stored_run(keys: Keys, name: str, record: RunRecord) -> Parcel:
-    """Return a run of another store as a parcel: verified, and its bytes as they are.
+def pack_stored_run(keys: Keys, name: str, record: RunRecord) -> PackedRun:
+    """Return a run of another store with its stored bytes unchanged, after verifying them.
 
-    Raises StoreInvalidError where it is damaged.
+    Raises StoreInvalidError if the run is damaged.
     """
     read_run(keys, name, record)
     group = f"{RUNS}/{name}"
     nodes = _raw(keys, [f"{group}/zarr.json", *run_keys(name, record)])
-    return Parcel(record.key, record.digest, nodes, partial(_stored_items, keys, record.key.items_hash))
+    return PackedRun(record.key, record.digest, nodes, partial(_stored_items, keys, record.key.items_hash))
 
 
 def _stored_items(keys: Keys, digest: str) -> Nodes:

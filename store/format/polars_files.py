@@ -1,6 +1,6 @@
-"""Files that polars reads and that may be damaged or a stranger's: every failure is one kind of error.
+"""Read files with polars that may be damaged or untrusted, so that every failure raises the same kind of error.
 
-polars and arrow panic on some damaged files, and a panic is no `Exception`: `except Exception` lets it through to the user.
+polars and arrow panic on some damaged files, and a panic is not an `Exception`: `except Exception` would not catch it.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import polars as pl
 
 
 def read_polars(read: Callable[..., pl.DataFrame], source: Any, **options: Any) -> pl.DataFrame:
-    """Return what a reader of polars makes of a source. Raises ValueError with its first line where it cannot be read."""
+    """Return the table that a polars function reads from a source. Raises ValueError with the first line of its error message."""
     try:
         return read(source, **options)
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:

@@ -1,4 +1,4 @@
-"""The root group of a store: what says that it is ours, of which schema, who signed it, and which tag names this snapshot."""
+"""The root group of a store: it marks a Hedgemark store and records the schema version, the signature, and the tag of a tagged snapshot."""
 
 from typing import Any
 
@@ -20,23 +20,23 @@ from schemas.layout import (
 from store.format.documents import dump_document, group_attributes
 from store.format.keys import Keys
 
-SIGNATURE, TAG, MANIFEST = "signature", "tag", "manifest"  # attributes that the root has once a snapshot is signed, or tagged
+SIGNATURE, TAG, MANIFEST = "signature", "tag", "manifest"  # attributes of the root of a signed or tagged snapshot
 
 
 def check_root(keys: Keys, oldest: int = OLDEST_READ) -> None:
-    """Raise StoreInvalidError where a store's schema is older than `oldest`, or newer than this version, and say what to do."""
+    """Raise StoreInvalidError, which says what to do, if a store's schema is older than `oldest` or newer than this version reads."""
     schema = stored_schema(keys)
     if schema < oldest:
         raise StoreInvalidError(f"store {keys.where} has schema {schema}; bring it to {SCHEMA_VERSION} with: store migrate")
 
 
 def stored_schema(keys: Keys) -> int:
-    """Return the schema version of a store. Raises StoreInvalidError unless it is ours, whole, and not newer than we are."""
+    """Return a store's schema version. Raises StoreInvalidError if it is no Hedgemark store, damaged, or newer than this version reads."""
     return int(read_root(keys)["schema"])
 
 
 def read_root(keys: Keys) -> dict[str, Any]:
-    """Return the root's attributes without their seal. Raises like `stored_schema`."""
+    """Return the root's attributes without their seal. Raises what `stored_schema` raises."""
     stored = keys.get_many(["zarr.json"])[0]
     attributes = group_attributes(stored, f"store {keys.where}", seal=False) if stored else {}
     schema, needed = attributes.get("schema"), attributes.get("min_reader")
@@ -50,34 +50,34 @@ def read_root(keys: Keys) -> dict[str, Any]:
 
 
 def check_tag(keys: Keys, tag: str) -> None:
-    """Raise StoreInvalidError where a tag leads to a snapshot that was not tagged so: the tag's file was exchanged.
+    """Raise StoreInvalidError if the snapshot that a tag leads to does not record this tag: the tag's file was replaced.
 
-    Tags that earlier versions made record nothing, and are believed.
+    Snapshots that earlier versions tagged record no tag, and are accepted.
     """
     root = read_root(keys)
     if root.get(TAG) != tag and (TAG in root or root["schema"] >= SEALED_ROOT):
-        said = f"was tagged {str(root[TAG])[:80]!r}" if TAG in root else "was never tagged"
-        raise StoreInvalidError(f"store {keys.where}: tag {tag!r} leads to a snapshot that {said}; its reference was exchanged or damaged")
+        recorded = f"was tagged {str(root[TAG])[:80]!r}" if TAG in root else "was never tagged"
+        raise StoreInvalidError(f"store {keys.where}: tag {tag!r} leads to a snapshot that {recorded}; its file was replaced or damaged")
 
 
 def without_tag(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Return a root's attributes as they were before a tag named the snapshot."""
+    """Return a root's attributes without those that were added when the snapshot was tagged."""
     return {name: value for name, value in attributes.items() if name not in (TAG, MANIFEST)}
 
 
 def root_document(attributes: dict[str, Any]) -> bytes:
-    """Return the stored root group with some attributes, sealed where their schema has it so."""
+    """Return the stored bytes of the root group with these attributes, sealed if their schema version has a seal there."""
     return dump_document(group_document(sealed(attributes) if attributes["schema"] >= SEALED_ROOT else attributes))
 
 
 def root_nodes(schema: int = SCHEMA_VERSION) -> list[tuple[str, bytes]]:
-    """Return the groups that an empty store has."""
+    """Return the keys and bytes of an empty store."""
     empty = dump_document(group_document({}))
     return [("zarr.json", root_document(root_attributes(schema))), (f"{ITEMS}/zarr.json", empty), (f"{RUNS}/zarr.json", empty)]
 
 
 def contents_digest(keys: Keys) -> str:
-    """Return the SHA-256 of what a snapshot holds: the name and the seal of every run and item set.
+    """Return the SHA-256 over a snapshot's contents: the name and the seal of every run and item set.
 
     A run's seal covers its attributes, among them the digest of its arrays; an item set's name is the digest of its arrays.
     """

@@ -1,6 +1,6 @@
-"""Runs as groups of a store: what a run writes, and how it is read back and checked.
+"""Encode a run as a group of the store, and read it back with all its checks.
 
-In: a `Run`, or `Keys`.  Out: (key, bytes) pairs, or the same run again, its digest verified.
+In: a `Run`, or `Keys`.  Out: (key, bytes) pairs, or the run with its digest verified.
 """
 
 import math
@@ -56,7 +56,7 @@ def encode_run(run: Run, n_options: NDArray[np.integer[Any]]) -> Iterator[tuple[
 
 
 def read_run(keys: Keys, name: str, record: RunRecord) -> Run:
-    """Return a run. Raises StoreInvalidError where its arrays do not have the digest that was written."""
+    """Return a run. Raises StoreInvalidError if its arrays do not have the recorded digest."""
     run = Run(record.key, **read_arrays(keys, f"{RUNS}/{name}", RUN_ARRAYS, record.shapes()), env=record.env)
     if run.digest != record.digest:
         raise StoreInvalidError(f"store {keys.where}: run {name} is not what was written: its digest differs")
@@ -64,7 +64,7 @@ def read_run(keys: Keys, name: str, record: RunRecord) -> Run:
 
 
 def check_fit(run: Run, items: ItemSet, where: str) -> None:
-    """Raise StoreInvalidError where a stored run's arrays do not fit the items that it answered; NaN logits are allowed."""
+    """Raise StoreInvalidError if a stored run's arrays do not fit the items that it answered; NaN logits are allowed."""
     try:
         run.check(items.n_options, allow_nonfinite=True)
     except HedgemarkError as error:
@@ -72,17 +72,17 @@ def check_fit(run: Run, items: ItemSet, where: str) -> None:
 
 
 def run_bytes(record: RunRecord) -> int:
-    """Return how large a run's arrays are in memory."""
+    """Return the bytes of a run's arrays in memory."""
     return sum(math.prod(shape) * ITEM_SIZES[RUN_ARRAYS[name].dtype] for name, shape in record.shapes().items())
 
 
 def run_keys(name: str, record: RunRecord) -> list[str]:
-    """Return every key that a run's arrays have. Raises StoreInvalidError for a shape the layout does not allow."""
+    """Return all keys of a run's arrays. Raises StoreInvalidError for a shape that the layout does not allow."""
     return array_keys(f"{RUNS}/{name}", RUN_ARRAYS, record.shapes())
 
 
 def parse_run_record(stored: bytes | None, name: str, where: str) -> RunRecord:
-    """Return a run's record from its zarr.json. Raises StoreInvalidError where it is not one, or of another name."""
+    """Return a run's record from its zarr.json. Raises StoreInvalidError if that is not a run's metadata, or belongs to another run."""
     place = f"store {where}: run {name[:120]!r}"
     attributes = group_attributes(stored, place)
     if attributes.get("schema") not in READABLE:
@@ -99,7 +99,7 @@ def parse_run_record(stored: bytes | None, name: str, where: str) -> RunRecord:
 
 
 def brief(error: Exception) -> str:
-    """Return an exception in a few words, pydantic's without its links."""
+    """Return an exception's message shortened; pydantic's without its links."""
     if isinstance(error, ValidationError):
         return "; ".join(f"{'.'.join(map(str, part['loc']))}: {part['msg']}" for part in error.errors()[:3])
     return f"{type(error).__name__} {str(error)[:120]}"

@@ -1,4 +1,4 @@
-"""The catalog: one row per run of a snapshot, read once from the runs' attributes and kept in the user's cache folder.
+"""The catalog of a snapshot: a table with one row per run, read once from the runs' attributes and then kept in the user's cache folder.
 
 In: `Keys` and a snapshot id.  Out: a polars table sorted by name.
 """
@@ -15,7 +15,7 @@ from store.reading.catalog_table import SCHEMA, cache_path, keep_cached, load_ca
 
 
 def read_catalog(keys: Keys, snapshot: str) -> pl.DataFrame:
-    """Return the catalog of a snapshot, from the cache where it is there."""
+    """Return the catalog of a snapshot, from the cache if it is there."""
     path = cache_path(keys.where, snapshot)
     cached = load_cached(path)
     if cached is not None:
@@ -26,7 +26,7 @@ def read_catalog(keys: Keys, snapshot: str) -> pl.DataFrame:
 
 
 def build_catalog(keys: Keys) -> pl.DataFrame:
-    """Return the catalog, read from every run's attributes. Raises StoreInvalidError naming the first run that is damaged."""
+    """Return the catalog, read from every run's attributes. Raises StoreInvalidError that names the first damaged run."""
     return pl.DataFrame([catalog_row(name, record) for name, record in read_records(keys).items()], schema=SCHEMA, orient="row")
 
 
@@ -38,7 +38,7 @@ def read_records(keys: Keys) -> dict[str, RunRecord]:
 
 
 def run_names(keys: Keys) -> list[str]:
-    """Return the names of all runs. Raises StoreInvalidError for a name that is none."""
+    """Return the names of all runs. Raises StoreInvalidError for a name that a run cannot have."""
     names = keys.children(RUNS)
     for name in names:
         if len(name) > MAX_NAME_LENGTH or name.startswith(".") or not name.isprintable() or "/" in name or "\\" in name:

@@ -1,8 +1,8 @@
 """The catalog as a table: its columns, its filters, and the copy kept in the user's cache folder.
 
-In: a store's address and a snapshot id, or a table and filters.  Out: a polars table. This file imports neither Icechunk nor Zarr, so
-that listing a store whose catalog is cached costs no more than polars does. A cached copy is believed only where its SHA-256 holds: one bit
-flipped in it would otherwise give a run another level, or another run's items.
+In: a store's address and a snapshot id, or a table and filters.  Out: a polars table. This file imports neither Icechunk nor Zarr, so that
+listing a store with a cached catalog is fast. A cached copy is used only if its SHA-256 is right: otherwise one flipped bit could give a
+run another level or another run's items.
 """
 
 import io
@@ -34,8 +34,8 @@ SCHEMA = {
     "digest": pl.String,
     "nonfinite": pl.Int64,
 }
-DIGEST_BYTES = 32  # SHA-256 of what follows, in front of a cached catalog
-KEPT = 64  # cached catalogs; a snapshot that is asked for again is read again
+DIGEST_BYTES = 32  # length of the SHA-256 that stands before a cached catalog
+KEPT = 64  # number of catalogs in the cache; the oldest are deleted
 
 
 def cached_newest(url: str) -> pl.DataFrame | None:
@@ -46,23 +46,23 @@ def cached_newest(url: str) -> pl.DataFrame | None:
 
 
 def select_runs(catalog: pl.DataFrame, wanted: Wanted, where: str) -> pl.DataFrame:
-    """Return the rows of a catalog that match, as every `analyze` command selects them.
+    """Return the rows of a catalog that match, selected as all `analyze` commands do.
 
     wanted : field (model, method, level, task, prompt) -> accepted values; an empty list accepts all.
-    where  : what a message calls the catalog.
-    Raises RunNotFoundError listing the values there are.
+    where  : name of the catalog in messages.
+    Raises RunNotFoundError, which lists the values that exist.
     """
     named = name_models_apart(catalog.to_dicts(), wanted)
     return pl.DataFrame(matching_rows(named.rows, named.wanted, where), schema=SCHEMA)
 
 
 def cache_path(where: str, snapshot: str) -> Path:
-    """Return where the catalog of a snapshot is cached; two stores may share a snapshot id, not an address."""
+    """Return the cache file of a snapshot's catalog; it depends on the address too, since two stores may have the same snapshot id."""
     return cache_folder("catalog") / f"{sha256(f'{os.path.abspath(where)} {snapshot}'.encode()).hexdigest()}.catalog"
 
 
 def load_cached(path: Path) -> pl.DataFrame | None:
-    """Return a cached catalog, None where it is absent, of other columns, or not byte for byte what was written: then it is read anew."""
+    """Return a cached catalog, or None if it is absent, has other columns, or was changed since it was written."""
     try:
         stored = path.read_bytes()
         digest, content = stored[:DIGEST_BYTES], stored[DIGEST_BYTES:]
@@ -73,7 +73,7 @@ def load_cached(path: Path) -> pl.DataFrame | None:
 
 
 def keep_cached(table: pl.DataFrame, path: Path) -> None:
-    """Write the cache file whole or not at all, its SHA-256 first; a cache that cannot be written is only slow."""
+    """Write the cache file, its SHA-256 first, completely or not at all; warn if the cache cannot be written."""
     packed = io.BytesIO()
     table.write_parquet(packed)
     partial = path.with_suffix(f".{uuid4().hex}")

@@ -1,4 +1,4 @@
-"""A stored run as an xarray data set, every digest verified: the checked way to what `xarray.open_zarr` also opens."""
+"""Open a stored run as an xarray data set. `xarray.open_zarr` can open it too, but without verifying any digest."""
 
 from typing import TYPE_CHECKING
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def open_dataset(url: str, name: str, at: str | None = None) -> "xr.Dataset":
-    """Return a run and its items as one xarray data set, in memory, after every digest was verified.
+    """Return a run and its items as one xarray data set in memory, after verifying every digest.
 
-    Opened by xarray alone, a chunk that was exchanged for another run's shows without complaint; here it is an error.
+    xarray alone would show a chunk that was replaced by another run's without an error; here it is an error.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def open_dataset(url: str, name: str, at: str | None = None) -> "xr.Dataset":
 
     Raises
     ------
-    RunNotFoundError where the snapshot has no such run, StoreNotFoundError, StoreInvalidError where anything is damaged.
+    RunNotFoundError if the snapshot has no such run, StoreNotFoundError, StoreInvalidError if anything is damaged.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Which runs of a catalog are asked for: the one rule behind `store ls` and every `analyze` command.
+"""Select runs of a catalog: the one rule that `store ls` and all `analyze` commands use.
 
 In: catalog rows, and accepted values by field (model, method, level, task, prompt).  Out: the rows that match.
 """
@@ -22,7 +22,7 @@ Wanted = Mapping[str, Sequence[str]]
 
 
 class NamedRows(NamedTuple):
-    """Rows in which different models have different names, and what is wanted in those names."""
+    """Catalog rows in which different models have different names, and the accepted values in terms of these names."""
 
     rows: list[Row]
     wanted: Wanted
@@ -31,9 +31,9 @@ class NamedRows(NamedTuple):
 def matching_rows(rows: Iterable[Row], wanted: Wanted, where: str, fields: Sequence[str] = FIELDS) -> list[Row]:
     """Return the rows whose fields have one of the accepted values; an empty list accepts all.
 
-    wanted : field -> accepted values; a level in any spelling, so `.50` is `0.5`.
-    where  : what a message calls the rows, such as a snapshot.
-    Raises RunNotFoundError listing the values there are, where an accepted one is not among them.
+    wanted : field -> accepted values; levels may be spelled in any way, so `.50` means `0.5`.
+    where  : name of the rows in messages, such as a snapshot.
+    Raises RunNotFoundError, which lists the values that exist, if no row has an accepted value.
     """
     chosen = list(rows)
     for field in fields:
@@ -47,10 +47,10 @@ def matching_rows(rows: Iterable[Row], wanted: Wanted, where: str, fields: Seque
 
 
 def name_models_apart(rows: Iterable[Row], wanted: Wanted) -> NamedRows:
-    """Give models of one name but different weights names of their own, such as merged@1a2b3c4d; the shared name asks for all of them.
+    """Rename models that share a name but have different weights, such as to merged@1a2b3c4d; the shared name selects all of them.
 
-    Folders are often called alike (merged, final, checkpoint-500); their runs must not be taken for those of one model. A checkpoint has
-    weights of its own by nature, and imported runs have no hash: both keep their name.
+    Many folders have the same name (merged, final, checkpoint-500), and their runs must not be taken for runs of one model. Runs of method
+    `checkpoint` have other weights than their dense model by nature, and imported runs have no hash of weights: both keep their name.
     """
     listed = list(rows)
     hashes: dict[str, set[str]] = defaultdict(set)
@@ -76,5 +76,5 @@ def name_models_apart(rows: Iterable[Row], wanted: Wanted) -> NamedRows:
 def _canonical_level(level: str) -> str:
     try:
         return parse_level(level).text
-    except UsageError:  # not a level: no run has it, which the message then says with the levels there are
+    except UsageError:  # not a level, so no run has it; the caller's message lists the levels that exist
         return level or NO_LEVEL

@@ -1,6 +1,6 @@
-"""Say what a store or one of its runs is, as a nested record.
+"""Describe a store or one of its runs as a nested record, for `store show`.
 
-In: a store's address, and perhaps a run's name or the start of one.  Out: a record to print.
+In: a store's address, and for a run its name or the beginning of it.  Out: a record to print.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from store.reading.reader import Reader, open_reader
 
 
 def describe_store(url: str, at: str | None = None) -> dict[str, Any]:
-    """Return where a store is, its snapshot, and what its runs are made of."""
+    """Return a store's address, snapshot, schema version, and numbers of runs, models, methods, levels, tasks, prompts and item sets."""
     reader = open_reader(url, at)
     catalog = reader.catalog
     counts = {f"{column}s": catalog[column].n_unique() for column in FIELDS}
@@ -23,7 +23,7 @@ def describe_store(url: str, at: str | None = None) -> dict[str, Any]:
 
 
 def describe_run(url: str, name: str, at: str | None = None) -> dict[str, Any]:
-    """Return everything recorded with a run, its arrays verified. `name` may be the start of one name."""
+    """Return everything recorded with a run, after verifying its arrays. `name` may be the beginning of a unique name."""
     reader = open_reader(url, at)
     name = _complete(reader, name)
     run = reader.run(name)

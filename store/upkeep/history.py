@@ -20,7 +20,7 @@ DIFF_SCHEMA = {"change": pl.String, "name": pl.String, "items_changed": pl.Int64
 
 
 def history(url: str, at: str | None = None) -> pl.DataFrame:
-    """Return the commits that lead to a snapshot, newest first; `runs` is how many a commit wrote."""
+    """Return the commits that lead to a snapshot, newest first; `runs` is the number of runs that a commit wrote."""
     repository = open_repository(url)
     snapshot, _ = repository.keys(at)
     with readable(repository.address):
@@ -55,7 +55,7 @@ def _change(old: Run, new: Run) -> tuple[int, float | None]:
 
 
 def _commits(repository: Repository, snapshot: str) -> Iterator[Any]:
-    """Yield the commits that lead to a snapshot. Raises StoreInvalidError for a history that runs in a circle."""
+    """Yield the commits that lead to a snapshot. Raises StoreInvalidError if the history is a circle."""
     seen = set()
     for info in repository.ice.ancestry(snapshot_id=snapshot):
         if info.id in seen:
@@ -70,7 +70,7 @@ def _row(info: Any, tags: Mapping[str, list[str]]) -> tuple[Any, ...]:
 
 
 def _tags_by_snapshot(repository: Repository) -> dict[str, list[str]]:
-    """Return the tags of each snapshot; one that a tag was given to is the parent of the snapshot that the tag names."""
+    """Return the tags of each snapshot, both of the tag's own commit and of its parent, the snapshot that was tagged."""
     tags: dict[str, list[str]] = {}
     for tag, snapshot in repository.tags().items():
         info = next(iter(repository.ice.ancestry(snapshot_id=snapshot)))

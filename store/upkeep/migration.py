@@ -1,4 +1,4 @@
-"""Bring a store to the present schema: on a branch, tagged before and after, verified before main moves.
+"""Convert a store to the current schema on a separate branch, with tags for the store before and after; main moves last.
 
 In: a store's address.  Out: the snapshot id, and the tags that name the store before and after.
 """
@@ -16,7 +16,7 @@ from store.upkeep.tags import write_tag
 
 
 class Migration(NamedTuple):
-    """What a migration did; `before` and `after` are tags."""
+    """Result of a migration: the new snapshot, and the tags of the store before and after."""
 
     snapshot: str
     before: str
@@ -24,9 +24,9 @@ class Migration(NamedTuple):
 
 
 def migrate_store(url: str, steps: Mapping[int, Step] = STEPS, target: int = SCHEMA_VERSION) -> Migration | None:
-    """Migrate a store, or return None where it has the target version already.
+    """Migrate a store to the target version, or return None if it already has that version.
 
-    Work happens on a branch of its own; main moves in one step at the end, and only if nobody wrote to it meanwhile.
+    The work is done on a separate branch; main moves to it at the end in one step, and only if nobody has written to main meanwhile.
     """
     repository = open_repository(url)
     with repository.lock(), readable(repository.address):

@@ -1,9 +1,9 @@
-"""Sign what a store holds, and check a signature: Ed25519 over a manifest of every stored byte.
+"""Sign the contents of a store and check signatures: Ed25519 over a manifest of every stored byte.
 
 In: a store's address and a PEM key (`openssl genpkey -algorithm ed25519`).  Out: a signature in the store, or a list of problems.
 The manifest lists the SHA-256 of every key under items/ and runs/: arrays, attributes (origin, command, post-conditions) and question
-texts alike. It does not name the signature, so signing does not change what is signed. A signature of the first form covered the digests
-of runs and item sets alone; it is still read, and called partial.
+texts. The signature is stored outside of them, so signing does not change what is signed. Signatures by earlier versions covered only the
+digests of runs and item sets; they are still checked, and reported as partial.
 """
 
 from hashlib import sha256
@@ -23,7 +23,7 @@ from store.repository.repository import open_repository
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-WHOLE = "2:"  # in front of a signature over every stored byte
+WHOLE = "2:"  # prefix of a signature over every stored byte; signatures by earlier versions have no prefix
 
 
 def manifest(keys: SessionKeys) -> bytes:
@@ -38,7 +38,7 @@ def manifest(keys: SessionKeys) -> bytes:
 
 
 def digests_manifest(keys: SessionKeys) -> bytes:
-    """Return the manifest of a signature of the first form: every run's name and digest, and every item set's digest."""
+    """Return the manifest that earlier versions signed: every run's name and digest, and every item set's digest."""
     runs = sorted((name, record.digest) for name, record in read_records(keys).items())
     return canonical_json({"items": keys.children(ITEMS), "runs": runs}).encode()
 
@@ -56,14 +56,14 @@ def sign_store(url: str, key_file: Path) -> str:
 
 
 class Signature(NamedTuple):
-    """What is wrong with a signature, and what is worth knowing of one that holds."""
+    """Problems that make a signature invalid, and notes about a valid one."""
 
     problems: list[str]
     notes: list[str]
 
 
 def check_signature(keys: SessionKeys, key_file: Path) -> Signature:
-    """Return what a snapshot's signature is worth under a public key: no problem where it holds."""
+    """Check a snapshot's signature with a public key; the result has no problems if the signature is valid."""
     from cryptography.exceptions import InvalidSignature
 
     key = _public_key(key_file)
@@ -74,8 +74,8 @@ def check_signature(keys: SessionKeys, key_file: Path) -> Signature:
     try:
         key.verify(bytes.fromhex(signature.removeprefix(WHOLE)), manifest(keys) if whole else digests_manifest(keys))
     except (InvalidSignature, ValueError):
-        said = f"its signature is not that of {key_file.name} over what it holds; it was changed since, or the signature is forged"
-        return Signature([f"store {keys.where}: {said}"], [])
+        invalid = f"its signature is not valid under {key_file.name}: the store was changed since, or the signature is forged"
+        return Signature([f"store {keys.where}: {invalid}"], [])
     partial = "its signature is partial: it covers logits, keys and items, but no origin, command, post-condition or question text"
     return Signature([], [] if whole else [f"store {keys.where}: {partial}; sign it anew"])
 

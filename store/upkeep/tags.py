@@ -1,8 +1,8 @@
-"""Tags: names for snapshots that never move, and that say within the snapshot what they name.
+"""Tags: names of snapshots that never move, recorded in the snapshot itself so that a replaced tag file is noticed.
 
-In: a store's address, a tag and a snapshot.  Out: the tag made. Icechunk keeps a tag as a small file with a snapshot id, which can be
-exchanged for another's. So the tag names a commit of its own beside main, whose root says the tag and the digest of all that it holds:
-reading by a tag checks the first, `store verify` both.
+In: a store's address, a tag and a snapshot.  Out: the snapshot id that the tag names. Icechunk stores a tag as a small file with a snapshot
+id, and such a file can be replaced by another's. So each tag gets a commit of its own on a side branch, whose root records the tag and a
+digest of all contents: opening a store at a tag checks the tag, `store verify` checks both.
 """
 
 import re
@@ -21,7 +21,7 @@ def tag_snapshot(url: str, tag: str, at: str | None = None) -> str:
     if TAG_NAME.fullmatch(tag) is None:
         raise UsageError(f"tag {tag[:80]!r} is not a name: letters, digits, dot, dash and underscore, at most 64")
     repository = open_repository(url)
-    repository.writable()  # refuses what cannot be written
+    repository.writable()  # raises if the store is read-only
     snapshot, _ = repository.keys(at)
     with repository.lock(), readable(repository.address):
         if tag in (tags := repository.tags()):
@@ -30,7 +30,7 @@ def tag_snapshot(url: str, tag: str, at: str | None = None) -> str:
 
 
 def write_tag(repository: Repository, tag: str, snapshot: str) -> str:
-    """Commit what a tag records beside main, name that commit, and return its id; the caller holds the lock."""
+    """Commit a tag's record on a side branch, create the tag for that commit, and return its id. The caller holds the lock."""
     branch = f"tag-{uuid4().hex[:12]}"
     repository.ice.create_branch(branch, snapshot)
     try:

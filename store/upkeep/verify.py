@@ -1,6 +1,6 @@
-"""Verify a store: read every byte that a reader could meet, and list everything that is wrong.
+"""Verify a store: read every byte that a reader could read, and list all problems.
 
-In: a store's address.  Out: a `Report`. Nothing a store says is trusted; each failure costs one line, not the rest of the report.
+In: a store's address.  Out: a `Report`. Nothing that a store says about itself is trusted, and a problem does not end the verification.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ from store.upkeep.signature import check_signature
 
 @dataclass
 class Report:
-    """What a verification read, what is wrong, and what is merely worth knowing."""
+    """What a verification has read, the problems it found, and notes that are no problems."""
 
     snapshots: list[str] = field(default_factory=list)
     runs: int = 0
@@ -37,10 +37,10 @@ class Report:
 
 
 def verify_store(url: str, at: str | None = None, key_file: Path | None = None) -> Report:
-    """Re-read a snapshot, or without `at` the newest one and every tagged one.
+    """Read a snapshot in full, or without `at` the newest one and every tagged one.
 
-    key_file : public key that the snapshot (the newest without `at`) must be signed with.
-    Raises only where there is no store to verify; damage is in the report.
+    key_file : public key of the signature that the snapshot (without `at` the newest) must have.
+    Raises only if the store cannot be opened; damage is listed in the report.
     """
     report = Report()
     repository = open_repository(url)
@@ -66,7 +66,7 @@ def _snapshots(repository: Repository, at: str | None) -> list[str]:
 
 
 def _tag_problems(repository: Repository, tag: str, snapshot: str, report: Report) -> list[str]:
-    """Hold a tag against what the snapshot that it names says of it."""
+    """Compare a tag with what the snapshot that it names records about it."""
     try:
         keys = repository.keys_of(repository.session(snapshot))
         check_tag(keys, tag)
@@ -81,7 +81,7 @@ def _tag_problems(repository: Repository, tag: str, snapshot: str, report: Repor
 
 
 def _verify_snapshot(repository: Repository, snapshot: str, report: Report) -> None:
-    """Verify one snapshot in full: a run of equal name and digest in another one may lie in other, damaged chunks."""
+    """Verify one snapshot in full, since a run with the same name and digest as in another snapshot may be stored in other chunks."""
     report.snapshots.append(snapshot)
     session = repository.session(snapshot)
     keys = repository.keys_of(session)
@@ -96,7 +96,7 @@ def _verify_snapshot(repository: Repository, snapshot: str, report: Report) -> N
 
 
 def _folder_problems(keys: SessionKeys) -> Iterator[str]:
-    """The groups that hold all item sets and all runs are empty: what is in their attributes was not written by us."""
+    """Yield a problem for each of the groups `items` and `runs` that has attributes, since Hedgemark writes none there."""
     for kind in (ITEMS, RUNS):
         try:
             if group_attributes(keys.get_many([f"{kind}/zarr.json"])[0], f"store {keys.where}: {kind}", seal=False):
@@ -119,14 +119,14 @@ def _verified_items(keys: SessionKeys, digest: str, report: Report) -> ItemSet |
 
 
 def _text_problems(items: ItemSet) -> list[str]:
-    """A text must be the item whose content digest is stored beside it: the offsets that cut it out are covered by nothing else."""
-    for place, text in enumerate(items.texts):
+    """Check every text against its item's stored content digest; nothing else covers the offsets that delimit the texts."""
+    for number, text in enumerate(items.texts):
         try:
-            same = Item.model_validate_json(text).content_digest() == items.content[place].tobytes()
+            same = Item.model_validate_json(text).content_digest() == items.content[number].tobytes()
         except ValueError:
             same = False
         if not same:
-            return [f"item set {items.digest}: text {place} is not that of its item"]
+            return [f"item set {items.digest}: text {number} is not that of its item"]
     return []
 
 

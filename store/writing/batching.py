@@ -1,6 +1,6 @@
-"""When a writer commits: 60 s after its last commit, at the end, and on SIGTERM or SIGHUP (a terminal that is closed).
+"""Decide when a writer commits: 60 s after its last commit, at its end, and on SIGTERM or SIGHUP (a closed terminal).
 
-One commit per run would make metadata grow as the square of the runs (495 MB for 2,000), since each commit lists them all.
+With one commit per run, metadata would grow with the square of the number of runs (495 MB for 2,000), since each commit lists all runs.
 """
 
 import signal
@@ -17,9 +17,9 @@ POLL_S = 1.0
 
 
 class Batch:
-    """Runs a writer's steps one at a time and commits between them when it is due.
+    """Runs a writer's steps one at a time and commits between them when a commit is due.
 
-    land : commits what is pending, given a message, and returns the snapshot id.
+    land : takes a message, commits what is pending, and returns the snapshot id.
     """
 
     def __init__(self, land: Callable[[str], str], interval_s: float) -> None:
@@ -33,7 +33,7 @@ class Batch:
         self._previous: dict[int, Any] = {}
 
     def open(self) -> None:
-        """Start the clock, and listen for the signals that would end the process, where this thread may; handlers of others stay."""
+        """Start the clock, and in the main thread handle the signals that would end the process, unless they already have a handler."""
         self._clock = threading.Thread(target=self._tick, name="hedgemark-commit", daemon=True)
         self._clock.start()
         if threading.current_thread() is threading.main_thread():
@@ -41,7 +41,7 @@ class Batch:
             self._previous = {number: signal.signal(number, self._on_signal) for number in heard}
 
     def close(self) -> None:
-        """Stop the clock and give the signals back."""
+        """Stop the clock and restore the signal handlers."""
         self._closed.set()
         self._clock.join()
         for number, handler in self._previous.items():
@@ -49,7 +49,7 @@ class Batch:
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """Within it the session changes, and nothing commits."""
+        """Let a block of code change the session while no commit can happen; commit afterwards if one is due."""
         with self._exclusive():
             yield
             self._dirty = True
@@ -57,7 +57,7 @@ class Batch:
             self.commit("")
 
     def commit(self, message: str) -> str:
-        """Land what is pending and return the snapshot id. Raises what a commit by the clock raised before."""
+        """Commit what is pending and return the snapshot id. Raises the error of an earlier commit by the clock, if it failed."""
         with self._exclusive():
             snapshot = self._land(message)
             self._dirty, self._last = False, time.monotonic()
@@ -81,7 +81,7 @@ class Batch:
         return time.monotonic() - self._last >= self._interval_s
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        """Leave through the writer's `with` block, which commits; a step or commit under way is finished first."""
+        """Exit through the writer's `with` block, which commits; a running step or commit is finished first."""
         self._ended_by = signum
         if not self._busy:
             raise SystemExit(128 + signum)
@@ -92,7 +92,7 @@ class Batch:
                 self._commit_by_clock()
 
     def _commit_by_clock(self) -> None:
-        """Commit off the main thread; a failure is kept for the next step, which raises it where the caller sees it."""
+        """Commit in the clock's thread; the next step raises an error of this commit, so that the caller learns of it."""
         with self._lock:
             try:
                 self._land("")

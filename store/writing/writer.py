@@ -1,7 +1,7 @@
-"""Write runs to a store: batched, atomic, safe beside other writers.
+"""Write runs to a store, in batches and safely beside other writers.
 
-In: item sets and runs.  Out: run names, and a snapshot id per commit. A run is acknowledged when `commit` returns; until then a
-crash loses it whole. Other writers' commits are rebased upon; only the same run or item set written twice is looked at again.
+In: item sets and runs.  Out: run names, and a snapshot id per commit. A run is permanent when `commit` returns; a crash before that loses
+the whole run. A commit is rebased on those of other writers; runs and item sets are compared only if both wrote the same one.
 """
 
 import logging
@@ -17,7 +17,7 @@ from schemas.layout import ITEMS, RUNS, SCHEMA_VERSION
 from schemas.run import Run, RunKey
 from store.backend.failures import readable
 from store.backend.session_keys import SessionKeys
-from store.format.packed_run import Parcel, pack_run
+from store.format.packed_run import PackedRun, pack_run
 from store.format.root import check_root
 from store.format.runs import RunRecord, parse_run_record
 from store.repository.repository import Repository, open_repository
@@ -25,7 +25,7 @@ from store.writing.batching import INTERVAL_S, Batch
 
 log = logging.getLogger(__name__)
 
-TRIES = 200  # commits lost to other writers before giving up; each one lost means that another writer landed
+TRIES = 200  # attempts to commit; one fails only if another writer has committed in the meantime
 PAUSE_S = 0.05
 
 
@@ -43,9 +43,9 @@ class Writer:
 
     def __init__(self, repository: Repository, interval_s: float) -> None:
         self._repository = repository
-        self._pending: dict[str, Parcel] = {}
+        self._pending: dict[str, PackedRun] = {}
         self._conflicts: list[RunConflictError] = []
-        self._begin()
+        self._start_session()
         check_root(self._keys, SCHEMA_VERSION)
         self._batch = Batch(self._land, interval_s)
 
@@ -60,7 +60,7 @@ class Writer:
             self._batch.close()
 
     def contains(self, key: RunKey) -> bool:
-        """Return whether the store holds a run of this key, committed or pending."""
+        """Return whether the store holds a run with this key, committed or pending."""
         record = self._record(key.name)
         return record is not None and record.key == key
 
@@ -76,38 +76,38 @@ class Writer:
             raise HedgemarkError(f"run {run.key.name} answers items {run.key.items_hash[:12]}, not the given items {items.digest[:12]}")
         return self.add(pack_run(items, run, replace=replace))
 
-    def add(self, parcel: Parcel) -> str:
-        """Add a packed run and return its name. Raises RunConflictError like `write`."""
+    def add(self, packed: PackedRun) -> str:
+        """Add an encoded run and return its name. Raises RunConflictError like `write`."""
         with self._batch.step():
-            self._add(parcel)
-        return parcel.key.name
+            self._add(packed)
+        return packed.key.name
 
     def commit(self, message: str = "") -> str:
-        """Make everything written so far permanent and return the snapshot id."""
+        """Make all runs written so far permanent and return the snapshot id."""
         return self._batch.commit(message)
 
     def discard(self) -> None:
-        """Forget what has not been committed."""
+        """Drop all runs that have not been committed."""
         with self._batch.step():
-            self._begin()
+            self._start_session()
 
-    def _add(self, parcel: Parcel) -> None:
-        self._mend()
-        name = parcel.key.name
+    def _add(self, packed: PackedRun) -> None:
+        self._drop_incomplete()
+        name = packed.key.name
         record = self._record(name)
-        if record is not None and record.digest == parcel.digest:
+        if record is not None and record.digest == packed.digest:
             return
-        if record is not None and not (parcel.replace and record.key == parcel.key):
+        if record is not None and not (packed.replace and record.key == packed.key):
             raise RunConflictError(f"store {self._keys.where} holds run {name} with other content; --replace puts this one in its place")
-        nodes = parcel.nodes if self._holds_items(parcel.key.items_hash) else [*parcel.items(), *parcel.nodes]
-        self._torn = True  # until every key is in: what a failing upload leaves behind must never be committed
+        nodes = packed.nodes if self._holds_items(packed.key.items_hash) else [*packed.items(), *packed.nodes]
+        self._incomplete = True  # until every key is written, since what a failed upload leaves must never be committed
         self._keys.set_many(nodes)
-        self._torn = False
-        self._pending[name] = parcel
+        self._incomplete = False
+        self._pending[name] = packed
 
     def _land(self, message: str) -> str:
-        """Commit the session, after rebasing upon whatever other writers committed meanwhile."""
-        self._mend()
+        """Commit the session, rebased on what other writers have committed meanwhile."""
+        self._drop_incomplete()
         if not self._session.has_uncommitted_changes:
             self._pending.clear()
             return str(self._session.snapshot_id)
@@ -116,49 +116,49 @@ class Writer:
         for name in self._pending:
             log.info("wrote run %s in snapshot %s", name, snapshot)
         conflicts = self._conflicts
-        self._begin()
+        self._start_session()
         if conflicts:
             raise conflicts[0]
         return snapshot
 
     def _commit_or_rebase(self, message: str) -> str:
         for _ in range(TRIES):
-            if not self._session.has_uncommitted_changes:  # another writer brought exactly the same
+            if not self._session.has_uncommitted_changes:  # another writer has committed exactly the same
                 return str(self._session.snapshot_id)
             try:
                 return str(self._session.commit(message or _message(list(self._pending)), metadata={"runs": len(self._pending)}))
             except icechunk.ConflictError:
                 self._rebase()
-        raise HedgemarkError(f"store {self._keys.where}: {TRIES} commits in a row lost to other writers; this batch was not written")
+        raise HedgemarkError(f"store {self._keys.where}: {TRIES} attempts to commit lost to other writers; this batch was not written")
 
     def _rebase(self) -> None:
         try:
             self._session.rebase(icechunk.ConflictDetector())
-        except icechunk.RebaseFailedError:  # another writer brought the same item set or run: look again at what is there now
-            self._again()
+        except icechunk.RebaseFailedError:  # another writer committed the same item set or run: compare with what is there now
+            self._add_pending_again()
         time.sleep(random.uniform(0, PAUSE_S))
 
-    def _mend(self) -> None:
-        if self._torn:
-            self._again()
+    def _drop_incomplete(self) -> None:
+        if self._incomplete:
+            self._add_pending_again()
 
-    def _again(self) -> None:
-        """Start from what the store holds now and add everything pending once more.
+    def _add_pending_again(self) -> None:
+        """Start a session at the newest snapshot and add everything pending again.
 
-        A run that another writer brought with other content is left out, and reported once the others are safe.
+        A run that another writer committed with other content is left out, and reported after the others are committed.
         """
         pending, conflicts = self._pending, self._conflicts
-        self._begin()
+        self._start_session()
         self._conflicts = conflicts
-        for parcel in pending.values():
+        for packed in pending.values():
             try:
-                self._add(parcel)
+                self._add(packed)
             except RunConflictError as error:
                 conflicts.append(error)
 
-    def _begin(self) -> None:
+    def _start_session(self) -> None:
         self._pending, self._conflicts = {}, []
-        self._torn = False
+        self._incomplete = False
         self._session = self._repository.writable()
         self._keys: SessionKeys = self._repository.keys_of(self._session)
 

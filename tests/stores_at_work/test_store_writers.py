@@ -238,7 +238,7 @@ def test_gc_keeps_what_tags_and_sessions_can_reach(store_url):
         writer.write(items, tiny_run(items, logit_seed=1), replace=True)
     collect_garbage(store_url, timedelta(0), sessions_closed=True)
     assert open_reader(store_url, before).run(tiny_run(items).key.name).digest == tiny_run(items).digest
-    with pytest.raises(UsageError, match="still open"):
+    with pytest.raises(UsageError, match="open writer"):
         collect_garbage(store_url, timedelta(days=6))
 
 
