@@ -8,12 +8,14 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 import click
 
 from schemas.errors import HedgemarkError
+from store.shown import Shown, message, printable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,7 +32,7 @@ class FriendlyError(click.ClickException):
     """A library error as click shows it: its message alone, with the exit code of its class."""
 
     def __init__(self, error: HedgemarkError) -> None:
-        super().__init__(f"{type(error).__name__}: {error}")
+        super().__init__(message(f"{type(error).__name__}: {error}"))
         vars(self)["exit_code"] = error.exit_code  # click declares it once for the class; ours differs by error
 
 
@@ -41,23 +43,24 @@ class _Shell(click.Command):
         """Run the command and end the process; without `standalone_mode` return or raise what it does."""
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=standalone_mode, **extra)
-        stdout = sys.stdout
-        try:
-            _prepare_output()
-            code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
-            sys.stdout.flush()
-        except click.ClickException as error:
-            error.show()
-            code = HedgemarkError.exit_code if error.exit_code == 1 else error.exit_code  # click's own 1 is our verdict of a gate
-        except click.Abort:
-            click.echo("Interrupted.", err=True)
-            code = INTERRUPTED
-        except SystemExit:
-            if sys.stdout is stdout:
-                raise
-            code = HedgemarkError.exit_code  # click replaced it and leaves with 1, since a pipe's reader, such as `head`, has seen enough
-        except Exception as error:
-            code = _explain(error)
+        with _shown_output() as stdout:
+            try:
+                _require_stdout()
+                code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+                sys.stdout.flush()
+            except click.ClickException as error:
+                error.show()
+                code = HedgemarkError.exit_code if error.exit_code == 1 else error.exit_code  # click's own 1 is our verdict of a gate
+            except click.Abort:
+                click.echo("Interrupted.", err=True)
+                code = INTERRUPTED
+            except SystemExit:
+                if sys.stdout is stdout:
+                    raise
+                _discard_output()
+                code = HedgemarkError.exit_code  # click replaced it and leaves with 1: a pipe's reader, such as `head`, has seen enough
+            except Exception as error:
+                code = _explain(error)
         sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -93,23 +96,47 @@ def store_option(command: Callable[P, R]) -> Callable[P, R]:
     return click.option("--store", "store_url", default=default_store, metavar="URL", help=text)(command)
 
 
-def _prepare_output() -> None:
-    """Let no character fail to print, and refuse a closed stdout, which would lose every result without a word."""
-    if sys.stdout is None:
-        raise FriendlyError(HedgemarkError("stdout is closed, so no result could be shown; send it to a file or to /dev/null"))
-    for stream in (sys.stdout, sys.stderr):
+def log_to_stderr(level: int, form: str = "%(message)s") -> None:
+    """Show log records of a level and above on stderr, each as a message that no name in it can break."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Messages(form))
+    logging.basicConfig(level=level, handlers=[handler])
+
+
+class _Messages(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = message(record.message)
+        return super().formatMessage(record)
+
+
+@contextmanager
+def _shown_output() -> Iterator[Any]:
+    """Let no character fail to print and none steer the terminal, and yield the stdout that does so; None where it is closed."""
+    before = sys.stdout, sys.stderr
+    for stream in before:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=AS_JSON)
+    sys.stdout, sys.stderr = (stream and Shown(stream) for stream in before)
+    try:
+        yield sys.stdout
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def _require_stdout() -> None:
+    """Refuse a closed stdout, which would lose every result without a word."""
+    if sys.stdout is None:
+        raise FriendlyError(HedgemarkError("stdout is closed, so no result could be shown; send it to a file or to /dev/null"))
 
 
 def _explain(error: Exception) -> int:
     """Say in one line on stderr what ended the command, and return the exit code."""
     if isinstance(error, OSError):
         _discard_output()
-        click.echo(f"Error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", err=True)
+        click.echo(message(f"Error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}"), err=True)
         return HedgemarkError.exit_code
     first = (str(error).strip().splitlines() or [""])[0][:MOST]
-    click.echo(f"Error: internal error, {type(error).__name__}: {first} (-v shows where)", err=True)
+    click.echo(f"Error: internal error, {type(error).__name__}: {printable(first)} (-v shows where)", err=True)
     log.info("what led to it", exc_info=error)
     return HedgemarkError.exit_code
 
@@ -131,19 +158,3 @@ def _as_json(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error(AS_JSON, _as_json)
-
-
-def printable(text: str) -> str:
-    """Return text whose control characters are `?`: names come from a store that may be a stranger's, and must not steer the terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)
-
-
-def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
-    """Return one printable line per row of text cells, columns aligned to the left, those whose numbers are in `right` to the right."""
-    rows = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        [cell.rjust(width) if number in right else cell.ljust(width) for number, (cell, width) in enumerate(zip(row, widths, strict=True))]
-        for row in rows
-    )
-    return ["  ".join(cells).rstrip() for cells in lines]

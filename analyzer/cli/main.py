@@ -10,7 +10,7 @@ from analyzer.cli.options import analysis_options, comparison_options, executor_
 from analyzer.cli.report import COMMANDS as REPORTS
 from analyzer.cli.ship import COMMANDS as SHIPPING
 from analyzer.cli.verdicts import COMMANDS
-from store.command import ShellGroup, friendly_errors
+from store.command import ShellGroup, friendly_errors, log_to_stderr
 
 
 @click.group(cls=ShellGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -21,7 +21,7 @@ def main(verbose: bool) -> None:
 
     Example: analyze compare --model ref-m --task urn
     """
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s")
+    log_to_stderr(logging.INFO if verbose else logging.WARNING)
 
 
 @main.command("sets")

@@ -139,6 +139,7 @@ def gate_command(policy: Path | None, limits: tuple[str, ...], **options: Any) -
     from analyzer.runs.loading import open_runs
     from analyzer.tables.columns import GATE
     from analyzer.tables.emit import emit
+    from store.exchange.whole_file import write_document
 
     asked, read = request(options), read_policy(policy, limits)
     runs = open_runs(asked.store_url, asked.at, asked.wanted, with_dense=True)
@@ -147,7 +148,9 @@ def gate_command(policy: Path | None, limits: tuple[str, ...], **options: Any) -
     if options["model_card"]:
         results = compare(runs, asked.question, tolerances=tolerances(options))
         reports[options["model_card"]] = ci_reports.model_index(checks, results)
-    _write({path: text for path, text in reports.items() if path})
+    for path, text in reports.items():
+        if path:
+            write_document(path, text)
     emit(checks, asked.form, GATE)
     for line in filter(None, [ci_reports.correction(checks), ci_reports.together(checks), ci_reports.last_line(checks)]):
         click.echo(line, err=True)
@@ -155,14 +158,3 @@ def gate_command(policy: Path | None, limits: tuple[str, ...], **options: Any) -
 
 
 COMMANDS = (transfer_command, scale_command, cliffs_command, cost_command, gate_command)
-
-
-def _write(texts: dict[Path, str]) -> None:
-    """Write the reports. Raises UsageError for a path that cannot be written."""
-    from schemas.errors import UsageError
-
-    for path, text in texts.items():
-        try:
-            path.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}") from error

@@ -164,7 +164,8 @@ def _share(happens: BoolArray) -> Estimate:
 def _divergences(pair: Pair) -> dict[str, Estimate]:
     p, q = pair.dense.probs, pair.compressed.probs
     log_p, log_q = (log_softmax(view.logits, view.n_options) for view in pair)
-    log_middle = np.logaddexp(log_p, log_q) - np.log(2)
+    with np.errstate(invalid="ignore"):  # an option that an item does not have is NaN, which numpy calls invalid
+        log_middle = np.logaddexp(log_p, log_q) - np.log(2)
     per_item = {
         "kl": np.nansum(p * (log_p - log_q), axis=1),
         "kl_reverse": np.nansum(q * (log_q - log_p), axis=1),

@@ -24,6 +24,7 @@ from analyzer.report.words.cards import MEANINGS, WORDS, Card, cards, policy_wor
 from analyzer.studies.cost import PER_QUESTION
 from analyzer.studies.threshold_transfer import COVERAGE_TOLERANCE
 from schemas.run import DENSE
+from store.shown import printable
 
 SCRIPTS = ("rows.js", "cost.js", "page.js")
 ICONS = {PASS: "✓", INCONCLUSIVE: "?", FAIL: "✕"}
@@ -141,7 +142,7 @@ def _without_partner(study: Study) -> list[str]:
     """Names of compressed models that have no dense run to be compared with."""
     cells = study.cells[study.request.questions[0].protocol]
     alone = [cell.row for cell in cells if not cell.before and cell.row["method"] != DENSE]
-    return list(dict.fromkeys(f"{row['model']} ({row['method']})" for row in alone))
+    return list(dict.fromkeys(printable(f"{row['model']} ({row['method']})") for row in alone))
 
 
 def _content_policy(scripts: Sequence[str], live: bool) -> str:
@@ -155,7 +156,13 @@ def _template() -> Any:
     import jinja2
 
     loader = jinja2.FunctionLoader(_read)
-    return jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template("page.html")
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_shown)
+    return environment.get_template("page.html")
+
+
+def _shown(value: Any) -> Any:
+    """Return what the page shows of a value: a text without marks that turn its direction; what is marked safe is our own."""
+    return printable(value) if type(value) is str else value
 
 
 def _read(name: str) -> str:

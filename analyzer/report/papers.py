@@ -11,7 +11,7 @@ from analyzer.report.words.cards import cards, policy_words
 from analyzer.studies.cliffs import sweep_kind
 from analyzer.studies.decoupling import method_kind
 from analyzer.tables.columns import CLIFFS, COMPARE
-from analyzer.tables.markup import escaped, latex, markdown
+from analyzer.tables.markup import escaped, in_line, latex, markdown
 from analyzer.tables.terminal import Column
 from schemas.run import DENSE
 
@@ -41,7 +41,7 @@ def sections(study: Study, found: Tables) -> list[Section]:
 def _markdown(study: Study, found: Tables, shown: Sequence[Section]) -> str:
     policy = f"A compressed model may ship when it {policy_words(study.request.limits)}, with 95 % confidence."
     parts = ["# Hedgemark report", sentences.verdicts(cards(study)), policy]
-    parts += ["\n".join(f"- {sentence}" for sentence in _sentences(study, found))]
+    parts += ["\n".join(f"- {in_line(sentence)}" for sentence in _sentences(study, found))]
     for title, records, columns in shown:
         parts += [f"## {title}", markdown(records, columns)]
     return "\n\n".join([*parts, f"Snapshot `{study.runs.reader.snapshot}`."]) + "\n"

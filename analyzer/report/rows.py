@@ -18,6 +18,7 @@ from analyzer.runs.pairs import Partners
 from analyzer.studies.cliffs import sweep_kind
 from schemas.fields import FIELDS
 from schemas.levels import NO_LEVEL
+from store.shown import TURNING, escaped_json
 
 DIGITS = 6
 OTHER_TABLES = {"costs": COST_FIELDS, "items": ITEM_FIELDS, "texts": TEXT_FIELDS}
@@ -91,10 +92,10 @@ def pack(study: Study, found: Tables) -> dict[str, Any]:
 
 def in_script(value: Any) -> str:
     """Return JSON that is safe inside a script element, whatever text it holds."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    for char in "<>&\u2028\u2029":
+    text = TURNING.sub("?", json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False))
+    for char in "<>&":
         text = text.replace(char, f"\\u{ord(char):04x}")
-    return text
+    return escaped_json(text)
 
 
 def _role(row: Record, chosen: Record) -> str:

@@ -13,6 +13,7 @@ from analyzer.report.panels import PANELS
 from analyzer.report.papers import paper
 from analyzer.report.rows import numbered, opening_rows, run_facts
 from schemas.errors import UsageError
+from store.exchange.whole_file import write_document
 
 PAGE = Path("report.html")
 WIDTH, CELL = 640, 84  # pixels: of a chart, and of a column of the heat map
@@ -25,12 +26,12 @@ def write_report(study: Study, form: str, path: Path | None) -> Path | None:
     Raises UsageError for a path that cannot be written.
     """
     if form == "html":
-        return _write(path or PAGE, page(study).encode())
+        return write_document(path or PAGE, page(study).encode())
     text = paper(study, form)
     if path is None:
         click.echo(text, nl=False)
         return None
-    return _write(path, text.encode())
+    return write_document(path, text)
 
 
 def write_charts(study: Study, folder: Path) -> None:
@@ -42,8 +43,8 @@ def write_charts(study: Study, folder: Path) -> None:
     except OSError as error:
         raise UsageError(f"cannot make the folder {folder}: {error.strerror}") from error
     for name, spec in chart_specs(study).items():
-        _write(folder / f"{name}.svg", vl_convert.vegalite_to_svg(spec).encode())
-        _write(folder / f"{name}.png", vl_convert.vegalite_to_png(spec, scale=2))
+        write_document(folder / f"{name}.svg", vl_convert.vegalite_to_svg(spec))
+        write_document(folder / f"{name}.png", vl_convert.vegalite_to_png(spec, scale=2))
 
 
 def chart_specs(study: Study) -> Mapping[str, Spec]:
@@ -62,11 +63,3 @@ def chart_specs(study: Study) -> Mapping[str, Spec]:
             width = {"step": CELL} if panel.id == "heat" else WIDTH
             drawn[name] = spec | {"width": width, "datasets": spec.get("datasets", {}) | {"rows": rows}}
     return drawn
-
-
-def _write(path: Path, content: bytes) -> Path:
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
-    return path

@@ -14,6 +14,7 @@ from analyzer.measure.records import Record, frame
 from analyzer.tables.markup import MARKUP
 from analyzer.tables.terminal import Column, render
 from schemas.errors import UsageError
+from store.shown import Shown, csv_text, message
 
 MAX_WARNED = 5
 
@@ -27,11 +28,12 @@ def emit(records: Sequence[Record], form: str, columns: Sequence[Column]) -> Non
     elif form == "json":
         click.echo("[\n" + ",\n".join(json.dumps(record, allow_nan=False) for record in records) + "\n]")
     elif form == "csv":
-        click.echo(frame(records).write_csv(), nl=False)
+        click.echo(csv_text(frame(records)), nl=False)
     elif sys.stdout.isatty():
         raise UsageError("Parquet is binary; send it to a file: analyze .. --format parquet > results.parquet")
     else:
-        sys.stdout.buffer.write(_parquet(records))
+        stdout = sys.stdout.stream if isinstance(sys.stdout, Shown) else sys.stdout
+        stdout.buffer.write(_parquet(records))
     warn(records, form)
 
 
@@ -49,6 +51,6 @@ def warn(records: Sequence[Record], form: str) -> None:
         return
     said = list(dict.fromkeys(f"{record['run']}: {record['unreliable']}" for record in records if record.get("unreliable")))
     for line in said[:MAX_WARNED]:
-        click.echo(f"unreliable: {line}", err=True)
+        click.echo(message(f"unreliable: {line}"), err=True)
     if len(said) > MAX_WARNED:
         click.echo(f"unreliable: and {len(said) - MAX_WARNED} more; see the field `unreliable`", err=True)

@@ -1,9 +1,11 @@
 """Records as Markdown and LaTeX (booktabs) tables, with every column and every name: a page is wide."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 
 from analyzer.measure.records import Record
 from analyzer.tables.terminal import Column, Sheet, sheet
+from store.shown import printable
 
 SPECIAL = str.maketrans(
     {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {char: f"\\{char}" for char in "&%$#_{}"}
@@ -15,12 +17,12 @@ def markdown(records: Sequence[Record], columns: Sequence[Column]) -> str:
     """Return a Markdown table with its caption above and the reasons of marked rows below."""
     shown = sheet(records, columns)
     titles, rows = _cells(shown, records)
-    return "\n".join([shown.caption, "", *piped(titles, rows), *(f"\n{note}" for note in shown.notes)])
+    return "\n".join([in_line(shown.caption), "", *piped(titles, rows), *(f"\n{in_line(note)}" for note in shown.notes)])
 
 
 def piped(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Return the lines of a Markdown table: titles, rule, rows."""
-    return ["| " + " | ".join(_in_cell(cell) for cell in cells) + " |" for cells in (titles, ["---"] * len(titles), *rows)]
+    return ["| " + " | ".join(in_line(cell) for cell in cells) + " |" for cells in (titles, ["---"] * len(titles), *rows)]
 
 
 def latex(records: Sequence[Record], columns: Sequence[Column], title: str = "") -> str:
@@ -45,8 +47,10 @@ def _cells(shown: Sheet, records: Sequence[Record]) -> tuple[list[str], list[lis
     return [title for title, _ in kept], [list(row) for row in zip(*(texts for _, texts in kept), strict=True)]
 
 
-def _in_cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+def in_line(text: str) -> str:
+    """Return a cell that Markdown shows as it is: no second cell, no markup, no link under another name."""
+    shown = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", printable(text))
+    return shown.replace("\\", "\\\\").replace("|", "\\|").replace("](", "]\\(")
 
 
 def _tabbed(cells: Sequence[str]) -> str:
@@ -55,7 +59,7 @@ def _tabbed(cells: Sequence[str]) -> str:
 
 def escaped(text: str) -> str:
     """Return text that LaTeX prints as it is."""
-    escaped = text.translate(SPECIAL)
+    escaped = printable(text).translate(SPECIAL)
     for symbol, command in SYMBOLS.items():
         escaped = escaped.replace(symbol, command)
     return escaped

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from analyzer.measure.records import Record
 from analyzer.tables.numbers import digits_that_show, fixed, fixed_interval
-from store.command import aligned, printable
+from store.shown import aligned, printable
 
 WIDTH = 120
 KEYS = ("model", "task", "prompt", "method", "level", "scorer", "alpha", "group", "varied")

@@ -5,7 +5,7 @@ from producer.methods import METHODS, Method
 from producer.models.find import HUB, REFERENCE
 from producer.prompts.templates import PROMPTS
 from producer.tasks import EMBEDDED, TASKS
-from store.command import aligned
+from store.shown import aligned
 
 _HEADINGS = ("method", "kind", "default", "levels", "needs", "models", "paper")
 _PROMPTS = {"base": "no instruction", "shared": "one instruction for all tasks", "task": "one instruction per task"}

@@ -9,7 +9,7 @@ import click
 
 from producer.request.options import RUN_OPTIONS, SETTINGS_OPTIONS, add_options
 from schemas.errors import UsageError
-from store.command import ShellCommand, friendly_errors, store_option
+from store.command import ShellCommand, friendly_errors, log_to_stderr, store_option
 
 if TYPE_CHECKING:
     from producer.request.request import Request
@@ -47,7 +47,7 @@ def main(*, store_url: str, listed: str | None, verbose: int, **options: Any) ->
 
     Finished runs are skipped, so after an interruption the same command goes on where it stopped.
     """
-    logging.basicConfig(level=max(logging.DEBUG, logging.WARNING - 10 * verbose), format="%(levelname)s %(name)s: %(message)s")
+    log_to_stderr(max(logging.DEBUG, logging.WARNING - 10 * verbose), "%(levelname)s %(name)s: %(message)s")
     try:
         if listed:
             from producer.cli.listing import list_names

@@ -15,7 +15,7 @@ from producer.run.plan import check_request, make_plan
 from schemas.errors import StoreNotFoundError
 from schemas.fields import FIELDS
 from store import open_reader
-from store.command import aligned
+from store.shown import aligned
 
 HEADER = (*FIELDS, "items", "tokens", "truncated", "state")
 STORED, TO_RUN, NOT_DOWNLOADED = "stored", "to run", "weights not downloaded"

@@ -25,6 +25,7 @@ from producer.run.plan import check_request, make_plan
 from schemas.options import own_options
 from schemas.private import without_circumstances
 from schemas.run import Run
+from store.shown import printable
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ def progress_bar(total: int, label: str, unit: str, *, shown: bool = True) -> An
     """Return a tqdm progress bar on stderr, hidden if stderr is not a terminal."""
     from tqdm import tqdm  # type: ignore[import-untyped]
 
-    return tqdm(total=total, desc=label, unit=unit, disable=None if shown else True, leave=False)
+    return tqdm(total=total, desc=printable(label), unit=unit, disable=None if shown else True, leave=False)
 
 
 @dataclass

@@ -1,7 +1,6 @@
 """The command `store`: a thin shell over the library; data to stdout, progress and messages to stderr."""
 
 import logging
-import sys
 from pathlib import Path
 
 import click
@@ -11,7 +10,8 @@ from store.cli.imports import import_
 from store.cli.items import items
 from store.cli.printing import format_option, print_table
 from store.cli.share import SHARE_COMMANDS
-from store.command import ShellGroup, friendly_errors, store_option
+from store.command import ShellGroup, friendly_errors, log_to_stderr, store_option
+from store.shown import message
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 LS_COLUMNS = ["name", *FIELDS, "n_items", "nonfinite", "created"]
@@ -27,7 +27,7 @@ def main(verbose: bool) -> None:
 
     Example: store ls --model ref-m --store ./hedgemark-store
     """
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, stream=sys.stderr, format="%(message)s")
+    log_to_stderr(logging.INFO if verbose else logging.WARNING)
 
 
 @main.command()
@@ -186,9 +186,9 @@ def verify(store_url: str, at: str | None, key: Path | None) -> None:
 
     report = verify_store(store_url, at, key)
     for note in report.notes:
-        click.echo(f"note: {note}", err=True)
+        click.echo(message(f"note: {note}"), err=True)
     for problem in report.problems:
-        click.echo(problem)
+        click.echo(message(problem))
     click.echo(f"read {report.runs} runs and {report.item_sets} item sets in {len(report.snapshots)} snapshots", err=True)
     if report.problems:
         raise StoreInvalidError(f"{store_url}: {len(report.problems)} problems")

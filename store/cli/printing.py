@@ -1,12 +1,11 @@
 """Print a table as text, JSON or CSV; data go to stdout and nothing else does."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
-from store.command import aligned
+from store.shown import aligned, csv_text, json_text
 
 if TYPE_CHECKING:
     import polars as pl
@@ -24,9 +23,9 @@ def format_option(command: Callable[P, R]) -> Callable[P, R]:
 def print_table(table: "pl.DataFrame", format_: str) -> None:
     """Print a table in a format; text is aligned and never shortened, so that it can be read by eye and by awk."""
     if format_ == "json":
-        click.echo(json.dumps(table.to_dicts(), indent=1, ensure_ascii=False))
+        click.echo(json_text(table.to_dicts(), indent=1))
     elif format_ == "csv":
-        click.echo(table.write_csv(), nl=False)
+        click.echo(csv_text(table), nl=False)
     else:
         click.echo(_text(table))
 
@@ -34,7 +33,7 @@ def print_table(table: "pl.DataFrame", format_: str) -> None:
 def print_record(record: Mapping[str, Any], format_: str) -> None:
     """Print a nested record, one `path  value` a line, or as JSON."""
     if format_ == "json":
-        click.echo(json.dumps(record, indent=1, ensure_ascii=False))
+        click.echo(json_text(record, indent=1))
     else:
         click.echo("\n".join(aligned(list(_flat(record)))))
 

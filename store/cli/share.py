@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from store.command import friendly_errors, store_option
+from store.shown import message
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -65,7 +66,7 @@ def _copy(source: str, target: str, at: str | None) -> None:
     done = copy_runs(source, target, at)
     click.echo(f"copied {len(done.copied)} runs to {target} at {done.snapshot}; {done.present} were there already", err=True)
     for name in done.conflicts:
-        click.echo(f"conflict: {name}")
+        click.echo(message(f"conflict: {name}"))
     if done.conflicts:
         raise RunConflictError(f"{len(done.conflicts)} runs have other content in {target} than in {source}; both keep their own")
 

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from schemas.errors import HedgemarkError
 from schemas.fields import FIELDS
 from schemas.itemset import ItemSet
 from schemas.run import Run
@@ -38,7 +39,10 @@ def write_parquet(keys: Keys, path: Path) -> int:
             yield run_frame(run, items[items_hash], schema)
 
     with whole_file(path) as partial:
-        register_io_source(frames, schema=schema).sink_parquet(partial, compression="zstd")
+        try:
+            register_io_source(frames, schema=schema).sink_parquet(partial, compression="zstd")
+        except pl.exceptions.ComputeError as error:  # so polars calls a full disk, too; what a frame raises comes through as it is
+            raise HedgemarkError(f"{path} cannot be written: {str(error)[:200]}") from error
     return len(records)
 
 
