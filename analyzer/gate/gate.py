@@ -17,7 +17,8 @@ from analyzer.compare.compare import pair_unreliable
 from analyzer.compare.paired import Paired, paired
 from analyzer.gate.policy import LIMITABLE, Limit, limits_for
 from analyzer.measure.question import Question
-from analyzer.measure.records import Record, identity, provenance, unreliable
+from analyzer.measure.records import Record, identity, provenance
+from analyzer.measure.unreliable import cell_faults, run_reasons
 from analyzer.runs.loading import Runs
 from analyzer.runs.pairs import Partners
 from analyzer.stats.estimate import Estimate, Interval
@@ -34,7 +35,10 @@ CompressedModel = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Check:
-    """One figure of one pair beside its limit; `limit` and `estimate` are None for the check that the runs can be trusted."""
+    """One figure of one pair beside its limit; `limit` and `estimate` are None for the check that the runs can be trusted.
+
+    reason : why it cannot pass whatever its figure is.  broken : whether that speaks against the compressed run.
+    """
 
     cell: Paired
     name: str
@@ -42,6 +46,7 @@ class Check:
     limit: Limit | None = None
     estimate: Estimate | None = None
     reason: str | None = None
+    broken: bool = False
 
     @property
     def model(self) -> CompressedModel:
@@ -90,14 +95,20 @@ def _checks(cells: list[Paired], question: Question, limits: Sequence[Limit]) ->
     if first.before is None:
         yield Check(first, "dense run", reason="there is no dense run of the same model, task and prompt to compare with")
         return
-    yield Check(first, "reliable", reason=pair_unreliable(cells))
+    yield Check(first, "reliable", reason=pair_unreliable(cells), broken=_broken(cells))
     for limit in limits_for(first.row["task"], limits):
         for cell in cells if LIMITABLE[limit.figure].by_sets else cells[:1]:
             yield from _subject_checks(cell, question, limit) if limit.worst_subject else [_check(cell, question, limit)]
 
 
 def _check(cell: Paired, question: Question, limit: Limit) -> Check:
-    return Check(cell, limit.figure, None, limit, LIMITABLE[limit.figure].amount(cell, question))
+    figure = LIMITABLE[limit.figure]
+    return Check(cell, limit.figure, None, limit, figure.amount(cell, question), cell.after.note if figure.by_sets else None)
+
+
+def _broken(cells: Sequence[Paired]) -> bool:
+    """Whether something is wrong with the compressed run itself, beyond too few items for an alpha."""
+    return any(run_reasons(cell.after.view) or cell_faults(cell.after) for cell in cells)
 
 
 def _subject_checks(cell: Paired, question: Question, limit: Limit) -> Iterator[Check]:
@@ -107,7 +118,8 @@ def _subject_checks(cell: Paired, question: Question, limit: Limit) -> Iterator[
     for number, name in enumerate(view.items.subjects):
         chosen = subject == number
         if measure and chosen.any():
-            yield Check(cell, limit.figure, name or "(no subject)", limit, measure(cell, question, chosen))
+            note = cell.after.note if LIMITABLE[limit.figure].by_sets else None
+            yield Check(cell, limit.figure, name or "(no subject)", limit, measure(cell, question, chosen), note)
 
 
 def _record(check: Check, question: Question, n_checks: int, n_models: int) -> Record:
@@ -140,8 +152,9 @@ def _result(check: Check, ends: Interval) -> str:
     if check.limit is None or check.estimate is None:
         if check.reason is None:
             return PASS
-        broken = check.cell.before is not None and unreliable([check.cell.after])
-        return FAIL if broken else INCONCLUSIVE  # a missing or broken dense run says nothing against the compressed one
+        return FAIL if check.broken else INCONCLUSIVE  # a missing or broken dense run says nothing against the compressed one
+    if check.reason:
+        return INCONCLUSIVE
     limit = check.limit.value
     if LIMITABLE[check.limit.figure].at_least:
         return PASS if ends.low >= limit else FAIL if ends.high < limit else INCONCLUSIVE

@@ -22,7 +22,8 @@ class Cell:
                 of calibration scores that equal the threshold beside the one that made it: there the score has an atom.
     note      : why the cell says nothing about the model, or None.
     group     : which items, "all" or those of one subject, label or set size.
-    reasons   : further reasons not to trust it: of drawn splits, or what a comparison with the dense run shows.
+    reasons   : further reasons not to trust the run: what a comparison with the dense run shows.
+    forced    : whether the top option is in every set by rule, so that sets of one option are no sign of anything.
     """
 
     view: RunView
@@ -34,6 +35,7 @@ class Cell:
     note: str | None = None
     group: str = "all"
     reasons: tuple[str, ...] = ()
+    forced: bool = False
 
 
 def uacc(accuracy: Estimate, set_size: Estimate, view: RunView) -> Estimate:

@@ -73,7 +73,7 @@ def _together(view: RunView, question: Question, parts: Sequence[Cell]) -> Cell:
     estimates |= {name: _weighted([part.estimates[name] for part in usable], weight) for name in names}
     estimates["uacc"] = uacc(estimates["accuracy"], estimates["set_size"], view)
     spreads = {f"{name}_sd": _spread([part.facts[f"{name}_sd"] for part in usable], weight) for name in ("coverage", "set_size")}
-    small = [part.group for part in parts if part.note]
+    small = [part.group for part in parts if threshold_rank(part.n_calibration, part.alpha) > part.n_calibration]
     note = f"groups too small for alpha {float(parts[0].alpha):g}, whose sets are full: {', '.join(small)}" if small else None
     parameters = parameter_text(parts[0].scorer, question)
     facts = {**group_facts(view.n_items), **spreads, "parameters": parameters, **worst_group(list(parts))}

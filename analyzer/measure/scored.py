@@ -102,19 +102,19 @@ def measure_alpha(scored: ScoredRun, alpha: Fraction) -> Cell:
         n,
         estimates | {"uacc": uacc(estimates["accuracy"], estimates["set_size"], view)},
         _facts(law, scored, summary, drawn),
-        too_few(n, alpha) if k > n else None,
-        reasons=_coverage_reasons(law, scored, float(summary.mean[0])),
+        too_few(n, alpha) if k > n else _outside_band(law, scored, float(summary.mean[0])),
+        forced=scored.question.empty == "top1",
     )
 
 
-def _coverage_reasons(law: RankLaw, scored: ScoredRun, coverage: float) -> tuple[str, ...]:
+def _outside_band(law: RankLaw, scored: ScoredRun, coverage: float) -> str | None:
     """Say where the coverage of drawn splits, or of one from a file, lies outside its exact law: the sides are then not exchangeable."""
     if scored.masks is None:
-        return ()
+        return None
     low, high = coverage_band(law, scored.statistics.table, len(scored.masks))
     if low - ROUNDING <= coverage <= high + ROUNDING:
-        return ()
-    return (f"coverage {coverage:.3f} is outside the 99.9 % band [{low:.3f}, {high:.3f}] of its exact law",)
+        return None
+    return f"coverage {coverage:.3f} is outside the 99.9 % band [{low:.3f}, {high:.3f}] of its exact law"
 
 
 def influence_of(law: RankLaw, scored: ScoredRun, statistics: SetStatistics) -> FloatArray:

@@ -1,25 +1,25 @@
 """Unreliable: a computed flag with its reason, never an opinion.
 
-Coverage alone cannot see a broken model: it is near 1 - alpha for any scores. So the answers themselves, the ties and the dense run are
-looked at as well. Every comparison with noise uses a 99.9 % band.
+Coverage alone cannot see a broken model: it is near 1 - alpha for any scores. So the logits and the answers themselves and the dense run
+are looked at as well. Every comparison with noise uses a 99.9 % band. A cell of which too few items can be said to be anything has a note
+instead: that says nothing against the model.
 """
 
 import math
 from functools import lru_cache
 
-import numpy as np
-from scipy.special import bdtr, ndtri
+from scipy.special import bdtr, bdtrc
 
+from analyzer.measure.broken_logits import logit_reasons
 from analyzer.measure.cell import Cell
+from analyzer.measure.misaligned_labels import NOISE, SIGMAS, label_reasons
 from analyzer.runs.answer_metrics import RECENT, answer_metrics
 from analyzer.runs.view import RunView
 from schemas.run import CHECKPOINT
 
-NOISE = 0.0005  # one side of the band
-SIGMAS = float(ndtri(1 - NOISE))
 EXACT = 1e-12
 TRUNCATED = 0.01  # share of prompts that may be truncated; a truncated prompt lacks its demonstrations, then its question
-SURE = 0.25  # mean top prob above accuracy by this much, without any link between choices and answers, is misalignment
+BY_RANK = "topk"  # its sets hold equally many options whatever the logits are
 FAR = {
     "idk_rate": ('answers "I don\'t know"', 0.1),
     "none_of_above_rate": ('answers "None of the above"', 0.1),
@@ -39,18 +39,24 @@ def run_reasons(view: RunView) -> tuple[str, ...]:
     if view.disagreement:
         reasons.append(view.disagreement)
     if view.n_items:
-        reasons += _accuracy_reasons(view)
+        reasons += [*logit_reasons(view), *_accuracy_reasons(view)]
     return tuple(reasons)
 
 
 def cell_reasons(cell: Cell) -> list[str]:
-    """Return why this cell says nothing about the model."""
-    if cell.note:
-        return [*cell.reasons, cell.note]
-    if cell.group != "all" or not math.isfinite(cell.estimates["coverage"].value):
-        return list(cell.reasons)
-    size, widest = cell.estimates["set_size"].value, cell.view.mean_options
+    """Return why this cell says nothing about the model: what is wrong with it, or that its items cannot tell."""
+    return [*cell.reasons, cell.note] if cell.note else cell_faults(cell)
+
+
+def cell_faults(cell: Cell) -> list[str]:
+    """Return what is wrong with the run as this cell shows it; sets that are full for want of calibration items are no fault."""
     reasons = list(cell.reasons)
+    if cell.note or cell.group != "all" or not math.isfinite(cell.estimates["coverage"].value):
+        return reasons
+    expected = cell.forced or cell.scorer == BY_RANK or not _beats_chance(cell.view)
+    if expected and not _below_chance(cell.view):
+        return reasons
+    size, widest = cell.estimates["set_size"].value, cell.view.mean_options
     if abs(cell.estimates["singleton_rate"].value - 1) < EXACT:
         reasons.append("every set holds exactly one option")
     elif abs(size - widest) < EXACT:
@@ -83,20 +89,18 @@ def asked_otherwise(view: RunView, dense: RunView) -> tuple[str, ...]:
 
 
 def _accuracy_reasons(view: RunView) -> list[str]:
-    right, chance = int(view.correct.sum()), float((1 / view.n_options).mean())
-    accuracy = right / view.n_items
-    if bdtr(right, view.n_items, chance) < NOISE:
-        return [f"accuracy {accuracy:.3f} is below chance {chance:.3f} beyond noise"]
-    agreeing = _independent_agreement(view)
-    noise = SIGMAS * math.sqrt(max(agreeing * (1 - agreeing), 0.0) / view.n_items)
-    top = float(np.nanmax(view.probs, axis=1).mean())
-    if abs(accuracy - agreeing) <= noise and top > accuracy + SURE + noise:
-        return [f"choices say nothing about answers (accuracy {accuracy:.3f}, mean top prob {top:.3f}): labels may be misaligned"]
-    return []
+    below = f"accuracy {float(view.correct.mean()):.3f} is below chance {_chance(view):.3f} beyond noise"
+    return [*([below] if _below_chance(view) else []), *label_reasons(view)]
 
 
-def _independent_agreement(view: RunView) -> float:
-    """Accuracy that a run would have if its choices were drawn without looking at the item."""
-    width = view.logits.shape[1]
-    chosen, answers = (np.bincount(values, minlength=width) / view.n_items for values in (view.chosen, view.answer))
-    return float(chosen @ answers)
+def _below_chance(view: RunView) -> bool:
+    return bool(bdtr(int(view.correct.sum()), view.n_items, _chance(view)) < NOISE)
+
+
+def _beats_chance(view: RunView) -> bool:
+    """Whether a run is better than chance beyond noise; sets of one that is not may well be full."""
+    return bool(bdtrc(int(view.correct.sum()) - 1, view.n_items, _chance(view)) < NOISE)
+
+
+def _chance(view: RunView) -> float:
+    return float((1 / view.n_options).mean())

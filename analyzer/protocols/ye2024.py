@@ -97,6 +97,7 @@ def _cell(replay: Replay, alpha: Fraction) -> Cell:
         estimates | {"uacc": uacc(estimates["accuracy"], estimates["set_size"], view)},
         {**dict.fromkeys(FACTS, math.nan), "parameters": ""},
         too_few(n, alpha) if k > n else None,
+        forced=True,
     )
 
 

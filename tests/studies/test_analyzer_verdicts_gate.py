@@ -1,6 +1,7 @@
 """The release gate: policies, exit codes, reports, and its error rates where the truth is known."""
 
 import xml.etree.ElementTree as ET
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,14 @@ def test_an_unreliable_run_cannot_pass_and_a_missing_dense_run_decides_nothing()
         ("rtn", "flips"): PASS,
         ("awq", "dense run"): INCONCLUSIVE,
     }
+
+
+def test_too_few_items_for_an_alpha_decide_nothing() -> None:
+    """60 calibration items cannot say anything at alpha 0.01: the run is not to blame, and full sets on both sides prove nothing."""
+    runs = pair_of_runs(120, noise=0.05)
+    records = gate(runs, Question(scorers=("lac",), alphas=(Fraction(1, 100),)), [Limit("flips", 0.9), Limit("set_size_growth", 0.1)])
+    assert results(records) == {"reliable": INCONCLUSIVE, "flips": PASS, "set_size_growth": INCONCLUSIVE}
+    assert all("too few for alpha 0.01" in record["reason"] for record in records if record["result"] == INCONCLUSIVE)
 
 
 def test_a_run_without_finite_items_fails_and_leaves_its_figures_open() -> None:
