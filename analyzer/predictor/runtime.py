@@ -3,7 +3,6 @@
 In: logits of the options, one question or many.  Out: which options are in each set, and what to do with the question.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,11 +52,11 @@ class Predictor:
         return predictor
 
     def save(self, path: Path | str) -> None:
-        """Write the predictor to a file. Raises UsageError where it cannot be written."""
-        try:
-            Path(path).write_text(json.dumps(self.document.value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}") from error
+        """Write the predictor to a file, completely or not at all. Raises UsageError for a folder that is not there."""
+        from store.exchange.whole_file import write_document
+        from store.shown import json_text
+
+        write_document(Path(path), (json_text(self.document.value, indent=1) + "\n").encode())
 
     def check(self, name: str = "") -> None:
         """Raise UsageError where a test vector does not give its set and its decision on this machine."""

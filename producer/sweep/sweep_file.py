@@ -68,7 +68,9 @@ def _field(option: click.Option) -> Any:
     def as_list(value: Any) -> Any:
         values = value if option.multiple and isinstance(value, list) else [value]
         if not all(type(each) is kind for each in values):
-            raise ValueError(f"must be {described}, not {value!r}")
+            raise ValueError(f"must be {described}, not {value!r:.80}")
+        if not values:
+            raise ValueError("is an empty list; leave it out for what is taken by default")
         return values
 
     def converted(written: list[Any]) -> Any:

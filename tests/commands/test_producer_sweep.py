@@ -98,6 +98,8 @@ def test_a_block_says_how_it_is_run(tmp_path: Path) -> None:
         ("model = 'a'\nhost-memory = '0'", "--host-memory 0 leaves no memory at all"),
         ("model = 'a'\ntensor-parallel = 2", "block 1: --tensor-parallel 2 has no effect without --backend vllm"),
         ("model = 'a'\nbackend = 'vllm'\nbatch-tokens = 9", "--batch-tokens 9 has no effect without --backend transformers"),
+        ("model = 'a'\nmethod = []", "'method': is an empty list"),
+        ("model = []", "'model': is an empty list"),
         ("model = [1]", "'model': must be a string or a list of strings"),
         ("sweep = 3", "must be blocks"),
     ],

@@ -102,7 +102,10 @@ def watch(kind: str, seed: int, first: int, last: int, folder: Path) -> Iterator
     threading.Thread(target=stop_a_hang, daemon=True).start()
     case = first
     for line in worker.stdout:
-        told = json.loads(line)
+        try:
+            told = json.loads(line)
+        except ValueError:  # the end of what a worker that was stopped had begun to say
+            break
         if "begin" in told:
             case = told["begin"]
         elif "started" in told:
@@ -137,7 +140,7 @@ def main() -> None:
     kinds = chosen.kind or list(KINDS)
     counts: Counter[str] = Counter()
     for kind in kinds:
-        with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        with tempfile.TemporaryDirectory(prefix="fuzz-", ignore_cleanup_errors=True) as folder:
             failed = run_kind(kind, chosen.seed, -(-chosen.cases // len(kinds)), Path(folder))
         counts[kind] = len(failed)
         print(f"{kind:8} {-(-chosen.cases // len(kinds))} cases, {len(failed)} failed", flush=True)
