@@ -3,7 +3,7 @@
 from typing import Any
 
 from producer.methods.shared.contract import DATA, Job
-from producer.methods.shared.quantization import WEIGHT_ONLY, quantization_settings, quantize, scheme
+from producer.methods.shared.quantization import ANY_FORMAT, quantization_settings, quantize, scheme
 from schemas.errors import PostConditionError
 from schemas.levels import Level
 
@@ -40,7 +40,7 @@ def settings_for(level: Level) -> dict[str, Any]:
     return quantization_settings(level) | {"dampening": DAMPENING, "block": BLOCK, "column_order": order}
 
 
-METHOD = WEIGHT_ONLY(
+METHOD = ANY_FORMAT(
     name="gptq",
     paper="Frantar et al. 2023, arXiv:2210.17323",
     needs=DATA,

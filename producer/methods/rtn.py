@@ -1,9 +1,12 @@
-"""RTN: round every weight to the nearest point of its grid, without data. Implemented by llm-compressor."""
+"""RTN: round every weight to the nearest point of its grid. Implemented by llm-compressor.
+
+It needs no data, but for formats whose activations have a scale that is fixed beforehand (w8a8-fp8-static, nvfp4).
+"""
 
 from typing import Any
 
 from producer.methods.shared.contract import NOTHING, Job
-from producer.methods.shared.quantization import WEIGHT_ONLY, quantization_settings, quantize, scheme
+from producer.methods.shared.quantization import ANY_FORMAT, calibrated, quantization_settings, quantize, scheme
 
 
 def round_to_nearest(model: Any, job: Job) -> Any:
@@ -17,10 +20,11 @@ def round_to_nearest(model: Any, job: Job) -> Any:
     return quantize(model, recipe, job)
 
 
-METHOD = WEIGHT_ONLY(
+METHOD = ANY_FORMAT(
     name="rtn",
     paper="Nagel et al. 2021, arXiv:2106.08295",
     needs=NOTHING,
+    needs_at=calibrated,
     compress=round_to_nearest,
     settings_for=quantization_settings,
 )

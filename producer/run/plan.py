@@ -5,7 +5,7 @@ items, option tokens, a method that does not support a model) raises here, befor
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from producer.backends import BACKENDS
@@ -23,7 +23,7 @@ from producer.tasks.source import TaskItems, draw, load_task
 from schemas.benchmark import BENCHMARK
 from schemas.errors import UsageError
 from schemas.itemset import build_item_set
-from schemas.levels import Level, parse_level, parse_levels
+from schemas.levels import Level, parse_levels
 from schemas.run import RunKey
 
 log = logging.getLogger(__name__)
@@ -45,8 +45,8 @@ def make_plan(request: Request, *, download: bool = True) -> list[RunGroup]:
     models = [name for name in request.models if name != BAYES]
     if not models:
         return []
-    levels = choose_levels(request.methods, request.levels)
-    opened = {name: _open_model(name, request, levels) for name in models}
+    chosen = choose_levels(request.methods, request.levels)
+    opened = {name: _open_model(name, request, chosen) for name in models}
     tasks = {name: draw(load_task(name, request.data), request.limit, request.seed) for name in _tasks_of(request, models)}
     prompted = [
         (model, [_prompted(model, tasks[t], prompt, request) for t in _tasks_of(request, [name]) for prompt in request.prompts])
@@ -54,7 +54,7 @@ def make_plan(request: Request, *, download: bool = True) -> list[RunGroup]:
     ]
     for note in dict.fromkeys(note for _, tasks_of_model in prompted for each in tasks_of_model for note in each.notes):
         log.warning("%s", note)
-    return [group for model, tasks_of_model in prompted for group in _groups(model, tasks_of_model, levels, request, download)]
+    return [group for model, tasks_of_model in prompted for group in _groups(model, tasks_of_model, chosen, request, download)]
 
 
 def check_request(request: Request) -> None:
@@ -64,14 +64,14 @@ def check_request(request: Request) -> None:
 
 
 def choose_levels(methods: Sequence[str], levels: Sequence[str]) -> dict[str, list[Level]]:
-    """Return for each method the given levels that it accepts, or its default level if none are given.
+    """Return for each method the given levels that it accepts; none means its default level, which depends on the model.
 
     Raises UsageError for an unknown method, a level that no method accepts, or a method other than dense that accepts none of the levels.
     """
     check_names("method", methods, [*METHODS])
     parsed = parse_levels(levels)
     if not parsed:
-        return {name: [parse_level(METHODS[name].default_level)] for name in methods}
+        return {name: [] for name in methods}
     chosen = {name: [level for level in parsed if not METHODS[name].accepts(level)] for name in methods}
     with_levels = [name for name in methods if name != "dense"] or list(methods)
     for level in parsed:
@@ -80,7 +80,15 @@ def choose_levels(methods: Sequence[str], levels: Sequence[str]) -> dict[str, li
     for name in with_levels:
         if not chosen[name]:
             METHODS[name].check_level(parsed[0])
-    return {name: chosen[name] or [parse_level(METHODS[name].default_level)] for name in methods}
+    return chosen
+
+
+def _levels_for(config: Any, chosen: Mapping[str, list[Level]]) -> dict[str, list[Level]]:
+    """Return each method's levels for a model: the chosen ones, each once under our name for it, or the method's default level."""
+    return {
+        name: list(dict.fromkeys(METHODS[name].level_of(config, level) for level in levels or [METHODS[name].default_for(config)]))
+        for name, levels in chosen.items()
+    }
 
 
 def _tasks_of(request: Request, models: Sequence[str]) -> list[str]:
@@ -92,10 +100,13 @@ def _tasks_of(request: Request, models: Sequence[str]) -> list[str]:
     return embedded + published
 
 
-def _open_model(name: str, request: Request, levels: dict[str, list[Level]]) -> Model:
+def _open_model(name: str, request: Request, chosen: Mapping[str, list[Level]]) -> Model:
     files = find_model(name)
     config = load_config(files)
-    _check_model(files.name, config, request, levels)
+    for method in (METHODS[method] for method, levels in chosen.items() if not levels):
+        if (level := method.default_for(config).text) != method.default_level:
+            log.warning("%s: level of %s is %s; the groups of %s do not divide every layer", name, method.name, level, method.default_level)
+    _check_model(files.name, config, request, _levels_for(config, chosen))
     device = _choose_device(request.device)
     return Model(files, config, load_tokenizer(files), device, _choose_dtype(request.dtype, device, config))
 
@@ -150,30 +161,31 @@ def _prompted(model: Model, task: TaskItems, prompt: str, request: Request) -> P
 
 
 def _groups(
-    model: Model, prompted: Sequence[PromptedTask], levels: dict[str, list[Level]], request: Request, download: bool
+    model: Model, prompted: Sequence[PromptedTask], chosen: Mapping[str, list[Level]], request: Request, download: bool
 ) -> Iterator[RunGroup]:
     if download:
         fetch_weights(model.files)
     weights_missing = not download and model.files.hub_id and not weight_bytes(model.files)
     weights = "" if weights_missing else weights_hash(model.files)
-    for name, requested in levels.items():
+    for name, levels_of_method in _levels_for(model.config, chosen).items():
         method = METHODS[name]
-        levels_of_method = list(dict.fromkeys(method.level_of(model.config, level) for level in requested))
-        for data, answered in _by_source(method, model, prompted, request):
+        without_data = [level for level in levels_of_method if not method.needs_data(level)]
+        with_data = [level for level in levels_of_method if method.needs_data(level)]
+        answered_with: list[tuple[list[Level], Any, Sequence[PromptedTask]]] = [(without_data, None, prompted)] if without_data else []
+        answered_with += [(with_data, data, answered) for data, answered in (_by_source(model, prompted, request) if with_data else ())]
+        for levels_served, data, answered in answered_with:
             runs = [
                 PlannedRun(each, level, _key(each, _Compression(method, level, data), weights, request) if weights else None)
-                for level in levels_of_method
+                for level in levels_served
                 for each in answered
             ]
             yield RunGroup(model, method, data, request.seed, runs)
 
 
-def _by_source(method: Method, model: Model, prompted: Sequence[PromptedTask], request: Request) -> list[tuple[Any, list[PromptedTask]]]:
+def _by_source(model: Model, prompted: Sequence[PromptedTask], request: Request) -> list[tuple[Any, list[PromptedTask]]]:
     """Return pairs of compression data and the prompted tasks that the models compressed with these data answer."""
     from producer.methods.shared.compression_data import check_overlap, default_source, draw_compression_data
 
-    if not method.needs_data:
-        return [(None, list(prompted))]
     by_source: dict[str, list[PromptedTask]] = {}
     for each in prompted:
         source = default_source(each.task.name) if request.compression_data == "auto" else request.compression_data

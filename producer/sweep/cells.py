@@ -56,9 +56,9 @@ def _commands(request: Request, store_url: str) -> Iterator[Command]:
             yield Command(BAYES, ("--model", BAYES, "--method", BAYES, *shared))
             continue
         for method, levels in choose_levels(request.methods, request.levels).items():
-            for level in levels:
-                arguments = ("--model", model, "--method", method, "--level", level.text, *shared)
-                yield Command(f"{model} {method} {level.text}", arguments, request.settings.tensor_parallel)
+            for level in [level.text for level in levels] or [""]:  # "" is the method's default for the model
+                arguments = ("--model", model, "--method", method, *(("--level", level) if level else ()), *shared)
+                yield Command(f"{model} {method} {level}".strip(), arguments, request.settings.tensor_parallel)
 
 
 def _shared(request: Request, store_url: str) -> Iterator[str]:

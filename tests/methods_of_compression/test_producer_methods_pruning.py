@@ -216,5 +216,5 @@ def test_every_other_method_takes_weights_that_are_zero_already(name: str, clear
     """Structures and groups of zeros are removed or rounded as any others; logits stay finite and the post-conditions hold."""
     model, level = split_experts(tiny(architecture)), tiny_level(name)
     clear(model)
-    applied = METHODS[name].apply(model, level, tiny_data(64) if METHODS[name].needs_data else None, 0)
+    applied = METHODS[name].apply(model, level, tiny_data(64) if METHODS[name].needs_data(level) else None, 0)
     assert logits(applied.model, tiny_data().input_ids).isfinite().all()

@@ -4,6 +4,7 @@ In: a Hugging Face config.  Out: layer names (without the layer's number) and sh
 All these types have the decoder layers of Llama: query, key, value and output projections, and a gated MLP or experts that are gated MLPs.
 """
 
+import math
 from typing import Any, NamedTuple
 
 from producer.models.stored_as import quantization
@@ -60,6 +61,14 @@ def is_moe(config: Any) -> bool:
 def has_dense_layers(config: Any) -> bool:
     """Return whether a mixture of experts also has layers with an ordinary MLP."""
     return bool(getattr(config, "mlp_only_layers", None)) or getattr(config, "decoder_sparse_step", 1) > 1
+
+
+def largest_group(config: Any, most: int) -> int:
+    """Return the largest number of columns, up to `most`, that divides every linear layer; `most` for an unknown model type."""
+    if unknown_architecture(config):
+        return most
+    common = math.gcd(*(shape.columns for shape in linear_shapes(config).values()))
+    return max(size for size in range(1, most + 1) if common % size == 0)
 
 
 def undivided(config: Any, size: int) -> str:

@@ -67,6 +67,8 @@ class Method:
     models       : a description of the models that `fits` admits, for the list.
     collect      : (dense model, data, device) -> statistics that all levels use; None for a method that needs none.
     level_of     : (config, requested level) -> the level stored in the run key; `checkpoint` reads it from the model's own files.
+    needs_at     : level -> whether this level takes compression data although the method as such does not.
+    group_for    : (config, most) -> largest group of up to `most` columns that divides every layer; None for a method without groups.
     changes      : whether the method changes the model. If not, the level only describes the model, and any change of logits is an error.
 
     >>> from schemas.levels import parse_level
@@ -97,11 +99,19 @@ class Method:
     collect: Callable[[Any, "CompressionData", Any], Any] | None = None
     level_of: Callable[[Any, Level], Level] = lambda config, level: level
     changes: bool = True
+    needs_at: Callable[[Level], bool] = lambda level: False
+    group_for: Callable[[Any, int], int] | None = None
 
-    @property
-    def needs_data(self) -> bool:
-        """Whether `apply` needs compression data."""
-        return self.needs != NOTHING
+    def needs_data(self, level: Level) -> bool:
+        """Return whether `apply` needs compression data for a level."""
+        return self.needs != NOTHING or self.needs_at(level)
+
+    def default_for(self, config: Any) -> Level:
+        """Return the default level for a model: where its groups do not divide every layer, the largest that do."""
+        level = parse_level(self.default_level)
+        if self.group_for is None or level.group_size is None:
+            return level
+        return parse_level(self.default_level.replace(f"-g{level.group_size}", f"-g{self.group_for(config, level.group_size)}"))
 
     def check_level(self, level: Level) -> None:
         """Raise UsageError for a level that the method does not have."""
@@ -136,14 +146,14 @@ class Method:
         for level in levels:
             self.check_level(level)
             self.check_config(model.config, level)
-        if self.needs_data and data is None:
-            raise UsageError(f"method {self.name!r} needs compression data")
+        if data is None and any(map(self.needs_data, levels)):
+            raise UsageError(f"method {self.name!r} needs compression data for level {next(filter(self.needs_data, levels)).text!r}")
         model.eval()
         dense = dense_logits(model, data)
         statistics = self.collect(model, data, device) if self.collect and data is not None else None
         for number, level in enumerate(levels):
             working = model if number == len(levels) - 1 else deepcopy(model)
-            job = Job(level, self.settings_for(level), data if self.needs_data else None, seed, statistics, device)
+            job = Job(level, self.settings_for(level), data if self.needs_data(level) else None, seed, statistics, device)
             working = self.compress(working, job).eval()
             conditions = self.verify(working, job)
             changed_by = level if self.changes else parse_level(NO_LEVEL)

@@ -8,15 +8,26 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from producer.methods.shared.architectures import undivided, unknown_architecture
+from producer.methods.shared.architectures import largest_group, undivided, unknown_architecture
 from producer.methods.shared.contract import Job, Method
 from producer.methods.shared.linear_layers import target_layers
 from producer.methods.shared.llm_compressor import oneshot, split_experts
+from producer.methods.shared.number_formats import (
+    as_we_write_it,
+    format_of,
+    nearest,
+    preset_scheme,
+    round_inputs,
+    scale_bits,
+    scale_of_the_wrong_type,
+    steps,
+)
 from schemas.errors import PostConditionError
 from schemas.levels import FULL_BITS, Level
 
 MAX_BITS = 8
 WEIGHT_LEVELS = "w2a16 to w8a16, with -gN (N weights share a scale) or -channel (a row does)"
+FORMAT_LEVELS = "w2a16 to w8a16, with -gN or -channel; w8a8-fp8[-static|-block], w4afp8, nvfp4[a16], mxfp4[a16], mxfp8[a16]"
 ACTIVATION_LEVELS = "w8a8, w6a6, w4a4 (2 to 8 bits each), weights per row or -gN"
 
 
@@ -27,6 +38,17 @@ def accepts_weights(level: Level) -> str:
     if level.activation_bits != FULL_BITS:
         return f"it quantizes weights only, so activations keep {FULL_BITS} bits (smoothquant, quarot and spinquant quantize both)"
     return "" if level.weight_bits <= MAX_BITS else f"weights need 2 to {MAX_BITS} bits"
+
+
+def accepts_formats(level: Level) -> str:
+    """Return why a method that rounds to grids of integers and to number formats cannot take a level, or ""."""
+    return "" if format_of(level) else accepts_weights(level)
+
+
+def calibrated(level: Level) -> bool:
+    """Return whether a level fixes the scale of activations beforehand, which takes compression data."""
+    known = format_of(level)
+    return known is not None and known.calibrated
 
 
 def accepts_activations(level: Level) -> str:
@@ -40,12 +62,16 @@ def accepts_activations(level: Level) -> str:
 
 def fits_groups(config: Any, level: Level) -> str:
     """Return why a model cannot be quantized to a level (unknown model type, a group size that does not divide a layer), or ""."""
-    return unknown_architecture(config) or (undivided(config, level.group_size) if level.group_size else "")
+    known = format_of(level)
+    group = known.group if known else level.group_size
+    return unknown_architecture(config) or (undivided(config, group) if group else "")
 
 
 def quantization_settings(level: Level) -> dict[str, Any]:
     """Return the settings that every quantized run records."""
     kept = ["embed_tokens", "lm_head", "router"]
+    if known := format_of(level):
+        return {"scheme": known.preset, "weight_scale": "minmax", "kept": kept, "kv_cache_bits": FULL_BITS}
     weights = {"weight_grid": "symmetric" if is_symmetric(level) else "asymmetric", "weight_scale": "minmax", "kept": kept}
     activations = {"activations": "symmetric per token, dynamic", "kv_cache_bits": FULL_BITS}
     return weights | (activations if is_symmetric(level) else {})
@@ -57,9 +83,11 @@ def is_symmetric(level: Level) -> bool:
 
 
 def scheme(level: Level) -> dict[str, Any]:
-    """Return the llm-compressor arguments for quantizing the weights of every target layer to a level."""
+    """Return the llm-compressor arguments for quantizing every target layer to a level."""
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme  # type: ignore[import-untyped]
 
+    if known := format_of(level):
+        return {"config_groups": {"group_0": preset_scheme(known)}, "ignore": ["lm_head"]}
     weights = QuantizationArgs(
         num_bits=level.weight_bits,
         type="int",
@@ -80,20 +108,25 @@ def simulate_rounding(model: Any, level: Level) -> Any:
     """Replace the weights of every quantized layer by their dequantized values, and round its inputs if the level says so.
 
     llm-compressor itself keeps the original weights and quantizes them in every forward pass; here the forward pass is the ordinary one.
-    Scale and zero point stay as buffers for `verify_grid`.
+    Scales and zero points stay as buffers for `verify_grid`.
     """
     import torch
     from compressed_tensors.quantization import fake_quantize
 
     for layer in target_layers(model).values():
+        parts = {name: getattr(layer, f"weight_{name}", None) for name in ("scale", "zero_point", "global_scale")}
         with torch.no_grad():
-            weight = fake_quantize(layer.weight.data, layer.weight_scale, layer.weight_zero_point, layer.quantization_scheme.weights)
+            args, overall = layer.quantization_scheme.weights, parts["global_scale"]
+            weight = fake_quantize(layer.weight.data, parts["scale"], parts["zero_point"], args, global_scale=overall)
             layer.weight.data = weight.to(layer.weight.dtype)
-        scale, zero = layer.weight_scale.detach(), layer.weight_zero_point.detach()
-        del layer.weight_scale, layer.weight_zero_point
-        layer.register_buffer("weight_scale", scale)
-        layer.register_buffer("weight_zero_point", zero)
+        for name, value in parts.items():
+            if value is not None:
+                delattr(layer, f"weight_{name}")
+                layer.register_buffer(f"weight_{name}", value.detach())
         layer.__dict__.pop("forward", None)
+        if format_of(level):
+            layer.weight_format = args
+            round_inputs(layer)
         for name in ("quantization_scheme", "quantization_status", "quantization_enabled"):
             layer.__dict__.pop(name, None)
         if level.activation_bits < FULL_BITS:
@@ -133,6 +166,8 @@ def verify_grid(model: Any, job: Job) -> dict[str, Any]:
 
     Raises PostConditionError if a weight is off its grid by more than the precision of its dtype.
     """
+    if format_of(job.level):
+        return _verify_format(model, job.level)
     level, worst, bits, weights = job.level, 0.0, 0.0, 0
     for name, layer in target_layers(model).items():
         error, in_ulps = off_grid(layer.weight, layer.weight_scale, layer.weight_zero_point, level)
@@ -142,13 +177,35 @@ def verify_grid(model: Any, job: Job) -> dict[str, Any]:
         scale_bits = FULL_BITS + (0 if is_symmetric(level) else level.weight_bits)
         bits += layer.weight.numel() * level.weight_bits + layer.weight_scale.numel() * scale_bits
         weights += layer.weight.numel()
+    return _sizes(model, bits, weights) | {"steps_off_grid": worst}
+
+
+def _verify_format(model: Any, level: Level) -> dict[str, Any]:
+    """Return what `verify_grid` does, of a number format; raises it also for a scale that is none of the format's type."""
+    import torch
+
+    worst, bits, weights = 0.0, 0.0, 0
+    for name, layer in target_layers(model).items():
+        args, weight, overall = layer.weight_format, layer.weight.detach().double(), getattr(layer, "weight_global_scale", None)
+        if scale_of_the_wrong_type(layer.weight_scale, args):
+            raise PostConditionError(f"layer {name} at level {level.text!r} has scales that the format cannot store")
+        unit = steps(weight, layer.weight_scale, overall, args)
+        points = nearest(weight / unit, args) * unit
+        info, gaps = torch.finfo(layer.weight.dtype), (weight - points).abs()
+        in_ulps = float((gaps / (info.eps * points.abs().clamp_min(info.tiny))).max())
+        error = float((gaps / unit).max())
+        if not in_ulps <= 1:
+            raise PostConditionError(f"layer {name} at level {level.text!r} lies {error:.3g} units off the values of its format")
+        worst = max(worst, error)
+        bits += weight.numel() * args.num_bits + layer.weight_scale.numel() * scale_bits(args) + (0 if overall is None else 32)
+        weights += weight.numel()
+    return _sizes(model, bits, weights) | {"units_off_format": worst}
+
+
+def _sizes(model: Any, bits: float, weights: int) -> dict[str, Any]:
+    """Return effective bits and bytes of a model, from the bits of its quantized weights with their scales; others have 16 bits."""
     kept = sum(p.numel() for p in model.parameters()) - weights
-    return {
-        "bits_per_weight": bits / weights,
-        "steps_off_grid": worst,
-        "quantized_weights": weights,
-        "bytes": int(bits / 8 + kept * FULL_BITS / 8),
-    }
+    return {"bits_per_weight": bits / weights, "quantized_weights": weights, "bytes": int(bits / 8 + kept * FULL_BITS / 8)}
 
 
 def off_grid(weight: Any, scale: Any, zero_point: Any, level: Level) -> tuple[float, float]:
@@ -176,6 +233,18 @@ WEIGHT_ONLY = partial(
     accepts=accepts_weights,
     fits=fits_groups,
     verify=verify_grid,
+    group_for=largest_group,
+)
+ANY_FORMAT = partial(
+    Method,
+    kind="weight-only, or a number format, simulated",
+    default_level="w4a16-g128",
+    levels=FORMAT_LEVELS,
+    accepts=accepts_formats,
+    fits=fits_groups,
+    verify=verify_grid,
+    group_for=largest_group,
+    level_of=lambda config, level: as_we_write_it(level),
 )
 WEIGHTS_AND_ACTIVATIONS = partial(
     Method,

@@ -1,0 +1,143 @@
+"""Number formats as levels: FP8, NVFP4, MXFP4, MXFP8 and FP8 beside 4-bit integers, as the presets of compressed-tensors define them.
+
+In: a level's name, as we write it or as the ecosystem does.  Out: what it asks of a model, its scheme for llm-compressor, the rounding of
+activations, the grid that its weights lie on. Everything is simulated: values are those of the format, held in the model's own dtype.
+Sources: Micikevicius et al. 2022, arXiv:2209.05433 (E4M3); OCP Microscaling Formats 1.0 (MXFP4, MXFP8: E8M0 scales of 32 values); NVFP4:
+E2M1 values in groups of 16 with an E4M3 scale each and one float32 scale per tensor.
+"""
+
+from typing import Any, NamedTuple
+
+from schemas.levels import Level, parse_level
+
+E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # magnitudes of a 4-bit float
+SCALE_BITS = {"float8_e4m3fn": 8, "uint8": 8}  # a scale without a format of its own is stored in 16 bits
+
+
+class NumberFormat(NamedTuple):
+    """One format.
+
+    preset     : its name among compressed-tensors' presets, which the ecosystem uses as well.
+    group      : neighbouring columns that share a scale and must divide every layer's columns; 0 where a whole row or matrix shares one.
+    weights_only : whether activations keep their precision.
+    calibrated : whether the scale of the activations comes from compression data.
+    """
+
+    preset: str
+    group: int = 0
+    weights_only: bool = False
+    calibrated: bool = False
+
+
+FORMATS = {
+    "w8a8-fp8": NumberFormat("FP8_DYNAMIC"),
+    "w8a8-fp8-static": NumberFormat("FP8", calibrated=True),
+    "w8a8-fp8-block": NumberFormat("FP8_BLOCK", group=128),
+    "w4afp8": NumberFormat("W4AFP8", group=128),
+    "nvfp4": NumberFormat("NVFP4", group=16, calibrated=True),
+    "nvfp4a16": NumberFormat("NVFP4A16", group=16, weights_only=True),
+    "mxfp4": NumberFormat("MXFP4", group=32),
+    "mxfp4a16": NumberFormat("MXFP4A16", group=32, weights_only=True),
+    "mxfp8": NumberFormat("MXFP8", group=32),
+    "mxfp8a16": NumberFormat("MXFP8A16", group=32, weights_only=True),
+}
+_NAMES = {name: name for name in FORMATS} | {known.preset.lower(): name for name, known in FORMATS.items()} | {"int8": "w8a8"}
+
+
+def as_we_write_it(level: Level) -> Level:
+    """Return the level under our name for it, where the ecosystem's was given: `FP8_DYNAMIC` is `w8a8-fp8`, `INT8` is `w8a8`."""
+    return parse_level(_NAMES[level.text.lower()]) if level.text.lower() in _NAMES else level
+
+
+def format_of(level: Level) -> NumberFormat | None:
+    """Return the format that a level names, None where it names none."""
+    return FORMATS.get(as_we_write_it(level).text)
+
+
+def preset_scheme(known: NumberFormat) -> Any:
+    """Return the scheme of a format for every linear layer but the head. Weight scales come from each group's largest magnitude."""
+    from compressed_tensors.quantization import preset_name_to_scheme  # type: ignore[import-untyped]
+
+    scheme = preset_name_to_scheme(known.preset, ["Linear"])
+    scheme.weights.observer = "memoryless_minmax"
+    return scheme
+
+
+def round_inputs(layer: Any) -> None:
+    """Let a layer round its inputs as its scheme says, and forget the scheme's other parts; does nothing where it keeps activations."""
+    args = layer.quantization_scheme.input_activations
+    fixed = {name: getattr(layer, f"input_{name}", None) for name in ("scale", "zero_point", "global_scale")}
+    for name, value in fixed.items():
+        if value is not None:
+            delattr(layer, f"input_{name}")
+            layer.register_buffer(f"input_{name}", value.detach())
+    if args is not None:
+        layer.register_forward_pre_hook(RoundInputTo(args))
+
+
+class RoundInputTo:
+    """Forward pre-hook: round a layer's input to a number format, with scales computed from the input, or stored ones."""
+
+    def __init__(self, args: Any) -> None:
+        self.args = args
+
+    def __call__(self, layer: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the arguments with the first, (..., channel), rounded in float32."""
+        from compressed_tensors.quantization import fake_quantize
+        from compressed_tensors.quantization.utils import compute_dynamic_scales_and_zp  # type: ignore[import-untyped]
+
+        x = arguments[0]
+        tokens = x.reshape(1, -1, x.shape[-1]).float()  # with fewer dimensions the library would take one scale for all tokens
+        overall = getattr(layer, "input_global_scale", None)
+        if self.args.dynamic:
+            scale, zero_point = compute_dynamic_scales_and_zp(tokens, self.args, layer, global_scale=overall)
+        else:
+            scale, zero_point = layer.input_scale, layer.input_zero_point
+        rounded = fake_quantize(tokens, scale.float(), zero_point, self.args, global_scale=overall)
+        return (rounded.reshape(x.shape).to(x.dtype), *arguments[1:])
+
+
+def steps(weight: Any, scale: Any, overall: Any, args: Any) -> Any:
+    """Return the value of one unit of the format at every weight, (row, column) float64.
+
+    scale   : as compressed-tensors keeps it: one, one per row, per (row, group), or per block.
+    overall : NVFP4's scale of the whole tensor, None for other formats.
+    """
+    each = scale.double().reshape(scale.shape[0] if scale.numel() > 1 else 1, -1)
+    down, across = {"tensor": (1, 1), "channel": (1, 1), "block": args.block_structure}.get(args.strategy, (1, args.group_size))
+    each = each.repeat_interleave(down, 0).repeat_interleave(across, 1)
+    rows, columns = weight.shape
+    each = each[:rows, :columns].expand(rows, columns)
+    return each if overall is None else each / overall.double()
+
+
+def nearest(units: Any, args: Any) -> Any:
+    """Return the nearest value of the format to each of these, in float64; what is beyond the largest becomes the largest."""
+    import torch
+
+    if args.type == "int":
+        low = -(2 ** (args.num_bits - 1))
+        return units.round().clamp(low, -low - 1)
+    if args.num_bits == 8:
+        largest = torch.finfo(torch.float8_e4m3fn).max
+        return units.clamp(-largest, largest).float().to(torch.float8_e4m3fn).double()
+    magnitudes = torch.tensor(E2M1, dtype=units.dtype, device=units.device)
+    borders = (magnitudes[1:] + magnitudes[:-1]) / 2
+    low, high = torch.bucketize(units.abs(), borders), torch.bucketize(units.abs(), borders, right=True)
+    return magnitudes[torch.where(low % 2 == 0, low, high)] * units.sign()  # they differ halfway only: to the even last bit
+
+
+def scale_of_the_wrong_type(scale: Any, args: Any) -> bool:
+    """Return whether a scale is none that the format can store: an E4M3 number for NVFP4, a power of two for the MX formats."""
+    import torch
+
+    if str(args.scale_dtype).removeprefix("torch.") == "uint8":
+        return not bool((torch.log2(scale.double()) == torch.log2(scale.double()).round()).all())
+    if args.scale_dtype is not None:
+        return not torch.equal(scale.float().to(args.scale_dtype).float(), scale.float())
+    return False
+
+
+def scale_bits(args: Any) -> int:
+    """Return the bits that one scale takes in a file."""
+    return SCALE_BITS.get(str(args.scale_dtype).removeprefix("torch."), 16)
