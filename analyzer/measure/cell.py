@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from analyzer.runs.view import RunView
-from analyzer.stats.estimate import NOTHING, Estimate
+from analyzer.stats.estimate import NOTHING, Estimate, Quotient
 
 ESTIMATED = ("accuracy", "coverage", "set_size", "uacc", "empty_rate", "singleton_rate")
 MORE = ("nll", "brier", "ece", "aurc", "option_mass", "idk_rate", "none_of_above_rate", "tie_rate")
-FACTS = ("coverage_sd", "set_size_sd", "threshold_ties", "parameters")
+FACTS = ("coverage_sd", "set_size_sd", "set_size_note", "threshold_ties", "parameters")
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Cell:
 
     estimates : by name; each carries its influence, so cells of the same items can be compared and averaged.
     facts     : by name; plain numbers that have no interval, such as the sd of coverage over splits, or `threshold_ties`, the mean share
-                of calibration scores that equal the threshold beside the one that made it: there the score has an atom.
+                of calibration scores that equal the threshold beside the one that made it: there the score has an atom;
+                `set_size_note` says why set size has no interval, NaN where it has one.
     note      : why the cell says nothing about the model, or None.
     group     : which items, "all" or those of one subject, label or set size.
     reasons   : further reasons not to trust the run: what a comparison with the dense run shows.
@@ -45,7 +46,8 @@ def uacc(accuracy: Estimate, set_size: Estimate, view: RunView) -> Estimate:
     scale = math.sqrt(view.mean_options) / set_size.value
     value = accuracy.value * scale
     influence = scale * accuracy.influence - value / set_size.value * set_size.influence
-    return Estimate(value, influence, items=min(accuracy.items, set_size.items), least=0.0)
+    inverted = Quotient(accuracy, set_size, math.sqrt(view.mean_options)) if set_size.inverted else None
+    return Estimate(value, influence, items=min(accuracy.items, set_size.items), least=0.0, inverted=inverted)
 
 
 def unmeasured(view: RunView, scorer: str, alpha: Fraction) -> Cell:

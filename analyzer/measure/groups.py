@@ -12,6 +12,7 @@ from fractions import Fraction
 import numpy as np
 
 from analyzer.conformal.ranks import threshold_rank
+from analyzer.conformal.set_size_interval import Threshold, inverted_where_bent
 from analyzer.conformal.split_law import SetStatistics, crossings, moments, rank_law
 from analyzer.measure.cell import ESTIMATED, FACTS, MORE, Cell
 from analyzer.measure.scored import ScoredRun, drawn_over, influence_of
@@ -83,6 +84,9 @@ def _by_members(scored: ScoredRun, alpha: Fraction) -> Iterator[Cell]:
         rows, steps = member_hits(statistics, member)
         found = _ratios(scored, alpha, ("members", *statistics.names), rows, steps)
         estimates = {name: ratio(found[name], found["members"]) for name in statistics.names}
+        errors = None if scored.masks is None else np.array([estimates[name].error for name in statistics.names])
+        law = rank_law(view.n_items, scored.n_calibration, threshold_rank(scored.n_calibration, alpha))
+        estimates = inverted_where_bent(estimates, Threshold(law, scored.ranks), statistics, split_errors=errors, member=member)
         estimates["accuracy"] = on_members(answer_metrics(view)["accuracy"].among(member), member)
         yield _group_cell(scored, alpha, group, int(member.sum()), estimates)
 

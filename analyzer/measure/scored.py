@@ -1,5 +1,6 @@
 """One run under one scorer at every alpha: one sort, then the exact split law or drawn splits."""
 
+import math
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ from analyzer.conformal.coverage_law import ROUNDING, coverage_band, coverage_qu
 from analyzer.conformal.drawn_splits import drawn_values, over_splits
 from analyzer.conformal.influence import drawn_law, split_influence
 from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
+from analyzer.conformal.set_size_interval import Threshold, inverted_where_bent, no_interval
 from analyzer.conformal.split_law import Moments, RankLaw, SetStatistics, moments, rank_law, set_statistics
 from analyzer.conformal.splits import calibration_size, draw_splits, draw_stratified, given_split
 from analyzer.measure.cell import Cell, too_few, uacc
@@ -125,8 +127,9 @@ def influence_of(law: RankLaw, scored: ScoredRun, statistics: SetStatistics) -> 
 
 def _estimates(law: RankLaw, scored: ScoredRun, summary: Moments) -> dict[str, Estimate]:
     statistics = scored.statistics
-    influence = influence_of(law, scored, statistics)
-    return statistics.estimates(summary.mean, influence)
+    estimates = statistics.estimates(summary.mean, influence_of(law, scored, statistics))
+    errors = None if scored.masks is None else moments(law, statistics).sd / math.sqrt(len(scored.masks))
+    return inverted_where_bent(estimates, Threshold(law, scored.ranks), statistics, split_errors=errors)
 
 
 def _facts(law: RankLaw, scored: ScoredRun, summary: Moments, drawn: FloatArray | None) -> dict[str, float | str]:
@@ -134,5 +137,6 @@ def _facts(law: RankLaw, scored: ScoredRun, summary: Moments, drawn: FloatArray 
     facts: dict[str, float | str] = {f"{name}_sd": float(summary.sd[scored.statistics.names.index(name)]) for name in spread}
     if scored.question.quantiles:
         facts |= coverage_quantiles(law, scored.statistics.table, None if drawn is None else drawn[:, 0])
+    facts["set_size_note"] = no_interval(law) or math.nan
     facts["threshold_ties"] = float(law.weights @ scored.ranks.ties[law.first : law.first + law.weights.size]) / law.n_items
     return facts | {"parameters": parameter_text(scored.scorer, scored.question)}

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.conformal.influence import drawn_law, split_influence
-from analyzer.conformal.ranks import rank_scores, threshold_rank
-from analyzer.conformal.split_law import SetStatistics, rank_law, set_statistics
+from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
+from analyzer.conformal.set_size_interval import Threshold, inverted_where_bent, no_interval
+from analyzer.conformal.split_law import SetStatistics, moments, rank_law, set_statistics
 from analyzer.conformal.splits import Split, calibration_size
 from analyzer.measure.cell import FACTS, Cell, too_few, uacc, unmeasured
 from analyzer.measure.question import Question
@@ -48,7 +49,7 @@ class Replay(NamedTuple):
     scorer: str
     scored: PublishedScores
     calibrates: BoolArray
-    item_rank: IntArray
+    ranks: Ranks
     statistics: SetStatistics
 
 
@@ -71,7 +72,7 @@ def _replay(view: RunView, scorer: str) -> Replay:
     scored = SCORERS[scorer](_softmax32(view))
     scores = np.where(np.isnan(view.probs), np.nan, scored.scores).astype(np.float64)
     ranks = rank_scores(scores, view.answer, view.probs, "top1")
-    return Replay(view, scorer, scored, _calibration_half(view.n_items), ranks.item_rank, set_statistics(ranks))
+    return Replay(view, scorer, scored, _calibration_half(view.n_items), ranks, set_statistics(ranks))
 
 
 def _cell(replay: Replay, alpha: Fraction) -> Cell:
@@ -95,7 +96,7 @@ def _cell(replay: Replay, alpha: Fraction) -> Cell:
         alpha,
         n,
         estimates | {"uacc": uacc(estimates["accuracy"], estimates["set_size"], view)},
-        {**dict.fromkeys(FACTS, math.nan), "parameters": ""},
+        {**dict.fromkeys(FACTS, math.nan), "parameters": "", "set_size_note": no_interval(rank_law(view.n_items, n, k)) or math.nan},
         too_few(n, alpha) if k > n else None,
         forced=True,
     )
@@ -103,10 +104,11 @@ def _cell(replay: Replay, alpha: Fraction) -> Cell:
 
 def _with_influence(replay: Replay, k: int, values: dict[str, float]) -> dict[str, Estimate]:
     """The published figures, with the influence that items have under our own membership rule, which differs by rounding only."""
-    statistics, item_rank = replay.statistics, replay.item_rank
+    statistics, item_rank = replay.statistics, replay.ranks.item_rank
     law = rank_law(item_rank.size, int(replay.calibrates.sum()), k)
     influence = split_influence(law, item_rank, statistics, drawn_law(item_rank, replay.calibrates[None], k))
-    return statistics.estimates([values[name] for name in statistics.names], influence)
+    estimates = statistics.estimates([values[name] for name in statistics.names], influence)
+    return inverted_where_bent(estimates, Threshold(law, replay.ranks), statistics, split_errors=moments(law, statistics).sd)
 
 
 def _rates(view: RunView, chosen: IntArray) -> dict[str, BoolArray]:

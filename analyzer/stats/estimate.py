@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from scipy.special import stdtrit
@@ -25,6 +25,14 @@ class Interval(NamedTuple):
     high: float
 
 
+class Inverted(Protocol):
+    """An interval found otherwise than from the influence of items, where that says nothing; NaN where there is none at all."""
+
+    def interval(self, level: float) -> Interval:
+        """Return the interval of this level."""
+        ...
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A figure about a model, estimated from items.
@@ -36,6 +44,7 @@ class Estimate:
     items     : how many items the figure rests on: the members of a group whose influence is laid out over all items, the Kish number
                 of weighted items; NaN, the default, stands for one per influence.
     least, most : between which the figure lies by its meaning, such as 0 for a divergence; intervals end there.
+    inverted  : what its interval is taken from in place of the influence; None nearly always.
     """
 
     value: float
@@ -45,6 +54,7 @@ class Estimate:
     items: float = math.nan
     least: float = -math.inf
     most: float = math.inf
+    inverted: Inverted | None = None
 
     def __post_init__(self) -> None:
         if math.isnan(self.items):
@@ -60,20 +70,25 @@ class Estimate:
 
     @cached_property
     def error(self) -> float:
-        """Standard error over items."""
+        """Standard error over items; of an inverted interval what its width stands for."""
         if not self.freedom >= 1:
             return math.nan
+        if self.inverted:
+            low, high = self.inverted.interval(LEVEL)
+            return (high - low) / (2 * student(self.freedom))
         size, freedom = self.influence.size, self.freedom
         squares = float(self.influence @ self.influence)
         return math.hypot(math.sqrt(squares / (size * size * freedom / (freedom + 1))), self.unseen)
 
     def __neg__(self) -> "Estimate":
         """The same figure with its sign turned, so that more becomes less; no longer a share."""
-        return replace(self, value=-self.value, influence=-self.influence, share=False, least=-self.most, most=-self.least)
+        turned = replace(self, value=-self.value, influence=-self.influence, share=False, least=-self.most, most=-self.least)
+        return replace(turned, inverted=_Turned(self.inverted, 0.0)) if self.inverted else turned
 
     def complement(self) -> "Estimate":
         """Return the share of the items that this share leaves out, 1 - value."""
-        return replace(self, value=1 - self.value, influence=-self.influence, least=1 - self.most, most=1 - self.least)
+        rest = replace(self, value=1 - self.value, influence=-self.influence, least=1 - self.most, most=1 - self.least)
+        return replace(rest, inverted=_Turned(self.inverted, 1.0)) if self.inverted else rest
 
     def among(self, chosen: BoolArray) -> "Estimate":
         """Return the mean over the chosen items, (item,) bool, alone; right for a plain mean, whose items' own values are known."""
@@ -84,11 +99,13 @@ class Estimate:
         """Return the interval, 95 % unless told: Student's t for a mean, Wilson's with the effective number of items for a share."""
         if not self.freedom >= 1:
             return Interval(math.nan, math.nan)
+        if self.inverted:
+            return self._within(*self.inverted.interval(level))
         t = student(self.freedom, level)
         return self._wilson(t) if self.share else self._within(self.value - t * self.error, self.value + t * self.error)
 
     def _within(self, low: float, high: float) -> Interval:
-        return Interval(max(low, self.least), min(high, self.most))
+        return Interval(max(low, self.least), min(high, self.most))  # NaN stays NaN
 
     def _wilson(self, t: float) -> Interval:
         p, n_items = min(max(self.value, 0.0), 1.0), self.items  # a weighted sum may miss an end by rounding
@@ -135,7 +152,8 @@ def difference(after: Estimate, before: Estimate) -> Estimate:
     """
     items = min(after.items, before.items)
     least, most, unseen = after.least - before.most, after.most - before.least, 1 / max(items, 1)
-    return Estimate(after.value - before.value, after.influence - before.influence, False, unseen, items, least, most)
+    inverted = _Difference(after, before, unseen) if after.inverted or before.inverted else None
+    return Estimate(after.value - before.value, after.influence - before.influence, False, unseen, items, least, most, inverted)
 
 
 def average(estimates: Sequence[Estimate]) -> Estimate:
@@ -147,7 +165,97 @@ def average(estimates: Sequence[Estimate]) -> Estimate:
     influence = np.sum([e.influence for e in estimates], axis=0) / count
     share, unseen = all(e.share for e in estimates), sum(e.unseen for e in estimates) / count
     least, most = sum(e.least for e in estimates) / count, sum(e.most for e in estimates) / count
-    return Estimate(value, influence, share, unseen, min(e.items for e in estimates), least, most)
+    inverted = _Mean(tuple(estimates)) if any(e.inverted for e in estimates) else None
+    return Estimate(value, influence, share, unseen, min(e.items for e in estimates), least, most, inverted)
+
+
+@dataclass(frozen=True)
+class Quotient:
+    """The interval of times * over / under, where `under` is above 0, from the interval of each (MOVER: Donner & Zou 2012, SMMR 21).
+
+    They are as dependent as their influences; where one has none, as if they erred against each other.
+    """
+
+    over: Estimate
+    under: Estimate
+    times: float
+
+    def interval(self, level: float) -> Interval:
+        """Return the interval of this level; up to infinity where `under` may be 0."""
+        low, high = self.over.interval(level)
+        least, most = self.under.interval(level)
+        if math.isnan(most):
+            return Interval(math.nan, math.nan)
+        over, under, alike = self.over.value, self.under.value, _correlation(self.over, self.under)
+        alike = -1.0 if math.isnan(alike) else alike
+        down = _together((over - low) / under, over * (1 / under - 1 / most), -alike)
+        up = _together((high - over) / under, over * (1 / least - 1 / under), -alike) if least > 0 else math.inf
+        return Interval(self.times * (over / under - down), self.times * (over / under + up))
+
+
+@dataclass(frozen=True)
+class _Turned:
+    """The interval of origin - figure."""
+
+    of: Inverted
+    origin: float
+
+    def interval(self, level: float) -> Interval:
+        low, high = self.of.interval(level)
+        return Interval(self.origin - high, self.origin - low)
+
+
+@dataclass(frozen=True)
+class _Mean:
+    """The interval of a mean of figures of the same items, as if all erred together: how far they do is not known where one jumps."""
+
+    of: tuple[Estimate, ...]
+
+    def interval(self, level: float) -> Interval:
+        ends = [one.interval(level) for one in self.of]
+        return Interval(sum(end.low for end in ends) / len(ends), sum(end.high for end in ends) / len(ends))
+
+
+@dataclass(frozen=True)
+class _Difference:
+    """The interval of after - before over the same items from the interval of each; their dependence is that of the influences.
+
+    Distances to limits take the place of standard errors (MOVER: Zou & Donner 2008, Statistics in Medicine 27). What the two share moves
+    both to the same side, the rest is independent.
+    """
+
+    after: Estimate
+    before: Estimate
+    unseen: float
+
+    def interval(self, level: float) -> Interval:
+        after, before = self.after, self.before
+        alike = _correlation(after, before)
+        alike = 0.0 if math.isnan(alike) else alike
+        down, up = _distances(after, level)
+        there_down, there_up = _distances(before, level)
+        with_down, with_up = (there_down, there_up) if alike > 0 else (there_up, there_down)
+        together = down - alike * with_down, up - alike * with_up
+        apart = math.sqrt(max(1 - alike * alike, 0.0))
+        unseen = student(min(after.freedom, before.freedom), level) * self.unseen
+        low = math.hypot(max(together[0], -together[1], 0.0), apart * there_up, unseen)
+        high = math.hypot(max(together[1], -together[0], 0.0), apart * there_down, unseen)
+        change = after.value - before.value
+        return Interval(change - low, change + high)
+
+
+def _correlation(one: Estimate, other: Estimate) -> float:
+    scale = math.sqrt(float(one.influence @ one.influence) * float(other.influence @ other.influence))
+    return float(one.influence @ other.influence) / scale if scale > 0 else math.nan
+
+
+def _together(one: float, other: float, alike: float) -> float:
+    return math.sqrt(max(one * one + other * other + 2 * alike * one * other, 0.0))
+
+
+def _distances(estimate: Estimate, level: float) -> tuple[float, float]:
+    low, high = estimate.interval(level)
+    return estimate.value - low, high - estimate.value
 
 
 @lru_cache(maxsize=64)

@@ -11,6 +11,7 @@ import numpy as np
 
 from analyzer.conformal.influence import split_influence, threshold_pull
 from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
+from analyzer.conformal.set_size_interval import Threshold, inverted_where_bent
 from analyzer.conformal.split_law import RankLaw, SetStatistics, crossings, moments, rank_law, set_statistics
 from analyzer.conformal.splits import calibration_size
 from analyzer.measure.cell import Cell
@@ -49,7 +50,7 @@ def carry(source: RunView, target: RunView, cell: Cell, question: Question) -> M
     law = split_law(source.n_items, cell.alpha, question)
     found = set_statistics(ranks)
     means, influence = moments(law, found).mean, split_influence(law, ranks.item_rank, found)
-    estimates = found.estimates(means, influence)
+    estimates = inverted_where_bent(found.estimates(means, influence), Threshold(law, ranks), found)
     return {name: estimates[name] for name in CARRIED}
 
 
@@ -67,7 +68,9 @@ def carry_to_subject(source: RunView, target: RunView, chosen: BoolArray, cell: 
     found = SetStatistics(crossings(rows, ranks.item_rank), names, share, zero, steps, zero, steps, whole.largest)
     means, influence = moments(law, found).mean, split_influence(law, ranks.item_rank, found)
     estimates = found.estimates(means, influence)
-    return {name: ratio(estimates[name], estimates["members"]) for name in CARRIED}
+    ratios = {name: ratio(estimates[name], estimates["members"]) for name in whole.names}
+    ratios = inverted_where_bent(ratios, Threshold(law, ranks), whole, member=chosen)
+    return {name: ratios[name] for name in CARRIED}
 
 
 def carry_apart(source: RunView, target: RunView, cell: Cell, question: Question) -> Mapping[str, Estimate]:
