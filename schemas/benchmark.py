@@ -1,6 +1,7 @@
-"""The published benchmark (Ye et al. 2024, arXiv 2401.12794): its tasks, their files, and which of their items its prompts show.
+"""The published benchmark (Ye et al. 2024, arXiv 2401.12794): its tasks, their files, and the items that its prompts use as demonstrations.
 
-Options are four, then "I don't know", "None of the above". Demonstrations are known by their JSON `id`, their position in the file.
+Items have four options, then "I don't know" and "None of the above". Demonstrations are named by their JSON `id`, which is their position
+in the file.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ ODD = ("1", "3", "5", "7", "9")
 
 @dataclass(frozen=True)
 class BenchmarkTask:
-    """A task: the names its file goes by, the published one first, and the ids of its demonstrations."""
+    """A task: the names that its file may have, the published one first, and the ids of its demonstrations."""
 
     files: tuple[str, ...]
     demonstrations: tuple[str, ...] = ODD

@@ -1,6 +1,6 @@
-"""Digests: one canonical JSON text and one SHA-256 for keys and arrays.
+"""Digests of keys and arrays: SHA-256 over canonical JSON and little-endian bytes.
 
-In: JSON-able values, numpy arrays.  Out: lower-case hex. Two machines give the same digest for the same content.
+In: JSON-able values, numpy arrays.  Out: lower-case hex digits, the same on every machine for the same content.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 
 def canonical_json(value: Any) -> str:
-    """Return the one JSON text of a value: sorted keys, no spaces, no NaN."""
+    """Return the canonical JSON text of a value: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 

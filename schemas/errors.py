@@ -1,23 +1,23 @@
-"""Every error Hedgemark raises on purpose, under one base class, with the exit code it means.
+"""All errors that Hedgemark raises on purpose, under one base class, each with the exit code of a command that it ends.
 
 A message is one sentence (or a sentence and a hint): what was found, what was expected, what to do next.
 """
 
 
 class HedgemarkError(Exception):
-    """Base of all our errors; a command prints its message alone and leaves with `exit_code`."""
+    """Base class of all our errors; a command prints only its message and exits with `exit_code`."""
 
     exit_code = 5
 
 
 class UsageError(HedgemarkError):
-    """The request itself cannot be meant: an unknown name, an impossible level, an alpha outside (0, 1)."""
+    """The request is invalid: an unknown name, an impossible level, an alpha outside (0, 1)."""
 
     exit_code = 2
 
 
 class ItemError(UsageError):
-    """Items that cannot be asked: no answer, an answer outside the options, duplicate ids, broken JSON."""
+    """Items that cannot be used: no answer, an answer outside the options, duplicate ids, broken JSON."""
 
 
 class NonFiniteError(HedgemarkError):
@@ -25,11 +25,11 @@ class NonFiniteError(HedgemarkError):
 
 
 class PostConditionError(HedgemarkError):
-    """A compressed model is not what its method and level promise; nothing was written."""
+    """A compressed model does not have the properties that its method and level promise; nothing was written."""
 
 
 class RunNotFoundError(HedgemarkError, LookupError):
-    """No run matches; the message lists what is there."""
+    """No run matches; the message lists what exists."""
 
 
 class RunConflictError(HedgemarkError):
@@ -45,7 +45,7 @@ class StoreNotFoundError(HedgemarkError):
 
 
 class StoreUnreachableError(HedgemarkError):
-    """The server that holds the store does not answer or does not let us in."""
+    """The server of the store does not answer, or denies access."""
 
 
 class UnsafeServerError(HedgemarkError):

@@ -1,6 +1,6 @@
-"""Items that can be asked but are doubtful, as real benchmarks have them: published MMLU repeats 70 questions and offers "nan" in 8.
+"""Find valid but doubtful items, which real benchmarks have: published MMLU repeats 70 questions, and 8 have an option "nan".
 
-In: items.  Out: what is odd about which of them. Nothing is changed or left out here; an item that cannot be asked is an ItemError.
+In: items.  Out: kinds of doubtful items with their ids. No item is changed or dropped here; an invalid item is an ItemError elsewhere.
 """
 
 import re
@@ -16,20 +16,20 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufffd]")  #
 
 
 class Quirk(NamedTuple):
-    """What is odd, to be read after a number of items, and the ids of those items."""
+    """A kind of doubtful item, in words that follow a number ("3 with an empty option"), and the ids of these items."""
 
     what: str
     ids: tuple[str, ...]
 
 
 def find_quirks(items: Sequence[Item]) -> list[Quirk]:
-    """Return each kind of doubtful item that there is, with its items in file order."""
+    """Return the kinds of doubtful items that occur, each with its items in file order."""
     found = [Quirk(what, tuple(item.id for item in items if check(item))) for what, check in CHECKS.items()]
     return [quirk for quirk in [*found, *_repeats(items)] if quirk.ids]
 
 
 def describe_quirks(items: Sequence[Item]) -> str:
-    """Return one sentence with the number of items of each kind, "" where none is doubtful."""
+    """Return one sentence with the number of doubtful items of each kind, "" if there are none."""
     quirks = find_quirks(items)
     doubtful = {item_id for quirk in quirks for item_id in quirk.ids}
     counts = ", ".join(f"{len(quirk.ids)} {quirk.what}" for quirk in quirks)
@@ -42,7 +42,7 @@ def says_none_of_the_above(text: str) -> bool:
 
 
 def _repeats(items: Sequence[Item]) -> list[Quirk]:
-    """Items whose question and options another one has, in any order; and those of them whose answers disagree."""
+    """Return items that repeat the question and options (in any order) of an earlier item, and repeated items whose answers disagree."""
     alike: Mapping[str, list[Item]] = defaultdict(list)
     for item in items:
         if item.choices:

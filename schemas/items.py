@@ -2,8 +2,8 @@
 
     {"id", "source", "question", "context"?, "choices": {"A": ...}, "answer", "subject"?}
 
-In: a JSON array or JSON lines.  Out: a list of `Item`, checked as a whole, every problem reported at once.
-An item without text (`{"id", "answer"}`) is admitted where only its logits were published.
+In: a JSON array or JSON lines.  Out: a list of `Item`; an error lists the problems of all items.
+An item may lack its text (`{"id", "answer"}`) if only its logits were published.
 """
 
 import hashlib
@@ -43,12 +43,12 @@ class Item(BaseModel):
         return ascii_uppercase.index(self.answer)
 
     def question_key(self) -> str:
-        """What makes it the same question whatever the order of its options; by id where there is no text."""
+        """Text that is equal for two items if they ask the same question with the same options in any order; without text, the id."""
         content: Any = [self.context, self.question, sorted(self.choices.values())]
         return json.dumps(content if self.choices else [self.source, self.id], ensure_ascii=False)
 
     def content_digest(self) -> bytes:
-        """SHA-256 (32 bytes) of everything that is asked and keyed: text, options in order, answer."""
+        """SHA-256 (32 bytes) of the item's content: texts, options in order, answer and subject."""
         content = [self.context, self.question, list(self.choices.items()), self.answer, self.subject]
         return hashlib.sha256(json.dumps([self.question_key(), content], ensure_ascii=False).encode()).digest()
 
@@ -56,7 +56,7 @@ class Item(BaseModel):
 def read_items(path: Path) -> list[Item]:
     """Return the items of a JSON array or JSON-lines file.
 
-    Raises ItemError naming the file and every problem found (the first few in full).
+    Raises ItemError with the file's name, the first few problems and the number of further ones.
     """
     try:
         text = read_text(path)
@@ -69,7 +69,7 @@ def read_items(path: Path) -> list[Item]:
 
 
 def parse_items(rows: Iterable[Any], where: str) -> list[Item]:
-    """Return validated items; `where` names their source in messages. Raises ItemError listing the problems."""
+    """Return validated items; `where` names their source in messages. Raises ItemError, which lists the problems."""
     items: list[Item] = []
     problems: list[str] = []
     for number, row in enumerate(rows):
@@ -92,9 +92,9 @@ def parse_items(rows: Iterable[Any], where: str) -> list[Item]:
 
 
 def item_ids(items: Sequence[Item]) -> list[int]:
-    """Return a stable 64-bit id per item, from its question and options in any order.
+    """Return a stable 64-bit id for each item, derived from its question and its options regardless of their order.
 
-    Exact repeats of a question (published MMLU has 70) are told apart by their order of appearance.
+    Exact repeats of a question (published MMLU has 70) are distinguished by their order of appearance.
     """
     seen: Counter[str] = Counter()
     ids = []
@@ -106,7 +106,7 @@ def item_ids(items: Sequence[Item]) -> list[int]:
 
 
 def _numbered_answers(items: Sequence[Item]) -> Iterator[str]:
-    """Yield one problem for all answers that are numbers: whether they count from 0 or from 1 cannot be known."""
+    """Yield one problem for all answers that are numbers, since they might count from 0 or from 1."""
     numbered = [item for item in items if item.answer.isdecimal()]
     if numbered:
         letters = len(items) - len(numbered)
@@ -117,7 +117,7 @@ def _numbered_answers(items: Sequence[Item]) -> Iterator[str]:
 
 
 def item_problems(item: Item) -> list[str]:
-    """Return why an item cannot be asked; a number as answer is reported for the whole file."""
+    """Return what makes an item invalid; numbers as answers are reported for the whole file by `_numbered_answers`."""
     letters = list(ascii_uppercase[: len(item.choices)])
     if item.choices and not 2 <= len(item.choices) <= MAX_OPTIONS:
         return [f"id {item.id!r} has {len(item.choices)} options; expected 2 to {MAX_OPTIONS}"]

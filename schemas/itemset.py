@@ -1,6 +1,6 @@
-"""An item set: the items that runs were asked, as arrays, stored once under their own hash.
+"""An item set: the items that runs answered, as arrays, stored once under their digest.
 
-In: a list of `Item`.  Out: `ItemSet`, whose digest every run over exactly these items cites.
+In: a list of `Item`.  Out: `ItemSet`, whose digest is in the key of every run over exactly these items.
 """
 
 from collections.abc import Collection, Sequence
@@ -22,13 +22,13 @@ FEWEST_OPTIONS = 2
 class ItemSet:
     """Items of one task, in the order of the logits.
 
-    item_id       : (item,) uint64, the same for the same question whatever the order of its options.
+    item_id       : (item,) uint64, the same for the same question with its options in any order.
     content       : (item, 32) uint8, SHA-256 of question, options in order, answer and subject.
     answer        : (item,) int16, index of the correct option.
-    n_options     : (item,) int16.
+    n_options     : (item,) int16, number of options.
     subject       : (item,) int32, index into `subjects`.
-    demonstration : (item,) bool; a demonstration is in no split.
-    texts         : item JSON by item, with the id that the items' owner gave; () where it is not kept.
+    demonstration : (item,) bool; demonstrations are neither in a calibration nor in a test split.
+    texts         : JSON of each item, with its original id; () if the texts are not kept.
     """
 
     task: str
@@ -49,14 +49,14 @@ class ItemSet:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over task, subjects and arrays; `revision` and `texts` do not change which items these are."""
+        """SHA-256 over task, subjects and arrays, but not over `revision` and `texts`, which do not define which items these are."""
         return arrays_digest([self.task, list(self.subjects)], self.arrays())
 
     @cached_property
     def original_ids(self) -> tuple[str, ...]:
-        """Ids as the items' owner wrote them, or `item_id` in decimal where the item JSON is not kept.
+        """The original ids of the items, or `item_id` in decimal if the texts are not kept.
 
-        Raises StoreInvalidError where a stored text is not an item.
+        Raises StoreInvalidError if a stored text is not an item.
         """
         try:
             return tuple(Item.model_validate_json(text).id for text in self.texts) or tuple(str(one) for one in self.item_id.tolist())
@@ -64,7 +64,7 @@ class ItemSet:
             raise StoreInvalidError(f"item set {self.digest[:12]}: a text is not an item: {str(error)[:120]}") from error
 
     def check(self) -> None:
-        """Raise ItemError where the arrays cannot be those of multiple-choice items; what is read is checked as what is written."""
+        """Raise ItemError if the arrays cannot be those of multiple-choice items; called on reading and on writing."""
         n_items = len(self)
         problems = {
             "n_options is not 2 to 26": (self.n_options < FEWEST_OPTIONS) | (self.n_options > MAX_OPTIONS),

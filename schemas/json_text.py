@@ -1,6 +1,6 @@
-"""JSON that somebody else wrote, read strictly: what two readers could understand differently is an error.
+"""Read JSON from outside strictly: whatever two JSON readers could interpret differently is an error.
 
-In: a file or a text.  Out: plain Python values. Every failure is a ValueError with a sentence, so that callers can name the file.
+In: a file or a text.  Out: plain Python values. Every failure is a ValueError with a sentence, to which callers add the file's name.
 """
 
 import json
@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-_HALF_PAIR = re.compile("[\ud800-\udfff]")  # json joins the two halves of a pair; one that is left over is no character
+_HALF_PAIR = re.compile("[\ud800-\udfff]")  # json joins the two halves of a surrogate pair; a half that is left is not a character
 
 
 def read_text(path: Path) -> str:
-    """Return a UTF-8 file's text without a byte-order mark. Raises ValueError where it cannot be read."""
+    """Return the text of a UTF-8 file without its byte-order mark. Raises ValueError if it cannot be read."""
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -24,9 +24,9 @@ def read_text(path: Path) -> str:
 
 
 def parse_json(text: str, *, finite: bool = False) -> Any:
-    """Return the value of a JSON text. Raises ValueError for broken or too deep JSON, a key given twice, or half a surrogate pair.
+    """Return the value of a JSON text. Raises ValueError for broken or too deeply nested JSON, repeated keys, or half a surrogate pair.
 
-    finite : also refuse NaN and Infinity, which are not JSON but which Python writes, and numbers too large for a float, such as 1e999.
+    finite : also refuse NaN and Infinity, which Python writes although they are not JSON, and numbers too large for a float like 1e999.
     """
     number = _finite if finite else float
     try:
@@ -39,7 +39,7 @@ def parse_json(text: str, *, finite: bool = False) -> Any:
 
 
 def parse_json_lines(text: str) -> Iterator[tuple[int, Any]]:
-    """Yield (line number from 1, value) of each line that is not blank; only a line feed ends a line.
+    """Yield (line number from 1, value) of each line that is not blank; lines end at line feeds only.
 
     `str.splitlines` also splits at U+2028, U+2029 and U+0085, which JSON allows inside a string.
     """

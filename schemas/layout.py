@@ -1,6 +1,6 @@
-"""The layout of a store as data: which groups, arrays, dtypes, codecs and bounds it has. `layout.md` is the same in prose.
+"""The layout of a store as data: its groups, arrays, dtypes, codecs and size limits. `layout.md` says the same in prose.
 
-In: a shape and attributes.  Out: the exact Zarr v3 metadata documents. A document that differs from these is not ours.
+In: a shape and attributes.  Out: the exact Zarr v3 metadata documents. Documents that differ from these are refused.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,16 +10,16 @@ from typing import Any
 from schemas.digest import json_digest
 
 SCHEMA_VERSION = 3
-OLDEST_READ = 1  # oldest schema version that is read as it is; writing needs the present one
+OLDEST_READ = 1  # oldest schema version that is read without migration; writing needs the current one
 READABLE = range(OLDEST_READ, SCHEMA_VERSION + 1)
 MIN_READER = 3  # oldest schema version whose readers understand what this version writes
 
 ITEMS, RUNS = "items", "runs"
 FORMAT = "hedgemark"
 SEAL = "seal"
-SEALED_ROOT = 3  # since this schema version the root is sealed, and a tagged snapshot says which tag names it
+SEALED_ROOT = 3  # since this schema version the root is sealed, and a tagged snapshot records its tag
 
-# Bounds for stores that strangers made: nothing larger is allocated, whatever its metadata promise.
+# Limits for untrusted stores: nothing larger is ever allocated, whatever their metadata declare.
 MAX_ARRAY_BYTES = 256 * 2**20  # 10 million items of 6 float32 options
 MAX_CHUNK_BYTES = 16 * 2**20  # decoded
 MAX_DOCUMENT_BYTES = 2**20  # one zarr.json; a run's is about 2 kB
@@ -30,7 +30,7 @@ ZSTD_LEVEL = 3
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """One array of a group: its dtype, dimension names, fill value, and its width where the layout fixes one."""
+    """One array of a group: its dtype, dimension names, fill value, and its number of columns if the layout fixes it."""
 
     dtype: str
     dims: tuple[str, ...]
@@ -51,7 +51,7 @@ ITEM_ARRAYS: Mapping[str, ArraySpec] = {
     "subject": ArraySpec("int32", ("item",), 0),
     "demonstration": ArraySpec("bool", ("item",), False),
 }
-TEXT_ARRAYS: Mapping[str, ArraySpec] = {  # present where the text is kept
+TEXT_ARRAYS: Mapping[str, ArraySpec] = {  # present if the texts are kept
     "texts": ArraySpec("uint8", ("text_byte",), 0),
     "text_offsets": ArraySpec("int64", ("text_boundary",), 0),
 }
@@ -64,7 +64,7 @@ def group_document(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def array_document(spec: ArraySpec, shape: Sequence[int]) -> dict[str, Any]:
-    """Return the zarr.json of an array: little-endian bytes, zstd, crc32c (Icechunk itself does not notice a flipped bit)."""
+    """Return the zarr.json of an array: little-endian bytes, zstd, and crc32c, because Icechunk itself does not notice a flipped bit."""
     return {
         "zarr_format": 3,
         "node_type": "array",
@@ -85,7 +85,7 @@ def array_document(spec: ArraySpec, shape: Sequence[int]) -> dict[str, Any]:
 
 
 def chunk_shape(spec: ArraySpec, shape: Sequence[int]) -> tuple[int, ...]:
-    """Return the shape of one chunk: as many whole rows as fit in MAX_CHUNK_BYTES, so most arrays are one chunk."""
+    """Return the shape of one chunk: as many whole rows as fit in MAX_CHUNK_BYTES. Most arrays have one chunk."""
     row_bytes = ITEM_SIZES[spec.dtype]
     for size in shape[1:]:
         row_bytes *= size
@@ -99,12 +99,12 @@ def chunk_keys(spec: ArraySpec, shape: Sequence[int]) -> list[str]:
 
 
 def sealed(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return attributes with their own SHA-256 added, so that a flipped bit in the metadata shows as well."""
+    """Return attributes with their own SHA-256 added, so that a flipped bit in the metadata is noticed."""
     return {**attributes, SEAL: json_digest(dict(attributes))}
 
 
 def seal_holds(attributes: Mapping[str, Any]) -> bool:
-    """Return whether sealed attributes are what was written."""
+    """Return whether attributes match their seal, which means that they are what was written."""
     rest = {name: value for name, value in attributes.items() if name != SEAL}
     return attributes.get(SEAL) == json_digest(rest)
 

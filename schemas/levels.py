@@ -1,14 +1,14 @@
 """Levels: how much a method compresses, as text and as numbers.
 
-    -              no level (dense, checkpoint as found)
+    -              no level (dense models, and checkpoints whose files state none)
     w4a16-g128     weight bits, activation bits, group size of the weights; `w4a16-channel`: one scale per row
     w8a8           weights per row, activations per token
     0.5            fraction removed (sparsity, or structure)
     2:4            2 of every 4 weights kept (n:m)
-    Q4_K_M         any other name that a checkpoint or an imported run goes by, such as int4, FP8_BLOCK or exl3-4.25bpw
+    Q4_K_M         any other name of a checkpoint's or imported run's compression, such as int4, FP8_BLOCK or exl3-4.25bpw
     0:0.5:0.1      in a request only: the fractions from the first to the second in steps of the third, both ends included
 
-In: text.  Out: a `Level` with a canonical `text`, so that `.50` and `0.5` are one level.
+In: text.  Out: a `Level` with a canonical `text`, so that `.50` and `0.5` are the same level.
 """
 
 import math
@@ -22,7 +22,7 @@ from schemas.numbers import exact_number, is_number
 
 NO_LEVEL = "-"
 FULL_BITS = 16
-MOST_IN_RANGE = 1000  # a longer range is a mistyped step
+MOST_IN_RANGE = 1000  # levels; a longer range must be a mistyped step
 MOST_CHARACTERS = 64
 
 _QUANTIZED = re.compile(r"w(\d{1,3})a(\d{1,3})(?:-(?:g(\d{1,9})|channel))?", re.IGNORECASE | re.ASCII)
@@ -32,8 +32,8 @@ _NO_NAME = re.compile(r"[\d.+-]*|[+-]?[\d._]+e[+-]?[\d.]*|w\d[wag\d-]*|nan|inf|i
 
 Kind = Literal["none", "quantization", "sparsity", "pattern", "name"]
 
-# Bits per weight of a GGUF file by its type: of the block layout where all blocks have one, and about those of a Llama-3 8B file for
-# mixtures (`llama-quantize --help` states the sizes). They order levels; nothing else is computed from them.
+# Bits per weight of a GGUF file by its type: exact if all blocks have the same layout; for mixed layouts, those of a Llama-3 8B file
+# (`llama-quantize --help` states the sizes). They only serve to order levels.
 GGUF_BITS = {
     "IQ1_S": 1.56, "IQ1_M": 1.75, "TQ1_0": 1.69, "IQ2_XXS": 2.06, "TQ2_0": 2.06, "IQ2_XS": 2.31, "IQ2_S": 2.5, "IQ2_M": 2.7,
     "IQ3_XXS": 3.06, "Q2_K": 3.17, "Q2_K_S": 3.0, "IQ3_XS": 3.3, "IQ3_S": 3.44, "IQ3_M": 3.66, "Q3_K_S": 3.65, "Q3_K_M": 4.0, "Q3_K": 4.0,
@@ -56,13 +56,13 @@ class Level:
     fraction: float = 0.0
     kept: int = 0
     of: int = 0
-    bits: float | None = None  # per weight, where a name says or implies it
+    bits: float | None = None  # per weight, if a name states or implies it
 
     @property
     def strength(self) -> float:
-        """Position along a sweep, larger compresses more: fraction removed, or bits removed from weights and activations.
+        """Position along a sweep, larger for stronger compression: fraction removed, or bits removed from weights and activations.
 
-        +inf for a name whose bits are not known: it has no position.
+        +inf for a name whose bits are unknown, since it has no position.
         """
         if self.kind == "quantization":
             return float(2 * FULL_BITS - self.weight_bits - self.activation_bits)
@@ -72,7 +72,7 @@ class Level:
 
 
 def parse_level(text: str) -> Level:
-    """Return the level a text names. Raises UsageError with the accepted forms."""
+    """Return the level that a text names. Raises UsageError, which lists the accepted forms."""
     text = text.strip()
     if text in ("", NO_LEVEL):
         return Level(NO_LEVEL, "none")
@@ -87,16 +87,16 @@ def parse_level(text: str) -> Level:
         return _fraction(text)
     if len(text) > MOST_CHARACTERS or _NO_NAME.fullmatch(text) or not _NAME.fullmatch(text):
         raise UsageError(
-            f"level {text[:MOST_CHARACTERS]!r} is not one; examples: w4a16-g128, w8a8, 0.5, 2:4, or a name such as int4 or Q4_K_M "
+            f"level {text[:MOST_CHARACTERS]!r} is not valid; examples: w4a16-g128, w8a8, 0.5, 2:4, or a name such as int4 or Q4_K_M "
             f"(up to {MOST_CHARACTERS} letters, digits and ._+-)"
         )
     return Level(text, "name", bits=_bits(text))
 
 
 def parse_levels(texts: Iterable[str]) -> list[Level]:
-    """Return the levels that texts name, ranges written out, each once, in order. Raises UsageError with the accepted forms."""
-    single = (text for given in texts for text in (_range(given) if given.count(":") == 2 else [given]))
-    return list(dict.fromkeys(parse_level(text) for text in single))
+    """Return the levels that texts name, in order, with ranges expanded and repeats dropped. Raises what `parse_level` raises."""
+    single = (level for text in texts for level in (_range(text) if text.count(":") == 2 else [text]))
+    return list(dict.fromkeys(parse_level(level) for level in single))
 
 
 def _bits(name: str) -> float | None:
@@ -112,7 +112,7 @@ def _range(text: str) -> list[str]:
     try:
         start, stop, step = map(exact_number, text.split(":"))
     except ValueError:
-        raise UsageError(f"level {text!r} is no range; a range is start:stop:step, such as 0:0.5:0.1") from None
+        raise UsageError(f"level {text!r} is not a range; a range is start:stop:step, such as 0:0.5:0.1") from None
     if not (0 <= start <= stop < 1 and step > 0 and (stop - start) / step < MOST_IN_RANGE):
         raise UsageError(f"level {text!r}: a range start:stop:step has 0 <= start <= stop < 1 and a step above 0, such as 0:0.5:0.1")
     return [str(start + number * step) for number in range(int((stop - start) / step) + 1)]
@@ -121,7 +121,7 @@ def _range(text: str) -> list[str]:
 def _quantization(text: str, match: re.Match[str]) -> Level:
     weight_bits, activation_bits = int(match[1]), int(match[2])
     if not 2 <= weight_bits <= FULL_BITS or not 2 <= activation_bits <= FULL_BITS:
-        raise UsageError(f"level {text!r}: bits run from 2 to {FULL_BITS}")
+        raise UsageError(f"level {text!r}: bits must be from 2 to {FULL_BITS}")
     group_size = int(match[3]) if match[3] else None
     if group_size == 0:
         raise UsageError(f"level {text!r}: a group holds at least one weight")
@@ -134,8 +134,8 @@ def _fraction(text: str) -> Level:
     except ValueError as error:
         raise UsageError(f"level {error}") from None
     if not 0 <= fraction < 1:
-        raise UsageError(f"level {text!r}: a fraction removed lies in [0, 1)")
-    short = f"{float(fraction):g}"  # what the run key says is what is removed: 1/3 means 0.333333
+        raise UsageError(f"level {text!r}: a fraction removed must be in [0, 1)")
+    short = f"{float(fraction):g}"  # rounded first, so that exactly the fraction in the run key is removed: 1/3 means 0.333333
     if float(short) == 1:
-        raise UsageError(f"level {text!r}: a fraction removed lies in [0, 1), to six digits")
+        raise UsageError(f"level {text!r}: a fraction removed must be in [0, 1) when rounded to six digits")
     return Level(short, "sparsity", fraction=float(short))

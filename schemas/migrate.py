@@ -1,7 +1,7 @@
-"""Migrations: one pure step per schema version, from the groups of a store of that version to those of the next.
+"""Migrations: one pure function per schema version, which converts a group of a store to the next version.
 
-In: (key, bytes) pairs of one group.  Out: the pairs that the next version has in their place. A step does no input or output, so it
-can be tested on the golden store of its version; `store.upkeep.migration` runs it on a branch.
+In: (key, bytes) pairs of one group.  Out: the pairs that replace them in the next version. A step does no input or output, so that it can
+be tested on the golden store of its version; `store.upkeep.migration` applies it on a branch.
 """
 
 import json
@@ -16,12 +16,12 @@ Step = Callable[[Nodes], Nodes]
 
 
 def to_version_2(nodes: Nodes) -> Nodes:
-    """Return a group's nodes with its document marked as version 2, which only has more fields; all of them may be left out."""
+    """Return a group's nodes with its document marked as version 2, which only adds optional fields."""
     return _with_attributes(nodes, {"schema": 2})
 
 
 def to_version_3(nodes: Nodes) -> Nodes:
-    """Return a group's nodes as version 3 has them: an item set also says the SHA-256 of its text offsets, "" where it did not before."""
+    """Return a group's nodes as version 3, in which item sets record the SHA-256 of their text offsets; it is "" for older item sets."""
     more = {"text_offsets_sha256": ""} if nodes[0][0].startswith(f"{ITEMS}/") else {}
     return _with_attributes(nodes, {"schema": 3, **more})
 
@@ -38,7 +38,7 @@ STEPS: Mapping[int, Step] = {1: to_version_2, 2: to_version_3}  # version -> ste
 
 
 def migrate_nodes(nodes: Nodes, version: int, steps: Mapping[int, Step] = STEPS, target: int = SCHEMA_VERSION) -> Nodes:
-    """Return a group's nodes in the target version. Raises StoreInvalidError where no step leads there."""
+    """Return a group's nodes in the target version. Raises StoreInvalidError if a step is missing."""
     while version < target:
         if version not in steps:
             raise StoreInvalidError(f"no migration leads from schema {version} to {target}; there are steps from {sorted(steps) or 'none'}")

@@ -1,14 +1,14 @@
-"""Numbers that a person or a stranger's file wrote: exact, and short enough to be worked out.
+"""Parse numbers from untrusted text exactly, and only if they are short enough to compute with.
 
-In: text.  Out: a `Fraction`. `Fraction("1e-99999999")` would compute a number of a hundred million digits, `int` of five thousand digits
-is refused by Python with a traceback, and both take digits of any script; here all of them are a ValueError.
+In: text.  Out: a `Fraction`. `Fraction("1e-99999999")` would compute a number of a hundred million digits, Python refuses `int` of five
+thousand digits with a traceback, and both accept digits of any script; all of these are a ValueError here.
 """
 
 import re
 from fractions import Fraction
 
 _NUMBER = re.compile(r"[+-]?(?:\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})(?:e[+-]?\d{1,2})?|[+-]?\d{1,9}/\d{1,9}", re.IGNORECASE | re.ASCII)
-SHOWN = 40  # characters of what was given instead that a message quotes
+SHOWN = 40  # characters of a wrong text that a message quotes
 
 
 def is_number(text: str) -> bool:

@@ -1,6 +1,6 @@
-"""What belongs to an item's own options in an array of (item, option), and how much of the vocabulary's probability they hold.
+"""Which cells of an (item, option) array belong to an item's own options, and the probability of all its options in the vocabulary.
 
-Items of one set may have different numbers of options; arrays are as wide as the widest, NaN beyond an item's own.
+Items of one set may have different numbers of options. Arrays have as many columns as the largest number, with NaN in the unused cells.
 """
 
 from typing import Any
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 
 def own_options(n_options: NDArray[np.integer[Any]], width: int) -> NDArray[np.bool_]:
-    """Return (item, option) true where an item has that option.
+    """Return (item, option) bool, true if an item has that option.
 
-    n_options : (item,) number of options of each item.  width : columns of the array, at least as many.
+    n_options : (item,) number of options of each item.  width : number of columns, at least the largest number of options.
     """
     return np.asarray(np.arange(width) < n_options[:, None])
 
@@ -20,7 +20,7 @@ def own_options(n_options: NDArray[np.integer[Any]], width: int) -> NDArray[np.b
 def option_mass(
     logits: NDArray[np.floating[Any]], n_options: NDArray[np.integer[Any]], logsumexp: NDArray[np.floating[Any]]
 ) -> NDArray[np.float64]:
-    """Return (item,) the probability of all options together in the full vocabulary; NaN where the log-sum-exp was not recorded.
+    """Return (item,) the sum of all options' probabilities in the full vocabulary; NaN if the log-sum-exp was not recorded.
 
     logits : (item, option) raw, finite on an item's own options.  logsumexp : (item,) over the full vocabulary.
     """

@@ -1,6 +1,6 @@
-"""What a stored run may tell about its maker: names that mean something elsewhere, and nothing that only tells who and where it was.
+"""Remove private information from what is stored with a run: absolute paths, user names, tokens and credentials.
 
-In: a command's arguments, or an `Environment`.  Out: the same, fit to be shared.
+In: a command's arguments, or an `Environment`.  Out: the same in a form that can be shared.
 """
 
 import getpass
@@ -20,14 +20,15 @@ CIRCUMSTANCES = ("device", "driver", "host_os", "command", "created", "duration_
 
 
 def shareable_command(program: str, arguments: Sequence[str]) -> str:
-    """Return a command line without absolute paths, user names, tokens and what URLs have beside host and path."""
+    """Return a command line without absolute paths, user names and tokens, and with only host and path of URLs."""
     return shlex.join([program, *(shareable(argument) for argument in arguments)])
 
 
 def shareable(argument: str) -> str:
-    """Return one argument fit to be shared.
+    """Return one argument in a form that can be shared.
 
-    A path below the working folder becomes relative, one below the home folder begins with ~, of any other the last name is left.
+    A path below the working folder becomes relative, a path below the home folder begins with ~, and of any other path only the last name
+    is kept.
     """
     option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
     text = _SECRET.sub(REDACTED, _url(value) if "://" in value else _path(value))
@@ -35,7 +36,7 @@ def shareable(argument: str) -> str:
 
 
 def without_circumstances(env: Environment) -> Environment:
-    """Return what `--private` leaves of an environment: library versions, and what the run itself is judged by."""
+    """Return what `--private` stores of an environment: library versions and what describes the run itself, not the machine."""
     empty = Environment()
     return env.model_copy(update={name: getattr(empty, name) for name in CIRCUMSTANCES})
 
@@ -63,7 +64,7 @@ def _path(text: str) -> str:
 
 
 def _without_user(path: str) -> str:
-    """Return a path in which a part that is the user's name is redacted."""
+    """Return a path in which every part that equals the user's name is redacted."""
     return "/".join(REDACTED if part and part == _user() else part for part in path.split("/"))
 
 

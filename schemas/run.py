@@ -1,6 +1,6 @@
-"""A run: what was asked of which model, what came out, and where it was made.
+"""A run: which model answered which items, the resulting logits, and where they were computed.
 
-`RunKey` is the identity (two runs with equal keys are the same run), `Environment` the circumstances, `Run` both with the arrays.
+`RunKey` is the identity (runs with equal keys are the same run), `Environment` says where it was computed, `Run` has both and the arrays.
 """
 
 import math
@@ -20,7 +20,7 @@ from schemas.levels import NO_LEVEL
 from schemas.options import own_options
 
 FloatArray = NDArray[np.float32]
-LARGEST = 2**63  # whole numbers stay below it, so that they fit a column of a table
+LARGEST = 2**63  # whole numbers are smaller than this, so that they fit in a 64-bit column
 Count = Annotated[int, Field(ge=0, lt=LARGEST)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 DENSE = "dense"
@@ -30,7 +30,7 @@ UNKNOWN_TOKEN = -1  # top_token of an imported run, whose full vocabulary was ne
 
 
 class RunKey(BaseModel):
-    """Everything that can change a logit. Frozen; its digest names the run."""
+    """Everything that can change a logit; its digest identifies the run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,7 +45,7 @@ class RunKey(BaseModel):
     items_hash: str
     prompt: str
     prompt_hash: str = ""  # SHA-256 of the rendered prefix and the item template
-    tokens_hash: str = ""  # SHA-256 of the token ids of every prompt; "" where they are not known (imported runs, schema version 1)
+    tokens_hash: str = ""  # SHA-256 of the token ids of every prompt; "" if unknown (imported runs, schema version 1)
     option_token_ids: tuple[int, ...] = ()
     option_tokens: tuple[str, ...] = ()
     dtype: str = "float32"
@@ -54,7 +54,7 @@ class RunKey(BaseModel):
     sampling: Mapping[str, Any] = Field(default_factory=dict)  # e.g. {"limit": 100}; {} means every item
 
     def content(self) -> dict[str, Any]:
-        """Return what is hashed: every field but those of later schema versions that are empty, so that old runs keep their digests."""
+        """Return what is hashed: every field, except empty fields of later schema versions, so that old runs keep their digests."""
         fields = self.model_dump(mode="json")
         return {name: value for name, value in fields.items() if value or name not in SINCE_VERSION_2}
 
@@ -71,7 +71,7 @@ class RunKey(BaseModel):
 
 
 class Environment(BaseModel):
-    """Where and how a run was made; no part of its identity."""
+    """Where and how a run was computed, and what was measured; not part of its identity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -82,27 +82,27 @@ class Environment(BaseModel):
     command: str = ""
     created: str = ""  # UTC, ISO 8601
     duration_s: Finite = 0.0
-    tokens: Count = 0  # tokens pushed through the model, the shared prefix once
+    tokens: Count = 0  # tokens that the model processed; the shared prefix counts once
     peak_memory_bytes: Count = 0
     parameters: Count = 0  # of the dense model
-    truncated_items: Count = 0  # prompts cut on the left to fit the context
-    dropped_items: Count = 0  # items of the task that were not asked, since they cannot be answered as they stand
-    notes: tuple[str, ...] = ()  # what produce warned of: doubtful items, truncated prompts, fallbacks
+    truncated_items: Count = 0  # prompts that lost their beginning to fit the context
+    dropped_items: Count = 0  # items of the task that were left out because they are ambiguous
+    notes: tuple[str, ...] = ()  # warnings of `produce`: doubtful items, truncated prompts, fallbacks
     origin: str = ""  # imported runs: format, file and its SHA-256
-    post_conditions: Mapping[str, Any] = Field(default_factory=dict)  # what the method's check measured
+    post_conditions: Mapping[str, Any] = Field(default_factory=dict)  # measured by the checks of the compression method
     throughput: Mapping[str, Finite] = Field(default_factory=dict)  # items, tokens, operations per second; share of the matrix peak
-    noise_floor: Mapping[str, Finite] = Field(default_factory=dict)  # what --self-check measured
+    noise_floor: Mapping[str, Finite] = Field(default_factory=dict)  # measured by --self-check
 
-MASS_ROUNDING = 1e-4  # of a log-sum-exp in float32
+MASS_ROUNDING = 1e-4  # rounding error of a log-sum-exp in float32
 
 
 @dataclass(frozen=True)
 class Run:
     """One run with its arrays.
 
-    logits    : (item, option) float32, raw; NaN beyond an item's own options.
-    logsumexp : (item,) float32 over the full vocabulary; NaN where it was not recorded (imported runs).
-    top_token : (item,) int32, most likely token of the full vocabulary; -1 where it was not recorded.
+    logits    : (item, option) float32, raw; NaN for options that an item does not have.
+    logsumexp : (item,) float32 over the full vocabulary; NaN if it was not recorded (imported runs).
+    top_token : (item,) int32, most likely token of the full vocabulary; -1 if it was not recorded.
     """
 
     key: RunKey
@@ -117,11 +117,11 @@ class Run:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over arrays and key: equal digests mean equal content."""
+        """SHA-256 over the arrays and the key; equal digests mean equal content."""
         return arrays_digest(self.key.content(), self.arrays())
 
     def check(self, n_options: NDArray[np.integer[Any]], *, allow_nonfinite: bool = False) -> None:
-        """Raise HedgemarkError where shapes disagree with the items, NonFiniteError where an option has no finite logit."""
+        """Raise HedgemarkError if shapes disagree with the items, NonFiniteError if an option has no finite logit."""
         n_items, width = len(n_options), int(n_options.max())
         if self.logits.shape != (n_items, width) or self.logsumexp.shape != (n_items,) or self.top_token.shape != (n_items,):
             raise HedgemarkError(
@@ -135,10 +135,10 @@ class Run:
             )
 
     def too_much_mass(self, n_options: NDArray[np.integer[Any]]) -> str | None:
-        """Return what is wrong where an item's options hold more than all of the vocabulary's probability, None where they do not.
+        """Return an error message if an item's options have a total probability above 1 in the vocabulary, else None.
 
-        A logit of 16 bits carries a relative error of 2^-8, and options and vocabulary may have been multiplied apart; more than that is no
-        rounding. Such a run is not made or imported; one that is stored already is read, and flagged.
+        A 16-bit logit has a relative error of 2^-8, and the logits of options and of the vocabulary may come from separate products; larger
+        differences are not rounding. Such a run is neither produced nor imported; if it is already stored, it is read and flagged.
         """
         logits = np.where(np.isfinite(self.logits), self.logits, -np.inf)
         highest = np.maximum(logits.max(axis=1), np.finfo(np.float32).min)
@@ -154,7 +154,7 @@ class Run:
 
 
 def nonfinite_items(logits: FloatArray, n_options: NDArray[np.integer[Any]]) -> int:
-    """Return how many items have a NaN or infinite logit among their own options."""
+    """Return the number of items with a NaN or infinite logit among their own options."""
     return int(np.any(own_options(n_options, logits.shape[1]) & ~np.isfinite(logits), axis=1).sum())
 
 

@@ -1,6 +1,6 @@
-"""TOML files that a user writes (sweeps, prompts, policies, prices): read as tables, checked as pydantic models.
+"""Read TOML files that users write (sweeps, prompts, policies, prices) and check them as pydantic models.
 
-In: a path.  Out: a plain table, or a model of it. Whatever is wrong is a UsageError in a sentence, with every problem named at once.
+In: a path.  Out: a plain table, or a model. Errors are a UsageError with one sentence that names all problems.
 """
 
 import math
@@ -18,7 +18,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
-    """Return the table of a TOML file; `what` names its kind in messages. Raises UsageError where it cannot be read."""
+    """Return the table of a TOML file; `what` names the kind of file in messages. Raises UsageError if it cannot be read."""
     try:
         return tomllib.loads(read_text(path))
     except RecursionError as error:
@@ -28,7 +28,7 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
 
 
 def as_model(model: type[M], table: Mapping[str, Any], where: str = "") -> M:
-    """Return a table as a pydantic model. Raises UsageError naming every problem, after `where`."""
+    """Return a table as a pydantic model. Raises UsageError that names every problem, after `where`."""
     try:
         return model.model_validate(dict(table))
     except ValidationError as error:
@@ -37,7 +37,7 @@ def as_model(model: type[M], table: Mapping[str, Any], where: str = "") -> M:
 
 
 def finite_number(value: Any) -> float:
-    """Return a number, also one written as text. Raises ValueError for a truth value, infinity, or what is not a number."""
+    """Return a number, which may be written as text. Raises ValueError for true, false, infinity, NaN and anything else."""
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
@@ -67,7 +67,7 @@ def _problem(model: type[BaseModel], error: Any) -> str:
 
 
 def _known(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
-    """The keys of the table that holds the key at `loc`."""
+    """Return the known keys of the table that contains the key at `loc`."""
     for part in loc[:-1]:
         inner = model.model_fields[str(part)].annotation
         if not (isinstance(inner, type) and issubclass(inner, BaseModel)):

@@ -1,6 +1,6 @@
-"""`python -m store.bench`: how a store of 2,000 runs of 10,000 x 6 behaves, on local disk and, with --s3, on an S3 address.
+"""`python -m store.bench`: how fast a store of 2,000 runs of 10,000 x 6 logits is, on local disk and, with --s3, at an S3 address.
 
-Prints one line per figure with its limit. The logits are random with the 16-bit grain of real ones, so that they compress alike.
+Prints one line per measurement with its limit. The logits are random, rounded to 16 bits like real ones so that they compress alike.
 """
 
 import argparse
@@ -26,10 +26,10 @@ READS = 50
 
 
 def main() -> None:
-    """Print every figure of the bench."""
+    """Print all measurements."""
     parser = argparse.ArgumentParser(prog="python -m store.bench", description=__doc__)
-    parser.add_argument("--runs", type=int, default=N_RUNS, help="runs to write")
-    parser.add_argument("--s3", metavar="URL", help="also measure at this address of an empty prefix")
+    parser.add_argument("--runs", type=int, default=N_RUNS, help="number of runs to write")
+    parser.add_argument("--s3", metavar="URL", help="also measure at this address, which must be an empty prefix")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["HEDGEMARK_CACHE"] = str(Path(folder) / "cache")
@@ -53,12 +53,12 @@ def measure(url: str, n_runs: int) -> None:
     names = reader.catalog["name"].to_list()
     times = [timed(partial(reader.run, name)) for name in names[:: max(1, len(names) // READS)]]
     report("read a run", 1000 * statistics.median(times), "ms", 50)
-    report("of it verify the digest", 1000 * timed(partial(digest_of, reader.run(names[0]))), "ms", None)
+    report("of which verify the digest", 1000 * timed(partial(digest_of, reader.run(names[0]))), "ms", None)
     report("read all logits", timed(lambda: sum(run.logits.shape[0] for run in reader.runs(names))), "s", 6)
 
 
 def write(url: str, items: ItemSet, n_runs: int) -> float:
-    """Return the seconds that writing runs in one batch took, without making them."""
+    """Return the seconds that it took to write runs in one batch, without the time to simulate them."""
     spent = 0.0
     with open_writer(url) as writer:
         for run in some_runs(items, n_runs):
@@ -68,19 +68,19 @@ def write(url: str, items: ItemSet, n_runs: int) -> float:
 
 
 def list_runs(url: str) -> float:
-    """Return the seconds that the command itself takes, start included."""
+    """Return the seconds that the command takes, including its start."""
     return timed(lambda: subprocess.run([sys.executable, "-m", "store", "ls", "--store", url], check=True, stdout=subprocess.DEVNULL))
 
 
 def metadata_share(folder: Path) -> float:
-    """Return the bytes of everything but chunks, as a share of the chunks."""
+    """Return the bytes of all files except chunks, as a share of the bytes of chunks."""
     sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
     data = sum(size for path, size in sizes.items() if "chunks" in path.parts)
     return (sum(sizes.values()) - data) / data
 
 
 def digest_of(run: Run) -> str:
-    """Return a run's digest, computed once more: what verifying costs of a read."""
+    """Return a run's digest, computed again: the part of a read that verifies it."""
     return Run(run.key, run.logits, run.logsumexp, run.top_token).digest
 
 

@@ -1,4 +1,4 @@
-"""What the three commands share: how they end (one sentence and an exit code, never a traceback), how they print, where the store is.
+"""What the three commands share: errors as one sentence and an exit code instead of a traceback, printing, and the option --store.
 
 Exit codes: 0 done, gate passed; 1 gate failed, alarm; 2 wrong usage; 3 undecided; 4 store invalid; 5 any other error at run time.
 """
@@ -25,22 +25,22 @@ log = logging.getLogger(__name__)
 DEFAULT_STORE = "./hedgemark-store"
 INTERRUPTED = 130
 AS_JSON = "hedgemark-as-json"  # name of the error handler for characters that an output's encoding lacks
-MOST = 300  # characters of a foreign error that are shown
+MOST = 300  # characters shown of an unexpected error's message
 
 
 class FriendlyError(click.ClickException):
-    """A library error as click shows it: its message alone, with the exit code of its class."""
+    """A HedgemarkError as click shows it: only its message, with the exit code of its class."""
 
     def __init__(self, error: HedgemarkError) -> None:
         super().__init__(message(f"{type(error).__name__}: {error}"))
-        vars(self)["exit_code"] = error.exit_code  # click declares it once for the class; ours differs by error
+        vars(self)["exit_code"] = error.exit_code  # click declares it for the whole class; here it differs by error
 
 
 class _Shell(click.Command):
-    """A command that ends with one sentence and our exit codes, whatever went wrong, in parsing and printing too."""
+    """A command that reports any failure, also in parsing and printing, as one sentence with one of our exit codes."""
 
     def main(self, args: Any = None, prog_name: Any = None, complete_var: Any = None, standalone_mode: bool = True, **extra: Any) -> Any:
-        """Run the command and end the process; without `standalone_mode` return or raise what it does."""
+        """Run the command and end the process; without `standalone_mode` return what it returns and raise what it raises."""
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=standalone_mode, **extra)
         with _shown_output() as stdout:
@@ -50,7 +50,7 @@ class _Shell(click.Command):
                 sys.stdout.flush()
             except click.ClickException as error:
                 error.show()
-                code = HedgemarkError.exit_code if error.exit_code == 1 else error.exit_code  # click's own 1 is our verdict of a gate
+                code = HedgemarkError.exit_code if error.exit_code == 1 else error.exit_code  # click's 1 is our failed gate
             except click.Abort:
                 click.echo("Interrupted.", err=True)
                 code = INTERRUPTED
@@ -58,7 +58,7 @@ class _Shell(click.Command):
                 if sys.stdout is stdout:
                     raise
                 _discard_output()
-                code = HedgemarkError.exit_code  # click replaced it and leaves with 1: a pipe's reader, such as `head`, has seen enough
+                code = HedgemarkError.exit_code  # the reader of a pipe (such as `head`) closed it, on which click exits with 1
             except Exception as error:
                 code = _explain(error)
         sys.exit(code if isinstance(code, int) else 0)
@@ -97,7 +97,7 @@ def store_option(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def log_to_stderr(level: int, form: str = "%(message)s") -> None:
-    """Show log records of a level and above on stderr, each as a message that no name in it can break."""
+    """Print log records of a level and above on stderr, with control characters in names made harmless."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Messages(form))
     logging.basicConfig(level=level, handlers=[handler])
@@ -111,7 +111,7 @@ class _Messages(logging.Formatter):
 
 @contextmanager
 def _shown_output() -> Iterator[Any]:
-    """Let no character fail to print and none steer the terminal, and yield the stdout that does so; None where it is closed."""
+    """Replace stdout and stderr by streams that print every character safely, and yield the new stdout; None if it is closed."""
     before = sys.stdout, sys.stderr
     for stream in before:
         if hasattr(stream, "reconfigure"):
@@ -124,33 +124,33 @@ def _shown_output() -> Iterator[Any]:
 
 
 def _require_stdout() -> None:
-    """Refuse a closed stdout, which would lose every result without a word."""
+    """Refuse a closed stdout, which would silently lose the results."""
     if sys.stdout is None:
         raise FriendlyError(HedgemarkError("stdout is closed, so no result could be shown; send it to a file or to /dev/null"))
 
 
 def _explain(error: Exception) -> int:
-    """Say in one line on stderr what ended the command, and return the exit code."""
+    """Print on stderr in one line what ended the command, and return the exit code."""
     if isinstance(error, OSError):
         _discard_output()
         click.echo(message(f"Error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}"), err=True)
         return HedgemarkError.exit_code
     first = (str(error).strip().splitlines() or [""])[0][:MOST]
     click.echo(f"Error: internal error, {type(error).__name__}: {printable(first)} (-v shows where)", err=True)
-    log.info("what led to it", exc_info=error)
+    log.info("traceback", exc_info=error)
     return HedgemarkError.exit_code
 
 
 def _discard_output() -> None:
-    """Send what is still to be printed nowhere: Python would fail on it again at its end, with another exit code."""
+    """Discard buffered output, since Python would try to write it again at exit, fail, and change the exit code."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError):  # stdout is no file, as in a test
+    except (OSError, ValueError):  # stdout is not a file, as in a test
         return
 
 
 def _as_json(error: UnicodeError) -> tuple[str, int]:
-    r"""Write what an encoding lacks as JSON does, \u0394, so that JSON stays JSON in a Windows code page."""
+    r"""Replace characters that an encoding lacks by JSON escapes such as \u0394, so that JSON stays valid in a Windows code page."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")

@@ -1,4 +1,4 @@
-"""The `store import` commands: one for each entry of `IMPORTERS`, made from what it declares, and `zip` for our own exports."""
+"""The `store import` commands: one for each entry of `IMPORTERS`, built from the importer's declaration, and `zip` for our own exports."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class ImportGroup(click.Group):
-    """The importers as commands; their files are imported when a command is asked for, so that `store --help` is instant."""
+    """The importers as commands. Their Python files are imported when a command is looked up, so that `store --help` is instant."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all importers and of the commands added by hand."""
@@ -32,28 +32,28 @@ class ImportGroup(click.Group):
 
 @click.group("import", cls=ImportGroup)
 def import_() -> None:
-    """Bring in runs from elsewhere, all of them in one commit.
+    """Import logits from other tools' files; all runs of an import go into one commit.
 
     Example: store import table --model my-model --task mmlu logits.csv
     """
 
 
 def import_command(name: str, importer: "Importer") -> click.Command:
-    """Return the command that reads with an importer and writes what it yields."""
+    """Return the command that reads files with an importer and writes the runs to a store."""
     from store.importers.importer import Description, description_options
 
-    def run(store_url: str, allow_nonfinite: bool, replace: bool, **given: Any) -> None:
+    def run(store_url: str, allow_nonfinite: bool, replace: bool, **options: Any) -> None:
         from store.exchange.import_runs import import_runs
 
         if importer.described:
-            given["described"] = Description(**{field: given.pop(field) for field in vars(Description())})
-        message = f"import {name} {_first_name(given)}"
-        imported = import_runs(store_url, importer.read(**given), message, allow_nonfinite=allow_nonfinite, replace=replace)
+            options["described"] = Description(**{field: options.pop(field) for field in vars(Description())})
+        message = f"import {name} {_first_name(options)}"
+        imported = import_runs(store_url, importer.read(**options), message, allow_nonfinite=allow_nonfinite, replace=replace)
         click.echo(f"imported {len(imported.names)} runs into {store_url} at {imported.snapshot}", err=True)
 
     writing = [
-        click.Option(["--allow-nonfinite"], is_flag=True, help="Store NaN or infinite logits, flagged."),
-        click.Option(["--replace"], is_flag=True, help="Replace a run of the same key; the old one stays in the history."),
+        click.Option(["--allow-nonfinite"], is_flag=True, help="Store NaN or infinite logits, marked unreliable, instead of failing."),
+        click.Option(["--replace"], is_flag=True, help="Replace runs with the same key; the old ones stay in the history."),
     ]
     described = description_options() if importer.described else []
     command = click.Command(name, callback=friendly_errors(run), params=[*importer.parameters, *described, *writing], help=importer.help)
@@ -66,7 +66,7 @@ def import_command(name: str, importer: "Importer") -> click.Command:
 @store_option
 @friendly_errors
 def import_zip_command(file: Path, store_url: str) -> None:
-    """Import a file that `store export` wrote, bit for bit; conflicts are listed and left alone.
+    """Import a .zip file written by `store export`. Runs that differ from stored ones are listed, not overwritten.
 
     Example: store import zip logits.zip
     """
@@ -74,12 +74,13 @@ def import_zip_command(file: Path, store_url: str) -> None:
     from store.exchange.zip_file import import_zip
 
     done = import_zip(file, store_url)
-    click.echo(f"imported {len(done.copied)} runs into {store_url} at {done.snapshot}; {done.present} were there already", err=True)
+    click.echo(f"imported {len(done.copied)} runs into {store_url} at {done.snapshot}; {done.present} were already there", err=True)
     if done.conflicts:
-        raise RunConflictError(f"{len(done.conflicts)} runs have other content in {store_url}: {', '.join(done.conflicts[:5])}")
+        names = ", ".join(done.conflicts[:5])
+        raise RunConflictError(f"{len(done.conflicts)} runs differ from those in {store_url}, nothing was overwritten: {names}")
 
 
-def _first_name(given: Mapping[str, Any]) -> str:
-    """Return the name of the first file or folder given, without its path, which says more of a machine than of the runs."""
-    values = [one for value in given.values() for one in (value if isinstance(value, tuple) else (value,))]
+def _first_name(options: Mapping[str, Any]) -> str:
+    """Return the name of the first file or folder among the options, without its path, which is private to this machine."""
+    values = [one for value in options.values() for one in (value if isinstance(value, tuple) else (value,))]
     return next((value.name for value in values if isinstance(value, Path)), "")

@@ -1,4 +1,4 @@
-"""The `store items` commands: item files, before anything is asked."""
+"""The `store items` commands, which check item files before a model is run on them."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from store.command import friendly_errors
 
 @click.group()
 def items() -> None:
-    """Look at item files.
+    """Check item files before running a model on them.
 
     Example: store items check my-task.jsonl
     """
@@ -22,7 +22,7 @@ def items() -> None:
 @format_option
 @friendly_errors
 def check(file: Path, format_: str) -> None:
-    """List by line what is wrong with an item file, and what is doubtful; exit code 2 where it cannot be asked.
+    """List errors and doubtful items of an item file by line; exit code 2 if there is an error.
 
     Example: store items check my-task.jsonl
     """
@@ -37,4 +37,4 @@ def check(file: Path, format_: str) -> None:
     count = {how: len({(finding.line, finding.id) for finding in findings if finding.how == how}) for how in (WRONG, DOUBTFUL)}
     click.echo(f"read {n_items} items; wrong: {count[WRONG]}, doubtful: {count[DOUBTFUL]}", err=True)
     if count[WRONG]:
-        raise ItemError(f"{file.name} cannot be asked as it is; a right item is {json.dumps(EXAMPLE)}")
+        raise ItemError(f"{file.name} has items that cannot be used; a valid item is {json.dumps(EXAMPLE)}")

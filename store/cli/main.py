@@ -1,4 +1,4 @@
-"""The command `store`: a thin shell over the library; data to stdout, progress and messages to stderr."""
+"""The command `store`: a thin layer over the library. Data go to stdout, progress and messages to stderr."""
 
 import logging
 from pathlib import Path
@@ -16,14 +16,14 @@ from store.shown import message
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 LS_COLUMNS = ["name", *FIELDS, "n_items", "nonfinite", "created"]
 
-at_option = click.option("--at", metavar="SNAPSHOT|TAG", help="Read this snapshot or tag, such as v1, instead of the newest.")
+at_option = click.option("--at", metavar="SNAPSHOT|TAG", help="Read this snapshot or tag, such as v1, instead of the newest snapshot.")
 
 
 @click.group(cls=ShellGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="hedgemark", message="%(package)s %(version)s")
-@click.option("-v", "--verbose", is_flag=True, help="Log what is written.")
+@click.option("-v", "--verbose", is_flag=True, help="Log every run that is written.")
 def main(verbose: bool) -> None:
-    """Keep runs: versioned, verified, shared.
+    """Store runs with versions and checksums, and share them.
 
     Example: store ls --model ref-m --store ./hedgemark-store
     """
@@ -34,7 +34,7 @@ def main(verbose: bool) -> None:
 @store_option
 @friendly_errors
 def init(store_url: str) -> None:
-    """Create an empty store; an existing one is left as it is.
+    """Create an empty store; an existing store is not changed.
 
     Example: store init --store s3://bucket/logits
     """
@@ -55,7 +55,7 @@ def init(store_url: str) -> None:
 @format_option
 @friendly_errors
 def ls(store_url: str, at: str | None, format_: str, **filters: tuple[str, ...]) -> None:
-    """List runs, one line each.
+    """List runs, one per line.
 
     Example: store ls --model Llama-2-7b-hf --task mmlu --format json
     """
@@ -77,7 +77,7 @@ def ls(store_url: str, at: str | None, format_: str, **filters: tuple[str, ...])
 @click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", show_default=True, help="How to print.")
 @friendly_errors
 def show(name: str | None, store_url: str, at: str | None, format_: str) -> None:
-    """Show one run in full, or the store as a whole.
+    """Show all that is recorded about one run, or a summary of the store.
 
     Example: store show Llama-2-7b-hf~dense~mmlu~base.5c9ce9a0
     """
@@ -125,7 +125,7 @@ def diff(before: str, after: str, store_url: str, format_: str) -> None:
 @click.option("--sign", type=FILE, help="First sign the newest snapshot with this private key (PEM).")
 @friendly_errors
 def tag(name: str, store_url: str, at: str | None, sign: Path | None) -> None:
-    """Name a snapshot, the newest by default; a tag never moves.
+    """Name a snapshot, by default the newest; a tag never moves.
 
     Example: store tag paper-v1 --sign team.pem
     """
@@ -133,18 +133,18 @@ def tag(name: str, store_url: str, at: str | None, sign: Path | None) -> None:
     from store.upkeep.tags import tag_snapshot
 
     if sign and at:
-        raise click.UsageError("--sign signs the newest snapshot, so it does not go with --at")
+        raise click.UsageError("--sign signs the newest snapshot, so it cannot be combined with --at")
     at = sign_store(store_url, sign) if sign else at
     click.echo(f"{name} is {tag_snapshot(store_url, name, at)}", err=True)
 
 
 @main.command()
 @store_option
-@click.option("--older-than", "days", type=click.IntRange(7, 36_500), default=7, show_default=True, help="Age in days; never below a week.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
+@click.option("--older-than", "days", type=click.IntRange(7, 36_500), default=7, show_default=True, help="Age in days, at least 7.")
+@click.option("--dry-run", is_flag=True, help="Print what would be deleted; delete nothing.")
 @friendly_errors
 def gc(store_url: str, days: int, dry_run: bool) -> None:
-    """Delete what crashed writers left: nothing a tag, a branch or a week-old session can reach.
+    """Delete leftovers of crashed writers: files older than a week that no tag or branch uses.
 
     Example: store gc --dry-run
     """
@@ -161,14 +161,14 @@ def gc(store_url: str, days: int, dry_run: bool) -> None:
 @store_option
 @friendly_errors
 def migrate(store_url: str) -> None:
-    """Bring an older store to the present schema; tags keep it as it was.
+    """Convert an older store to the current schema; a tag keeps the store as it was.
 
     Example: store migrate --store ./hedgemark-store
     """
     from store.upkeep.migration import migrate_store
 
     done = migrate_store(store_url)
-    click.echo(f"{store_url}: {f'{done.before} is now {done.after}' if done else 'of the present schema already'}", err=True)
+    click.echo(f"{store_url}: {f'{done.before} is now {done.after}' if done else 'has the current schema already'}", err=True)
 
 
 @main.command()
@@ -177,7 +177,7 @@ def migrate(store_url: str) -> None:
 @click.option("--key", type=FILE, help="Also check the signature with this public key (PEM).")
 @friendly_errors
 def verify(store_url: str, at: str | None, key: Path | None) -> None:
-    """Re-read everything and list what is wrong; exit code 4 if anything is.
+    """Read every byte of the store and list all problems; exit code 4 if there are any.
 
     Example: store verify --at paper-v1 --key team.pub.pem
     """

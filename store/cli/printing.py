@@ -1,4 +1,4 @@
-"""Print a table as text, JSON or CSV; data go to stdout and nothing else does."""
+"""Print tables and records as text, JSON or CSV on stdout."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -21,7 +21,7 @@ def format_option(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def print_table(table: "pl.DataFrame", format_: str) -> None:
-    """Print a table in a format; text is aligned and never shortened, so that it can be read by eye and by awk."""
+    """Print a table in a format; as text it is aligned and never shortened, so that both people and awk can read it."""
     if format_ == "json":
         click.echo(json_text(table.to_dicts(), indent=1))
     elif format_ == "csv":
@@ -31,7 +31,7 @@ def print_table(table: "pl.DataFrame", format_: str) -> None:
 
 
 def print_record(record: Mapping[str, Any], format_: str) -> None:
-    """Print a nested record, one `path  value` a line, or as JSON."""
+    """Print a nested record as lines of `path  value`, or as JSON."""
     if format_ == "json":
         click.echo(json_text(record, indent=1))
     else:

@@ -1,4 +1,4 @@
-"""The `store` commands that move runs between stores and files: push, pull, export. One line each in `SHARE_COMMANDS`."""
+"""The `store` commands that copy runs between stores and files: push, pull and export."""
 
 from pathlib import Path
 
@@ -13,10 +13,10 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.command()
 @click.argument("target")
 @store_option
-@click.option("--at", metavar="SNAPSHOT|TAG", help="Push this snapshot or tag, such as v1, instead of the newest.")
+@click.option("--at", metavar="SNAPSHOT|TAG", help="Push this snapshot or tag, such as v1, instead of the newest snapshot.")
 @friendly_errors
 def push(target: str, store_url: str, at: str | None) -> None:
-    """Copy the runs that another store lacks to it; conflicts are listed and left alone.
+    """Copy runs to another store that lacks them. Runs that differ are listed, not overwritten.
 
     Example: store push s3://bucket/logits
     """
@@ -26,10 +26,10 @@ def push(target: str, store_url: str, at: str | None) -> None:
 @click.command()
 @click.argument("source")
 @store_option
-@click.option("--at", metavar="SNAPSHOT|TAG", help="Pull this snapshot or tag of the source, such as v1, instead of the newest.")
+@click.option("--at", metavar="SNAPSHOT|TAG", help="Pull this snapshot or tag of the source, such as v1, instead of its newest.")
 @friendly_errors
 def pull(source: str, store_url: str, at: str | None) -> None:
-    """Copy the runs that this store lacks from another; conflicts are listed and left alone.
+    """Copy runs that this store lacks from another store. Runs that differ are listed, not overwritten.
 
     Example: store pull s3://bucket/logits --at paper-v1
     """
@@ -39,7 +39,7 @@ def pull(source: str, store_url: str, at: str | None) -> None:
 @click.command()
 @click.argument("file", type=FILE)
 @store_option
-@click.option("--at", metavar="SNAPSHOT|TAG", help="Export this snapshot or tag, such as v1, instead of the newest.")
+@click.option("--at", metavar="SNAPSHOT|TAG", help="Export this snapshot or tag, such as v1, instead of the newest snapshot.")
 @friendly_errors
 def export(file: Path, store_url: str, at: str | None) -> None:
     """Write one snapshot to a file: .zip (Zarr, for xarray and import) or .parquet (a flat table).
@@ -64,11 +64,12 @@ def _copy(source: str, target: str, at: str | None) -> None:
     from store.exchange.push_pull import copy_runs
 
     done = copy_runs(source, target, at)
-    click.echo(f"copied {len(done.copied)} runs to {target} at {done.snapshot}; {done.present} were there already", err=True)
+    click.echo(f"copied {len(done.copied)} runs to {target} at {done.snapshot}; {done.present} were already there", err=True)
     for name in done.conflicts:
         click.echo(message(f"conflict: {name}"))
     if done.conflicts:
-        raise RunConflictError(f"{len(done.conflicts)} runs have other content in {target} than in {source}; both keep their own")
+        runs = "1 run differs" if len(done.conflicts) == 1 else f"{len(done.conflicts)} runs differ"
+        raise RunConflictError(f"{runs} between {source} and {target}; nothing was overwritten, see store show")
 
 
 SHARE_COMMANDS = {"push": push, "pull": pull, "export": export}

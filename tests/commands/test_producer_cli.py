@@ -127,7 +127,7 @@ def test_dry_run_says_what_is_stored_and_writes_nothing(produce: Produce, store:
         (["--task", "urn", "--prompt-file", __file__], "cannot read prompt file"),
         (["--task", "urn", "--method", "magnitude", "--level", "w4a16"], "magnitude"),
         (["--task", "urn", "--method", "dense", "--level", "0.5"], "dense"),
-        (["--task", "urn", "--method", "magnitude", "--level", "1.5"], r"lies in \[0, 1\)"),
+        (["--task", "urn", "--method", "magnitude", "--level", "1.5"], r"must be in \[0, 1\)"),
         (["--task", "urn", "--limit", "0"], "limit"),
         (["--task", "mmlu", "--data", "nowhere"], "not a folder"),
         (["--task", "urn", "--seed", "-1"], "--seed"),

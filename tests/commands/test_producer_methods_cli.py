@@ -35,13 +35,13 @@ def refused(tmp_path: Path, *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("method", "level", "message"),
     [
-        ("wanda", "1.0", r"level '1\.0': a fraction removed lies in \[0, 1\)"),
-        ("sparsegpt", "-0.1", r"level '-0\.1': a fraction removed lies in \[0, 1\)"),
+        ("wanda", "1.0", r"level '1\.0': a fraction removed must be in \[0, 1\)"),
+        ("sparsegpt", "-0.1", r"level '-0\.1': a fraction removed must be in \[0, 1\)"),
         ("magnitude", "0:1:0.1", r"level '0:1:0\.1': a range start:stop:step"),
         ("wanda", "2:3", r"'wanda' at level '2:3' does not support model 'ref-s': 3 does not divide the 64 columns of self_attn\.q_proj"),
         ("rtn", "w4a16-g48", r"'rtn' at level 'w4a16-g48' does not support model 'ref-s': 48 does not divide the .* 2, 4, 8, 16, 32, 64"),
-        ("rtn", "w0", r"level 'w0' is not one; examples: w4a16-g128"),
-        ("rtn", "w0a16", r"level 'w0a16': bits run from 2"),
+        ("rtn", "w0", r"level 'w0' is not valid; examples: w4a16-g128"),
+        ("rtn", "w0a16", r"level 'w0a16': bits must be from 2"),
         ("gptq", "w4a4", r"'gptq' has no level 'w4a4': it quantizes weights only"),
         ("awq", "w4a4", r"'awq' has no level 'w4a4': it quantizes weights only"),
         ("slicegpt", "2:4", r"'slicegpt' has no level '2:4': it removes whole structures"),

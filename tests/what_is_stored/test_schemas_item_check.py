@@ -32,7 +32,7 @@ TRAPS = [
     ({"choices": {"A": "x"}, "answer": "A"}, "wrong", "has 1 options"),
     ({"choices": {"A": "x", "C": "y"}, "answer": "A"}, "wrong", "in order"),
     ({"question": ""}, "wrong", "neither question nor context"),
-    ({"id": 1}, "wrong", "has the id of line 2"),
+    ({"id": 1}, "wrong", "has the same id as the item on line 2"),
     ({"choices": OPTIONS | {"C": "x"}}, "doubtful", "two options of equal text"),
     ({"choices": OPTIONS | {"C": " "}}, "doubtful", "an empty option"),
     ({"choices": OPTIONS | {"C": "nan"}}, "doubtful", 'reads "nan"'),
@@ -57,7 +57,7 @@ def test_each_trap_is_named_with_its_line(tmp_path: Path, changes: dict[str, Any
     ("line", "words"),
     [
         ('{"id": 2, "id": 3}', "'id' is given twice"),
-        ('{"id": 2,', "no JSON"),
+        ('{"id": 2,', "not JSON"),
         ('{"id": 2, "question": "\\udc00"}', "half a surrogate pair"),
         ("[" * 100_000, "nested too deeply"),
         ("7", "item: Input should be a valid dictionary"),
@@ -95,7 +95,7 @@ def test_answers_in_one_place_are_named_for_the_whole_file(tmp_path: Path) -> No
 def test_keys_that_are_not_read_are_named_once(tmp_path: Path) -> None:
     """A mistyped key is seen without a finding for every item."""
     text = json.dumps([row(number, lable=1) for number in range(3)])
-    assert findings(tmp_path / "task.json", text) == [(0, "", "doubtful", "key 'lable' is not read (in 3 items)")]
+    assert findings(tmp_path / "task.json", text) == [(0, "", "doubtful", "unknown key 'lable' is ignored (in 3 items)")]
 
 
 def test_the_example_is_a_right_item(tmp_path: Path) -> None:
