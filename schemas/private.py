@@ -35,6 +35,11 @@ def shareable(argument: str) -> str:
     return option + equals + text
 
 
+def shareable_message(text: str) -> str:
+    """Return a sentence whose words are fit to be shared; what is fit already stays as it is."""
+    return " ".join(map(shareable, text.split(" ")))
+
+
 def without_circumstances(env: Environment) -> Environment:
     """Return what `--private` stores of an environment: library versions and what describes the run itself, not the machine."""
     empty = Environment()
@@ -59,8 +64,8 @@ def _path(text: str) -> str:
     path = os.path.abspath(expanded)
     for folder, name in ((os.getcwd(), "."), (os.path.expanduser("~"), "~")):
         if folder != os.sep and (path == folder or path.startswith(folder + os.sep)):
-            return os.path.join(name, os.path.relpath(path, folder)).removeprefix("./") if path != folder else name
-    return os.path.join("...", os.path.basename(path))
+            return os.path.join(name, _without_user(os.path.relpath(path, folder))).removeprefix("./") if path != folder else name
+    return os.path.join("...", _without_user(os.path.basename(path)))
 
 
 def _without_user(path: str) -> str:

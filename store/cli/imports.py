@@ -47,7 +47,7 @@ def import_command(name: str, importer: "Importer") -> click.Command:
 
         if importer.described:
             options["described"] = Description(**{field: options.pop(field) for field in vars(Description())})
-        message = f"import {name} {_first_name(options)}"
+        message = f"import {name} {_first_name(options)}".strip()
         imported = import_runs(store_url, importer.read(**options), message, allow_nonfinite=allow_nonfinite, replace=replace)
         click.echo(f"imported {len(imported.names)} runs into {store_url} at {imported.snapshot}", err=True)
 

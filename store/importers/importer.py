@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from schemas.digest import json_digest
 from schemas.itemset import ItemSet
 from schemas.levels import NO_LEVEL, parse_level
+from schemas.private import shareable
 from schemas.run import DENSE, UNKNOWN_TOKEN, Environment, FloatArray, Run, RunKey
 
 log = logging.getLogger(__name__)
@@ -100,4 +101,4 @@ def origin_of(kind: str, *paths: Path) -> str:
     """Return what an imported run says about where it came from: format, file names and SHA-256 (of several: over their digests)."""
     digests = [sha256(path.read_bytes()).hexdigest() for path in paths]
     more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-    return f"{kind} {paths[0].name}{more} sha256:{digests[0] if len(paths) == 1 else json_digest(digests)}"
+    return f"{kind} {shareable(paths[0].name)}{more} sha256:{digests[0] if len(paths) == 1 else json_digest(digests)}"

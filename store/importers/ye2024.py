@@ -17,6 +17,7 @@ from schemas.digest import json_digest
 from schemas.errors import UsageError
 from schemas.items import Item, read_items
 from schemas.itemset import ItemSet, build_item_set
+from schemas.private import shareable
 from schemas.run import DENSE, UNKNOWN_TOKEN, Environment, FloatArray, Run, RunKey
 from store.importers.importer import FOLDER, Importer
 from store.importers.safe_pickle import load_plain_pickle
@@ -86,7 +87,7 @@ def _read_run(path: Path, name: re.Match[str], items: ItemSet, ids: Sequence[str
         backend="imported",
     )
     unknown = np.full(len(items), np.nan, dtype=np.float32), np.full(len(items), UNKNOWN_TOKEN, dtype=np.int32)
-    return Run(key, logits, *unknown, env=Environment(origin=f"ye2024 {path.name} sha256:{sha256(content).hexdigest()}"))
+    return Run(key, logits, *unknown, env=Environment(origin=f"ye2024 {shareable(path.name)} sha256:{sha256(content).hexdigest()}"))
 
 
 def _logits(rows: Any, ids: Sequence[str], where: str) -> FloatArray:

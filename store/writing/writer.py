@@ -14,6 +14,7 @@ import icechunk
 from schemas.errors import HedgemarkError, RunConflictError
 from schemas.itemset import ItemSet
 from schemas.layout import ITEMS, RUNS, SCHEMA_VERSION
+from schemas.private import shareable_message
 from schemas.run import Run, RunKey
 from store.backend.failures import readable
 from store.backend.session_keys import SessionKeys
@@ -84,7 +85,7 @@ class Writer:
 
     def commit(self, message: str = "") -> str:
         """Make all runs written so far permanent and return the snapshot id."""
-        return self._batch.commit(message)
+        return self._batch.commit(shareable_message(message))
 
     def discard(self) -> None:
         """Drop all runs that have not been committed."""

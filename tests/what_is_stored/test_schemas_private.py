@@ -4,9 +4,14 @@ import os
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from store_tiny import tiny_items, tiny_run
 
-from schemas.private import CIRCUMSTANCES, shareable, shareable_command, without_circumstances
+from schemas.private import CIRCUMSTANCES, shareable, shareable_command, shareable_message, without_circumstances
 from schemas.run import Environment
+from store import open_reader, open_writer
+from store.cli.main import main
+from store.upkeep.history import history
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +45,8 @@ def alice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("0:0.5:0.1", "0:0.5:0.1"),
         ("s3://bucket/runs?endpoint_url=http://10.0.0.1:9000&region=eu", "s3://bucket/runs"),
         ("https://alice:secret@example.org:8443/store?X-Amz-Signature=abc#part", "https://example.org:8443/store"),
+        ("~/alice/store", "~/[redacted]/store"),
+        ("/mnt/data/alice", ".../[redacted]"),
         ("s3://bucket/alice/runs", "s3://bucket/[redacted]/runs"),
         ("data/alice/items.json", "data/[redacted]/items.json"),
         ("file:///mnt/alice/store", "file:.../store"),
@@ -59,6 +66,31 @@ def test_a_command_has_no_trace_of_its_machine(alice: Path) -> None:
     line = shareable_command("produce", ["--model", str(alice / "my models" / "m"), "--store", "s3://b/p?token=hf_abcdefghijkl"])
     assert line == "produce --model '~/my models/m' --store s3://b/p"
     assert "alice" not in line and os.sep + "home" not in line
+
+
+def test_a_message_keeps_its_words(alice: Path) -> None:
+    """Paths, tokens and queries in a commit message go, and what was fit to be shared stays the same."""
+    text = f"import table {alice}/logits.csv from https://alice:secret@example.org/x?token=1 with hf_abcdefghijklmnop, 3 runs"
+    shown = "import table ~/logits.csv from https://example.org/x with [redacted], 3 runs"
+    assert shareable_message(text) == shareable_message(shown) == shown
+
+
+def test_an_import_tells_nothing_of_its_maker(alice: Path) -> None:
+    """Neither the commit's message nor a run's origin has a token or a user name that a file or folder is called by."""
+    folder = alice / "alice"
+    folder.mkdir()
+    rows = "id,answer,logit_A,logit_B\n" + "".join(f"{i},A,1.5,{i}\n" for i in range(5))
+    (folder / "hf_abcdefghijklmnop.csv").write_text(rows)
+    url = str(alice / "store")
+    line = ["import", "table", str(folder / "hf_abcdefghijklmnop.csv"), "--model", "m", "--task", "t", "--store", url]
+    done = CliRunner().invoke(main, line)
+    assert done.exit_code == 0, done.output
+    with open_writer(url) as writer:
+        writer.write(tiny_items(), tiny_run(tiny_items()))
+        writer.commit(f"from {folder}")
+    messages = history(url)["message"].to_list()
+    assert messages == ["from ~/[redacted]", "import table [redacted]", "create the store", "Repository initialized"]
+    assert open_reader(url).catalog["origin"].sort()[-1].startswith("table [redacted] sha256:")
 
 
 def test_private_runs_keep_versions_and_what_they_are_judged_by() -> None:
