@@ -134,7 +134,7 @@ def tag(name: str, store_url: str, at: str | None, sign: Path | None) -> None:
 
     if sign and at:
         raise click.UsageError("--sign signs the newest snapshot, so it cannot be combined with --at")
-    at = sign_store(store_url, sign) if sign else at
+    at = sign_store(store_url, sign, name) if sign else at
     click.echo(f"{name} is {tag_snapshot(store_url, name, at)}", err=True)
 
 

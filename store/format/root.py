@@ -20,7 +20,7 @@ from schemas.layout import (
 from store.format.documents import dump_document, group_attributes
 from store.format.keys import Keys
 
-SIGNATURE, TAG, MANIFEST = "signature", "tag", "manifest"  # attributes of the root of a signed or tagged snapshot
+SIGNATURE, SIGNED, TAG, MANIFEST = "signature", "signed", "tag", "manifest"  # attributes of the root of a signed or tagged snapshot
 
 
 def check_root(keys: Keys, oldest: int = OLDEST_READ) -> None:

@@ -3,17 +3,17 @@
 In: a store's address, tags or snapshot ids.  Out: tables.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from schemas.errors import StoreInvalidError
 from schemas.run import Run
 from store.backend.failures import readable
 from store.reading.reader import open_reader
 from store.repository.repository import Repository, open_repository
+from store.upkeep.signed_names import commits
 
 LOG_SCHEMA = {"snapshot": pl.String, "written": pl.String, "runs": pl.Int64, "tags": pl.String, "message": pl.String}
 DIFF_SCHEMA = {"change": pl.String, "name": pl.String, "items_changed": pl.Int64, "largest_logit_change": pl.Float64}
@@ -25,7 +25,7 @@ def history(url: str, at: str | None = None) -> pl.DataFrame:
     snapshot, _ = repository.keys(at)
     with readable(repository.address):
         tags = _tags_by_snapshot(repository)
-        rows = [_row(info, tags) for info in _commits(repository, snapshot)]
+        rows = [_row(info, tags) for info in commits(repository, snapshot)]
     return pl.DataFrame(rows, schema=LOG_SCHEMA, orient="row")
 
 
@@ -52,16 +52,6 @@ def _change(old: Run, new: Run) -> tuple[int, float | None]:
     same = (old.logits == new.logits) | (np.isnan(old.logits) & np.isnan(new.logits))
     finite = difference[np.isfinite(difference)]
     return int(np.any(~same, axis=1).sum()), float(finite.max()) if finite.size else None
-
-
-def _commits(repository: Repository, snapshot: str) -> Iterator[Any]:
-    """Yield the commits that lead to a snapshot. Raises StoreInvalidError if the history is a circle."""
-    seen = set()
-    for info in repository.ice.ancestry(snapshot_id=snapshot):
-        if info.id in seen:
-            raise StoreInvalidError(f"store {repository.address}: its history is a circle from snapshot {info.id}; a file was exchanged")
-        seen.add(info.id)
-        yield info
 
 
 def _row(info: Any, tags: Mapping[str, list[str]]) -> tuple[Any, ...]:

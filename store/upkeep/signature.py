@@ -2,39 +2,50 @@
 
 In: a store's address and a PEM key (`openssl genpkey -algorithm ed25519`).  Out: a signature in the store, or a list of problems.
 The manifest lists the SHA-256 of every key under items/ and runs/: arrays, attributes (origin, command, post-conditions) and question
-texts. The signature is stored outside of them, so signing does not change what is signed. Signatures by earlier versions covered only the
-digests of runs and item sets; they are still checked, and reported as partial.
+texts. With it are signed the history and what each tag names (`signed_names.py`). The signature is stored outside of all that, so signing
+does not change what is signed. Signatures by earlier versions covered less; they are still checked, and reported as partial.
 """
 
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from schemas.digest import canonical_json
 from schemas.errors import UsageError
 from schemas.layout import ITEMS, RUNS
 from store.backend.failures import readable
 from store.backend.session_keys import SessionKeys
-from store.format.root import SIGNATURE, read_root, root_document
+from store.format.root import SIGNATURE, SIGNED, read_root, root_document
 from store.reading.catalog import read_records
-from store.repository.repository import open_repository
+from store.repository.repository import Repository, open_repository
+from store.upkeep.signed_names import SIGN_MESSAGE, differences, record
+from store.upkeep.tags import check_new_tag
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-WHOLE = "2:"  # prefix of a signature over every stored byte; signatures by earlier versions have no prefix
+# Prefix of a signature -> what it leaves out; the newest leaves out nothing that a command shows.
+FORMS = {
+    "3:": "",
+    "2:": "it covers every run and item set, but no tag and no commit message",
+    "": "it covers logits, keys and items, but no origin, command, post-condition or question text",
+}
+NEWEST = "3:"
 
 
-def manifest(keys: SessionKeys) -> bytes:
-    """Return the manifest of a snapshot: canonical JSON of the SHA-256 of every key under items/ and runs/, sorted by key."""
+def manifest(keys: SessionKeys, names: dict[str, Any] | None = None) -> bytes:
+    """Return the manifest of a snapshot: canonical JSON of the SHA-256 of every key under items/ and runs/, sorted by key.
+
+    names : what else is signed, see `signed_names.record`; earlier versions signed nothing else.
+    """
     hashes = {
         key: sha256(value).hexdigest()
         for kind in (ITEMS, RUNS)
         for name in keys.children(kind)
         for key, value in keys.nodes_under(f"{kind}/{name}")
     }
-    return canonical_json({"keys": hashes}).encode()
+    return canonical_json({"keys": hashes} if names is None else {"keys": hashes, SIGNED: names}).encode()
 
 
 def digests_manifest(keys: SessionKeys) -> bytes:
@@ -43,16 +54,22 @@ def digests_manifest(keys: SessionKeys) -> bytes:
     return canonical_json({"items": keys.children(ITEMS), "runs": runs}).encode()
 
 
-def sign_store(url: str, key_file: Path) -> str:
-    """Commit a signature over the newest snapshot's manifest and return the new snapshot's id."""
+def sign_store(url: str, key_file: Path, tag: str = "") -> str:
+    """Commit a signature over the newest snapshot, its history and all tags, and return the new snapshot's id.
+
+    tag : is about to be given to that snapshot, so it is signed as well. Raises UsageError if it exists already.
+    """
     key = _private_key(key_file)
     repository = open_repository(url)
     session = repository.writable()
     keys = repository.keys_of(session)
-    signature = WHOLE + key.sign(manifest(keys)).hex()
-    keys.set_many([("zarr.json", root_document({**read_root(keys), SIGNATURE: signature}))])
+    if tag:
+        check_new_tag(repository, tag)
+    names = record(repository, str(session.snapshot_id), tag)
+    signature = NEWEST + key.sign(manifest(keys, names)).hex()
+    keys.set_many([("zarr.json", root_document({**read_root(keys), SIGNATURE: signature, SIGNED: names}))])
     with repository.lock(), readable(url):
-        return str(session.commit("sign the manifest"))
+        return str(session.commit(SIGN_MESSAGE))
 
 
 class Signature(NamedTuple):
@@ -70,14 +87,28 @@ def check_signature(keys: SessionKeys, key_file: Path) -> Signature:
     signature = read_root(keys).get(SIGNATURE)
     if not isinstance(signature, str):
         return Signature([f"store {keys.where} is not signed"], [])
-    whole = signature.startswith(WHOLE)
+    form = next(prefix for prefix in FORMS if signature.startswith(prefix))
     try:
-        key.verify(bytes.fromhex(signature.removeprefix(WHOLE)), manifest(keys) if whole else digests_manifest(keys))
+        key.verify(bytes.fromhex(signature.removeprefix(form)), _signed_bytes(keys, form))
     except (InvalidSignature, ValueError):
         invalid = f"its signature is not valid under {key_file.name}: the store was changed since, or the signature is forged"
         return Signature([f"store {keys.where}: {invalid}"], [])
-    partial = "its signature is partial: it covers logits, keys and items, but no origin, command, post-condition or question text"
-    return Signature([], [] if whole else [f"store {keys.where}: {partial}; sign it anew"])
+    return Signature([], [f"store {keys.where}: its signature is partial: {FORMS[form]}; sign it anew"] if FORMS[form] else [])
+
+
+def check_signed_names(repository: Repository, at: str | None) -> Signature:
+    """Hold history and tags of a snapshot with a valid signature against what was signed; `at` is a tag, a snapshot id or None."""
+    snapshot, keys = repository.keys(at)
+    root = read_root(keys)
+    if not root[SIGNATURE].startswith(NEWEST):
+        return Signature([], [])
+    return Signature(*differences(repository, snapshot, root[SIGNED], at))
+
+
+def _signed_bytes(keys: SessionKeys, form: str) -> bytes:
+    if form == NEWEST:
+        return manifest(keys, read_root(keys).get(SIGNED))
+    return manifest(keys) if form else digests_manifest(keys)
 
 
 def _private_key(path: Path) -> "Ed25519PrivateKey":

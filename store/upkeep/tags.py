@@ -18,15 +18,20 @@ TAG_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 def tag_snapshot(url: str, tag: str, at: str | None = None) -> str:
     """Name a snapshot, the newest by default, and return the id that the tag names. A tag never moves: an existing one is a UsageError."""
-    if TAG_NAME.fullmatch(tag) is None:
-        raise UsageError(f"tag {tag[:80]!r} is not a name: letters, digits, dot, dash and underscore, at most 64")
     repository = open_repository(url)
     repository.writable()  # raises if the store is read-only
     snapshot, _ = repository.keys(at)
     with repository.lock(), readable(repository.address):
-        if tag in (tags := repository.tags()):
-            raise UsageError(f"tag {tag!r} already names snapshot {tags[tag]} of {url}; tags do not move")
+        check_new_tag(repository, tag)
         return write_tag(repository, tag, snapshot)
+
+
+def check_new_tag(repository: Repository, tag: str) -> None:
+    """Raise UsageError for a tag that is not a name, or that exists already."""
+    if TAG_NAME.fullmatch(tag) is None:
+        raise UsageError(f"tag {tag[:80]!r} is not a name: letters, digits, dot, dash and underscore, at most 64")
+    if tag in (tags := repository.tags()):
+        raise UsageError(f"tag {tag!r} already names snapshot {tags[tag]} of {repository.address}; tags do not move")
 
 
 def write_tag(repository: Repository, tag: str, snapshot: str) -> str:

@@ -22,7 +22,7 @@ from store.format.item_sets import read_items
 from store.format.root import MANIFEST, TAG, check_root, check_tag, contents_digest, read_root
 from store.format.runs import parse_run_record, read_run
 from store.repository.repository import Repository, open_repository
-from store.upkeep.signature import check_signature
+from store.upkeep.signature import check_signature, check_signed_names
 
 
 @dataclass
@@ -53,10 +53,22 @@ def verify_store(url: str, at: str | None = None, key_file: Path | None = None) 
         if at in (None, tag):
             report.problems += _tag_problems(repository, tag, tagged, report)
     if key_file is not None:
-        signature = check_signature(repository.keys(at)[1], key_file)
+        _check_signatures(repository, at, key_file, report)
+    return report
+
+
+def _check_signatures(repository: Repository, at: str | None, key_file: Path, report: Report) -> None:
+    """Check the signature, and if it is valid the history and the tags that it covers."""
+    try:
+        found = [check_signature(repository.keys(at)[1], key_file)]
+        if not found[0].problems:
+            found.append(check_signed_names(repository, at))
+    except StoreInvalidError as error:
+        report.problems.append(str(error))
+        return
+    for signature in found:
         report.problems += signature.problems
         report.notes += signature.notes
-    return report
 
 
 def _snapshots(repository: Repository, at: str | None) -> list[str]:

@@ -17,12 +17,12 @@ from schemas.layout import ITEMS, RUNS, group_document, root_attributes
 from store import Reader, open_reader
 from store.cli.main import main
 from store.format.documents import dump_document, group_attributes
-from store.format.root import SIGNATURE, root_document
+from store.format.root import MANIFEST, SIGNATURE, TAG, contents_digest, read_root, root_document
 from store.format.runs import encode_run
 from store.reading.catalog_table import load_cached
 from store.repository.repository import open_repository
 from store.upkeep.history import history
-from store.upkeep.signature import check_signature, digests_manifest, sign_store
+from store.upkeep.signature import FORMS, check_signature, digests_manifest, manifest, sign_store
 from store.upkeep.tags import tag_snapshot
 from store.upkeep.verify import verify_store
 
@@ -210,8 +210,86 @@ def test_the_signature_covers_every_key(store_url: str, keys: tuple[Path, Path])
         assert check_signature(session_keys, public).problems, key
 
 
-def test_a_signature_of_the_first_form_is_partial(store_url: str, keys: tuple[Path, Path]) -> None:
-    """A signature over digests alone still holds, and `verify` says what it does not cover."""
+def verify_signed(url: str, public: Path, *at: str) -> tuple[int, str]:
+    result = CliRunner().invoke(main, ["verify", "--store", url, "--key", str(public), *at])
+    return result.exit_code, result.output
+
+
+def point(url: str, ref: str, snapshot: str) -> None:
+    """Exchange what a branch or tag names, as somebody with write access could."""
+    (Path(url) / "refs" / ref / "ref.json").write_text(json.dumps({"snapshot": snapshot}))
+
+
+def forge_snapshot(url: str, start: str, message: str, root: dict[str, object], nodes: list[tuple[str, bytes]] | None = None) -> str:
+    """Commit another root, and other nodes, upon a snapshot and return the id."""
+    repository = open_repository(url)
+    repository.ice.create_branch("forge", start)
+    session = repository.ice.writable_session("forge")
+    keys = repository.keys_of(session)
+    keys.set_many(nodes or [])
+    if MANIFEST in root:
+        root = {**root, MANIFEST: contents_digest(keys)}
+    keys.set_many([("zarr.json", root_document(root))])
+    snapshot = str(session.commit(message, metadata={"tag": root[TAG]} if TAG in root else None))
+    repository.ice.delete_branch("forge")
+    return snapshot
+
+
+def test_the_signature_covers_what_a_tag_names(store_url: str, keys: tuple[Path, Path]) -> None:
+    """A tag exchanged with seals, digests and its own record made to fit, or taken away, breaks the signature and nothing else does."""
+    private, public = keys
+    two_runs(store_url)
+    assert CliRunner().invoke(main, ["tag", "v1", "--sign", str(private), "--store", store_url]).exit_code == 0
+    for at in ((), ("--at", "v1")):
+        code, said = verify_signed(store_url, public, *at)
+        assert code == 0 and "note:" not in said, said
+    repository, items = open_repository(store_url), tiny_items(n_items=60)
+    tagged = repository.ice.lookup_tag("v1")
+    forged = list(encode_run(tiny_run(items, logit_seed=5), items.n_options))
+    point(store_url, "tag.v1", forge_snapshot(store_url, tagged, "tag v1", read_root(repository.keys("v1")[1]), forged))
+    assert verify_store(store_url).problems == []  # without the key, nothing tells
+    code, said = verify_signed(store_url, public)
+    assert code == 4 and "tag 'v1' does not name what it named when the store was signed" in said
+    assert verify_signed(store_url, public, "--at", "v1")[0] == 4
+    point(store_url, "tag.v1", tagged)
+    assert verify_signed(store_url, public)[0] == 0
+    (Path(store_url) / "refs" / "tag.v1" / "ref.json").unlink()
+    assert verify_signed(store_url, public)[0] == 4
+
+
+def test_a_tag_after_the_signature_is_noted(store_url: str, keys: tuple[Path, Path]) -> None:
+    """The signature still holds, and verify says that it does not cover the tag; signing again does."""
+    private, public = keys
+    two_runs(store_url)
+    sign_store(store_url, private)
+    tag_snapshot(store_url, "later")
+    for at in ((), ("--at", "later")):
+        code, said = verify_signed(store_url, public, *at)
+        assert code == 0 and "note: tag later: the signature does not cover it" in said, said
+    sign_store(store_url, private)
+    assert "note:" not in verify_signed(store_url, public)[1]
+
+
+def test_the_signature_covers_the_history(store_url: str, keys: tuple[Path, Path]) -> None:
+    """Another message in the history of a signed snapshot, its contents and its signature kept, breaks the signature."""
+    private, public = keys
+    two_runs(store_url)
+    before = open_reader(store_url).snapshot
+    sign_store(store_url, private)
+    repository = open_repository(store_url)
+    signed, root = repository.ice.lookup_branch("main"), read_root(repository.keys()[1])
+    unsigned = {name: value for name, value in root.items() if name not in (SIGNATURE, "signed")}
+    other = forge_snapshot(store_url, before, "reviewed by everybody", unsigned | {"x": 1})
+    point(store_url, "branch.main", forge_snapshot(store_url, other, "sign the manifest", root))
+    code, said = verify_signed(store_url, public)
+    assert code == 4 and "its history" in said, said
+    point(store_url, "branch.main", signed)
+    assert verify_signed(store_url, public)[0] == 0
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if FORMS[form]])
+def test_a_signature_of_an_earlier_form_is_partial(form: str, store_url: str, keys: tuple[Path, Path]) -> None:
+    """A signature over less still holds, and `verify` says what it does not cover."""
     from cryptography.hazmat.primitives import serialization
 
     private, public = keys
@@ -219,7 +297,8 @@ def test_a_signature_of_the_first_form_is_partial(store_url: str, keys: tuple[Pa
     repository = open_repository(store_url)
     session = repository.writable()
     session_keys = repository.keys_of(session)
-    old = serialization.load_pem_private_key(private.read_bytes(), None).sign(digests_manifest(session_keys)).hex()
+    signed = manifest(session_keys) if form else digests_manifest(session_keys)
+    old = form + serialization.load_pem_private_key(private.read_bytes(), None).sign(signed).hex()
     session_keys.set_many([("zarr.json", root_document({**root_attributes(), SIGNATURE: old}))])
     with repository.lock():
         session.commit("sign as before")
