@@ -8,7 +8,7 @@ An option of a command is an argument of the same name; `example_runs` makes dat
 
 from analyzer.api.examples import example_runs
 from analyzer.api.functions import Source, beside_published, compare, p_values, sensitivity, sets, view_of
-from analyzer.api.shipping import calibrate, predict
+from analyzer.api.shipping import calibrate, monitor, predict
 from analyzer.api.verdicts import cliffs, cost, decoupling, gate, scale, transfer, weighted
 from analyzer.protocols.ask import ask
 
@@ -23,6 +23,7 @@ __all__ = [
     "decoupling",
     "example_runs",
     "gate",
+    "monitor",
     "p_values",
     "predict",
     "scale",

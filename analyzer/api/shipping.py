@@ -121,6 +121,53 @@ def predict(predictor: Predictor | str | Path, logits: str | Path) -> pl.DataFra
     return frame(predict_rows(loaded, read_log(Path(logits), loaded)))
 
 
+def monitor(
+    predictor: Predictor | str | Path,
+    log: str | Path,
+    *,
+    state: str | Path | None = None,
+    delta: float = 0.01,
+    coverage_tolerance: float = 0.02,
+) -> pl.DataFrame:
+    """Return whether a predictor's guarantee still holds for live questions: the command `analyze monitor`.
+
+    Parameters
+    ----------
+    predictor : the predictor or its file.
+    log : CSV, Parquet or JSON lines as in `predict`, with the logit of every option; optional answer, group, time and logsumexp. A row with
+        id and answer alone brings the answer of an earlier question.
+    state : file that carries the watch from one call to the next; made where there is none.
+    delta : chance of a false alarm, over all calls together.
+    coverage_tolerance : coverage may be so much below 1 - alpha and still hold.
+
+    Returns
+    -------
+    One row per check and group: what was `calibrated` and what is seen `live`, `low` and `high` (a confidence sequence), `e_value` with the
+    `limit` at which it is an alarm, `result`, when a change `began`. In every row `outcome` is "holds", "alarm" or "not enough yet".
+
+    Raises
+    ------
+    UsageError
+        For a log with gaps, questions logged twice, answers that contradict each other, or a state of another predictor.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from analyzer.api import calibrate, example_runs, monitor
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder, "live.csv")
+    ...     _ = file.write_text("logit_A,logit_B,logit_C,logit_D,answer\\n2.0,0.0,0.1,-1.0,A\\n")
+    ...     monitor(calibrate(example_runs()[0]), file)["outcome"][0]
+    'not enough yet'
+    """
+    from analyzer.watch.monitor import follow
+    from analyzer.watch.report import report
+
+    loaded = predictor if isinstance(predictor, Predictor) else Predictor.load(predictor)
+    watch = follow(loaded, Path(log), delta=delta, state=None if state is None else Path(state))
+    return frame(report(watch, coverage_tolerance))
+
+
 def _confidence(guarantee: str) -> Fraction | None:
     kind, _, value = guarantee.partition(":")
     if guarantee == "average":

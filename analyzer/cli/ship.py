@@ -1,4 +1,4 @@
-"""The commands of `analyze` around a predictor: make it, use it."""
+"""The commands of `analyze` around a predictor: make it, use it, watch it."""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from analyzer.cli.options import SELECTION
+from analyzer.runs.fields import FORMATS
 from store.command import friendly_errors, store_option
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -82,4 +83,34 @@ def predict_command(path: Path, logits: Path, form: str) -> None:
         click.echo(line, err=True)
 
 
-COMMANDS = (calibrate_command, predict_command)
+@click.command("monitor")
+@click.option("--predictor", "path", type=FILE, required=True, help="File that analyze calibrate wrote.")
+@click.option("--log", type=FILE, required=True, help="CSV, Parquet or JSON lines with columns logit_A, logit_B, ...; rows are only added.")
+@click.option("--state", type=FILE, help="File that carries the watch from night to night, such as watch.json. [start anew]")
+@click.option("--delta", metavar="X", type=float, default=0.01, show_default=True, help="Chance of a false alarm, over all nights.")
+@click.option(
+    "--coverage-tolerance", metavar="X", type=float, default=0.02, show_default=True, help="Coverage losses up to this count as no loss."
+)
+@click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="How to print.")
+@friendly_errors
+def monitor_command(path: Path, log: Path, state: Path | None, form: str, **options: Any) -> None:
+    """Watch whether the guarantee still holds for live questions. Exit 0 if it holds, 1 on an alarm, 3 if there is not enough yet.
+
+    Without answers, questions are compared with those that calibrated; with answers, misses are counted, by group too.
+
+    Example: analyze monitor --predictor predictor.json --log live.parquet --state watch.json
+    """
+    from analyzer.predictor import Predictor
+    from analyzer.tables.columns import MONITOR
+    from analyzer.tables.emit import emit
+    from analyzer.watch.monitor import follow
+    from analyzer.watch.report import EXIT_CODES, UNDECIDED, last_line, report
+
+    watch = follow(Predictor.load(path), log, delta=options["delta"], state=state)
+    records = report(watch, options["coverage_tolerance"])
+    emit(records, form, MONITOR)
+    click.echo(last_line(watch, records), err=True)
+    click.get_current_context().exit(EXIT_CODES[records[0]["outcome"] if records else UNDECIDED])
+
+
+COMMANDS = (calibrate_command, predict_command, monitor_command)

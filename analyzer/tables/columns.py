@@ -1,7 +1,15 @@
 """The columns of each command's table; a column that its records leave empty is not shown."""
 
 from analyzer.measure.groups import LETTERS
+from analyzer.measure.records import Record
+from analyzer.tables.numbers import fixed_interval
 from analyzer.tables.terminal import Column, estimate, interval, number, p_value, span, words
+
+
+def live_range(record: Record) -> str:
+    """Return the cell of a confidence sequence, such as `[0.081, 0.132]`."""
+    return "" if record["low"] is None else fixed_interval(record["low"], record["high"], 3)
+
 
 SETS = (
     Column("accuracy", estimate("accuracy")),
@@ -50,6 +58,17 @@ PUBLISHED = (
     Column("measured", estimate("own")),
     Column("agreement", words("agreement")),
     Column("note", words("note"), dispensable=1),
+)
+MONITOR = (
+    Column("check", words("check")),
+    Column("questions", number("n_items", 0)),
+    Column("calibrated", number("calibrated")),
+    Column("live", number("live")),
+    Column("range", live_range, dispensable=2),
+    Column("e-value", number("e_value", 1)),
+    Column("alarm at", number("limit", 0), dispensable=1),
+    Column("result", words("result")),
+    Column("began", words("began")),
 )
 TRANSFER = (
     Column("from", words("source")),

@@ -52,8 +52,8 @@ class LiveLog(NamedTuple):
         return np.asarray((self.n_options > 0) & np.isnan(self.at_most))
 
 
-def read_log(path: Path, predictor: Predictor, *, skip: int = 0, answers_alone: bool = False) -> LiveLog:
-    """Return the rows of a file after the first `skip`.
+def read_log(path: Path, predictor: Predictor, *, skip: int = 0, most: int | None = None, answers_alone: bool = False) -> LiveLog:
+    """Return the rows of a file after the first `skip`, all or the next `most`.
 
     answers_alone : accept rows without logits that bring the answer of an earlier question.
     Raises UsageError naming the column or the row: another set of options than the predictor's, a gap, a value that is no number.
@@ -67,7 +67,7 @@ def read_log(path: Path, predictor: Predictor, *, skip: int = 0, answers_alone: 
         raise UsageError(f"{path.name} has a column {unknown[0][:80]!r}; known beside the logits: {', '.join(KNOWN)}")
     if skip > len(table):
         raise UsageError(f"{path.name} has {len(table)} rows, but {skip} were read before; a log only grows")
-    table = table[skip:]
+    table = table.slice(skip, most)
     logits, first = numbers(table, columns), skip + 1
     infinite = np.asarray(np.isinf(logits).any(axis=1))
     _refuse(infinite, first, path, "has an infinite logit; leave an option out whose value was not returned")

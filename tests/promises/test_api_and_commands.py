@@ -136,7 +136,7 @@ PRINTING = {"store_url", "at", "form", "executor", "junit", "markdown", "model_c
 TOLERANCES_OF_A_CARD = {("gate", "accuracy_tolerance"), ("gate", "set_size_tolerance")}  # for the verdicts in --model-card alone
 IN_MEMORY = {("sets", "p_values")}  # `p_values` takes one data set and returns an array; its own tests compare the two
 PAGES = {"report", "serve"}
-SHIPPING = {"calibrate", "predict"}  # files in and out: tests/shipping compares them with their functions
+SHIPPING = {"calibrate", "monitor", "predict"}  # files in and out: tests/shipping compares them with their functions
 
 
 @pytest.fixture

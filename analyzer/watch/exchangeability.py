@@ -1,0 +1,107 @@
+"""Do live questions look like those that calibrated? A conformal test martingale, one for each statistic that needs no answer.
+
+The p-value of a live question is the share of calibration questions and earlier live ones whose statistic is larger, ties broken at random.
+While all of them are exchangeable, these p-values are independent and uniform, whatever the statistic (Vovk, Nouretdinov & Gammerman 2003).
+Bets on small or on large p-values then win nothing on average; a change makes them win.
+Each statistic has a capital of its own. They are not averaged: together their p-values need not be independent, so the alarms share delta.
+
+Source : Vovk 2021, arXiv:1906.09256, conformal test martingales; the bets are those of Vovk et al. 2021, arXiv:2102.10439.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from analyzer.predictor.looks import BINS, CREDIBLE_SIZE
+from analyzer.stats.arrays import FloatArray, IntArray
+from analyzer.stats.random_words import item_uniform
+from analyzer.watch.betting import Bets
+
+SLOPES = np.array([s * one for one in (1.8, 0.9, 0.45, 0.2) for s in (-1, 1)])  # a bet multiplies its capital by 1 + slope (p - 1/2)
+TOGETHER = 256  # questions whose p-values are found in one piece
+STREAM = 1 << 40  # draws of one statistic
+
+
+def slope_factors(p: FloatArray) -> FloatArray:
+    """Return (..., bet) the factors of the bets on p-values (...,); each has mean 1 under uniform p."""
+    return np.asarray(1 + SLOPES * (p[..., None] - 0.5))
+
+
+def live_p_values(counts: IntArray, bins: IntArray, u: FloatArray) -> FloatArray:
+    """Return (question,) conformal p-values of new questions, each among the counted ones and those before it.
+
+    counts : (bin,) of all earlier questions.  bins : (question,) of the new ones.  u : (question,) uniform draws that break ties.
+    """
+    found = np.empty(bins.size)
+    counts = counts.copy()
+    for start in range(0, bins.size, TOGETHER):
+        part = bins[start : start + TOGETHER]
+        above = counts.sum() - counts.cumsum()
+        earlier = np.tri(part.size, k=-1, dtype=bool)
+        larger = above[part] + (earlier & (part[None, :] > part[:, None])).sum(axis=1)
+        equal = counts[part] + (earlier & (part[None, :] == part[:, None])).sum(axis=1) + 1
+        total = counts.sum() + np.arange(part.size) + 1
+        found[start : start + TOGETHER] = (larger + u[start : start + TOGETHER] * equal) / total
+        counts += np.bincount(part, minlength=counts.size)
+    return found
+
+
+class LookWatch:
+    """One statistic of live questions beside the calibration questions'.
+
+    calibration, live : (bin,) counts.  since_sum : (bet,) sum of bins since each bet's lowest point.
+    """
+
+    def __init__(self, name: str, calibration: Sequence[int], seed: int) -> None:
+        self.name, self.seed = name, seed
+        self.calibration = np.asarray(calibration, dtype=np.int64)
+        self.live = np.zeros_like(self.calibration)
+        self.bets = Bets(SLOPES.size)
+        self.since_sum = np.zeros(SLOPES.size)
+        self.since_label = [""] * SLOPES.size
+
+    def see(self, bins: IntArray, labels: Sequence[str]) -> None:
+        """Take new questions in their order; `labels` say in words when each came."""
+        draws = np.arange(self.live.sum(), self.live.sum() + bins.size, dtype=np.uint64) + np.uint64(self.seed)
+        for p, value, label in zip(live_p_values(self.calibration + self.live, bins, item_uniform(draws)), bins, labels, strict=True):
+            lower = self.bets.step(slope_factors(p))
+            self.since_sum = np.where(lower, 0.0, self.since_sum + value)
+            for place in np.flatnonzero(self.bets.since == self.bets.steps - 1):  # this is the first question after its lowest point
+                self.since_label[place] = label
+        self.live += np.bincount(bins, minlength=self.live.size)
+
+    @property
+    def began(self) -> str:
+        """The label of the first question after the likeliest change."""
+        return self.since_label[int(self.bets.best)]
+
+    def means(self) -> tuple[float, float]:
+        """Return the mean of the calibration questions, and of the live ones since the likeliest change."""
+        best = int(self.bets.best)
+        n_since = self.bets.steps - int(self.bets.since[best])
+        calibrated = self._value(float(self.calibration @ np.arange(self.calibration.size) / self.calibration.sum()))
+        return calibrated, self._value(float(self.since_sum[best]) / n_since) if n_since else calibrated
+
+    def live_mean(self) -> float:
+        """Return the mean of all live questions; NaN without any."""
+        n = int(self.live.sum())
+        return self._value(float(self.live @ np.arange(self.live.size)) / n) if n else math.nan
+
+    def _value(self, mean_bin: float) -> float:
+        return mean_bin if self.name == CREDIBLE_SIZE else (mean_bin + 0.5) / BINS
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` takes."""
+        labels = {"since_sum": self.since_sum.tolist(), "since_label": self.since_label}
+        return {"live": self.live.tolist(), "bets": self.bets.to_json()} | labels
+
+    @classmethod
+    def from_json(cls, name: str, calibration: Sequence[int], seed: int, value: Mapping[str, Any]) -> "LookWatch":
+        """Return the watch that was written."""
+        watch = cls(name, calibration, seed)
+        watch.live = np.asarray(value["live"], dtype=np.int64)
+        watch.bets, watch.since_sum = Bets.from_json(value["bets"]), np.asarray(value["since_sum"], dtype=np.float64)
+        watch.since_label = list(value["since_label"])
+        return watch

@@ -1,0 +1,216 @@
+"""What is known of live questions so far: taken from logs row by row, carried from night to night.
+
+In: a predictor, the new rows of a log, and what was remembered.  Out: a `Watch`. What would be counted wrongly, such as a question logged
+twice, is refused before anything is taken.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analyzer.predictor import Predictor
+from analyzer.predictor.document import ANSWER
+from analyzer.predictor.looks import looks_of
+from analyzer.predictor.runtime import Judged
+from analyzer.stats.arrays import AnyArray
+from analyzer.watch.exchangeability import STREAM, LookWatch
+from analyzer.watch.live_log import UNKNOWN, LiveLog, read_log
+from analyzer.watch.miscoverage import MissWatch
+from analyzer.watch.state import PENDING, id_hash, pack_answers, read_state, unpack_answers, write_state
+from schemas.digest import json_digest
+from schemas.errors import UsageError
+
+ALL = "all"
+
+
+class Watch:
+    """What is known of the live questions so far."""
+
+    def __init__(self, predictor: Predictor, delta: float) -> None:
+        self.predictor, self.delta = predictor, delta
+        value = predictor.document.value
+        self.seed = int(value["digest"][:12], 16)
+        self.looks: dict[str, LookWatch] | None = None  # which statistics are watched is settled by the first log
+        thresholds = predictor.document.thresholds
+        self.misses = {one.subject: MissWatch(one, self.seed + (16 + i) * STREAM) for i, one in enumerate(thresholds)}
+        self.groups: dict[str, Counter[str]] = {ALL: Counter()}
+        self.answers: dict[int, int] = {}  # by hash of the question's id; PENDING where it is not known yet
+        self.pending: dict[int, dict[str, Any]] = {}
+        self.logs: dict[str, dict[str, Any]] = {}
+
+    def rows_read(self, name: str) -> int:
+        """Return how many rows of a log of this name were read before."""
+        return int(self.logs.get(name, {}).get("rows", 0))
+
+    def see(self, log: LiveLog) -> None:
+        """Take the new rows of a log.
+
+        Raises UsageError, before anything is taken, for missing values, a question logged twice, answers that contradict each other, and an
+        answer without its question.
+        """
+        rows = np.flatnonzero(log.n_options > 0)
+        if not log.complete[rows].all():
+            row = log.first_row + int(rows[~log.complete[rows]][0])
+            raise UsageError(f"{log.name} row {row} lacks values; the watch needs the logit of every option, at_most will not do")
+        self._check_ids(log)
+        subject = [log.subject[row] for row in rows.tolist()] if log.subject else None
+        judged = self.predictor.judge(log.logits[rows], log.n_options[rows], subject)
+        self._see_looks(log, rows, judged)
+        decisions = self.predictor.decisions(judged)
+        place = {int(row): number for number, row in enumerate(rows)}
+        for row in range(len(log)):
+            key = id_hash(log.ids[row]) if log.ids else None
+            if row in place:
+                question = self._question(log, row, judged, place[row], str(decisions[place[row]]))
+                self._count(question)
+            else:
+                assert key is not None
+                question = self.pending.pop(key)
+            if log.answer[row] != UNKNOWN:
+                self._answer(question, int(log.answer[row]), _label(log, row))
+            if key is not None:
+                self.answers[key] = int(log.answer[row]) if log.answer[row] != UNKNOWN else PENDING
+                if log.answer[row] == UNKNOWN:
+                    self.pending[key] = question
+        self.logs[log.name] = {"rows": log.first_row - 1 + len(log), "last": last_row(log)}
+
+    def _check_ids(self, log: LiveLog) -> None:
+        """Raise UsageError for a question that is logged twice, answered twice, or answered before it was asked."""
+        known: dict[int, tuple[int, str]] = {}
+        counts = {key: int(question["n_options"]) for key, question in self.pending.items()}
+        for row in range(len(log)):
+            asked, answer = log.n_options[row] > 0, int(log.answer[row])
+            where = f"{log.name} row {log.first_row + row}"
+            if log.ids is None:
+                if not asked:
+                    raise UsageError(f"{where} has an answer without logits, and the log has no column id to say of which question")
+                continue
+            name, key = log.ids[row], id_hash(log.ids[row])
+            before, place = known.get(key, (self.answers.get(key, UNKNOWN), "an earlier log"))
+            seen = key in known or key in self.answers
+            if not seen and not asked:
+                raise UsageError(f"{where} answers question {name!r:.60}, which was not logged before it")
+            if seen and answer not in (UNKNOWN, before) and before not in (UNKNOWN, PENDING):
+                letters = self.predictor.letters
+                raise UsageError(f"{where} says that the answer of {name!r:.60} is {letters[answer]}, but {place} says {letters[before]}")
+            if seen and (asked or before not in (UNKNOWN, PENDING)):
+                raise UsageError(f"{where} repeats question {name!r:.60} of {place}; every question counts once")
+            counts.setdefault(key, int(log.n_options[row]))
+            if answer >= counts[key]:
+                raise UsageError(f"{where} has an answer that is none of its question's options")
+            known[key] = (PENDING if answer == UNKNOWN else answer, f"row {log.first_row + row}")
+
+    def _see_looks(self, log: LiveLog, rows: AnyArray, judged: Judged) -> None:
+        counted = self.predictor.document.value["looks"]
+        if not rows.size:
+            return
+        mass = None
+        if log.logsumexp is not None:
+            raw = np.where(np.isnan(log.logits[rows]), -np.inf, log.logits[rows])
+            mass = np.exp(raw - log.logsumexp[rows, None]).sum(axis=1)
+        found = looks_of(judged.probs, self.predictor.document.alpha, mass)
+        names = [name for name in counted if name in found]
+        if self.looks is None:
+            self.looks = {name: LookWatch(name, counted[name], self.seed + i * STREAM) for i, name in enumerate(names)}
+        if missing := sorted(set(self.looks) - set(names)):
+            raise UsageError(f"{log.name} has no finite logsumexp in every row, which {missing[0]} needs and earlier logs had")
+        labels = [_label(log, int(row)) for row in rows]
+        for name, watch in self.looks.items():
+            watch.see(found[name], labels)
+
+    def _question(self, log: LiveLog, row: int, judged: Judged, place: int, decision: str) -> dict[str, Any]:
+        """What must be remembered of a question until its answer is known."""
+        n = int(log.n_options[row])
+        alone = int(judged.sets[place].argmax()) if judged.sets[place].sum() == 1 else int(np.nanargmax(judged.probs[place]))
+        return {
+            "n_options": n,
+            "scores": judged.scores[place, :n].tolist(),
+            "set": judged.sets[place, :n].astype(int).tolist(),
+            "subject": log.subject[row] if log.subject else None,
+            "group": log.group[row] if log.group else None,
+            "decision": decision,
+            "alone": alone if decision == ANSWER else UNKNOWN,
+        }
+
+    def _count(self, question: Mapping[str, Any]) -> None:
+        for counts in self._groups_of(question):
+            counts["n"] += 1
+            counts["options"] += sum(question["set"])
+            counts[question["decision"]] += 1
+
+    def _answer(self, question: Mapping[str, Any], answer: int, label: str) -> None:
+        missed = not question["set"][answer]
+        self.misses[question["subject"]].see(float(question["scores"][answer]), missed, label)
+        for counts in self._groups_of(question):
+            counts["answered"] += 1
+            counts["missed"] += missed
+            counts["alone_wrong"] += question["alone"] not in (UNKNOWN, answer)
+
+    def _groups_of(self, question: Mapping[str, Any]) -> Iterator[Counter[str]]:
+        yield self.groups[ALL]
+        if question["group"] is not None:
+            yield self.groups.setdefault(f"group {question['group']}", Counter())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` takes."""
+        return {
+            "predictor": self.predictor.document.value["digest"],
+            "delta": repr(self.delta),
+            "looks": None if self.looks is None else {name: watch.to_json() for name, watch in self.looks.items()},
+            "misses": [watch.to_json() for watch in self.misses.values()],
+            "groups": {name: dict(counts) for name, counts in self.groups.items()},
+            "answers": pack_answers(self.answers),
+            "pending": {str(key): question for key, question in self.pending.items()},
+            "logs": self.logs,
+        }
+
+    @classmethod
+    def from_json(cls, predictor: Predictor, delta: float, value: Mapping[str, Any]) -> "Watch":
+        """Return the watch that was written."""
+        watch = cls(predictor, delta)
+        counted = predictor.document.value["looks"]
+        if value["looks"] is not None:
+            named = enumerate(value["looks"].items())
+            watch.looks = {name: LookWatch.from_json(name, counted[name], watch.seed + i * STREAM, one) for i, (name, one) in named}
+        saved = zip(predictor.document.thresholds, watch.misses.values(), value["misses"], strict=True)
+        watch.misses = {one.subject: MissWatch.from_json(one, old.seed, was) for one, old, was in saved}
+        watch.groups = {name: Counter(counts) for name, counts in value["groups"].items()}
+        watch.answers = unpack_answers(value["answers"])
+        watch.pending = {int(key): question for key, question in value["pending"].items()}
+        watch.logs = dict(value["logs"])
+        return watch
+
+
+def follow(predictor: Predictor, path: Path, *, delta: float, state: Path | None) -> Watch:
+    """Return the watch after the new rows of a log, remembered in a state file where one is named.
+
+    Raises UsageError where the log is not the one that was read before with rows added, and what `Watch.see` raises.
+    """
+    if not 0 < delta < 1:
+        raise UsageError(f"delta is {delta}; expected a chance of a false alarm in (0, 1), such as 0.01")
+    old = None if state is None else read_state(state, predictor.document.value["digest"], repr(delta))
+    watch = Watch(predictor, delta) if old is None else Watch.from_json(predictor, delta, old)
+    n_read = watch.rows_read(path.name)
+    log = read_log(path, predictor, skip=n_read, answers_alone=True)
+    if n_read:
+        before = read_log(path, predictor, skip=n_read - 1, most=1, answers_alone=True)
+        if last_row(before) != watch.logs[path.name]["last"]:
+            raise UsageError(f"{path.name} row {n_read} is not what it was when it was read; a log only grows, and each has its own name")
+    watch.see(log)
+    if state is not None:
+        write_state(state, watch.to_json())
+    return watch
+
+
+def last_row(log: LiveLog) -> str:
+    """Return a digest of the last row, by which a log that goes on is told from another of the same name."""
+    row = [log.logits[-1].tobytes().hex(), int(log.answer[-1]), log.ids[-1] if log.ids else None] if len(log) else None
+    return json_digest(row)
+
+
+def _label(log: LiveLog, row: int) -> str:
+    """When a question came, in words: its time, or its row."""
+    return log.time[row] if log.time else f"{log.name} row {log.first_row + row}"

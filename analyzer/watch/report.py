@@ -1,0 +1,108 @@
+"""`analyze monitor`: how the watch stands. One record per test, per group, and per figure that was promised.
+
+Half of delta goes to the statistics that need no answer, half to misses; within each half the tests share it. That misses of a group are
+above alpha is said and is no alarm: one threshold for all promises nothing of groups. One per subject does, and each is tested.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from analyzer.measure.records import Record
+from analyzer.predictor.document import DECISIONS
+from analyzer.watch.miscoverage import miss_share_range
+from analyzer.watch.monitor import ALL, Watch
+
+HOLDS, ALARM, UNDECIDED, QUIET = "holds", "alarm", "not enough yet", "quiet"
+EXIT_CODES = {HOLDS: 0, ALARM: 1, UNDECIDED: 3}
+ENOUGH = 500  # questions without answers after which a shift worth naming would have been seen: see validity.md
+
+
+def report(watch: Watch, tolerance: float) -> list[Record]:
+    """Return one record per test, per group, and per figure that was promised.
+
+    tolerance : coverage may be so much below 1 - alpha and still count as holding.
+    """
+    records = [*_look_records(watch), *_miss_records(watch), *_group_records(watch, tolerance), *_promise_records(watch)]
+    found = _outcome(watch, records)
+    return [record | {"outcome": found} for record in records]
+
+
+def last_line(watch: Watch, records: Sequence[Record]) -> str:
+    """Return in one line how the watch stands, and for an alarm what moved and when that began."""
+    counts = watch.groups[ALL]
+    seen = f"{counts['n']:,} questions, {counts['answered']:,} with answers"
+    alarmed = [one for one in records if one["result"] == ALARM]
+    moved = [f"{one['check']} ({one['calibrated']:.3g} to {one['live']:.3g}, since {one['began']})" for one in alarmed]
+    found = records[0]["outcome"] if records else UNDECIDED
+    return f"monitor: {found} after {seen}{'; moved: ' if moved else ''}{', '.join(moved)}"
+
+
+def _outcome(watch: Watch, records: Sequence[Record]) -> str:
+    """An alarm where any test has reached its limit; holds where coverage is known to hold, or, without answers, after enough questions."""
+    if any(record["result"] == ALARM for record in records):
+        return ALARM
+    counts = watch.groups[ALL]
+    if not counts["answered"]:
+        return HOLDS if counts["n"] >= ENOUGH else UNDECIDED
+    [overall] = [record for record in records if record["check"] == "misses" and record["group"] == ALL]
+    return HOLDS if overall["result"] == HOLDS else UNDECIDED
+
+
+def _look_records(watch: Watch) -> Iterator[Record]:
+    looks = watch.looks or {}
+    limit = 2 * len(looks) / watch.delta
+    for name, one in looks.items():
+        highest, (calibrated, live) = float(one.bets.highest), one.means()
+        alarmed = highest >= limit
+        record = _record(name, ALL, one.bets.steps, calibrated, live if alarmed else one.live_mean())
+        yield record | _tested(highest, limit, one.began)
+
+
+def _tested(highest: float, limit: float, began: str) -> Record:
+    alarmed = highest >= limit
+    return {"e_value": highest, "limit": limit, "result": ALARM if alarmed else QUIET, "began": began if alarmed else None}
+
+
+def _miss_records(watch: Watch) -> Iterator[Record]:
+    limit = 2 * len(watch.misses) / watch.delta
+    for subject, one in watch.misses.items():
+        if not one.n or not one.watched:
+            continue
+        threshold, highest = one.threshold, float(one.bets.highest)
+        promised = (threshold.n + 1 - threshold.k) / (threshold.n + 1)
+        record = _record("exchangeable misses", ALL if subject is None else f"subject {subject}", one.n, promised, one.misses / one.n)
+        yield record | _tested(highest, limit, one.began)
+
+
+def _group_records(watch: Watch, tolerance: float) -> Iterator[Record]:
+    alpha = float(watch.predictor.document.alpha)
+    for name, counts in watch.groups.items():
+        n, missed = counts["answered"], counts["missed"]
+        if not n:
+            continue
+        low, high = miss_share_range(missed, n, watch.delta)
+        within = HOLDS if high <= alpha + tolerance else "above" if low > alpha + tolerance else UNDECIDED
+        yield _record("misses", name, n, alpha, missed / n) | {"low": low, "high": high, "result": within}
+
+
+def _promise_records(watch: Watch) -> Iterator[Record]:
+    promised, counts = watch.predictor.document.value["promised"], watch.groups[ALL]
+    if not counts["n"]:
+        return
+    yield _record("set size", ALL, counts["n"], float(promised["set_size"]), counts["options"] / counts["n"])
+    for decision in DECISIONS:
+        yield _record(decision, ALL, counts["n"], float(promised["decisions"][decision]), counts[decision] / counts["n"])
+    if counts["answered"]:
+        wrong = counts["alone_wrong"] / counts["answered"]
+        yield _record("alone and wrong", ALL, counts["answered"], float(promised["alone_wrong"]), wrong)
+        if promised["cost_per_1000"] is not None:
+            went = np.repeat(DECISIONS, [counts[decision] for decision in DECISIONS])
+            cost = watch.predictor.cost_per_1000(went, wrong)
+            yield _record("cost per 1,000", ALL, counts["n"], float(promised["cost_per_1000"]), cost)
+
+
+def _record(check: str, group: str, n: int, promised: float, live: float) -> Record:
+    empty = dict.fromkeys(("low", "high", "e_value", "limit", "result", "began"))
+    return {"check": check, "group": group, "n_items": n, "calibrated": promised, "live": None if math.isnan(live) else live} | empty

@@ -1,0 +1,66 @@
+"""What the watch remembers from night to night: a small file, sealed, so that a log is not read twice and a question is not counted twice.
+
+In: the file.  Out: a JSON value that belongs to one predictor. Questions are known by a 64-bit hash of their id.
+"""
+
+import base64
+import json
+import os
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analyzer.predictor.document import sealed
+from schemas.errors import UsageError
+from schemas.json_text import parse_json, read_text
+
+FORMAT, VERSION = "hedgemark-watch", 1
+PENDING = 255  # of a question whose answer is not known yet, in the place of the answer's index
+
+
+def read_state(path: Path, predictor: str, delta: str) -> dict[str, Any] | None:
+    """Return the state of a file; None where there is none yet. Raises UsageError where it is broken or belongs to another predictor."""
+    if not path.exists():
+        return None
+    try:
+        value = parse_json(read_text(path), finite=True)
+    except ValueError as error:
+        raise UsageError(f"state {path}: {error}") from error
+    if not isinstance(value, dict) or value.get("format") != FORMAT or value.get("version") != VERSION:
+        raise UsageError(f"state {path} is not one of this version; expected format {FORMAT!r}, version {VERSION}")
+    if sealed(value)["digest"] != value.get("digest"):
+        raise UsageError(f"state {path} was changed after it was written: its digest does not match; start again without it")
+    if value["predictor"] != predictor or value["delta"] != delta:
+        raise UsageError(f"state {path} belongs to another predictor or another delta; give each its own state file")
+    return value
+
+
+def write_state(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a state in one step: a crash leaves the old one. Raises UsageError where it cannot be written."""
+    new = path.with_name(f"{path.name}.new")
+    try:
+        new.write_text(json.dumps(sealed({"format": FORMAT, "version": VERSION, **value}), ensure_ascii=False), encoding="utf-8")
+        os.replace(new, path)
+    except OSError as error:
+        raise UsageError(f"cannot write state {path}: {error.strerror}") from error
+
+
+def id_hash(text: str) -> int:
+    """Return the 64-bit hash by which a question is known."""
+    return int.from_bytes(sha256(text.encode()).digest()[:8], "little")
+
+
+def pack_answers(answers: Mapping[int, int]) -> dict[str, str]:
+    """Return (id hash -> answer) as two texts."""
+    order = sorted(answers)
+    hashes, values = np.array(order, dtype="<u8"), np.array([answers[one] for one in order], dtype=np.uint8)
+    return {"ids": base64.b64encode(hashes.tobytes()).decode(), "answers": base64.b64encode(values.tobytes()).decode()}
+
+
+def unpack_answers(value: Mapping[str, str]) -> dict[int, int]:
+    """Return what `pack_answers` was given."""
+    hashes = np.frombuffer(base64.b64decode(value["ids"]), dtype="<u8")
+    return dict(zip(hashes.tolist(), np.frombuffer(base64.b64decode(value["answers"]), dtype=np.uint8).tolist(), strict=True))
