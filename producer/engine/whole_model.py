@@ -101,8 +101,10 @@ class _Pass:
         checked = list(dict.fromkeys([*items[:CHECKED], by_length[0], by_length[-1]]))
         try:
             cache = self._cache_of(self.prompts.prefix)
-            with_cache, without = ({k: v for batch in _equal_lengths(checked, self.prompts, 1 << 30)
-                                    for k, v in self._forward(batch, each).items()} for each in (cache, None))
+            with_cache, without = (
+                {k: v for batch in _equal_lengths(checked, self.prompts, 1 << 30) for k, v in self._forward(batch, each).items()}
+                for each in (cache, None)
+            )
         except Exception as error:  # a cache that cannot be copied, repeated or continued fails in ways of its own
             if out_of_memory(error):
                 raise

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from producer.methods.shared.architectures import LLAMA_MODELS
 from producer.methods.shared.contract import DATA, Job
-from producer.methods.shared.quantization import WEIGHT_ONLY, quantization_settings, quantize, scheme
+from producer.methods.shared.quantization import WEIGHT_ONLY, fits_scaling, quantization_settings, quantize, scheme
 from schemas.levels import Level
 
 GRID = 20  # number of scales tried for each group of layers, one of which is no scaling
@@ -16,7 +17,7 @@ def awq(model: Any, job: Job) -> Any:
         from llmcompressor.modifiers.quantization import QuantizationModifier
         from llmcompressor.modifiers.transform.awq import AWQModifier
 
-        return [AWQModifier(n_grid=GRID, duo_scaling=True), QuantizationModifier(**scheme(job.level))]
+        return [AWQModifier(n_grid=GRID, duo_scaling=True), QuantizationModifier(**scheme(model, job.level))]
 
     return quantize(model, recipe, job)
 
@@ -30,6 +31,8 @@ METHOD = WEIGHT_ONLY(
     name="awq",
     paper="Lin et al. 2024, arXiv:2306.00978",
     needs=DATA,
+    fits=fits_scaling,
+    models=LLAMA_MODELS,
     compress=awq,
     settings_for=settings_for,
 )

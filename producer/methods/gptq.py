@@ -13,10 +13,10 @@ BLOCK = 128  # number of columns whose errors are compensated together
 
 def gptq(model: Any, job: Job) -> Any:
     """Return the model with every target layer quantized against the inverse Hessian of its inputs."""
-    return quantize(model, lambda: [gptq_modifier(job.level)], job)
+    return quantize(model, lambda: [gptq_modifier(model, job.level)], job)
 
 
-def gptq_modifier(level: Level) -> Any:
+def gptq_modifier(model: Any, level: Level) -> Any:
     """Return llm-compressor's modifier, changed to raise PostConditionError if a Hessian cannot be inverted.
 
     The library itself would round the weights of such a layer to nearest and only log a summary.
@@ -31,7 +31,7 @@ def gptq_modifier(level: Level) -> Any:
                 others = f" (and {len(names) - 1} others)" if len(names) > 1 else ""
                 raise PostConditionError(f"the Hessian of {names[0]}{others} cannot be inverted; give more compression data")
 
-    return StrictGPTQ(**scheme(level), block_size=BLOCK, dampening_frac=DAMPENING, actorder="static")
+    return StrictGPTQ(**scheme(model, level), block_size=BLOCK, dampening_frac=DAMPENING, actorder="static")
 
 
 def settings_for(level: Level) -> dict[str, Any]:

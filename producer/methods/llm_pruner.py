@@ -9,11 +9,10 @@ Source: Ma et al. 2023, arXiv:2305.11627, section 3.2, first-order importance of
 
 from typing import Any, NamedTuple
 
-from producer.methods.shared.architectures import is_moe, linear_shapes, unknown_architecture
+from producer.methods.shared.architectures import is_moe, linear_shapes, other_layers
 from producer.methods.shared.contract import GRADIENTS, Job
 from producer.methods.shared.layerwise import layer_gradients
 from producer.methods.shared.linear_layers import target_layers, token_batches
-from producer.methods.shared.llm_compressor import split_experts
 from producer.methods.shared.residual_stream import attention_writers, mlp_writers, mlps, replace_weight
 from producer.methods.shared.structured import STRUCTURED, count_weights, left_over
 from schemas.errors import PostConditionError
@@ -43,7 +42,7 @@ class Statistics(NamedTuple):
 
 def collect_importance(model: Any, data: Any, device: Any = None) -> Statistics:
     """Return the importance of every row or column for the loss of the next token, summed over the compression data."""
-    names = {target: name for name, target in target_layers(split_experts(model)).items()}
+    names = {target: name for name, target in target_layers(model).items()}
     importance = {}
     for layer in layer_gradients(model, list(token_batches(data)), device):
         writers = attention_writers(layer) + mlp_writers(layer)
@@ -54,7 +53,6 @@ def collect_importance(model: Any, data: Any, device: Any = None) -> Statistics:
 
 def llm_pruner(model: Any, job: Job) -> Any:
     """Return the model with the least important structures of its inner blocks removed."""
-    model = split_experts(model)
     removal = removal_for(model.config, job.level.fraction)
     importance, names = job.statistics.importance, {layer: name for name, layer in target_layers(model).items()}
     for block in list(model.model.layers)[1:-1]:
@@ -122,7 +120,7 @@ def _taylor(weight: Any) -> Any:
 
 def fits(config: Any, level: Level) -> str:
     """Return why a level's share of structures cannot be removed from a model, or ""."""
-    if reason := unknown_architecture(config):
+    if reason := other_layers(config):
         return reason
     inner = config.num_hidden_layers - KEPT
     if level.fraction and inner < 1:

@@ -6,15 +6,13 @@ from producer.methods.gptq import BLOCK, DAMPENING, gptq_modifier
 from producer.methods.shared.contract import DATA, Job
 from producer.methods.shared.float64_transform import require_same_function, transform
 from producer.methods.shared.linear_layers import probe_tokens
-from producer.methods.shared.llm_compressor import split_experts
-from producer.methods.shared.quantization import WEIGHTS_AND_ACTIVATIONS, fits_groups, quantization_settings, quantize, verify_grid
+from producer.methods.shared.quantization import WEIGHTS_AND_ACTIVATIONS, fits_scaling, quantization_settings, quantize, verify_grid
 from producer.methods.shared.rotation import Rotation, no_hadamard, random_rotations
 from schemas.levels import Level
 
 
 def quarot(model: Any, job: Job) -> Any:
     """Return the rotated model with weights and activations rounded."""
-    model = split_experts(model)
     return quantize_rotated(model, random_rotations(model, job.seed), job)
 
 
@@ -25,7 +23,7 @@ def quantize_rotated(model: Any, rotations: Any, job: Job) -> Any:
     """
     change = transform(model, Rotation(rotations), probe_tokens(model, job.data), job.device)
     model.rotation_change = require_same_function(change, "rotation")
-    return quantize(model, lambda: [gptq_modifier(job.level)], job)
+    return quantize(model, lambda: [gptq_modifier(model, job.level)], job)
 
 
 def verify_rotated(model: Any, job: Job) -> dict[str, Any]:
@@ -35,7 +33,7 @@ def verify_rotated(model: Any, job: Job) -> dict[str, Any]:
 
 def fits_rotation(config: Any, level: Level) -> str:
     """Return why a model cannot be rotated and quantized at a level, or ""."""
-    return fits_groups(config, level) or no_hadamard(config)
+    return fits_scaling(config, level) or no_hadamard(config)
 
 
 def settings_for(level: Level) -> dict[str, Any]:

@@ -15,7 +15,7 @@ def round_to_nearest(model: Any, job: Job) -> Any:
     def recipe() -> list[Any]:
         from llmcompressor.modifiers.quantization import QuantizationModifier
 
-        return [QuantizationModifier(**scheme(job.level))]
+        return [QuantizationModifier(**scheme(model, job.level))]
 
     return quantize(model, recipe, job)
 

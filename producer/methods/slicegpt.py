@@ -7,12 +7,11 @@ Source: Ashkboos et al. 2024, arXiv:2401.15024, sections 3.2 to 3.4.
 
 from typing import Any, NamedTuple
 
-from producer.methods.shared.architectures import unknown_architecture
+from producer.methods.shared.architectures import other_layers
 from producer.methods.shared.contract import DATA, Job
 from producer.methods.shared.float64_transform import require_same_function, transform
 from producer.methods.shared.layerwise import layer_inputs
 from producer.methods.shared.linear_layers import probe_tokens, token_batches
-from producer.methods.shared.llm_compressor import split_experts
 from producer.methods.shared.residual_stream import (
     attention_readers,
     attention_writers,
@@ -65,7 +64,6 @@ def collect_axes(model: Any, data: Any, device: Any = None) -> Statistics:
 
 def slicegpt(model: Any, job: Job) -> Any:
     """Return the model with its residual stream in its principal axes, without the weakest axes."""
-    model = split_experts(model)
     slicing = Slicing(job.statistics.axes, sliced_width(model.config, job.level))
     change = transform(model, slicing, probe_tokens(model, job.data), job.device)
     if job.level.fraction == 0:
@@ -126,8 +124,8 @@ def sliced_width(config: Any, level: Level) -> int:
 
 def fits(config: Any, level: Level) -> str:
     """Return why a model cannot be sliced at a level, or ""."""
-    too_much = sliced_width(config, level) < 1 if not unknown_architecture(config) else False
-    return unknown_architecture(config) or ("no channel of its residual stream would be left" if too_much else "")
+    too_much = sliced_width(config, level) < 1 if not other_layers(config) else False
+    return other_layers(config) or ("no channel of its residual stream would be left" if too_much else "")
 
 
 def verify_slices(model: Any, job: Job) -> dict[str, Any]:

@@ -16,7 +16,7 @@ def smoothquant(model: Any, job: Job) -> Any:
     def recipe() -> list[Any]:
         from llmcompressor.modifiers.quantization import QuantizationModifier
 
-        return [smoothing_modifier(model), QuantizationModifier(**scheme(job.level))]
+        return [smoothing_modifier(model), QuantizationModifier(**scheme(model, job.level))]
 
     return quantize(model, recipe, job)
 

@@ -3,7 +3,8 @@
 from typing import Any
 
 from producer.methods.shared.contract import DATA, Job
-from producer.methods.shared.llm_compressor import oneshot
+from producer.methods.shared.linear_layers import kept_layers
+from producer.methods.shared.llm_compressor import by_sequence, oneshot
 from producer.methods.shared.sparsity import pattern_zeros, pruned_of, pruning_method
 from schemas.errors import PostConditionError
 from schemas.levels import Level
@@ -15,10 +16,10 @@ TIES = 0.001  # accepted excess as a share of a matrix: the kernel prunes all we
 
 def sparsegpt(model: Any, job: Job) -> Any:
     """Return the model with every target layer pruned against the inverse Hessian of its inputs."""
-    return oneshot(model, lambda: [sparsegpt_modifier(job.level)], job.data, job.device)
+    return oneshot(model, lambda: [sparsegpt_modifier(model, job.level)], job.data, job.device)
 
 
-def sparsegpt_modifier(level: Level) -> Any:
+def sparsegpt_modifier(model: Any, level: Level) -> Any:
     """Return llm-compressor's modifier, changed to prune as many weights as the level says, and to raise if a Hessian is singular.
 
     The inputs of a layer that are zero for all compression data are recorded as `layer.dead_inputs`; the kernel zeroes their columns.
@@ -29,6 +30,10 @@ def sparsegpt_modifier(level: Level) -> Any:
 
     class ExactSparseGPT(SparseGPTModifier):
         """SparseGPT that prunes an exact number of weights and raises if it cannot use a Hessian."""
+
+        def calibrate_module(self, module: Any, args: tuple[Any, ...], output: Any) -> None:
+            """Take in a layer's inputs."""
+            super().calibrate_module(module, by_sequence(args), output)
 
         @torch.no_grad()
         def compress_modules(self) -> None:
@@ -43,7 +48,7 @@ def sparsegpt_modifier(level: Level) -> Any:
                 layer.weight.copy_(weight)
                 del self._num_samples[layer]
 
-    return ExactSparseGPT(sparsity=level.fraction, targets=["Linear"], ignore=["re:.*lm_head"])
+    return ExactSparseGPT(sparsity=level.fraction, targets=["Linear"], ignore=kept_layers(model))
 
 
 def block_of(level: Level) -> int:

@@ -12,7 +12,6 @@ from producer.methods.quarot import fits_rotation, quantize_rotated, verify_rota
 from producer.methods.quarot import settings_for as quarot_settings
 from producer.methods.shared.cayley_sgd import CayleySGD
 from producer.methods.shared.contract import GRADIENTS, Job
-from producer.methods.shared.llm_compressor import split_experts
 from producer.methods.shared.quantization import WEIGHTS_AND_ACTIVATIONS
 from producer.methods.shared.rotated_forward import DenseStates, RotatedModel, dense_states, rotated
 from producer.methods.shared.rotation import Rotations, random_rotations
@@ -26,7 +25,6 @@ ORTHOGONAL = 1e-6  # largest deviation from orthogonality that can be due to rou
 
 def spinquant(model: Any, job: Job) -> Any:
     """Return the model with learned rotations, weights and activations rounded."""
-    model = split_experts(model)
     learned, before, after = learn(model, random_rotations(model, job.seed), job)
     model = quantize_rotated(model, learned, job)
     model.learning = {"rotation_loss_before": before, "rotation_loss_after": after, "rotation_orthogonality": orthogonality(learned)}

@@ -7,17 +7,18 @@ As in the paper, the inputs of a decoder layer are the outputs of the layers alr
 from typing import Any
 
 from producer.methods.shared.contract import DATA, Job
-from producer.methods.shared.llm_compressor import oneshot
+from producer.methods.shared.linear_layers import kept_layers
+from producer.methods.shared.llm_compressor import by_sequence, oneshot
 from producer.methods.shared.sparsity import pattern_zeros, pruned_of, pruning_method
 from schemas.levels import Level
 
 
 def wanda(model: Any, job: Job) -> Any:
     """Return the model with the least important weights of every row set to zero; every expert's inputs include every token."""
-    return oneshot(model, lambda: [wanda_modifier(job.level)], job.data, job.device)
+    return oneshot(model, lambda: [wanda_modifier(model, job.level)], job.data, job.device)
 
 
-def wanda_modifier(level: Level) -> Any:
+def wanda_modifier(model: Any, level: Level) -> Any:
     """Return llm-compressor's modifier, changed to prune exactly as many weights as the level says."""
     import torch
     from llmcompressor.modifiers.pruning.wanda import WandaPruningModifier
@@ -27,6 +28,10 @@ def wanda_modifier(level: Level) -> Any:
 
     class ExactWanda(WandaPruningModifier):
         """Wanda that prunes `pruned_of` weights in every row."""
+
+        def calibrate_module(self, module: Any, args: tuple[Any, ...], output: Any) -> None:
+            """Take in a layer's inputs."""
+            super().calibrate_module(module, by_sequence(args), output)
 
         @torch.no_grad()
         def compress_modules(self) -> None:
@@ -38,7 +43,7 @@ def wanda_modifier(level: Level) -> Any:
                 layer.weight.copy_(sparsify_weight(layer, self._row_scalars, share, pruned, of))
                 del self._num_samples[layer]
 
-    return ExactWanda(sparsity=level.fraction, targets=["Linear"], ignore=["re:.*lm_head"])
+    return ExactWanda(sparsity=level.fraction, targets=["Linear"], ignore=kept_layers(model))
 
 
 def expected_zeros(weight: Any, level: Level) -> int:

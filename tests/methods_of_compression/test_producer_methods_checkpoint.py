@@ -27,7 +27,7 @@ LEVEL = parse_level("w4a16-g16")
 def rtn_recipe() -> list[Any]:
     from llmcompressor.modifiers.quantization import QuantizationModifier
 
-    return [QuantizationModifier(**scheme(LEVEL))]
+    return [QuantizationModifier(**scheme(tiny(), LEVEL))]
 
 
 def save(model: Any, folder: Path) -> None:
@@ -45,7 +45,7 @@ def save(model: Any, folder: Path) -> None:
 def test_a_saved_checkpoint_gives_the_logits_of_memory(name: str, tmp_path: Path) -> None:
     """Saved compressed by llm-compressor and read by transformers, the logits agree to 1e-4 and the format is recorded."""
     data = tiny_data(32)
-    saved = oneshot(tiny(), {"rtn": rtn_recipe, "gptq": lambda: [gptq_modifier(LEVEL)]}[name], None if name == "rtn" else data)
+    saved = oneshot(tiny(), {"rtn": rtn_recipe, "gptq": lambda: [gptq_modifier(tiny(), LEVEL)]}[name], None if name == "rtn" else data)
     save(saved, tmp_path)
     loaded = load_model(ModelFiles("artifact", tmp_path), "float32", "cpu")
     METHODS["checkpoint"].check_config(loaded.config, parse_level("-"))

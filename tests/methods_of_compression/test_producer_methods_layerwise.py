@@ -13,7 +13,7 @@ from producer_tiny import CONFIGS, tiny, tiny_data
 from producer.methods import METHODS, spinquant
 from producer.methods.shared.layerwise import layer_gradients
 from producer.methods.shared.linear_layers import target_layers, token_batches
-from producer.methods.shared.llm_compressor import split_experts
+from producer.methods.shared.make_linear import make_linear
 from schemas.levels import FULL_BITS, parse_level
 
 torch = pytest.importorskip("torch")
@@ -37,7 +37,7 @@ def levels_of(name: str) -> list[Any]:
 @pytest.mark.parametrize("layout", CONFIGS)
 def test_gradients_layer_by_layer_are_those_of_the_whole_model(layout: str) -> None:
     """The gradient of every target weight equals that of one backward pass through the model, summed over batches."""
-    model, batches = split_experts(tiny(layout)), list(token_batches(tiny_data(12)))
+    model, batches = make_linear(tiny(layout)), list(token_batches(tiny_data(12)))
     weights = {name: target.weight for name, target in target_layers(model).items()}
     names = {weight: name for name, weight in weights.items()}
     cross_entropy = torch.nn.functional.cross_entropy

@@ -24,7 +24,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from producer.methods import METHODS
 from producer.methods.shared.compression_data import draw_compression_data
 from producer.methods.shared.linear_layers import target_layers
-from producer.methods.shared.llm_compressor import oneshot, split_experts
+from producer.methods.shared.llm_compressor import oneshot
+from producer.methods.shared.make_linear import make_linear
 from producer.methods.shared.quantization import scheme, simulate_rounding
 from producer.methods.shared.sparsity import prune_smallest
 from producer.prompts.templates import instruction_for, render_item, render_prefix
@@ -114,14 +115,14 @@ def plain(model: Any, level: Level) -> Any:
     def recipe() -> list[Any]:
         from llmcompressor.modifiers.quantization import QuantizationModifier
 
-        return [QuantizationModifier(**scheme(level))]
+        return [QuantizationModifier(**scheme(model, level))]
 
-    return simulate_rounding(oneshot(split_experts(model), recipe), level)
+    return simulate_rounding(oneshot(make_linear(model), recipe), level)
 
 
 def magnitude_by_row(model: Any, level: Level) -> Any:
     """Magnitude pruning that ranks within a row, as Wanda does."""
-    for layer in target_layers(split_experts(model)).values():
+    for layer in target_layers(make_linear(model)).values():
         prune_smallest(layer.weight.data, layer.weight.data.abs(), level)
     return model
 
@@ -200,7 +201,7 @@ def test_wanda_changes_layer_outputs_less_than_magnitude(name: str) -> None:
     """Summed over all layers on the dense model's inputs, Wanda's squared output error at 0.5 is below magnitude's, by row or matrix."""
     dense, tokenizer = load(name)
     data, level = draw_compression_data("embedded", tokenizer, sequences=8), parse_level("0.5")
-    moments, before = inputs_moments(split_experts(dense), data), {n: m.weight.detach() for n, m in target_layers(dense).items()}
+    moments, before = inputs_moments(make_linear(dense), data), {n: m.weight.detach() for n, m in target_layers(dense).items()}
 
     def error(model: Any) -> float:
         change = {n: m.weight.detach() - before[n] for n, m in target_layers(model).items()}

@@ -8,7 +8,7 @@ from producer_tiny import CONFIGS, logits, tiny, tiny_data, tiny_level
 from producer.methods import METHODS
 from producer.methods.shared.contract import Job
 from producer.methods.shared.linear_layers import target_layers
-from producer.methods.shared.llm_compressor import split_experts
+from producer.methods.shared.make_linear import make_linear
 from schemas.errors import PostConditionError
 from schemas.levels import parse_level
 
@@ -76,7 +76,7 @@ def test_wanda_prunes_by_weight_times_input_norm(text: str) -> None:
 
 def test_wanda_calibrates_every_expert_on_every_token() -> None:
     """In a mixture of experts each expert's norms come from all tokens, not from those routed to it."""
-    model, data = split_experts(tiny("qwen3_moe")), tiny_data()
+    model, data = make_linear(tiny("qwen3_moe")), tiny_data()
     experts = model.model.layers[0].mlp.experts
     seen: list[Any] = []
     hook = model.model.layers[0].mlp.register_forward_pre_hook(lambda _, args: seen.append(args[0].double().flatten(0, -2)))
@@ -161,7 +161,7 @@ def a_layer_of_zeros(model: Any) -> None:
 
 def an_expert_never_used(model: Any) -> None:
     """Clear one expert of every layer."""
-    for layer in split_experts(model).model.layers:
+    for layer in make_linear(model).model.layers:
         for projection in ("gate_proj", "up_proj", "down_proj"):
             getattr(layer.mlp.experts[1], projection).weight.data.zero_()
 
@@ -179,7 +179,7 @@ SINGLE_WEIGHTS = [name for name in PRUNING if not METHODS[name].accepts(parse_le
 @pytest.mark.parametrize("name", SINGLE_WEIGHTS)
 def test_weights_that_are_zero_already_count_towards_the_level(name: str, text: str, clear: Any, architecture: str) -> None:
     """Every matrix has at least the zeros asked for, and of the weights that were not zero no more than that many went."""
-    model = split_experts(tiny(architecture))
+    model = make_linear(tiny(architecture))
     clear(model)
     alive = {target: layer.weight != 0 for target, layer in target_layers(model).items()}
     applied = METHODS[name].apply(model, parse_level(text), tiny_data(), 0)
@@ -214,7 +214,7 @@ def test_weights_pruned_beyond_the_level_violate_the_post_condition(name: str) -
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in SINGLE_WEIGHTS])
 def test_every_other_method_takes_weights_that_are_zero_already(name: str, clear: Any, architecture: str) -> None:
     """Structures and groups of zeros are removed or rounded as any others; logits stay finite and the post-conditions hold."""
-    model, level = split_experts(tiny(architecture)), tiny_level(name)
+    model, level = make_linear(tiny(architecture)), tiny_level(name)
     clear(model)
     applied = METHODS[name].apply(model, level, tiny_data(64) if METHODS[name].needs_data(level) else None, 0)
     assert logits(applied.model, tiny_data().input_ids).isfinite().all()

@@ -10,7 +10,8 @@ from producer.methods.shared.cayley_sgd import CayleySGD, cayley
 from producer.methods.shared.contract import Job
 from producer.methods.shared.float64_transform import transform
 from producer.methods.shared.linear_layers import target_layers
-from producer.methods.shared.llm_compressor import oneshot, split_experts
+from producer.methods.shared.llm_compressor import oneshot
+from producer.methods.shared.make_linear import make_linear
 from producer.methods.shared.quantization import RoundInput
 from producer.methods.shared.rotated_forward import RoundStraightThrough, dense_states, rotated
 from producer.methods.shared.rotation import Rotation, random_rotations
@@ -50,7 +51,7 @@ def largest_change(model: Any, before: Any, ids: Any) -> float:
 @pytest.mark.parametrize(("dtype", "allowed"), [("float64", 1e-10), ("float32", 1e-5)])
 def test_rotation_alone_preserves_the_function(layout: str, dtype: str, allowed: float) -> None:
     """R1, R2 and R4 with fused norms change no logit by more than rounding, in every layout, odd widths and experts included."""
-    model, ids = split_experts(tiny(layout, dtype=getattr(torch, dtype))), tiny_data().input_ids  # fused experts have no float64
+    model, ids = make_linear(tiny(layout, dtype=getattr(torch, dtype))), tiny_data().input_ids  # fused experts have no float64
     before, weight = logits(model, ids), model.model.layers[0].self_attn.q_proj.weight.clone()
     measured = transform(model, Rotation(random_rotations(model, 3)), torch.tensor(ids))
     assert largest_change(model, before, ids) <= allowed * float(before.abs().max())
@@ -88,7 +89,7 @@ def test_storing_in_16_bits_is_no_change_of_function(name: str, level: str, seed
 @pytest.mark.parametrize("layout", CONFIGS)
 def test_what_is_learned_on_is_the_rotated_model(layout: str) -> None:
     """The loss equals the divergence of a model that is rotated first and rounds its inputs then, but for steps on the edge."""
-    model, ids, bits = split_experts(tiny(layout)), torch.tensor(tiny_data().input_ids), 8
+    model, ids, bits = make_linear(tiny(layout)), torch.tensor(tiny_data().input_ids), 8
     rotations = random_rotations(model, 0)
     dense = logits(model, ids).log_softmax(-1)
     [target] = dense_states(model, [ids], model.device)
@@ -117,7 +118,7 @@ def test_a_cayley_step_stays_orthogonal_and_descends() -> None:
 @pytest.mark.parametrize("layout", ["llama-tied", "qwen2", pytest.param("qwen3_moe", marks=pytest.mark.slow)])
 def test_learned_rotations_are_orthogonal_and_better_than_random(layout: str) -> None:
     """Learning lowers the output divergence under 4-bit activations below the random start's, orthogonal to 1e-6."""
-    model, data = split_experts(tiny(layout)), tiny_data()
+    model, data = make_linear(tiny(layout)), tiny_data()
     learned, before, after = learn(model, random_rotations(model, 0), Job(W4A4, {}, data, 0))
     assert orthogonality(learned) <= 1e-6
     assert after < before
@@ -155,7 +156,7 @@ def test_rotations_that_learned_nothing_are_not_spinquant() -> None:
 @pytest.mark.parametrize("layout", CONFIGS)
 def test_smoothing_preserves_the_function_before_quantization(layout: str) -> None:
     """Dividing a norm by the scales and multiplying its readers (the router too) changes no logit beyond rounding."""
-    model, data = split_experts(tiny(layout)), tiny_data()
+    model, data = make_linear(tiny(layout)), tiny_data()
     before, norm = logits(model, data.input_ids), model.model.layers[1].post_attention_layernorm.weight.clone()
     oneshot(model, lambda: [smoothing_modifier(model)], data)
     assert largest_change(model, before, data.input_ids) < 1e-5 * float(before.abs().max())

@@ -9,7 +9,8 @@ from producer_tiny import CONFIGS, logits, tiny, tiny_data
 from producer.methods import METHODS
 from producer.methods.shared.contract import Job
 from producer.methods.shared.linear_layers import target_layers
-from producer.methods.shared.llm_compressor import oneshot, split_experts
+from producer.methods.shared.llm_compressor import oneshot
+from producer.methods.shared.make_linear import make_linear
 from producer.methods.shared.quantization import scheme, simulate_rounding
 from schemas.errors import PostConditionError
 from schemas.levels import parse_level
@@ -49,9 +50,9 @@ def test_folded_weights_give_the_library_s_logits_to_the_last_bit(layout: str) -
     def recipe() -> list[Any]:
         from llmcompressor.modifiers.quantization import QuantizationModifier
 
-        return [QuantizationModifier(**scheme(parse_level("w4a16-g16")))]
+        return [QuantizationModifier(**scheme(tiny(layout), parse_level("w4a16-g16")))]
 
-    model, ids = oneshot(split_experts(tiny(layout)), recipe), tiny_data().input_ids
+    model, ids = oneshot(make_linear(tiny(layout)), recipe), tiny_data().input_ids
     layers = target_layers(model).values()
     wrapped = logits(model, ids)
     assert all("forward" in layer.__dict__ for layer in layers)

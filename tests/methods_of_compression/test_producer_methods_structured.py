@@ -9,7 +9,7 @@ from producer.methods import METHODS
 from producer.methods.llm_pruner import collect_importance
 from producer.methods.shared.contract import Job
 from producer.methods.shared.linear_layers import target_layers
-from producer.methods.shared.llm_compressor import split_experts
+from producer.methods.shared.make_linear import make_linear
 from producer.methods.slicegpt import collect_axes, sliced_width
 from schemas.errors import PostConditionError, UsageError
 from schemas.levels import parse_level
@@ -84,7 +84,7 @@ def test_llm_pruner_takes_channels_of_every_expert_and_keeps_the_router() -> Non
 
 def test_an_expert_without_tokens_is_ranked_by_its_weights() -> None:
     """An expert that no token reached has no gradient; its channels are ordered by |weight| instead of by chance."""
-    model = split_experts(tiny("qwen3_moe"))
+    model = make_linear(tiny("qwen3_moe"))
     router = model.model.layers[1].mlp.gate.weight
     router.data[2] = -1e3 * router.data[:2].abs().sum(0)  # never among the two most likely for positive inputs, rarely otherwise
     model.model.layers[1].post_attention_layernorm.weight.data.zero_()

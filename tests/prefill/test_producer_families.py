@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from model_zoo import TABLE, asked, families, family_config, family_model, path
+from model_zoo import asked, documented, families, family_config, family_model, path
 from producer_prefill import OPTIONS, plain, some_prompts
 from producer_standin import save_standin, urn_rows, write_items
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
@@ -24,7 +24,7 @@ from producer.prompts.encode import Prompts
 from schemas.errors import UsageError
 
 pytestmark = pytest.mark.producer
-ROWS = dict(row.strip("| ").split(" | ") for row in TABLE.read_text(encoding="utf-8").splitlines() if row.startswith("| `"))
+PATHS = {family: row[0] for family, row in documented().items()}
 CASES = [pytest.param(name, marks=[] if name in TESTED else pytest.mark.slow) for name in families()]
 
 
@@ -41,13 +41,13 @@ def test_every_family_gives_the_logits_of_its_own_forward_pass(family: str) -> N
     np.testing.assert_allclose(answers.logits, expected[:, OPTIONS], atol=2e-5, rtol=0)
     np.testing.assert_allclose(answers.logsumexp, np.log(np.exp(expected.astype(float)).sum(1)), atol=2e-5)
     np.testing.assert_array_equal(answers.top_token, expected.argmax(1))
-    assert path(answers) == ROWS[f"`{family}`"]
+    assert path(answers) == PATHS[family]
 
 
 def test_every_admitted_type_is_a_tested_family() -> None:
     """A type listed in TESTED without a row in the table would go untested; at least 60 families are in the table."""
     assert set(TESTED) <= set(families())
-    assert {name for name in families() if ROWS[f"`{name}`"] == f"the {FAST}"} == set(TESTED)
+    assert {name for name in families() if PATHS[name] == f"the {FAST}"} == set(TESTED)
     assert len(families()) >= 60
 
 
@@ -163,9 +163,7 @@ def test_a_type_that_is_not_tested_is_compared_on_every_run(monkeypatch: pytest.
 def test_a_model_that_needs_all_weights_in_memory_says_how_much() -> None:
     """Layer by layer is the engine's; without room for all weights a model of another build is refused with their size."""
     with pytest.raises(UsageError, match=r"type 'gpt2' need all their weights in memory, 1 MiB.*--device-memory"):
-        answer(
-            family_model("gpt2"), some_prompts(), OPTIONS, Target("cpu", torch.float32), Settings(), lambda _: None, loaded=False
-        )
+        answer(family_model("gpt2"), some_prompts(), OPTIONS, Target("cpu", torch.float32), Settings(), lambda _: None, loaded=False)
 
 
 def test_the_noise_floor_of_the_generic_path_is_rounding() -> None:

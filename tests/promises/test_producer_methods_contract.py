@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -11,8 +11,13 @@ from schemas.digest import canonical_json
 from schemas.errors import UsageError
 from schemas.levels import parse_level
 
-SIZES = {"hidden_size": 96, "intermediate_size": 160, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 24}
-LLAMA = SimpleNamespace(model_type="llama", name_or_path="tiny", **SIZES)
+
+def llama(intermediate_size: int = 160) -> Any:
+    """Return the config of a small Llama."""
+    from transformers import LlamaConfig
+
+    sizes = {"hidden_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2, "vocab_size": 128}
+    return LlamaConfig(**sizes, intermediate_size=intermediate_size)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -32,14 +37,16 @@ def test_settings_are_known_before_loading(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_an_unknown_model_type_is_refused_from_its_config(name: str) -> None:
-    """No method compresses a model of an unknown type, and says so; methods that do not compress leave it to the backend."""
-    config, level = SimpleNamespace(model_type="mamba", name_or_path="folder/of/mamba"), parse_level(METHODS[name].default_level)
+def test_a_model_without_linear_layers_is_refused_from_its_config(name: str) -> None:
+    """XLNet's attention is in tensors with three dimensions, and methods say so; those that do not compress leave it to the backend."""
+    from transformers import XLNetConfig
+
+    config, level = XLNetConfig(vocab_size=128, d_model=64, n_layer=2, n_head=4, d_inner=96), parse_level(METHODS[name].default_level)
     if level.kind == "none":
         METHODS[name].check_config(config, level)
         return
-    with pytest.raises(UsageError, match=rf"'{name}'.*'some-mamba'.*its model type is 'mamba'"):
-        METHODS[name].check_config(config, level, "some-mamba")
+    with pytest.raises(UsageError, match=rf"'{name}'.*'some-xlnet'.*(type is 'xlnet'|out of reach: rel_attn.q, rel_attn.k)"):
+        METHODS[name].check_config(config, level, "some-xlnet")
 
 
 def refused(name: str, text: str) -> str:
@@ -81,21 +88,20 @@ def test_the_dense_model_has_no_level() -> None:
 
 def test_a_width_without_a_hadamard_matrix_is_refused() -> None:
     """No Hadamard matrix of size 268 (4 x 67) is known here; the message names size and width."""
-    config = SimpleNamespace(**(vars(LLAMA) | {"intermediate_size": 268}))
     with pytest.raises(UsageError, match=r"no Hadamard matrix of size 268 \(mlp.down_proj\) is known"):
-        METHODS["quarot"].check_config(config, parse_level("w4a4"))
+        METHODS["quarot"].check_config(llama(268), parse_level("w4a4"))
 
 
 def test_a_group_that_divides_no_layer_names_layer_and_divisors() -> None:
     """Group 64 does not divide 96 columns: the message names the layer and the sizes that divide every layer (96, 160)."""
     with pytest.raises(UsageError, match=r"64 does not divide the 96 columns of self_attn.q_proj .*: 2, 4, 8, 16, 32$"):
-        METHODS["rtn"].check_config(LLAMA, parse_level("w4a16-g64"))
+        METHODS["rtn"].check_config(llama(), parse_level("w4a16-g64"))
 
 
 def test_a_pattern_that_divides_no_layer_is_refused() -> None:
     """2:3 fits 96 columns but not the 160 of the MLP."""
     with pytest.raises(UsageError, match=r"3 does not divide the 160 columns of mlp.down_proj"):
-        METHODS["wanda"].check_config(LLAMA, parse_level("2:3"))
+        METHODS["wanda"].check_config(llama(), parse_level("2:3"))
 
 
 def test_listing_the_methods_is_instant() -> None:

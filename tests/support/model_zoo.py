@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from producer_prefill import OPTIONS, plain, some_prompts
+from producer_tiny import tiny_data
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from producer.engine.admission import FAST
@@ -19,9 +20,19 @@ from producer.engine.answer import answer
 from producer.engine.layer_source import Target
 from producer.engine.prefill import Answers
 from producer.engine.settings import Settings
+from producer.methods import METHODS
 from producer.models.weights_hash import parameters
+from schemas.levels import parse_level
 
 TABLE = Path(__file__).parents[2] / "docs" / "models.md"
+HEAD = "| model type | answered by | compressed |"
+SINGLE_WEIGHTS = {"rtn": "w4a16-g8", "gptq": "w4a16-g8", "magnitude": "0.5", "wanda": "0.5", "sparsegpt": "0.5"}
+# Families in which the tests apply every method on single weights.
+COMPRESSED = (
+    "smollm3", "olmo2", "mixtral", "glm4", "exaone4", "arcee", "seed_oss", "ernie4_5", "phimoe", "glm", "olmoe", "apertus", "starcoder2",
+    "hunyuan_v1_dense", "dots1", "qwen2_moe", "glm4_moe", "ministral3", "gemma2", "gemma3_text", "phi3", "cohere2", "granite", "falcon",
+    "gpt_oss", "qwen3_next", "qwen3_5_text", "deepseek_v3", "stablelm", "gpt2", "llama", "mistral", "qwen2", "qwen3", "qwen3_moe",
+)  # fmt: skip
 MOST_PARAMETERS = 3_000_000
 VOCABULARY = 128
 SIZES: dict[str, Any] = {
@@ -92,17 +103,23 @@ def family_model(family: str, seed: int = 0, **changes: Any) -> Any:
     return model
 
 
+def documented() -> dict[str, list[str]]:
+    """Return for every family in the table of docs/models.md the path that answers it and what compresses it."""
+    rows = [row.strip("| ").split(" | ") for row in TABLE.read_text(encoding="utf-8").splitlines() if row.startswith("| `")]
+    return {row[0].strip("`"): row[1:] for row in rows}
+
+
 def families() -> list[str]:
     """Return the families of the table in docs/models.md."""
-    return [row.split("`")[1] for row in TABLE.read_text(encoding="utf-8").splitlines() if row.startswith("| `")]
+    return list(documented())
 
 
 def table() -> Iterator[str]:
-    """Yield the table of docs/models.md: every family that can be built here, and the path that answers it."""
+    """Yield the table of docs/models.md: every family that can be built here, the path that answers it, and what compresses it."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    yield "| model type | answered by |"
-    yield "|---|---|"
+    yield HEAD
+    yield "|---|---|---|"
     for family in sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
         try:
             config = family_config(family)
@@ -113,7 +130,13 @@ def table() -> Iterator[str]:
         except Exception as error:  # other sizes than these are beyond a table's purpose
             print(f"{family}: not built ({type(error).__name__})", file=sys.stderr)
             continue
-        yield f"| `{family}` | {path(asked(model))} |"
+        yield f"| `{family}` | {path(asked(model))} | {'tested' if family in COMPRESSED else 'not tested'} |"
+
+
+def compressed(family: str, method: str) -> Any:
+    """Return a family's model as a method on single weights made it, with its post-conditions."""
+    data = tiny_data() if METHODS[method].needs_data else None
+    return METHODS[method].apply(family_model(family), parse_level(SINGLE_WEIGHTS[method]), data, 0)
 
 
 def asked(model: Any) -> Answers:
@@ -129,7 +152,7 @@ def path(answers: Answers) -> str:
 
 
 if __name__ == "__main__":
-    before, _, after = TABLE.read_text(encoding="utf-8").partition("| model type | answered by |\n")
+    before, _, after = TABLE.read_text(encoding="utf-8").partition(HEAD + "\n")
     rest = after.splitlines()
     end = next((i for i, line in enumerate(rest) if not line.startswith("|")), len(rest))
     TABLE.write_text(before + "\n".join([*table(), *rest[end:]]) + "\n", encoding="utf-8")

@@ -1,16 +1,22 @@
-"""The model types that methods can compress, and the shapes of their linear layers, read from the config alone.
+"""Which models a method can compress, and the shapes of their linear layers, from the config alone.
 
-In: a Hugging Face config.  Out: layer names (without the layer's number) and shapes; no weight is read.
-All these types have the decoder layers of Llama: query, key, value and output projections, and a gated MLP or experts that are gated MLPs.
+In: a Hugging Face config.  Out: names of layers (without their number) and shapes; no weight is read: transformers builds the model without
+memory for its weights. Methods that change single weights do any model whose decoder layers are made of linear layers. Those that move
+numbers from one layer into another (`LLAMA_LAYERS`) need to know what stands between the two.
 """
 
 import math
+import re
 from typing import Any, NamedTuple
 
 from producer.models.stored_as import quantization
 
-ARCHITECTURES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3", "qwen3_moe": "Qwen3-MoE"}
-MODELS = ", ".join(ARCHITECTURES.values())
+MODELS = "any whose decoder layers are made of linear layers"
+# Norm, attention with four projections, norm, gated MLP or experts that are gated MLPs, and nothing else but additions.
+LLAMA_LAYERS = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe")
+LLAMA_MODELS = "Llama, Mistral, Qwen2, Qwen3, Qwen3-MoE"
+LEAST_REACHED = 0.9  # of the numbers in the decoder layers' matrices; routers and convolutions are the rest
+_KNOWN: dict[str, "Layers"] = {}
 
 
 class Shape(NamedTuple):
@@ -20,12 +26,24 @@ class Shape(NamedTuple):
     columns: int
 
 
+class Layers(NamedTuple):
+    """shapes : of every kind of linear layer in the decoder layers; problem : why they cannot be compressed, or ""."""
+
+    shapes: dict[str, Shape]
+    problem: str
+
+
 def unknown_architecture(config: Any) -> str:
     """Return why no method can compress this model, or ""."""
+    return not_dense(config) or _layers(config).problem
+
+
+def other_layers(config: Any) -> str:
+    """Return why a method that moves numbers between layers cannot compress this model, or ""."""
     if reason := not_dense(config):
         return reason
-    model_type = getattr(config, "model_type", None)
-    return "" if model_type in ARCHITECTURES else f"its model type is {model_type!r}; methods compress {', '.join(ARCHITECTURES)}"
+    kind = config.model_type
+    return "" if kind in LLAMA_LAYERS else f"its model type is {kind!r}, and this method knows the layers of {', '.join(LLAMA_LAYERS)}"
 
 
 def not_dense(config: Any) -> str:
@@ -35,32 +53,21 @@ def not_dense(config: Any) -> str:
 
 
 def linear_shapes(config: Any) -> dict[str, Shape]:
-    """Return the shape of every kind of linear layer in the decoder layers, except routers."""
-    hidden = config.hidden_size
-    head = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
-    queries, keys = config.num_attention_heads * head, config.num_key_value_heads * head
-    shapes = {
-        "self_attn.q_proj": Shape(queries, hidden),
-        "self_attn.k_proj": Shape(keys, hidden),
-        "self_attn.v_proj": Shape(keys, hidden),
-        "self_attn.o_proj": Shape(hidden, queries),
-    }
-    experts = [("mlp.experts.*", config.moe_intermediate_size)] if is_moe(config) else []
-    dense = [("mlp", config.intermediate_size)] if not is_moe(config) or has_dense_layers(config) else []
-    for name, width in [*dense, *experts]:
-        shapes[f"{name}.gate_proj"] = shapes[f"{name}.up_proj"] = Shape(width, hidden)
-        shapes[f"{name}.down_proj"] = Shape(hidden, width)
-    return shapes
+    """Return the shape of every kind of linear layer in the decoder layers but routers, such as mlp.experts.*.down_proj."""
+    return _layers(config).shapes
 
 
 def is_moe(config: Any) -> bool:
     """Return whether the model is a mixture of experts."""
-    return bool(config.model_type == "qwen3_moe")
+    return any(".experts.*." in name for name in linear_shapes(config))
 
 
-def has_dense_layers(config: Any) -> bool:
-    """Return whether a mixture of experts also has layers with an ordinary MLP."""
-    return bool(getattr(config, "mlp_only_layers", None)) or getattr(config, "decoder_sparse_step", 1) > 1
+def out_of_reach(share: float, missed: list[str]) -> str:
+    """Return a sentence that names the matrices that are no linear layers."""
+    names = list(dict.fromkeys(_kind(name) for name in missed))
+    more = f" and {len(names) - 3} other kinds" if len(names) > 3 else ""
+    what = f"only {share:.0%} of the numbers in its decoder layers' matrices are in linear layers"
+    return f"{what}; out of reach: {', '.join(names[:3])}{more}"
 
 
 def largest_group(config: Any, most: int) -> int:
@@ -81,3 +88,44 @@ def undivided(config: Any, size: int) -> str:
     fitting = [d for d in range(2, min(s.columns for s in shapes.values()) + 1) if all(s.columns % d == 0 for s in shapes.values())]
     more = f" (and {len(wrong) - 1} other kinds of layer)" if len(wrong) > 1 else ""
     return f"{size} does not divide the {columns} columns of {name}{more}; sizes that divide every layer: {', '.join(map(str, fitting))}"
+
+
+def _layers(config: Any) -> Layers:
+    """Return the layers of a config's model; a config is asked about many times, at every level of every method."""
+    key = config.to_json_string(use_diff=False)
+    if key not in _KNOWN:
+        _KNOWN[key] = _built(config)
+    return _KNOWN[key]
+
+
+def _built(config: Any) -> Layers:
+    """Return the layers of a config's model, which is built on the meta device, where weights have shapes only."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from producer.methods.shared.linear_layers import fused_experts, reached, target_layers
+    from producer.methods.shared.make_linear import replace_relatives
+
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+            replace_relatives(model)
+    except Exception as error:  # whatever a config of another type makes transformers raise
+        return Layers({}, f"its model type is {config.model_type!r}, which transformers cannot build ({type(error).__name__})")
+    shapes = {_kind(name): Shape(*module.weight.shape) for name, module in target_layers(model).items()}
+    for name, module in fused_experts(model).items():
+        transposed = getattr(module, "is_transposed", False)
+        rows, columns = module.down_proj.shape[:0:-1] if transposed else module.down_proj.shape[1:]
+        shapes |= {f"{_kind(name)}.*.{part}_proj": Shape(columns, rows) for part in ("gate", "up") if part == "up" or _has_gate(module)}
+        shapes[f"{_kind(name)}.*.down_proj"] = Shape(rows, columns)
+    share, missed = reached(model)
+    return Layers(shapes, "" if share >= LEAST_REACHED else out_of_reach(share, missed))
+
+
+def _has_gate(module: Any) -> bool:
+    return getattr(module, "gate_up_proj", None) is not None
+
+
+def _kind(name: str) -> str:
+    """Return a layer's name behind its decoder layer's number, further numbers as stars: model.layers.3.mlp.up_proj -> mlp.up_proj."""
+    return re.sub(r"\.\d+(?=\.|$)", ".*", re.split(r"\.\d+\.", name, maxsplit=1)[-1])

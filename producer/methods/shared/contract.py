@@ -5,9 +5,9 @@ In: a dense model, a level, compression data, a seed.  Out: `Applied`: the compr
 - `check_level`, `check_config` and `settings_for` need no weights, so a request can be refused, and a run key computed, before loading.
 - `apply` may compress in place: afterwards only `Applied.model` may be used.
 - `Applied.model` is in eval mode, in the dtype and on the device of the dense model, whose weights must all be on one device. It has the
-  modules `model.model.{embed_tokens, layers, norm, rotary_emb}` and `model.lm_head`, and every layer has the forward signature of the
-  decoder layer it replaces, so that it can be run layer by layer. Shapes may differ from the config and from layer to layer:
-  llm-pruner changes the number of key/value heads, slicegpt the width of the residual stream.
+  modules of the dense model, and every layer has the forward signature of the decoder layer it replaces, so that it can be run layer by
+  layer. Shapes may differ from the config and from layer to layer: llm-pruner changes the number of key/value heads, slicegpt the width of
+  the residual stream. Experts are linear layers, one for each matrix.
 - Quantized weights hold their dequantized values; activations are rounded inside the forward pass (simulated quantization).
 - A violated post-condition raises PostConditionError, and nothing of that run may be stored.
 """
@@ -141,7 +141,8 @@ class Method:
         Statistics of the dense model are collected once. Every level but the last starts from a copy of the dense model; a yielded
         model is freed when the generator continues.
         """
-        from producer.methods.shared.post_conditions import dense_logits, verify_change
+        from producer.methods.shared.make_linear import make_linear
+        from producer.methods.shared.post_conditions import dense_logits, verify_change, verify_reach, verify_same
 
         for level in levels:
             self.check_level(level)
@@ -150,6 +151,10 @@ class Method:
             raise UsageError(f"method {self.name!r} needs compression data for level {next(filter(self.needs_data, levels)).text!r}")
         model.eval()
         dense = dense_logits(model, data)
+        reach: dict[str, float] = {}
+        if self.changes:
+            verify_same(dense_logits(make_linear(model), data), dense, model)
+            reach = verify_reach(model)
         statistics = self.collect(model, data, device) if self.collect and data is not None else None
         for number, level in enumerate(levels):
             working = model if number == len(levels) - 1 else deepcopy(model)
@@ -157,6 +162,6 @@ class Method:
             working = self.compress(working, job).eval()
             conditions = self.verify(working, job)
             changed_by = level if self.changes else parse_level(NO_LEVEL)
-            conditions = verify_change(working, data, dense, changed_by, conditions) | conditions
+            conditions = verify_change(working, data, dense, changed_by, conditions) | reach | conditions
             yield Applied(working, job.settings, conditions)
             del working  # freed before the next copy is made

@@ -40,14 +40,14 @@ def transform(model: Any, transformation: Transformation, ids: Any, device: Any 
     untie(model)
     body, device = model.model, device or model.device
     with torch.no_grad():
-        [states], [keywords] = first_inputs(model, [ids])
-        keywords, dense = moved(keywords, device, torch.float64), states.to(device, torch.float64)
+        [states], [calls] = first_inputs(model, [ids])
+        dense = states.to(device, torch.float64)
         embedding = _exact(body.embed_tokens, model, device)
         transformation.embedding(embedding)
         rotated = embedding(ids.to(device))
         body.embed_tokens = _stored(embedding, model)
         for number, layer in enumerate(body.layers):
-            exact = _exact(layer, model, device)
+            exact, keywords = _exact(layer, model, device), moved(calls[number].keywords, device, torch.float64)
             dense = exact(dense, **keywords)
             exact = transformation.layer(number, exact)
             rotated = exact(rotated, **keywords)

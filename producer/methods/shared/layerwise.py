@@ -4,8 +4,16 @@ In: a model, token ids.  Out: each decoder layer on the device, with its inputs 
 """
 
 import contextlib
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+from producer.methods.shared.linear_layers import decoder_layers
+from schemas.errors import UsageError
+
+CHAIN_TOKENS = 16  # of the first sequence, on which layers one by one are compared with the whole forward pass
+ROUNDINGS = 64  # units of precision of the largest hidden state that the two may differ by
 
 
 @contextlib.contextmanager
@@ -26,11 +34,11 @@ def layer_inputs(model: Any, batches: Iterable[Any], device: Any = None) -> Iter
     """
     home, working = model.device, device or model.device
     states, arguments = first_inputs(model, batches)
-    for layer in model.model.layers:
+    for place, layer in enumerate(decoder_layers(model).values()):
 
-        def run(advance: bool = False, layer: Any = layer) -> None:
-            for number, (state, keywords) in enumerate(zip(states, arguments, strict=True)):
-                output = layer(state.to(working), **moved(keywords, working))
+        def run(advance: bool = False, layer: Any = layer, place: int = place) -> None:
+            for number, (state, of_layers) in enumerate(zip(states, arguments, strict=True)):
+                output = of_layers[place].run(layer, state, working)
                 if advance:
                     states[number] = output.to(home)
 
@@ -49,18 +57,19 @@ def layer_gradients(model: Any, batches: Sequence[Any], device: Any = None) -> I
     working, (states, arguments) = device or model.device, first_inputs(model, batches)
     inputs = []
     model.requires_grad_(False)
-    for layer in model.model.layers:
+    layers = list(decoder_layers(model).values())
+    for place, layer in enumerate(layers):
         inputs.append([state.cpu() for state in states])
         with on_device(layer, working), torch.no_grad():
-            states = [layer(state.to(working), **moved(kept, working)).cpu() for state, kept in zip(states, arguments, strict=True)]
+            states = [kept[place].run(layer, state, working).cpu() for state, kept in zip(states, arguments, strict=True)]
     with on_device(model.model.norm, working), on_device(model.lm_head, working):
         gradients = [_loss_gradient(model, state.to(working), ids.to(working)).cpu() for state, ids in zip(states, batches, strict=True)]
-    for layer in reversed(model.model.layers):
+    for place, layer in reversed(list(enumerate(layers))):
         layer.requires_grad_(True)
         with on_device(layer, working):
             pairs = zip(inputs.pop(), gradients, strict=True)
             gradients = [
-                _input_gradient(layer, state.to(working), moved(kept, working), gradient.to(working)).cpu()
+                _input_gradient(layer, kept[place], state.to(working), gradient.to(working)).cpu()
                 for (state, gradient), kept in zip(pairs, arguments, strict=True)
             ]
             yield layer
@@ -68,24 +77,113 @@ def layer_gradients(model: Any, batches: Sequence[Any], device: Any = None) -> I
         layer.requires_grad_(False)
 
 
-def first_inputs(model: Any, batches: Iterable[Any]) -> tuple[list[Any], list[dict[str, Any]]]:
-    """Return the arguments of the first decoder layer for every batch: hidden states, and keyword arguments (mask, positions)."""
+class Arguments(NamedTuple):
+    """What a decoder layer is called with beside the hidden states: mask, positions; they may differ from layer to layer."""
+
+    positional: tuple[Any, ...]
+    keywords: dict[str, Any]
+
+    def run(self, layer: Any, states: Any, device: Any) -> Any:
+        """Return the layer's hidden states, (sequence, token, width), computed on a device."""
+        return hidden_states(layer(states.to(device), *moved(self.positional, device), **moved(self.keywords, device)))
+
+
+def hidden_states(output: Any) -> Any:
+    """Return the hidden states in what a decoder layer returned: some return attention weights or a cache beside them."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def first_inputs(model: Any, batches: Iterable[Any]) -> tuple[list[Any], list[list[Arguments]]]:
+    """Return for every batch the hidden states that enter the first decoder layer, and the other arguments of every layer.
+
+    Raises UsageError for a model that does more between its layers than pass on hidden states; the first batch shows it.
+    """
+    import torch
+
+    layers = list(decoder_layers(model).values())
     states: list[Any] = []
-    arguments: list[dict[str, Any]] = []
-
-    def catch(layer: Any, positional: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        states.append(positional[0])
-        arguments.append(keywords)
-        raise _CaughtError
-
-    hook = model.model.layers[0].register_forward_pre_hook(catch, with_kwargs=True)
-    try:
+    arguments: list[list[Arguments]] = []
+    with torch.no_grad():
         for ids in batches:
-            with contextlib.suppress(_CaughtError):
-                model(input_ids=ids.to(model.device), use_cache=False)
-    finally:
-        hook.remove()
+            if not arguments:
+                as_tuple = _require_chain(model, layers, ids[:1, :CHAIN_TOKENS].to(model.device))
+            state, of_layers = _calls(model, layers, ids.to(model.device), as_tuple)
+            states.append(state)
+            arguments.append(of_layers)
     return states, arguments
+
+
+def _calls(model: Any, layers: list[Any], ids: Any, as_tuple: bool) -> tuple[Any, list[Arguments]]:
+    """Return the first layer's hidden states and the other arguments of all layers; the layers themselves are skipped.
+
+    as_tuple : whether the layers return their hidden states in a tuple.
+    """
+    calls: list[Arguments] = []
+    entered: list[Any] = []
+
+    def skip(*positional: Any, **keywords: Any) -> Any:
+        state, *rest = positional or (keywords.pop("hidden_states"),)
+        entered.append(state)
+        calls.append(Arguments(tuple(rest), keywords))
+        if len(calls) == len(layers):
+            raise _CaughtError
+        return (state, None, None) if as_tuple else state
+
+    with contextlib.ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(patch.object(layer, "forward", skip))
+        stack.enter_context(contextlib.suppress(_CaughtError))
+        model(input_ids=ids, use_cache=False)
+    return entered[0], calls
+
+
+def _require_chain(model: Any, layers: list[Any], ids: Any) -> bool:
+    """Return whether layers return their hidden states in a tuple.
+
+    Raises UsageError where running the layers one by one does not give what the model's own forward pass gives.
+    """
+    import torch
+
+    outputs: list[Any] = []
+    same, as_tuple = False, False
+    with _without_hooks(model), contextlib.suppress(TypeError, ValueError, IndexError, AttributeError):  # a skipped layer returns less
+        hooks = [layer.register_forward_hook(lambda _, __, output: outputs.append(output)) for layer in layers]
+        hooks.append(layers[-1].register_forward_hook(_catch))
+        with contextlib.suppress(_CaughtError):
+            model(input_ids=ids, use_cache=False)
+        for hook in hooks:
+            hook.remove()
+        as_tuple, expected = isinstance(outputs[0], tuple), hidden_states(outputs[-1])
+        state, calls = _calls(model, layers, ids, as_tuple)
+        same = len(calls) == len(outputs) == len(layers)
+        if same:
+            for layer, arguments in zip(layers, calls, strict=True):
+                state = arguments.run(layer, state, model.device)
+            tolerance = torch.finfo(state.dtype).eps * ROUNDINGS * expected.abs().max()
+            same = bool((state - expected).abs().max() <= tolerance)
+    if not same:
+        kind = model.config.model_type
+        rest = "methods that need compression data cannot do them (magnitude and rtn need none)"
+        raise UsageError(f"models of type {kind!r} do more between their layers than pass on hidden states; {rest}")
+    return as_tuple
+
+
+def _catch(*_: Any) -> None:
+    raise _CaughtError
+
+
+@contextlib.contextmanager
+def _without_hooks(model: Any) -> Iterator[None]:
+    """Take away inside the `with` block the hooks by which callers observe layers."""
+    modules = list(model.modules())
+    kept = [(module._forward_hooks, module._forward_pre_hooks) for module in modules]
+    for module in modules:
+        module._forward_hooks, module._forward_pre_hooks = OrderedDict(), OrderedDict()
+    try:
+        yield
+    finally:
+        for module, (after, before) in zip(modules, kept, strict=True):
+            module._forward_hooks, module._forward_pre_hooks = after, before
 
 
 def moved(value: Any, device: Any, dtype: Any = None) -> Any:
@@ -100,7 +198,7 @@ def moved(value: Any, device: Any, dtype: Any = None) -> Any:
 
 
 class _CaughtError(Exception):
-    """Ends a forward pass before the first decoder layer."""
+    """Ends a forward pass at the last decoder layer."""
 
 
 def _loss_gradient(model: Any, states: Any, ids: Any) -> Any:
@@ -116,8 +214,8 @@ def _loss_gradient(model: Any, states: Any, ids: Any) -> Any:
     return torch.stack(gradients)
 
 
-def _input_gradient(layer: Any, states: Any, keywords: dict[str, Any], gradient: Any) -> Any:
+def _input_gradient(layer: Any, arguments: Arguments, states: Any, gradient: Any) -> Any:
     """Return the gradient with respect to a layer's inputs; gradients of its weights are added to `.grad`."""
     states = states.detach().requires_grad_()
-    layer(states, **keywords).backward(gradient)
+    arguments.run(layer, states, states.device).backward(gradient)
     return states.grad

@@ -16,7 +16,6 @@ from functools import cache
 from typing import Any
 from unittest.mock import patch
 
-from producer.methods.shared.architectures import is_moe
 from producer.methods.shared.layerwise import layer_inputs
 from producer.methods.shared.linear_layers import BATCH
 
@@ -44,20 +43,10 @@ def oneshot(model: Any, recipe: Callable[[], Sequence[Any]], data: Any = None, d
     return model
 
 
-def split_experts(model: Any) -> Any:
-    """Replace fused expert weights by one gated MLP of linear layers per expert, in place; the model's outputs do not change."""
-    if not is_moe(model.config):
-        return model
-    from compressed_tensors.offload.module import remove_module_offload  # type: ignore[import-untyped]
-    from llmcompressor.modeling.moe.linearize import linearize_moe
-
-    with quiet():
-        linearize_moe(model)
-    for module in model.modules():
-        if hasattr(module, "_original_forward_func"):  # the library's offloading overwrites weights in place, which breaks gradients
-            remove_module_offload(module)
-            del module.forward
-    return model
+def by_sequence(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return a linear layer's arguments as the library's pruning kernels take them: at most (sequence, token, column)."""
+    x = arguments[0]
+    return (x.flatten(1, -2) if x.ndim > 3 else x, *arguments[1:])
 
 
 @contextlib.contextmanager

@@ -7,11 +7,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from producer.methods.shared.linear_layers import probe_tokens
+from producer.methods.shared.architectures import LEAST_REACHED, out_of_reach
+from producer.methods.shared.linear_layers import probe_tokens, reached
 from schemas.errors import PostConditionError
 from schemas.levels import Level
 
-EXACT = 1e-3  # largest logit change by rounding in float32, as a share of the logits' range; for 16-bit dtypes there is no such bound
+EXACT = 1e-3  # largest logit change by rounding in float32, as a share of the logits' range
+EXACT_16_BITS = 0.05  # the same in 16 bits, if products are only summed in another order
 
 
 def dense_logits(model: Any, data: Any) -> Any:
@@ -36,6 +38,25 @@ def verify_change(model: Any, data: Any, dense: Any, level: Level, conditions: M
     if not identity and change == 0:
         raise PostConditionError(f"level {level.text!r} changed no logit, so nothing was compressed")
     return {"logit_change": _number(change), **size(model)}
+
+
+def verify_same(linear: Any, dense: Any, model: Any) -> None:
+    """Raise PostConditionError where writing the experts as linear layers changed logits by more than rounding."""
+    change = relative_change(linear, dense)
+    if not change <= (EXACT if _is_precise(model.dtype) else EXACT_16_BITS):
+        kind = model.config.model_type
+        raise PostConditionError(f"writing the matrices of type {kind!r} as linear layers changed logits by {change:.2g} of their range")
+
+
+def verify_reach(model: Any) -> dict[str, float]:
+    """Return the share of the decoder layers' matrices that lie in the layers to compress.
+
+    Raises PostConditionError where it is so small that a level would not say how strongly the model is compressed.
+    """
+    share, missed = reached(model)
+    if share < LEAST_REACHED:
+        raise PostConditionError(out_of_reach(share, missed))
+    return {"share_of_matrices": share}
 
 
 def relative_change(logits: Any, dense: Any) -> float:

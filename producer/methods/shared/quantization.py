@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from producer.methods.shared.architectures import largest_group, undivided, unknown_architecture
+from producer.methods.shared.architectures import LLAMA_MODELS, largest_group, other_layers, undivided, unknown_architecture
 from producer.methods.shared.contract import Job, Method
-from producer.methods.shared.linear_layers import target_layers
-from producer.methods.shared.llm_compressor import oneshot, split_experts
+from producer.methods.shared.linear_layers import kept_layers, target_layers
+from producer.methods.shared.llm_compressor import oneshot
 from producer.methods.shared.number_formats import (
     as_we_write_it,
     format_of,
@@ -61,10 +61,15 @@ def accepts_activations(level: Level) -> str:
 
 
 def fits_groups(config: Any, level: Level) -> str:
-    """Return why a model cannot be quantized to a level (unknown model type, a group size that does not divide a layer), or ""."""
+    """Return why a model cannot be quantized to a level (other layers than linear ones, a group size that does not divide one), or ""."""
     known = format_of(level)
     group = known.group if known else level.group_size
     return unknown_architecture(config) or (undivided(config, group) if group else "")
+
+
+def fits_scaling(config: Any, level: Level) -> str:
+    """Return why a method that scales norms against linear layers cannot quantize a model at a level, or ""."""
+    return other_layers(config) or fits_groups(config, level)
 
 
 def quantization_settings(level: Level) -> dict[str, Any]:
@@ -82,12 +87,12 @@ def is_symmetric(level: Level) -> bool:
     return level.activation_bits < FULL_BITS
 
 
-def scheme(level: Level) -> dict[str, Any]:
-    """Return the llm-compressor arguments for quantizing every target layer to a level."""
+def scheme(model: Any, level: Level) -> dict[str, Any]:
+    """Return the llm-compressor arguments for quantizing every target layer of a model to a level."""
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme  # type: ignore[import-untyped]
 
     if known := format_of(level):
-        return {"config_groups": {"group_0": preset_scheme(known)}, "ignore": ["lm_head"]}
+        return {"config_groups": {"group_0": preset_scheme(known)}, "ignore": kept_layers(model)}
     weights = QuantizationArgs(
         num_bits=level.weight_bits,
         type="int",
@@ -96,12 +101,12 @@ def scheme(level: Level) -> dict[str, Any]:
         group_size=level.group_size,
         observer="memoryless_minmax",
     )
-    return {"config_groups": {"group_0": QuantizationScheme(targets=["Linear"], weights=weights)}, "ignore": ["lm_head"]}
+    return {"config_groups": {"group_0": QuantizationScheme(targets=["Linear"], weights=weights)}, "ignore": kept_layers(model)}
 
 
 def quantize(model: Any, recipe: Callable[[], Sequence[Any]], job: Job) -> Any:
     """Return the model quantized by a recipe of llm-compressor modifiers, as `simulate_rounding` leaves it."""
-    return simulate_rounding(oneshot(split_experts(model), recipe, job.data, job.device), job.level)
+    return simulate_rounding(oneshot(model, recipe, job.data, job.device), job.level)
 
 
 def simulate_rounding(model: Any, level: Level) -> Any:
@@ -113,22 +118,24 @@ def simulate_rounding(model: Any, level: Level) -> Any:
     import torch
     from compressed_tensors.quantization import fake_quantize
 
-    for layer in target_layers(model).values():
-        parts = {name: getattr(layer, f"weight_{name}", None) for name in ("scale", "zero_point", "global_scale")}
+    for name, layer in target_layers(model).items():
+        if not hasattr(layer, "weight_scale"):
+            raise PostConditionError(f"layer {name} was not quantized")
+        parts = {part: getattr(layer, f"weight_{part}", None) for part in ("scale", "zero_point", "global_scale")}
         with torch.no_grad():
             args, overall = layer.quantization_scheme.weights, parts["global_scale"]
             weight = fake_quantize(layer.weight.data, parts["scale"], parts["zero_point"], args, global_scale=overall)
             layer.weight.data = weight.to(layer.weight.dtype)
-        for name, value in parts.items():
+        for part, value in parts.items():
             if value is not None:
-                delattr(layer, f"weight_{name}")
-                layer.register_buffer(f"weight_{name}", value.detach())
+                delattr(layer, f"weight_{part}")
+                layer.register_buffer(f"weight_{part}", value.detach())
         layer.__dict__.pop("forward", None)
         if format_of(level):
             layer.weight_format = args
             round_inputs(layer)
-        for name in ("quantization_scheme", "quantization_status", "quantization_enabled"):
-            layer.__dict__.pop(name, None)
+        for attribute in ("quantization_scheme", "quantization_status", "quantization_enabled"):
+            layer.__dict__.pop(attribute, None)
         if level.activation_bits < FULL_BITS:
             layer.register_forward_pre_hook(RoundInput(level.activation_bits))
     return model
@@ -251,6 +258,7 @@ WEIGHTS_AND_ACTIVATIONS = partial(
     kind="weight + activation, simulated",
     levels=ACTIVATION_LEVELS,
     accepts=accepts_activations,
-    fits=fits_groups,
+    fits=fits_scaling,
+    models=LLAMA_MODELS,
     verify=verify_grid,
 )

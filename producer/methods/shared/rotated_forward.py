@@ -36,12 +36,12 @@ class DenseStates(NamedTuple):
     """A batch and the dense model's hidden states for it, which the rotated model should reproduce.
 
     ids      : (sequence, token) token ids.
-    keywords : the keyword arguments of the decoder layers.
+    keywords : the keyword arguments of every decoder layer.
     states   : (sequence, token, width) hidden states after the last layer.
     """
 
     ids: Any
-    keywords: dict[str, Any]
+    keywords: list[dict[str, Any]]
     states: Any
 
 
@@ -55,8 +55,9 @@ def dense_states(model: Any, batches: Sequence[Any], device: Any) -> list[DenseS
         for _, run in layer_inputs(model, batches, device):
             run(advance=True)
     hook.remove()
-    _, keywords = first_inputs(model, batches)
-    return [DenseStates(ids, moved(kept, device), last) for ids, kept, last in zip(batches, keywords, states, strict=True)]
+    _, calls = first_inputs(model, batches)
+    keywords = [[moved(call.keywords, device) for call in of_layers] for of_layers in calls]
+    return [DenseStates(ids, kept, last) for ids, kept, last in zip(batches, keywords, states, strict=True)]
 
 
 @contextmanager
@@ -94,8 +95,8 @@ class RotatedModel:
         recompute = partial(checkpoint, use_reentrant=False)
         stream, *values = (variable.to(self.model.dtype) for variable in variables)
         hidden = self.model.model.embed_tokens(target.ids).to(self.device) @ stream
-        for layer, r2 in zip(self.model.model.layers, values, strict=True):
-            hidden = recompute(self._layer, layer, stream, r2, hidden, target.keywords)
+        for layer, r2, keywords in zip(self.model.model.layers, values, target.keywords, strict=True):
+            hidden = recompute(self._layer, layer, stream, r2, hidden, keywords)
         last = hidden @ stream.T  # gives the same logits as rotating the head, without a (vocabulary, width) product
         return sum(recompute(self._divergence, *pair) for pair in zip(last, target.states, strict=True)) / target.ids.numel()
 

@@ -13,7 +13,6 @@ import numpy as np
 from producer.methods.shared.architectures import undivided, unknown_architecture
 from producer.methods.shared.contract import Job, Method
 from producer.methods.shared.linear_layers import target_layers
-from producer.methods.shared.llm_compressor import split_experts
 from schemas.errors import PostConditionError
 from schemas.levels import Level
 
@@ -94,7 +93,6 @@ def keeps_pattern(weight: Any, level: Level) -> bool:
 
 def _compress(prune: Callable[[Any, Job], Any], model: Any, job: Job) -> Any:
     """Return the pruned model; `model.zeros_before` keeps the positions of the dense model's zeros for `_verify`."""
-    model = split_experts(model)
     model.zeros_before = {name: _packed(layer.weight == 0) for name, layer in target_layers(model).items()}
     identity = job.level.kind == "sparsity" and job.level.fraction == 0
     return model if identity else prune(model, job)
@@ -119,8 +117,9 @@ def _verify(expected_zeros: Expected, ties: float, model: Any, job: Job) -> dict
         if pruned > wanted + ties * total:
             raise PostConditionError(f"layer {name} at level {job.level.text!r} lost {pruned} of {total} weights, more than {wanted}")
         newly += pruned
-        sums = by_layer.setdefault(name.split(".")[2], [0, 0])
-        by_layer[name.split(".")[2]] = [sums[0] + zeros, sums[1] + total]
+        number = next(part for part in name.split(".") if part.isdigit())
+        sums = by_layer.setdefault(number, [0, 0])
+        by_layer[number] = [sums[0] + zeros, sums[1] + total]
         shares.append(zeros / total)
     zeros, total = (sum(sums[i] for sums in by_layer.values()) for i in (0, 1))
     kept = sum(p.numel() for p in model.parameters()) - total

@@ -3,8 +3,8 @@
 from functools import partial
 from typing import Any
 
+from producer.methods.shared.architectures import LLAMA_MODELS
 from producer.methods.shared.contract import Method
-from producer.methods.shared.llm_compressor import split_experts
 from schemas.levels import Level
 
 STRUCTURED_LEVELS = "a fraction in [0, 1) of the structures removed"
@@ -17,7 +17,7 @@ def accepts_fraction(level: Level) -> str:
 
 def count_weights(model: Any) -> int:
     """Return the number of weights in all decoder layers, norms and routers included."""
-    return sum(p.numel() for p in split_experts(model).model.layers.parameters())
+    return sum(p.numel() for p in model.model.layers.parameters())
 
 
 def left_over(model: Any, before: int) -> dict[str, Any]:
@@ -26,4 +26,6 @@ def left_over(model: Any, before: int) -> dict[str, Any]:
     return {"decoder_weights_removed": 1 - after / before, "bytes": 2 * sum(p.numel() for p in model.parameters())}
 
 
-STRUCTURED = partial(Method, kind="structured", default_level="0.2", levels=STRUCTURED_LEVELS, accepts=accepts_fraction)
+STRUCTURED = partial(
+    Method, kind="structured", default_level="0.2", levels=STRUCTURED_LEVELS, accepts=accepts_fraction, models=LLAMA_MODELS
+)
