@@ -1,9 +1,20 @@
-"""The Python API: one function per command of `analyze`, a store or xarray data sets in, a polars frame out.
+"""The Python API: one function per command of `analyze`. It takes a store or xarray data sets and returns a polars frame.
 
     from analyzer.api import sets
     sets("hedgemark-store", task="urn", alphas=[0.05, 0.1], scorers="lac")
 
-An option of a command is an argument of the same name; `example_runs` makes data sets to try the functions on.
+Every option of a command is an argument with the same name; `example_runs` makes data sets to try the functions on. Parameters that all
+functions have:
+
+source : address of a store, or one or several data sets. A data set has `logits` (item, option), NaN for options that an item does not
+    have, and `answer` (item,), the index of the correct option; optionally `item_id` (item,), whole numbers, and `subject` (item,), names.
+    Its attributes model, method, level, task and prompt name the run.
+at : tag or snapshot id of the store; None is the newest snapshot.
+options : which runs are selected (model, method, level, task, prompt: one name or several), and all arguments of `ask`, which say how
+    they are analysed (alphas, scorers, split, protocol, ...).
+
+All functions raise RunNotFoundError if no run matches, and UsageError for an unknown argument, a value that is not valid, or a data set
+that lacks something.
 """
 
 from analyzer.api.examples import example_runs

@@ -1,4 +1,4 @@
-"""Data sets to try the functions on, for somebody who has no store yet; the examples of their docstrings use them."""
+"""Example data sets for those who have no store yet; the examples in the docstrings use them."""
 
 import numpy as np
 import xarray as xr
@@ -8,9 +8,9 @@ NOISE = {("dense", "-"): 0.0, ("wanda", "0.3"): 0.2, ("wanda", "0.5"): 1.5}
 
 
 def example_runs() -> list[xr.Dataset]:
-    """Return a dense run and two compressed ones of 200 items with four options, made from random numbers with a fixed seed.
+    """Return a dense run and two compressed runs of 200 items with four options, simulated with a fixed seed.
 
-    The first compressed run is hardly changed, the second a lot.
+    The first compressed run differs little from the dense one, the second a lot.
 
     Examples
     --------

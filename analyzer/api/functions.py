@@ -1,4 +1,7 @@
-"""The commands `sets`, `compare` and `sensitivity` as functions, and p-values. What is asked is read by `analyzer.protocols.ask`."""
+"""The commands `sets`, `compare` and `sensitivity` as functions, and p-values.
+
+`analyzer.api` describes the parameters that all functions have; `analyzer.protocols.ask` reads the options.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,28 +28,22 @@ Source = str | xr.Dataset | Sequence[xr.Dataset]
 
 
 def sets(source: Source, *, at: str | None = None, average: bool = False, **options: Any) -> pl.DataFrame:
-    """Return prediction sets of every run: the command `analyze sets`.
+    """Return coverage and size of the prediction sets of every run: the command `analyze sets`.
 
     Parameters
     ----------
-    source : address of a store, or one or several data sets with `logits` (item, option), NaN beyond an item's own options, and `answer`
-        (item,), the index of the correct option; optionally `item_id` (item,) and `subject` (item,). The attributes model, method, level,
-        task and prompt name the run.
-    at : snapshot or tag of the store; the newest snapshot if left out.
-    average : one row per model, method, level, task and alpha instead, the mean over prompts and scorers.
-    options : which runs (model, method, level, task, prompt: a name or several), and what is asked of them (see `ask`).
+    source, at, options : see `analyzer.api`.
+    average : return means over prompts and scorers instead, one row per model, method, level, task and alpha.
 
     Returns
     -------
     One row per run, scorer and alpha: accuracy, coverage (share of test items), set_size (options), .. each with its 95 % interval in
-    `<name>_low` and `<name>_high`, and `unreliable`, the reason not to trust the row.
+    `<name>_low` and `<name>_high`, and `unreliable`, the reason not to trust the row (null if there is none).
 
     Raises
     ------
-    UsageError
-        For an option that cannot be meant, or a data set that lacks something.
-    RunNotFoundError
-        Where no run matches.
+    UsageError, RunNotFoundError
+        See `analyzer.api`.
 
     Examples
     --------
@@ -73,14 +70,14 @@ def compare(  # noqa: PLR0913  # one argument per option of the command line
     set_size_tolerance: float = Tolerances.set_size,
     **options: Any,
 ) -> pl.DataFrame:
-    """Return every run beside its dense run: the command `analyze compare`.
+    """Return every compressed run compared with its dense run: the command `analyze compare`.
 
     Parameters
     ----------
-    source, at, options : as in `sets`.
-    against : a model; its dense runs are compared with, instead of each model's own.
-    common_items : compare runs that were asked different items on those they share.
-    average : means over prompts and scorers instead of every run.
+    source, at, options : see `analyzer.api`.
+    against : name of a model whose dense runs all others are compared with, instead of each model's own dense runs.
+    common_items : compare runs that answered different items on the items they share.
+    average : return means over prompts and scorers instead of every run.
     accuracy_tolerance : accuracy losses up to this share of items count as no loss.
     set_size_tolerance : growth of the mean set size up to this many options counts as none.
 
@@ -92,11 +89,11 @@ def compare(  # noqa: PLR0913  # one argument per option of the command line
     Raises
     ------
     RunNotFoundError
-        Where no selected run has a dense run of its model, task and prompt.
+        If no selected run has a dense run of its model, task and prompt.
     ComparisonError
-        Where the two were asked differently, saying in what.
+        If two runs answered different questions; the message says what differs.
     UsageError
-        As in `sets`, and for a negative tolerance.
+        See `analyzer.api`; also for a negative tolerance.
 
     Examples
     --------
@@ -113,21 +110,22 @@ def compare(  # noqa: PLR0913  # one argument per option of the command line
 
 
 def beside_published(source: Source, figures: str | Path, *, at: str | None = None, **options: Any) -> pl.DataFrame:
-    """Return figures that articles state beside those of the runs: the command `analyze compare --reference`.
+    """Return published figures beside those measured on the runs: the command `analyze compare --reference`.
 
     Parameters
     ----------
-    source, at, options : as in `sets`.
-    figures : CSV file with the columns model, method, level, task, metric (accuracy, coverage, set_size or uacc), value, and perhaps note.
+    source, at, options : see `analyzer.api`.
+    figures : CSV file with the columns model, method, level, task, metric (accuracy, coverage, set_size or uacc), value, and optionally
+        note.
 
     Returns
     -------
-    One row per stated figure: its value, ours with its 95 % interval, and whether they agree, differ, or no run is like it.
+    One row per published figure: its value, the measured value with its 95 % interval, and whether they agree, differ, or no run matches.
 
     Raises
     ------
     UsageError
-        For a file that cannot be read, naming the line.
+        If the file cannot be read; the message names the line.
     """
     from analyzer.studies.published_figures import beside_published as beside
     from analyzer.studies.published_figures import read_published
@@ -142,17 +140,17 @@ def sensitivity(source: Source, *, at: str | None = None, **options: Any) -> pl.
 
     Parameters
     ----------
-    source, at, options : as in `sets`; the first alpha and scorer are the default that the others are held against.
+    source, at, options : see `analyzer.api`; the first alpha and scorer are the choices with which all others are compared.
 
     Returns
     -------
-    One row per varied choice and compressed run: the least and the largest set_size_change in options, the agreement of the ranking of
-    runs (-1 to 1), the conclusion under the default, and whether it survives every variation.
+    One row per varied choice and compressed run: the smallest and largest set_size_change in options, the agreement of the rankings of
+    runs (Kendall's tau, -1 to 1), the conclusion under the first choice, and whether it survives every variation.
 
     Raises
     ------
     RunNotFoundError
-        Where no selected run has a dense run to be compared with.
+        If no selected run has a dense run.
 
     Examples
     --------
@@ -172,13 +170,13 @@ def p_values(data: xr.Dataset, scorer: str = "lac", *, calibration_ids: Sequence
 
     Parameters
     ----------
-    data : one run, as in `sets`.
-    scorer, parameters : the nonconformity score, such as "raps", and its parameters, such as penalty=0.1.
-    calibration_ids : item ids that calibrate and get no p-value; without any, every item is judged by all the others.
+    data : a data set as `analyzer.api` describes it.
+    scorer, parameters : name of the nonconformity score, such as "raps", and its parameters, such as penalty=0.1.
+    calibration_ids : ids of the calibration items, which get no p-value; if empty, each item is calibrated on all other items.
 
     Returns
     -------
-    (item, option) p-values in (0, 1]; NaN beyond an item's own options and for calibration items.
+    (item, option) p-values in (0, 1]; NaN for options that an item does not have, and for calibration items.
 
     Raises
     ------
@@ -205,16 +203,16 @@ def p_values(data: xr.Dataset, scorer: str = "lac", *, calibration_ids: Sequence
 
 
 def view_of(data: xr.Dataset) -> RunView:
-    """Return a data set as analyses read a run: items with non-finite logits left out and counted, probs, answers.
+    """Return a data set as analyses see a run: probs and answers, without the items with non-finite logits, which are counted.
 
     Parameters
     ----------
-    data : one run, as in `sets`.
+    data : a data set as `analyzer.api` describes it.
 
     Raises
     ------
     UsageError
-        Naming what the data set lacks.
+        If the data set lacks something; the message says what.
 
     Examples
     --------
@@ -228,7 +226,7 @@ def view_of(data: xr.Dataset) -> RunView:
 
 
 class RunsAndQuestion(NamedTuple):
-    """The selected runs and what is asked of them."""
+    """The selected runs, and how they are to be analysed."""
 
     runs: Runs
     question: Question
@@ -237,10 +235,10 @@ class RunsAndQuestion(NamedTuple):
 def open_asked(
     source: Source, at: str | None, options: Mapping[str, Any], *, with_dense: bool = False, against: str | None = None
 ) -> RunsAndQuestion:
-    """Return the selected runs and the question that keyword arguments name.
+    """Return the selected runs and the question that keyword arguments describe.
 
-    with_dense : also the dense runs of the same models, tasks and prompts.  against : also this model's dense runs.
-    Raises UsageError for a name that is neither a field of runs nor an option of `ask`, and for two data sets of one name.
+    with_dense : also select the dense runs of the same models, tasks and prompts.  against : also select this model's dense runs.
+    Raises UsageError for an argument that is neither a field of runs nor an argument of `ask`, and for two data sets with the same names.
     """
     if unknown := sorted(set(options) - {*FIELDS, *ASKED}):
         raise UsageError(f"unknown argument {unknown[0]!r}; known: {', '.join([*FIELDS, *ASKED])}")

@@ -1,4 +1,4 @@
-"""The commands that end in a verdict as functions."""
+"""The commands that end in a verdict, as functions. `analyzer.api` describes the parameters that all functions have."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,17 +25,17 @@ def decoupling(
 
     Parameters
     ----------
-    source, at, options : as in `sets`.
+    source, at, options : see `analyzer.api`.
     accuracy_tolerance, set_size_tolerance : as in `compare`.
 
     Returns
     -------
-    One row per group of pairs: how many there are, Spearman's correlation of the two changes, and how often each verdict was given.
+    One row per group of pairs: their number, Spearman's rank correlation of the two changes, and the share of each verdict.
 
     Raises
     ------
     RunNotFoundError
-        Where no selected run has a dense run to be compared with.
+        If no selected run has a dense run.
 
     Examples
     --------
@@ -58,13 +58,13 @@ def transfer(
     coverage_tolerance: float = COVERAGE_TOLERANCE,
     **options: Any,
 ) -> pl.DataFrame:
-    """Return what a reused threshold gives beside a new calibration: the command `analyze transfer`.
+    """Return coverage and set size with a reused threshold, compared with calibrating anew: the command `analyze transfer`.
 
     Parameters
     ----------
-    source, at, options : as in `sets`; all splits only.
-    kept_from : whose threshold is reused: "dense" (of the dense run for compressed runs), "prompt", "task" or "subject".
-    coverage_tolerance : coverage may fall this far below 1 - alpha and still count as kept.
+    source, at, options : see `analyzer.api`; only split "all".
+    kept_from : whose threshold is reused: "dense" (the dense run's, for compressed runs), another "prompt", "task" or "subject".
+    coverage_tolerance : coverage up to this far below 1 - alpha counts as covering.
 
     Returns
     -------
@@ -74,9 +74,9 @@ def transfer(
     Raises
     ------
     RunNotFoundError
-        Where no two selected runs differ in what is reused.
+        If no two selected runs differ only in `kept_from`.
     UsageError
-        For another `kept_from`, or drawn splits.
+        For an unknown `kept_from`, or drawn splits.
 
     Examples
     --------
@@ -103,8 +103,8 @@ def weighted(
 
     Parameters
     ----------
-    source, at, options : as in `sets`; all splits only.
-    subject_mix : share by subject, or a TOML file with the table [subjects]; shares need not add up to 1.
+    source, at, options : see `analyzer.api`; only split "all".
+    subject_mix : share of each subject in the new mix, or a TOML file with the table [subjects]; the shares need not add up to 1.
     coverage_tolerance : as in `transfer`.
 
     Returns
@@ -114,7 +114,7 @@ def weighted(
     Raises
     ------
     UsageError
-        For a subject that the items do not have, or a share that is no number of 0 or more.
+        For a subject that the items do not have, or a share that is not a number of 0 or more.
 
     Source : Tibshirani, Barber, Candes & Ramdas 2019, arXiv:1904.06019.
 
@@ -133,21 +133,21 @@ def weighted(
 
 
 def scale(source: Source, *, at: str | None = None, **options: Any) -> pl.DataFrame:
-    """Return the growth of the sets against the number of parameters: the command `analyze scale`.
+    """Return the growth of the sets by number of parameters: the command `analyze scale`.
 
     Parameters
     ----------
-    source, at, options : as in `sets`. The number of parameters is read from the run, or from a model's name such as "llama-7b".
+    source, at, options : see `analyzer.api`. The number of parameters is read from the run, or from a model's name such as "llama-7b".
 
     Returns
     -------
-    One row per family, method, level, task, alpha and model: `inflation`, the mean set size in units of the dense run's, minus 1; `slope`,
-    its change per tenfold parameters.
+    One row per family, method, level, task, alpha and model: `inflation`, the relative growth of the mean set size over the dense run's,
+    and `slope`, the change of the inflation per tenfold number of parameters.
 
     Raises
     ------
     RunNotFoundError
-        Where no selected run has a dense run to be compared with.
+        If no selected run has a dense run.
 
     Examples
     --------
@@ -173,7 +173,7 @@ def cliffs(
 
     Parameters
     ----------
-    source, at, options : as in `sets`.
+    source, at, options : see `analyzer.api`.
     accuracy_tolerance, set_size_tolerance : as in `compare`.
 
     Returns
@@ -183,7 +183,7 @@ def cliffs(
     Raises
     ------
     RunNotFoundError
-        Where no selected run with a level has a dense run.
+        If no selected run with a level has a dense run.
 
     Examples
     --------
@@ -199,11 +199,11 @@ def cliffs(
 
 
 def cost(source: Source, prices: Prices | str | Path, *, at: str | None = None, **options: Any) -> pl.DataFrame:
-    """Return what the sets cost in operations per 1,000 questions, at stated prices: the command `analyze cost`.
+    """Return the cost of acting on the sets, per 1,000 questions at given prices: the command `analyze cost`.
 
     Parameters
     ----------
-    source, at, options : as in `sets`; all splits only.
+    source, at, options : see `analyzer.api`; only split "all".
     prices : `analyzer.studies.cost.Prices`, or a TOML file with the tables [prices], [rules] and [hardware].
 
     Returns
@@ -214,9 +214,9 @@ def cost(source: Source, prices: Prices | str | Path, *, at: str | None = None, 
     Raises
     ------
     UsageError
-        For prices that are no numbers of 0 or more, naming every problem, or drawn splits.
+        For prices that are not numbers of 0 or more (the message names every problem), or drawn splits.
     RunNotFoundError
-        Where nothing is compressed and has a dense run.
+        If no selected run is compressed and has a dense run.
 
     Examples
     --------
@@ -245,22 +245,22 @@ def gate(
 
     Parameters
     ----------
-    source, at, options : as in `sets`.
-    limits : by figure, such as {"accuracy_loss": 0.02, "set_size_growth": 0.1}; over those of the policy.
+    source, at, options : see `analyzer.api`.
+    limits : by figure, such as {"accuracy_loss": 0.02, "set_size_growth": 0.1}; they override those of the policy.
     policy : TOML file with the tables [limits], [task.<name>] and [worst_subject].
 
     Returns
     -------
-    One row per check: the figure, the ends of the interval that decide, its limit, and `result`, which is pass, fail or inconclusive. The
-    end that passes errs in 2.5 %; the ends that fail share 2.5 % among the model's `n_checks` checks. `result_together` is the result
-    where the `n_models` compressed models of the table share both errors.
+    One row per check: the figure, the two ends of the interval that decide, the limit, and `result`, which is pass, fail or inconclusive.
+    A check passes wrongly with a probability of at most 2.5 %; the model's `n_checks` checks together fail wrongly with at most 2.5 %.
+    `result_together` is the result if all `n_models` compressed models of the table share both error probabilities.
 
     Raises
     ------
     UsageError
-        For an unknown figure or a policy without limits, naming every problem.
+        For an unknown figure or a policy without limits; the message names every problem.
     RunNotFoundError
-        Where no selected run has a dense run to be compared with.
+        If no selected run has a dense run.
 
     Examples
     --------

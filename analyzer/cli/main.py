@@ -1,4 +1,4 @@
-"""The command `analyze`: a thin shell over the functions of the same names."""
+"""The command `analyze`: a thin layer over the functions of the same names."""
 
 import logging
 from pathlib import Path
@@ -15,7 +15,7 @@ from store.command import ShellGroup, friendly_errors, log_to_stderr
 
 @click.group(cls=ShellGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="hedgemark", message="%(package)s %(version)s")
-@click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
+@click.option("-v", "--verbose", is_flag=True, help="Log more on stderr.")
 def main(verbose: bool) -> None:
     """Answer questions about stored runs: prediction sets, coverage, and what compression changed.
 
@@ -30,7 +30,7 @@ def main(verbose: bool) -> None:
 @executor_option
 @friendly_errors
 def sets_command(average: bool, executor: str, p_values: bool, **options: Any) -> None:
-    """Prediction sets of every run: accuracy, coverage, set size.
+    """Accuracy, coverage and set size of every run.
 
     Example: analyze sets --task mmlu --alpha 0.05 --alpha 0.1 --scorer lac
     """
@@ -57,12 +57,12 @@ def sets_command(average: bool, executor: str, p_values: bool, **options: Any) -
 @main.command("compare")
 @analysis_options
 @comparison_options
-@click.option("--against", metavar="MODEL", help="Compare with this model's dense runs, such as ref-l, instead of each with its own.")
-@click.option("--common-items", is_flag=True, help="Compare runs asked of different items on those they share.")
+@click.option("--against", metavar="MODEL", help="Compare with the dense runs of this model, such as ref-l.")
+@click.option("--common-items", is_flag=True, help="Compare runs that answered different items on the items they share.")
 @click.option("--average", is_flag=True, help="Print means over prompts and scorers instead of every run.")
 @click.option("--decoupling", is_flag=True, help="Print how changes in accuracy and set size go together, over all pairs.")
 @executor_option
-@click.option("--reference", type=click.Path(path_type=Path), help="CSV of published figures: print them beside yours, and if they agree.")
+@click.option("--reference", type=click.Path(path_type=Path), help="CSV of published figures: print them beside the measured ones.")
 @friendly_errors
 def compare_command(against: str | None, common_items: bool, **options: Any) -> None:
     """Compare every compressed run with its dense run: paired changes, flips, KL, tests, and a verdict on two axes.
@@ -104,7 +104,7 @@ for command in (*COMMANDS, *SHIPPING, *REPORTS):
 @analysis_options
 @friendly_errors
 def sensitivity_command(**options: Any) -> None:
-    """How set sizes and their ranking move with alpha, scorer, prompt, calibration, items and split, and which conclusions survive.
+    """Which conclusions survive other choices of alpha, scorer, prompt, calibration fraction, items and split?
 
     Example: analyze sensitivity --model ref-m --task urn --alpha 0.1 --scorer lac
     """

@@ -1,4 +1,4 @@
-"""Options that every analysis command has. Light to import, so that `--help` is instant."""
+"""Options that every analysis command has. Fast to import, so that `--help` is instant."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,16 +9,16 @@ from analyzer.runs.fields import EXECUTOR_NAMES, FORMATS
 from schemas.fields import FIELDS
 from store.command import store_option
 
-NAMED = dict(zip(FIELDS, ("ref-m", "wanda", "0.5", "urn", "base"), strict=True))  # an example of each
+NAMED = dict(zip(FIELDS, ("ref-m", "wanda", "0.5", "urn", "base"), strict=True))  # an example value of each field
 SELECTION = [
     click.option(f"--{field}", field, multiple=True, metavar=field.upper(), help=f"Only this {field}, such as {example}; repeatable.")
     for field, example in NAMED.items()
 ]
 ALPHA_HELP = "Allowed miscoverage: 0.1, 1/10, or a range 0.01:0.99:0.01; repeatable. [0.1]"
-SPLIT_HELP = "All splits by the exact law, N drawn ones, the one of seed K, or the calibration items' ids from a file, one a line. [all]"
+SPLIT_HELP = "Average over all splits exactly, over N random splits, use the split of seed K, or calibrate on the item ids in a file. [all]"
 OPTIONS: list[Callable[[Any], Any]] = [
     store_option,
-    click.option("--at", metavar="SNAPSHOT|TAG", help="Read the store as it was at this snapshot or tag. [newest snapshot]"),
+    click.option("--at", metavar="SNAPSHOT|TAG", help="Read this snapshot or tag of the store, such as v1. [newest snapshot]"),
     *SELECTION,
     click.option("--alpha", "alphas", multiple=True, metavar="A", help=ALPHA_HELP),
     click.option("--scorer", "scorers", multiple=True, metavar="S", help="Nonconformity score; repeatable. [lac, aps]"),
@@ -33,15 +33,15 @@ OPTIONS: list[Callable[[Any], Any]] = [
         default="exact",
         show_default=True,
         metavar="exact|ye2024|tong2026",
-        help="How the published benchmarks calibrated and split, or the exact law.",
+        help="exact: our own rules; ye2024, tong2026: split and calibrate as these published benchmarks did.",
     ),
     click.option(
-        "--empty", type=click.Choice(["keep", "top1"]), help="Leave empty prediction sets empty, or put the most probable option in. [keep]"
+        "--empty", type=click.Choice(["keep", "top1"]), help="Keep empty prediction sets, or put the most likely option into them. [keep]"
     ),
     click.option(
         "--reliability",
         type=click.Choice(["none", "temperature"]),
-        help="Fit a temperature to the probs on the calibration items of each split. [none]",
+        help="Rescale the probabilities by a temperature fitted on the calibration items of each split. [none]",
     ),
     click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="How to print."),
 ]
@@ -52,17 +52,17 @@ DETAILS: list[Callable[[Any], Any]] = [
     click.option(
         "--by",
         type=click.Choice(["none", "subject", "label", "size"]),
-        help="Also the coverage within each subject, label or set size. [none]",
+        help="Also print coverage within each subject, label or set size. [none]",
     ),
     click.option(
         "--mondrian",
         type=click.Choice(["none", "subject", "label"]),
-        help="Calibrate each subject or label by itself, with a threshold of its own. [none]",
+        help="Calibrate each subject or label separately, with its own threshold. [none]",
     ),
     click.option("--sizes", is_flag=True, help="Also print how often each set size occurs."),
     click.option("--quantiles", is_flag=True, help="Also print quantiles of coverage over the splits."),
     click.option(
-        "--p-values", "p_values", is_flag=True, help="Print a p-value for every option of every item instead; they serve every alpha."
+        "--p-values", "p_values", is_flag=True, help="Print instead every option's p-value, from which sets at any alpha follow."
     ),
 ]
 TOLERANCES = [
@@ -98,7 +98,7 @@ def set_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def comparison_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of a command that calls a change small or large: what is tolerated."""
+    """Add the options of a command that tells small changes from large ones: the tolerances."""
     return _with(TOLERANCES, command)
 
 

@@ -1,4 +1,4 @@
-"""The commands `analyze report` (a page, or tables and charts for a paper) and `analyze serve` (the page, refreshed as runs arrive)."""
+"""The commands `analyze report` (a page, or tables and charts for a paper) and `analyze serve` (the page, updated when runs arrive)."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,18 +12,18 @@ from store.command import friendly_errors, store_option
 
 OPTIONS: list[Callable[[Any], Any]] = [
     store_option,
-    click.option("--at", metavar="SNAPSHOT|TAG", help="Read the store as it was then. [newest snapshot]"),
+    click.option("--at", metavar="SNAPSHOT|TAG", help="Read this snapshot or tag of the store, such as v1. [newest snapshot]"),
     *SELECTION,
     click.option(
         "--alpha",
         metavar="A",
         default="0.1",
         show_default=True,
-        help="Allowed miscoverage with which the page opens; its slider has the others.",
+        help="Allowed miscoverage when the page opens; its slider offers all others.",
     ),
     click.option("--scorer", "scorers", multiple=True, metavar="S", help="Nonconformity score; repeatable. [lac, aps]"),
     click.option("--protocol", "protocols", multiple=True, metavar="P", help="exact, ye2024 or tong2026; repeatable. [exact]"),
-    click.option("--policy", type=FILE, help="TOML with the limits of the release gate. [the two tolerances]"),
+    click.option("--policy", type=FILE, help="TOML with the limits of the release gate. [the two tolerances are the limits]"),
     click.option("--limit", "limits", multiple=True, metavar="FIGURE=X", help="A limit of the gate, such as flips=0.05; repeatable."),
     click.option("--prices", type=FILE, help="TOML with the prices that the cost calculator starts with. [made-up prices]"),
 ]
@@ -50,7 +50,7 @@ def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @friendly_errors
 def report_command(form: str, out: Path | None, charts: Path | None, **options: Any) -> None:
-    """Write the verdict and every study behind it as one page. It opens offline; or write tables and charts for a paper.
+    """Write verdicts and all studies as one HTML page that opens offline, or as tables and charts for a paper.
 
     Example: analyze report --store demo-store --out report.html
     """
@@ -77,11 +77,11 @@ def serve_command(port: int, **options: Any) -> None:
     from analyzer.report.serve import make_server
 
     with make_server(options, port) as server:
-        click.echo(f"http://{server.server_name}:{server.server_port}/ (Ctrl-C ends)")
+        click.echo(f"http://{server.server_name}:{server.server_port}/ (stop with Ctrl-C)")
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            click.echo("ended", err=True)
+            click.echo("stopped", err=True)
 
 
 COMMANDS = (report_command, serve_command)

@@ -1,4 +1,4 @@
-"""From parsed options to what is asked: which runs of which store, which question, printed how."""
+"""Turn parsed options into a request: which runs of which store, how to analyse them, and how to print the result."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from schemas.fields import FIELDS
 
 @dataclass(frozen=True)
 class Request:
-    """What a command line asks.
+    """All options of a command, parsed.
 
     wanted : accepted values by field (model, method, level, task, prompt); an empty list accepts all.
-    form   : how to print: table, json, csv, parquet, markdown or latex.
+    form   : output format: table, json, csv, parquet, markdown or latex.
     """
 
     store_url: str
@@ -25,7 +25,7 @@ class Request:
 
 
 def request(options: Mapping[str, Any]) -> Request:
-    """Return what parsed options ask. Raises UsageError quoting the value that cannot be meant."""
+    """Return the request for parsed options. Raises UsageError that quotes the invalid value."""
     wanted = {field: options[field] for field in FIELDS}
     question = ask(**{name: options[name] for name in ASKED if name in options})
     return Request(options["store_url"], options["at"], wanted, question, options["form"])

@@ -18,7 +18,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--subject-mix",
     type=FILE,
-    help="TOML with a share per subject under [subjects]: weight the threshold for this mix of subjects instead.",
+    help="TOML with each subject's share under [subjects]: use weighted thresholds for this mix of subjects instead.",
 )
 @click.option(
     "--coverage-tolerance", metavar="X", type=float, default=0.01, show_default=True, help="Coverage losses up to this count as no loss."
@@ -27,7 +27,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 def transfer_command(source: str, subject_mix: Path | None, coverage_tolerance: float, **options: Any) -> None:
     """What happens if you reuse the dense model's threshold?
 
-    Coverage and set size of compressed runs with the dense run's threshold instead of one of their own; or with the threshold of another
+    Prints coverage and set size of compressed runs with the dense run's threshold instead of their own, or with the threshold of another
     prompt, task or subject.
 
     Example: analyze transfer --model ref-m --from dense
@@ -101,7 +101,9 @@ def cliffs_command(**options: Any) -> None:
 )
 @friendly_errors
 def cost_command(path: Path, **options: Any) -> None:
-    """What prediction sets cost per 1,000 questions. Asking again, review and wrong answers, beside what compression saves in hardware.
+    """What does acting on the prediction sets cost per 1,000 questions?
+
+    Compares the cost of review, of asking again and of wrong answers with what compression saves in hardware.
 
     Example: analyze cost --prices prices.toml --scorer lac
     """
@@ -126,7 +128,7 @@ def cost_command(path: Path, **options: Any) -> None:
 @click.option("--model-card", type=FILE, help="Also write the results as model-index YAML for a model card, such as card.yaml.")
 @friendly_errors
 def gate_command(policy: Path | None, limits: tuple[str, ...], **options: Any) -> None:
-    """Check compressed models against release limits. Exit 0 if every limit is kept, 1 if one is exceeded, 3 if the items cannot tell.
+    """Check compressed models against release limits. Exits with 0 if all limits are kept, 1 if one is exceeded, 3 if undecided.
 
     Example: analyze gate --method gptq --limit accuracy_loss=0.02 --limit set_size_growth=0.1
     """

@@ -15,7 +15,7 @@ CARD_METRICS = {"accuracy": "Accuracy", "coverage": "Coverage of prediction sets
 
 
 def junit(records: Sequence[Record]) -> str:
-    """Return JUnit XML: a suite per compressed run, a case per check; an inconclusive check is an error, since it shows nothing."""
+    """Return JUnit XML with one suite per compressed run and one case per check; an inconclusive check is an error, not a failure."""
     root = ET.Element("testsuites", name="hedgemark gate")
     for run, group in groupby(records, key=lambda record: record["run"]):
         checks = list(group)
@@ -33,7 +33,7 @@ def junit(records: Sequence[Record]) -> str:
 
 
 def markdown(records: Sequence[Record]) -> str:
-    """Return a summary for a CI page: the outcome, how many checks pass, every check with those that do not pass first, and the errors."""
+    """Return a Markdown summary for CI: outcome, number of passed checks, a table with failed checks first, and error probabilities."""
     n_passed = sum(record["result"] == PASS for record in records)
     lines = [f"## Release gate: {MARKS[outcome(records)]}", "", f"{n_passed} of {len(records)} checks pass."]
     ordered = sorted(records, key=lambda record: bool(record["result"] == PASS))
@@ -46,7 +46,7 @@ def markdown(records: Sequence[Record]) -> str:
 def model_index(records: Sequence[Record], results: Sequence[Record]) -> str:
     """Return the `model-index` YAML of a model card: one result per compressed run, scorer and alpha, with the gate's outcome.
 
-    records : of `gate`.  results : of `compare`, for the same runs.
+    records : what `gate` returned.  results : what `compare` returned for the same runs.
     """
     by_run = {run: outcome(list(group)) for run, group in groupby(records, key=lambda record: record["run"])}
     lines = ["model-index:"]
@@ -61,22 +61,23 @@ def last_line(records: Sequence[Record]) -> str:
     """Return the outcome in one line, and how many items would decide an inconclusive one."""
     counts = {result: sum(record["result"] == result for record in records) for result in (PASS, FAIL, INCONCLUSIVE)}
     needed = max((record["items_needed"] or 0 for record in records), default=0)
-    more = f"; about {needed:,} items would decide" if outcome(records) == INCONCLUSIVE and needed else ""
+    more = f"; about {needed:,} items would be enough to decide" if outcome(records) == INCONCLUSIVE and needed else ""
     return f"gate: {outcome(records)} ({', '.join(f'{count} {result}' for result, count in counts.items())}){more}"
 
 
 def correction(records: Sequence[Record]) -> str:
-    """Return what the two ends of the printed intervals mean: they are the ones that decide."""
+    """Return a sentence about the error probabilities of the two ends of the printed intervals, which decide the checks."""
     counts = sorted({record["n_checks"] for record in records if record["limit"] is not None})
     if not counts:
         return ""
     among = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    shared = f"share {100 * TAIL:g} % among the {among} checks of a compressed model (Bonferroni)" if counts[-1] > 1 else "do too"
-    return f"The end of an interval that lets a check pass errs in {100 * TAIL:g} %; the ends that fail it {shared}."
+    failing = f"the {among} checks of a model fail it wrongly with at most {100 * TAIL:g} % together (Bonferroni)"
+    failing = failing if counts[-1] > 1 else "it fails wrongly with at most as much"
+    return f"A check passes wrongly with a probability of at most {100 * TAIL:g} %; {failing}."
 
 
 def together(records: Sequence[Record]) -> str:
-    """Return which of several compressed models pass when all are judged at once, and with what error; empty for one model."""
+    """Return a sentence about the error probability over several compressed models together; "" for a single model."""
     by_model: dict[tuple[str, ...], list[Record]] = {}
     for record in records:
         by_model.setdefault((record["model"], record["method"], record["level"]), []).append(record)
@@ -87,8 +88,8 @@ def together(records: Sequence[Record]) -> str:
     sure = sum(outcome(by_model[model], "result_together") == PASS for model in passed)
     every = min(TAIL * n_models, 1.0)
     return (
-        f"{len(passed)} of {n_models} compressed models pass, each by itself: that any of them passes wrongly has a chance of up to "
-        f"{100 * every:.3g} %. {sure} pass{'es' if sure == 1 else ''} also when the {n_models} share {100 * TAIL:g} % (Bonferroni)."
+        f"{len(passed)} of {n_models} compressed models pass, each judged by itself: the probability that any of them passes wrongly is up "
+        f"to {100 * every:.3g} %. {sure} still pass{'es' if sure == 1 else ''} if all {n_models} share {100 * TAIL:g} % (Bonferroni)."
     )
 
 
@@ -106,7 +107,7 @@ def sentence(record: Record) -> str:
     if record["amount"] is None:
         return f"there is no value to compare with the limit {record['limit']:g}"
     interval = f" [{record['amount_low']:.4g}, {record['amount_high']:.4g}]" if record["amount_low"] is not None else ""
-    needed = f"; about {record['items_needed']:,} items would decide" if record["items_needed"] else ""
+    needed = f"; about {record['items_needed']:,} items would be enough to decide" if record["items_needed"] else ""
     return f"{record['amount']:.4g}{interval}, limit {record['limit']:g}{needed}"
 
 

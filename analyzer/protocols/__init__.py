@@ -1,4 +1,4 @@
-"""Protocols: named bundles of rules, `--protocol`. One file each, one line here."""
+"""Protocols: named sets of rules for splitting, calibrating and scoring (`--protocol`). Each has its own file and one line here."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,15 +15,33 @@ from schemas.errors import UsageError
 class Protocol:
     """A protocol: the question it asks by default, which of its fields a user may not change, and how it is answered.
 
-    choose  : view -> the part of it that the protocol uses.
-    measure : (view, scorer, question) -> one cell per alpha.
+    Parameters
+    ----------
+    default : the question if the user sets no option.
+    choose : view -> the part of the view that the protocol uses, such as the items that the benchmark evaluated.
+    measure : (chosen view, scorer, question) -> one `Cell` per alpha, in the order of `question.alphas`.
+    fixed : fields of Question that the user may not set, because the protocol defines them.
+    scorers : the only scorers that the protocol has; () means all.
+
+    Raises
+    ------
+    UsageError
+        From `choose` and `measure`, for items to which the protocol does not apply.
+
+    Examples
+    --------
+    >>> half = Protocol(Question(protocol="half"), lambda view: view.keep(view.position % 2 == 0), measure_run)
+    >>> from analyzer.api import example_runs, view_of
+    >>> view = half.choose(view_of(example_runs()[0]))
+    >>> [cell.n_calibration for cell in half.measure(view, "lac", half.default)]
+    [50]
     """
 
     default: Question
     choose: Callable[[RunView], RunView]
     measure: Callable[[RunView, str, Question], Iterator[Cell]]
     fixed: tuple[str, ...] = ()
-    scorers: tuple[str, ...] = ()  # the only scorers it knows; () means all
+    scorers: tuple[str, ...] = ()
 
 
 YE2024_FIXED = ("split", "calibration_fraction", "empty", "reliability", "stratify", "by", "mondrian", "sizes", "quantiles", "parameters")
@@ -36,7 +54,7 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def protocol_named(name: str) -> Protocol:
-    """Return a protocol by name. Raises UsageError that lists the known ones."""
+    """Return the protocol with this name. Raises UsageError that lists the known names."""
     if name not in PROTOCOLS:
         raise UsageError(f"unknown protocol {name!r}; known: {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]

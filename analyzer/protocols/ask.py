@@ -1,7 +1,7 @@
-"""`ask`: the one place where what a user wrote becomes a Question, for the command line, the Python API and the report alike.
+"""`ask` turns options into a Question, for the command line, the Python API and the report alike.
 
-In: options as text, or as a Python user writes them.  Out: the protocol's own question, changed where an option was given and the protocol
-leaves it open.
+In: options as text, or as Python values.  Out: the protocol's default question with the given options. An option that the protocol fixes
+raises an error.
 """
 
 import inspect
@@ -18,7 +18,7 @@ from analyzer.scorers import check_scorers, scorer_parameters
 from schemas.errors import UsageError
 from schemas.numbers import exact_number
 
-MAX_ALPHAS = 10_000  # a step like 1e-9 is a slip of the hand, not a question
+MAX_ALPHAS = 10_000  # more must be a mistyped step, such as 1e-9
 
 Number = str | float | Fraction
 Parameters = Mapping[str, Mapping[str, float]]
@@ -43,26 +43,28 @@ def ask(  # noqa: PLR0913  # one argument per option of the command line
     sizes: bool = False,
     quantiles: bool = False,
 ) -> Question:
-    """Return the question that some options ask; what is left out is the protocol's own choice.
+    """Return the question that these options describe; options that are not given take the protocol's default.
 
     Parameters
     ----------
-    alphas : one or several allowed shares of misses in (0, 1), such as 0.1, "1/10" or the range "0.01:0.99:0.01".
+    alphas : one or several miscoverage levels in (0, 1), such as 0.1, "1/10" or the range "0.01:0.99:0.01".
     scorers : one or several names of nonconformity scores.
-    parameters : of scorers, {"raps": {"penalty": 0.1}} or ["raps.penalty=0.1"].
-    split : "all" (the exact law over every split), a number of drawn splits, "seed:K" or "file:PATH".
-    stratify : draw splits within each subject.
-    calibration_fraction : share of the items that calibrates, in (0, 1).
+    parameters : parameters of scorers, as {"raps": {"penalty": 0.1}} or ["raps.penalty=0.1"].
+    split : "all" (exact average over every split), a number of random splits, "seed:K" (one random split), or "file:PATH" (a file with the
+        ids of the calibration items).
+    stratify : draw random splits within each subject.
+    calibration_fraction : share of the items that calibrate, in (0, 1).
     protocol : "exact", "ye2024" or "tong2026".
-    empty : "keep" or "top1".
-    reliability : "none" or "temperature".
-    by, mondrian : "none", "subject" or "label"; by also "size".
-    sizes, quantiles : also the rate of every set size; also quantiles of coverage over splits.
+    empty : "keep" empty prediction sets, or put the most likely option into them ("top1").
+    reliability : "none", or "temperature" to rescale the probabilities by a temperature fitted on the calibration items.
+    by : also return coverage within each "subject", "label" or set "size"; "none" by default.
+    mondrian : calibrate each "subject" or "label" separately; "none" by default.
+    sizes, quantiles : also return the rate of every set size; also return quantiles of coverage over the splits.
 
     Raises
     ------
     UsageError
-        Quoting the value that cannot be meant, or naming the option that the protocol fixes.
+        For an invalid value, which the message quotes, and for an option that the protocol fixes.
 
     Examples
     --------
@@ -93,8 +95,8 @@ ASKED = tuple(inspect.signature(ask).parameters)
 def parse_alphas(texts: Iterable[str]) -> tuple[Fraction, ...]:
     """Return the alphas that texts name, in order, each once: `0.1`, `1/10`, or a range `0.01:0.99:0.01` with both ends.
 
-    Exact rationals: a float would move the rank k for some alphas, ceil((n + 1)(1 - alpha)) being wrong for about 20 % of a 0.01 grid when
-    n + 1 is a multiple of 100. Raises UsageError quoting the text that is no alpha in (0, 1).
+    Alphas are exact rationals: with floats, the rank ceil((n + 1)(1 - alpha)) is wrong for about 20 % of a 0.01 grid if n + 1 is a multiple
+    of 100. Raises UsageError that quotes a text that is not an alpha in (0, 1).
     """
     alphas: dict[Fraction, None] = {}
     for text in texts:
@@ -135,7 +137,7 @@ def _listed(values: Any) -> list[Any]:
 
 
 def _check_open(name: str, protocol: Protocol, changed: Mapping[str, Any]) -> None:
-    """Raise UsageError where a given option is one that the protocol fixes, or a scorer that it does not know."""
+    """Raise UsageError for an option that the protocol fixes, or a scorer that it does not have."""
     for field in protocol.fixed:
         if field in changed:
             raise UsageError(f"protocol {name} fixes its {field.replace('_', '-')}; leave --{field.replace('_', '-')} out")
@@ -146,17 +148,17 @@ def _check_open(name: str, protocol: Protocol, changed: Mapping[str, Any]) -> No
 
 def _choice(name: str, value: str | None) -> str | None:
     if value is not None and value not in CHOICES[name]:
-        raise UsageError(f"{name} {value!r} is not one; expected {', '.join(CHOICES[name])}")
+        raise UsageError(f"{name} {value!r} is not known; expected {', '.join(CHOICES[name])}")
     return value
 
 
-def _parameters(given: Parameters | Iterable[str]) -> dict[str, dict[str, float]]:
+def _parameters(parameters: Parameters | Iterable[str]) -> dict[str, dict[str, float]]:
     """Parameters by scorer and name, checked against what each scorer has."""
-    if isinstance(given, Mapping):
-        read = {scorer: dict(values) for scorer, values in given.items()}
+    if isinstance(parameters, Mapping):
+        read = {scorer: dict(values) for scorer, values in parameters.items()}
     else:
         read = {}
-        for text in _listed(given):
+        for text in _listed(parameters):
             scorer, parameter, value = _parameter(text)
             read.setdefault(scorer, {})[parameter] = value
     for scorer in check_scorers(read):

@@ -1,4 +1,4 @@
-"""The order in which the published benchmark saw tied options.
+"""The order in which the published benchmark's script sorts tied options.
 
 Its script sorts with np.argsort, whose order of ties is not defined: on processors with AVX2 or AVX-512, six float32 values go through
 the sorting network written out here, which leaves tied options in neither rising nor falling index order. Of the 324 published-logit rows,
@@ -24,9 +24,9 @@ NETWORK = (
 
 
 def network_argsort(values: AnyArray) -> NDArray[np.int64]:
-    """Return (item, place) the options by rising value, ties as the network leaves them.
+    """Return (item, position) the options by rising value, with ties in the order that the network leaves.
 
-    values : (item, option) finite. Raises UsageError for more than 8 options, which take another network.
+    values : (item, option) finite. Raises UsageError for more than 8 options, which need another network.
     """
     n_items, n_options = values.shape
     if n_options > LANES:

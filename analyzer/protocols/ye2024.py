@@ -1,9 +1,9 @@
-"""ye2024: the published benchmark of Ye et al. (arXiv:2401.12794), replayed to the last digit.
+"""ye2024: the published benchmark of Ye et al. (arXiv:2401.12794), reproduced to the last digit.
 
-Its rules differ from `exact` in seven places, all kept: items 1, 3, 5, 7, 9 dropped; one split, scikit-learn's train_test_split with
-random_state 42; softmax in float32; the (k+1)-th calibration score as threshold whenever k < n, which is what np.quantile(..,
-method="higher") returns; LAC membership as `p >= 1 - q`; tied options in the order
-of its sort (avx_sort_order.py); empty sets get the top option.
+Its rules differ from `exact` in seven points, all of which are reproduced: items 1, 3, 5, 7, 9 are dropped; there is one split, that of
+scikit-learn's train_test_split with random_state 42; softmax is computed in float32; the threshold is the (k+1)-th calibration score
+whenever k < n, which is what np.quantile(.., method="higher") returns; LAC membership is `p >= 1 - q`; tied options are in the order of
+its sort (avx_sort_order.py); empty sets get the most likely option.
 """
 
 import math
@@ -35,7 +35,7 @@ DEFAULT = Question(alphas=(Fraction(1, 10),), split=Split(f"train_test_split:{SE
 
 
 class PublishedScores(NamedTuple):
-    """Float32 scores by the published code, (item, option), and which option an empty set gets, (item,)."""
+    """Float32 probs and scores as the published code computes them, (item, option), and the option that an empty set gets, (item,)."""
 
     probs: Float32Array
     scores: Float32Array
@@ -43,7 +43,7 @@ class PublishedScores(NamedTuple):
 
 
 class Replay(NamedTuple):
-    """A run under one scorer, sorted once for every alpha: who calibrates, (item,), and what the exact protocol knows of its scores."""
+    """A run under one scorer, prepared once for all alphas: which items calibrate, (item,), and the exact protocol's statistics."""
 
     view: RunView
     scorer: str
@@ -54,12 +54,12 @@ class Replay(NamedTuple):
 
 
 def choose(view: RunView) -> RunView:
-    """Return all items but the five that the benchmark uses as demonstrations, whatever the task."""
+    """Return all items except the five that the benchmark drops as demonstrations, the same five in every task."""
     return view.keep(~np.isin(view.position, DROPPED))
 
 
 def measure(view: RunView, scorer: str, question: Question) -> Iterator[Cell]:
-    """Yield one cell per alpha: all figures over the test half."""
+    """Yield one cell per alpha, with all figures computed over the test half."""
     if view.n_items < 2:
         yield from (unmeasured(view, scorer, alpha) for alpha in question.alphas)
         return
@@ -103,7 +103,7 @@ def _cell(replay: Replay, alpha: Fraction) -> Cell:
 
 
 def _with_influence(replay: Replay, k: int, values: dict[str, float]) -> dict[str, Estimate]:
-    """The published figures, with the influence that items have under our own membership rule, which differs by rounding only."""
+    """The published figures, with the influences of items under our own membership rule, which differs from theirs by rounding only."""
     statistics, item_rank = replay.statistics, replay.ranks.item_rank
     law = rank_law(item_rank.size, int(replay.calibrates.sum()), k)
     influence = split_influence(law, item_rank, statistics, drawn_law(item_rank, replay.calibrates[None], k))
@@ -119,7 +119,7 @@ def _rates(view: RunView, chosen: IntArray) -> dict[str, BoolArray]:
 
 
 def _tested_share(flag: BoolArray, tested: BoolArray) -> Estimate:
-    """Share over the test half alone: items of the other half have no influence."""
+    """Share over the test half only; items of the calibration half have no influence."""
     value = float(flag[tested].mean())
     return Estimate(value, (flag - value) * tested * (tested.size / tested.sum()), share=True, items=int(tested.sum()))
 

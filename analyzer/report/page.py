@@ -1,6 +1,6 @@
-"""The page: one HTML file with everything in it, which needs no network and runs no script but its own.
+"""The page: a single HTML file that needs no network and runs only its own scripts.
 
-A Content-Security-Policy allows its scripts by their hashes, so markup in a name could not run even if it were not escaped.
+A Content-Security-Policy allows these scripts by their hashes, so that markup in a name could not run even if it were not escaped.
 """
 
 import base64
@@ -34,10 +34,10 @@ SHOWN_BARS = 4
 def page(study: Study, *, live: bool = False) -> str:
     """Return the page of a study as HTML.
 
-    live : whether it is served; then it asks its server every few seconds whether there is a newer snapshot.
+    live : whether the page is served by `analyze serve`; it then asks the server every few seconds for a newer snapshot.
     """
     with ThreadPoolExecutor(1) as beside:
-        beside.submit(vega_bundle)  # takes 3 s of another core; kept for when it is needed below
+        beside.submit(vega_bundle)  # takes 3 s on another core; cached until it is needed below
         found, found_cards = tables(study), cards(study)
     found["checks"] = [check for card in found_cards for check in card.checks]
     document = {
@@ -75,7 +75,7 @@ def chart_facts(study: Study) -> dict[str, Any]:
 
 
 def method_names(study: Study) -> list[str]:
-    """Return the compressed methods, in one order for all charts."""
+    """Return the compressed methods, in the order that all charts use."""
     return sorted({cell.row["method"] for cells in study.cells.values() for cell in cells if cell.before})
 
 
@@ -126,7 +126,7 @@ def _facts(study: Study, found: Sequence[Card]) -> dict[str, Any]:
 
 
 def _errors(found: Sequence[Card]) -> str:
-    """What the ends of the gate's intervals mean, and which models pass when all are judged at once."""
+    """The error probabilities of the gate's checks, and which models pass if all are judged together."""
     checks = [check for card in found for check in card.checks]
     return " ".join(filter(None, [correction(checks), together(checks)]))
 
@@ -139,7 +139,7 @@ def _by_model(found: Sequence[Card]) -> Mapping[str, list[Card]]:
 
 
 def _without_partner(study: Study) -> list[str]:
-    """Names of compressed models that have no dense run to be compared with."""
+    """Names of compressed models without a dense run."""
     cells = study.cells[study.request.questions[0].protocol]
     alone = [cell.row for cell in cells if not cell.before and cell.row["method"] != DENSE]
     return list(dict.fromkeys(printable(f"{row['model']} ({row['method']})") for row in alone))

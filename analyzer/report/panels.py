@@ -1,4 +1,4 @@
-"""The panels of the page, in their order: one entry each. A panel is a table, charts of it, and a sentence about it."""
+"""The panels of the page, in order. A panel is a table, charts of it, and a sentence about it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from analyzer.report.data.tables import Tables
 from analyzer.report.words import sentences
 
 Chart = Callable[[list[str], dict[str, Any]], Spec]
-NO_PAIRS = "Nothing to compare in this selection: a compressed run needs a dense run of the same model, task and prompt."
+NO_PAIRS = "There is nothing to compare in this selection: a compressed run needs a dense run of the same model, task and prompt."
 RUN = ("run", "scorer", "protocol")
 
 
@@ -18,9 +18,10 @@ RUN = ("run", "scorer", "protocol")
 class PanelColumn:
     """One column of a panel's table.
 
-    digits   : of a number; None for text.
-    interval : whether `<field>_low` and `<field>_high` stand beside it.
-    times    : 100 for a share shown in percent or points.
+    digits   : number of decimals; None for text.
+    interval : whether the interval from `<field>_low` to `<field>_high` is shown too.
+    sign     : whether positive numbers have a plus sign.
+    times    : factor of the shown number, 100 for a share in percent or points.
     """
 
     field: str
@@ -40,8 +41,8 @@ class PanelColumn:
 class Selection:
     """Which rows of its table a panel shows.
 
-    filters : the page's filters that it obeys.
-    same    : fields in which a row's run must equal the chosen run.
+    filters : those of the page's filters that apply to it.
+    same    : fields in which a row's run must be equal to the chosen run.
     pair    : whether only the chosen run and its dense run are shown.
     """
 
@@ -51,7 +52,7 @@ class Selection:
 
     @property
     def of_one_run(self) -> bool:
-        """Whether the panel is about the chosen run, so that the page must say which it is."""
+        """Whether the panel is about the chosen run, so that the page must name it."""
         return self.pair or "model" in self.same
 
 
@@ -70,7 +71,10 @@ class Panel:
     table   : name of its table.
     columns : columns of its table view and of its CSV, after those that name the run.
     shows   : which rows of the table.
-    more    : further fields that its charts need.
+    reading : writes the sentence about the panel from the tables.
+    charts  : by name, functions that return the specification of a chart.
+    empty   : what the panel shows instead of a chart if it has no rows.
+    more    : further fields that the charts need.
     """
 
     id: str
@@ -86,7 +90,7 @@ class Panel:
 
     @property
     def fields(self) -> list[str]:
-        """What the page embeds of each record."""
+        """The fields of each record that the page embeds."""
         named = [*RUN, *(name for column in self.columns for name in column.fields), *self.more]
         return list(dict.fromkeys(named))
 
@@ -130,8 +134,8 @@ PANELS = (
     Panel(
         "decoupling",
         "Does accuracy tell the whole story?",
-        "Each point is a compressed run: above the dashed line its sets grew, left of the other its accuracy fell. Runs in the upper right "
-        "corner look fine by accuracy alone, although they have become less sure.",
+        "Each point is a compressed run: above the horizontal dashed line its sets grew, left of the vertical one its accuracy fell. Runs "
+        "in the upper right corner look fine by accuracy alone, although they have become less sure.",
         "pairs",
         PAIR,
         sentences.decoupling,
@@ -140,8 +144,8 @@ PANELS = (
     Panel(
         "alpha",
         "Move alpha",
-        "Alpha is the share of sets that may miss the answer. Shaded: two standard deviations over all ways to choose the "
-        "calibration items.",
+        "Alpha is the share of sets that may miss the right answer. The shaded band is two standard deviations wide on each side, over all "
+        "ways to choose the calibration items.",
         "curves",
         (
             PanelColumn("set_size", "set size", 3),
@@ -157,8 +161,8 @@ PANELS = (
     Panel(
         "cliffs",
         "Where is the cliff?",
-        "Every level on the same scale as the chosen run's, for its model, task and prompt. Dashed: the largest change that counts "
-        "as none.",
+        "All levels that have the same scale as the chosen run's, for its model, task and prompt. The dashed line is the largest change "
+        "that counts as none.",
         "cliffs",
         (
             PanelColumn("strength", "strength", 3),
@@ -180,12 +184,12 @@ PANELS = (
             "cliff-flips": study_charts.cliff("flips", "flips, percent", (0, 5), 100),
         },
         SWEEP,
-        "No method was run at a level of its own here.",
+        "No run in this selection has a compression level.",
     ),
     Panel(
         "sizes",
         "How large are the sets?",
-        "A set of one option is an answer, a large set is a hedge, and an empty set says that no option looks right.",
+        "A set of one option is an answer, a large set is a hedge, and an empty set means that no option looks right.",
         "sizes",
         (PanelColumn("size", "options", 0), PanelColumn("rate", "questions, %", 2, interval=True, times=100)),
         sentences.set_sizes,
@@ -196,7 +200,8 @@ PANELS = (
     Panel(
         "flips",
         "Which answers flipped?",
-        "Answers that turned from right to wrong or back, by subject; below, the items whose answer's probability changed most.",
+        "Answers that turned from right to wrong or from wrong to right, by subject; below, the items whose answer's probability changed "
+        "most.",
         "subjects",
         (
             PanelColumn("subject", "subject"),
@@ -228,8 +233,8 @@ PANELS = (
     Panel(
         "transfer",
         "Ship without recalibrating?",
-        "Filled: coverage with the dense model's threshold. Open: recalibrated. Solid line: the coverage asked for; dashed: the "
-        "lowest tolerated.",
+        "Filled points: coverage with the dense model's threshold. Open points: after recalibrating. Solid line: the target coverage, "
+        "1 - alpha; dashed line: the lowest coverage that is tolerated.",
         "transfer",
         (
             PanelColumn("coverage", "coverage, dense threshold", 4, interval=True),
@@ -245,8 +250,8 @@ PANELS = (
     Panel(
         "cost",
         "What do the sets cost?",
-        "A set of one option is answered at once, one of a few is asked again, a larger one goes to a person. Type your own prices; "
-        "dark ticks mark the dense run.",
+        "A question whose set has one option is answered, one with a few options is asked again, one with more goes to a person. Type your "
+        "own prices; dark ticks mark the dense run.",
         "costs",
         (
             PanelColumn("cost", "cost per 1,000", 3, interval=True),
@@ -263,11 +268,11 @@ PANELS = (
     Panel(
         "unreliable",
         "Runs that cannot be trusted",
-        "Flagged by fixed rules. The sentences on this page leave these runs out.",
+        "These runs are flagged by fixed rules. The sentences on this page leave them out.",
         "unreliable",
         (PanelColumn("reason", "reason"),),
         sentences.unreliable,
-        empty="Nothing is flagged in this selection.",
+        empty="No run in this selection is flagged.",
     ),
 )
 COST_FIELDS = [*RUN, "n_items", "t", "rates", "covariance", "change", "change_covariance", "saving", "unreliable"]

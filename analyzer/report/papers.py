@@ -69,7 +69,7 @@ def _sentences(study: Study, found: Tables) -> list[str]:
 
 
 def _with_dense(records: Sequence[Record], wanted: Callable[[Record], bool]) -> list[Record]:
-    """The wanted compressed runs and the dense runs of their models, tasks and prompts; [] where none is wanted."""
+    """The wanted compressed runs and the dense runs of their models, tasks and prompts; [] if there are none."""
     chosen = [record for record in records if record["method"] != DENSE and record["compared_with"] and wanted(record)]
     beside = {(record["model"], record["task"], record["prompt"]) for record in chosen}
     return [r for r in records if r in chosen or (r["method"] == DENSE and (r["model"], r["task"], r["prompt"]) in beside)]

@@ -1,6 +1,6 @@
-"""The rows that panels show, composed once: packed by column for the page, and as the page opens for the charts in files.
+"""The rows that panels show: all of them, packed by column, for the page; and those of the page when it opens, for charts in files.
 
-In: a study and its tables.  Out: what names a run, which rows a panel shows, and JSON values of six digits.
+In: a study and its tables.  Out: facts about each run, the rows that a panel shows, and JSON values with six digits.
 """
 
 import json
@@ -22,24 +22,24 @@ from store.shown import TURNING, escaped_json
 
 DIGITS = 6
 OTHER_TABLES = {"costs": COST_FIELDS, "items": ITEM_FIELDS, "texts": TEXT_FIELDS}
-KINDS = {"sparsity": "share", "pattern": "n:m"}  # every other level is a number of bits
+KINDS = {"sparsity": "share", "pattern": "n:m"}  # all other levels are measured in bits
 
 Columns = dict[str, list[Any]]
 
 
 def method_and_level(row: Mapping[str, Any]) -> str:
-    """Return method and level as a reader meets them, such as `wanda 0.5`."""
+    """Return method and level as the report writes them, such as `wanda 0.5`."""
     return str(row["method"]) if row["level"] == NO_LEVEL else f"{row['method']} {row['level']}"
 
 
 def run_facts(study: Study) -> list[Record]:
-    """Return, for each run in reading order, what names it and groups it.
+    """Return for each run, in reading order, its names and groups.
 
-    run, dense : numbers of the run and of its dense run in this list; `dense` is None without one.
-    name       : method and level; of runs alike in everything that is shown, also the beginning of their digests.
-    where      : task, and prompt where the runs have several.
-    column     : of the heat map; `label` of a chart that lists runs.
-    kind       : which levels are on one axis: share, n:m or bits.
+    run, dense : numbers of the run and of its dense run in this list; `dense` is None if it has none.
+    name       : method and level; for runs that would look the same, also the beginning of their digests.
+    where      : task, and prompt if the runs have several prompts.
+    column     : its column in the heat map.  label : its name in charts that list runs.
+    kind       : unit of its level: share, n:m or bits; levels of one kind are on one axis.
     strength   : position on that axis; None for a name whose bits are not known.
     """
     rows, partners = study.runs.rows, Partners(study.runs.rows)
@@ -62,10 +62,10 @@ def run_facts(study: Study) -> list[Record]:
 
 
 def opening_rows(panel: Panel, records: Sequence[Record], facts: Sequence[Record], chosen: Record) -> list[Record]:
-    """Return the rows of a panel as the page opens, all filters open; rows.js does the same under filters.
+    """Return the rows of a panel when the page opens, before any filter is set; rows.js selects rows in the same way.
 
-    records : of the panel's table, whose `run` is the number of a run.
-    facts   : of every run.  chosen : those of the run that panels about one run show.
+    records : records of the panel's table, in which `run` is the number of a run.
+    facts   : facts of every run.  chosen : facts of the run that panels about one run show.
     """
     rows = [facts[record["run"]] | {field: record.get(field) for field in panel.fields} for record in records]
     rows = [row | {"role": _role(row, chosen)} for row in rows]
@@ -75,13 +75,13 @@ def opening_rows(panel: Panel, records: Sequence[Record], facts: Sequence[Record
 
 
 def numbered(study: Study, records: Sequence[Record]) -> list[Record]:
-    """Return records whose `run` is the number of a run in place of its name."""
+    """Return records with the number of each run in place of its name."""
     number = {row["name"]: index for index, row in enumerate(study.runs.rows)}
     return [record | {"run": number[record["run"]]} if "run" in record else record for record in records]
 
 
 def pack(study: Study, found: Tables) -> dict[str, Any]:
-    """Return the runs and every table that a panel shows, by column, each table once whichever panels show it."""
+    """Return the runs and every table that a panel shows, by column; a table that several panels show is included once."""
     fields = {panel.table: panel.fields for panel in reversed(PANELS)} | OTHER_TABLES
     facts = run_facts(study)
     return {
@@ -99,14 +99,14 @@ def in_script(value: Any) -> str:
 
 
 def _role(row: Record, chosen: Record) -> str:
-    """What a run is beside the chosen one: `dense`, `compressed` or `other`."""
+    """The role of a run in the chosen pair: `dense`, `compressed` or `other`."""
     if row["run"] == chosen.get("run"):
         return "dense" if chosen["dense"] is None else "compressed"
     return "dense" if row["run"] == chosen.get("dense") else "other"
 
 
 def _columns(records: Sequence[Record], fields: Sequence[str]) -> Columns:
-    """Records as columns; a column that says the same in every row is kept once. `n` holds the number of records."""
+    """Records as columns; a column with the same value in all rows is kept as one value. `n` is the number of records."""
     columns = {field: [_short(record.get(field)) for record in records] for field in fields}
     return {"n": [len(records)]} | {field: values[:1] if _constant(values) else values for field, values in columns.items()}
 

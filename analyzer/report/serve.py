@@ -1,4 +1,4 @@
-"""`analyze serve`: the page of a growing store, made anew for every snapshot, read-only, for this machine alone (127.0.0.1)."""
+"""`analyze serve`: serve the page of a growing store to this machine only (127.0.0.1), read-only, and rebuild it for every snapshot."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ LOOPBACK = "127.0.0.1"
 
 
 class Pages:
-    """The page of the newest snapshot, kept until there is a newer one."""
+    """The page of the newest snapshot, cached until there is a newer one."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._options = options
@@ -31,7 +31,7 @@ class Pages:
         return open_reader(self._options["store_url"], self._options["at"]).snapshot
 
     def newest(self) -> str:
-        """Return the page as HTML; requests that come while it is made wait for it."""
+        """Return the page as HTML; requests that arrive while it is being built wait for it."""
         with self._lock:
             runs = open_selected(self._options)
             if runs.reader.snapshot != self._made[0]:
@@ -41,24 +41,24 @@ class Pages:
 
 
 def make_server(options: Mapping[str, Any], port: int) -> ThreadingHTTPServer:
-    """Return a server whose page is made already, so that errors appear before anything is served.
+    """Return a server whose page has been built once, so that errors appear before anything is served.
 
-    port : 0 takes a free one.
-    Raises UsageError for a port that is taken.
+    port : 0 means any free port.
+    Raises UsageError for a port that is in use.
     """
     pages = Pages(options)
     pages.newest()
     try:
         return ThreadingHTTPServer((LOOPBACK, port), _handler(pages))
     except (OSError, OverflowError) as error:
-        raise UsageError(f"cannot serve on port {port}: {error}; --port 0 takes a free one") from error
+        raise UsageError(f"cannot serve on port {port}: {error}; use --port 0 for any free port") from error
 
 
 def _handler(pages: Pages) -> type[BaseHTTPRequestHandler]:
     answers: dict[str, tuple[str, Callable[[], str]]] = {"/": ("text/html", pages.newest), "/snapshot": ("text/plain", pages.snapshot)}
 
     class Handler(BaseHTTPRequestHandler):
-        """Answers GET for two paths and nothing else."""
+        """Answers GET requests for two paths only."""
 
         def do_GET(self) -> None:
             """Answer with the page or the snapshot id."""
@@ -74,7 +74,7 @@ def _handler(pages: Pages) -> type[BaseHTTPRequestHandler]:
                     self._say(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", f"{error}\n")
 
         def _asked_here(self) -> bool:
-            """Whether the request names this machine; a foreign name that resolves to 127.0.0.1 is an attack (DNS rebinding)."""
+            """Whether the request's Host is this machine; another name that resolves to 127.0.0.1 is an attack (DNS rebinding)."""
             return self.headers.get("Host", "").rsplit(":", 1)[0] in (LOOPBACK, "localhost")
 
         def _say(self, status: HTTPStatus, kind: str, text: str) -> None:
@@ -86,7 +86,7 @@ def _handler(pages: Pages) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(body)
 
         def log_message(self, format: str, *values: Any) -> None:
-            """Log requests like everything else."""
+            """Log requests through `logging` instead of to stderr."""
             log.debug(format, *values)
 
     return Handler

@@ -1,4 +1,4 @@
-"""Where a report goes: a page to a file, tables to a file or stdout, the charts of the page to a folder as SVG and PNG."""
+"""Write a report: the page to a file, tables to a file or stdout, the charts of the page as SVG and PNG files to a folder."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,12 +16,12 @@ from schemas.errors import UsageError
 from store.exchange.whole_file import write_document
 
 PAGE = Path("report.html")
-WIDTH, CELL = 640, 84  # pixels: of a chart, and of a column of the heat map
-CALCULATED = "cost"  # this panel's figures are computed in the page, from prices typed in
+WIDTH, CELL = 640, 84  # pixels: width of a chart, and of a column of the heat map
+CALCULATED = "cost"  # the page computes this panel's figures itself, from the prices that are typed in
 
 
 def write_report(study: Study, form: str, path: Path | None) -> Path | None:
-    """Write a study as html, md or latex and return the file; tables without a file go to stdout, a page to report.html.
+    """Write a study as html, md or latex and return the file. Without a path, a page goes to report.html, tables to stdout (returns None).
 
     Raises UsageError for a path that cannot be written.
     """
@@ -48,7 +48,7 @@ def write_charts(study: Study, folder: Path) -> None:
 
 
 def chart_specs(study: Study) -> Mapping[str, Spec]:
-    """Return the charts with their rows, bound for paper: the first scorer, and the compressed run whose sets grew most."""
+    """Return the charts with their rows, styled for paper: for the first scorer, and the compressed run whose sets grew most."""
     found = first_asked(tables(study), study.request.questions[0])
     facts = run_facts(study)
     pairs = numbered(study, [pair for pair in found["pairs"] if not pair["unreliable"]])

@@ -1,4 +1,4 @@
-"""What a run's logits say without any prediction set: accuracy, likelihood, calibration of probs, and which answers are given.
+"""Metrics of a run that need no prediction sets: accuracy, likelihood, calibration of the probs, and which answers are chosen.
 
 Each is an `Estimate` over items. Names in results: accuracy, nll, brier, ece, aurc, option_mass, idk_rate, none_of_above_rate, tie_rate.
 """
@@ -16,13 +16,13 @@ from schemas.options import option_mass
 
 METRICS = ("accuracy", "nll", "brier", "ece", "aurc", "option_mass", "idk_rate", "none_of_above_rate", "tie_rate")
 BINS = 15
-RECENT = 4  # every scorer of a run asks for the same figures
+RECENT = 4  # runs whose metrics are cached, because every scorer of a run needs the same ones
 IDK_INDEX, NONE_INDEX, BENCHMARK_OPTIONS = 4, 5, 6  # options E and F of the benchmark's items
 
 
 @lru_cache(maxsize=RECENT)
 def answer_metrics(view: RunView) -> dict[str, Estimate]:
-    """Return every metric of a run; NaN where the run lacks what it needs."""
+    """Return every metric of a run; NOTHING (NaN) for a metric whose data the run lacks."""
     if view.n_items == 0:
         return dict.fromkeys(METRICS, NOTHING)
     return {
@@ -39,7 +39,7 @@ def answer_metrics(view: RunView) -> dict[str, Estimate]:
 
 
 def chooses(view: RunView, text: str) -> BoolArray | None:
-    """Return (item,) whether the run chooses "I don't know" (E) or "None of the above" (F); None where items have no such option."""
+    """Return (item,) whether the run chooses "I don't know" (E) or "None of the above" (F); None if the items have no such option."""
     if (view.n_options != BENCHMARK_OPTIONS).any():
         return None
     return np.asarray(view.chosen == (IDK_INDEX if text == IDK else NONE_INDEX))
@@ -66,7 +66,7 @@ def _brier(view: RunView) -> FloatArray:
 def _ece(view: RunView) -> Estimate:
     """Expected calibration error over 15 equal bins of the top prob. Source: Guo et al. 2017, arXiv:1706.04599, equation 3.
 
-    Its influence takes the sign of each bin's gap as known, which holds where gaps stand out from noise.
+    Its influence treats the sign of each bin's gap as known, which is right for gaps that are larger than their noise.
     """
     top = np.nanmax(view.probs, axis=1)
     gap = top - view.correct
@@ -92,9 +92,9 @@ def _aurc(view: RunView) -> Estimate:
 
 
 def _option_mass(view: RunView) -> Estimate:
-    """Probability of all options together in the full vocabulary, at most 1; nothing where the run does not record it.
+    """Sum of the options' probabilities in the full vocabulary, at most 1; NOTHING if the run does not record it.
 
-    More than rounding above 1 makes the run unreliable.
+    Sums above 1 by more than rounding make the run unreliable (see `analyzer.measure.unreliable`).
     """
     if np.isnan(view.logsumexp).any():
         return NOTHING

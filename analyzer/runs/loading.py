@@ -1,4 +1,4 @@
-"""Runs out of the store: which ones a question is about, and their arrays. The only module here that opens a store."""
+"""Select runs of a store and load their arrays. This is the only module in this room that opens a store."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ FAR = float("inf")
 
 
 class Reader(Protocol):
-    """What is read of a store."""
+    """The part of `store.Reader` that analyses use."""
 
     @property
     def snapshot(self) -> str:
@@ -32,7 +32,7 @@ class Reader(Protocol):
         """Return a run by name."""
 
     def runs(self, names: Iterable[str]) -> Iterator[Run]:
-        """Yield many runs in order; a store fetches ahead."""
+        """Yield many runs in order; a store's reader prefetches them."""
 
     def items(self, items_hash: str) -> ItemSet:
         """Return an item set by hash."""
@@ -40,17 +40,17 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Runs:
-    """The selected rows of a store's catalog, in reading order, and the way to their arrays."""
+    """The selected rows of a store's catalog, in reading order, and the reader that loads their arrays."""
 
     reader: Reader
     rows: Sequence[Mapping[str, Any]]
 
     def view(self, row: Mapping[str, Any]) -> RunView:
-        """Return the arrays of one run. A store's reader refuses one of which its catalog says otherwise than the run itself."""
+        """Return the arrays of one run. A store's reader raises if its catalog contradicts what is stored with the run."""
         return self._view(row, self.reader.run(row["name"]))
 
     def views(self) -> Iterator[RunView]:
-        """Yield every run's arrays; the few runs that come next are fetched meanwhile."""
+        """Yield every run's arrays; the next few runs are fetched meanwhile."""
         for row, run in zip(self.rows, self.reader.runs(row["name"] for row in self.rows), strict=True):
             yield self._view(row, run)
 
@@ -90,13 +90,13 @@ def select_runs(reader: Reader, wanted: Mapping[str, Sequence[str]], *, with_den
 
 
 def reading_order(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return the sort key of tables: model, task, prompt, then the dense run, then method and level by strength."""
+    """Return the sort key of table rows: model, task, prompt, then the dense run first, then method and level by strength."""
     strength = level_strength(row["level"])
     return row["model"], row["task"], row["prompt"], row["method"] != DENSE, row["method"], strength, row["level"], row["name"]
 
 
 def level_strength(level: str) -> float:
-    """Return how much a level compresses; a level in words of its own (a checkpoint as found) goes last."""
+    """Return how much a level compresses; +inf, which sorts last, for a text that is not a level."""
     try:
         return parse_level(level).strength
     except UsageError:

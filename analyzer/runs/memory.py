@@ -1,4 +1,4 @@
-"""Runs held in memory, read as a store is: xarray data sets of a notebook, and the runs that tests make."""
+"""Runs in memory with the same interface as a store's reader: xarray data sets of a notebook, and runs made by tests."""
 
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class MemoryReader:
-    """Runs and the item sets that they cite, read by the names of their keys."""
+    """Runs and their item sets, read by the names of the runs' keys."""
 
     def __init__(self, items: Iterable[ItemSet], runs: Iterable[Run], snapshot: str = "(in memory)") -> None:
         self.snapshot = snapshot
@@ -46,7 +46,7 @@ class MemoryReader:
 
 
 class DataSet(NamedTuple):
-    """A run and the item set that it cites."""
+    """A run and its item set."""
 
     items: ItemSet
     run: Run
@@ -55,9 +55,8 @@ class DataSet(NamedTuple):
 def read_data_set(data: "xr.Dataset") -> DataSet:
     """Return the run of an xarray data set.
 
-    data : `logits` (item, option), NaN beyond an item's own options, and `answer` (item,), the index of the correct option; optionally
-        `item_id` (item,) and `subject` (item,). The attributes model, method, level, task and prompt name the run.
-    Raises UsageError naming what is missing or cannot be meant.
+    data : a data set as `analyzer.api` describes it.
+    Raises UsageError that says what is missing or invalid.
     """
     missing = [name for name in ("logits", "answer") if name not in data]
     if missing or data["logits"].dims != ("item", "option") or data["answer"].dims != ("item",):
@@ -79,7 +78,7 @@ def _item_set(data: "xr.Dataset", logits: AnyArray) -> ItemSet:
     names = data["subject"].to_numpy().astype(str) if "subject" in data else np.full(n_items, "")
     subjects, subject = np.unique(names, return_inverse=True)
     n_options = width - np.isnan(logits)[:, ::-1].cumprod(axis=1).sum(axis=1)
-    n_options = np.where(n_options == 0, width, n_options)  # an item of NaN only is a broken run, not an item without options
+    n_options = np.where(n_options == 0, width, n_options)  # an item with only NaN has broken logits, not zero options
     if width > MAX_OPTIONS or (answer >= n_options).any():
         raise UsageError(f"every answer must be the index of one of its item's 2 to {MAX_OPTIONS} options")
     return ItemSet(

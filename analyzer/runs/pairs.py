@@ -1,7 +1,7 @@
 """Pairs: a compressed run and the run that it is compared with, over the items that both answered.
 
-The partner is the dense run of the same model, task and prompt, or with `against` that of another model. Runs that do not answer the
-same question are refused: the error says what differs.
+The partner is the dense run of the same model, task and prompt, or with `against` that of another model. Runs that did not answer the same
+questions in the same way are refused; the error says what differs.
 """
 
 from collections import defaultdict
@@ -34,8 +34,8 @@ class Partners:
     """Which run each run is compared with.
 
     rows         : the selected rows of the catalog.
-    against      : a model whose dense runs everything else is compared with; None pairs each run with its own model's dense run.
-    common_items : runs asked of different items are compared on those they share.
+    against      : a model with whose dense runs all others are compared; None pairs each run with its own model's dense run.
+    common_items : compare runs that answered different items on the items they share.
     """
 
     rows: Sequence[Row]
@@ -49,9 +49,9 @@ class Partners:
                 self._dense[row["model"], row["task"], row["prompt"]].append(row)
 
     def of(self, row: Row) -> Row | None:
-        """Return the partner's row, or None; of several, the one alike in items, dtype, backend and seed.
+        """Return the partner's row, or None; of several candidates, the most similar in items, dtype, backend and seed.
 
-        Raises ComparisonError where several are equally alike.
+        Raises ComparisonError if several are equally similar.
         """
         candidates = self._dense.get((self.against or row["model"], row["task"], row["prompt"]), [])
         if not candidates or (row["method"] == DENSE and self.against in (None, row["model"])):
@@ -66,9 +66,9 @@ class Partners:
 
 
 def pair_views(dense: RunView, compressed: RunView, *, common_items: bool = False) -> Pair:
-    """Return both runs on their common finite items; the views themselves where nothing had to be left out.
+    """Return both runs on the items for which both have finite logits; the same views if no item has to be left out.
 
-    common_items : runs asked of different item sets are intersected by item id, items whose content differs left out.
+    common_items : compare runs over different item sets on the items with equal ids and equal content.
     Raises ComparisonError that says what differs.
     """
     if dense.key.model == compressed.key.model:
@@ -79,7 +79,7 @@ def pair_views(dense: RunView, compressed: RunView, *, common_items: bool = Fals
 
 
 def _check_keys(dense: RunKey, compressed: RunKey) -> None:
-    """Raise where two runs of a model differ in more than they must. A checkpoint has weights of its own, another prompt its words."""
+    """Raise ComparisonError if two runs of a model differ in more than expected: checkpoints differ in weights, prompts in wording."""
     for name, words in SAME_KEY.items():
         values = getattr(dense, name), getattr(compressed, name)
         own_weights, own_words = compressed.method == "checkpoint", dense.prompt != compressed.prompt

@@ -1,4 +1,4 @@
-"""The part of a run that an analysis reads: the items that are in no demonstration and whose logits are finite."""
+"""The part of a run that an analysis uses: the items that are not demonstrations and whose logits are finite."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,15 +21,15 @@ class RunView:
     """Some items of one run.
 
     row        : the run's row of the catalog (name, model, method, level, task, prompt, ..).
-    snapshot   : of the store it was read from.
+    snapshot   : id of the snapshot that the run was read from.
     items      : the run's whole item set.
-    position   : (item,) places of the viewed items in it; every other array here follows them.
-    logits     : (item, option) float32, finite on an item's own options, NaN beyond.
+    position   : (item,) indices of the viewed items in the item set; all other arrays here have this order.
+    logits     : (item, option) float32, finite for an item's own options, NaN in the other cells.
     logsumexp, top_token : (item,) as stored.
-    n_nonfinite: items left out because an option's logit is NaN or infinite.
-    disagreement : what is wrong between logits and logsumexp, "" where nothing is.
+    n_nonfinite: number of items left out because an option's logit is NaN or infinite.
+    disagreement : how logits and logsumexp contradict each other; "" if they do not.
     key        : everything that could change a logit: weights, wording of the prompt, option tokens.
-    env        : how the run was made: prompts truncated, items dropped.
+    env        : how the run was made, such as the numbers of truncated prompts and dropped items.
     """
 
     row: Mapping[str, Any]
@@ -56,7 +56,7 @@ class RunView:
 
     @cached_property
     def n_options(self) -> IntArray:
-        """Options of each item, (item,)."""
+        """Number of options of each item, (item,)."""
         return self.items.n_options[self.position].astype(np.int64)
 
     @cached_property
@@ -66,12 +66,12 @@ class RunView:
 
     @cached_property
     def probs(self) -> FloatArray:
-        """Prob of each option, (item, option), float64; NaN beyond an item's own options."""
+        """Probability of each option, (item, option) float64; NaN for options that an item does not have."""
         return softmax(self.logits, self.n_options)
 
     @cached_property
     def chosen(self) -> IntArray:
-        """The most likely option of each item, (item,), the first of them where several tie."""
+        """The most likely option of each item, (item,); of tied options the first."""
         return top_option(self.probs)
 
     @cached_property
@@ -80,7 +80,7 @@ class RunView:
         return np.asarray(self.chosen == self.answer)
 
     def keep(self, chosen: BoolArray | IntArray) -> "RunView":
-        """Return the view of the chosen ones of its items: (item,) bool, or their places in the order wanted."""
+        """Return the view of some of its items. chosen : (item,) bool, or indices in the wanted order."""
         return replace(
             self,
             position=self.position[chosen],
@@ -91,9 +91,9 @@ class RunView:
 
 
 def view_run(run: Run, items: ItemSet, row: Mapping[str, Any], snapshot: str) -> RunView:
-    """Return the view of a stored run: demonstrations left out, items with non-finite logits left out and counted.
+    """Return the view of a stored run without demonstrations and without items with non-finite logits, which are counted.
 
-    Raises StoreInvalidError where the arrays do not fit the items.
+    Raises StoreInvalidError if the arrays do not fit the items.
     """
     check_fit(run, items, f"snapshot {snapshot}")
     own = own_options(items.n_options, run.logits.shape[1])

@@ -1,9 +1,9 @@
-"""Scorers: `scorer(probs, u=None) -> scores`, both (item, option); larger is stranger.
+"""Nonconformity scores: `scorer(probs, u=None) -> scores`, both (item, option); a larger score means a less plausible option.
 
-probs : float64, sum to 1 over an item's own options, NaN beyond them; scores are NaN there too.
-u     : (item,) uniform draws in [0, 1), used by the randomised scorers only.
-A scorer scores all options; which of them is the answer is picked by index in `analyzer.conformal.ranks`, in one place. Keyword-only
-arguments are its parameters, which every result records.
+probs : float64, sum to 1 over an item's own options, NaN in the other cells, where scores are NaN too.
+u     : (item,) uniform draws in [0, 1), which only randomised scorers use.
+A scorer scores all options; the score of the correct option is picked by index in `analyzer.conformal.ranks` only. Keyword-only arguments
+are the scorer's parameters, which every result records.
 """
 
 import inspect
@@ -35,7 +35,7 @@ SCORERS: dict[str, Scorer] = {
 
 
 def check_scorers(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the names in order, each once. Raises UsageError that lists the known ones."""
+    """Return the names in order, without repeats. Raises UsageError that lists the known names for an unknown one."""
     wanted = tuple(dict.fromkeys(names))
     for name in wanted:
         if name not in SCORERS:
@@ -43,15 +43,15 @@ def check_scorers(names: Iterable[str]) -> tuple[str, ...]:
     return wanted
 
 
-def scorer_parameters(name: str, given: Mapping[str, float]) -> dict[str, float]:
-    """Return every parameter of a scorer, the given ones over its defaults. Raises UsageError for one that it does not have or below 0."""
+def scorer_parameters(name: str, changed: Mapping[str, float]) -> dict[str, float]:
+    """Return all parameters of a scorer, changed from their defaults. Raises UsageError for an unknown one or a value below 0."""
     defaults = _defaults(name)
-    for key, value in given.items():
+    for key, value in changed.items():
         if key not in defaults:
             raise UsageError(f"scorer {name} has no parameter {key!r}; it has: {', '.join(defaults) or 'none'}")
         if not (math.isfinite(value) and value >= 0):
             raise UsageError(f"scorer {name}: {key} is {value}; expected a number of at least 0")
-    return {**defaults, **given}
+    return {**defaults, **changed}
 
 
 @cache

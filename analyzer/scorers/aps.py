@@ -7,10 +7,10 @@ from analyzer.stats.probs import likely_first
 
 
 def aps(probs: FloatArray, u: FloatArray | None = None) -> FloatArray:
-    """Return the cumulative prob of all options at least as likely, own included; tied options count in index order.
+    """Return the sum of the probs of all options at least as likely, including the option itself; tied options count in index order.
 
-    It is computed as 1 minus the prob of all less likely options, so that the least likely option scores exactly 1. Summed from the top it
-    scored 1 - 4e-16 or 1, and wherever the threshold reached the last place that rounding decided which sets are full.
+    It is computed as 1 minus the probs of all less likely options, so that the least likely option scores exactly 1. Summed from the top,
+    its score was 1 - 4e-16 or 1, and if the threshold was that high, rounding decided which sets are full.
     """
     order = likely_first(probs)
     rising = np.nan_to_num(np.take_along_axis(probs, order, axis=1))[:, ::-1].cumsum(axis=1)

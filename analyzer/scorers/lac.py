@@ -1,4 +1,4 @@
-"""LAC, least ambiguous classifier: how much prob an option lacks. Sadinle, Lei & Wasserman 2019, arXiv:1609.00451."""
+"""LAC, least ambiguous set-valued classifier: 1 minus the option's prob. Sadinle, Lei & Wasserman 2019, arXiv:1609.00451."""
 
 from analyzer.stats.arrays import FloatArray
 

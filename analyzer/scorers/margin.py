@@ -1,4 +1,4 @@
-"""Margin: how far an option's prob lies behind the best other option. Johansson, Linusson, Lofstrom & Bostrom 2017, IJCNN."""
+"""Margin: how far an option's prob is below that of the best other option. Johansson, Linusson, Lofstrom & Bostrom 2017, IJCNN."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Top-k: the option's rank by prob, so that every set holds the same number of options. Angelopoulos & Bates 2021, arXiv:2107.07511."""
+"""Top-k: the option's rank by prob, so that all sets have the same number of options. Angelopoulos & Bates 2021, arXiv:2107.07511."""
 
 import numpy as np
 

@@ -20,7 +20,7 @@ MAX_WARNED = 5
 
 
 def emit(records: Sequence[Record], form: str, columns: Sequence[Column]) -> None:
-    """Print records in the form asked for. Raises UsageError for Parquet to a terminal."""
+    """Print records in one of the output formats. Raises UsageError for Parquet to a terminal."""
     if form == "table":
         click.echo(render(records, columns))
     elif form in MARKUP:

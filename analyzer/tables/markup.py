@@ -26,7 +26,7 @@ def piped(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def latex(records: Sequence[Record], columns: Sequence[Column], title: str = "") -> str:
-    """Return a LaTeX table, a title in bold before its caption; its preamble needs \\usepackage{booktabs}."""
+    """Return a LaTeX table with a bold title before its caption; the document needs \\usepackage{booktabs}."""
     shown = sheet(records, columns)
     titles, rows = _cells(shown, records)
     form = "l" * shown.n_keys + "r" * (len(titles) - shown.n_keys)
@@ -48,7 +48,7 @@ def _cells(shown: Sheet, records: Sequence[Record]) -> tuple[list[str], list[lis
 
 
 def in_line(text: str) -> str:
-    """Return a cell that Markdown shows as it is: no second cell, no markup, no link under another name."""
+    """Return a cell escaped so that Markdown shows the text itself: no cell border, no markup, no link."""
     shown = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", printable(text))
     return shown.replace("\\", "\\\\").replace("|", "\\|").replace("](", "]\\(")
 
@@ -58,7 +58,7 @@ def _tabbed(cells: Sequence[str]) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return text that LaTeX prints as it is."""
+    """Return text escaped so that LaTeX prints it literally."""
     escaped = printable(text).translate(SPECIAL)
     for symbol, command in SYMBOLS.items():
         escaped = escaped.replace(symbol, command)

@@ -24,7 +24,7 @@ DENSE_AND_COMPRESSED = alt.Scale(domain=["dense", "compressed", "other"], range=
 
 
 def heat_map(methods: list[str], facts: dict[str, Any]) -> Spec:
-    """Methods and levels by models and tasks; the colour says how much better or worse than the dense run."""
+    """Methods and levels by models and tasks; the colour shows how much better or worse than the dense run they are."""
     metric = alt.param(name="metric", value="set_size_change")
     times = " : ".join(f"metric == '{name}' ? {times}" for name, (_, times, _, _) in METRICS.items())
     full = " : ".join(f"metric == '{name}' ? {-full if name in WORSE_BELOW else full}" for name, (_, _, _, full) in METRICS.items())
@@ -53,7 +53,7 @@ def heat_map(methods: list[str], facts: dict[str, Any]) -> Spec:
 
 
 def decoupling(methods: list[str], facts: dict[str, Any]) -> Spec:
-    """Change in set size against change in accuracy, with both intervals and the four quadrants that the tolerances make."""
+    """Change in set size against change in accuracy, with both intervals and the four quadrants that the tolerances define."""
     falls, grows = -100 * facts["accuracy_tolerance"], facts["set_size_tolerance"]
     points = _points(methods).encode(
         x=alt.X("x:Q", title="change in accuracy, points"), y=alt.Y("set_size_change:Q", title="change in set size, options")
@@ -72,7 +72,7 @@ def set_size_by_alpha(methods: list[str], facts: dict[str, Any]) -> Spec:
 
 def coverage_by_alpha(methods: list[str], facts: dict[str, Any]) -> Spec:
     """Coverage at every alpha, with a band of two standard deviations over splits."""
-    return _by_alpha("coverage", "share of sets that hold the answer", ".0%")
+    return _by_alpha("coverage", "share of sets with the right answer", ".0%")
 
 
 def set_sizes(methods: list[str], facts: dict[str, Any]) -> Spec:
@@ -146,12 +146,12 @@ def _points(methods: list[str]) -> alt.Chart:
 
 
 def coloured(methods: list[str]) -> Any:
-    """Return the colours that tell methods apart, the same on every chart."""
+    """Return the colours that distinguish methods, the same in every chart."""
     return alt.Color("method:N", scale=alt.Scale(**series(methods)))
 
 
 def shaped(methods: list[str]) -> Any:
-    """Return the shapes that tell methods apart for readers who see no colour."""
+    """Return the shapes that distinguish methods for readers who cannot see the colours."""
     return alt.Shape("method:N", scale=alt.Scale(**shapes(methods)))
 
 

@@ -1,4 +1,4 @@
-"""Colours and type of the charts. A name such as `@ink` is replaced by a colour when a chart is made for the page or for paper.
+"""Colours and fonts of the charts. A name such as `@ink` is replaced by a colour when a chart is made for the page or for paper.
 
 On the page they become CSS variables, so that a chart follows the system's dark mode without being drawn again.
 """
@@ -10,7 +10,7 @@ from typing import Any
 # After Okabe & Ito 2008, darkened or lightened until each has a contrast of 3 to 1 on the light and on the dark page.
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#b8669a", "#a8780a", "#3b8fc2", "#8f6bd1", "#7d7d7d")
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
-DIVERGING = ("#3b8fc2", "#eceff1", "#e07b39")  # falls, nothing, grows; dark text stands 4.5 to 1 on all three
+DIVERGING = ("#3b8fc2", "#eceff1", "#e07b39")  # falls, no change, grows; dark text has a contrast of 4.5 to 1 on all three
 LIGHT = {"ink": "#1c2127", "soft": "#59636e", "line": "#d4d9de", "page": "#ffffff", "card": "#f6f7f9"}
 DARK = {"ink": "#e8eaed", "soft": "#a5afb9", "line": "#3a4149", "page": "#14171a", "card": "#1e2226"}
 STATUS = {"pass": ("#0a6b4b", "#5fd3a6"), "inconclusive": ("#7a5200", "#f0c05a"), "fail": ("#b3340a", "#ff9a6c")}
@@ -42,7 +42,7 @@ def series(names: Sequence[str]) -> dict[str, Any]:
 
 
 def shapes(names: Sequence[str]) -> dict[str, Any]:
-    """Return the domain and range of a shape scale; with the colours, 56 names stay apart, and also for readers who see no colour."""
+    """Return the domain and range of a shape scale; shapes and colours together distinguish 56 names, shapes alone 7."""
     return {"domain": list(names), "range": [SHAPES[i % len(SHAPES)] for i in range(len(names))]}
 
 

@@ -1,4 +1,4 @@
-"""Which answers turned from right to wrong or back: the shares by subject, and the items themselves."""
+"""Which answers turned from right to wrong or from wrong to right: the shares by subject, and the items themselves."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -33,7 +33,7 @@ def flipped_items(study: Study) -> list[Record]:
 
 
 def item_texts(study: Study, items: Sequence[Record]) -> list[Record]:
-    """Return question and options of each item named in `items`, where the store has the text; long ones are shortened."""
+    """Return question and options of each item named in `items` whose text is in the store; long texts are shortened."""
     wanted = {(record["task"], record["item"]) for record in items}
     sets = {row["items_hash"]: study.runs.view(row).items for row in study.runs.rows}
     return [record for one in sets.values() if one.texts for record in _texts(one, wanted)]
@@ -82,7 +82,7 @@ def _texts(items: ItemSet, wanted: set[tuple[str, str]]) -> Iterator[Record]:
     for item_id, text in zip(items.item_id, items.texts, strict=True):
         if (items.task, f"{int(item_id):016x}") in wanted:
             item = json.loads(text)
-            if not item.get("choices"):  # known by its id alone
+            if not item.get("choices"):  # the item has no text
                 continue
             options = "  ".join(f"{letter}. {option}" for letter, option in item.get("choices", {}).items())
             yield {

@@ -1,4 +1,4 @@
-"""What the page needs for its alpha slider and its cost calculator, which work without the store.
+"""Data for the page's alpha slider and cost calculator, which work without the store.
 
 A cost is a sum of prices times rates, so its interval follows from the rates' covariance: for the prices that are typed in, the
 calculator shows what `analyze cost` prints for the same prices.
@@ -45,9 +45,9 @@ def cost_rates(study: Study) -> list[Record]:
     """Return one record per run and scorer, from which the cost at any prices and its interval can be computed.
 
     rates      : shares of questions with a set of 0, 1, .. K options, then the share with one option that is wrong.
-    covariance : of the rates over items, upper triangle, row by row.
-    change, change_covariance : the same of the change against the dense run; null without one.
-    t          : Student's quantile that makes an interval of a standard error.
+    covariance : covariance matrix of the rates over items, upper triangle, row by row.
+    change, change_covariance : the same for the change from the dense run; null without a dense run.
+    t          : Student's quantile by which a standard error is multiplied to give the interval.
     """
     question = study.request.exact
     if question is None:
@@ -68,7 +68,7 @@ def _curve(view: RunView, scorer: str, question: Question) -> Record:
 
 
 def _only_shown(known: SetStatistics) -> SetStatistics:
-    """The same statistics without those that the slider does not show, which halves the work."""
+    """Only the statistics that the slider shows, which halves the work."""
     chosen = [known.names.index(name) for name in SHOWN]
     return SetStatistics(
         known.table,
@@ -83,7 +83,7 @@ def _only_shown(known: SetStatistics) -> SetStatistics:
 
 @lru_cache(maxsize=1024)
 def _law(n_items: int, n_calibration: int, k: int) -> RankLaw:
-    return rank_law(n_items, n_calibration, k)  # the same for every run over as many items
+    return rank_law(n_items, n_calibration, k)  # the same for all runs with this number of items
 
 
 def _rates_record(cell: Paired, question: Question, prices: Prices) -> Record:
@@ -105,7 +105,7 @@ def _rates(cell: Cell, question: Question) -> list[Estimate]:
 
 
 def size_rates(cell: Cell) -> list[Estimate]:
-    """Return the share of questions with a set of 0, 1, .. K options; [] where the cell was measured without set sizes."""
+    """Return the shares of questions with a set of 0, 1, .. K options; [] if the cell was measured without set sizes."""
     names = [f"size_{size}_rate" for size in range(cell.view.logits.shape[1] + 1)]
     return [cell.estimates[name] for name in names if name in cell.estimates]
 

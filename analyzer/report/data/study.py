@@ -1,4 +1,4 @@
-"""What a report is made from: every selected run measured once, beside its dense run.
+"""The data of a report: every selected run, measured once and paired with its dense run.
 
 In: parsed command-line options.  Out: a `Study`, from which all panels take their figures.
 """
@@ -20,17 +20,17 @@ from analyzer.studies.sets import measure_runs
 from schemas.errors import UsageError
 from schemas.fields import FIELDS
 
-MAX_RUNS = 600  # about 20 MB of page; more than a person can look at
+MAX_RUNS = 600  # about 20 MB of page, and more than a person can read
 EXAMPLE_PRICES = Prices(answer=0.001, ask_again=0.004, review=0.5, abstain=0.2, wrong=2.0)
 
 
 @dataclass(frozen=True)
 class ReportRequest:
-    """What a report is to show of the selected runs.
+    """What a report shows about the selected runs.
 
     questions : one per protocol, each with one alpha; panels that show a single protocol show the first.
-    limits    : of the release gate.
-    prices    : with which the cost calculator opens.
+    limits    : the limits of the release gate.
+    prices    : the prices that the cost calculator starts with.
     """
 
     questions: Sequence[Question]
@@ -40,13 +40,13 @@ class ReportRequest:
 
     @property
     def exact(self) -> Question | None:
-        """The question under the protocol `exact` over all splits; None where only other protocols are asked for."""
+        """The question under the protocol `exact` over all splits; None if only other protocols are requested."""
         return next((question for question in self.questions if question.protocol == "exact" and question.split.exact), None)
 
 
 @dataclass(frozen=True)
 class Study:
-    """Measured runs. `cells` holds, by protocol, every run under every scorer, in reading order; dense runs have no partner."""
+    """Measured runs. `cells` has for each protocol every run under every scorer, in reading order; dense runs have no partner."""
 
     runs: "KeptRuns"
     request: ReportRequest
@@ -58,7 +58,7 @@ class Study:
 
     @property
     def exact_cells(self) -> Sequence[Paired]:
-        """Cells over all splits; none where only other protocols are asked for."""
+        """Cells over all splits; none if only other protocols are requested."""
         return self.cells["exact"] if self.request.exact else ()
 
     @property
@@ -69,7 +69,7 @@ class Study:
 
 @dataclass(frozen=True)
 class KeptRuns(Runs):
-    """Runs whose arrays are all in memory, by name: every panel looks at them again."""
+    """Runs whose arrays are all kept in memory, by name, because every panel uses them."""
 
     kept: Mapping[str, RunView]
 
@@ -79,12 +79,12 @@ class KeptRuns(Runs):
 
 
 def open_study(options: Mapping[str, Any]) -> Study:
-    """Return the study that parsed options ask for. Raises UsageError quoting the value that cannot be meant."""
+    """Return the study for parsed options. Raises UsageError that quotes the invalid value."""
     return measure_study(open_selected(options), report_request(options))
 
 
 def open_selected(options: Mapping[str, Any]) -> Runs:
-    """Return the selected runs of a store and the dense runs that they are compared with; none of a store that holds none yet."""
+    """Return the selected runs of a store and the dense runs that they are compared with; none if the store is still empty."""
     from store import open_reader
 
     reader = open_reader(options["store_url"], options["at"])
@@ -93,7 +93,7 @@ def open_selected(options: Mapping[str, Any]) -> Runs:
 
 
 def report_request(options: Mapping[str, Any]) -> ReportRequest:
-    """Return what parsed options ask of the selected runs. Raises UsageError quoting the value that cannot be meant."""
+    """Return what a report shows according to parsed options. Raises UsageError that quotes the invalid value."""
     allowed = tolerances(options)
     prices = read_prices(options["prices"]) if options["prices"] else EXAMPLE_PRICES
     questions = tuple(_question(name, options) for name in dict.fromkeys(options["protocols"] or ("exact",)))
@@ -103,10 +103,10 @@ def report_request(options: Mapping[str, Any]) -> ReportRequest:
 def measure_study(runs: Runs, request: ReportRequest) -> Study:
     """Return every selected run measured under every protocol.
 
-    Raises UsageError for more runs than a page can hold, ComparisonError where it is not clear which dense run belongs to a run.
+    Raises UsageError for more runs than fit on a page, ComparisonError if it is ambiguous which dense run belongs to a run.
     """
     if len(runs.rows) > MAX_RUNS:
-        raise UsageError(f"{len(runs.rows)} runs are selected and a page holds {MAX_RUNS}; select some with --model, --task or --method")
+        raise UsageError(f"{len(runs.rows)} runs are selected, but a page shows {MAX_RUNS} at most; select with --model, --task, --method")
     kept = KeptRuns(runs.reader, runs.rows, {view.row["name"]: view for view in runs.views()})
     return Study(kept, request, {question.protocol: _cells(kept, question) for question in request.questions})
 
@@ -121,7 +121,7 @@ def _cells(runs: Runs, question: Question) -> list[Paired]:
 
 
 def _limits(options: Mapping[str, Any], allowed: Tolerances) -> list[Limit]:
-    """The given policy, else the two tolerances as limits."""
+    """The limits of the given policy, or the two tolerances if none is given."""
     texts = options["limits"]
     if not texts and not options["policy"]:
         texts = [f"accuracy_loss={allowed.accuracy}", f"set_size_growth={allowed.set_size}"]
@@ -131,5 +131,5 @@ def _limits(options: Mapping[str, Any], allowed: Tolerances) -> list[Limit]:
 def _question(protocol: str, options: Mapping[str, Any]) -> Question:
     question = ask(alphas=options["alpha"], scorers=options["scorers"], protocol=protocol)
     if len(question.alphas) != 1:
-        raise UsageError(f"alpha {options['alpha']!r} names {len(question.alphas)}; give one, the page's slider has the others")
+        raise UsageError(f"alpha {options['alpha']!r} means {len(question.alphas)} alphas; give one, the page's slider offers all others")
     return question

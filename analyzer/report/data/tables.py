@@ -1,4 +1,4 @@
-"""The tables of a report: every figure that a panel shows, as records made by the same functions as those of the other commands."""
+"""The tables of a report: every figure that a panel shows, as records that the functions behind the other commands return."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,13 +21,13 @@ Tables = dict[str, list[Record]]
 
 
 def tables(study: Study) -> Tables:
-    """Return every table by name; a table is empty where the runs have nothing for it."""
+    """Return every table by name; a table is empty if no run has figures for it."""
     found = {name: make(study) for name, make in TABLES.items()}
     return found | {"texts": item_texts(study, found["items"])}
 
 
 def first_asked(found: Tables, question: Question) -> Tables:
-    """Return the tables restricted to the first scorer and protocol, from which sentences are made, and their pairs' decoupling."""
+    """Return the tables of the first scorer and protocol, which sentences are written from, and the decoupling of their pairs."""
     asked = {"scorer": question.scorers[0], "protocol": question.protocol}
     spoken = {
         name: [record for record in records if all(record.get(field, value) == value for field, value in asked.items())]
@@ -73,13 +73,13 @@ def cliff_table(study: Study) -> list[Record]:
 
 
 def scale_table(study: Study) -> list[Record]:
-    """Return one record per model, method, level, task, prompt and scorer; filters could not select within means over prompts."""
+    """Return one record per model, method, level, task, prompt and scorer, not means over prompts, so that filters can select prompts."""
     question = study.request.questions[0]
     return [record for cells in _by_prompt(study.pairs(question.protocol)) for record in scale_records(cells, question)]
 
 
 def transfer_table(study: Study) -> list[Record]:
-    """Return one record per compressed run and scorer: with the dense threshold and after recalibrating."""
+    """Return one record per compressed run and scorer: coverage and set size with the dense threshold and after recalibrating."""
     question = study.request.exact
     pairs = [cell for cell in study.exact_pairs if cell.pair and cell.pair.dense.n_items > 1]
     return kept_from_dense(pairs, question) if question else []
@@ -112,7 +112,7 @@ TABLES: dict[str, Callable[[Study], list[Record]]] = {
 
 
 def _by_prompt(cells: Sequence[Paired]) -> list[list[Paired]]:
-    """Cells grouped by prompt and scorer; two runs of the same compressed model and task go apart, or they would be averaged."""
+    """Cells grouped by prompt and scorer; two runs of the same compressed model and task get separate groups, since a group is averaged."""
     seen: dict[tuple[Any, ...], list[str]] = {}
     groups: dict[tuple[Any, ...], list[Paired]] = {}
     for cell in cells:

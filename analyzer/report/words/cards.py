@@ -1,6 +1,6 @@
-"""The verdict on every compressed model: the release gate over all its tasks, prompts and scorers, and in words why it ended so.
+"""The verdict on every compressed model: the release gate over all its tasks, prompts and scorers, and the reason in words.
 
-Every figure is turned so that more is worse, for its sentence and its bar alike: coverage that must be kept becomes misses.
+In sentences and bars more is always worse: coverage, of which more is better, becomes the share of misses.
 """
 
 import math
@@ -22,19 +22,19 @@ TOO_MANY = 100_000  # questions
 RANK = {PASS: 0, INCONCLUSIVE: 1, FAIL: 2}
 WORDS = {PASS: "may ship", INCONCLUSIVE: "undecided", FAIL: "must not ship"}
 MEANINGS = {
-    PASS: "Within every limit. A model beyond one lands here in at most 2.5 %.",
-    INCONCLUSIVE: "The questions asked cannot tell.",
-    FAIL: "Beyond a limit. A model within all of them lands here in at most 2.5 %.",
+    PASS: "All limits are kept. A model that exceeds one passes with a probability of at most 2.5 %.",
+    INCONCLUSIVE: "There are too few questions to decide.",
+    FAIL: "A limit is exceeded. A model that keeps all limits fails with a probability of at most 2.5 %.",
 }
-BAR_LIMIT, BAR_LOW, BAR_HIGH = 25.0, -40.0, 80.0  # where a bar's limit is drawn, and the ends of the scale; no change is at 0
+BAR_LIMIT, BAR_LOW, BAR_HIGH = 25.0, -40.0, 80.0  # position of a bar's limit, and the ends of the scale; no change is at 0
 PERCENT = (100, " %", 1)
 
 
 class Wording(NamedTuple):
-    """How a figure is put into words: its name on a bar, the beginning of a sentence, what a policy asks of it, and its unit.
+    """How a figure is put into words: its name on a bar, the beginning of a sentence, what a policy demands, and its unit.
 
     times     : factor from the stored number to the unit.
-    direction : 1 where harm is more of what the short name says, -1 where it is less, 0 where harm has no sign.
+    direction : 1 if harm means more of what the short name says, -1 if it means less, 0 if harm has no sign.
     """
 
     short: str
@@ -50,7 +50,7 @@ class Wording(NamedTuple):
         return f"{fixed(self.times * value, self.digits)}{self.unit}"
 
     def change(self, value: float) -> str:
-        """Return a value as a change of what the short name says: lost accuracy is less of it."""
+        """Return a value as a signed change of what the short name says: a loss of accuracy is a negative change."""
         if self.direction == 0:
             return self.amount(value)
         return f"{fixed(self.direction * self.times * value, self.digits, sign=True)}{self.unit}"
@@ -73,7 +73,7 @@ WORDINGS = {
 
 @dataclass(frozen=True)
 class Card:
-    """One compressed model. `checks` are the gate's records over all its runs; `why` says in a sentence or two how it ended so."""
+    """One compressed model. `checks` are the gate's records over all its runs; `why` explains the result in a sentence or two."""
 
     model: str
     method: str
@@ -84,12 +84,12 @@ class Card:
 
     @property
     def name(self) -> str:
-        """Method and level in one."""
+        """Method and level in one text."""
         return self.method if self.level == NO_LEVEL else f"{self.method} {self.level}"
 
     @property
     def short(self) -> str:
-        """By how much limits are exceeded, in a few words: the largest amount of each figure; empty where none is."""
+        """By how much limits are exceeded, in a few words: the largest amount of each figure; "" if no limit is exceeded."""
         failed = {name: [check for check in self.checks if check["check"] == name and check["result"] == FAIL] for name in WORDINGS}
         parts = [f"{WORDINGS[name].short} {WORDINGS[name].change(_most(found))}" for name, found in failed.items() if found]
         untrusted = any(check["limit"] is None and check["result"] == FAIL for check in self.checks)
@@ -97,7 +97,7 @@ class Card:
 
     @property
     def bars(self) -> list[Record]:
-        """The checks that have a figure, each with what draws it; first those that are nearest to their limit or furthest beyond."""
+        """The checks that have a figure, with the data of their bars; first those nearest to their limit or furthest beyond it."""
         drawn = [found for check in self.checks if (found := _bar(check))]
         return sorted(drawn, key=lambda found: -found["nearness"])
 
@@ -115,7 +115,7 @@ def cards(study: Study) -> list[Card]:
 
 
 def policy_words(limits: Sequence[Limit]) -> str:
-    """Return what the gate asks of a compressed model, as the end of a sentence."""
+    """Return what the gate demands of a compressed model, as the end of a sentence."""
     parts = []
     for limit in limits:
         where = f" on {limit.task}" if limit.task else " in every subject" if limit.worst_subject else ""
@@ -126,7 +126,7 @@ def policy_words(limits: Sequence[Limit]) -> str:
 
 
 class Harm(NamedTuple):
-    """Amount, its interval and its limit, more being worse."""
+    """Amount of a figure, its interval and its limit, where more is worse."""
 
     amount: float
     low: float
@@ -151,7 +151,7 @@ def _of_model(check: Record) -> tuple[str, str, str]:
 
 
 def _why(result: str, checks: Sequence[Record]) -> str:
-    """How the gate ended and by which check: the one furthest beyond its limit."""
+    """The reason for the gate's result: the check furthest beyond its limit, and how many others have the same result."""
     if result == PASS:
         return f"Every limit is kept{_worst(checks)}."
     deciding = [check for check in checks if check["result"] == result]
@@ -168,7 +168,7 @@ def _why(result: str, checks: Sequence[Record]) -> str:
 
 
 def _said(check: Record) -> str:
-    """A check in words, with its interval, without an end to the sentence."""
+    """A check in words, with its interval, without a final period."""
     found = _harm(check)
     if found is None and check["unreliable"]:
         return f"Cannot be trusted on {check['task']}: {check['unreliable']}"
@@ -186,7 +186,7 @@ def _limit_words(check: Record) -> str:
 
 
 def _harm(check: Record) -> Harm | None:
-    """A check as harm; None where it has no figure or no interval."""
+    """A check as harm; None if it has no figure or no interval."""
     if check["limit"] is None or check["amount"] is None or check["amount_low"] is None:
         return None
     if LIMITABLE[check["check"]].at_least:
@@ -195,21 +195,21 @@ def _harm(check: Record) -> Harm | None:
 
 
 def _beyond(check: Record) -> float:
-    """How far a check lies beyond its limit, in limits; one without a figure comes first."""
+    """How far a check is beyond its limit, as a multiple of the limit; infinite for a check without a figure."""
     found = _harm(check)
     return (found.amount - found.limit) / max(found.limit, 1e-9) if found else math.inf
 
 
 def _would_decide(checks: Sequence[Record]) -> str:
-    """How many questions would decide, of two digits: it is an estimate."""
+    """How many questions would be enough to decide, rounded to two digits because it is an estimate."""
     needed = max((check["items_needed"] or 0 for check in checks), default=0)
     if needed > TOO_MANY:
-        return " It is so close to the limit that more questions would hardly decide."
-    return f" About {float(f'{needed:.2g}'):,.0f} questions would decide." if needed else ""
+        return " It is so close to the limit that more questions would hardly help to decide."
+    return f" About {float(f'{needed:.2g}'):,.0f} questions would be enough to decide." if needed else ""
 
 
 def _worst(checks: Sequence[Record]) -> str:
-    """The largest upper end of each figure: what remains possible."""
+    """The worst end of the interval of each figure, which is the largest harm that remains possible."""
     parts = []
     for name, words in WORDINGS.items():
         ends = [found.high for check in checks if check["check"] == name and (found := _harm(check))]
@@ -219,7 +219,7 @@ def _worst(checks: Sequence[Record]) -> str:
 
 
 def _bar(check: Record) -> Record | None:
-    """What draws a check: where its bar begins, how wide it is, where its limit is, and its words; None without a figure."""
+    """The data of a check's bar: start, width, position of the limit, and words; None if the check has no figure."""
     found = _harm(check)
     if found is None:
         return None
@@ -232,5 +232,5 @@ def _bar(check: Record) -> Record | None:
 
 
 def _most(checks: Sequence[Record]) -> float:
-    """The largest amount of failed checks of one figure: a check fails by its interval alone, so each has one."""
+    """The largest amount among failed checks of one figure; each has an amount, since only an interval can fail a check."""
     return max(found.amount for check in checks if (found := _harm(check)))

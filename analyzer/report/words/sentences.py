@@ -1,4 +1,4 @@
-"""A sentence or two per panel, made from its numbers: what a reader should take from it before looking closer."""
+"""One or two sentences per panel, written from its numbers, with its main message."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -50,14 +50,14 @@ def heat_map(found: Tables) -> str:
 
 
 def decoupling(found: Tables) -> str:
-    """Return whether changes in accuracy tell what happens to the sets."""
+    """Return whether changes in accuracy reveal what happens to the sets."""
     whole = next((record for record in found["decoupling"] if record["by"] == "all"), None)
     if not whole or not whole["n_pairs"]:
         return NO_PAIRS
     shares = {words: whole[name] for words, name in QUADRANTS.items() if whole[name]}
     said = ", ".join(f"{words} in {share:.0%}" for words, share in shares.items())
     if whole["correlation"] is None:
-        return f"In {whole['n_pairs']} comparisons: {said}. They are too few or too much alike for a correlation."
+        return f"In {whole['n_pairs']} comparisons: {said}. They are too few or too similar to compute a correlation."
     return (
         f"In {whole['n_pairs']} comparisons: {said}. Changes in accuracy and in set size have a rank correlation of "
         f"{_interval(whole, 'correlation', 1, 2)}."
@@ -65,7 +65,7 @@ def decoupling(found: Tables) -> str:
 
 
 def alphas(found: Tables) -> str:
-    """Return how much the choice of calibration items alone moves the figures."""
+    """Return how much the figures vary with the choice of calibration items alone."""
     records = [record for record in found["runs"] if record.get("set_size_sd") is not None]
     if not records:
         return "No run is measured over all splits."
@@ -88,7 +88,7 @@ def cliffs(found: Tables) -> str:
 
 
 def set_sizes(found: Tables) -> str:
-    """Return which compressed run loses most sets of a single option."""
+    """Return which compressed run loses the most sets with a single option."""
     by_run = {(record["run"], record["scorer"], record["protocol"]): record for record in found["runs"]}
     losses = []
     for pair in _sound(found["pairs"]):
@@ -152,7 +152,7 @@ def unreliable(found: Tables) -> str:
 
 
 def _sound(records: Sequence[Record]) -> list[Record]:
-    """The records that a sentence may speak of: those with figures that are not flagged."""
+    """The records that sentences may be about: those that have figures and are not flagged."""
     return [record for record in records if not record["unreliable"] and record.get("set_size_change", 0) is not None]
 
 
