@@ -61,6 +61,7 @@ def _load(group: RunGroup, settings: Settings) -> Any:
         model=str(files.folder / files.gguf) if files.gguf else str(files.folder),
         tokenizer=str(files.folder),
         dtype=group.model.dtype,
+        trust_remote_code=False,  # Python code that a model brings along is never run
         seed=group.seed,
         tensor_parallel_size=settings.tensor_parallel,
         enable_prefix_caching=True,

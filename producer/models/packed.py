@@ -71,6 +71,9 @@ def load_compressed(folder: Path, config: Any, **options: Any) -> tuple[Any, dic
     loaded: Any = AutoModelForCausalLM.from_pretrained(folder, config=config, output_loading_info=True, **options)
     model, report = loaded
     _plain_forward(model)
+    for layer in model.modules():  # four-bit floats are unpacked to bfloat16, whatever is asked for
+        if getattr(layer, "quantization_scheme", None) is not None:
+            layer.weight.data = layer.weight.data.to(model.dtype)
     model.config.quantization_config = stored
     return model, report
 

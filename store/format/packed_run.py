@@ -10,7 +10,7 @@ from functools import partial
 from schemas.errors import StoreInvalidError
 from schemas.itemset import ItemSet
 from schemas.layout import ITEMS, RUNS
-from schemas.run import Run, RunKey
+from schemas.run import Environment, Run, RunKey
 from store.format.arrays import array_keys
 from store.format.item_sets import encode_items, parse_items_record, read_items
 from store.format.keys import Keys
@@ -23,6 +23,7 @@ Nodes = list[tuple[str, bytes]]
 class PackedRun:
     """A run encoded for a store; it can be written again if another writer's commit came in between.
 
+    env     : what the run says of its machine; one that replaces is written where this alone differs.
     nodes   : (key, bytes) of the run.
     items   : returns (key, bytes) of the item set; called only if the store lacks it.
     replace : replace a stored run with the same key.
@@ -30,6 +31,7 @@ class PackedRun:
 
     key: RunKey
     digest: str
+    env: Environment
     nodes: Nodes
     items: Callable[[], Nodes]
     replace: bool = False
@@ -37,7 +39,7 @@ class PackedRun:
 
 def pack_run(items: ItemSet, run: Run, *, replace: bool = False) -> PackedRun:
     """Return a new run encoded for a store. Raises HedgemarkError if its arrays do not fit the layout."""
-    return PackedRun(run.key, run.digest, list(encode_run(run, items.n_options)), lambda: list(encode_items(items)), replace)
+    return PackedRun(run.key, run.digest, run.env, list(encode_run(run, items.n_options)), lambda: list(encode_items(items)), replace)
 
 
 def pack_stored_run(keys: Keys, name: str, record: RunRecord) -> PackedRun:
@@ -48,7 +50,7 @@ def pack_stored_run(keys: Keys, name: str, record: RunRecord) -> PackedRun:
     read_run(keys, name, record)
     group = f"{RUNS}/{name}"
     nodes = _raw(keys, [f"{group}/zarr.json", *run_keys(name, record)])
-    return PackedRun(record.key, record.digest, nodes, partial(_stored_items, keys, record.key.items_hash))
+    return PackedRun(record.key, record.digest, record.env, nodes, partial(_stored_items, keys, record.key.items_hash))
 
 
 def _stored_items(keys: Keys, digest: str) -> Nodes:

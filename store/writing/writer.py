@@ -69,7 +69,8 @@ class Writer:
         """Add a run and the items it answered, and return the run's name.
 
         allow_nonfinite : store NaN or infinite logits; they are flagged wherever they are read.
-        replace         : put the run in place of another of the same key, which stays in the history.
+        replace         : put the run in place of another of the same key, which stays in the history; also one of the same arrays that
+                          was made elsewhere or said more about its machine.
         Raises RunConflictError where the store holds this run with other content; equal content is a no-op.
         """
         run.check(items.n_options, allow_nonfinite=allow_nonfinite)
@@ -96,7 +97,7 @@ class Writer:
         self._drop_incomplete()
         name = packed.key.name
         record = self._record(name)
-        if record is not None and record.digest == packed.digest:
+        if record is not None and record.digest == packed.digest and not (packed.replace and record.env != packed.env):
             return
         if record is not None and not (packed.replace and record.key == packed.key):
             raise RunConflictError(f"store {self._keys.where} holds run {name} with other content; --replace puts this one in its place")

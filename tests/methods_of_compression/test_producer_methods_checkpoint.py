@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from producer_packed import packed_folder
 from producer_prefill import OPTIONS, plain, run, some_prompts
-from producer_tiny import logits, tiny, tiny_data
+from producer_tiny import CONFIGS, SIZES, logits, tiny, tiny_data
+from transformers import LlamaConfig
 
 from producer.backends import BACKENDS
 from producer.methods import METHODS
@@ -16,6 +17,7 @@ from producer.methods.shared.llm_compressor import oneshot, quiet
 from producer.methods.shared.quantization import scheme
 from producer.models.find import ModelFiles, find_model
 from producer.models.load import load_model
+from producer.models.stored_as import stored_level
 from schemas.errors import UsageError
 from schemas.levels import parse_level
 
@@ -73,6 +75,40 @@ def test_rounded_inputs_of_a_stored_artifact_stay_rounded(layout: dict[str, Any]
     found = run(load_model(ModelFiles("artifact", tmp_path), "float32", "cpu"), prompts, **layout).logits
     np.testing.assert_allclose(found, expected, atol=2e-2)
     assert np.abs(found - plain(tiny(), prompts)[:, OPTIONS]).max() > 5 * np.abs(found - expected).max()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Attempting to save a model with offloaded modules:UserWarning")
+@pytest.mark.parametrize(
+    ("preset", "level", "rounding"),
+    [
+        ("W4A16_ASYM", "w4a16-g128", 0.0), ("W8A16", "w8a16-g128", 0.0), ("W8A8", "w8a8", 0.0), ("W4AFP8", "w4a8-g128", 0.0),
+        ("FP8", "FP8", 0.0), ("FP8_DYNAMIC", "FP8_DYNAMIC", 0.0), ("FP8_BLOCK", "FP8_BLOCK", 0.0), ("MXFP4", "MXFP4", 0.0),
+        ("MXFP4A16", "MXFP4A16", 0.0), ("NVFP4", "NVFP4", 2**-8), ("NVFP4A16", "NVFP4A16", 2**-8),
+    ],
+)  # fmt: skip
+def test_every_preset_of_llm_compressor_is_read_as_its_library_has_it(
+    preset: str, level: str, rounding: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights are the library's own rounded ones and float32; it unpacks NVFP4 to bfloat16, of which 2^-8 is left."""
+    from compressed_tensors.quantization.lifecycle.forward import forward_quantize
+    from llmcompressor.modifiers.quantization import QuantizationModifier
+
+    monkeypatch.setitem(CONFIGS, "wide", lambda: LlamaConfig(**(SIZES | {"hidden_size": 128, "intermediate_size": 256})))
+    data = tiny_data(4)
+    saved = oneshot(tiny("wide"), lambda: [QuantizationModifier(targets="Linear", scheme=preset, ignore=["lm_head"])], data)
+    layers = {name: layer for name, layer in saved.named_modules() if getattr(layer, "quantization_scheme", None) is not None}
+    meant = {name: forward_quantize(layer, layer.weight, "weight", layer.quantization_scheme.weights) for name, layer in layers.items()}
+    expected = logits(saved, data.input_ids)
+    save(saved, tmp_path)
+    loaded = load_model(ModelFiles("artifact", tmp_path), "float32", "cpu")
+    assert stored_level(loaded.config) == level
+    for name, weight in meant.items():
+        found = loaded.get_submodule(name).weight
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, weight, rtol=rounding, atol=0)
+    if not rounding:
+        assert torch.equal(logits(loaded, data.input_ids), expected)
 
 
 def test_a_plain_checkpoint_is_described(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from schemas.errors import (
     UsageError,
 )
 from schemas.layout import RUN_ARRAYS, chunk_keys, chunk_shape
+from schemas.run import Environment
 from store import init_store, open_dataset, open_reader, open_writer
 from store.backend.user_cache import _temporary_folder, _warn, existing_cache_folder
 from store.reading.catalog_table import cache_path, cached_newest, keep_cached
@@ -210,6 +211,22 @@ def test_other_content_is_a_conflict_unless_replaced(store_url):
         writer.write(items, new, replace=True)
     assert open_reader(store_url).run(new.key.name).digest == new.digest
     assert open_reader(store_url, before).run(old.key.name).digest == old.digest
+
+
+def test_replacing_takes_over_what_is_said_of_the_machine(store_url):
+    """A run of the same logits that says less of its machine stays unless it is replaced; then what was said is gone from the newest."""
+    items = tiny_items()
+    told = tiny_run(items)
+    silent = dataclasses.replace(told, env=Environment(libraries=told.env.libraries))
+    assert told.env != silent.env and told.digest == silent.digest
+    before = write_runs(store_url, items, [told])
+    assert write_runs(store_url, items, [silent]) == before
+    with open_writer(store_url) as writer:
+        writer.write(items, silent, replace=True)
+    assert open_reader(store_url).run(told.key.name).env == silent.env
+    with open_writer(store_url) as writer:
+        writer.write(items, silent, replace=True)
+        assert writer.commit() == open_reader(store_url).snapshot
 
 
 def test_nonfinite_logits_need_permission(store_url):
