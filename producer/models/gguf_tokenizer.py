@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from producer.models.gguf_file import GgufFile
+from producer.models.tokenizer_folder import read_tokenizer
 from schemas.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -87,12 +88,10 @@ CURE = "put the original model's tokenizer files (tokenizer.json, tokenizer_conf
 
 def _beside(folder: Path, found: Mapping[str, Any]) -> Any:
     """Return the tokenizer that lies in a folder, or None where there is none, or its tokens are not those of the GGUF file."""
-    from transformers import AutoTokenizer
-
     if not (folder / "tokenizer.json").is_file() and not (folder / "tokenizer.model").is_file():
         return None
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = read_tokenizer(folder)
     except Exception as error:  # whatever libraries raise for a damaged file
         log.warning("the tokenizer in %s cannot be read (%s); the GGUF file's own is used", folder, error)
         return None

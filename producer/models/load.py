@@ -17,6 +17,7 @@ from producer.models.gguf_file import gguf_config, gguf_tensors, open_gguf, scal
 from producer.models.gguf_tokenizer import gguf_tokenizer
 from producer.models.packed import UNPACK, load_compressed, load_packed, load_tensors, read_tensors
 from producer.models.stored_as import COMPRESSED_TENSORS, complete_config, quantization
+from producer.models.tokenizer_folder import read_tokenizer
 from schemas.errors import HedgemarkError, UsageError
 
 AS_STORED = "auto"  # the dtype of the files: the weights then are views of memory-mapped files and take no memory of their own
@@ -39,13 +40,11 @@ def load_config(files: ModelFiles) -> Any:
 
 def load_tokenizer(files: ModelFiles) -> Any:
     """Return the tokenizer. Raises UsageError where there is none, or it cannot be read or needs Python code of its own."""
-    from transformers import AutoTokenizer
-
     if files.gguf:
         with _readable("tokenizer", files, UsageError):
             return gguf_tokenizer(open_gguf(files.folder / files.gguf))
     with _readable("tokenizer (tokenizer.json or tokenizer.model)", files, UsageError):
-        return AutoTokenizer.from_pretrained(files.folder, trust_remote_code=False)
+        return read_tokenizer(files.folder)
 
 
 def attention(config: Any) -> str | None:

@@ -1,0 +1,82 @@
+"""Tokenizers of model folders: the tokens that their files say, whatever a library makes of the name of their class."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gguf_writer import QWEN2_SPLIT, byte_level
+from tokenizers import Tokenizer
+
+from producer.models.find import REFERENCE, REFERENCE_MODELS
+from producer.models.tokenizer_folder import read_tokenizer
+from producer.reference.tokenizer import build_tokenizer
+
+pytestmark = pytest.mark.producer
+TEXTS = ("Question: On day 48213?\nAnswer: A", "Hello  World's 12", "no blank")
+
+
+def folder_of(tokenizer: Any, folder: Path, name: str, **settings: Any) -> Path:
+    """Save a tokenizer under another class name, with further settings."""
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    old = {key: value for key, value in json.loads(path.read_text()).items() if key != "add_bos_token"}
+    path.write_text(json.dumps({**old, "tokenizer_class": name, **settings}))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["PreTrainedTokenizerFast", "LlamaTokenizer", "LlamaTokenizerFast", "Qwen2Tokenizer", "GPT2Tokenizer"])
+@pytest.mark.parametrize("begins", [True, False])
+@pytest.mark.parametrize("split", [None, QWEN2_SPLIT])
+def test_tokens_are_those_of_tokenizer_json(name: str, begins: bool, split: str | None, tmp_path: Path) -> None:
+    """A byte-level tokenizer that goes by the name of another class keeps its pre-tokenizer and its begin of text."""
+    tokenizer = byte_level(*([split] if split else []), begins=begins)
+    found = read_tokenizer(folder_of(tokenizer, tmp_path, name))
+    alone = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    for text in TEXTS:
+        assert found(text)["input_ids"] == alone.encode(text).ids
+    assert (found.bos_token, found.eos_token) == ("<|begin|>", "<|end|>")
+
+
+@pytest.mark.parametrize("begins", [True, False])
+@pytest.mark.parametrize("said", [True, False])
+def test_a_llama_class_begins_texts_as_its_setting_says(begins: bool, said: bool, tmp_path: Path) -> None:
+    """For these classes the setting counted and not tokenizer.json, until transformers 5."""
+    tokenizer = byte_level(begins=begins)
+    found = read_tokenizer(folder_of(tokenizer, tmp_path, "LlamaTokenizerFast", add_bos_token=said))
+    for text in TEXTS:
+        assert found(text)["input_ids"] == [0] * said + tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize("said", [None, True, False])
+@pytest.mark.parametrize("form", ["tokenizer.model", "tokenizer.json"])
+def test_sentence_pieces_begin_with_the_token_by_default(said: bool | None, form: str, tmp_path: Path) -> None:
+    """Llama 2's folders do not always state add_bos_token, and every text begins with <s> all the same."""
+    spm = pytest.importorskip("sentencepiece")
+    from producer.methods.shared.compression_data import PACKAGED
+
+    spm.SentencePieceTrainer.train(
+        input=str(PACKAGED), model_prefix=str(tmp_path / "tokenizer"), vocab_size=800, model_type="bpe", byte_fallback=True, minloglevel=2,
+        normalization_rule_name="identity", remove_extra_whitespaces=False,
+    )  # fmt: skip
+    settings = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings | ({} if said is None else {"add_bos_token": said})))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    pieces = spm.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
+    if form == "tokenizer.json":
+        backend = read_tokenizer(tmp_path).backend_tokenizer
+        (tmp_path / "tokenizer.model").unlink()
+        (tmp_path / form).write_text(json.dumps(json.loads(backend.to_str()) | {"post_processor": None}))
+    found = read_tokenizer(tmp_path)
+    for text in TEXTS:
+        assert found(text)["input_ids"] == [pieces.bos_id()] * (said is not False) + pieces.encode(text)
+
+
+def test_the_embedded_models_tokens_are_unchanged(tmp_path: Path) -> None:
+    """Runs in stores keep their meaning: the embedded tokenizer is read as it was built."""
+    build_tokenizer(tmp_path)
+    alone = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    for name in REFERENCE:
+        assert read_tokenizer(REFERENCE_MODELS / name)("Question: Which urn gave red?")["input_ids"] == (
+            alone.encode("Question: Which urn gave red?").ids
+        )
