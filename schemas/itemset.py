@@ -53,19 +53,23 @@ class ItemSet:
         return arrays_digest([self.task, list(self.subjects)], self.arrays())
 
     @cached_property
-    def original_ids(self) -> tuple[str, ...]:
-        """The original ids of the items, or `item_id` in decimal if the texts are not kept.
+    def items(self) -> tuple[Item, ...]:
+        """The items as their texts give them, () if the texts are not kept.
 
-        Raises StoreInvalidError if a stored text is not an item.
+        Raises StoreInvalidError if a text is not that of its item: its content, answer, options or subject differs from the arrays.
         """
-        try:
-            return tuple(Item.model_validate_json(text).id for text in self.texts) or tuple(str(one) for one in self.item_id.tolist())
-        except ValueError as error:
-            raise StoreInvalidError(f"item set {self.digest[:12]}: a text is not an item: {str(error)[:120]}") from error
+        return tuple(self._item(number, text) for number, text in enumerate(self.texts))
+
+    @cached_property
+    def original_ids(self) -> tuple[str, ...]:
+        """The original ids of the items, or `item_id` in decimal if the texts are not kept. Raises like `items`."""
+        return tuple(item.id for item in self.items) or tuple(str(one) for one in self.item_id.tolist())
 
     def check(self) -> None:
         """Raise ItemError if the arrays cannot be those of multiple-choice items; called on reading and on writing."""
         n_items = len(self)
+        if not n_items:
+            raise ItemError(f"item set {self.digest[:12]} has no item")
         problems = {
             "n_options is not 2 to 26": (self.n_options < FEWEST_OPTIONS) | (self.n_options > MAX_OPTIONS),
             "answer is none of its options": (self.answer < 0) | (self.answer >= self.n_options),
@@ -78,6 +82,16 @@ class ItemSet:
             raise ItemError(f"item set {self.digest[:12]}: an item_id occurs more than once")
         if self.texts and len(self.texts) != n_items:
             raise ItemError(f"item set {self.digest[:12]}: {len(self.texts)} texts for {n_items} items")
+
+    def _item(self, number: int, text: str) -> Item:
+        try:
+            item = Item.model_validate_json(text)
+            same = item.content_digest() == self.content[number].tobytes() and item.answer_index == self.answer[number]
+        except ValueError:
+            same = False
+        if not (same and self.subjects[self.subject[number]] == item.subject and len(item.choices) in (0, self.n_options[number])):
+            raise StoreInvalidError(f"item set {self.digest[:12]}: text {number} is not that of its item")
+        return item
 
     def __len__(self) -> int:
         return len(self.item_id)

@@ -17,6 +17,9 @@ def own_options(n_options: NDArray[np.integer[Any]], width: int) -> NDArray[np.b
     return np.asarray(np.arange(width) < n_options[:, None])
 
 
+LARGEST_LOG_PROB = 50.0  # any above 0 is impossible and reported as such; this only keeps the exponential from overflowing
+
+
 def option_mass(
     logits: NDArray[np.floating[Any]], n_options: NDArray[np.integer[Any]], logsumexp: NDArray[np.floating[Any]]
 ) -> NDArray[np.float64]:
@@ -24,5 +27,6 @@ def option_mass(
 
     logits : (item, option) raw, finite on an item's own options.  logsumexp : (item,) over the full vocabulary.
     """
-    raw = np.where(own_options(n_options, logits.shape[1]), logits, -np.inf).astype(np.float64)
-    return np.asarray(np.exp(raw - logsumexp.astype(np.float64)[:, None]).sum(axis=1))
+    log_probs = logits.astype(np.float64) - logsumexp.astype(np.float64)[:, None]
+    own = own_options(n_options, logits.shape[1])
+    return np.asarray(np.exp(np.where(own, np.minimum(log_probs, LARGEST_LOG_PROB), -np.inf)).sum(axis=1))

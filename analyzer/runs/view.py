@@ -95,7 +95,7 @@ def view_run(run: Run, items: ItemSet, row: Mapping[str, Any], snapshot: str) ->
 
     Raises StoreInvalidError if the arrays do not fit the items.
     """
-    check_fit(run, items, f"snapshot {snapshot}")
+    check_fit(run, items, f"snapshot {snapshot}", row.get("nonfinite"))
     own = own_options(items.n_options, run.logits.shape[1])
     finite = np.all(np.isfinite(run.logits) | ~own, axis=1)
     wanted = ~items.demonstration

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from schemas.errors import HedgemarkError, StoreInvalidError
 from schemas.itemset import ItemSet
 from schemas.layout import ITEM_SIZES, OLDEST_READ, READABLE, RUN_ARRAYS, RUNS, SCHEMA_VERSION, group_document, sealed
+from schemas.options import own_options
 from schemas.run import Environment, Run, RunKey, nonfinite_items
 from store.format.arrays import array_keys, encode_arrays, read_arrays
 from store.format.documents import count_of, dump_document, group_attributes, text_of
@@ -63,12 +64,23 @@ def read_run(keys: Keys, name: str, record: RunRecord) -> Run:
     return run
 
 
-def check_fit(run: Run, items: ItemSet, where: str) -> None:
-    """Raise StoreInvalidError if a stored run's arrays do not fit the items that it answered; NaN logits are allowed."""
+def check_fit(run: Run, items: ItemSet, where: str, nonfinite: int | None = None) -> None:
+    """Raise StoreInvalidError if a stored run does not fit the items that it answered; NaN logits are allowed.
+
+    nonfinite : number of items with NaN or infinite logits that the run's attributes say, if it is to be checked.
+    """
     try:
         run.check(items.n_options, allow_nonfinite=True)
     except HedgemarkError as error:
         raise StoreInvalidError(f"{where}: {error}") from error
+    place = f"{where}: run {run.key.name}"
+    if run.key.task != items.task:
+        raise StoreInvalidError(f"{place} says task {run.key.task[:80]!r}, its items are of task {items.task[:80]!r}")
+    if not np.all(np.isnan(run.logits[~own_options(items.n_options, run.logits.shape[1])])):
+        raise StoreInvalidError(f"{place}: an item has logits beyond its own options")
+    broken = nonfinite_items(run.logits, items.n_options)
+    if nonfinite not in (None, broken):
+        raise StoreInvalidError(f"{place}: {broken} items have NaN or infinite logits, its attributes say {nonfinite}")
 
 
 def run_bytes(record: RunRecord) -> int:

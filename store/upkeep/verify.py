@@ -7,20 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from schemas.errors import HedgemarkError, StoreInvalidError
-from schemas.items import Item
 from schemas.itemset import ItemSet
 from schemas.layout import ITEM_ARRAYS, ITEMS, RUN_ARRAYS, RUNS, TEXT_ARRAYS
-from schemas.options import own_options
-from schemas.run import Run, nonfinite_items
+from schemas.run import Run
 from store.backend.failures import readable
 from store.backend.session_keys import SessionKeys
 from store.format.documents import group_attributes
 from store.format.item_sets import read_items
 from store.format.root import MANIFEST, TAG, check_root, check_tag, contents_digest, read_root
-from store.format.runs import parse_run_record, read_run
+from store.format.runs import check_fit, parse_run_record, read_run
 from store.repository.repository import Repository, open_repository
 from store.upkeep.signature import check_signature, check_signed_names
 
@@ -121,25 +117,13 @@ def _verified_items(keys: SessionKeys, digest: str, report: Report) -> ItemSet |
     report.item_sets += 1
     try:
         items = read_items(keys, digest)
+        _ = items.items  # raises if a text is not that of its item
     except HedgemarkError as error:
         report.problems.append(str(error))
         return None
     unknown = [name for name in keys.children(f"{ITEMS}/{digest}") if name not in {**ITEM_ARRAYS, **TEXT_ARRAYS}]
     report.problems += [f"item set {digest}: unknown array {name[:120]!r}" for name in unknown]
-    report.problems += _text_problems(items)
     return items
-
-
-def _text_problems(items: ItemSet) -> list[str]:
-    """Check every text against its item's stored content digest; nothing else covers the offsets that delimit the texts."""
-    for number, text in enumerate(items.texts):
-        try:
-            same = Item.model_validate_json(text).content_digest() == items.content[number].tobytes()
-        except ValueError:
-            same = False
-        if not same:
-            return [f"item set {items.digest}: text {number} is not that of its item"]
-    return []
 
 
 def _run_problems(keys: SessionKeys, name: str, item_sets: dict[str, ItemSet | None], report: Report) -> Iterator[str]:
@@ -159,17 +143,11 @@ def _run_problems(keys: SessionKeys, name: str, item_sets: dict[str, ItemSet | N
 
 def _logit_problems(run: Run, items: ItemSet, recorded: int, report: Report) -> Iterator[str]:
     try:
-        run.check(items.n_options, allow_nonfinite=True)
-    except HedgemarkError as error:
+        check_fit(run, items, f"snapshot {report.snapshots[-1]}", recorded)
+    except StoreInvalidError as error:
         yield str(error)
         return
     if disagreement := run.too_much_mass(items.n_options):
         report.notes.append(f"run {run.key.name}: {disagreement}; analyses flag it")
-    broken = nonfinite_items(run.logits, items.n_options)
-    if broken != recorded:
-        yield f"run {run.key.name}: {broken} items have NaN or infinite logits, its attributes say {recorded}"
-    elif broken:
-        report.notes.append(f"run {run.key.name}: {broken} items have NaN or infinite logits, stored on purpose and flagged")
-    beyond = ~own_options(items.n_options, run.logits.shape[1])
-    if not np.all(np.isnan(run.logits[beyond])):
-        yield f"run {run.key.name}: an item has logits beyond its own options"
+    if recorded:
+        report.notes.append(f"run {run.key.name}: {recorded} items have NaN or infinite logits, stored on purpose and flagged")

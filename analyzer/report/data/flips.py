@@ -1,6 +1,5 @@
 """Which answers turned from right to wrong or from wrong to right: the shares by subject, and the items themselves."""
 
-import json
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -79,18 +78,10 @@ def _items(cell: Paired) -> list[Record]:
 
 
 def _texts(items: ItemSet, wanted: set[tuple[str, str]]) -> Iterator[Record]:
-    for item_id, text in zip(items.item_id, items.texts, strict=True):
-        if (items.task, f"{int(item_id):016x}") in wanted:
-            item = json.loads(text)
-            if not item.get("choices"):  # the item has no text
-                continue
-            options = "  ".join(f"{letter}. {option}" for letter, option in item.get("choices", {}).items())
-            yield {
-                "task": items.task,
-                "item": f"{int(item_id):016x}",
-                "question": _cut(item.get("question", "")),
-                "options": _cut(options),
-            }
+    for item_id, item in zip(items.item_id, items.items, strict=True):
+        if (items.task, f"{int(item_id):016x}") in wanted and item.choices:  # without choices it has no text
+            options = "  ".join(f"{letter}. {option}" for letter, option in item.choices.items())
+            yield {"task": items.task, "item": f"{int(item_id):016x}", "question": _cut(item.question), "options": _cut(options)}
 
 
 def _cut(text: str) -> str:
