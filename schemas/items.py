@@ -25,7 +25,29 @@ MAX_REPORTED = 5
 
 
 class Item(BaseModel):
-    """One question with its options. `answer` is an option letter; `choices` is empty for an item without text."""
+    """One multiple-choice question.
+
+    Parameters
+    ----------
+    id : the item's name in its file, unique there.
+    answer : letter of the correct option, "A" for the first.
+    question, context : the question, and a text that precedes it in the prompt; both are "" for an item without text.
+    choices : text of each option by letter, "A", "B", ... in order, 2 to 26 of them; empty for an item without text.
+    subject : name of the group that the item belongs to, such as "astronomy"; "" for none.
+    source : name of the task or data set.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        If a field is missing or has a wrong type. `parse_items` and `read_items` check everything else, such as that the answer is one of
+        the options.
+
+    Examples
+    --------
+    >>> item = Item(id="q1", question="Which planet is the largest?", choices={"A": "Mars", "B": "Jupiter"}, answer="B")
+    >>> item.answer_index
+    1
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore", coerce_numbers_to_str=True)
 

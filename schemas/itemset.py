@@ -100,14 +100,29 @@ class ItemSet:
 def build_item_set(
     task: str, items: Sequence[Item], *, revision: str = "", demonstrations: Collection[str] = (), n_options: Sequence[int] = ()
 ) -> ItemSet:
-    """Return the item set of some items.
+    """Return the item set of some items, in their order.
 
-    revision       : where they came from: a file's SHA-256, a data set's commit, a generator's seed.
-    demonstrations : ids (the JSON `id`) of items that are few-shot examples.
-    n_options      : number of options of each item; only needed where items have no text, which would say it itself.
-    Raises ItemError where an item has neither text nor a number of options.
+    Parameters
+    ----------
+    task : name of the task.
+    items : the items, which `parse_items` or `read_items` has checked.
+    revision : where the items come from: a file's SHA-256, a data set's commit, a generator's seed.
+    demonstrations : ids of the items that are few-shot examples; they are neither calibration nor test items.
+    n_options : number of options of each item; only needed for items without text.
+
+    Raises
+    ------
+    ItemError
+        If an item has neither text nor a number of options.
+
+    Examples
+    --------
+    >>> items = [Item(id=str(i), question=f"{i} + 1 = ?", choices={"A": str(i + 1), "B": "7"}, answer="A") for i in range(3)]
+    >>> item_set = build_item_set("sums", items, demonstrations=["0"])
+    >>> item_set.n_options.tolist(), item_set.demonstration.tolist()
+    ([2, 2, 2], [True, False, False])
     """
-    counts = [len(item.choices) or given for item, given in zip(items, n_options or [0] * len(items), strict=True)]
+    counts = [len(item.choices) or count for item, count in zip(items, n_options or [0] * len(items), strict=True)]
     if 0 in counts:
         raise ItemError(f"task {task}: item {items[counts.index(0)].id!r} has no text, so its number of options must be given")
     subjects = tuple(sorted({item.subject for item in items}))

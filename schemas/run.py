@@ -30,7 +30,21 @@ UNKNOWN_TOKEN = -1  # top_token of an imported run, whose full vocabulary was ne
 
 
 class RunKey(BaseModel):
-    """Everything that can change a logit; its digest identifies the run."""
+    """Everything that can change a logit; its digest identifies the run.
+
+    Required are `model`, `method`, `task`, `items_hash` (the digest of the item set) and `prompt`; the comments below describe the others.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        If a field is missing, unknown or of a wrong type.
+
+    Examples
+    --------
+    >>> key = RunKey(model="org/my-model", method="wanda", level="0.5", task="mmlu", items_hash="3f" * 32, prompt="base")
+    >>> key.name
+    'org_my-model~wanda~0.5~mmlu~base.7f9849f1'
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -100,9 +114,26 @@ MASS_ROUNDING = 1e-4  # rounding error of a log-sum-exp in float32
 class Run:
     """One run with its arrays.
 
-    logits    : (item, option) float32, raw; NaN for options that an item does not have.
-    logsumexp : (item,) float32 over the full vocabulary; NaN if it was not recorded (imported runs).
+    Parameters
+    ----------
+    key : identity of the run.
+    logits : (item, option) float32, raw, in the order of the item set; NaN for options that an item does not have.
+    logsumexp : (item,) float32, log-sum-exp of the logits over the full vocabulary; NaN if it was not recorded (imported runs).
     top_token : (item,) int32, most likely token of the full vocabulary; -1 if it was not recorded.
+    env : where and how the run was computed.
+
+    Raises
+    ------
+    HedgemarkError, NonFiniteError
+        From `check`, if the arrays do not fit the items, or a logit is not finite.
+
+    Examples
+    --------
+    >>> key = RunKey(model="m", method="dense", task="quiz", items_hash="0" * 64, prompt="base")
+    >>> run = Run(key, np.array([[1, 3], [2, 0]], np.float32), np.full(2, np.nan, np.float32), np.full(2, UNKNOWN_TOKEN, np.int32))
+    >>> run.check(n_options=np.array([2, 2]))
+    >>> len(run.digest)
+    64
     """
 
     key: RunKey

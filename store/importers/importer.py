@@ -27,13 +27,37 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 @dataclass(frozen=True)
 class Importer:
-    """One kind of foreign file.
+    """An importer for one kind of file.
 
-    read       : yields (item set, run) pairs; takes the parameters by name. Raises UsageError or ItemError for a file that is not of its
-                 kind, or that contradicts itself.
-    help       : text of the command: one sentence, then `Example: store import ...`.
-    parameters : click parameters of the command, beside those that every import has (--store, --allow-nonfinite, --replace).
-    described  : whether the user may name model, method, level, task and prompt; `read` then takes a `Description` as `described`.
+    Parameters
+    ----------
+    read : generator of (item set, run) pairs, which takes the command's parameters by name. Logits are (item, option) float32 in the order
+        of the items, NaN for options that an item does not have.
+    help : help text of the command: one sentence, then `Example: store import ...`.
+    parameters : click parameters of the command, besides those that every import has (--store, --allow-nonfinite, --replace).
+    described : whether the user names model, method, level, task and prompt by options; `read` then takes a `Description` as `described`.
+
+    Raises
+    ------
+    UsageError, ItemError
+        From `read`, for a file that is not of this kind, or that contradicts itself; the message names file and line.
+
+    Examples
+    --------
+    >>> from schemas.items import Item
+    >>> from schemas.itemset import build_item_set
+    >>> def read(file, described):
+    ...     rows = [line.split() for line in file.read_text().splitlines()]
+    ...     items = build_item_set(described.task, [Item(id=i, answer=a) for i, a, *_ in rows], n_options=[len(row) - 2 for row in rows])
+    ...     yield items, imported_run(described, items, np.array([row[2:] for row in rows], np.float32), origin_of("plain", file))
+    >>> plain = Importer(read, "Import lines of id, answer and logits.", [click.Argument(["file"], type=FILE)], described=True)
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder, "logits.txt")
+    ...     _ = file.write_text("q1 B 0.5 2.0")
+    ...     [(items, run)] = plain.read(file=file, described=Description(model="m", task="quiz"))
+    >>> run.key.model, run.logits.tolist()
+    ('m', [[0.5, 2.0]])
     """
 
     read: Callable[..., Iterator[tuple[ItemSet, Run]]]

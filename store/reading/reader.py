@@ -32,17 +32,67 @@ Named = tuple[str, RunRecord]
 
 
 def open_reader(url: str, at: str | None = None) -> "Reader":
-    """Open a store for reading.
+    """Open one snapshot of a store for reading.
 
-    at : tag or snapshot id; None is the newest snapshot of main.
-    Raises StoreNotFoundError, StoreInvalidError, or UsageError for an unknown tag.
+    Parameters
+    ----------
+    url : address of the store, such as ./hedgemark-store, s3://bucket/prefix or https://host/path.
+    at : tag or snapshot id; None is the newest snapshot.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If there is no store at this address.
+    UsageError
+        For an address that is not valid, or an unknown tag or snapshot.
+    StoreInvalidError
+        If the store is damaged or of a schema that this version cannot read.
+    StoreUnreachableError
+        If the server does not answer or denies access.
+
+    Examples
+    --------
+    See `Reader`.
     """
     snapshot, keys = open_repository(url).keys(at)
     return Reader(url, snapshot, keys)
 
 
 class Reader:
-    """One snapshot of a store. `snapshot` is its id, cited in every result."""
+    """One snapshot of a store, whose runs and items are verified when they are read; made by `open_reader`.
+
+    Attributes
+    ----------
+    url : address of the store.
+    snapshot : id of the snapshot, which every result should cite.
+    catalog : polars table with one row per run, sorted by name: fields of the run's key, numbers of items, and digest.
+
+    Methods
+    -------
+    run, runs : read one run, or many runs in order.
+    items : read an item set by its digest, which is `run.key.items_hash`; recently used ones are kept in memory.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np, store
+    >>> from schemas.items import Item
+    >>> from schemas.itemset import build_item_set
+    >>> from schemas.run import Run, RunKey
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> url = folder.name + "/logits"
+    >>> store.init_store(url)
+    >>> items = build_item_set("sums", [Item(id="1", answer="B", question="1 + 1 = ?", choices={"A": "3", "B": "2"})])
+    >>> key = RunKey(model="m", method="dense", task="sums", items_hash=items.digest, prompt="base")
+    >>> arrays = np.array([[0, 4]], np.float32), np.full(1, np.nan, np.float32), np.full(1, -1, np.int32)
+    >>> with store.open_writer(url) as writer:
+    ...     name = writer.write(items, Run(key, *arrays))
+    >>> reader = store.open_reader(url)
+    >>> reader.catalog["model"].to_list(), reader.run(name).logits.tolist()
+    (['m'], [[0.0, 4.0]])
+    >>> len(reader.items(items.digest))
+    1
+    >>> folder.cleanup()
+    """
 
     def __init__(self, url: str, snapshot: str, keys: Keys) -> None:
         self.url, self.snapshot, self.keys = url, snapshot, keys
@@ -50,15 +100,15 @@ class Reader:
 
     @cached_property
     def catalog(self) -> pl.DataFrame:
-        """One row per run, sorted by name."""
+        """Polars table with one row per run, sorted by name."""
         return read_catalog(self.keys, self.snapshot)
 
     def run(self, name: str) -> Run:
-        """Return a run, its digest verified. Raises RunNotFoundError, or StoreInvalidError on damage."""
+        """Return a run by name, after verifying its digest. Raises RunNotFoundError, or StoreInvalidError if it is damaged."""
         return read_run(self.keys, name, self._records([name])[name])
 
     def runs(self, names: Iterable[str]) -> Iterator[Run]:
-        """Yield many runs in order; raises like `run`. While some batches are decoded and verified, the next is being fetched."""
+        """Yield runs by name, in the order of the names; the next batches are fetched meanwhile. Raises what `run` raises."""
         workers = 1 + (os.cpu_count() or 1)
         ahead: deque[Future[list[Run]]] = deque()
         with ThreadPoolExecutor(workers) as pool:
@@ -70,7 +120,7 @@ class Reader:
                 yield from ahead.popleft().result()
 
     def _batches(self, names: Iterable[str]) -> Iterator[list[Named]]:
-        """Yield a few runs' names and records at a time, as many as fit in BATCH_BYTES, but at least one."""
+        """Yield names and records of a few runs at a time, as many as fit in BATCH_BYTES, but at least one."""
         iterator = iter(names)
         while some := list(islice(iterator, BATCH)):
             batch: list[Named] = []
@@ -97,10 +147,10 @@ class Reader:
         return records
 
     def _check_row(self, name: str, record: RunRecord) -> None:
-        """Raise StoreInvalidError where the catalog, which may come from the cache, says anything else of a run than the run itself."""
+        """Raise StoreInvalidError if the catalog, which may come from the cache, contradicts what is stored with a run."""
         if "catalog" in vars(self) and self._rows.get(name) != catalog_row(name, record):
             raise StoreInvalidError(
-                f"the cached catalog of {self.url} at {self.snapshot} does not say of run {name} what the run itself says; "
+                f"the cached catalog of {self.url} at {self.snapshot} contradicts what is stored with run {name}; "
                 f"delete {cache_folder('catalog')} and try again"
             )
 
@@ -109,11 +159,11 @@ class Reader:
         return {row[0]: row for row in self.catalog.iter_rows()}
 
     def _items(self, items_hash: str) -> ItemSet:
-        """Return an item set, its digest verified. Raises StoreInvalidError where it is missing or damaged."""
+        """Return an item set, after verifying its digest. Raises StoreInvalidError if it is missing or damaged."""
         return read_items(self.keys, items_hash)
 
     def hint(self, name: str) -> str:
-        """Return what to say to somebody who asked for a run that is not there."""
+        """Return the end of the message about a run that does not exist: similar names, or that the store is empty."""
         names = run_names(self.keys)
         close = get_close_matches(name, names, n=3, cutoff=0.5) or names[:3]
-        return f" There is: {', '.join(close)}. Try: store ls" if close else " It holds no runs."
+        return f" There is: {', '.join(close)}. Try: store ls" if close else " The store has no runs."

@@ -137,7 +137,30 @@ def open_repository(url: str, *, screened: bool = False) -> Repository:
 
 
 def init_store(url: str) -> None:
-    """Create an empty store; an existing one is left as it is. Raises StoreInvalidError for a file or a folder of something else."""
+    """Create an empty store; an existing store is not changed.
+
+    Parameters
+    ----------
+    url : address of the store, such as ./hedgemark-store, s3://bucket/prefix or gs://bucket/prefix.
+
+    Raises
+    ------
+    UsageError
+        For an address that is not valid, or a scheme that cannot be written (http).
+    StoreInvalidError
+        If the path is a file or a folder with other files, or an existing store is damaged or of a schema that this version cannot read.
+    StoreUnreachableError, UnsafeServerError
+        If the server does not answer, denies access, or does not support conditional writes.
+
+    Examples
+    --------
+    >>> import tempfile, store
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> store.init_store(folder.name + "/logits")
+    >>> store.open_reader(folder.name + "/logits").catalog.height
+    0
+    >>> folder.cleanup()
+    """
     address = parse_address(url)
     if address.read_only:
         raise UsageError(f"store {address} is read-only: {address.scheme} has no way to write")

@@ -31,16 +31,64 @@ PAUSE_S = 0.05
 
 
 def open_writer(url: str, *, interval_s: float = INTERVAL_S) -> "Writer":
-    """Open a store for writing; use it in a `with` block, which commits at its end.
+    """Open an existing store for writing. Use the writer in a `with` block, which commits at its end.
 
-    interval_s : seconds after a commit until the next one is due.
-    Raises like open_reader.
+    Parameters
+    ----------
+    url : address of the store, such as ./hedgemark-store or s3://bucket/prefix; `init_store` creates it.
+    interval_s : seconds between two commits while runs are being written; math.inf commits at the end only.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If there is no store at this address.
+    UsageError
+        For an address that is not valid or cannot be written.
+    StoreInvalidError
+        If the store is damaged, or has an older schema and must be migrated first.
+    StoreUnreachableError, UnsafeServerError
+        If the server does not answer, denies access, or does not support conditional writes.
+
+    Examples
+    --------
+    See `Writer`.
     """
     return Writer(open_repository(url), interval_s)
 
 
 class Writer:
-    """Writes runs to main. What has not been committed is visible to this writer only."""
+    """Writes runs to a store; made by `open_writer`. Runs that have not been committed are visible to this writer only.
+
+    Several writers, also on different machines, may write to one store at the same time.
+
+    Methods
+    -------
+    write : add a run and the items it answered.
+    contains : whether the store has a run with this key.
+    commit : make all runs written so far permanent.
+    discard : drop all runs that have not been committed.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np, store
+    >>> from schemas.items import Item
+    >>> from schemas.itemset import build_item_set
+    >>> from schemas.run import Run, RunKey
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> url = folder.name + "/logits"
+    >>> store.init_store(url)
+    >>> items = build_item_set("sums", [Item(id="1", answer="B", question="1 + 1 = ?", choices={"A": "3", "B": "2"})])
+    >>> key = RunKey(model="m", method="dense", task="sums", items_hash=items.digest, prompt="base")
+    >>> run = Run(key, np.array([[0, 4]], np.float32), np.full(1, np.nan, np.float32), np.full(1, -1, np.int32))
+    >>> with store.open_writer(url) as writer:
+    ...     writer.write(items, run) == key.name, writer.contains(key)
+    (True, True)
+    >>> with store.open_writer(url) as writer:
+    ...     snapshot = writer.commit()  # nothing new to commit, so this is the newest snapshot
+    >>> store.open_reader(url).snapshot == snapshot
+    True
+    >>> folder.cleanup()
+    """
 
     def __init__(self, repository: Repository, interval_s: float) -> None:
         self._repository = repository
@@ -66,12 +114,25 @@ class Writer:
         return record is not None and record.key == key
 
     def write(self, items: ItemSet, run: Run, *, allow_nonfinite: bool = False, replace: bool = False) -> str:
-        """Add a run and the items it answered, and return the run's name.
+        """Add a run and the items it answered, and return the run's name; a run that is already stored with equal content is skipped.
 
-        allow_nonfinite : store NaN or infinite logits; they are flagged wherever they are read.
-        replace         : put the run in place of another of the same key, which stays in the history; also one of the same arrays that
-                          was made elsewhere or said more about its machine.
-        Raises RunConflictError where the store holds this run with other content; equal content is a no-op.
+        Parameters
+        ----------
+        items : the item set, whose digest must be `run.key.items_hash`.
+        run : logits (item, option) float32, raw, NaN for options that an item does not have; logsumexp (item,) float32; top_token (item,)
+            int32.
+        allow_nonfinite : store a run with NaN or infinite logits; analyses flag it as unreliable.
+        replace : replace a stored run with the same key, even if only the record of its environment differs; the old one stays in the
+            history.
+
+        Raises
+        ------
+        HedgemarkError
+            If the shapes of run and items do not fit, or the run answered other items.
+        NonFiniteError
+            For NaN or infinite logits, without `allow_nonfinite`.
+        RunConflictError
+            If the store has this run with other content, without `replace`.
         """
         run.check(items.n_options, allow_nonfinite=allow_nonfinite)
         if run.key.items_hash != items.digest:

@@ -86,7 +86,7 @@ def test_a_row_that_differs_from_its_run_is_refused(field: str, other: str, stor
     reader = open_reader(store_url)
     runs = Runs(reader, forge(reader, row["name"], **{field: other}))
     for read in (lambda: runs.view(row), lambda: list(runs.views())):
-        with pytest.raises(StoreInvalidError, match="does not say of run"):
+        with pytest.raises(StoreInvalidError, match="contradicts what is stored with run"):
             read()
 
 
@@ -98,7 +98,7 @@ def test_swapped_item_sets_are_refused(store_url: str) -> None:
     reader = open_reader(store_url)
     one, other = reader.catalog.to_dicts()
     runs = Runs(reader, forge(reader, one["name"], items_hash=other["items_hash"]))
-    with pytest.raises(StoreInvalidError, match="does not say of run"):
+    with pytest.raises(StoreInvalidError, match="contradicts what is stored with run"):
         list(runs.views())
 
 
