@@ -106,9 +106,12 @@ def sentence(record: Record) -> str:
         return record["reason"] or "no problem was found"
     if record["amount"] is None:
         return f"there is no value to compare with the limit {record['limit']:g}"
-    interval = f" [{record['amount_low']:.4g}, {record['amount_high']:.4g}]" if record["amount_low"] is not None else ""
+    low, high = record["amount_low"], record["amount_high"]
+    interval = "" if low is None else f" [{low:.4g}, ∞)" if high is None else f" [{low:.4g}, {high:.4g}]"
+    worst = "" if record["worst_value"] is None else f", no item taken to exceed {record['worst_value']:g}"
+    reason = f"; {record['reason']}" if record["reason"] else ""
     needed = f"; about {record['items_needed']:,} items would be enough to decide" if record["items_needed"] else ""
-    return f"{record['amount']:.4g}{interval}, limit {record['limit']:g}{needed}"
+    return f"{record['amount']:.4g}{interval}, limit {record['limit']:g}{worst}{reason}{needed}"
 
 
 def _result_lines(record: Record, gate_result: str) -> Iterator[str]:

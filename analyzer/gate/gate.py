@@ -15,13 +15,14 @@ from scipy.special import ndtri
 
 from analyzer.compare.compare import pair_unreliable
 from analyzer.compare.paired import Paired, paired
+from analyzer.gate.bounds import Bounded, at_worst
 from analyzer.gate.policy import LIMITABLE, Limit, limits_for
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, identity, provenance
 from analyzer.measure.unreliable import cell_faults, run_reasons
 from analyzer.runs.loading import Runs
 from analyzer.runs.pairs import Partners
-from analyzer.stats.estimate import Estimate, Interval
+from analyzer.stats.estimate import Interval
 from analyzer.stats.significance import POWER
 from schemas.run import DENSE
 
@@ -35,7 +36,7 @@ CompressedModel = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Check:
-    """One figure of one pair beside its limit; `limit` and `estimate` are None for the check that the runs can be trusted.
+    """One figure of one pair beside its limit; `limit` and `amount` are None for the check that the runs can be trusted.
 
     reason : why it cannot pass whatever its figure is.  broken : whether that speaks against the compressed run.
     """
@@ -44,7 +45,7 @@ class Check:
     name: str
     subject: str | None = None
     limit: Limit | None = None
-    estimate: Estimate | None = None
+    amount: Bounded | None = None
     reason: str | None = None
     broken: bool = False
 
@@ -65,7 +66,7 @@ def gate(runs: Runs, question: Question, limits: Sequence[Limit], partners: Part
 def check_pairs(cells: Iterable[Paired], question: Question, limits: Sequence[Limit]) -> list[Record]:
     """Return the same records from cells that are already measured."""
     checks = [check for pair in _by_pair(cells) for check in _checks(pair, question, limits)]
-    n_checks = Counter(check.model for check in checks if check.estimate is not None)
+    n_checks = Counter(check.model for check in checks if check.amount is not None)
     n_models = len({check.model for check in checks})
     return [_record(check, question, n_checks[check.model], n_models) for check in checks]
 
@@ -102,8 +103,13 @@ def _checks(cells: list[Paired], question: Question, limits: Sequence[Limit]) ->
 
 
 def _check(cell: Paired, question: Question, limit: Limit) -> Check:
-    figure = LIMITABLE[limit.figure]
-    return Check(cell, limit.figure, None, limit, figure.amount(cell, question), cell.after.note if figure.by_sets else None)
+    return _of(cell, limit, None, LIMITABLE[limit.figure].amount(cell, question))
+
+
+def _of(cell: Paired, limit: Limit, subject: str | None, amount: Bounded) -> Check:
+    if LIMITABLE[limit.figure].unbounded:
+        amount = at_worst(amount, limit.worst_value, limit.figure)
+    return Check(cell, limit.figure, subject, limit, amount, amount.undecided)
 
 
 def _broken(cells: Sequence[Paired]) -> bool:
@@ -118,38 +124,37 @@ def _subject_checks(cell: Paired, question: Question, limit: Limit) -> Iterator[
     for number, name in enumerate(view.items.subjects):
         chosen = subject == number
         if measure and chosen.any():
-            note = cell.after.note if LIMITABLE[limit.figure].by_sets else None
-            yield Check(cell, limit.figure, name or "(no subject)", limit, measure(cell, question, chosen), note)
+            yield _of(cell, limit, name or "(no subject)", measure(cell, question, chosen))
 
 
 def _record(check: Check, question: Question, n_checks: int, n_models: int) -> Record:
     by_sets = check.limit is not None and LIMITABLE[check.limit.figure].by_sets
     record = identity([check.cell.after]) | ({} if by_sets else {"scorer": EVERY, "alpha": None})
-    ends = _ends(check, n_checks, 1)
+    ends = _ends(check, n_checks)
     result = _result(check, ends)
     return (
         record
         | {"check": check.name, "subject": check.subject, "limit": check.limit.value if check.limit else None}
-        | {"amount": _finite(check.estimate.value if check.estimate else math.nan)}
+        | {"worst_value": check.limit.worst_value if check.limit and LIMITABLE[check.limit.figure].unbounded else None}
+        | {"amount": _finite(check.amount.estimate.value if check.amount else math.nan)}
         | {"amount_low": _finite(ends.low), "amount_high": _finite(ends.high), "n_checks": n_checks, "n_models": n_models}
-        | {"result": result, "result_together": result if n_models == 1 else _result(check, _ends(check, n_checks, n_models))}
-        | {"items_needed": _needed(check, result, n_checks), "reason": check.reason}
+        | {"result": result, "result_together": _together(check, result, n_checks, n_models)}
+        | {"items_needed": _needed(check, result, n_checks), "reason": _reason(check, result)}
         | {"unreliable": pair_unreliable([check.cell])}
         | provenance([check.cell.after], question)
     )
 
 
-def _ends(check: Check, n_checks: int, n_models: int) -> Interval:
+def _ends(check: Check, n_checks: int) -> Interval:
     """The two ends that decide: the one that passes with its own error, the one that fails with the model's shared among its checks."""
-    if check.limit is None or check.estimate is None:
+    if check.limit is None or check.amount is None:
         return Interval(math.nan, math.nan)
-    passing, failing = (1 - 2 * TAIL / n_models / share for share in (1, n_checks))
-    for_low, for_high = (passing, failing) if LIMITABLE[check.limit.figure].at_least else (failing, passing)
-    return Interval(check.estimate.interval(for_low).low, check.estimate.interval(for_high).high)
+    low_tail, high_tail = (TAIL, TAIL / n_checks) if LIMITABLE[check.limit.figure].at_least else (TAIL / n_checks, TAIL)
+    return Interval(check.amount.low(low_tail), check.amount.high(high_tail))
 
 
 def _result(check: Check, ends: Interval) -> str:
-    if check.limit is None or check.estimate is None:
+    if check.limit is None or check.amount is None:
         if check.reason is None:
             return PASS
         return FAIL if check.broken else INCONCLUSIVE  # a missing or broken dense run says nothing against the compressed one
@@ -161,11 +166,27 @@ def _result(check: Check, ends: Interval) -> str:
     return PASS if ends.high <= limit else FAIL if ends.low > limit else INCONCLUSIVE
 
 
+def _together(check: Check, result: str, n_checks: int, n_models: int) -> str:
+    """The result where all models share the error of the end that gave it; what is open stays so."""
+    if n_models == 1 or result == INCONCLUSIVE or check.limit is None or check.amount is None:
+        return result
+    tail = TAIL / n_models / (1 if result == PASS else n_checks)
+    high_decides = (result == PASS) != LIMITABLE[check.limit.figure].at_least
+    ends = Interval(-math.inf, check.amount.high(tail)) if high_decides else Interval(check.amount.low(tail), math.inf)
+    return _result(check, ends)
+
+
+def _reason(check: Check, result: str) -> str | None:
+    if check.reason or check.amount is None or result != INCONCLUSIVE:
+        return check.reason
+    return check.amount.open_end
+
+
 def _needed(check: Check, result: str, n_checks: int) -> int | None:
     """Items that would decide an inconclusive check with 80 % chance, were its figure exactly what it is now."""
-    if check.limit is None or check.estimate is None or result != INCONCLUSIVE:
+    if check.limit is None or check.amount is None or result != INCONCLUSIVE:
         return None
-    estimate, limit = check.estimate, check.limit.value
+    estimate, limit = check.amount.estimate, check.limit.value
     distance = abs(estimate.value - limit)
     if not distance > 0 or not math.isfinite(estimate.error):
         return None

@@ -8,70 +8,77 @@
     accuracy_loss = 0.01
     [worst_subject]                # in every subject of every task
     accuracy_loss = 0.1
+    [worst_value]                  # what no single item exceeds, of a figure that has no largest value; 20 unless stated
+    kl = 12
 
 In: such a TOML file, and `figure=value` texts whose figure may be written `task.mmlu.accuracy_loss`.  Out: a list of `Limit`.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
 from analyzer.compare.paired import Paired
+from analyzer.gate.bounds import Bounded, coverage_after_transfer, of_items, set_size_growth
 from analyzer.measure.question import Question
 from analyzer.stats.arrays import BoolArray
 from analyzer.stats.estimate import Estimate
-from analyzer.studies.threshold_transfer import carried_coverage
 from schemas.errors import UsageError
 from schemas.toml_file import as_model, finite_number, read_toml
 
-EVERYWHERE, SUBJECT, TASK = "limits", "worst_subject", "task"
-Amount = Callable[[Paired, Question], Estimate]
-SubjectAmount = Callable[[Paired, Question, BoolArray], Estimate]
+EVERYWHERE = "limits"
+WORST_VALUE = 20.0  # nats: the compressed run gives less than 1e-8 to what the dense run is sure of
+Amount = Callable[[Paired, Question], Bounded]
+SubjectAmount = Callable[[Paired, Question, BoolArray], Bounded]
 
 
 @dataclass(frozen=True)
 class Limitable:
     """A figure of a compressed run beside its dense run that a policy can limit.
 
-    amount     : the estimate over all items that both runs answered.
+    amount     : the figure with its bounds over all items that both runs answered.
     of_subject : the same over the items that a mask, (item,) bool, chooses; None where the figure has no meaning for some items alone.
     by_sets    : whether it depends on scorer and alpha; a figure that does not is checked once per run.
     at_least   : True where larger values are better, so that the limit is the smallest value that passes.
+    unbounded  : True where an item has no largest value unless the policy states one.
     """
 
     amount: Amount
     of_subject: SubjectAmount | None = None
     by_sets: bool = False
     at_least: bool = False
+    unbounded: bool = False
 
 
-def _change(name: str) -> Limitable:
-    def amount(cell: Paired, question: Question) -> Estimate:
-        return cell.changes[name]
+def _mean(name: str, least: float, most: float, *, sign: int = 1) -> Limitable:
+    """A mean of values between least and most, one per item, or its negative."""
 
-    def of_subject(cell: Paired, question: Question, chosen: BoolArray) -> Estimate:
-        return cell.changes[name].among(chosen)
+    def estimate(cell: Paired) -> Estimate:
+        return cell.changes[name] if sign > 0 else -cell.changes[name]
 
-    return Limitable(amount, of_subject)
+    def amount(cell: Paired, question: Question) -> Bounded:
+        return of_items(estimate(cell), least, most)
 
+    def of_subject(cell: Paired, question: Question, chosen: BoolArray) -> Bounded:
+        return of_items(estimate(cell).among(chosen), least, most)
 
-def _loss(cell: Paired) -> Estimate:
-    return -cell.changes["accuracy_change"]
+    return Limitable(amount, of_subject, unbounded=most == math.inf)
 
 
 LIMITABLE: dict[str, Limitable] = {
-    "accuracy_loss": Limitable(lambda cell, _: _loss(cell), lambda cell, _, chosen: _loss(cell).among(chosen)),
-    "set_size_growth": Limitable(lambda cell, _: cell.changes["set_size_change"], by_sets=True),
-    "coverage_after_transfer": Limitable(carried_coverage, carried_coverage, by_sets=True, at_least=True),
-    "flips": _change("flips"),
-    "flips_to_wrong": _change("flips_to_wrong"),
-    "answers_changed": _change("answers_changed"),
-    "kl": _change("kl"),
-    "kl_reverse": _change("kl_reverse"),
-    "js": _change("js"),
+    "accuracy_loss": _mean("accuracy_change", -1.0, 1.0, sign=-1),
+    "set_size_growth": Limitable(set_size_growth, by_sets=True),
+    "coverage_after_transfer": Limitable(coverage_after_transfer, coverage_after_transfer, by_sets=True, at_least=True),
+    "flips": _mean("flips", 0.0, 1.0),
+    "flips_to_wrong": _mean("flips_to_wrong", 0.0, 1.0),
+    "answers_changed": _mean("answers_changed", 0.0, 1.0),
+    "kl": _mean("kl", 0.0, math.inf),
+    "kl_reverse": _mean("kl_reverse", 0.0, math.inf),
+    "js": _mean("js", 0.0, math.log(2)),
 }
 
 
@@ -81,12 +88,14 @@ class Limit:
 
     task          : the task it holds in; "" for every task.
     worst_subject : True where it holds in each subject by itself, and so in the worst one.
+    worst_value   : what no single item exceeds, for a figure that has no largest value; an item that does leaves the check open.
     """
 
     figure: str
     value: float
     task: str = ""
     worst_subject: bool = False
+    worst_value: float = WORST_VALUE
 
 
 def read_policy(path: Path | None, texts: Iterable[str]) -> list[Limit]:
@@ -104,7 +113,7 @@ def read_policy(path: Path | None, texts: Iterable[str]) -> list[Limit]:
     limits += [Limit(figure, value, worst_subject=True) for figure, value in policy.worst_subject.items()]
     if not limits:
         raise UsageError(f"the policy sets no limit; give --policy FILE or --limit figure=value with a figure of {', '.join(LIMITABLE)}")
-    return limits
+    return [replace(limit, worst_value=policy.worst_value.get(limit.figure, WORST_VALUE)) for limit in limits]
 
 
 def limits_for(task: str, limits: Iterable[Limit]) -> list[Limit]:
@@ -142,6 +151,13 @@ def _subject_figure(name: str) -> str:
     return name
 
 
+def _unbounded_figure(name: str) -> str:
+    known = [known for known, what in LIMITABLE.items() if what.unbounded]
+    if name not in known:
+        raise ValueError(f"figure {name!r} has a largest value of its own; those that have none: {', '.join(known)}")
+    return name
+
+
 _Number = Annotated[float, BeforeValidator(finite_number)]
 _Limits = Mapping[Annotated[str, AfterValidator(_figure)], _Number]
 
@@ -154,3 +170,4 @@ class _Policy(BaseModel):
     limits: _Limits = {}
     task: Mapping[str, _Limits] = {}
     worst_subject: Mapping[Annotated[str, AfterValidator(_subject_figure)], _Number] = {}
+    worst_value: Mapping[Annotated[str, AfterValidator(_unbounded_figure)], _Number] = {}

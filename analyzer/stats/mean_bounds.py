@@ -44,7 +44,7 @@ def mean_upper_bound(values: AnyArray, most: float, tail: float) -> float:
         return float(seen[0] + scale * betaincinv(counts[1], counts[0], 1 - tail))
     unit = (seen - most) / scale + 1  # now in [0, 1]
     mean = float(unit @ counts) / counts.sum()
-    bound = brentq(lambda m: _chance_above(unit, counts, m) - tail, mean, 1 - CLOSE, xtol=1e-12) if mean < 1 - CLOSE else 1.0
+    bound = brentq(lambda m: _chance_above(unit, counts, m) - tail, mean, 1 - CLOSE, xtol=1e-10) if mean < 1 - CLOSE else 1.0
     return float(most + (bound - 1) * scale)
 
 

@@ -60,8 +60,10 @@ def estimate(name: str, digits: int = 3, *, sign: bool = False) -> Callable[[Rec
         value, low, high = (record.get(f"{name}{end}") for end in ("", "_low", "_high"))
         if value is None:
             return ""
-        if low is None or high is None:
+        if low is None:
             return fixed(value, digits, sign=sign)
+        if high is None:
+            return f"{fixed(value, digits, sign=sign)} [{fixed(low, digits_that_show(low, digits), sign=sign)}, ∞)"
         shows = digits_that_show(value, digits) if low > 0 or high < 0 else digits
         return f"{fixed(value, shows, sign=sign)} {fixed_interval(low, high, digits, sign=sign)}"
 

@@ -1,6 +1,7 @@
 """The release gate: policies, exit codes, reports, and its error rates where the truth is known."""
 
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 from analyzer.cli.main import main
 from analyzer.compare.compare import compare
 from analyzer.gate.ci_reports import correction, junit, last_line, markdown, model_index, together
+from analyzer.gate.ci_reports import sentence as ci_sentence
 from analyzer.gate.gate import EXIT_CODES, FAIL, INCONCLUSIVE, PASS, gate, outcome
 from analyzer.gate.policy import LIMITABLE, Limit, limits_for, read_policy
 from analyzer.measure.question import Question
@@ -123,7 +125,8 @@ def test_the_printed_interval_decides(figure: str) -> None:
     runs = pair_of_runs()
     ends = []
     for limit in (-0.5, 0.01, 0.05, 0.2, 0.88, 0.95, 50.0):
-        (record,) = (r for r in gate(runs, LAC, [Limit(figure, limit), Limit("flips_to_wrong", 0.9)]) if r["check"] == figure)
+        checked = [Limit(figure, limit, worst_value=30.0), Limit("flips_to_wrong", 0.9)]
+        (record,) = (r for r in gate(runs, LAC, checked) if r["check"] == figure)
         low, high = record["amount_low"], record["amount_high"]
         within = low >= limit if LIMITABLE[figure].at_least else high <= limit
         beyond = high < limit if LIMITABLE[figure].at_least else low > limit
@@ -201,11 +204,59 @@ def test_a_run_without_finite_items_fails_and_leaves_its_figures_open() -> None:
     assert all(r["amount"] is None for r in records)
 
 
+def test_kl_can_fail_whatever_its_worst_value_and_passes_only_below_it() -> None:
+    """How far the mean may lie above what was seen depends on the worst that an unseen item may have; how far below does not."""
+    runs = pair_of_runs()
+    (low,) = (r["amount_low"] for r in gate(runs, LAC, [Limit("kl", 9.0)]) if r["check"] == "kl")
+    assert low > 0
+    for limit, expected, words in (
+        (Limit("kl", 0.9 * low), FAIL, ""),
+        (Limit("kl", 0.9 * low, worst_value=0.01), FAIL, ""),
+        (Limit("kl", 9.0), PASS, ""),
+        (Limit("kl", 0.3, worst_value=500.0), INCONCLUSIVE, ""),
+        (Limit("kl", 9.0, worst_value=0.01), INCONCLUSIVE, "above the stated worst value 0.01"),
+        (Limit("kl", 9.0, worst_value=30.0), PASS, ""),
+    ):
+        (record,) = (r for r in gate(runs, LAC, [limit]) if r["check"] == "kl")
+        assert record["result"] == expected and words in (record["reason"] or "")
+        assert (limit.worst_value == 0.01) == (record["amount_high"] is None) == ("∞" in ci_sentence(record))
+        assert f"no item taken to exceed {limit.worst_value:g}" in ci_sentence(record)
+
+
+@pytest.mark.parametrize("n_items", [50, 200, 1_000])
+def test_no_change_among_few_items_proves_little(n_items: int) -> None:
+    """Two equal runs: the bounds are those of 0 events in N, and in sets those of one item with every option."""
+    rng = np.random.default_rng(0)
+    answers = np.arange(n_items) % 4
+    items, logits = equal_items(n_items), skilled_logits(rng, answers, 4)
+    runs = select_runs(MemoryReader([items], [make_run(items, logits), make_run(items, logits, method="rtn")]), {})
+    found = {r["check"]: r for r in gate(runs, LAC, [Limit("flips", 0.1), Limit("accuracy_loss", 0.1), Limit("set_size_growth", 9.0)])}
+    exact = 1 - 0.025 ** (1 / n_items)
+    assert found["flips"]["amount_high"] == found["accuracy_loss"]["amount_high"] == pytest.approx(exact)
+    assert found["flips"]["result"] == found["accuracy_loss"]["result"] == (PASS if exact <= 0.1 else INCONCLUSIVE)
+    assert 4 * exact < found["set_size_growth"]["amount_high"] < 30 * exact  # four options, and the pull on the threshold
+
+
+@pytest.mark.parametrize("scorer", ["lac", "aps"])
+def test_a_threshold_at_an_atom_decides_nothing(scorer: str) -> None:
+    """A tenth and more of the items have one and the same score where the threshold lies: sets jump there, and nothing is concluded."""
+    rng = np.random.default_rng(1)
+    answers = np.arange(1_000) % 4
+    items, logits = equal_items(1_000), skilled_logits(rng, answers, 4, 3.0)
+    order = np.argsort(-logits[np.arange(1_000), answers])
+    same = order[820:960]
+    logits[same] = np.where(np.arange(4) == answers[same][:, None], 0.0, [[2.0, 1.0, 0.5, 0.2]])
+    runs = select_runs(MemoryReader([items], [make_run(items, logits), make_run(items, logits + 1e-3, method="rtn")]), {})
+    records = gate(runs, Question(scorers=(scorer,)), [Limit("set_size_growth", 50.0)])
+    assert records[-1]["result"] == INCONCLUSIVE and "atom or a gap" in records[-1]["reason"]
+    assert records[-1]["reason"] in ci_sentence(records[-1])
+
+
 def test_every_figure_can_be_limited() -> None:
     """Each figure of the registry gives an estimate of a pair, and one of a subject where it has one."""
     runs = pair_of_runs(subjects=3)
-    limits = [Limit(name, 0.0 if what.at_least else 99.0) for name, what in LIMITABLE.items()]
-    limits += [Limit(name, 0.0 if what.at_least else 99.0, worst_subject=True) for name, what in LIMITABLE.items() if what.of_subject]
+    limits = [Limit(name, 0.0 if what.at_least else 99.0, worst_value=30.0) for name, what in LIMITABLE.items()]
+    limits += [replace(limit, worst_subject=True) for limit in limits if LIMITABLE[limit.figure].of_subject]
     records = gate(runs, LAC, limits)
     assert {record["result"] for record in records} == {PASS}
     assert {record["check"] for record in records} == {"reliable", *LIMITABLE}
@@ -221,6 +272,7 @@ def test_policy_file_and_texts(tmp_path: Path) -> None:
     assert Limit("accuracy_loss", 0.02) not in limits_for("mmlu", limits)
     assert Limit("accuracy_loss", 0.02) in limits_for("urn", limits)
     assert Limit("flips", 0.3, worst_subject=True) in limits_for("urn", limits)
+    assert Limit("kl", 0.2, worst_value=15.0) in read_policy(path, ["kl=0.2", "worst_value.kl=15"])
 
 
 @pytest.mark.parametrize(
@@ -235,6 +287,7 @@ def test_policy_file_and_texts(tmp_path: Path) -> None:
         ("flips = 1\n", [], "unknown key 'flips'"),
         ("[worst_subject]\nset_size_growth = 1\n", [], "'set_size_growth' cannot be limited by subject"),
         ("[limits", [], "cannot read policy"),
+        ("", ["kl=1", "worst_value.js=3"], "'js' has a largest value of its own; those that have none: kl, kl_reverse"),
         ("task = 3\n", [], "'task' is 3; it should be a table"),
         ("[limits]\nflip = 1\nkl = \"x\"\n", ["worst_subject.js=-"], "unknown figure 'flip'.*'x' is not a finite.*'-' is not a finite"),
     ],

@@ -63,7 +63,8 @@ function shown(column, row) {
   if (value === null || value === undefined || value === "") return "";
   if (column.digits === null || column.digits === undefined) return String(value);
   const [low, high] = [row[`${column.field}_low`], row[`${column.field}_high`]];
-  if (!column.interval || low === null || low === undefined || high === null || high === undefined) return inForm(column, value, false);
+  if (!column.interval || low === null || low === undefined) return inForm(column, value, false);
+  if (high === null || high === undefined) return `${inForm(column, value, false)} [${inForm(column, low, low > 0)}, ∞)`;
   const mustShow = low > 0 || high < 0;
   return `${inForm(column, value, mustShow)} [${inForm(column, low, mustShow)}, ${inForm(column, high, mustShow)}]`;
 }

@@ -162,7 +162,8 @@ def _why(result: str, checks: Sequence[Record]) -> str:
         ending = f"; the limit is {limit}." if limit else "."
         return f"{_said(first)}{ending}" + (f" {many} fail{'' if others > 1 else 's'} too." if many else "")
     unclear = f"{many} {'are' if others > 1 else 'is'} also unclear" if many else ""
-    parts = [part for part in (f"This could be above or below the limit of {limit}" if limit else "", unclear) if part]
+    could = first["reason"] or (f"This could be above or below the limit of {limit}" if limit else "")
+    parts = [part for part in (could, unclear) if part and (limit or part != could)]
     ending = "; ".join(parts) + "." if parts else ""
     return f"{_said(first)}. {ending[:1].upper()}{ending[1:]}".rstrip() + _would_decide(deciding)
 
@@ -187,7 +188,7 @@ def _limit_words(check: Record) -> str:
 
 def _harm(check: Record) -> Harm | None:
     """A check as harm; None if it has no figure or no interval."""
-    if check["limit"] is None or check["amount"] is None or check["amount_low"] is None:
+    if check["limit"] is None or check["amount"] is None or check["amount_low"] is None or check["amount_high"] is None:
         return None
     if LIMITABLE[check["check"]].at_least:
         return Harm(1 - check["amount"], 1 - check["amount_high"], 1 - check["amount_low"], 1 - check["limit"])

@@ -1,0 +1,161 @@
+"""What a check of the gate rests on: a figure, and bounds on it that hold for few items, rare damage and heavy tails.
+
+Every figure is a mean over items of what each contributes. What an item may contribute at least and at most is known, and the bounds let
+one unseen item have it (`analyzer.stats.mean_bounds`): of 200 items without a flip up to 1.8 % may flip, whatever spread they show. Shares
+get the exact binomial limits. Figures of prediction sets also move the threshold; an item's pull on it has a largest value as well. Where
+the threshold's own law is no straight line near it, nothing is decided.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cached_property
+
+import numpy as np
+
+from analyzer.compare.paired import Paired
+from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
+from analyzer.conformal.set_size_interval import bends_at_threshold
+from analyzer.conformal.split_law import RankLaw, rank_law
+from analyzer.measure.question import Question
+from analyzer.measure.scored import scores_of
+from analyzer.runs.view import RunView
+from analyzer.stats.arrays import BoolArray, FloatArray
+from analyzer.stats.clusters import effective_items
+from analyzer.stats.estimate import Estimate
+from analyzer.stats.mean_bounds import mean_upper_bound
+from analyzer.studies.threshold_transfer import carried_coverage
+
+FEW_ITEMS = 10  # effective ones, and calibration items expected above the threshold
+AT_AN_ATOM = "the threshold lies at an atom or a gap of the scores, where a few items move it far"
+GROUPS, EXTREMES = 384, 128
+DIGITS = 12  # equal contributions differ by rounding beyond
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """A figure and what bounds it.
+
+    least, most : of what a single item may contribute, to a plain mean its value; infinite where nothing is known.
+    undecided   : why nothing may be concluded, whatever the bounds say.
+    open_end    : why the bounds may be too wide to decide.
+    """
+
+    estimate: Estimate
+    least: float
+    most: float
+    undecided: str | None = None
+    open_end: str | None = None
+
+    def low(self, tail: float) -> float:
+        """Return what the figure is below with at most this probability; NaN without a figure, -inf where nothing is known."""
+        if not self.contributions.size:
+            return math.nan
+        if not math.isfinite(self.least):
+            return self.estimate.least
+        least = min(self.least, float(self.contributions.min()))
+        return max(self.estimate.least, -mean_upper_bound(-self.contributions, -least, tail))
+
+    def high(self, tail: float) -> float:
+        """Return what the figure is above with at most this probability; NaN without a figure, +inf where nothing is known."""
+        if not self.contributions.size:
+            return math.nan
+        if not math.isfinite(self.most):
+            return self.estimate.most
+        return min(self.estimate.most, mean_upper_bound(self.contributions, max(self.most, float(self.contributions.max())), tail))
+
+    @cached_property
+    def contributions(self) -> FloatArray:
+        """What each item contributes, (item,); their mean is the figure. Neighbours of thousands of different values have their mean."""
+        if not math.isfinite(self.estimate.value):
+            return np.empty(0)
+        values = np.round(self.estimate.value + self.estimate.influence, DIGITS)
+        return _grouped(values) if np.unique(values).size > GROUPS + 2 * EXTREMES else values
+
+
+def of_items(estimate: Estimate, least: float, most: float) -> Bounded:
+    """Return the bounds of a mean of values in [least, most]; of items that are not all averaged over, those that are count for more."""
+    weight = estimate.influence.size / estimate.items if estimate.items > 0 else 1.0
+    least, most = (estimate.value + (end - estimate.value) * weight for end in (least, most))
+    return Bounded(estimate, least, most)
+
+
+def at_worst(bounded: Bounded, worst: float, name: str) -> Bounded:
+    """Return the bounds of a figure that has no largest value, where the policy states the worst that an item may have."""
+    found = float(bounded.contributions.max(initial=-math.inf))
+    if found > worst:
+        return replace(bounded, open_end=f"an item has {name} {found:.3g}, above the stated worst value {worst:g} (worst_value.{name})")
+    return replace(bounded, most=worst)
+
+
+def set_size_growth(cell: Paired, question: Question) -> Bounded:
+    """Return the change of the mean set size and its bounds: one item may get every option and pull the threshold as far as any can."""
+    change = cell.changes["set_size_change"]
+    if cell.pair is None or not change.influence.size:
+        return Bounded(change, -math.inf, math.inf, cell.after.note)
+    dense, compressed = (_threshold(view, view, cell, question) for view in cell.pair)
+    alpha, widest = float(cell.after.alpha), float(cell.pair.dense.n_options.max())
+    most = widest + (1 - alpha) * compressed.pull + alpha * dense.pull
+    least = -(widest + (1 - alpha) * dense.pull + alpha * compressed.pull)
+    undecided = cell.after.note or _too_few_above(dense.law, cell.after.alpha)
+    if not undecided and (bends_at_threshold(dense.law, dense.ranks) or bends_at_threshold(compressed.law, compressed.ranks)):
+        undecided = AT_AN_ATOM
+    return Bounded(change, least, most, undecided, _few_effective(change))
+
+
+def coverage_after_transfer(cell: Paired, question: Question, chosen: BoolArray | None = None) -> Bounded:
+    """Return the coverage under the dense run's thresholds and its bounds, of all items or those chosen, (item,) bool."""
+    estimate = carried_coverage(cell, question, chosen)
+    if cell.pair is None or not estimate.influence.size:
+        return Bounded(estimate, -math.inf, math.inf, cell.after.note)
+    found = _threshold(*cell.pair, cell, question)
+    alpha, weight = float(cell.after.alpha), estimate.influence.size / max(estimate.items, 1)
+    least = estimate.value * (1 - weight) - alpha * found.pull
+    most = estimate.value * (1 - weight) + weight + (1 - alpha) * found.pull
+    undecided = cell.after.note or _too_few_above(found.law, cell.after.alpha)
+    if not undecided and bends_at_threshold(found.law, replace(found.ranks, option=found.ranks.answer[None])):
+        undecided = AT_AN_ATOM
+    return Bounded(estimate, least, most, undecided, _few_effective(estimate))
+
+
+@dataclass(frozen=True)
+class _Threshold:
+    """Where a run's threshold lies. `pull` is how much of the figure one calibration item moves as it passes the threshold."""
+
+    law: RankLaw
+    ranks: Ranks
+    pull: float
+
+
+def _threshold(source: RunView, target: RunView, cell: Paired, question: Question) -> _Threshold:
+    """The law of the source's threshold among the target's scores; the figure is set size for one run, coverage for two."""
+    scorer, alpha, n = cell.after.scorer, cell.after.alpha, cell.after.n_calibration
+    items = np.arange(source.n_items)
+    calibration = None if source is target else scores_of(source, source.probs, scorer, question)[items, source.answer]
+    ranks = rank_scores(scores_of(target, target.probs, scorer, question), target.answer, target.probs, question.empty, calibration)
+    law = rank_law(ranks.n_items, n, threshold_rank(n, alpha))
+    rows = ranks.option if source is target else ranks.answer[None]
+    entering = np.bincount(rows.ravel(), minlength=law.n_items + 2)[law.first + 1 : law.first + 1 + law.weights.size]
+    return _Threshold(law, ranks, float(law.weights[: entering.size] @ entering))
+
+
+def _grouped(values: FloatArray) -> FloatArray:
+    """Values in rising order, the extremes as they are and the others in groups that have their mean: bounds hardly move."""
+    rising = np.sort(values)
+    middle = rising[EXTREMES:-EXTREMES]
+    starts = np.linspace(0, middle.size, GROUPS + 1).astype(np.int64)
+    sizes = np.diff(starts)
+    means = np.add.reduceat(middle, starts[:-1]) / sizes
+    return np.concatenate([rising[:EXTREMES], np.repeat(means, sizes), rising[-EXTREMES:]])
+
+
+def _too_few_above(law: RankLaw, alpha: Fraction) -> str | None:
+    above = law.n_calibration + 1 - law.k
+    if above >= FEW_ITEMS:
+        return None
+    return f"{above} calibration items are expected above the threshold at alpha {float(alpha):g}; at least {FEW_ITEMS} are needed"
+
+
+def _few_effective(estimate: Estimate) -> str | None:
+    effective = effective_items(estimate.influence)
+    return f"the change rests on about {effective:.0f} items" if 0 < effective < FEW_ITEMS else None
