@@ -44,10 +44,17 @@ def bends_at_threshold(threshold: Threshold) -> bool:
 
     Also where other scores equal the threshold's, there are few items, or fewer than ten calibration items are expected above it.
     """
-    law, ranks = threshold
+    law = threshold.law
     n_items, n = law.n_items, law.n_calibration
     if n_items <= FEW_ITEMS or law.k > n or n + 1 - law.k < 2 * FEWEST_BEYOND:
         return True
+    return jumps_at_threshold(threshold)
+
+
+def jumps_at_threshold(threshold: Threshold) -> bool:
+    """Return whether other scores equal the threshold's, or the mean set size is far from a straight line near it: an atom or a gap."""
+    law, ranks = threshold
+    n_items, n = law.n_items, law.n_calibration
     centre = law.k / (n + 1)
     reach = REACH * math.sqrt(centre * (1 - centre) * (1 / n_items + 1 / n))
     places = np.clip(((centre + reach * np.array([-1.0, 0.0, 1.0])) * n_items).astype(np.int64), 0, n_items - 1)

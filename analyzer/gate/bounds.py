@@ -10,12 +10,13 @@ import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 from analyzer.compare.paired import Paired
-from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
-from analyzer.conformal.set_size_interval import bends_at_threshold
+from analyzer.conformal.ranks import rank_scores, threshold_rank
+from analyzer.conformal.set_size_interval import Threshold, jumps_at_threshold
 from analyzer.conformal.split_law import RankLaw, rank_law
 from analyzer.measure.question import Question
 from analyzer.measure.scored import scores_of
@@ -97,8 +98,8 @@ def set_size_growth(cell: Paired, question: Question) -> Bounded:
     alpha, widest = float(cell.after.alpha), float(cell.pair.dense.n_options.max())
     most = widest + (1 - alpha) * compressed.pull + alpha * dense.pull
     least = -(widest + (1 - alpha) * dense.pull + alpha * compressed.pull)
-    undecided = cell.after.note or _too_few_above(dense.law, cell.after.alpha)
-    if not undecided and (bends_at_threshold(dense.law, dense.ranks) or bends_at_threshold(compressed.law, compressed.ranks)):
+    undecided = cell.after.note or _too_few_above(dense.at.law, cell.after.alpha)
+    if not undecided and (jumps_at_threshold(dense.at) or jumps_at_threshold(compressed.at)):
         undecided = AT_AN_ATOM
     return Bounded(change, least, most, undecided, _few_effective(change))
 
@@ -112,22 +113,20 @@ def coverage_after_transfer(cell: Paired, question: Question, chosen: BoolArray 
     alpha, weight = float(cell.after.alpha), estimate.influence.size / max(estimate.items, 1)
     least = estimate.value * (1 - weight) - alpha * found.pull
     most = estimate.value * (1 - weight) + weight + (1 - alpha) * found.pull
-    undecided = cell.after.note or _too_few_above(found.law, cell.after.alpha)
-    if not undecided and bends_at_threshold(found.law, replace(found.ranks, option=found.ranks.answer[None])):
+    undecided = cell.after.note or _too_few_above(found.at.law, cell.after.alpha)
+    if not undecided and jumps_at_threshold(Threshold(found.at.law, replace(found.at.ranks, option=found.at.ranks.answer[None]))):
         undecided = AT_AN_ATOM
     return Bounded(estimate, least, most, undecided, _few_effective(estimate))
 
 
-@dataclass(frozen=True)
-class _Threshold:
+class _Pulled(NamedTuple):
     """Where a run's threshold lies. `pull` is how much of the figure one calibration item moves as it passes the threshold."""
 
-    law: RankLaw
-    ranks: Ranks
+    at: Threshold
     pull: float
 
 
-def _threshold(source: RunView, target: RunView, cell: Paired, question: Question) -> _Threshold:
+def _threshold(source: RunView, target: RunView, cell: Paired, question: Question) -> _Pulled:
     """The law of the source's threshold among the target's scores; the figure is set size for one run, coverage for two."""
     scorer, alpha, n = cell.after.scorer, cell.after.alpha, cell.after.n_calibration
     items = np.arange(source.n_items)
@@ -136,7 +135,7 @@ def _threshold(source: RunView, target: RunView, cell: Paired, question: Questio
     law = rank_law(ranks.n_items, n, threshold_rank(n, alpha))
     rows = ranks.option if source is target else ranks.answer[None]
     entering = np.bincount(rows.ravel(), minlength=law.n_items + 2)[law.first + 1 : law.first + 1 + law.weights.size]
-    return _Threshold(law, ranks, float(law.weights[: entering.size] @ entering))
+    return _Pulled(Threshold(law, ranks), float(law.weights[: entering.size] @ entering))
 
 
 def _grouped(values: FloatArray) -> FloatArray:
