@@ -58,7 +58,7 @@ class RunKey(BaseModel):
     task: str
     items_hash: str
     prompt: str
-    prompt_hash: str = ""  # SHA-256 of the rendered prefix and the item template
+    prompt_hash: str = ""  # SHA-256 of the rendered prefix and the item template, chat template included
     tokens_hash: str = ""  # SHA-256 of the token ids of every prompt; "" if unknown (imported runs, schema version 1)
     option_token_ids: tuple[int, ...] = ()
     option_tokens: tuple[str, ...] = ()

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from producer.prompts.templates import render_item, render_prefix
+from producer.prompts.chat import Chat, render_chat
+from producer.prompts.templates import CUE, render_item, render_prefix
 from schemas.digest import json_digest
 from schemas.errors import UsageError
 from schemas.items import Item
 
-CUE = "Answer:"
 LEAST_SHARED = 16  # tokens; for fewer, a separate attention over the prefix costs more than computing them with each item
 _TEMPLATE = Item(id="0", answer="A", context="{context}", question="{question}", choices={"A": "{A}", "B": "{B}"})
 
@@ -81,14 +81,17 @@ class OptionTokens(NamedTuple):
     texts: tuple[str, ...]
 
 
-def encode(tokenizer: Any, instruction: str, demonstrations: Sequence[Item], items: Sequence[Item], context: int) -> Prompts:
+def encode(  # noqa: PLR0913, PLR0917
+    tokenizer: Any, instruction: str, demonstrations: Sequence[Item], items: Sequence[Item], context: int, chat: Chat | None = None
+) -> Prompts:
     """Return the token ids of all prompts.
 
     context : most tokens the model takes; longer prompts keep their right end, and the begin-of-text token where there is one.
+    chat    : how to lay out prompts in the tokenizer's chat template, None for prompts without one.
     """
-    shown = render_prefix(instruction, demonstrations)
     logging.getLogger("transformers.tokenization_utils_base").setLevel(logging.ERROR)  # it warns of long prompts, which are cut below
-    encoded: list[list[int]] = tokenizer([shown + render_item(item) for item in items])["input_ids"]
+    texts = [render_prompt(tokenizer, instruction, demonstrations, item, chat) for item in items]
+    encoded: list[list[int]] = tokenizer(texts, add_special_tokens=chat is None)["input_ids"]
     cut = [len(ids) > context for ids in encoded]
     prefix = _shared([ids for ids, is_cut in zip(encoded, cut, strict=True) if not is_cut])
     suffixes = [
@@ -96,6 +99,35 @@ def encode(tokenizer: Any, instruction: str, demonstrations: Sequence[Item], ite
         for ids, is_cut in zip(encoded, cut, strict=True)
     ]
     return Prompts(tuple(prefix), suffixes, cut, [len(item.choices) for item in items])
+
+
+def render_prompt(tokenizer: Any, instruction: str, demonstrations: Sequence[Item], item: Item, chat: Chat | None) -> str:
+    """Return one prompt as text, ending in the cue."""
+    if chat:
+        return render_chat(tokenizer, chat, instruction, demonstrations, item)
+    return render_prefix(instruction, demonstrations) + render_item(item)
+
+
+def check_chat_options(tokenizer: Any, prompt: str, options: OptionTokens) -> None:
+    """Raise UsageError where the option tokens are not those that follow a chat prompt.
+
+    prompt : a whole chat prompt, ending in the cue.
+    """
+    ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    for letter, token in zip(ascii_uppercase, options.ids, strict=False):
+        found = tokenizer(f"{prompt} {letter}", add_special_tokens=False)["input_ids"]
+        if found != [*ids, token]:
+            seen = tokenizer.convert_ids_to_tokens(found[len(ids) - 1 :])
+            raise UsageError(f"after the chat template the tokenizer encodes '{CUE} {letter}' as {seen}, not as one more token")
+
+
+def other_form(tokenizer: Any, options: OptionTokens) -> OptionTokens | None:
+    """Return the tokens of the same letters written without a space before them, None where they are no single tokens or the same."""
+    encoded = [tokenizer(letter, add_special_tokens=False)["input_ids"] for letter in ascii_uppercase[: len(options.ids)]]
+    ids = tuple(int(each[-1]) for each in encoded)
+    if any(len(each) != 1 for each in encoded) or set(ids) & set(options.ids):
+        return None
+    return OptionTokens(ids, tuple(map(str, tokenizer.convert_ids_to_tokens(list(ids)))))
 
 
 def option_tokens(tokenizer: Any, n_options: int) -> OptionTokens:
@@ -119,8 +151,10 @@ def option_tokens(tokenizer: Any, n_options: int) -> OptionTokens:
     return OptionTokens(tuple(ids), texts)
 
 
-def prompt_hash(instruction: str, demonstrations: Sequence[Item]) -> str:
-    """Return the SHA-256 of the rendered prefix and the item template."""
+def prompt_hash(tokenizer: Any, instruction: str, demonstrations: Sequence[Item], chat: Chat | None = None) -> str:
+    """Return the SHA-256 of the rendered prefix and the item template; for a chat prompt, of both within the chat template."""
+    if chat:
+        return json_digest([render_chat(tokenizer, chat, instruction, demonstrations, _TEMPLATE)])
     return json_digest([render_prefix(instruction, demonstrations), render_item(_TEMPLATE)])
 
 

@@ -15,6 +15,7 @@ from schemas.items import Item
 from schemas.toml_file import as_model, read_toml
 
 PROMPTS = ("base", "shared", "task")
+CUE = "Answer:"
 SHARED = "Answer each multiple-choice question with the letter of the one correct option."
 BY_TASK = {
     "urn": "Each question lists balls drawn from one urn. Answer with the letter of that urn.",
@@ -67,4 +68,4 @@ def render_item(item: Item) -> str:
     """Return one item as text ending in `Answer:`, options one per line."""
     context = [f"Context: {item.context}"] if item.context else []
     options = [f"{letter}. {text}" for letter, text in item.choices.items()]
-    return "\n".join([*context, f"Question: {item.question}", "Choices:", *options, "Answer:"])
+    return "\n".join([*context, f"Question: {item.question}", "Choices:", *options, CUE])

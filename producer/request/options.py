@@ -38,6 +38,16 @@ RUN_OPTIONS = (
         type=click.Path(path_type=Path, exists=True, dir_okay=False),
         help="TOML file with your own wording of the prompts shared and task, e.g. words.toml.",
     ),
+    click.option(
+        "--chat", is_flag=True, default=None, help="Ask in the chat template of the model's tokenizer, thinking off; for chat-tuned models."
+    ),
+    click.option("--chat-system", metavar="TEXT", help="System message of the chat, e.g. 'Answer with one letter.' [none]"),
+    click.option(
+        "--chat-turns",
+        is_flag=True,
+        default=None,
+        help="Show each demonstration as a question and a reply of its own. [all in one message]",
+    ),
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Ask only N items of each task, drawn by --seed. [all]"),
     click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Folder with the published tasks' files. [the Hub]"),
     click.option("--backend", metavar="NAME", help="What runs the model: transformers or vllm. [transformers]"),

@@ -11,6 +11,7 @@ from typing import Any
 from producer.methods import Method
 from producer.models.find import ModelFiles
 from producer.models.weights_hash import weight_bytes_as
+from producer.prompts.chat import Chat, has_template
 from producer.prompts.encode import OptionTokens, Prompts, encode
 from producer.tasks.source import TaskItems
 from schemas.errors import UsageError
@@ -45,12 +46,13 @@ class PromptedTask:
     instruction: str
     options: OptionTokens
     item_set: ItemSet
+    chat: Chat | None = None
 
     @cached_property
     def prompts(self) -> Prompts:
         """Token ids of the items' prompts."""
         context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or self.model.tokenizer.model_max_length
-        return encode(self.model.tokenizer, self.instruction, self.task.demonstrations, self.task.items, int(context))
+        return encode(self.model.tokenizer, self.instruction, self.task.demonstrations, self.task.items, int(context), self.chat)
 
     def check_tokens(self) -> None:
         """Raise UsageError if a prompt or an answer has a token for which the model has no embedding."""
@@ -65,13 +67,15 @@ class PromptedTask:
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
-        """Warnings stored with each run and logged once: those about the items, and how many prompts did not fit the context."""
+        """Warnings stored with each run and logged once: about the items, about prompts that did not fit, about an unused chat template."""
         truncated, name = self.prompts.truncated, self.model.files.name
         note = (
             f"{self.task.name}, prompt {self.prompt}: {truncated} of {len(self.item_set)} prompts are longer than the context of {name} "
             "and were truncated: they lost their beginning"
         )
-        return (*self.task.notes, note) if truncated else self.task.notes
+        without = f"the tokenizer of {name} has a chat template, and the prompts are without it; --chat applies it"
+        plain = has_template(self.model.tokenizer) and not self.chat
+        return (*self.task.notes, *([note] if truncated else []), *([without] if plain else []))
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ NEEDS = {
     "executor": "--plan",
     "workers": "--plan",
     "tensor_parallel": VLLM,
+    **dict.fromkeys(("chat_turns", "chat_system"), "--chat"),
     **dict.fromkeys(("device", "batch_tokens", "device_memory", "host_memory", "self_check"), TRANSFORMERS),
 }
 BESIDE_EMIT = ("executor", "workers", "dry_run")
@@ -32,6 +33,7 @@ class Request:
     limit    : number of items drawn from each task, 0 for all.
     device, dtype : "auto" means a GPU if there is one, with the checkpoint's own dtype; on a CPU float32.
     compression_data : "auto" means each task's default source.
+    chat     : whether prompts are in the tokenizer's chat template; chat_turns, chat_system: see `producer.prompts.chat.Chat`.
     private  : store library versions as the only information about machine and command.
     settings : how batches and memory are used; they change logits by rounding only.
     """
@@ -51,6 +53,9 @@ class Request:
     compression_data: str = "auto"
     allow_nonfinite: bool = False
     replace: bool = False
+    chat: bool = False
+    chat_turns: bool = False
+    chat_system: str = ""
     private: bool = False
     settings: Settings = field(default_factory=Settings)
 

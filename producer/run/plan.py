@@ -13,7 +13,8 @@ from producer.methods import METHODS, Method
 from producer.models.find import REFERENCE, fetch_weights, find_model
 from producer.models.load import load_config, load_tokenizer
 from producer.models.weights_hash import weight_bytes, weights_hash
-from producer.prompts.encode import option_tokens, prompt_hash
+from producer.prompts.chat import Chat, has_template
+from producer.prompts.encode import check_chat_options, option_tokens, prompt_hash, render_prompt
 from producer.prompts.templates import PROMPTS, instruction_for
 from producer.request.bayes import BAYES
 from producer.request.planned import Model, PlannedRun, PromptedTask, RunGroup
@@ -148,12 +149,20 @@ def _choose_dtype(dtype: str, device: str, config: Any) -> str:
 
 def _prompted(model: Model, task: TaskItems, prompt: str, request: Request) -> PromptedTask:
     demonstrated = [item.id for item in task.demonstrations]
+    instruction = instruction_for(task.name, prompt, request.prompt_file)
+    options = option_tokens(model.tokenizer, max(len(item.choices) for item in task.items))
+    chat = Chat(request.chat_system, request.chat_turns) if request.chat else None
+    if chat and not has_template(model.tokenizer):
+        raise UsageError(f"the tokenizer of {model.files.name!r} has no chat template; leave --chat out")
+    if chat:
+        check_chat_options(model.tokenizer, render_prompt(model.tokenizer, instruction, task.demonstrations, task.items[0], chat), options)
     prompted = PromptedTask(
         model=model,
         task=task,
-        prompt=prompt,
-        instruction=instruction_for(task.name, prompt, request.prompt_file),
-        options=option_tokens(model.tokenizer, max(len(item.choices) for item in task.items)),
+        prompt=f"{prompt}-chat" if chat else prompt,
+        instruction=instruction,
+        options=options,
+        chat=chat,
         item_set=build_item_set(task.name, task.items, revision=task.revision, demonstrations=demonstrated),
     )
     prompted.check_tokens()
@@ -212,7 +221,7 @@ def _key(prompted: PromptedTask, compression: _Compression, weights: str, reques
         task=task.name,
         items_hash=prompted.item_set.digest,
         prompt=prompted.prompt,
-        prompt_hash=prompt_hash(prompted.instruction, task.demonstrations),
+        prompt_hash=prompt_hash(model.tokenizer, prompted.instruction, task.demonstrations, prompted.chat),
         tokens_hash=prompted.prompts.digest,
         option_token_ids=prompted.options.ids,
         option_tokens=prompted.options.texts,

@@ -21,6 +21,7 @@ from producer.request.bayes import bayes_runs
 from producer.request.planned import PlannedRun, PromptedTask, RunGroup
 from producer.request.request import Request
 from producer.run.destination import Destination
+from producer.run.option_mass import check_option_mass
 from producer.run.plan import check_request, make_plan
 from schemas.options import own_options
 from schemas.private import without_circumstances
@@ -102,6 +103,9 @@ class _Worker:
 
     def _answer(self, planned: PlannedRun, ready: Ready) -> Run:
         prompted = planned.prompted
+        if prompted.chat:
+            with self.stop.raise_immediately():
+                check_option_mass(prompted, ready)
         peak_reset, clock = reset_peak(prompted.model.device), time.monotonic()
         with _item_bar(planned, shown=self.show_progress) as bar:
             answers = ready.answer(prompted, self._after_batch(bar, prompted))

@@ -34,7 +34,7 @@ class Pairs:
 
     bos_token_id = None
 
-    def __call__(self, texts: list[str]) -> dict[str, list[list[int]]]:
+    def __call__(self, texts: list[str], add_special_tokens: bool = True) -> dict[str, list[list[int]]]:
         return {"input_ids": [[hash(text[i : i + 2]) % 10**6 for i in range(0, len(text), 2)] for text in texts]}
 
 
@@ -118,7 +118,7 @@ def test_another_tokenizer_is_another_digest(tokenizer: PreTrainedTokenizerFast,
 
 def test_the_prompt_hash_follows_wording_and_demonstrations() -> None:
     """Another instruction or another demonstration is another prompt."""
-    hashes = {prompt_hash("", []), prompt_hash("Say.", []), prompt_hash("", ITEMS[:1]), prompt_hash("", ITEMS[1:2])}
+    hashes = {prompt_hash(None, *each) for each in (("", []), ("Say.", []), ("", ITEMS[:1]), ("", ITEMS[1:2]))}
     assert len(hashes) == 4
 
 
