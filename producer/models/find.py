@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from schemas.errors import HedgemarkError, UsageError
@@ -36,6 +37,7 @@ HUB = {
     "smollm2-360m": "HuggingFaceTB/SmolLM2-360M-Instruct",
     "smollm2-1.7b": "HuggingFaceTB/SmolLM2-1.7B-Instruct",
 }
+PART = "-?????-of-?????"  # before .gguf, where a file is divided
 ADAPTER = "adapter_config.json"  # of peft: the folder holds what is to be added to another model's weights
 SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 KINDS = (("model.safetensors", "*.safetensors"), ("pytorch_model.bin", "*.bin"))
@@ -73,16 +75,20 @@ def find_model(name: str) -> ModelFiles:
     if name not in HUB and (path.exists() or name.count("/") != 1 or name.startswith((".", "/", "~"))):
         raise UsageError(
             f"unknown model {name!r}; known: bayes, {', '.join([*REFERENCE, *HUB])}; "
-            "also any Hub id (owner/name or owner/name@revision), a folder with a config.json, or a .gguf file"
+            "also any Hub id (owner/name, owner/name@revision or, for a GGUF file, owner/name:Q4_K_M), a folder with a config.json, or a "
+            ".gguf file"
         )
-    hub_id, _, revision = HUB.get(name, name).partition("@")
+    hub_id, _, kind = HUB.get(name, name).partition(":")
+    hub_id, _, revision = hub_id.partition("@")
+    if kind:
+        return _gguf_on_hub(name, hub_id, revision or None, kind)
     folder = _download(hub_id, SMALL_FILES, revision or None)
     return ModelFiles(name, folder, hub_id=hub_id, revision=folder.name)
 
 
 def fetch_weights(files: ModelFiles) -> ModelFiles:
     """Return the same model with its weights on this machine, each once where the Hub has them in several forms."""
-    if files.hub_id:
+    if files.hub_id and not files.gguf:
         for names in wanted_files(files.folder):
             _download(files.hub_id, SMALL_FILES + names, files.revision)
             if weight_files(files.folder):
@@ -110,6 +116,25 @@ def wanted_files(folder: Path) -> Iterator[list[str]]:
         yield [others]
 
 
+def _gguf_on_hub(name: str, hub_id: str, revision: str | None, kind: str) -> ModelFiles:
+    """Return the one GGUF file of a type in a repository, downloaded whole, for its config and tokenizer are in it."""
+    ends = [f"{spelled}{part}.gguf" for spelled in {kind, kind.upper(), kind.lower()} for part in ("", PART)]
+    patterns = [f"{start}{end}" for end in ends for start in ("", "*[-._/]")]
+    if not kind.replace("_", "").replace("-", "").isalnum():
+        raise UsageError(f"{kind!r} in {name!r} is no type of GGUF files, such as Q4_K_M")
+    folder = _download(hub_id, SMALL_FILES + patterns, revision)
+    held = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.gguf"))
+    found = [each for each in held if any(fnmatchcase(each, pattern) for pattern in patterns)]
+    if not found:
+        raise UsageError(f"{hub_id} has no GGUF file whose name ends in {kind}; the part behind the colon is a type, such as Q4_K_M")
+    if any(fnmatchcase(each, f"*{PART}.gguf") for each in found):
+        raise UsageError(f"{hub_id} has {kind} in {len(found)} parts, {found[0]} first; join them with llama-gguf-split --merge")
+    if len(found) > 1:
+        raise UsageError(f"{hub_id} has several GGUF files of type {kind}: {', '.join(found)}; download one and give its path")
+    path = folder / found[0]
+    return ModelFiles(name, path.parent, gguf=path.name, hub_id=hub_id, revision=folder.name)
+
+
 def _reference(name: str) -> ModelFiles:
     folder = REFERENCE_MODELS / name
     if not (folder / "model.safetensors").is_file():
@@ -118,11 +143,12 @@ def _reference(name: str) -> ModelFiles:
 
 
 def _download(hub_id: str, patterns: list[str], revision: str | None = None) -> Path:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
+        offline = constants.HF_HUB_OFFLINE  # of itself the library asks for the list of a commit's files even then
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns, local_files_only=offline))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise HedgemarkError(

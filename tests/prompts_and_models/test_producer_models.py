@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from producer.models.find import ModelFiles, fetch_weights, find_model
 from producer.models.load import load_config, load_model
 from producer.models.weights_hash import parameters, weight_bytes, weight_bytes_as, weights_hash
 from producer.reference.tokenizer import build_tokenizer
-from schemas.errors import HedgemarkError
+from schemas.errors import HedgemarkError, UsageError
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.producer
@@ -304,3 +305,58 @@ def test_a_hub_model_may_be_asked_for_at_a_revision(name: str, asked: str | None
     files = find_model(name)
     assert calls == [("owner/m", asked)]
     assert (files.name, files.hub_id, files.revision) == (name, "owner/m", "commit")
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of a repository owner/m in a cache of huggingface_hub, which does not reach the Hub."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    folder = tmp_path / "models--owner--m" / "snapshots" / COMMIT
+    folder.mkdir(parents=True)
+    (folder.parents[1] / "refs").mkdir()
+    (folder.parents[1] / "refs" / "main").write_text(COMMIT)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("held", "asked", "found"),
+    [
+        (["m-Q4_K_M.gguf", "m-Q4_K_S.gguf", "m-Q4_K.gguf", "m-IQ4_K_M.gguf"], "owner/m:Q4_K_M", "m-Q4_K_M.gguf"),
+        (["m-Q4_K_M.gguf", "m.Q4_K.gguf"], "owner/m:Q4_K", "m.Q4_K.gguf"),
+        (["m-q8_0.gguf"], "owner/m:Q8_0", "m-q8_0.gguf"),
+        (["Q8_0/m-Q8_0.gguf", "m-BF16.gguf"], "owner/m:q8_0", "Q8_0/m-Q8_0.gguf"),
+        (["m-UD-IQ1_S.gguf"], f"owner/m@{COMMIT}:UD-IQ1_S", "m-UD-IQ1_S.gguf"),
+    ],
+)
+def test_a_gguf_file_on_the_hub_is_found_by_its_type(held: list[str], asked: str, found: str, hub: Path) -> None:
+    """Behind a colon stands the type, as llama.cpp takes it; a type that is part of another's name is not meant."""
+    for name in held:
+        (hub / name).parent.mkdir(exist_ok=True)
+        (hub / name).touch()
+    files = find_model(asked)
+    assert files.folder / files.gguf == hub / found
+    assert (files.name, files.hub_id, files.revision) == (asked, "owner/m", COMMIT)
+    assert fetch_weights(files) == files
+
+
+@pytest.mark.parametrize(
+    ("held", "asked", "message"),
+    [
+        (["m-Q4_K_M.gguf"], "owner/m:Q4_K", "owner/m has no GGUF file whose name ends in Q4_K"),
+        (["m-Q8_0-00001-of-00002.gguf", "m-Q8_0-00002-of-00002.gguf"], "owner/m:Q8_0", "Q8_0 in 2 parts, m-Q8_0-00001-of-00002.gguf first"),
+        (["m-Q8_0.gguf", "n-Q8_0.gguf"], "owner/m:Q8_0", "several GGUF files of type Q8_0: m-Q8_0.gguf, n-Q8_0.gguf"),
+        (["m-Q8_0.gguf"], "owner/m:*", "'*' in 'owner/m:*' is no type of GGUF files"),
+    ],
+)
+def test_a_type_that_is_not_one_file_is_refused(held: list[str], asked: str, message: str, hub: Path) -> None:
+    """None, a divided one and several are one sentence each."""
+    for name in held:
+        (hub / name).touch()
+    with pytest.raises(UsageError, match=re.escape(message)):
+        find_model(asked)
