@@ -4,14 +4,18 @@ In: items.  Out: kinds of doubtful items with their ids. No item is changed or d
 """
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from schemas.items import NONE_OF_THE_ABOVE, Item
 
-NOT_A_VALUE = ("nan", "NaN", "null", "NULL", "None", "undefined")
+NOT_A_VALUE = ("nan", "NaN", "NAN", "<NA>", "NaT", "null", "NULL", "Null", "None", "undefined", "#N/A", "#NAME?", "#REF!", "#VALUE!")
 _ENTITY = re.compile(r"&(?:[A-Za-z][A-Za-z0-9]{1,7}|#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6});")
+# Zero width, bidirectional and soft hyphen; not the joiners of U+200C and U+200D, which scripts and emoji are written with.
+_INVISIBLE = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\u00ad]")
+_WORD = re.compile(r"\w{4}")  # shorter options may differ in case alone and mean it: AA, Aa and aa, or m and M
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufffd]")  # tabs, line ends and U+0085 are text
 
 
@@ -61,14 +65,21 @@ def _texts(item: Item) -> list[str]:
 
 
 def _equal_options(item: Item) -> bool:
-    return any(text and count > 1 for text, count in Counter(" ".join(text.split()) for text in item.choices.values()).items())
+    return any(text and count > 1 for text, count in Counter(map(_seen, item.choices.values())).items())
+
+
+def _seen(text: str) -> str:
+    """What a reader tells options apart by: no invisible characters, any blanks alike, and case only in short ones."""
+    plain = " ".join(_INVISIBLE.sub("", unicodedata.normalize("NFC", text)).split())
+    return plain.casefold() if _WORD.search(plain) else plain
 
 
 CHECKS: Mapping[str, Callable[[Item], bool]] = {
     "with two options of equal text": _equal_options,
-    "with an empty option": lambda item: any(not text.strip() for text in item.choices.values()),
+    "with an empty option": lambda item: any(not _seen(text) for text in item.choices.values()),
     'with "None of the above" twice': lambda item: sum(map(says_none_of_the_above, item.choices.values())) > 1,
     'with an option that reads "nan" or "null"': lambda item: any(text.strip() in NOT_A_VALUE for text in item.choices.values()),
     "with HTML entities such as &amp;": lambda item: any(map(_ENTITY.search, _texts(item))),
     "with control or replacement characters": lambda item: any(map(_CONTROL.search, _texts(item))),
+    "with invisible characters": lambda item: any(map(_INVISIBLE.search, _texts(item))),
 }

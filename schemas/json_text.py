@@ -12,12 +12,21 @@ from typing import Any
 
 _HALF_PAIR = re.compile("[\ud800-\udfff]")  # json joins the two halves of a surrogate pair; a half that is left is not a character
 
+BINARY = {  # first bytes of what is often given in place of UTF-8 text
+    b"\x1f\x8b": "it is packed with gzip; unpack it first",
+    b"PK\x03\x04": "it is a zip file or a spreadsheet; unpack it, or save it as text, first",
+    b"\xff\xfe": "it is UTF-16; save it as UTF-8",
+    b"\xfe\xff": "it is UTF-16; save it as UTF-8",
+}
+
 
 def read_text(path: Path) -> str:
     """Return the text of a UTF-8 file without its byte-order mark. Raises ValueError if it cannot be read."""
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        if known := next((what for begins, what in BINARY.items() if error.object.startswith(begins)), ""):
+            raise ValueError(known) from error
         raise ValueError(f"it is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from error
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from error

@@ -77,8 +77,9 @@ def read_answers(samples: Sequence[Sample], file_name: str) -> tuple[list[int], 
     if not fitting:
         first = problems[0] if problems else _unreadable(samples)
         raise UsageError(f"{file_name} line {first.sample.line}, doc_id {first.sample.doc_id}: {first.problem}")
-    if checked and any(answers != fitting[0][0] for answers, _ in fitting):
-        raise UsageError(f"{file_name}: its targets can be indices or texts of choices, and its own results fit both; it cannot be read")
+    if any(answers != fitting[0][0] for answers, _ in fitting):
+        why = "its own results fit both" if checked else "it has no results of its own that would tell"
+        raise UsageError(f"{file_name}: its targets can be indices or texts of choices, and {why}; it cannot be read")
     for metric in sorted(_void(samples, fitting[0][0])):
         log.warning(
             "%s: its %s is 0 in all %d samples although the likeliest choice is the target in some, so it was not used as a check",

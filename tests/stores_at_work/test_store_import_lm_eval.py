@@ -1,6 +1,8 @@
 """The importer of lm-evaluation-harness samples, on small samples written by hand; their own acc is the truth."""
 
+import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -249,3 +251,48 @@ def test_an_acc_that_was_never_measured_is_no_check_and_said(tmp_path, caplog):
     assert accuracy(items, run) == 0.5 and "its acc is 0 in all 40 samples" in caplog.text
     with pytest.raises(UsageError, match="doc_id 0: by its target"):
         read(tmp_path, rows[:10])
+
+
+@pytest.mark.parametrize("results", [{}, {"acc": 1.0}])
+def test_targets_that_are_indices_or_texts_are_not_guessed(results: dict[str, Any], tmp_path: Path) -> None:
+    """Choices that are digits: a target "1" is the second choice or the text 1; without a result that tells, neither is taken."""
+    choices = ["1", "2", "3", "0"]
+    rows = [{**one_context(i, choices, right, right, str(right + 1)), "acc": None} | results for i, right in enumerate((0, 1))]
+    if results:
+        items, _ = read(tmp_path, rows)
+        assert items.answer.tolist() == [0, 1]
+        return
+    with pytest.raises(UsageError, match="indices or texts of choices, and it has no results of its own that would tell"):
+        read(tmp_path, rows)
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (["1", "2"], "by its target '1' and its log-likelihoods its acc is 0, but it says 1"),  # counted from 1
+        (["0", "green"], "its target 'green' is none of its 3 choices in the way of the others, such as '0'"),
+        (["a", "b"], "its target 'a' is none of its 3 choices"),
+        (["-100", "1"], "its target '-100' is none of its 3 choices"),
+        (["[1, 0, 0]", "[0, 1, 0]"], "several right answers"),
+    ],
+)
+def test_targets_of_other_conventions_are_refused(targets: list[str], message: str, tmp_path: Path) -> None:
+    """Counted from 1, of two kinds in one file, small letters, ignored labels and one-hot lists: none is read as something else."""
+    rows = [one_context(i, ["red", "green", "blue"], i, i, target, acc=1.0) for i, target in enumerate(targets)]
+    with pytest.raises(UsageError, match=re.escape(message)):
+        read(tmp_path, rows)
+
+
+def test_bytes_before_and_between_lines_do_not_matter(tmp_path: Path) -> None:
+    """A byte-order mark and carriage returns leave the samples as they are; a packed file is named as such."""
+    path = write(tmp_path, [one_context(i, ["red", "green"], 0, i) for i in range(2)])
+    [(_, plain)] = read_lm_eval([path], NAMED)
+    content = path.read_bytes()
+    path.write_bytes(b"\xef\xbb\xbf" + content.replace(b"\n", b"\r\n"))
+    [(_, other)] = read_lm_eval([path], NAMED)
+    assert other.key == plain.key
+    np.testing.assert_array_equal(other.logits, plain.logits)
+    for damage, message in ((gzip.compress(content), "it is packed with gzip"), (content.decode().encode("utf-16"), "it is UTF-16")):
+        path.write_bytes(damage)
+        with pytest.raises(UsageError, match=message):
+            list(read_lm_eval([path], NAMED))

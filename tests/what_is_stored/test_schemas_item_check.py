@@ -106,5 +106,5 @@ def test_the_example_is_a_right_item(tmp_path: Path) -> None:
 def test_a_file_that_is_no_text_is_one_error(tmp_path: Path) -> None:
     """Bytes that are no UTF-8 are refused with the file's name."""
     (tmp_path / "task.json").write_bytes(b"\xff\xfe")
-    with pytest.raises(ItemError, match=r"task\.json.*not UTF-8"):
+    with pytest.raises(ItemError, match=r"task\.json.*it is UTF-16; save it as UTF-8"):
         check_items(tmp_path / "task.json")

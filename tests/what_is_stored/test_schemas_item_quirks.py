@@ -23,6 +23,9 @@ def quirks(*rows: dict[str, Any]) -> dict[str, tuple[str, ...]]:
     [
         ({"choices": OPTIONS | {"C": "x"}}, "with two options of equal text"),
         ({"choices": OPTIONS | {"C": " x\n"}}, "with two options of equal text"),
+        ({"choices": OPTIONS | {"C": "\xa0x"}}, "with two options of equal text"),
+        ({"choices": {"A": "Rome", "B": "Paris", "C": "rome "}}, "with two options of equal text"),
+        ({"choices": {"A": "caf\u00e9", "B": "y", "C": "cafe\u0301"}}, "with two options of equal text"),
         ({"choices": OPTIONS | {"C": ""}}, "with an empty option"),
         ({"choices": OPTIONS | {"C": " \t"}}, "with an empty option"),
         ({"choices": {"A": "none of the above.", "B": "y", "C": "None of the above"}}, 'with "None of the above" twice'),
@@ -30,6 +33,11 @@ def quirks(*rows: dict[str, Any]) -> dict[str, tuple[str, ...]]:
         ({"choices": OPTIONS | {"B": "nan"}}, 'with an option that reads "nan" or "null"'),
         ({"choices": OPTIONS | {"B": "null"}}, 'with an option that reads "nan" or "null"'),
         ({"choices": OPTIONS | {"B": "None"}}, 'with an option that reads "nan" or "null"'),
+        ({"choices": OPTIONS | {"B": "<NA>"}}, 'with an option that reads "nan" or "null"'),
+        ({"choices": OPTIONS | {"B": "#REF!"}}, 'with an option that reads "nan" or "null"'),
+        ({"question": "a zero\u200bwidth blank"}, "with invisible characters"),
+        ({"choices": OPTIONS | {"B": "\ufeffy2"}}, "with invisible characters"),
+        ({"context": "left \u202e right"}, "with invisible characters"),
         ({"question": "Which of AT&amp;T?"}, "with HTML entities such as &amp;"),
         ({"choices": OPTIONS | {"B": "it&#39;s"}}, "with HTML entities such as &amp;"),
         ({"context": "a &#x27; b"}, "with HTML entities such as &amp;"),
@@ -51,6 +59,9 @@ def test_a_doubtful_item_is_found(row: dict[str, Any], what: str) -> None:
         {"choices": {"A": "Nan Goldin", "B": "none", "C": "nullify"}},
         {"choices": {"A": "x", "B": "All of the above", "C": "None of the above"}},
         {"choices": {"A": "a", "B": "A", "C": "ä"}},
+        {"choices": {"A": "AA", "B": "Aa", "C": "aa"}},
+        {"choices": {"A": "x²", "B": "x2", "C": "x₂"}},
+        {"question": "👩\u200d🔬 and नम\u200c"},
     ],
 )
 def test_an_ordinary_item_is_not_doubtful(row: dict[str, Any]) -> None:
@@ -101,3 +112,9 @@ def test_answers_that_are_numbers_are_refused_in_one_sentence(answers: list[Any]
     rows = [{"id": i, "question": f"q{i}", "choices": OPTIONS, "answer": answer} for i, answer in enumerate(answers)]
     with pytest.raises(ItemError, match=words):
         parse_items(rows, "file.json")
+
+
+def test_options_that_differ_in_what_nobody_sees_are_equal() -> None:
+    """A zero-width blank makes two options equal to a reader, and an option of nothing else is empty."""
+    found = quirks({"choices": OPTIONS | {"C": "x\u200b"}}, {"choices": OPTIONS | {"C": "\u200b"}})
+    assert found == {"with two options of equal text": ("0",), "with an empty option": ("1",), "with invisible characters": ("0", "1")}
