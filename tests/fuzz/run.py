@@ -1,15 +1,19 @@
 """`make fuzz`: damaged stores, caches, files, addresses and model folders against the three commands.
 
-A case fails where a command ends in a traceback, takes longer than 10 s of processor time or a minute, needs more than 1 GB beyond what it
-starts with, or prints anything but what it prints of the undamaged store while it exits as if nothing were wrong. A worker process runs the
-cases one after the other, so that a hang or a crash is one case's and the rest goes on; the same seed makes the same cases.
+A case fails where a command ends in a traceback, takes longer than 10 s of processor time or sleeps for 30 s, needs more than 1 GB
+beyond what it starts with, or prints anything but what it prints of the undamaged store while it exits as if nothing were wrong.
+A worker process runs the cases one after the other, so that a hang or a crash is one case's and the rest goes on; the same seed makes
+the same cases.
 """
 
 import argparse
+import contextlib
+import faulthandler
 import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,10 +21,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 SECONDS, BYTES = 10.0, 2**30
-WAITED = 60.0  # seconds of wall clock, for what hangs without working; a busy machine alone is no failure
+ASLEEP = 30.0  # seconds without a thread that works or wants to, for what hangs; a busy machine alone is no failure
+POLL = 0.2
 ACCEPTED = {0, 1, 2, 3, 4, 5}
 INVALID = 4
 
@@ -30,6 +36,7 @@ def work(kind: str, seed: int, first: int, last: int) -> None:
     import numpy as np
     from kinds import KINDS
 
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
     folder = Path(os.environ["FUZZ_FOLDER"])
     for case in range(first, last):
         print(json.dumps({"begin": case}), flush=True)
@@ -90,14 +97,20 @@ def watch(kind: str, seed: int, first: int, last: int, folder: Path) -> Iterator
     errors: list[str] = []
     threading.Thread(target=lambda: errors.extend(worker.stderr or ()), daemon=True).start()
     began = [0.0, 0.0]  # wall clock and processor time when the case under way began; 0 between cases
-    hung = []
+    hung: list[str] = []
 
     def stop_a_hang() -> None:
+        asleep, at = 0.0, 0.0
         while worker.poll() is None:
-            if began[0] and (time.monotonic() - began[0] > WAITED or busy(worker.pid) - began[1] > SECONDS):
-                hung.append(True)
+            asleep = asleep + POLL if began[0] == at and not wants_to_work(worker.pid) else 0.0
+            at = began[0]
+            used = busy(worker.pid) - began[1]
+            if at and (asleep > ASLEEP or used > SECONDS):
+                hung.append(f"hung: {used:.1f} s of processor time, {asleep:.0f} s asleep")
+                worker.send_signal(signal.SIGUSR1)  # says where it is
+                time.sleep(1)
                 worker.kill()
-            time.sleep(0.2)
+            time.sleep(POLL)
 
     threading.Thread(target=stop_a_hang, daemon=True).start()
     case = first
@@ -116,7 +129,7 @@ def watch(kind: str, seed: int, first: int, last: int, folder: Path) -> Iterator
             case = told["end"] + 1
     code = worker.wait()
     if case < last:
-        yield case, [f"longer than {SECONDS:g} s" if hung else f"the process died with {code}: {''.join(errors)[-400:]}"]
+        yield case, [f"{hung[0] if hung else f'the process died with {code}'}: {''.join(errors)[-2_000:]}"]
 
 
 def busy(pid: int) -> float:
@@ -126,6 +139,15 @@ def busy(pid: int) -> float:
     except OSError:
         return 0.0
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def wants_to_work(pid: int) -> bool:
+    """Return whether any thread of a process is running, or would if a processor were free; True where the system does not say."""
+    states = []
+    for path in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(OSError):  # the thread has just ended
+            states.append(path.read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[0])
+    return not states or not set(states) <= {"S"}
 
 
 def main() -> None:
@@ -139,13 +161,18 @@ def main() -> None:
     chosen = parser.parse_args()
     kinds = chosen.kind or list(KINDS)
     counts: Counter[str] = Counter()
-    for kind in kinds:
+    cases = -(-chosen.cases // len(kinds))
+
+    def run(kind: str) -> list[str]:
         with tempfile.TemporaryDirectory(prefix="fuzz-", ignore_cleanup_errors=True) as folder:
-            failed = run_kind(kind, chosen.seed, -(-chosen.cases // len(kinds)), Path(folder))
-        counts[kind] = len(failed)
-        print(f"{kind:8} {-(-chosen.cases // len(kinds))} cases, {len(failed)} failed", flush=True)
-        for fault in failed:
-            print(f"    {fault!s}"[:1000], flush=True)
+            return run_kind(kind, chosen.seed, cases, Path(folder))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # each starts a process that does the work
+        for kind, failed in zip(kinds, pool.map(run, kinds), strict=True):
+            counts[kind] = len(failed)
+            print(f"{kind:8} {cases} cases, {len(failed)} failed", flush=True)
+            for fault in failed:
+                print(f"    {fault!s}"[:3_000], flush=True)
     sys.exit(1 if counts.total() else 0)
 
 
