@@ -6,14 +6,15 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+from analyzer.compare.change_tests import accuracy_p, set_size_p
 from analyzer.compare.paired import CHANGED, ITEM_CHANGES, Paired, paired
-from analyzer.compare.two_axis_verdict import Tolerances, verdict
+from analyzer.compare.two_axis_verdict import Tolerances, borne_out, verdict
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, cell_record, mean_over, unreliable
 from analyzer.runs.loading import Runs, reading_order
 from analyzer.runs.pairs import Partners
 from analyzer.stats.estimate import NOTHING, Estimate
-from analyzer.stats.significance import detectable, holm, mcnemar, paired_p
+from analyzer.stats.significance import detectable, holm
 
 ALL_CHANGES = (*(f"{name}_change" for name in CHANGED), *ITEM_CHANGES)
 TESTED = ("accuracy", "set_size")
@@ -57,8 +58,8 @@ def pair_record(cells: Sequence[Paired], question: Question, tolerances: Toleran
     changes = {name: mean_change(cells, name) for name in ALL_CHANGES}
     record = cell_record([cell.after for cell in cells], question, changes)
     record["compared_with"] = "+".join(dict.fromkeys(cell.before.view.row["name"] for cell in cells if cell.before)) or None
-    record["accuracy_p"] = _finite(_accuracy_p(cells, changes["accuracy_change"]))
-    record["set_size_p"] = _finite(paired_p(changes["set_size_change"]))
+    record["accuracy_p"] = _finite(accuracy_p(cells, changes["accuracy_change"]))
+    record["set_size_p"] = _finite(set_size_p(cells, changes["set_size_change"], question))
     for name in TESTED:
         record[f"{name}_detectable"] = _finite(detectable(changes[f"{name}_change"]))
     record["verdict"] = verdict(changes["accuracy_change"], changes["set_size_change"], tolerances) if record["compared_with"] else None
@@ -80,30 +81,23 @@ def pair_unreliable(cells: Sequence[Paired]) -> str | None:
 
 
 def add_holm(records: list[Record]) -> list[Record]:
-    """Add p-values corrected for the number of tests in the table (Holm), separately for accuracy and set size.
+    """Add p-values corrected over the whole table, both axes together, and take back verdicts of a change that they do not bear out.
 
-    The accuracy of a pair depends on no scorer and no alpha, so it counts as one test."""
-    for name in TESTED:
-        p_values = {_test(record, name): record[f"{name}_p"] for record in records if record[f"{name}_p"] is not None}
-        adjusted = holm(p_values)
-        for record in records:
+    A pair's accuracy is tested once, whatever its scorers and alphas.
+    """
+    tests = {_test(record, name): record[f"{name}_p"] for record in records for name in TESTED if record[f"{name}_p"] is not None}
+    adjusted = holm(tests)
+    for record in records:
+        for name in TESTED:
             record[f"{name}_p_holm"] = adjusted.get(_test(record, name))
+        if record["verdict"]:
+            record["verdict"] = borne_out(record["verdict"], record["accuracy_p_holm"], record["set_size_p_holm"])
     return records
 
 
 def _test(record: Record, name: str) -> tuple[Any, ...]:
     pair = record["run"], record["compared_with"]
-    return pair if name == "accuracy" else (*pair, record["scorer"], record["alpha"])
-
-
-def _accuracy_p(cells: Sequence[Paired], change: Estimate) -> float:
-    """McNemar's test of one pair of runs; a mean over prompts is no count of flips, so it takes the paired t test."""
-    pairs = {id(cell.pair): cell.pair for cell in cells if cell.pair}
-    if len(pairs) != 1:
-        return paired_p(change)
-    pair = next(iter(pairs.values()))
-    before, after = pair.dense.correct, pair.compressed.correct
-    return mcnemar(int((before & ~after).sum()), int((~before & after).sum())) if before.size else math.nan
+    return (name, *pair) if name == "accuracy" else (name, *pair, record["scorer"], record["alpha"])
 
 
 def _finite(value: float) -> float | None:

@@ -9,6 +9,7 @@ from scipy.special import bdtr, ndtri, stdtr
 from analyzer.stats.estimate import Estimate, student
 
 POWER = 0.8
+LEAST_P = 1e-6  # that an interval is asked for
 K = TypeVar("K", bound=Hashable)
 
 
@@ -23,6 +24,24 @@ def paired_p(change: Estimate) -> float:
     if not change.error > 0:
         return math.nan
     return 2 * float(stdtr(change.freedom, -abs(change.value) / change.error))
+
+
+def interval_p(change: Estimate) -> float:
+    """Return 1 minus the level at which the interval begins to hold 0; NaN without an interval."""
+    if math.isnan(change.interval().low):
+        return math.nan
+
+    def excludes(p: float) -> bool:
+        low, high = change.interval(1 - p)
+        return low > 0 or high < 0
+
+    least, most = LEAST_P, 1.0
+    if excludes(least):
+        return least
+    while most / least > 1.01:
+        middle = math.sqrt(least * most)
+        least, most = (least, middle) if excludes(middle) else (middle, most)
+    return most
 
 
 def detectable(change: Estimate) -> float:
