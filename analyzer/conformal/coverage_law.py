@@ -1,7 +1,7 @@
-"""The law of coverage over all splits, not only its moments: it is known exactly, ties included.
+"""The exact distribution of coverage over all splits, also with tied scores.
 
-Given the threshold's rank p, the p - k + 1 tested items below p are covered. Above p only the g items whose score ties with the one at p
-are, and how many of those are tested is hypergeometric. Without ties this is Beta-Binomial(N - n, k, n + 1 - k).
+Given the threshold's rank p, the p - k + 1 tested items below p are covered. Above p, only the g items whose score ties with the one at p
+are covered, and the number of tested items among them is hypergeometric. Without ties this is Beta-Binomial(N - n, k, n + 1 - k).
 """
 
 import math
@@ -15,7 +15,7 @@ from analyzer.stats.arrays import FloatArray, IntArray
 
 QUANTILES = {"coverage_p025": 0.025, "coverage_p25": 0.25, "coverage_p50": 0.5, "coverage_p75": 0.75, "coverage_p975": 0.975}
 BAND, ROUNDING = 0.999, 1e-12
-REACH_SD = 12  # of the hypergeometric part
+REACH_SD = 12  # counts further than this many standard deviations from the hypergeometric mean are left out
 
 
 class CoverageLaw(NamedTuple):
@@ -25,13 +25,13 @@ class CoverageLaw(NamedTuple):
     probability: FloatArray
 
     def quantile(self, level: float) -> float:
-        """Return the least coverage that is not exceeded with at least this probability."""
+        """Return the smallest value that coverage does not exceed with at least this probability."""
         index = int(np.searchsorted(self.probability.cumsum(), level - 1e-12))
         return float(self.value[min(index, self.value.size - 1)])
 
 
 def coverage_law(law: RankLaw, table: Crossings) -> CoverageLaw:
-    """Return the law of coverage over all splits; row 0 of the table is the answer's hit."""
+    """Return the distribution of coverage over all splits; row 0 of the table has the hits of the answers."""
     n_tested = law.n_items - law.n_calibration
     window = slice(law.first, law.first + law.weights.size)
     tied = table.above[0, window]
@@ -48,7 +48,7 @@ def coverage_law(law: RankLaw, table: Crossings) -> CoverageLaw:
 
 
 def coverage_quantiles(law: RankLaw, table: Crossings, drawn: FloatArray | None) -> dict[str, float]:
-    """Return the quantiles of coverage over all splits, or over the drawn ones, (split,), where there are some."""
+    """Return the quantiles of coverage over all splits, or over the drawn splits' coverage, (split,), if given."""
     if drawn is not None:
         return {name: float(np.quantile(drawn, level)) for name, level in QUANTILES.items()}
     known = coverage_law(law, table)
@@ -56,7 +56,7 @@ def coverage_quantiles(law: RankLaw, table: Crossings, drawn: FloatArray | None)
 
 
 def coverage_band(law: RankLaw, table: Crossings, n_splits: int) -> tuple[float, float]:
-    """Return the 99.9 % band of the mean coverage of n_splits drawn splits: the law's own quantiles for one, a normal band for more."""
+    """Return the 99.9 % band of the mean coverage of n_splits drawn splits: exact quantiles for one split, a normal band for more."""
     known = coverage_law(law, table)
     if n_splits == 1:
         return known.quantile((1 - BAND) / 2), known.quantile((1 + BAND) / 2)

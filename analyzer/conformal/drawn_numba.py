@@ -1,7 +1,7 @@
-"""The kernel of `analyzer.conformal.drawn_splits` compiled with numba (the extra `fast`): the same integers, sooner.
+"""The kernel of `analyzer.conformal.drawn_splits` compiled with numba (the extra `fast`): the same counts, faster.
 
-One row of hits at a time, so that its counts (8 bytes a hit) stay in the processor's cache. The thresholds come from the same counts
-along the answers' own ranks: the k-th calibration item is found by bisection instead of listing all of them.
+It handles one row of hits at a time, so that its counts (8 bytes per hit) stay in the processor's cache. The thresholds come from the same
+counts along the ranks of the answers: the k-th calibration item is found by bisection instead of listing all calibration items.
 """
 
 import numpy as np
@@ -38,7 +38,7 @@ def count_hits(by_hit: IntArray, reached: IntArray, by_rank: IntArray, masks: Bo
 
 @njit(cache=True)
 def _load(masks: BoolArray, tested: IntArray) -> None:
-    """Set byte `lane` of every item's word to 1 where that split tests it; the padding, last, stays 0."""
+    """Set byte `lane` of every item's word to 1 if that split tests the item; the padding at the end stays 0."""
     tested[:] = 0
     for lane in range(len(masks)):
         shift = np.uint64(8 * lane)
@@ -48,7 +48,7 @@ def _load(masks: BoolArray, tested: IntArray) -> None:
 
 @njit(cache=True)
 def _accumulate(order: IntArray, tested: IntArray, within: IntArray, before: IntArray) -> None:
-    """Count tested items along an order: `within` (position,) since the block began, a byte for each lane; `before` (lane, block)."""
+    """Count tested items along an order: `within` (position,) since the start of the block, one byte per lane; `before` (lane, block)."""
     for block in range(order.size // BLOCK):
         total = np.uint64(0)
         for position in range(block * BLOCK, (block + 1) * BLOCK):
@@ -60,15 +60,16 @@ def _accumulate(order: IntArray, tested: IntArray, within: IntArray, before: Int
 
 @njit(cache=True)
 def _count(end: int, lane: int, within: IntArray, before: IntArray) -> int:
-    """Return how many of the first `end` positions are tested; at the end of all blocks `within` holds 0."""
+    """Return how many of the first `end` positions are tested; `within` is 0 at the end of all blocks."""
     return int(before[lane, end // BLOCK] + np.int64((within[end] >> np.uint64(8 * lane)) & np.uint64(255)))
 
 
 @njit(cache=True)
 def _rank(wanted: int, lane: int, within: IntArray, before: IntArray, n_items: int) -> int:
-    """Return the position of the calibration item with `wanted` others before it; the number of items where there is none.
+    """Return the position of the calibration item with `wanted` others before it; the number of items if there is none.
 
-    Before a position stand position - tested calibration items, a random sample, so the block is the expected one or next to it.
+    The number of calibration items before a position is position - tested. Calibration items are a random sample, so the search starts at
+    the block where they are expected.
     """
     n_blocks = before.shape[1] - 1
     n_calibration = n_items - before[lane, n_blocks]

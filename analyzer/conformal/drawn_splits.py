@@ -1,8 +1,8 @@
 """Drawn splits: every statistic of every split at every alpha, by counting test items along the sorted hits.
 
-Hits are sorted once per run and scorer. Eight splits then share one pass: an item carries eight bytes, 1 where it is tested, and adding
-them up along the hits as 64-bit words counts eight splits at a time (128 additions cannot carry from one byte to the next). The optional
-numba kernel counts the same integers.
+Hits are sorted once per run and scorer. Eight splits are then counted in one pass: each item has eight bytes, one per split, which are 1 if
+the split tests the item; adding them along the hits as 64-bit words counts eight splits at a time (128 additions cannot carry from one byte
+into the next). The optional numba kernel returns the same counts.
 """
 
 import math
@@ -14,7 +14,7 @@ from analyzer.conformal.hits import BLOCK, LANES, SortedHits
 from analyzer.conformal.split_law import Moments, SetStatistics
 from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
 
-SHORT = 2**16  # ranks below this are sorted as 16-bit integers, by radix
+SHORT = 2**16  # smaller ranks are sorted as 16-bit integers, for which numpy uses a radix sort
 
 
 def drawn_values(
@@ -23,9 +23,9 @@ def drawn_values(
     """Return (split, alpha, statistic) test means over drawn splits.
 
     item_rank : (item,) rank of each item's answer score.
-    masks : (split, item) true where an item calibrates, equally many in each split.
-    ks : (alpha,) 1-based rank of the threshold among the calibration scores; above their number it is +inf.
-    numba : True asks for the compiled kernel, False for numpy; None takes the compiled one where numba is installed.
+    masks : (split, item) true where an item calibrates, the same number in each split.
+    ks : (alpha,) 1-based rank of the threshold among the calibration scores; a rank above their number means +inf.
+    numba : True uses the compiled kernel, False numpy; None uses the compiled kernel if numba is installed.
     """
     hits = _sort_hits(statistics, item_rank)
     rank_of = np.minimum(np.asarray(ks), int(masks[0].sum()) + 1) - 1
@@ -62,7 +62,7 @@ def count_hits(hits: SortedHits, masks: BoolArray, rank_of: IntArray) -> IntArra
 
 
 def _lanes(masks: BoolArray) -> IntArray:
-    """Words (item,) whose byte `lane` is 1 where that split tests the item; one more for the padding, 0."""
+    """Words (item,) whose byte `lane` is 1 if that split tests the item; one more word, 0, for the padding."""
     tested = np.zeros((masks.shape[1] + 1, LANES), dtype=np.uint8)
     tested[:-1, : len(masks)] = ~masks.T
     return tested.view(np.uint64)[:, 0]

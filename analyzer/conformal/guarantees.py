@@ -1,8 +1,9 @@
-"""Guarantees that a user can state: with probability 1 - delta over the calibration items, and for the next m questions.
+"""Guarantees with probability 1 - delta over the calibration items, and for the next m questions.
 
-"Coverage is 90 %" holds on average over calibration sets; one set of 500 items may well give 87 %. Here are the threshold that covers for
-all but a share delta of calibration sets, the law of what the next m questions will show, and the largest share of questions that a model
-may answer alone at a stated risk. All are exact for exchangeable items, and all come from the binomial law and its beta mixtures.
+"Coverage is 90 %" holds on average over calibration sets; a single set of 500 items may well give 87 %. This module has the threshold that
+covers for all but a share delta of calibration sets, the distribution of what the next m questions will show, and the largest share of
+questions that a model may answer alone at a given risk. All are exact for exchangeable items, and all follow from the binomial
+distribution and its beta mixtures.
 """
 
 import math
@@ -19,9 +20,9 @@ SURE = 1 / (1 + np.exp(-np.arange(-3.3, 13.8, 0.1)))  # thresholds of confidence
 
 
 class Answered(NamedTuple):
-    """Items answered alone: those whose confidence is at least `threshold`; +inf and nothing where no threshold is certified.
+    """Items that a model may answer alone: those with confidence of at least `threshold`, which is +inf if none can be certified.
 
-    share : of items that are answered.  wrong : share of those whose answer is wrong, as seen; NaN without any.
+    share : share of the items that are answered.  wrong : observed share of wrong answers among them; NaN if none are answered.
     """
 
     threshold: float
@@ -32,7 +33,7 @@ class Answered(NamedTuple):
 def sure_rank(n_calibration: int, alpha: Fraction, delta: float) -> int:
     """Return the rank k, 1-based, of the calibration score that covers at least 1 - alpha for all but a share delta of calibration sets.
 
-    Coverage given the calibration items is Beta(k, n + 1 - k), or more with ties; n + 1 (every set full) where no rank is enough.
+    Coverage given the calibration items is Beta(k, n + 1 - k), or more with ties. Returns n + 1 (every set is full) if no rank is enough.
     Source : Vovk 2012, arXiv:1209.2673, proposition 2b.
     """
     ranks = np.arange(1, n_calibration + 1)
@@ -56,7 +57,7 @@ def beta_binomial(n_next: int, a: float, b: float) -> FloatArray:
 
 
 def next_coverage(n_calibration: int, k: int, n_next: int, level: float) -> tuple[int, int]:
-    """Return between which counts of the next n_next answers will be in their sets, with probability `level` or more.
+    """Return the smallest and largest count of the next n_next answers that will be in their sets, with probability `level` or more.
 
     k : rank of the threshold; n + 1 means that every set is full.  Source : Vovk 2012, proposition 2a, mixed over the binomial.
     """
@@ -65,18 +66,19 @@ def next_coverage(n_calibration: int, k: int, n_next: int, level: float) -> tupl
 
 
 def next_right(n_right: int, n_items: int, n_next: int, level: float) -> tuple[int, int]:
-    """Return between which counts of the next n_next answers will be right, with probability `level` or more, after n_right of n_items.
+    """Return the smallest and largest count of the next n_next answers that will be right, with probability `level` or more.
 
-    Source : Thatcher 1964, JRSS B 26: the exact limits from the hypergeometric law are beta-binomial ones, an item more to either side.
+    n_right of n_items answers were right so far.
+    Source : Thatcher 1964, JRSS B 26: the exact hypergeometric limits are beta-binomial ones with one more item on either side.
     """
     n_wrong = n_items - n_right
     return _middle(beta_binomial(n_next, n_right, n_wrong + 1), beta_binomial(n_next, n_right + 1, n_wrong), level)
 
 
 def least_abstention(correct: BoolArray, risk: float, tail: float) -> tuple[float, float, float]:
-    """Return the least share of questions that must go unanswered for P(wrong | answered) <= risk, were all wrong ones known; its bounds.
+    """Return the smallest share of questions that must stay unanswered for P(wrong | answered) <= risk, and its lower and upper bound.
 
-    correct : (item,).  Of an error rate e, (e - risk) / (1 - risk) must go; no way of choosing can do with less.
+    correct : (item,) bool.  With an error rate e this share is (e - risk) / (1 - risk), even if all wrong answers were known in advance.
     """
     low, high = mean_interval(~correct, 0.0, 1.0, tail)
     error = float((~correct).mean()) if correct.size else math.nan
@@ -85,12 +87,12 @@ def least_abstention(correct: BoolArray, risk: float, tail: float) -> tuple[floa
 
 
 def answered_alone(confidence: FloatArray, correct: BoolArray, risk: float, delta: float) -> Answered:
-    """Return the largest share of items for which P(wrong | answered) <= risk is certified, falsely with probability at most delta.
+    """Return the largest share of items for which P(wrong | answered) <= risk is certified, with error probability at most delta.
 
-    confidence : (item,) in [0, 1].  correct : (item,).
-    Thresholds of a fixed grid are tested from the surest down, by the exact binomial test, until one fails. Given how many items lie above
-    each, the tests are exact. They start at the first threshold with enough items to pass at all, and at those with four times, 16 times as
-    many and so on, each with its part of delta: a single wrong answer among the surest then does not end it.
+    confidence : (item,) in [0, 1].  correct : (item,) bool.
+    Thresholds of a fixed grid are tested by the exact binomial test, from the highest down until one fails. Given the number of items above
+    each threshold, the tests are exact. There are several starts, each with its part of delta: the first threshold with enough items to
+    pass at all, and those with four times, 16 times, ... as many, so that one wrong answer among the most confident items does not end it.
     Source : Angelopoulos, Bates, Candes, Jordan & Lei 2021, arXiv:2110.01052, fixed sequence testing with several starts.
     """
     grid = SURE[::-1]
@@ -108,10 +110,10 @@ def _at_least(values: FloatArray, thresholds: FloatArray) -> IntArray:
 
 
 def _starts(answered: IntArray, n_items: int, risk: float, delta: float) -> list[int]:
-    """Places in the grid where tests start. How many there are depends on the number of items alone, where they are on counts alone."""
+    """Indices in the grid where tests start. Their number depends on the number of items only, their positions on the counts only."""
 
     def needed(parts: int) -> float:
-        return math.log(delta / parts) / math.log(1 - risk)  # items without a wrong one that pass at this part of delta
+        return math.log(delta / parts) / math.log(1 - risk)  # number of items, all answered right, that pass at this part of delta
 
     n_starts = 1
     while needed(n_starts + 1) * 4**n_starts <= n_items:
@@ -121,7 +123,7 @@ def _starts(answered: IntArray, n_items: int, risk: float, delta: float) -> list
 
 
 def _last_passed(passed: BoolArray, start: int) -> int:
-    """The last place of the unbroken row of passed tests from a start on; -1 where the first fails."""
+    """The index of the last test before the first failed one, from `start` on; -1 if the test at `start` fails."""
     failed = np.flatnonzero(~passed[start:])
     last = start + int(failed[0]) - 1 if failed.size else passed.size - 1
     return last if last >= start else -1

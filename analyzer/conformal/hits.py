@@ -1,4 +1,4 @@
-"""Hits in sorted order, as both kernels for drawn splits count them: the numpy one and the one compiled with numba."""
+"""Hits in sorted order, the data that both kernels for drawn splits count: the numpy one and the one compiled with numba."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ LANES, BLOCK = 8, 128  # splits that share a 64-bit word; items whose counts can
 class SortedHits(NamedTuple):
     """Items in the order of their hits.
 
-    by_hit  : (row, position) item whose hit comes next; each row is padded with N to whole blocks of 128.
+    by_hit  : (row, position) items in the order of their hits; each row is padded with N to whole blocks of 128.
     reached : (row, p) number of hits at threshold rank p, p from 0 to N.
     by_rank : (rank,) item whose answer score has that rank, padded like a row of hits.
     """

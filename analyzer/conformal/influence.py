@@ -1,8 +1,8 @@
-"""What each item contributes to an estimate: the way from one sample of items to an interval, and to paired differences.
+"""The influence of each item on an estimate, from which intervals and paired differences follow.
 
-Two effects of an item are added: its own set when it is tested, and the pull of its answer score on the threshold when it
-calibrates. Smoothed by the law of the threshold's rank, this is the derivative of the exact split law in the item's weight; the
-derivation is in exact_law.md.
+An item has two effects, which are added: its own set if it is tested, and the effect of its answer score on the threshold if it
+calibrates. Averaged over the distribution of the threshold's rank, this is the derivative of the mean over all splits in the item's
+weight; the derivation is in exact_law.md.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
 
 
 class DrawnLaw(NamedTuple):
-    """Drawn splits as an influence needs them.
+    """What `split_influence` needs to know about drawn splits.
 
     tested   : (item,) share of the splits in which an item is tested.
     at_least : (rank,) share of the splits whose threshold's rank is at least that, ranks 0 to N + 1.
@@ -44,20 +44,20 @@ def split_influence(law: RankLaw, item_rank: IntArray, statistics: SetStatistics
 
 
 def drawn_law(item_rank: IntArray, masks: BoolArray, k: int) -> DrawnLaw:
-    """Return what an influence needs of drawn splits, masks (split, item), with the threshold at the k-th calibration score."""
+    """Return the DrawnLaw of drawn splits, masks (split, item), with the threshold at the k-th calibration score."""
     by_rank = np.argsort(item_rank)
     counts = np.zeros(item_rank.size + 2)
     for calibrates in masks:
-        places = np.flatnonzero(calibrates[by_rank])
-        counts[places[k - 1] if k <= places.size else item_rank.size] += 1
+        ranks = np.flatnonzero(calibrates[by_rank])
+        counts[ranks[k - 1] if k <= ranks.size else item_rank.size] += 1
     return DrawnLaw(1 - masks.mean(axis=0), counts[::-1].cumsum()[::-1] / len(masks))
 
 
 def threshold_pull(law: RankLaw, item_rank: IntArray, jumps: FloatArray) -> FloatArray:
     """Return (statistic, item) minus the derivative of the mean in an item's weight among the calibration scores, up to a constant.
 
-    jumps : (statistic, p) gained by all items together when the threshold moves from rank p to p + 1. An item ranked at or below p
-            holds that move back.
+    jumps : (statistic, p) the change of the sum over all items when the threshold moves from rank p to p + 1. More weight on an item
+            ranked at or below p makes that move less likely.
     """
     held = np.zeros((len(jumps), law.weights.size + 1))
     held[:, :-1] = (law.weights * jumps)[:, ::-1].cumsum(axis=1)[:, ::-1]
@@ -65,6 +65,6 @@ def threshold_pull(law: RankLaw, item_rank: IntArray, jumps: FloatArray) -> Floa
 
 
 def _centred(values: FloatArray) -> FloatArray:
-    """Take the mean over items off the values, in place."""
+    """Subtract the mean over items from the values, in place."""
     values -= values.mean(axis=1, keepdims=True)
     return values

@@ -1,4 +1,4 @@
-"""Scores as ranks: everything that conformal prediction asks of scores is their order against the answers' scores.
+"""Scores as ranks: conformal prediction only uses the order of scores relative to the scores of the answers.
 
 Sort the N answer scores once. The threshold is then always "the score at rank p" (0-based), or p = N for +inf, and an option is
 in the set if and only if its own rank is <= p, which is `score <= threshold` without rounding.
@@ -31,8 +31,8 @@ class Ranks:
 
     item_rank : (item,) rank of the item's calibration score among all N, a permutation; ties in item order.
     option : (option, item) first rank whose score is >= the option's score; N above all of them; N + 1 where there is no option.
-    answer : (item,) the same for the answer.
-    first  : (rank,) first rank whose calibration score equals the one at this rank; N at rank N, which is +inf.
+    answer : (item,) the same for the answer's score.
+    first  : (rank,) first rank whose calibration score equals the one at this rank; at rank N, which stands for +inf, it is N.
     """
 
     item_rank: IntArray
@@ -47,7 +47,7 @@ class Ranks:
 
     @property
     def ties(self) -> IntArray:
-        """How many other calibration scores equal the one at each rank, (rank,); 0 at rank N."""
+        """Number of other calibration scores that equal the one at each rank, (rank,); 0 at rank N."""
         return np.bincount(self.first)[self.first] - 1
 
 
@@ -57,8 +57,8 @@ def rank_scores(
     """Return the ranks of (item, option) scores.
 
     answer      : (item,) index of the correct option.
-    empty       : "top1" puts the top option by prob in every set, so its rank is 0; calibration scores do not change.
-    calibration : (calibration item,) answer scores that calibrate, of another run or of other items; None means the items' own.
+    empty       : "top1" puts the most likely option into every set, so its rank is 0; calibration scores do not change.
+    calibration : (calibration item,) answer scores to calibrate on, from another run or other items; None means those of these items.
     """
     items = np.arange(len(answer))
     calibrating = scores[items, answer] if calibration is None else calibration

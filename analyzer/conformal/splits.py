@@ -1,7 +1,7 @@
-"""Splits: which items calibrate and which test. `all` is the exact law over every split; the others are drawn, or given in a file.
+"""Splits of the items into calibration and test items: `all` is the exact average over every split, others are random or from a file.
 
-Split s of `--split N` is the split `--split seed:s`; it depends on the number of items (and their subjects, when stratified) and nothing
-else, so every run over the same items gets the same splits.
+Split s of `--split N` is the split `--split seed:s`. It depends only on the number of items (and their subjects, if stratified), so all
+runs over the same items get the same splits.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,14 +17,14 @@ from schemas.errors import UsageError
 from schemas.json_text import read_text
 
 BYTE, WORD = 256, 8  # values of a byte, bytes of a word
-SPARE = 4  # items drawn for each one that must change sides, doubled until enough are different and on the right side
-CHUNK = 2**20  # coins that are thrown together
+SPARE = 4  # random items drawn for each one that must change sides, doubled until enough of them are different and on the right side
+CHUNK = 2**20  # number of (split, item) cells drawn at the same time
 MAX_SPLITS, MAX_SEED = 100_000, 2**63 - 2
 
 
 @dataclass(frozen=True)
 class Split:
-    """What `--split` asks for: drawn splits have one seed each, a split from a file its calibration items; `all` has neither."""
+    """A parsed `--split`: random splits have one seed each, a split from a file has its calibration items, and `all` has neither."""
 
     text: str
     seeds: range | None = None
@@ -32,7 +32,7 @@ class Split:
 
     @property
     def exact(self) -> bool:
-        """Whether every split is meant, by the exact law."""
+        """Whether it stands for the exact average over every split."""
         return self.seeds is None and self.calibration_ids is None
 
 
@@ -40,9 +40,9 @@ ALL = Split("all")
 
 
 def parse_split(text: str) -> Split:
-    """Return the split that a text names: `all`, a number of splits, `seed:K` for one split, or `file:PATH`.
+    """Return the split that a text names: `all`, a number of random splits, `seed:K` for one split, or `file:PATH`.
 
-    A file lists the calibration items, one a line: their ids as their owner wrote them, or their item_id in decimal. Raises UsageError with
+    A file lists the calibration items, one per line, by their original ids or by their item_id in decimal. Raises UsageError that lists
     the accepted forms.
     """
     if text == "all":
@@ -51,19 +51,19 @@ def parse_split(text: str) -> Split:
         return Split(text, calibration_ids=_read_ids(Path(text.removeprefix("file:"))))
     seed = text.removeprefix("seed:")
     if not (seed.isascii() and seed.isdecimal()):
-        raise UsageError(f"split {text!r} is not one; expected all, a number of splits, seed:K, or file:PATH")
+        raise UsageError(f"split {text!r} is not valid; expected all, a number of splits, seed:K, or file:PATH")
     number = int(seed)
     if seed != text:
         if number > MAX_SEED:
-            raise UsageError(f"split {text!r}: a seed runs from 0 to {MAX_SEED}")
+            raise UsageError(f"split {text!r}: a seed must be from 0 to {MAX_SEED}")
         return Split(text, range(number, number + 1))
     if not 1 <= number <= MAX_SPLITS:
-        raise UsageError(f"split {text!r}: the number of splits runs from 1 to {MAX_SPLITS}")
+        raise UsageError(f"split {text!r}: the number of splits must be from 1 to {MAX_SPLITS}")
     return Split(text, range(number))
 
 
 def calibration_size(n_items: int, fraction: Fraction) -> int:
-    """Return the number of calibration items, floor(fraction * N). Raises UsageError where either side would be empty."""
+    """Return the number of calibration items, floor(fraction * N). Raises UsageError if either side would be empty."""
     n = int(n_items * fraction)
     if not 1 <= n < n_items:
         raise UsageError(f"calibration fraction {float(fraction):g} of {n_items} items calibrates {n}, tests {n_items - n}; both need one")
@@ -71,7 +71,7 @@ def calibration_size(n_items: int, fraction: Fraction) -> int:
 
 
 def draw_splits(n_items: int, n_calibration: int, seeds: Iterable[int]) -> BoolArray:
-    """Return (split, item) bool, true where an item calibrates; every row has n_calibration of them, uniform over all choices."""
+    """Return (split, item) bool, true where an item calibrates; each row has n_calibration of them, drawn uniformly over all choices."""
     return _draw(np.asarray(list(seeds)), n_items, n_calibration)
 
 
@@ -88,9 +88,10 @@ def draw_stratified(subject: IntArray, fraction: Fraction, seeds: Iterable[int])
 
 
 def given_split(item_id: IntArray, split: Split, original_ids: Sequence[str] = ()) -> BoolArray:
-    """Return (1, item) bool for a split read from a file. Raises UsageError where one side is empty or an id is not among the items.
+    """Return (1, item) bool for a split read from a file. Raises UsageError if one side is empty or an id is not among the items.
 
-    original_ids : (item,) ids as their owner wrote them. The file lists these or else item_id, not some of each, so that 12 is one of them.
+    original_ids : (item,) original ids. The file lists either these or item_ids, but not both kinds, so that an id such as 12 has one
+                   meaning.
     """
     wanted = split.calibration_ids or frozenset()
     by_number, by_name = frozenset(map(str, item_id.tolist())), frozenset(original_ids)
@@ -107,13 +108,13 @@ def given_split(item_id: IntArray, split: Split, original_ids: Sequence[str] = (
 
 
 def _draw(seeds: IntArray, n_items: int, n: int, stream: int = 0) -> BoolArray:
-    """Return (split, item) bool with n of each row true, some splits at a time; the streams `stream` and `stream` + 1 are used up."""
+    """Return (split, item) bool with n of each row true, some splits at a time; uses the random streams `stream` and `stream` + 1."""
     step = max(1, CHUNK // n_items)
     return np.concatenate([_draw_some(seeds[i : i + step], n_items, n, stream) for i in range(0, seeds.size, step)])
 
 
 def _draw_some(seeds: IntArray, n_items: int, n: int, stream: int) -> BoolArray:
-    """A coin per item from the bytes of hashed words, then as many random items turned as the count is off: uniform by symmetry."""
+    """Choose each item at random from the bytes of hashed words, then flip random items until the count is n: uniform by symmetry."""
     chosen = random_words(seeds, -(-n_items // WORD), stream).view(np.uint8)[:, :n_items] < BYTE * n // n_items
     excess = np.count_nonzero(chosen, axis=1) - n
     rows, spare = np.flatnonzero(excess), SPARE
@@ -124,14 +125,14 @@ def _draw_some(seeds: IntArray, n_items: int, n: int, stream: int) -> BoolArray:
 
 
 def _turn(chosen: BoolArray, rows: IntArray, excess: IntArray, words: Words) -> BoolArray:
-    """Turn in each row as many different items as it has too many or too few, in the order of its words; False where they ran out."""
+    """Flip in each row as many different items as it has too many or too few, in the order of its words; False if the words ran out."""
     n_items = chosen.shape[1]
     item = (words.word % np.uint64(n_items)).astype(np.int64) + rows[words.row] * n_items
     flat, too_many = chosen.reshape(-1), excess > 0
     eligible = np.flatnonzero(flat[item] == too_many[words.row])
     item, row = item[eligible], words.row[eligible]
     first = np.empty(flat.size, dtype=np.int32)
-    first[item[::-1]] = np.arange(item.size, dtype=np.int32)[::-1]  # of equal places the earliest is written last
+    first[item[::-1]] = np.arange(item.size, dtype=np.int32)[::-1]  # of equal items the earliest is written last
     different = first[item] == np.arange(item.size)
     item, row = item[different], row[different]
     found = np.bincount(row, minlength=rows.size)
@@ -143,7 +144,7 @@ def _turn(chosen: BoolArray, rows: IntArray, excess: IntArray, words: Words) -> 
 
 
 def _read_ids(path: Path) -> frozenset[str]:
-    """Return the ids of a file, one a line; an id may hold blanks."""
+    """Return the ids of a file, one per line; an id may contain spaces."""
     try:
         lines = read_text(path).split("\n")
     except ValueError as error:

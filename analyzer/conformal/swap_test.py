@@ -1,8 +1,9 @@
-"""Did the sets change? An exact test where few items decide the threshold and no normal law helps.
+"""Did the sets change? An exact permutation test, for cases in which few items decide the threshold and a normal test is wrong.
 
-If compression changed nothing that matters, an item's scores might as well have come from the other run. So items' scores are swapped
-between the two runs at random, the mean set sizes measured again, and their difference compared with the one that was seen. The threshold
-is made anew each time, which is where the normal test fails: at alpha 0.01 and 200 items it finds a change in 59 % of tables without one.
+If compression changed nothing that matters, an item's scores might as well come from the other run. So the scores of items are swapped
+between the two runs at random, the mean set sizes are measured again, and their difference is compared with the observed one. The
+threshold is computed anew each time. The normal test ignores that: at alpha 0.01 and 200 items it finds a change in 59 % of tables without
+one.
 """
 
 import numpy as np
@@ -15,10 +16,10 @@ ROUNDING = 1e-9
 
 
 def swap_p(before: FloatArray, after: FloatArray, answer: IntArray, law: RankLaw, rng: np.random.Generator) -> float:
-    """Return the two-sided p-value that which of two runs an item's scores come from makes no difference to the mean set size.
+    """Return the two-sided p-value of the hypothesis that it does not matter for set sizes from which run an item's scores come.
 
-    before, after : (item, option) scores of the two runs, NaN beyond an item's options.  answer : (item,).
-    law           : of the threshold's rank, for these items.
+    before, after : (item, option) scores of the two runs, NaN for options that an item does not have.  answer : (item,).
+    law           : distribution of the threshold's rank, for this number of items.
     """
     items = np.arange(answer.size)
     scores = np.stack([before, after])
@@ -44,7 +45,7 @@ def swap_p(before: FloatArray, after: FloatArray, answer: IntArray, law: RankLaw
 
 
 def _sizes(first: IntArray, order: IntArray, at_least: FloatArray, from_after: BoolArray) -> FloatArray:
-    """Return (draw,) mean set size of a run that takes each item's scores from the second run where told, (draw, item), else the first."""
+    """Return (draw,) mean set size of a run that takes an item's scores from the second run where `from_after` (draw, item) is true."""
     chosen = np.concatenate([~from_after, from_after], axis=1)[:, order]
     below = np.zeros((len(chosen), chosen.shape[1] + 2), dtype=np.int64)
     below[:, 1:-1] = chosen.cumsum(axis=1)

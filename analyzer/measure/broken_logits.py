@@ -1,18 +1,18 @@
-"""Logits that no working model gives: the same for every item, cut off at a bound, or those of one item repeated for another."""
+"""Detect logits that no working model produces: the same for every item, clipped at a bound, or those of one item repeated for another."""
 
 import numpy as np
 
 from analyzer.runs.view import RunView
 from analyzer.stats.arrays import FloatArray, IntArray
 
-FEWEST = 20  # items; fewer may agree by chance
+FEWEST = 20  # items; fewer may have equal logits by chance
 MANY, SOME, FEW = 0.5, 0.05, 0.01  # shares of the items
-DETERMINED = 0.9  # of rows alike in all columns but one, the share alike in that one too; values of 16 bits agree by chance
-EXACT = "exact"  # backend of posteriors that were computed and are no network's logits: items of one composition share theirs
+DETERMINED = 0.9  # among rows equal in all columns but one, the share equal in that one too; 16-bit values are often equal by chance
+EXACT = "exact"  # backend of exact posteriors, which are equal for items with the same composition and are not a network's logits
 
 
 def logit_reasons(view: RunView) -> list[str]:
-    """Return in what way the logits look broken; [] where nothing does."""
+    """Return in what way the logits look broken; [] if they do not."""
     if view.n_items < FEWEST or view.key.backend == EXACT:
         return []
     constant = _constant(view)
@@ -28,7 +28,7 @@ def _constant(view: RunView) -> list[str]:
 
 
 def _repeated(view: RunView) -> list[str]:
-    """Rows that stand for items of other content. A question that is asked again has its own logits again, and that is no fault."""
+    """Rows repeated for items of different content. A question that occurs twice rightly has the same logits twice."""
     rows = view.logits.astype(np.float64)
     number = _row_number(rows)
     if view.n_items - np.unique(number).size <= FEW * view.n_items:
@@ -41,7 +41,7 @@ def _repeated(view: RunView) -> list[str]:
 
 
 def _clipped(view: RunView) -> list[str]:
-    """Many items at the largest or the smallest logit of all. Of log probabilities, one option of an item may well be at 0."""
+    """Many items whose extreme logit equals the extreme of the whole run. For log probabilities, one option per item may well be at 0."""
     reasons = []
     for name, extreme in (("highest", np.nanmax), ("lowest", np.nanmin)):
         bound = float(extreme(view.logits))
@@ -53,19 +53,19 @@ def _clipped(view: RunView) -> list[str]:
 
 
 def _repeats(row: FloatArray, content: IntArray) -> int:
-    """How many items share a row with another item of other content, the first of each row not counted."""
+    """Number of items that share a row with an item of different content, not counting the first item of each row."""
     distinct = np.unique(row + 1j * content)
     return distinct.size - np.unique(row).size
 
 
 def _row_number(rows: FloatArray) -> FloatArray:
-    """One number per row, equal for equal rows and, but for a chance of 1e-9, for no others."""
+    """One number per row, equal for equal rows and, except with a probability of 1e-9, different for different rows."""
     weights = np.random.default_rng(0).random(rows.shape[1]) + 0.5
     return np.asarray(np.nan_to_num(rows) @ weights)
 
 
 def _content(view: RunView) -> IntArray:
-    """Number of each item's question. Items without a text differ in answer and subject alone, so each counts as a question of its own."""
+    """Number of each item's question. Contents of items without texts show only answer and subject, so each counts as another question."""
     digest = np.ascontiguousarray(view.items.content[view.position, :8]).view(np.uint64)[:, 0]
     _, number = np.unique(digest, return_inverse=True)
     explained = view.logits.shape[1] * max(len(view.items.subjects), 1) * np.unique(view.n_options).size

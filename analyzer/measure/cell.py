@@ -1,4 +1,4 @@
-"""What comes out of one run under one scorer and one alpha: estimates over items, and facts about the splits."""
+"""The result for one run, one scorer and one alpha: estimates over items, and facts about the splits."""
 
 import math
 from collections.abc import Mapping
@@ -18,13 +18,13 @@ class Cell:
     """One cell of an analysis.
 
     estimates : by name; each carries its influence, so cells of the same items can be compared and averaged.
-    facts     : by name; plain numbers that have no interval, such as the sd of coverage over splits, or `threshold_ties`, the mean share
-                of calibration scores that equal the threshold beside the one that made it: there the score has an atom;
-                `set_size_note` says why set size has no interval, NaN where it has one.
+    facts     : by name; plain numbers without an interval, such as the sd of coverage over splits, or `threshold_ties`, the mean share
+                of other calibration scores that equal the threshold (large if the score has an atom there); `set_size_note` says why set
+                size has no interval, and is NaN if it has one.
     note      : why the cell says nothing about the model, or None.
-    group     : which items, "all" or those of one subject, label or set size.
-    reasons   : further reasons not to trust the run: what a comparison with the dense run shows.
-    forced    : whether the top option is in every set by rule, so that sets of one option are no sign of anything.
+    group     : the items it is about, "all" or those of one subject, label or set size.
+    reasons   : further reasons not to trust the run, from the comparison with its dense run.
+    forced    : whether the most likely option is in every set by rule, so that sets of one option mean nothing.
     """
 
     view: RunView
@@ -51,10 +51,10 @@ def uacc(accuracy: Estimate, set_size: Estimate, view: RunView) -> Estimate:
 
 
 def unmeasured(view: RunView, scorer: str, alpha: Fraction) -> Cell:
-    """Return the cell of a run that has too few finite items to split: no number at all, and the run's flag says why."""
+    """Return the cell of a run with too few finite items to split: it has no numbers, and the run is flagged with the reason."""
     return Cell(view, scorer, alpha, 0, dict.fromkeys((*ESTIMATED, *MORE), NOTHING), dict.fromkeys(FACTS, math.nan))
 
 
 def too_few(n_calibration: int, alpha: Fraction) -> str:
-    """Return what is said of a calibration set that is too small for alpha."""
+    """Return the note for a calibration set that is too small for alpha."""
     return f"{n_calibration} calibration items are too few for alpha {float(alpha):g}: every set is full"

@@ -1,7 +1,7 @@
-"""Guarantees beyond the marginal one, read off one threshold for all: coverage and set size within subjects, labels and set sizes.
+"""Coverage and set size within subjects, labels and set sizes, under one threshold for all items.
 
-A group's figure is a ratio of two means over test items, so it goes through the same law, the same drawn splits and the same influence
-as everything else.
+A figure of a group is a ratio of two means over test items, so it is computed with the same exact law, drawn splits and influences as the
+figures of the whole run.
 """
 
 import math
@@ -22,21 +22,21 @@ from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
 from analyzer.stats.estimate import NOTHING, Estimate, ratio
 from analyzer.stats.shrinkage import shrunken_shares
 
-ENOUGH = 30  # groups of fewer items say nothing about the worst group: the least of many noisy shares is low by chance
+ENOUGH = 30  # groups with fewer items do not count for the worst group, because the smallest of many noisy shares is low by chance
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def group_cells(scored: ScoredRun, alpha: Fraction, whole: Cell) -> Iterator[Cell]:
-    """Yield the whole cell with its worst group and coverage gap, then one cell per subject, label or set size of the question's `by`."""
+    """Yield the cell of the whole run with its worst group and coverage gap, then one cell per subject, label or set size (`by`)."""
     cells = list(_by_size(scored, alpha) if scored.question.by == "size" else _by_members(scored, alpha))
     yield replace(whole, facts={**whole.facts, **worst_group(cells)})
     yield from cells
 
 
 def worst_group(cells: list[Cell]) -> dict[str, float | str]:
-    """Return the group of least coverage and the mean distance of group coverage from 1 - alpha, over groups of at least 30 items.
+    """Return the group with the lowest coverage, and the mean distance of group coverage from 1 - alpha, over groups of at least 30 items.
 
-    Both are corrected for noise: the least of many shares is low by chance, and so is any of them some way off.
+    Both are corrected for noise, since the lowest of many shares is low by chance, and every share deviates by chance.
     """
     large = [cell for cell in cells if float(cell.facts["group_items"]) >= ENOUGH and math.isfinite(cell.estimates["coverage"].value)]
     if not large:
@@ -49,13 +49,13 @@ def worst_group(cells: list[Cell]) -> dict[str, float | str]:
 
 
 def _binomial_items(share: Estimate) -> float:
-    """Of how many independent items a plain share would have this error; at most those that it rests on."""
+    """The number of independent items with which a plain share would have this error, at most the number that it rests on."""
     spread = share.value * (1 - share.value)
     return min(share.items, spread / share.error**2) if share.error > 0 and spread > 0 else share.items
 
 
 def memberships(view: RunView, by: str) -> dict[str, BoolArray]:
-    """Return (item,) who belongs to each subject, or to each label (the answer's letter)."""
+    """Return by name which items, (item,) bool, belong to each subject, or to each label (the answer's letter)."""
     if by == "label":
         return {LETTERS[label]: view.answer == label for label in np.unique(view.answer)}
     subject = view.items.subject[view.position]
@@ -63,7 +63,7 @@ def memberships(view: RunView, by: str) -> dict[str, BoolArray]:
 
 
 def on_members(estimate: Estimate, member: BoolArray) -> Estimate:
-    """Return an estimate over the members, (item,) bool, with its influence laid out over all items, 0 elsewhere."""
+    """Return an estimate over the members, (item,) bool, as one over all items; other items have influence 0."""
     if not estimate.influence.size:
         return estimate
     influence = np.zeros(member.size)

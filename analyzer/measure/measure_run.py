@@ -1,4 +1,4 @@
-"""One run under one scorer: the cells that a question asks for, alpha by alpha."""
+"""Measure one run under one scorer: all cells of a question, alpha by alpha."""
 
 from collections.abc import Iterator
 
@@ -13,9 +13,9 @@ from schemas.errors import UsageError
 
 
 def measure_run(view: RunView, scorer: str, question: Question) -> Iterator[Cell]:
-    """Yield the cells of the question, alpha by alpha: the run as a whole, then its groups where some are asked for.
+    """Yield the cells of the question for every alpha: the run as a whole, then its groups if the question has groups.
 
-    Raises UsageError for a combination that has no meaning, or where the calibration fraction leaves one side of the split empty.
+    Raises UsageError for options that cannot be combined, or if the calibration fraction leaves one side of the split empty.
     """
     _check(question)
     if view.n_items < 2:
@@ -35,6 +35,6 @@ def measure_run(view: RunView, scorer: str, question: Question) -> Iterator[Cell
 def _check(question: Question) -> None:
     separate = [name for name in ("by", "mondrian", "reliability") if getattr(question, name) != "none"]
     if len(separate) > 1:
-        raise UsageError(f"{' and '.join('--' + name for name in separate)} answer different questions; ask for one of them")
+        raise UsageError(f"{' and '.join('--' + name for name in separate)} cannot be combined; use one of them")
     if question.reliability != "none" and question.split.exact:
         raise UsageError(f"--reliability {question.reliability} is fitted on the calibration items of a split; draw some with --split N")

@@ -1,11 +1,11 @@
-"""Do the answers belong to the items? Signs that labels were shuffled, in part or in whole, or that columns of options were swapped.
+"""Detect answers that do not belong to the items: labels that were shuffled, wholly or partly, or swapped columns of options.
 
-A weak model that is far too sure of itself also chooses badly, so poor choices alone are no proof. What is shown here is that a link
-between choices and answers is at most a small part of what the model's own confidence claims: an equivalence test, which a small sample
-cannot pass.
+A weak model that is overconfident also chooses badly, so poor choices alone are no proof. The test here shows that the link between
+choices and answers is at most a small part of what the model's own confidence implies: an equivalence test, which a small sample cannot
+pass.
 
-The link is the share of an item's other options that the answer beats by its logit, less what an answer drawn by its letter alone would
-beat.
+The link is the share of an item's other options that have a smaller logit than the answer, minus the same share for an answer drawn by the
+frequency of its letter alone.
 """
 
 import math
@@ -20,11 +20,11 @@ from analyzer.stats.arrays import BoolArray, FloatArray
 
 NOISE = 0.0005  # one side of a 99.9 % band
 SIGMAS = float(ndtri(1 - NOISE))
-SURE, PARTLY = 0.25, 0.1  # the mean top prob lies above accuracy by this much where all labels are wrong, where some are
-SMALL, AT_MOST = 0.12, float(ndtri(0.995))  # part of the claimed link below which there is none, shown with 99.5 % confidence
-SWAPPED = 0.1  # how much more often answers agree with another column than with their own; letters' biases of real models reach 0.03
+SURE, PARTLY = 0.25, 0.1  # smallest excess of the mean top prob over accuracy if all labels are wrong, and if some are
+SMALL, AT_MOST = 0.12, float(ndtri(0.995))  # share of the claimed link below which there is none, and the test's 99.5 % confidence
+SWAPPED = 0.1  # how much more often answers agree with another column than with their own; real models' biases for letters reach 0.03
 LIKELY = float(ndtri(0.95))
-PART = 0.25  # of the link of all items, which the wrong ones of a sound model exceed
+PART = 0.25  # share of the link of all items; in a sound model, the link of wrongly answered items exceeds it
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -37,17 +37,17 @@ class Link(NamedTuple):
 
     @property
     def seen(self) -> bool:
-        """Whether choices have to do with answers, beyond noise."""
+        """Whether choices are linked to answers, beyond noise."""
         return self.mean - SIGMAS * self.error > 0
 
     @property
     def absent(self) -> bool:
-        """Whether they hardly can have: a link is not even likely, and the largest one possible is a small part of what is claimed."""
+        """Whether there is hardly any link: it is not even likely, and its upper bound is a small part of the claimed link."""
         return self.mean < LIKELY * self.error and self.mean + AT_MOST * self.error < SMALL * self.claimed
 
 
 def label_reasons(view: RunView) -> list[str]:
-    """Return in what way the labels look wrong; [] where nothing shows it."""
+    """Return in what way the labels look wrong; [] if they do not."""
     if swapped := _swapped_columns(view):
         return [swapped]
     everything = np.ones(view.n_items, dtype=np.bool_)
@@ -70,16 +70,16 @@ def label_reasons(view: RunView) -> list[str]:
 
 
 def _too_sure(view: RunView, which: BoolArray, by: float) -> bool:
-    """Whether the mean top prob of some items is above their accuracy by so much, beyond noise."""
+    """Whether the mean top prob of some items exceeds their accuracy by more than `by`, beyond noise."""
     right, top = float(view.correct[which].mean()), float(np.nanmax(view.probs[which], axis=1).mean())
     return top > right + by + SIGMAS * math.sqrt(max(right * (1 - right), 0.0) / int(which.sum()))
 
 
 def _link_of_wrong(view: RunView) -> Link:
-    """The link of wrong items among the options that were not chosen.
+    """The link of wrongly answered items, among the options that were not chosen.
 
-    Of a model whose labels are right, the answer is often the second choice: at least 0.4 of the link of all items. Of shuffled labels it
-    ranks as any option does.
+    If the labels are right, the answer is often the second choice, and this link is at least 0.4 of that of all items. If the labels are
+    shuffled, the answer ranks like any other option.
     """
     wrong, items = ~view.correct, np.arange(view.n_items)
     rest, probs = view.logits.astype(np.float64), view.probs.copy()
@@ -90,7 +90,7 @@ def _link_of_wrong(view: RunView) -> Link:
 
 
 def _beaten(logits: FloatArray) -> FloatArray:
-    """Return (item, option) the share of an item's other options that have a smaller logit, ties by half; NaN where there is no option."""
+    """Return (item, option) the share of an item's other options with a smaller logit, ties by half; NaN if it has no such option."""
     smaller = (logits[:, :, None] > logits[:, None, :]).sum(axis=2) + 0.5 * ((logits[:, :, None] == logits[:, None, :]).sum(axis=2) - 1)
     others = np.maximum((~np.isnan(logits)).sum(axis=1, keepdims=True) - 1, 1)
     return np.where(np.isnan(logits), np.nan, smaller / others)
@@ -108,9 +108,9 @@ def _link(beaten: FloatArray, probs: FloatArray, view: RunView, which: BoolArray
 
 
 def _swapped_columns(view: RunView) -> str | None:
-    """Say which columns look swapped: answers agree with the choices of other letters better than with their own, beyond noise.
+    """Return which columns look swapped, or None: answers agree with choices of other letters more often than with their own.
 
-    Compared with what the letters' frequencies alone would give; the noise is that of the best of all orders of the columns.
+    The comparison corrects for the frequencies of letters, and the noise band for the search over all orders of the columns.
     """
     width, n_items = view.logits.shape[1], view.n_items
     table = np.zeros((width, width))

@@ -1,10 +1,10 @@
-"""Mondrian: a threshold of its own for every subject or label, so that coverage holds within each. Vovk, Gammerman & Shafer 2005, ch. 4.
+"""Mondrian: a separate threshold for every subject or label, so that coverage holds within each. Vovk, Gammerman & Shafer 2005, ch. 4.
 
 Items are split within each group, so groups are independent and the exact split law holds in each of them.
 
-Subjects are the simple case: each is measured like a run of its own. With a threshold per label, option j is judged against the scores of
-items whose answer is j, so an item's set meets as many thresholds as it has options. The mean set size is then a sum over labels; only its
-spread over splits has no short form and is left null. A label that is never the answer cannot be excluded.
+Subjects are the simple case: each is measured like a separate run. With a threshold per label, option j is compared with the scores of
+items whose answer is j, so that an item's set depends on as many thresholds as it has options. The mean set size is then a sum over labels;
+only its spread over splits has no short formula and is null. A label that is never the answer is in every set.
 """
 
 import math
@@ -31,7 +31,7 @@ from schemas.errors import UsageError
 
 
 def subject_cells(view: RunView, scorer: str, question: Question) -> Iterator[Cell]:
-    """Yield, for every alpha, the cell over all subjects and one cell per subject under its own threshold."""
+    """Yield for every alpha the cell over all subjects, then one cell per subject under its own threshold."""
     masks = None if question.split.exact else calibration_masks(view, replace(question, stratify=question.split.calibration_ids is None))
     members = memberships(view, "subject")
     cells: dict[str, dict[Fraction, Cell]] = {}
@@ -45,9 +45,9 @@ def subject_cells(view: RunView, scorer: str, question: Question) -> Iterator[Ce
 
 
 def label_cells(view: RunView, scorer: str, question: Question) -> Iterator[Cell]:
-    """Yield, for every alpha, the cell over all labels and one cell per label.
+    """Yield for every alpha the cell over all labels, then one cell per label.
 
-    Raises UsageError for drawn splits and for --empty top1, which this law does not cover.
+    Raises UsageError for drawn splits and for --empty top1, for which the exact law does not hold.
     """
     if not question.split.exact or question.empty != "keep":
         raise UsageError("thresholds per label are measured over all splits with empty sets kept; leave --split and --empty out")
@@ -61,9 +61,9 @@ def label_cells(view: RunView, scorer: str, question: Question) -> Iterator[Cell
 
 
 def _together(view: RunView, question: Question, parts: Sequence[Cell]) -> Cell:
-    """The cell over all groups: their means weighted by tested items, their independent spreads added.
+    """The cell over all groups: the means of groups weighted by their tested items, and their independent spreads combined.
 
-    What is said of one threshold, its ties and the quantiles of coverage under it, is said of the groups alone.
+    Facts about a single threshold (its ties, quantiles of coverage) are only given for the groups.
     """
     usable = [part for part in parts if part.n_calibration]
     tested = np.array([float(part.facts["group_items"]) - part.n_calibration for part in usable])
@@ -110,15 +110,18 @@ def _subject(part: RunView, scorer: str, question: Question, masks: BoolArray | 
 
 
 def _of_subject(cell: Cell, view: RunView, member: BoolArray, group: str) -> Cell:
-    """The cell of some members, (item,) bool, as one group of the whole run."""
+    """The cell of one group, member (item,) bool, as part of the whole run."""
     estimates = {name: on_members(estimate, member) for name, estimate in cell.estimates.items()}
     return replace(cell, view=view, estimates=estimates, group=group, facts={**cell.facts, "group_items": int(member.sum())})
 
 
 class Label(NamedTuple):
-    """One label's calibration. `member` (item,) has it as answer; `rank` (item,) is where this option enters among their scores.
+    """The calibration of one label.
 
-    chance : (item,) probability over splits that this option is in the set.
+    member : (item,) bool, items whose answer is this label.
+    n      : number of calibration items among them.
+    chance : (item,) probability over all splits that this option is in the item's set.
+    rank   : (item,) rank of this option's score among the members' scores.
     """
 
     member: BoolArray
@@ -163,7 +166,7 @@ def _of_label(view: RunView, scorer: str, alpha: Fraction, labels: list[Label], 
 
 
 def _influence(member: BoolArray, expected: FloatArray, judged_by: list[Label]) -> FloatArray:
-    """Influence, (item,), on the mean over members: their own sets, and the pull of every label's calibration items on them."""
+    """Influence, (item,), on the mean over members: the members' own sets, and the effect of every label's calibration items on them."""
     influence = np.zeros(member.size)
     influence[member] = expected - expected.mean()
     for label in judged_by:

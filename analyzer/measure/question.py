@@ -1,4 +1,4 @@
-"""What is asked of every run: alphas, scorers, split, protocol."""
+"""The settings of an analysis: alphas, scorers, split, protocol and all others."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,10 +18,10 @@ Mondrian = Literal["none", "subject", "label"]
 class Question:
     """One question. The defaults are those of the `exact` protocol.
 
-    parameters  : of scorers that have some, by scorer and name, such as {"raps": {"penalty": 0.1}}; the rest keep their defaults.
-    reliability : "temperature" fits a temperature on the calibration items of each split before anything is scored.
+    parameters  : parameters of scorers by scorer and name, such as {"raps": {"penalty": 0.1}}; others keep their defaults.
+    reliability : "temperature" fits a temperature on the calibration items of each split before scoring.
     stratify    : draw splits within each subject.
-    by          : also one record per subject, label or set size, under the one threshold for all.
+    by          : also one record per subject, label or set size, under one threshold for all items.
     mondrian    : one threshold per subject or label.
     sizes       : also the rate of every set size.
     quantiles   : also quantiles of coverage over splits.

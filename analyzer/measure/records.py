@@ -1,4 +1,4 @@
-"""Flat records in the glossary's words: what every analysis command prints as JSON, CSV or Parquet, and its tables are made of."""
+"""Flat records in the glossary's terms, which all analysis commands print as JSON, CSV or Parquet and make their tables from."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,7 +35,7 @@ def cell_record(cells: Sequence[Cell], question: Question, extra: Mapping[str, E
 
 
 def identity(cells: Sequence[Cell]) -> Record:
-    """Return what a record is about, in the first fields of every record."""
+    """Return the first fields of every record, which say what it is about."""
     first = cells[0]
     return {field: first.view.row[field] for field in FIELDS if field != "prompt"} | {
         "prompt": "+".join(dict.fromkeys(cell.view.row["prompt"] for cell in cells)),
@@ -47,7 +47,7 @@ def identity(cells: Sequence[Cell]) -> Record:
 
 
 def provenance(cells: Sequence[Cell], question: Question) -> Record:
-    """Return how and from what a record was made, its last fields."""
+    """Return the last fields of every record, which say how and from which run it was computed."""
     return {
         "group": cells[0].group,
         "protocol": question.protocol,
@@ -62,14 +62,14 @@ def provenance(cells: Sequence[Cell], question: Question) -> Record:
 
 
 def mean_over(cells: Sequence[Cell], estimates: Sequence[Estimate]) -> Estimate:
-    """Return the mean of one estimate per cell; cells of one item set may lack different items of it."""
+    """Return the mean of one estimate per cell; the cells have the same item set, of which they may lack different items."""
     if len(cells) == 1:
         return estimates[0]
     return average([on_whole_set(estimate, cell) for estimate, cell in zip(estimates, cells, strict=True)])
 
 
 def on_whole_set(estimate: Estimate, cell: Cell) -> Estimate:
-    """Return an estimate whose influence runs over the run's whole item set, 0 for items it left out, so that runs can be averaged."""
+    """Return an estimate with influences over the run's whole item set, 0 for left-out items, so that runs can be averaged."""
     view = cell.view
     if not estimate.influence.size or view.n_items == len(view.items):
         return estimate
@@ -79,13 +79,13 @@ def on_whole_set(estimate: Estimate, cell: Cell) -> Estimate:
 
 
 def interval_fields(name: str, estimate: Estimate) -> Record:
-    """Return `<name>`, `<name>_low` and `<name>_high`; null where there is no number."""
+    """Return the fields `<name>`, `<name>_low` and `<name>_high`; a missing number is null."""
     low, high = estimate.interval()
     return {name: _number(estimate.value), f"{name}_low": _number(low), f"{name}_high": _number(high)}
 
 
 def unreliable(cells: Iterable[Cell]) -> str | None:
-    """Return every reason not to trust a record, or None; a mean names the runs it should not have been taken over."""
+    """Return all reasons not to trust a record, or None; for a mean, they name the runs that should not be part of it."""
     found = [(cell, "; ".join([*run_reasons(cell.view), *cell_reasons(cell)])) for cell in cells]
     broken = [(cell, reason) for cell, reason in found if reason]
     if not broken:
@@ -106,25 +106,25 @@ def average_groups(cells: Iterable[Cell]) -> list[list[Cell]]:
 
 
 def same_fields(records: Sequence[Record]) -> list[Record]:
-    """Return records that all have the same fields, null where one did not have it; a field keeps the place of its first appearance."""
+    """Return records that all have the same fields, with null for missing ones; fields are in the order of their first appearance."""
     last = provenance_fields(records)
     names = dict.fromkeys([name for record in records for name in record if name not in last] + last)
     return [{name: record.get(name) for name in names} for record in records]
 
 
 def provenance_fields(records: Sequence[Record]) -> list[str]:
-    """Return the fields from `unreliable` on, which stay last."""
+    """Return the fields from `unreliable` on, which are always the last ones."""
     names = list(records[0]) if records else []
     return names[names.index("unreliable") :] if names else []
 
 
 def frame(records: Sequence[Record]) -> pl.DataFrame:
-    """Return records as a polars frame; columns keep their order, nulls their place."""
+    """Return records as a polars frame, with the columns in the order of the fields."""
     return pl.DataFrame(list(records), infer_schema_length=None)
 
 
 def _mean_fact(values: Sequence[float | str]) -> float | str:
-    """A mean over cells keeps what they agree on; a spread over splits has no mean."""
+    """The fact if all cells agree on it, else NaN: a spread over splits cannot be averaged."""
     return values[0] if len(set(values)) == 1 else math.nan
 
 

@@ -1,4 +1,4 @@
-"""One run under one scorer at every alpha: one sort, then the exact split law or drawn splits."""
+"""Measure one run under one scorer at every alpha: sort the scores once, then use the exact split law or drawn splits."""
 
 import math
 from fractions import Fraction
@@ -23,10 +23,10 @@ from schemas.errors import UsageError
 
 
 class ScoredRun(NamedTuple):
-    """A run under one scorer, sorted once for every alpha.
+    """A run under one scorer, sorted once for all alphas.
 
     masks  : (split, item) true where an item calibrates; None for all splits.
-    values : (split, alpha, statistic) of drawn splits, None for all.
+    values : (split, alpha, statistic) means of drawn splits; None for all splits.
     """
 
     view: RunView
@@ -39,19 +39,19 @@ class ScoredRun(NamedTuple):
     values: FloatArray | None
 
     def drawn(self, alpha: Fraction) -> FloatArray | None:
-        """Return (split, statistic) the values of drawn splits at one of the question's alphas; None for all splits."""
+        """Return (split, statistic) the means of drawn splits at one of the question's alphas; None for all splits."""
         return None if self.values is None else self.values[:, self.question.alphas.index(alpha)]
 
 
 def drawn_over(statistics: SetStatistics, scored: ScoredRun, k: int) -> Moments:
     """Return mean and sd over the drawn splits of other statistics of a scored run; k is the threshold's rank."""
     if scored.masks is None:
-        raise ValueError("all splits are meant; there are no drawn ones")
+        raise ValueError("the question is about all splits, so there are no drawn ones")
     return over_splits(drawn_values(statistics, scored.ranks.item_rank, scored.masks, [k])[:, 0])
 
 
 def calibration_masks(view: RunView, question: Question) -> BoolArray | None:
-    """Return (split, item) the calibration items of every drawn or given split; None where all splits are meant."""
+    """Return (split, item) bool, the calibration items of every drawn split or of a split from a file; None for all splits."""
     split = question.split
     if split.calibration_ids is not None:
         original = view.items.original_ids
@@ -59,7 +59,7 @@ def calibration_masks(view: RunView, question: Question) -> BoolArray | None:
     n = calibration_size(view.n_items, question.calibration_fraction)
     if split.seeds is None:
         if question.stratify:
-            raise UsageError("stratified splits are drawn ones; ask for some with --split N")
+            raise UsageError("stratified splits must be drawn; set their number with --split N")
         return None
     if question.stratify:
         return draw_stratified(view.items.subject[view.position], question.calibration_fraction, split.seeds)
@@ -67,19 +67,19 @@ def calibration_masks(view: RunView, question: Question) -> BoolArray | None:
 
 
 def scores_of(view: RunView, probs: FloatArray, scorer: str, question: Question) -> FloatArray:
-    """Return (item, option) scores: the one path for calibration and prediction."""
+    """Return (item, option) scores; calibration and prediction both use this function."""
     parameters = scorer_parameters(scorer, question.parameters.get(scorer, {}))
     return SCORERS[scorer](probs, item_uniform(view.items.item_id[view.position]), **parameters)
 
 
 def parameter_text(scorer: str, question: Question) -> str:
-    """Return a scorer's parameters as records hold them, such as `penalty=0.1 k_reg=2`; empty for a scorer without any."""
+    """Return a scorer's parameters in the form of the records, such as `penalty=0.1 k_reg=2`; "" for a scorer without parameters."""
     parameters = scorer_parameters(scorer, question.parameters.get(scorer, {}))
     return " ".join(f"{name}={value:g}" for name, value in parameters.items())
 
 
 def score_run(view: RunView, probs: FloatArray, scorer: str, question: Question, masks: BoolArray | None) -> ScoredRun:
-    """Return a run under one scorer, ready for every alpha; probs (item, option) may be reliability-calibrated ones."""
+    """Return a run under one scorer, ready for all alphas; probs (item, option) may have been rescaled by a temperature."""
     ranks = rank_scores(scores_of(view, probs, scorer, question), view.answer, probs, question.empty)
     statistics = set_statistics(ranks, sizes=question.sizes)
     if masks is None:
@@ -91,7 +91,7 @@ def score_run(view: RunView, probs: FloatArray, scorer: str, question: Question,
 
 
 def measure_alpha(scored: ScoredRun, alpha: Fraction) -> Cell:
-    """Return the cell of a scored run at one of its question's alphas, the run as a whole under one threshold."""
+    """Return the cell of a scored run at one of its question's alphas, for all items under one threshold."""
     view, n = scored.view, scored.n_calibration
     k = threshold_rank(n, alpha)
     law, drawn = rank_law(view.n_items, n, k), scored.drawn(alpha)
@@ -110,7 +110,7 @@ def measure_alpha(scored: ScoredRun, alpha: Fraction) -> Cell:
 
 
 def _outside_band(law: RankLaw, scored: ScoredRun, coverage: float) -> str | None:
-    """Say where the coverage of drawn splits, or of one from a file, lies outside its exact law: the sides are then not exchangeable."""
+    """Return a note if the coverage of drawn splits (or a split from a file) contradicts the exact law: items are then not exchangeable."""
     if scored.masks is None:
         return None
     low, high = coverage_band(law, scored.statistics.table, len(scored.masks))

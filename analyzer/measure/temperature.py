@@ -1,4 +1,4 @@
-"""Prediction sets after probability calibration: in every split one temperature, fitted on that split's calibration items alone."""
+"""Prediction sets after temperature scaling: in every split, a temperature is fitted on the calibration items of that split only."""
 
 import math
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ COLDEST, HOTTEST, STEPS = 1e-3, 1e3, 60
 
 
 def tempered_cells(view: RunView, scorer: str, question: Question) -> Iterator[Cell]:
-    """Yield one cell per alpha: the mean over drawn splits, each with a temperature, probs, scores and ranks of its own."""
+    """Yield one cell per alpha: the mean over drawn splits, each with its own temperature, probs, scores and ranks."""
     masks = calibration_masks(view, question)
     if masks is None:
         raise ValueError("a temperature needs drawn splits")
@@ -48,7 +48,7 @@ def tempered_probs(view: RunView, temperature: float) -> FloatArray:
 
 
 def fit_temperature(view: RunView, chosen: BoolArray) -> float:
-    """Return the temperature in [0.001, 1000] with the least negative log-likelihood on the chosen items.
+    """Return the temperature in [0.001, 1000] with the smallest negative log-likelihood on the chosen items.
 
     The likelihood is concave in 1 / temperature, so its slope is bisected. Source: Guo et al. 2017, arXiv:1706.04599.
     """

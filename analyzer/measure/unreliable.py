@@ -1,8 +1,8 @@
-"""Unreliable: a computed flag with its reason, never an opinion.
+"""Flag unreliable runs by fixed rules, each with its reason.
 
-Coverage alone cannot see a broken model: it is near 1 - alpha for any scores. So the logits and the answers themselves and the dense run
-are looked at as well. Every comparison with noise uses a 99.9 % band. A cell of which too few items can be said to be anything has a note
-instead: that says nothing against the model.
+Coverage alone cannot reveal a broken model, since it is near 1 - alpha for any scores. So the logits, the answers and the dense run are
+checked as well. Every comparison with noise uses a 99.9 % band. A cell with too few items for any statement has a note instead, which is
+nothing against the model.
 """
 
 import math
@@ -19,7 +19,7 @@ from schemas.run import CHECKPOINT
 
 EXACT = 1e-12
 TRUNCATED = 0.01  # share of prompts that may be truncated; a truncated prompt lacks its demonstrations, then its question
-BY_RANK = "topk"  # its sets hold equally many options whatever the logits are
+BY_RANK = "topk"  # all its sets have the same number of options, whatever the logits are
 FAR = {
     "idk_rate": ('answers "I don\'t know"', 0.1),
     "none_of_above_rate": ('answers "None of the above"', 0.1),
@@ -29,7 +29,7 @@ FAR = {
 
 @lru_cache(maxsize=RECENT)
 def run_reasons(view: RunView) -> tuple[str, ...]:
-    """Return why no figure of this run can be trusted; () where nothing is wrong."""
+    """Return why no figure of this run can be trusted; () if nothing is wrong."""
     reasons = []
     if view.n_nonfinite:
         total = view.n_items + view.n_nonfinite
@@ -44,12 +44,12 @@ def run_reasons(view: RunView) -> tuple[str, ...]:
 
 
 def cell_reasons(cell: Cell) -> list[str]:
-    """Return why this cell says nothing about the model: what is wrong with it, or that its items cannot tell."""
+    """Return why this cell says nothing about the model: what is wrong with it, or that it has too few items."""
     return [*cell.reasons, cell.note] if cell.note else cell_faults(cell)
 
 
 def cell_faults(cell: Cell) -> list[str]:
-    """Return what is wrong with the run as this cell shows it; sets that are full for want of calibration items are no fault."""
+    """Return what this cell shows to be wrong with the run; sets that are full because of too few calibration items are no fault."""
     reasons = list(cell.reasons)
     if cell.note or cell.group != "all" or not math.isfinite(cell.estimates["coverage"].value):
         return reasons
@@ -65,7 +65,7 @@ def cell_faults(cell: Cell) -> list[str]:
 
 
 def against_dense(view: RunView, dense: RunView) -> tuple[str, ...]:
-    """Return in what a run's answers are far from those of its dense run: share of E or F answers, option mass."""
+    """Return how a run differs too much from its dense run: in its prompts, its share of E or F answers, or its option mass."""
     reasons = [*asked_otherwise(view, dense)]
     for name, (words, allowed) in FAR.items():
         here, there = answer_metrics(view)[name], answer_metrics(dense)[name]
@@ -76,7 +76,7 @@ def against_dense(view: RunView, dense: RunView) -> tuple[str, ...]:
 
 
 def asked_otherwise(view: RunView, dense: RunView) -> tuple[str, ...]:
-    """Return how the prompts of two runs over the same items differ: in truncation, or in tokens where both stand for one model."""
+    """Return how the prompts of two runs over the same items differ: in truncation, or, for runs of one model, in tokens."""
     here, there = view.key, dense.key
     if (here.items_hash, here.prompt) != (there.items_hash, there.prompt):
         return ()
@@ -98,7 +98,7 @@ def _below_chance(view: RunView) -> bool:
 
 
 def _beats_chance(view: RunView) -> bool:
-    """Whether a run is better than chance beyond noise; sets of one that is not may well be full."""
+    """Whether a run is better than chance beyond noise; if it is not, full sets are to be expected."""
     return bool(bdtrc(int(view.correct.sum()) - 1, view.n_items, _chance(view)) < NOISE)
 
 

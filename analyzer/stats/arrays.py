@@ -1,4 +1,4 @@
-"""Names of the array types used here; what a cell holds is said where an array is made."""
+"""Names of array types; functions document the dimensions of their arrays."""
 
 from typing import Any
 

@@ -1,9 +1,9 @@
-"""Does a sweep bend at one place, or does it grow smoothly? A broken line against smooth curves, honest on five to ten points.
+"""Does a sweep bend at one point, or does it grow smoothly? A test of a broken line against smooth curves, valid for five to ten points.
 
 The points of a sweep are estimates with a known covariance (they share items and the dense run), so no residual variance has to be
-estimated from a handful of points. The smooth curves are a rising line plus a power, an exponential or a sigmoid, none of which turns
-within less than a tenth of the sweep: a sharper turn cannot be told from a break by so few points. How much better a broken line fits
-than the best of them has no tabled law; it is compared with its own distribution under that best curve, drawn from the covariance.
+estimated from a few points. The smooth curves are a rising line plus a power, an exponential or a sigmoid, none of which turns within less
+than a tenth of the sweep, because so few points cannot distinguish a sharper turn from a break. How much better a broken line fits than the
+best smooth curve has no known distribution; it is compared with simulations under that best curve, drawn with the covariance.
 """
 
 from typing import NamedTuple
@@ -15,16 +15,16 @@ from analyzer.stats.arrays import FloatArray
 N_DRAWS, N_INTERVAL_DRAWS = 500, 200
 N_PLACES = 81
 LEVEL = 0.95
-MISFIT = 0.01  # of the growth: smooth growth need not follow one of these curves more closely
+MISFIT = 0.01  # share of the growth by which smooth growth may deviate from these curves
 POWERS = np.concatenate([[0.25, 0.5, 0.75], [1.25, 1.5, 1.75], np.arange(2.0, 6.01, 0.5)])
 RATES = np.arange(1.0, 8.01, 1.0)  # of exponentials, over the whole sweep
 MIDDLES, WIDTHS = np.arange(-0.2, 1.41, 0.1), np.geomspace(0.1, 0.4, 6)  # of sigmoids, in units of the sweep
 
 
 class BrokenLine(NamedTuple):
-    """The best line that steepens once: where, in units of x, with the places that the data do not exclude (95 %), and how surely.
+    """The best line that becomes steeper once: `place` in units of x, and the 95 % interval from `low` to `high`.
 
-    p : probability that a broken line fits so much better than every smooth curve, were the best smooth curve true.
+    p : probability that a broken line fits that much better than every smooth curve if the best smooth curve is true.
     """
 
     place: float
@@ -34,9 +34,9 @@ class BrokenLine(NamedTuple):
 
 
 class _Family(NamedTuple):
-    """Curves a + b x + c shape(x), b and c at least 0, in coordinates in which the noise is white and beside a constant.
+    """Curves a + b x + c shape(x) with b, c >= 0, in coordinates with white noise and orthogonal to the constant.
 
-    line : (point,) of length 1.  shapes : (point, shape) each of length 1.  alike : (shape,) their products with the line.
+    line : (point,) of length 1.  shapes : (point, shape) each of length 1.  alike : (shape,) scalar products of shapes and line.
     """
 
     line: FloatArray
@@ -81,7 +81,7 @@ def _family(whiten: FloatArray, unit: FloatArray, shapes: FloatArray) -> _Family
 
 
 def _beside_constant(whiten: FloatArray, columns: FloatArray) -> FloatArray:
-    """Return (point, column) what a constant leaves of white columns."""
+    """Return (point, column) the whitened columns without their component along the constant."""
     constant = whiten.sum(axis=1)
     constant = constant / np.linalg.norm(constant)
     return np.asarray(columns - constant[:, None] * (constant @ columns))
@@ -111,11 +111,11 @@ def _fit(family: _Family, values: FloatArray) -> FloatArray:
 
 
 def _likely(broken: _Family, values: FloatArray, noise: FloatArray) -> FloatArray:
-    """Return (place,) whether the likelihood ratio against it is no larger than in 95 % of draws of a break that is truly there."""
+    """Return (place,) bool, the 95 % confidence set: places whose likelihood ratio is common in simulations with the break there."""
     found = _gains(broken, values[None])[0]
     lines, shapes = (weights[0] for weights in _weights(broken, values[None]))
     likely = np.zeros(found.size, dtype=np.bool_)
-    for place in np.flatnonzero(found >= found.max() - 12):  # no draw comes near a ratio of 12
+    for place in np.flatnonzero(found >= found.max() - 12):  # simulated ratios never come near 12
         truth = lines[place] * broken.line + shapes[place] * broken.shapes[:, place]
         drawn = _gains(broken, truth + noise)
         ratio = drawn.max(axis=1) - drawn[:, place]

@@ -1,8 +1,8 @@
-"""Items that belong together: several questions on one passage, from one template, or one question asked again.
+"""Clusters of dependent items: several questions about one passage, from one template, or one question that occurs repeatedly.
 
-Their answers are alike, so 2,000 items in 200 clusters say less than 2,000 independent ones: with ten questions a passage and a correlation
-of 0.5 within it, 95 % intervals of accuracy that take the items as independent hold 79 %. What a cluster contributes to an estimate is the
-sum of what its items contribute; the clusters are the independent units.
+Their answers are correlated, so 2,000 items in 200 clusters carry less information than 2,000 independent ones: with ten questions per
+passage and a correlation of 0.5 within it, 95 % intervals of accuracy that treat items as independent cover in 79 % only. A cluster's
+influence on an estimate is the sum of its items' influences; the clusters are the independent units.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from analyzer.stats.arrays import AnyArray, FloatArray, IntArray
 
 
 def cluster_influence(influence: FloatArray, cluster: IntArray) -> FloatArray:
-    """Return (cluster,) influences of clusters in place of items, so that an `Estimate` of them has the error between clusters.
+    """Return (cluster,) the influences of clusters, so that an `Estimate` with them has the standard error between clusters.
 
     influence : (item,) mean zero.  cluster : (item,) number of each item's cluster, from 0 without gaps.
     Source : Liang & Zeger 1986, Biometrika 73, for the sum; scaled by clusters over items, as an estimate divides by their number.
@@ -22,7 +22,7 @@ def cluster_influence(influence: FloatArray, cluster: IntArray) -> FloatArray:
 
 
 def design_effect(influence: FloatArray, cluster: IntArray) -> float:
-    """Return the variance between clusters over that of independent items; 1 where items are, NaN where nothing varies."""
+    """Return the variance between clusters over that of independent items: 1 if items are independent, NaN if nothing varies."""
     n_items, of_clusters = influence.size, cluster_influence(influence, cluster)
     n_clusters = of_clusters.size
     squares = float(influence @ influence)
@@ -32,9 +32,9 @@ def design_effect(influence: FloatArray, cluster: IntArray) -> float:
 
 
 def effective_items(contributions: AnyArray) -> float:
-    """Return on how many items a sum of squares rests: (sum of squares)^2 over the sum of fourth powers; N where all are as large.
+    """Return the effective number of items in a sum of squares, (sum of squares)^2 / sum of fourth powers; N if all are equal.
 
-    Below about 10 the spread of an estimate is known from a handful of items, and neither it nor a normal interval can be trusted.
+    Below about 10, few items determine the spread of an estimate, and neither the spread nor a normal interval can be trusted.
     """
     squares = np.asarray(contributions, dtype=np.float64) ** 2
     fourth = float(squares @ squares)
@@ -42,6 +42,6 @@ def effective_items(contributions: AnyArray) -> float:
 
 
 def kish_items(weights: FloatArray) -> float:
-    """Return how many equally weighted items a weighted mean is worth. Source: Kish 1965, Survey Sampling, section 11.7."""
+    """Return the effective number of items of a weighted mean. Source: Kish 1965, Survey Sampling, section 11.7."""
     squares = float(weights @ weights)
     return float(weights.sum()) ** 2 / squares if squares > 0 else 0.0

@@ -1,7 +1,7 @@
-"""An estimate: a value and what each item contributes to it, so that intervals, differences and means are one line each.
+"""An estimate: a value with the influence of each item on it, from which intervals, differences and means follow.
 
-The variance of an estimate is the sum of squared influences over N squared (the infinitesimal jackknife, Efron 1982). Items asked of
-two runs are the same items, so the influence of a difference is the difference of influences: pairing costs nothing.
+The variance of an estimate is the sum of squared influences over N squared (the infinitesimal jackknife, Efron 1982). For two runs over
+the same items, the influence of a difference is the difference of influences, so that comparisons are paired by items.
 """
 
 import math
@@ -26,7 +26,7 @@ class Interval(NamedTuple):
 
 
 class Inverted(Protocol):
-    """An interval found otherwise than from the influence of items, where that says nothing; NaN where there is none at all."""
+    """An interval computed in another way than from influences, for estimates where these are wrong; NaN if there is no interval."""
 
     def interval(self, level: float) -> Interval:
         """Return the interval of this level."""
@@ -37,14 +37,14 @@ class Inverted(Protocol):
 class Estimate:
     """A figure about a model, estimated from items.
 
-    value     : the figure; NaN where there is nothing to estimate it from.
-    influence : (item,) mean zero.
-    share     : True for a share in [0, 1], whose interval stays in there (Wilson's form).
-    unseen    : error that the items at hand cannot show, added in quadrature: that of a change which happens to none of them.
-    items     : how many items the figure rests on: the members of a group whose influence is laid out over all items, the Kish number
-                of weighted items; NaN, the default, stands for one per influence.
-    least, most : between which the figure lies by its meaning, such as 0 for a divergence; intervals end there.
-    inverted  : what its interval is taken from in place of the influence; None nearly always.
+    value     : the figure; NaN if there are no items to estimate it from.
+    influence : (item,) influence of each item, mean zero.
+    share     : True for a share in [0, 1], whose interval stays within these limits (Wilson's form).
+    unseen    : error that the observed items cannot show, added in quadrature, such as that of a change that happens to none of them.
+    items     : number of items that the figure rests on: the members of a group whose influences are over all items, the Kish number of
+                weighted items; NaN, the default, means one per influence.
+    least, most : limits of the figure by definition, such as 0 for a divergence; intervals end there.
+    inverted  : source of the interval if it is not computed from the influences; None nearly always.
     """
 
     value: float
@@ -65,12 +65,12 @@ class Estimate:
 
     @property
     def freedom(self) -> float:
-        """Degrees of freedom of the error: one less than the items, or than the groups of items that the influences stand for."""
+        """Degrees of freedom of the error: one less than the number of items, or of influences if these belong to groups of items."""
         return min(self.items, self.influence.size) - 1
 
     @cached_property
     def error(self) -> float:
-        """Standard error over items; of an inverted interval what its width stands for."""
+        """Standard error over items; for an inverted interval, the one that corresponds to its width."""
         if not self.freedom >= 1:
             return math.nan
         if self.inverted:
@@ -81,22 +81,22 @@ class Estimate:
         return math.hypot(math.sqrt(squares / (size * size * freedom / (freedom + 1))), self.unseen)
 
     def __neg__(self) -> "Estimate":
-        """The same figure with its sign turned, so that more becomes less; no longer a share."""
+        """The figure with the opposite sign; it is no longer a share."""
         turned = replace(self, value=-self.value, influence=-self.influence, share=False, least=-self.most, most=-self.least)
         return replace(turned, inverted=_Turned(self.inverted, 0.0)) if self.inverted else turned
 
     def complement(self) -> "Estimate":
-        """Return the share of the items that this share leaves out, 1 - value."""
+        """Return the complementary share, 1 - value."""
         rest = replace(self, value=1 - self.value, influence=-self.influence, least=1 - self.most, most=1 - self.least)
         return replace(rest, inverted=_Turned(self.inverted, 1.0)) if self.inverted else rest
 
     def among(self, chosen: BoolArray) -> "Estimate":
-        """Return the mean over the chosen items, (item,) bool, alone; right for a plain mean, whose items' own values are known."""
+        """Return the mean over the chosen items only, (item,) bool. Valid for a plain mean, from which each item's value is known."""
         part = mean(self.influence[chosen] + self.value, share=self.share)
         return replace(part, unseen=self.unseen * chosen.size / max(int(chosen.sum()), 1), least=self.least, most=self.most)
 
     def interval(self, level: float = LEVEL) -> Interval:
-        """Return the interval, 95 % unless told: Student's t for a mean, Wilson's with the effective number of items for a share."""
+        """Return the interval, by default 95 %: Student's t for a mean, Wilson's with the effective number of items for a share."""
         if not self.freedom >= 1:
             return Interval(math.nan, math.nan)
         if self.inverted:
@@ -111,7 +111,7 @@ class Estimate:
         p, n_items = min(max(self.value, 0.0), 1.0), self.items  # a weighted sum may miss an end by rounding
         unseen = min(p, 1 - p) * n_items < 1  # less than one item differs: its variance cannot be read off the items
         if self.error == 0 and not unseen:
-            return Interval(p, p)  # a share that items cannot move: coverage over all splits of scores without ties
+            return Interval(p, p)  # a share that does not depend on the items: coverage over all splits of scores without ties
         per_item = 1 / n_items if unseen else self.error**2 / (p * (1 - p))
         shrink = 1 + t * t * per_item
         middle = (p + t * t * per_item / 2) / shrink
@@ -123,7 +123,7 @@ NOTHING = Estimate(math.nan, np.empty(0))
 
 
 def ratio(over: Estimate, under: Estimate) -> Estimate:
-    """Return over / under of two estimates over the same items, by the delta method; nothing where under is 0.
+    """Return over / under of two estimates over the same items, by the delta method; NOTHING if `under` is 0.
 
     over  : the mean over all items of a figure that is 0 outside a group.
     under : the share of items that belong to the group, so that the ratio rests on that share of the items alone.
@@ -132,7 +132,7 @@ def ratio(over: Estimate, under: Estimate) -> Estimate:
         return NOTHING
     value = over.value / under.value
     influence = (over.influence - value * under.influence) / under.value
-    items = round(under.value * under.items, 6)  # a count, but for rounding
+    items = round(under.value * under.items, 6)  # a count, up to rounding
     return Estimate(value, influence, over.share, items=items, least=over.least, most=over.most)
 
 
@@ -147,8 +147,8 @@ def mean(values: AnyArray, *, share: bool = False, least: float = -math.inf, mos
 def difference(after: Estimate, before: Estimate) -> Estimate:
     """Return after - before of two estimates over the same items.
 
-    Two runs that agree on all N items may still differ on the next one, so one item's unit of change is never excluded; without it,
-    50 items without a flip would prove that nothing changed (the pseudo-count of Agresti & Min 2005, for paired shares).
+    Two runs that agree on all N items may still differ on the next one, so a change in one item is always added as `unseen` error; without
+    it, 50 items without a flip would prove that nothing changed (the pseudo-count of Agresti & Min 2005, for paired shares).
     """
     items = min(after.items, before.items)
     least, most, unseen = after.least - before.most, after.most - before.least, 1 / max(items, 1)
@@ -157,7 +157,7 @@ def difference(after: Estimate, before: Estimate) -> Estimate:
 
 
 def average(estimates: Sequence[Estimate]) -> Estimate:
-    """Return the mean of estimates over the same items; the dependence between them is in their influences."""
+    """Return the mean of estimates over the same items; their influences carry the dependence between them."""
     count = len(estimates)
     if count == 1:
         return estimates[0]
@@ -173,7 +173,7 @@ def average(estimates: Sequence[Estimate]) -> Estimate:
 class Quotient:
     """The interval of times * over / under, where `under` is above 0, from the interval of each (MOVER: Donner & Zou 2012, SMMR 21).
 
-    They are as dependent as their influences; where one has none, as if they erred against each other.
+    Their correlation is that of the influences; if one has no influence, the worst case is assumed, errors in opposite directions.
     """
 
     over: Estimate
@@ -207,7 +207,7 @@ class _Turned:
 
 @dataclass(frozen=True)
 class _Mean:
-    """The interval of a mean of figures of the same items, as if all erred together: how far they do is not known where one jumps."""
+    """The interval of a mean of figures of the same items, as if all errors were perfectly correlated, because correlations are unknown."""
 
     of: tuple[Estimate, ...]
 
@@ -220,8 +220,8 @@ class _Mean:
 class _Difference:
     """The interval of after - before over the same items from the interval of each; their dependence is that of the influences.
 
-    Distances to limits take the place of standard errors (MOVER: Zou & Donner 2008, Statistics in Medicine 27). What the two share moves
-    both to the same side, the rest is independent.
+    Distances from value to limits replace standard errors (MOVER: Zou & Donner 2008, Statistics in Medicine 27). The part of the error that
+    both share cancels, the rest is independent.
     """
 
     after: Estimate
@@ -260,5 +260,5 @@ def _distances(estimate: Estimate, level: float) -> tuple[float, float]:
 
 @lru_cache(maxsize=64)
 def student(freedom: float, level: float = LEVEL) -> float:
-    """Return the two-sided quantile of Student's t, 95 % unless told."""
+    """Return the two-sided quantile of Student's t, by default 95 %."""
     return float(stdtrit(freedom, 0.5 + level / 2))

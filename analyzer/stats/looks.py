@@ -1,8 +1,8 @@
-"""Repeated looks at a growing sample: how much error each look may spend, so that all of them together err as often as one would.
+"""Repeated looks at a growing sample (group-sequential tests): the error probability that each look may use.
 
-A gate that says "undecided, ask more items" and is asked again every night has twenty chances to pass a model that is at its limit: 12.6 %
-instead of 2.5 %. A spending function says beforehand how much of the error may be spent by the time a share of the items is in. Each look
-then has a nominal tail of its own, smaller than the whole, found by integrating over the paths that no earlier look has stopped.
+A gate that says "undecided, use more items" and is run again every night has twenty chances to pass a model that is at its limit: 12.6 %
+instead of 2.5 %. A spending function defines beforehand how much of the error probability may be used when a share of the items is in. Each
+look then has its own, smaller nominal tail, found by integrating over the paths that no earlier look has stopped.
 
 Source : Lan & DeMets 1983, Biometrika 70; the recursion is Armitage, McPherson & Rowe 1969, JRSS A 132.
 """
@@ -18,12 +18,12 @@ from analyzer.stats.arrays import FloatArray
 
 Spending = Callable[[float, float], float]
 
-WIDEST = 8.5  # a statistic beyond so many standard deviations has probability below 1e-16
-N_POINTS = 1_201  # of the integral over the statistic, by Simpson's rule; the published boundaries are met to the third decimal
+WIDEST = 8.5  # standard deviations; a statistic beyond them has a probability below 1e-16
+N_POINTS = 1_201  # points of the integral over the statistic by Simpson's rule; reproduces published boundaries to the third decimal
 
 
 def obrien_fleming(share: float, tail: float) -> float:
-    """Return the error spent by a share of the items, little at first: 2 - 2 Phi(z / sqrt(share)). Nearly all of the power is kept."""
+    """Return the error spent by a share of the items, little at first: 2 - 2 Phi(z / sqrt(share)). It keeps nearly all of the power."""
     return 2 * float(ndtr(ndtri(tail / 2) / math.sqrt(share)))
 
 
@@ -38,8 +38,8 @@ SPENDING: dict[str, Spending] = {"obrien-fleming": obrien_fleming, "pocock": poc
 def look_tails(items: Sequence[int], tail: float, spending: str = "obrien-fleming") -> FloatArray:
     """Return (look,) the tail probability at which each look tests, so that one side errs at most `tail` over all looks.
 
-    items : how many items are in at each look, rising; the last is the most that will ever be asked.
-    The correlation of looks is that of means over a growing sample. Raises ValueError for counts that do not rise from 1.
+    items : number of items at each look, rising; the last is the largest number that will ever be used.
+    Looks are correlated like means over a growing sample. Raises ValueError for counts that do not rise from 1.
     """
     if not items or any(b <= a for a, b in zip([0, *items], items, strict=False)):
         raise ValueError(f"looks at {list(items)} items; expected rising counts from 1")
@@ -64,7 +64,7 @@ def _next_look(grid: FloatArray, density: FloatArray, bound: float, share: float
 
 
 def _bound(grid: FloatArray, density: FloatArray, error: float) -> float:
-    """The statistic beyond which lies so much probability."""
+    """The value of the statistic that is exceeded with this probability."""
 
     def beyond(bound: float) -> float:
         part = np.linspace(bound, WIDEST, N_POINTS)

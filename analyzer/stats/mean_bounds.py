@@ -1,13 +1,14 @@
-"""Bounds on a mean that hold for few items, rare values and skewed ones, where Student's t does not.
+"""Bounds on a mean that hold for few items and for rare or skewed values, where Student's t does not.
 
-A normal interval reads the spread off the items it has seen. Where 1 item in 100 is ruined, 37 % of samples of 100 hold none of those, and
-their spread says nothing about them. The bound used here knows the worst value that an item may have and lets one unseen item have it: an
-upper bound on the mean is the 1 - tail quantile of the mean of the N values and that one, under weights from the uniform Dirichlet law.
-For shares it is the bound of Clopper & Pearson 1934; for many well-behaved values it is Student's.
+A normal interval takes the spread from the observed items. If 1 item in 100 has an extreme value, 37 % of samples of 100 have none of
+them, and their spread does not show it. The bound used here takes the worst value that an item may have and adds one such item: the upper
+bound on the mean is the 1 - tail quantile of the mean of the N values and this one, under uniform Dirichlet weights. For shares it is the
+bound of Clopper & Pearson 1934; for many well-behaved values it is Student's.
 
 Source : Gaffke 2005, "Three test statistics for a nonparametric one-sided hypothesis on the mean of a nonnegative variable", Mathematical
-Methods of Statistics 14; Learned-Miller & Thomas 2019, arXiv:1905.06208, section 5. That it holds is proved for shares and seen in all
-simulations of either paper for the rest. Beyond two distinct values the quantile comes from Lugannani & Rice's saddlepoint formula (1980).
+Methods of Statistics 14; Learned-Miller & Thomas 2019, arXiv:1905.06208, section 5. Its validity is proved for shares; otherwise it
+held in all simulations of both papers. For more than two distinct values, the quantile comes from Lugannani & Rice's saddlepoint formula
+(1980).
 """
 
 import math
@@ -19,21 +20,21 @@ from scipy.special import betaincinv, ndtr
 from analyzer.stats.arrays import AnyArray, FloatArray
 from analyzer.stats.estimate import Interval
 
-STEPS = 60  # of the search for the saddlepoint; about 8 are needed
+STEPS = 60  # largest number of steps of the search for the saddlepoint; about 8 are needed
 CLOSE = 1e-12
 
 
 def mean_interval(values: AnyArray, least: float, most: float, tail: float) -> Interval:
-    """Return an interval of the mean that misses it with probability at most `tail` on either side.
+    """Return an interval that misses the mean with probability at most `tail` on either side.
 
-    values : (item,) in [least, most]; least and most are what any item, seen or not, may have.
-    Raises ValueError for a value outside.
+    values : (item,) in [least, most], the limits for any item, observed or not.
+    Raises ValueError for a value outside these limits.
     """
     return Interval(-mean_upper_bound(-np.asarray(values, dtype=np.float64), -least, tail), mean_upper_bound(values, most, tail))
 
 
 def mean_upper_bound(values: AnyArray, most: float, tail: float) -> float:
-    """Return what the mean exceeds with probability at most `tail`; `most` without any value."""
+    """Return an upper bound that the mean exceeds with probability at most `tail`; `most` if there are no values."""
     seen, counts = np.unique(np.append(np.asarray(values, dtype=np.float64), most), return_counts=True)
     if seen[-1] > most or not np.isfinite(seen).all():
         raise ValueError(f"values reach {seen[-1]:g}; expected finite ones of at most {most:g}")
