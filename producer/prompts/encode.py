@@ -91,7 +91,9 @@ def encode(  # noqa: PLR0913, PLR0917
     """
     logging.getLogger("transformers.tokenization_utils_base").setLevel(logging.ERROR)  # it warns of long prompts, which are cut below
     texts = [render_prompt(tokenizer, instruction, demonstrations, item, chat) for item in items]
-    encoded: list[list[int]] = tokenizer(texts, add_special_tokens=chat is None)["input_ids"]
+    read: list[list[int]] = tokenizer(texts, add_special_tokens=chat is None)["input_ids"]
+    after = 0 if chat else n_after_text(tokenizer)
+    encoded = [ids[: len(ids) - after] for ids in read]
     cut = [len(ids) > context for ids in encoded]
     prefix = _shared([ids for ids, is_cut in zip(encoded, cut, strict=True) if not is_cut])
     suffixes = [
@@ -136,9 +138,11 @@ def option_tokens(tokenizer: Any, n_options: int) -> OptionTokens:
     Raises UsageError where the letter is not exactly one token after the cue, is unknown, or two options share a token.
     """
     cue = tokenizer(CUE, add_special_tokens=False)["input_ids"]
-    if tokenizer(CUE)["input_ids"][-1:] != cue[-1:]:
-        last = tokenizer.convert_ids_to_tokens(tokenizer(CUE)["input_ids"][-1])
-        raise UsageError(f"the tokenizer puts {last!r} after a text; nothing may follow '{CUE}'")
+    if not cue:
+        raise UsageError(
+            f"the tokenizer encodes '{CUE}' as no token at all, so it reads nothing of a prompt; its files belong to another tokenizer "
+            "(such as a config of qwen2 beside the tokenizer.json of another model)"
+        )
     ids = []
     for letter in ascii_uppercase[:n_options]:
         encoded = tokenizer(f"{CUE} {letter}", add_special_tokens=False)["input_ids"]
@@ -149,6 +153,15 @@ def option_tokens(tokenizer: Any, n_options: int) -> OptionTokens:
     texts = tuple(str(text) for text in tokenizer.convert_ids_to_tokens(ids))
     _check_distinct(ids, texts, getattr(tokenizer, "unk_token_id", None))
     return OptionTokens(tuple(ids), texts)
+
+
+def n_after_text(tokenizer: Any) -> int:
+    """Return how many special tokens, such as an end of text, a tokenizer puts after a text; the option must follow the cue itself."""
+    alone, whole = tokenizer(CUE, add_special_tokens=False)["input_ids"], tokenizer(CUE)["input_ids"]
+    ends = [end for end in range(len(alone), len(whole) + 1) if whole[end - len(alone) : end] == alone]
+    if not ends:
+        raise UsageError(f"the tokenizer encodes '{CUE}' in another way where it adds special tokens, so prompts cannot end in it")
+    return len(whole) - ends[-1]
 
 
 def prompt_hash(tokenizer: Any, instruction: str, demonstrations: Sequence[Item], chat: Chat | None = None) -> str:

@@ -156,13 +156,34 @@ class Letters:
         (Letters({"A": [30, 1], "B": [30, 2]}), "A is not one token of its own"),
         (Letters({"A": [1], "B": [1]}), "options A and B share the token '<1>'"),
         (Letters({"A": [1], "B": [0]}), "does not know option B"),
-        (Letters({"A": [1], "B": [2]}, end=(9,)), "puts '<9>' after a text"),
     ],
 )
 def test_tokenizers_that_cannot_name_an_option_are_refused(tokenizer_: Letters, message: str) -> None:
-    """A letter split off, two letters in one token, an unknown letter, or an end token: refused with the reason."""
+    """A letter split off, two letters in one token, or an unknown letter: refused with the reason."""
     with pytest.raises(UsageError, match=message):
         option_tokens(tokenizer_, 2)
+
+
+def test_an_end_of_text_is_taken_off(tokenizer: PreTrainedTokenizerFast) -> None:
+    """A tokenizer that ends every text with a special token gives the prompts of one that does not, begin-of-text included."""
+    ending = copy.deepcopy(tokenizer)
+    bos, eos = (tokenizer.bos_token, tokenizer.bos_token_id), ("</s>", 5)
+    single = f"{bos[0]} $A {eos[0]} {eos[0]}"
+    ending.backend_tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=[bos, eos])
+    assert ending("Answer:")["input_ids"][-2:] == [5, 5]
+    expected, found = (encode(each, "", ITEMS[:3], ITEMS[3:], 512) for each in (tokenizer, ending))
+    assert [found.whole(i) for i in range(3)] == [expected.whole(i) for i in range(3)]
+    assert option_tokens(ending, 6) == option_tokens(tokenizer, 6)
+
+
+def test_a_tokenizer_that_reads_nothing_is_named() -> None:
+    """Files of two tokenizers side by side may load and encode every text as nothing; option tokens are refused with that reason."""
+
+    def nothing(text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
+        return {"input_ids": [1] if add_special_tokens else []}
+
+    with pytest.raises(UsageError, match=r"encodes 'Answer:' as no token at all .*config of qwen2"):
+        option_tokens(nothing, 2)
 
 
 def test_options_that_are_one_token_each_are_taken() -> None:
