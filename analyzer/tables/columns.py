@@ -11,6 +11,12 @@ def live_range(record: Record) -> str:
     return "" if record["low"] is None else fixed_interval(record["low"], record["high"], 3)
 
 
+def e_value(record: Record) -> str:
+    """Return the cell of an e-value, such as `12.3`; beyond a million the number says nothing more."""
+    value = record["e_value"]
+    return "" if value is None else "over 1,000,000" if value > 1e6 else f"{value:,.1f}"
+
+
 SETS = (
     Column("accuracy", estimate("accuracy")),
     Column("coverage", number("coverage", sd="coverage_sd")),
@@ -65,7 +71,7 @@ MONITOR = (
     Column("calibrated", number("calibrated")),
     Column("live", number("live")),
     Column("range", live_range, dispensable=2),
-    Column("e-value", number("e_value", 1)),
+    Column("e-value", e_value),
     Column("alarm at", number("limit", 0), dispensable=1),
     Column("result", words("result")),
     Column("began", words("began")),

@@ -16,7 +16,7 @@ from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
 
 AT_ONCE = 0.5  # of the capital, bet from the first question on
 LATER = 0.2  # over the number of the question: the share of cash that is bet from it on
-MOST = 1e250  # a capital is cut here: it has long raised its alarm
+MOST = 1e9  # a capital is cut here: it has long raised its alarm
 
 
 class Bets:
