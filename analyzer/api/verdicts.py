@@ -9,6 +9,7 @@ import polars as pl
 from analyzer.api.functions import Source, open_asked
 from analyzer.compare.two_axis_verdict import Tolerances
 from analyzer.measure.records import frame
+from analyzer.predictor import Predictor
 from analyzer.studies.cost import Prices
 from analyzer.studies.threshold_transfer import COVERAGE_TOLERANCE
 
@@ -238,6 +239,7 @@ def gate(
     limits: Mapping[str, float] | None = None,
     *,
     policy: str | Path | None = None,
+    predictor: Predictor | str | Path | None = None,
     at: str | None = None,
     **options: Any,
 ) -> pl.DataFrame:
@@ -248,6 +250,7 @@ def gate(
     source, at, options : see `analyzer.api`.
     limits : by figure, such as {"accuracy_loss": 0.02, "set_size_growth": 0.1}; they override those of the policy.
     policy : TOML file with the tables [limits], [task.<name>] and [worst_subject].
+    predictor : also check that the threshold of this predictor, or of its file, still covers under the compressed model.
 
     Returns
     -------
@@ -271,7 +274,8 @@ def gate(
     from analyzer.gate.gate import gate as gate_of
     from analyzer.gate.policy import read_policy
 
+    loaded = Predictor.load(predictor) if isinstance(predictor, str | Path) else predictor
     texts = [f"{name}={value}" for name, value in (limits or {}).items()]
-    read = read_policy(None if policy is None else Path(policy), texts)
+    read = read_policy(None if policy is None else Path(policy), texts, loaded)
     asked = open_asked(source, at, options, with_dense=True)
     return frame(gate_of(asked.runs, asked.question, read))

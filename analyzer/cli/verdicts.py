@@ -123,11 +123,16 @@ def cost_command(path: Path, **options: Any) -> None:
 @comparison_options
 @click.option("--policy", type=FILE, help="TOML with limits under [limits], [task.<name>] and [worst_subject].")
 @click.option("--limit", "limits", multiple=True, metavar="FIGURE=X", help="A limit, such as accuracy_loss=0.02; repeatable.")
+@click.option(
+    "--predictor",
+    type=FILE,
+    help="Also check that this file's threshold, such as that of predictor.json, still covers under the compressed model.",
+)
 @click.option("--junit", type=FILE, help="Also write JUnit XML, such as gate.xml.")
 @click.option("--markdown", type=FILE, help="Also write a Markdown summary, such as gate.md.")
 @click.option("--model-card", type=FILE, help="Also write the results as model-index YAML for a model card, such as card.yaml.")
 @friendly_errors
-def gate_command(policy: Path | None, limits: tuple[str, ...], **options: Any) -> None:
+def gate_command(policy: Path | None, limits: tuple[str, ...], predictor: Path | None, **options: Any) -> None:
     """Check compressed models against release limits. Exits with 0 if all limits are kept, 1 if one is exceeded, 3 if undecided.
 
     Example: analyze gate --method gptq --limit accuracy_loss=0.02 --limit set_size_growth=0.1
@@ -138,12 +143,14 @@ def gate_command(policy: Path | None, limits: tuple[str, ...], **options: Any) -
     from analyzer.gate import ci_reports
     from analyzer.gate.gate import EXIT_CODES, gate, outcome
     from analyzer.gate.policy import read_policy
+    from analyzer.predictor import Predictor
     from analyzer.runs.loading import open_runs
     from analyzer.tables.columns import GATE
     from analyzer.tables.emit import emit
     from store.exchange.whole_file import write_document
 
-    asked, read = request(options), read_policy(policy, limits)
+    loaded = Predictor.load(predictor) if predictor else None
+    asked, read = request(options), read_policy(policy, limits, loaded)
     runs = open_runs(asked.store_url, asked.at, asked.wanted, with_dense=True)
     checks = gate(runs, asked.question, read)
     reports = {options["junit"]: ci_reports.junit(checks), options["markdown"]: ci_reports.markdown(checks)}

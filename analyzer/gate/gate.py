@@ -16,7 +16,7 @@ from scipy.special import ndtri
 from analyzer.compare.compare import pair_unreliable
 from analyzer.compare.paired import Paired, paired
 from analyzer.gate.bounds import Bounded, at_worst
-from analyzer.gate.policy import LIMITABLE, Limit, limits_for
+from analyzer.gate.policy import FIGURES, Limit, limits_for
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, identity, provenance
 from analyzer.measure.unreliable import cell_faults, run_reasons
@@ -24,6 +24,7 @@ from analyzer.runs.loading import Runs
 from analyzer.runs.pairs import Partners
 from analyzer.stats.estimate import Interval
 from analyzer.stats.significance import POWER
+from schemas.errors import RunNotFoundError
 from schemas.run import DENSE
 
 PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
@@ -58,8 +59,11 @@ class Check:
 def gate(runs: Runs, question: Question, limits: Sequence[Limit], partners: Partners | None = None) -> list[Record]:
     """Return one record per check; `outcome` sums them up.
 
-    Raises RunNotFoundError where no selected run has a dense run to be compared with.
+    Raises RunNotFoundError where no selected run has a dense run to be compared with, or is of the task that a predictor is for.
     """
+    for limit in limits:
+        if limit.measure and all(row["task"] != limit.task for row in runs.rows):
+            raise RunNotFoundError(f"no selected run is of task {limit.task}, which the predictor is for; select one")
     return check_pairs(paired(runs, question, partners), question, limits)
 
 
@@ -98,16 +102,16 @@ def _checks(cells: list[Paired], question: Question, limits: Sequence[Limit]) ->
         return
     yield Check(first, "reliable", reason=pair_unreliable(cells), broken=_broken(cells))
     for limit in limits_for(first.row["task"], limits):
-        for cell in cells if LIMITABLE[limit.figure].by_sets else cells[:1]:
+        for cell in cells if FIGURES[limit.figure].by_sets else cells[:1]:
             yield from _subject_checks(cell, question, limit) if limit.worst_subject else [_check(cell, question, limit)]
 
 
 def _check(cell: Paired, question: Question, limit: Limit) -> Check:
-    return _of(cell, limit, None, LIMITABLE[limit.figure].amount(cell, question))
+    return _of(cell, limit, None, (limit.measure or FIGURES[limit.figure].amount)(cell, question))
 
 
 def _of(cell: Paired, limit: Limit, subject: str | None, amount: Bounded) -> Check:
-    if LIMITABLE[limit.figure].unbounded:
+    if FIGURES[limit.figure].unbounded:
         amount = at_worst(amount, limit.worst_value, limit.figure)
     return Check(cell, limit.figure, subject, limit, amount, amount.undecided)
 
@@ -119,7 +123,7 @@ def _broken(cells: Sequence[Paired]) -> bool:
 
 def _subject_checks(cell: Paired, question: Question, limit: Limit) -> Iterator[Check]:
     """One check per subject: the worst subject is within the limit if and only if all are."""
-    view, measure = cell.after.view, LIMITABLE[limit.figure].of_subject
+    view, measure = cell.after.view, FIGURES[limit.figure].of_subject
     subject = view.items.subject[view.position]
     for number, name in enumerate(view.items.subjects):
         chosen = subject == number
@@ -128,14 +132,14 @@ def _subject_checks(cell: Paired, question: Question, limit: Limit) -> Iterator[
 
 
 def _record(check: Check, question: Question, n_checks: int, n_models: int) -> Record:
-    by_sets = check.limit is not None and LIMITABLE[check.limit.figure].by_sets
+    by_sets = check.limit is not None and FIGURES[check.limit.figure].by_sets
     record = identity([check.cell.after]) | ({} if by_sets else {"scorer": EVERY, "alpha": None})
     ends = _ends(check, n_checks)
     result = _result(check, ends)
     return (
         record
         | {"check": check.name, "subject": check.subject, "limit": check.limit.value if check.limit else None}
-        | {"worst_value": check.limit.worst_value if check.limit and LIMITABLE[check.limit.figure].unbounded else None}
+        | {"worst_value": check.limit.worst_value if check.limit and FIGURES[check.limit.figure].unbounded else None}
         | {"amount": _finite(check.amount.estimate.value if check.amount else math.nan)}
         | {"amount_low": _finite(ends.low), "amount_high": _finite(ends.high), "n_checks": n_checks, "n_models": n_models}
         | {"result": result, "result_together": _together(check, result, n_checks, n_models)}
@@ -149,7 +153,7 @@ def _ends(check: Check, n_checks: int) -> Interval:
     """The two ends that decide: the one that passes with its own error, the one that fails with the model's shared among its checks."""
     if check.limit is None or check.amount is None:
         return Interval(math.nan, math.nan)
-    low_tail, high_tail = (TAIL, TAIL / n_checks) if LIMITABLE[check.limit.figure].at_least else (TAIL / n_checks, TAIL)
+    low_tail, high_tail = (TAIL, TAIL / n_checks) if FIGURES[check.limit.figure].at_least else (TAIL / n_checks, TAIL)
     return Interval(check.amount.low(low_tail), check.amount.high(high_tail))
 
 
@@ -161,7 +165,7 @@ def _result(check: Check, ends: Interval) -> str:
     if check.reason:
         return INCONCLUSIVE
     limit = check.limit.value
-    if LIMITABLE[check.limit.figure].at_least:
+    if FIGURES[check.limit.figure].at_least:
         return PASS if ends.low >= limit else FAIL if ends.high < limit else INCONCLUSIVE
     return PASS if ends.high <= limit else FAIL if ends.low > limit else INCONCLUSIVE
 
@@ -171,7 +175,7 @@ def _together(check: Check, result: str, n_checks: int, n_models: int) -> str:
     if n_models == 1 or result == INCONCLUSIVE or check.limit is None or check.amount is None:
         return result
     tail = TAIL / n_models / (1 if result == PASS else n_checks)
-    high_decides = (result == PASS) != LIMITABLE[check.limit.figure].at_least
+    high_decides = (result == PASS) != FIGURES[check.limit.figure].at_least
     ends = Interval(-math.inf, check.amount.high(tail)) if high_decides else Interval(check.amount.low(tail), math.inf)
     return _result(check, ends)
 
@@ -190,7 +194,7 @@ def _needed(check: Check, result: str, n_checks: int) -> int | None:
     distance = abs(estimate.value - limit)
     if not distance > 0 or not math.isfinite(estimate.error):
         return None
-    passes = (estimate.value > limit) == LIMITABLE[check.limit.figure].at_least
+    passes = (estimate.value > limit) == FIGURES[check.limit.figure].at_least
     tail = TAIL if passes else TAIL / n_checks
     reach = (-float(ndtri(tail)) + float(ndtri(POWER))) * estimate.error / distance
     return math.ceil(max(estimate.items + 1, estimate.items * reach**2))

@@ -4,6 +4,7 @@
     accuracy_loss = 0.02
     set_size_growth = 0.1
     coverage_after_transfer = 0.88
+    predictor_coverage = 0.88      # of the threshold that is deployed: needs --predictor
     [task.mmlu]                    # in this task, in place of the limit above
     accuracy_loss = 0.01
     [worst_subject]                # in every subject of every task
@@ -20,17 +21,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
 from analyzer.compare.paired import Paired
 from analyzer.gate.bounds import Bounded, coverage_after_transfer, of_items, set_size_growth
 from analyzer.measure.question import Question
+from analyzer.predictor import Predictor
+from analyzer.predictor.stored_run import covered
 from analyzer.stats.arrays import BoolArray
-from analyzer.stats.estimate import Estimate
+from analyzer.stats.estimate import Estimate, mean
 from schemas.errors import UsageError
 from schemas.toml_file import as_model, finite_number, read_toml
 
 EVERYWHERE = "limits"
+PREDICTOR_COVERAGE = "predictor_coverage"
+LOSS = 0.02  # of coverage that a deployed threshold may show where no limit is set
 WORST_VALUE = 20.0  # nats: the compressed run gives less than 1e-8 to what the dense run is sure of
 Amount = Callable[[Paired, Question], Bounded]
 SubjectAmount = Callable[[Paired, Question, BoolArray], Bounded]
@@ -82,6 +88,13 @@ LIMITABLE: dict[str, Limitable] = {
 }
 
 
+def _of_a_predictor(cell: Paired, question: Question) -> Bounded:
+    raise ValueError("coverage under a predictor is measured by the limit itself, which knows the predictor")
+
+
+FIGURES = {**LIMITABLE, PREDICTOR_COVERAGE: Limitable(_of_a_predictor, at_least=True)}  # and what takes more than the runs
+
+
 @dataclass(frozen=True)
 class Limit:
     """The largest value of a figure that passes, of coverage the smallest.
@@ -89,6 +102,7 @@ class Limit:
     task          : the task it holds in; "" for every task.
     worst_subject : True where it holds in each subject by itself, and so in the worst one.
     worst_value   : what no single item exceeds, for a figure that has no largest value; an item that does leaves the check open.
+    measure       : how coverage under a predictor's threshold is measured; None for every other figure.
     """
 
     figure: str
@@ -96,11 +110,14 @@ class Limit:
     task: str = ""
     worst_subject: bool = False
     worst_value: float = WORST_VALUE
+    measure: Amount | None = None
 
 
-def read_policy(path: Path | None, texts: Iterable[str]) -> list[Limit]:
+def read_policy(path: Path | None, texts: Iterable[str], predictor: Predictor | None = None) -> list[Limit]:
     """Return the limits of a policy file and of `figure=value` texts.
 
+    predictor : whose threshold must still cover under the compressed model: at least the limit on predictor_coverage, else 0.02 below what
+        it was made for.
     A text replaces the limit of the same name in the file; a task's own limit replaces the one for every task.
     Raises UsageError that names every problem: an unknown section or figure, a limit that is no number, a policy without limits.
     """
@@ -111,9 +128,30 @@ def read_policy(path: Path | None, texts: Iterable[str]) -> list[Limit]:
     limits = [Limit(figure, value) for figure, value in policy.limits.items()]
     limits += [Limit(figure, value, task) for task, section in policy.task.items() for figure, value in section.items()]
     limits += [Limit(figure, value, worst_subject=True) for figure, value in policy.worst_subject.items()]
+    if predictor:
+        limits = _with_predictor(limits, predictor)
+    elif any(limit.figure == PREDICTOR_COVERAGE for limit in limits):
+        raise UsageError(f"a limit on {PREDICTOR_COVERAGE} needs a deployed threshold; name its file with --predictor, or leave it out")
     if not limits:
         raise UsageError(f"the policy sets no limit; give --policy FILE or --limit figure=value with a figure of {', '.join(LIMITABLE)}")
     return [replace(limit, worst_value=policy.worst_value.get(limit.figure, WORST_VALUE)) for limit in limits]
+
+
+def _with_predictor(limits: list[Limit], predictor: Predictor) -> list[Limit]:
+    """The limits with that on the predictor's coverage, in its own task alone."""
+    made_on = predictor.document.value["made_on"]
+
+    def coverage(cell: Paired, question: Question) -> Bounded:
+        view = cell.after.view
+        if view.row["prompt"] != made_on["prompt"]:
+            asked = f"run {view.row['name']} was asked with prompt {view.row['prompt']}"
+            raise UsageError(f"{asked}, the predictor is for prompt {made_on['prompt']}; select with --prompt")
+        return of_items(mean(covered(predictor, view).astype(np.float64), share=True), 0.0, 1.0)
+
+    given = [limit for limit in limits_for(made_on["task"], limits) if limit.figure == PREDICTOR_COVERAGE]
+    value = given[0].value if given else float(1 - predictor.document.alpha) - LOSS
+    own = Limit(PREDICTOR_COVERAGE, value, made_on["task"], measure=coverage)
+    return [*(limit for limit in limits if limit.figure != PREDICTOR_COVERAGE), own]
 
 
 def limits_for(task: str, limits: Iterable[Limit]) -> list[Limit]:
@@ -139,7 +177,7 @@ def _add(table: dict[str, Any], text: str) -> None:
 
 
 def _figure(name: str) -> str:
-    if name not in LIMITABLE:
+    if name not in FIGURES:
         raise ValueError(f"unknown figure {name!r}; known: {', '.join(LIMITABLE)}")
     return name
 

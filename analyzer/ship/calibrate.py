@@ -24,7 +24,8 @@ from analyzer.measure.temperature import fit_temperature, tempered_probs
 from analyzer.measure.unreliable import against_dense, run_reasons
 from analyzer.predictor.document import ANSWER, DECISIONS, FORMAT, VERSION, parse_document, sealed
 from analyzer.predictor.looks import count_looks, looks_of
-from analyzer.predictor.runtime import Judged, Predictor
+from analyzer.predictor.runtime import Predictor
+from analyzer.predictor.stored_run import answered_right, judge_view
 from analyzer.runs.loading import Runs
 from analyzer.runs.pairs import Partners, pair_views
 from analyzer.runs.view import RunView
@@ -256,18 +257,6 @@ def _promised(predictor: Predictor, part: RunView, wanted: Wanted) -> dict[str, 
         "cost_per_1000": None if wanted.prices is None else repr(predictor.cost_per_1000(decisions, float(wrong.mean()))),
         "decisions": {name: repr(share) for name, share in shares.items()},
     }
-
-
-def judge_view(predictor: Predictor, view: RunView) -> Judged:
-    """Return the items of a run as the predictor judges them."""
-    names = np.array(view.items.subjects)[view.items.subject[view.position]].tolist() if predictor.subjects else None
-    return predictor.judge(np.asarray(view.logits, dtype=np.float64), view.n_options, names)
-
-
-def answered_right(judged: Judged, view: RunView) -> BoolArray:
-    """Return (item,) whether the option that would be answered alone is right: the only one in the set, else the likeliest."""
-    single = judged.sets.sum(axis=1) == 1
-    return np.asarray(np.where(single, judged.sets.argmax(axis=1), view.chosen) == view.answer)
 
 
 def _set_reasons(value: Mapping[str, Any], view: RunView) -> list[str]:

@@ -10,10 +10,11 @@ import polars as pl
 import pytest
 from analyzer_data import item_set, make_run, skilled_logits
 from click.testing import CliRunner
+from shipping import data_set
 from store_tiny import write_runs
 
 import analyzer.api
-from analyzer.api import ask, sets
+from analyzer.api import ask, calibrate, sets
 from analyzer.cli.main import main
 from schemas.errors import UsageError
 from schemas.fields import FIELDS
@@ -124,9 +125,11 @@ OWN_OPTIONS: dict[tuple[str, str], tuple[list[str], str, dict[str, Any]]] = {
     ("cliffs", "set_size_tolerance"): (["--set-size-tolerance", "3"], "cliffs", {"set_size_tolerance": 3.0}),
     ("cost", "path"): (["--prices", "prices.toml"], "cost", {"prices": "prices.toml"}),
     ("gate", "policy"): (["--policy", "policy.toml"], "gate", {"policy": "policy.toml"}),
+    ("gate", "predictor"): (["--predictor", "p.json"], "gate", {"predictor": "p.json"}),
     ("gate", "limits"): (["--limit", "kl=2", "--limit", "flips=0.5"], "gate", {"limits": {"kl": 2.0, "flips": 0.5}}),
 }
 FILES = {
+    "p.json": json.dumps(calibrate(data_set(task="quiz")).document.value),
     "figures.csv": "model,method,level,task,metric,value\ntoy,wanda,0.5,quiz,set_size,2.0\n",
     "mix.toml": "[subjects]\ns0 = 0.8\ns1 = 0.2\n",
     "prices.toml": "[prices]\nreview = 2.0\n",
