@@ -7,12 +7,21 @@ import click
 import pytest
 
 import analyzer.cli.main
+import analyzer.tables.columns
 import producer.cli.main
 import store.cli.main
 from analyzer.measure.cell import ESTIMATED, FACTS, MORE
+from analyzer.tables.terminal import Column
 from schemas.fields import FIELDS
 
 GLOSSARY = (Path(__file__).parents[2] / "docs" / "glossary.md").read_text(encoding="utf-8")
+TITLES = sorted({
+    re.sub(r" *\(.*\)", "", column.title.removeprefix("Δ "))
+    for table in vars(analyzer.tables.columns).values()
+    if isinstance(table, tuple)
+    for column in table
+    if isinstance(column, Column) and not re.fullmatch("[A-Z]", column.title)
+})
 MAINS = (analyzer.cli.main.main, store.cli.main.main, producer.cli.main.main)
 # Words that the glossary says are something else here; each stands in the help only where another tool's term is quoted.
 FOREIGN = ("hyperparameter", "baseline", "ground truth", "qhat", "confidence level", "few-shot", "datapoint", "sample of")
@@ -23,9 +32,9 @@ def commands() -> list[click.Command]:
 
 
 def entries() -> set[str]:
-    """The words that the glossary explains: first cells of its tables, split at commas."""
+    """The words that the glossary explains: first cells of its tables, split at commas that a space follows."""
     rows = [line.split("|")[1] for line in GLOSSARY.splitlines() if line.startswith("| ") and not line.startswith("| word")]
-    return {word.strip() for row in rows for word in row.split(",")}
+    return {word.strip() for row in rows for word in row.split(", ")}
 
 
 @pytest.mark.parametrize(
@@ -34,6 +43,12 @@ def entries() -> set[str]:
 def test_every_column_is_explained(column: str) -> None:
     """A column that the tables print stands in the glossary, by itself or beside the word that it abbreviates."""
     assert column in entries() or f"`{column}`" in GLOSSARY
+
+
+@pytest.mark.parametrize("title", TITLES)
+def test_every_title_of_a_table_is_explained(title: str) -> None:
+    """A title that a table prints is a word of the glossary; a change is explained by the word that changes."""
+    assert title in entries()
 
 
 def test_facts_are_spreads_or_parameters() -> None:
