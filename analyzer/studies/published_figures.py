@@ -29,7 +29,7 @@ COLUMNS = ("model", "method", "level", "task", "metric", "value")
 METRICS = {"accuracy": 5e-5, "coverage": 5e-5, "set_size": 5e-3, "uacc": 5e-3}  # half a unit of the last digit that is stated
 EVERY_TASK = "average"
 ITEMS_STATED = 2_000
-AGREES, DIFFERS, NO_RUN, OTHER_TASKS = "agrees", "differs", "no run", "tasks missing"
+AGREES, DIFFERS, NO_RUN, OTHER_TASKS, NO_INTERVAL = "agrees", "differs", "no run", "tasks missing", "no interval"
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,10 @@ def _record(figure: Stated, own: MeasuredFigure | None, snapshot: str) -> Record
         return record | empty | {"agreement": NO_RUN, "unreliable": own.reason if own else None, "snapshot": snapshot}
     t = student(ITEMS_STATED - 1)
     half = t * math.hypot(own.error, own.stated_error) + METRICS[figure.metric]
+    if not math.isfinite(half):  # a threshold at an atom: how far its set size is known cannot be told
+        ends = dict.fromkeys(("own_low", "own_high", "admitted_low", "admitted_high"))
+        judged = {"tasks": "+".join(own.tasks), "agreement": NO_INTERVAL, "unreliable": own.reason, "snapshot": snapshot}
+        return record | {"own": own.value} | ends | judged
     most = 1.0 if figure.metric in ("accuracy", "coverage") else math.inf
     agreement = AGREES if abs(own.value - figure.value) <= half else DIFFERS
     if figure.task == EVERY_TASK and not set(own.tasks) >= set(BENCHMARK):

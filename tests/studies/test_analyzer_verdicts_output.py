@@ -9,7 +9,7 @@ from analyzer_data import MemoryReader, item_set, make_run, skilled_logits
 
 from analyzer.measure.question import Question
 from analyzer.runs.loading import Runs, select_runs
-from analyzer.studies.published_figures import AGREES, DIFFERS, NO_RUN, OTHER_TASKS, Stated, beside_published, read_published
+from analyzer.studies.published_figures import AGREES, DIFFERS, NO_INTERVAL, NO_RUN, OTHER_TASKS, Stated, beside_published, read_published
 from analyzer.tables.markup import latex, markdown
 from analyzer.tables.terminal import Column, estimate, render, words
 from schemas.benchmark import BENCHMARK
@@ -85,6 +85,19 @@ def test_a_mean_over_other_tasks_is_not_held_against_the_benchmarks() -> None:
     figures = [Stated("m", "dense", "", "average", "accuracy", 0.5, "")]
     (found,) = beside_published(dense_and_rtn(("mmlu", "halusum")), Question(), figures)
     assert found["agreement"] == OTHER_TASKS and found["tasks"] == "halusum+mmlu" and found["own"] > 0.5
+
+
+def test_a_figure_without_an_interval_is_judged_neither_way() -> None:
+    """Where few items at the threshold leave the interval of set size open, nothing agrees or differs, and no field is NaN."""
+    rng = np.random.default_rng(0)
+    answers = rng.integers(0, 4, 90)
+    items, logits = item_set(answers, subjects=3), skilled_logits(rng, answers, 4)
+    noisy = make_run(items, logits + rng.normal(size=logits.shape).astype(np.float32), method="wanda", level="0.5")
+    runs = select_runs(MemoryReader([items], [make_run(items, logits), noisy]), {})
+    figures = [Stated("toy", "wanda", "0.5", "quiz", metric, 2.0, "") for metric in ("set_size", "accuracy")]
+    open_end, closed = beside_published(runs, Question(scorers=("lac",)), figures)
+    assert (open_end["agreement"], open_end["own_low"], open_end["admitted_high"]) == (NO_INTERVAL, None, None)
+    assert closed["agreement"] == DIFFERS and list(open_end) == list(closed)
 
 
 def test_the_published_reference_file_is_read(shared_data: Path) -> None:
