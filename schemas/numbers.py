@@ -7,8 +7,16 @@ thousand digits with a traceback, and both accept digits of any script; all of t
 import re
 from fractions import Fraction
 
+from schemas.errors import UsageError
+
 _NUMBER = re.compile(r"[+-]?(?:\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})(?:e[+-]?\d{1,2})?|[+-]?\d{1,9}/\d{1,9}", re.IGNORECASE | re.ASCII)
 SHOWN = 40  # characters of a wrong text that a message quotes
+
+
+def check_tolerance(value: float, name: str) -> None:
+    """Raise UsageError for a tolerance that is not a share in [0, 1]; NaN is none."""
+    if not 0 <= value <= 1:
+        raise UsageError(f"{name} is {value!r}; expected a share from 0 to 1, such as 0.01")
 
 
 def is_number(text: str) -> bool:

@@ -40,10 +40,10 @@ def finite_number(value: Any) -> float:
     """Return a number, which may be written as text. Raises ValueError for true, false, infinity, NaN and anything else."""
     try:
         number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last for a whole number of 400 digits
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError(f"{value!r} is not a finite number")
+        raise ValueError(f"{value!r:.60} is not a finite number")
     return number
 
 

@@ -1,5 +1,6 @@
 """The commands of `analyze` that end in a verdict: transfer, scale, cliffs, cost, gate."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,7 @@ def gate_command(policy: Path | None, limits: tuple[str, ...], predictor: Path |
 
     loaded = Predictor.load(predictor) if predictor else None
     asked, read = request(options), read_policy(policy, limits, loaded)
+    _check_apart([options[name] for name in ("junit", "markdown", "model_card") if options[name]])
     runs = open_runs(asked.store_url, asked.at, asked.wanted, with_dense=True)
     checks = gate(runs, asked.question, read)
     reports = {options["junit"]: ci_reports.junit(checks), options["markdown"]: ci_reports.markdown(checks)}
@@ -167,3 +169,11 @@ def gate_command(policy: Path | None, limits: tuple[str, ...], predictor: Path |
 
 
 COMMANDS = (transfer_command, scale_command, cliffs_command, cost_command, gate_command)
+
+
+def _check_apart(paths: Sequence[Path]) -> None:
+    """Raise UsageError if two reports would go to one file, where the last would take the place of the others."""
+    from schemas.errors import UsageError
+
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise UsageError(f"two reports would be written to one file: {', '.join(map(str, paths))}; give each a file of its own")

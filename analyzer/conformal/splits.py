@@ -37,6 +37,7 @@ class Split:
 
 
 ALL = Split("all")
+MAX_DIGITS = 20  # Python refuses to read a whole number of thousands of digits
 
 
 def parse_split(text: str) -> Split:
@@ -50,8 +51,8 @@ def parse_split(text: str) -> Split:
     if text.startswith("file:"):
         return Split(text, calibration_ids=_read_ids(Path(text.removeprefix("file:"))))
     seed = text.removeprefix("seed:")
-    if not (seed.isascii() and seed.isdecimal()):
-        raise UsageError(f"split {text!r} is not valid; expected all, a number of splits, seed:K, or file:PATH")
+    if not (seed.isascii() and seed.isdecimal() and len(seed) <= MAX_DIGITS):
+        raise UsageError(f"split {text!r:.60} is not valid; expected all, a number of splits, seed:K, or file:PATH")
     number = int(seed)
     if seed != text:
         if number > MAX_SEED:

@@ -122,6 +122,10 @@ def read_policy(path: Path | None, texts: Iterable[str], predictor: Predictor | 
     Raises UsageError that names every problem: an unknown section or figure, a limit that is no number, a policy without limits.
     """
     table = read_toml(path, "policy") if path else {}
+    texts = list(texts)
+    given = [text.rpartition("=")[0] for text in texts]
+    if twice := [name for name in given if given.count(name) > 1]:
+        raise UsageError(f"limit {twice[0]!r:.60} is given twice; only one of them could hold")
     for text in texts:
         _add(table, text)
     policy = as_model(_Policy, table, f"policy {path}" if path else "policy")

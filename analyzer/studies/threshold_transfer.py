@@ -24,6 +24,7 @@ from analyzer.stats.arrays import BoolArray
 from analyzer.stats.estimate import NOTHING, Estimate, difference
 from analyzer.studies.carry_threshold import CARRIED, carry, carry_apart, carry_to_subject, check_exact, joined
 from schemas.errors import RunNotFoundError
+from schemas.numbers import check_tolerance
 
 COVERAGE_TOLERANCE = 0.01
 FINDINGS = {Side.WITHIN: "covers", Side.BEYOND: "undercovers", Side.UNKNOWN: "inconclusive"}
@@ -50,6 +51,7 @@ def transfer(runs: Runs, question: Question, source: str = "dense", tolerance: f
     Raises RunNotFoundError where no two selected runs differ only in the source, UsageError for drawn splits.
     """
     check_exact(question, "transfer")
+    check_tolerance(tolerance, "the tolerance of coverage")
     records = [_record(found, question, tolerance) for found in SOURCES[source](runs, question)]
     if not records:
         raise RunNotFoundError(f"no threshold to keep: the {len(runs.rows)} selected runs hold no two that differ only in {source}")

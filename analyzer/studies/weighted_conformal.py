@@ -29,6 +29,7 @@ from analyzer.stats.estimate import Estimate, difference
 from analyzer.studies.carry_threshold import check_exact
 from analyzer.studies.threshold_transfer import COVERAGE_TOLERANCE, FINDINGS
 from schemas.errors import UsageError
+from schemas.numbers import check_tolerance
 from schemas.toml_file import as_model, number_from_zero, read_toml
 
 N_SPLITS, N_GROUPS, SEED = 50, 25, 0
@@ -81,6 +82,7 @@ def weighted(runs: Runs, question: Question, mix: Mapping[str, float], tolerance
     Raises UsageError for a subject that the items do not have.
     """
     check_exact(question, "a mix of subjects")
+    check_tolerance(tolerance, "the tolerance of coverage")
     records = []
     for view in runs.views():
         kept, weight = _under_mix(view, mix)

@@ -13,6 +13,7 @@ from analyzer.measure.records import Record
 from analyzer.predictor.document import DECISIONS
 from analyzer.watch.miscoverage import miss_share_range
 from analyzer.watch.monitor import ALL, Watch
+from schemas.numbers import check_tolerance
 
 HOLDS, ALARM, UNDECIDED, QUIET = "holds", "alarm", "not enough yet", "quiet"
 EXIT_CODES = {HOLDS: 0, ALARM: 1, UNDECIDED: 3}
@@ -24,6 +25,7 @@ def report(watch: Watch, tolerance: float) -> list[Record]:
 
     tolerance : coverage may be so much below 1 - alpha and still count as holding.
     """
+    check_tolerance(tolerance, "the tolerance of coverage")
     records = [*_look_records(watch), *_miss_records(watch), *_group_records(watch, tolerance), *_promise_records(watch)]
     found = _outcome(watch, records)
     return [record | {"outcome": found} for record in records]
