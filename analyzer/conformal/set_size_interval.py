@@ -1,13 +1,13 @@
-"""Intervals of set sizes where the threshold is what is uncertain: the score has an atom or a gap there, or few items lie above it.
+"""Intervals of set sizes for an uncertain threshold: if the score has an atom or a gap there, or few items have larger scores.
 
-The influence of items is a derivative. Where the mean set size is not close to a straight line over the levels that the threshold may have,
-it says nothing: at an atom it is 0 on either side and the size jumps between (intervals then held the truth in 43 to 75 %).
+The influence of items is a derivative. If the mean set size is far from a straight line over the levels that the threshold may have, the
+derivative is useless: at an atom it is 0 on either side and the size jumps in between (intervals then covered the truth in 43 to 75 %).
 
-So the question is turned round: which populations could have given these items? Tilt the items' weights until the share of them beyond
-a boundary is the least or the most that a binomial count allows, and take the mean set size, or the share of empty sets, that such a
-population has, with the whole law
-of its threshold: the k-th of n uniform levels is Beta(k, n + 1 - k). What the tilt leaves of the items' influence is added in
-quadrature. Boundaries lie across the law of the threshold's level, since an atom may begin beside its centre; the widest counts.
+So the interval is found by inversion: which populations could have produced these items? The items' weights are tilted until the share
+beyond a boundary is the smallest or largest that a binomial count allows, and the mean set size (or share of empty sets) of such a
+population is computed with the whole distribution of its threshold: the k-th of n uniform levels is Beta(k, n + 1 - k). The part of the
+items' influence that the tilt does not explain is added in quadrature. Several boundaries are tried across the distribution of the
+threshold's level, since an atom may begin beside its centre; the widest interval is used.
 """
 
 import math
@@ -33,16 +33,16 @@ RECENT = 256  # intervals kept; a figure, its change and its test ask for the sa
 
 
 class Threshold(NamedTuple):
-    """The law of the threshold's rank, and the ranks of the scores among which it falls."""
+    """The distribution of the threshold's rank, and the ranks of the scores."""
 
     law: RankLaw
     ranks: Ranks
 
 
 def bends_at_threshold(threshold: Threshold) -> bool:
-    """Return whether the mean set size is far from a straight line over the levels, two standard errors either way, that a threshold has.
+    """Return whether the mean set size is far from a straight line over the levels within two standard errors of the threshold's.
 
-    Also where other scores equal the threshold's, there are few items, or fewer than ten calibration items are expected above it.
+    Also true if other scores equal the threshold, if there are few items, or if fewer than ten calibration items are expected above it.
     """
     law = threshold.law
     n_items, n = law.n_items, law.n_calibration
@@ -72,10 +72,10 @@ def inverted_where_bent(
     split_errors: FloatArray | None = None,
     member: BoolArray | None = None,
 ) -> dict[str, Estimate]:
-    """Return estimates of the statistics, each but coverage with an inverted interval where one is needed; others as they are.
+    """Return estimates of the statistics; except for coverage, they get an inverted interval if one is needed.
 
     split_errors : (statistic,) standard error of a mean over drawn splits; None over all splits.
-    member       : (item,) bool, the items whose means they are; None for all.
+    member       : (item,) bool, the items over which the means are taken; None for all.
     """
     n_items, bends = threshold.law.n_items, bends_at_threshold(threshold)
     found = {name: own if name == "coverage" else replace(own, unseen=ITEM / n_items) for name, own in estimates.items()}
@@ -92,13 +92,13 @@ def inverted_where_bent(
 
 @dataclass(frozen=True, eq=False)
 class SetInversion:
-    """Where the interval of one statistic of sets over all splits comes from: which populations could have given these items.
+    """The data for the inverted interval of one statistic of sets, from the populations that could have produced these items.
 
     rows, steps : (row, item) hits and (row,) what each adds to an item's value, as in `SetStatistics`.
     start      : value of an item without any hit.
-    value, influence : the statistic as it is estimated, and what each item contributes, (item,), mean zero.
-    split_error : standard error of a mean over drawn splits.
-    member     : (item,) bool, the items whose mean it is; None for all.
+    value, influence : the estimated statistic, and the influence of each item, (item,), mean zero.
+    split_error : standard error of a mean over drawn splits; 0 for all splits.
+    member     : (item,) bool, the items over which the mean is taken; None for all.
     """
 
     threshold: Threshold
@@ -111,7 +111,7 @@ class SetInversion:
     member: BoolArray | None = None
 
     def interval(self, level: float) -> Interval:
-        """Return the interval; NaN where fewer than five calibration items are expected above the threshold."""
+        """Return the interval; NaN if fewer than five calibration items are expected above the threshold."""
         return _interval(self, level)
 
 
@@ -145,7 +145,7 @@ def _interval(of: SetInversion, level: float) -> Interval:
 
 
 def _boundaries(threshold: Threshold) -> list[int]:
-    """Ranks that part the items, each the first of those whose scores tie with it; 0 parts nothing."""
+    """Ranks that divide the items in two parts; of tied ranks the first, and not 0, below which there are no items."""
     law, ranks = threshold
     levels = betaincinv(law.k, law.n_calibration + 1 - law.k, BOUNDARIES)
     places = np.minimum((levels * law.n_items).astype(np.int64), law.n_items - 1)
@@ -153,13 +153,13 @@ def _boundaries(threshold: Threshold) -> list[int]:
 
 
 def _tilted(beyond: BoolArray, share: float) -> FloatArray:
-    """Weights, (item,) of mean 1, under which so large a share of the items lies beyond the boundary."""
+    """Weights, (item,) with mean 1, under which this share of the items is beyond the boundary."""
     now = float(beyond.mean())
     return np.where(beyond, share / now, (1 - share) / (1 - now))
 
 
 def _mean(of: SetInversion, weights: FloatArray) -> float:
-    """Mean of the statistic in a population in which each item has its weight, for calibration items drawn from it."""
+    """Mean of the statistic in a population with these weights of items, from which the calibration items are drawn as well."""
     law, ranks = of.threshold
     n_items = law.n_items
     own = weights if of.member is None else weights * of.member
@@ -173,7 +173,7 @@ def _mean(of: SetInversion, weights: FloatArray) -> float:
 
 
 def _rest(influence: FloatArray, beyond: BoolArray) -> float:
-    """Standard error of what is left of the influence beside the count of items beyond."""
+    """Standard error of the part of the influence that the number of items beyond the boundary does not explain."""
     n_items = influence.size
     side = beyond - beyond.mean()
     left = influence - side * float(influence @ side) / float(side @ side)

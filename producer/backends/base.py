@@ -1,4 +1,4 @@
-"""What a backend is: a way to load the model of a run group, level by level, and to have it answer prompted tasks."""
+"""The interface of a backend: it loads the model of a run group at each level, and lets it answer prompted tasks."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -22,7 +22,7 @@ class Backend(Protocol):
     """A way to run models. `check` raises UsageError for what it cannot do, before weights are loaded."""
 
     def check(self, config: Any, methods: Sequence[str]) -> None:
-        """Raise UsageError where a model type or a method is beyond this backend."""
+        """Raise UsageError if this backend does not support a model type or a method."""
 
     def ready(self, group: RunGroup, levels: Sequence[Level], settings: Settings) -> Iterator[Ready]:
-        """Yield the group's model at each level; each is used before the next is asked for."""
+        """Yield the group's model at each level; the caller is done with a model when it requests the next one."""

@@ -1,4 +1,4 @@
-"""Models by name: where their files lie, and which of a folder's files are the weights.
+"""Find the files of a model by its name, and determine which of them are the weights.
 
 In: a name from the list, a Hub id, or a local folder or .gguf file.  Out: `ModelFiles`.
 Config and tokenizer come first (and are checked first); weights are downloaded only when they are needed.

@@ -1,8 +1,8 @@
-"""Config, tokenizer and weights of a model, read from its files.
+"""Load the config, tokenizer and weights of a model from its files.
 
 In: `ModelFiles`.  Out: the Hugging Face config and tokenizer, and a model object whose weights are plain numbers on one device.
-Python code that a folder brings along is never run, and nobody is asked whether it may. Every tensor of the files is in the model, and
-every tensor of the model was in the files; what a library leaves out or makes up is refused here.
+Python code in a model's folder is never run. Every tensor of the files must be in the model and every tensor of the model in the files;
+tensors that a library would leave out or initialize at random are an error.
 """
 
 import json

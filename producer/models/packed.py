@@ -1,8 +1,8 @@
-"""Quantized checkpoints become models with plain weights as they are loaded, on any device.
+"""Load quantized checkpoints as models with plain weights, on any device.
 
 In: a model folder and its config.  Out: an ordinary model, and transformers' report of missing and unexpected tensors.
 GPTQ, AWQ and eight-bit floats are dequantized here, since transformers needs the kernels of one accelerator for them. A checkpoint of
-compressed-tensors is unpacked by that library; where it also rounds a layer's inputs, hooks go on rounding them.
+compressed-tensors is unpacked by that library; if it also rounds a layer's inputs, hooks round them.
 """
 
 from collections.abc import Mapping

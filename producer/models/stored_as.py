@@ -1,4 +1,4 @@
-"""What the weights of a checkpoint are stored as: the one place that reads `quantization_config`.
+"""How the weights of a checkpoint are stored; only this module reads `quantization_config`.
 
 In: a Hugging Face config.  Out: the format's name, its settings, and the level that they amount to, such as w4a16-g128 or FP8_BLOCK.
 Older checkpoints and NVIDIA's keep the settings in a file of their own beside a config.json that says nothing; `complete_config` adds them.

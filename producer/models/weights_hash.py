@@ -1,4 +1,4 @@
-"""Size and hash of a model's weights: how much memory they take, and which numbers a run was made with, whatever the model is called.
+"""Size and hash of a model's weights: the memory they need, and which weights a run used, whatever the model's name is.
 
 In: a model's files.  Out: byte counts; SHA-256 over weight files, config and tokenizer. A file's hash is cached by path, size and time.
 """

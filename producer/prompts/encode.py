@@ -1,9 +1,9 @@
-"""From text to tokens: the prompts, and the one token after `Answer:` that says A, B and so on.
+"""Encode prompts as tokens, and find the single token after `Answer:` that stands for A, B and so on.
 
 In: a tokenizer, demonstrations, items.  Out: `Prompts`, a shared token prefix and one suffix per item; `OptionTokens`.
-Every prompt is encoded whole; the prefix is the longest one that all token sequences have in common, if it is worth sharing. So sharing
-can never change a token, however the tokenizer merges across the border. Some vocabularies hold "A" and " A" as two tokens; the one that
-really follows `Answer:` is found by encoding `Answer: A` and taking the last token.
+Every prompt is encoded as a whole; the prefix is the longest one that all token sequences have in common, if it is worth sharing. So
+sharing never changes a token, however the tokenizer merges characters across the border. In some vocabularies "A" and " A" are different
+tokens; the one that follows `Answer:` is found by encoding `Answer: A` and taking the last token.
 """
 
 import hashlib
@@ -32,8 +32,8 @@ class Prompts:
 
     prefix    : tokens that every item shares.
     suffixes  : each item's remaining tokens, at least one.
-    cut       : (item,) True where the prompt was longer than the context and lost its left; such an item does not use `prefix`.
-    n_options : (item,) options of each item; empty where all have as many as there are letters.
+    cut       : (item,) True if the prompt was longer than the context and lost its beginning; such an item does not use `prefix`.
+    n_options : (item,) number of options of each item; empty if all items have as many as there are letters.
     """
 
     prefix: tuple[int, ...]
@@ -43,12 +43,12 @@ class Prompts:
 
     @property
     def truncated(self) -> int:
-        """How many prompts were cut."""
+        """Number of prompts that were truncated."""
         return sum(self.cut)
 
     @cached_property
     def tokens(self) -> int:
-        """Tokens pushed through the model, the shared prefix once."""
+        """Number of tokens that the model processes; the shared prefix counts once."""
         return len(self.prefix) * (not all(self.cut)) + sum(map(len, self.suffixes))
 
     @cached_property

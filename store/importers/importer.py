@@ -1,6 +1,6 @@
-"""What an importer is: a function that yields item sets with their runs, and the options that its command takes.
+"""The definition of an importer: a function that yields item sets with their runs, and the options of its command.
 
-The command `store import NAME` is made from this; an importer has no command of its own.
+The command `store import NAME` is built from it.
 """
 
 import logging
@@ -68,7 +68,7 @@ class Importer:
 
 @dataclass(frozen=True)
 class Description:
-    """Names for a run that a file does not name itself."""
+    """Names for a run whose file does not contain them."""
 
     model: str = ""
     method: str = DENSE
@@ -80,10 +80,10 @@ class Description:
 def description_options() -> list[click.Parameter]:
     """Return the options that fill a `Description`."""
     helps = {
-        "model": "Name of the model, where the file does not say.",
+        "model": "Name of the model, if the file does not contain it.",
         "method": "How the model was compressed.",
         "level": "How much it was compressed, such as 0.5 or int4.",
-        "task": "Name of the task, where the file does not say.",
+        "task": "Name of the task, if the file does not contain it.",
         "prompt": "Name of the prompt.",
     }
     return [
@@ -93,10 +93,10 @@ def description_options() -> list[click.Parameter]:
 
 
 def imported_run(described: Description, items: ItemSet, logits: FloatArray, origin: str) -> Run:
-    """Return a run of imported logits; what only the full vocabulary shows is marked as unknown."""
+    """Return a run of imported logits; log-sum-exp and top token, which need the full vocabulary, are marked as unknown."""
     if described.method == DENSE and parse_level(described.level).kind != "none":
         name, level = described.model, described.level
-        log.warning("%s at level %s is stored as a dense run, with which others are compared; if it is not, say --method", name, level)
+        log.warning("%s at level %s is stored as a dense run, with which others are compared; else set --method", name, level)
     key = RunKey(
         model=described.model,
         method=described.method,
@@ -112,7 +112,7 @@ def imported_run(described: Description, items: ItemSet, logits: FloatArray, ori
 
 
 def in_32_bits(logits: NDArray[np.float64], where: str) -> FloatArray:
-    """Return (item, option) logits as they are stored; what is too large becomes infinite, and a likeliest option that ties is said."""
+    """Return (item, option) logits in float32; too large ones become infinite, and a warning counts most likely options that now tie."""
     with np.errstate(over="ignore"):
         stored = logits.astype(np.float32)
     filled = (np.where(np.isnan(each), -np.inf, each).argmax(axis=1) for each in (logits, stored))
@@ -122,7 +122,7 @@ def in_32_bits(logits: NDArray[np.float64], where: str) -> FloatArray:
 
 
 def origin_of(kind: str, *paths: Path) -> str:
-    """Return what an imported run says about where it came from: format, file names and SHA-256 (of several: over their digests)."""
+    """Return the origin recorded with an imported run: format, file names and SHA-256 (for several files, over their digests)."""
     digests = [sha256(path.read_bytes()).hexdigest() for path in paths]
     more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
     return f"{kind} {shareable(paths[0].name)}{more} sha256:{digests[0] if len(paths) == 1 else json_digest(digests)}"

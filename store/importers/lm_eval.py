@@ -44,11 +44,11 @@ class File(NamedTuple):
 
 
 def read_lm_eval(files: Sequence[Path], described: Description, metric: str | None = None) -> Iterator[tuple[ItemSet, Run]]:
-    """Yield one run per samples file; files with one given task become one run, with a subject for each file.
+    """Yield one run per samples file; if a task is given, all files become one run, with a subject for each file.
 
-    metric : which accuracy of the harness the run is to have: the logits are log-likelihoods (acc), per character (acc_norm), per byte
-             (acc_bytes), or less those without context (acc_mutual_info). None is acc, where the file has not another one alone.
-    Raises UsageError naming the file, line and document that is not a multiple-choice sample, or whose own result disagrees.
+    metric : the harness's accuracy that the run shall have: its logits are log-likelihoods (acc), per character (acc_norm), per byte
+             (acc_bytes), or minus those without context (acc_mutual_info). None means acc, unless the file has only other accuracies.
+    Raises UsageError that names the file, line and document that is not a multiple-choice sample, or whose logged result disagrees.
     """
     read = [_read_file(path, described, metric) for path in files]
     if not described.task or len(read) == 1:
@@ -79,7 +79,7 @@ def _read_file(path: Path, described: Description, metric: str | None) -> File:
 
 
 def _read_samples(path: Path) -> list[Sample]:
-    """Return one sample for each document. Raises UsageError naming the line or doc_id that does not fit."""
+    """Return one sample for each document. Raises UsageError that names the first invalid line or doc_id."""
     found: dict[str, Sample] = {}
     failed: dict[str, UsageError] = {}
     for number, row in _lines(path):
@@ -114,7 +114,7 @@ def _lines(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def _only_metric(samples: Sequence[Sample], name: str) -> str:
-    """Return acc. Raises UsageError where the samples have other accuracies and not this one, so that the user says what is meant."""
+    """Return acc. Raises UsageError if the samples only have other accuracies, so that the user must choose one."""
     has = [metric for metric in METRICS if metric in samples[0].results]
     if has and "acc" not in has:
         raise UsageError(
@@ -130,7 +130,7 @@ def _item(sample: Sample, answer: int) -> Item:
 
 
 def _run(files: Sequence[File], described: Description, metric: str | None) -> tuple[ItemSet, Run]:
-    """Return one run of all files; of several each is a subject, and its documents are known as TASK/doc_id."""
+    """Return one run of all files; if there are several, each is a subject and its documents have ids TASK/doc_id."""
     origin = origin_of("lm-eval", *(file.path for file in files))
     items = [item for file in files for item in file.items]
     if len(files) > 1:
@@ -153,7 +153,7 @@ IMPORTER = Importer(
     """,
     parameters=[
         click.Argument(["files"], nargs=-1, required=True, type=FILE),
-        click.Option(["--metric"], type=click.Choice(METRICS), help="Import what this accuracy of the harness takes the largest of. [acc]"),
+        click.Option(["--metric"], type=click.Choice(METRICS), help="Import the values that this accuracy of the harness compares. [acc]"),
     ],
     described=True,
 )

@@ -1,7 +1,7 @@
-"""Which option of a logged sample is the answer, and whether the harness's own result agrees.
+"""Find the answer of each logged sample, and check it against the harness's own results.
 
 In: the samples of one file.  Out: the index of the answer of each. The file does not say whether a target is an index or the text of a
-choice; a reading counts only if it gives every sample's own acc, acc_norm, acc_bytes and acc_mutual_info.
+choice; an interpretation is only accepted if it reproduces every sample's logged acc, acc_norm, acc_bytes and acc_mutual_info.
 """
 
 import logging
@@ -19,7 +19,7 @@ from store.importers.lm_eval_samples import Sample
 log = logging.getLogger(__name__)
 
 GOLD_FIRST = ("f1", "mcc", "brier_score", "likelihood")  # metrics logged as [answer, prediction]
-VOID_FROM = 20  # samples; a metric that is 0 in all of so many, though some likeliest options are targets, was not measured
+VOID_FROM = 20  # samples; a metric that is 0 in at least so many, though some most likely options are targets, was not measured
 _INDEX = re.compile(r"(\d{1,4})(?:\.0)?")
 _LIST = re.compile(r"\[\s*(\d{1,4}(?:\s*,\s*\d{1,4})*)\s*\]")
 
@@ -27,16 +27,16 @@ Values = Callable[[Sample], NDArray[np.float64]]
 
 
 class Disagreement(NamedTuple):
-    """A sample whose own result is not what a reading gives."""
+    """A sample whose logged result contradicts an interpretation of its target."""
 
     sample: Sample
     problem: str
 
 
 def values_by_metric(samples: Sequence[Sample], delimiter: int) -> dict[str, Values]:
-    """Return what each accuracy of the harness takes the largest of.
+    """Return for each accuracy of the harness the values per option, of which the largest is its choice.
 
-    delimiter : characters of a continuation that stand before the choice, usually one blank; they do not count as its length.
+    delimiter : number of characters before the choice in a continuation, usually one space; they do not count for its length.
     """
     found: dict[str, Values] = {"acc": lambda one: np.array(one.likelihoods)}
     if not any(sample.in_context for sample in samples):  # the lengths that count there are those of texts that are not logged
@@ -48,7 +48,7 @@ def values_by_metric(samples: Sequence[Sample], delimiter: int) -> dict[str, Val
 
 
 def delimiters(samples: Sequence[Sample]) -> list[int]:
-    """Return how many leading blanks of every continuation may be the delimiter, the likeliest number first."""
+    """Return the possible lengths of the delimiter, which is made of the leading spaces of all continuations, the likeliest first."""
     most = min((len(text) - len(text.lstrip()) for one in samples for text in one.continuations), default=0)
     return sorted(range(min(most, 4) + 1), key=lambda number: (number != 1, number))
 
@@ -56,7 +56,7 @@ def delimiters(samples: Sequence[Sample]) -> list[int]:
 def read_answers(samples: Sequence[Sample], file_name: str) -> tuple[list[int], int]:
     """Return the index of each sample's answer, and the length of the delimiter before a choice.
 
-    Raises UsageError naming the first sample without an answer or with several, or whose own result disagrees.
+    Raises UsageError that names the first sample without an answer, with several answers, or whose logged result disagrees.
     """
     problems: list[Disagreement] = []
     fitting: list[tuple[list[int], int]] = []
@@ -102,7 +102,7 @@ def _all(read: Callable[[Sample], int | None], samples: Sequence[Sample]) -> tup
 
 
 def _unreadable(samples: Sequence[Sample]) -> Disagreement:
-    """Return the first sample whose target cannot be read like the first sample's."""
+    """Return the first sample whose target cannot be interpreted like the first sample's."""
     wanted = next((read for read in READINGS if read(samples[0]) is not None), None)
     odd = next((sample for sample in samples if wanted is None or wanted(sample) is None), samples[0])
     like = "" if wanted is None else f" in the way of the others, such as {samples[0].target[:80]!r}"
@@ -110,7 +110,7 @@ def _unreadable(samples: Sequence[Sample]) -> Disagreement:
 
 
 def _by_result(sample: Sample) -> int | None:
-    """The answer where the choices stand in the contexts: the log holds no index of it, but of two options acc tells."""
+    """The answer if the choices are in the contexts: the log has no index of it, but with two options acc reveals it."""
     if not sample.in_context or sample.target != sample.continuations[0].strip():
         return None
     acc, likeliest = _own(sample).get("acc"), int(np.argmax(sample.likelihoods))
@@ -150,13 +150,13 @@ def _within(index: int, sample: Sample) -> int | None:
 
 
 def _own(sample: Sample) -> Mapping[str, Any]:
-    """The sample's own results that say something about the answer."""
+    """The sample's logged results that depend on the answer."""
     names = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", *GOLD_FIRST)
     return {name: sample.results[name] for name in names if sample.results.get(name) is not None}
 
 
 def _void(samples: Sequence[Sample], answers: Sequence[int]) -> set[str]:
-    """Metrics that are 0 in every one of many samples, though the likeliest choice is the answer in some."""
+    """Metrics that are 0 in all of many samples, although the most likely choice is the answer in some; they were not measured."""
     if len(samples) < VOID_FROM:
         return set()
     some_right = any(int(np.argmax(one.likelihoods)) == answer for one, answer in zip(samples, answers, strict=True))
@@ -182,5 +182,5 @@ def _disagreements(samples: Sequence[Sample], answers: Sequence[int], delimiter:
 
 
 def _over(sample: Sample, lengths: Sequence[int]) -> NDArray[np.float64]:
-    with np.errstate(divide="ignore", invalid="ignore"):  # an empty choice: -inf, as the harness has it, and refused as not finite
+    with np.errstate(divide="ignore", invalid="ignore"):  # an empty choice gives -inf, as in the harness, and is refused later
         return np.asarray(np.array(sample.likelihoods) / np.array(lengths, dtype=np.float64))

@@ -1,6 +1,6 @@
-"""Import a CSV or Parquet table of per-option numbers: columns id, answer, logit_A, logit_B, ...; further ones are optional.
+"""Import a CSV or Parquet table with one number per option: columns id, answer, logit_A, logit_B, ..., and optional others.
 
-In: a file and names for what it does not say.  Out: (item set, run) pairs, one per distinct model, method, level, task and prompt.
+In: a file, and names that it does not contain.  Out: (item set, run) pairs, one per distinct model, method, level, task and prompt.
 """
 
 import logging
@@ -33,7 +33,7 @@ READ = {*FIELDS, "id", "answer", "subject", "demonstration", "logsumexp", "top_t
 
 
 class Options(NamedTuple):
-    """The columns of the options, in order, and what they hold; None where neither their names nor the user say so."""
+    """The columns of the options, in order, and the kind of their numbers; None if neither their names nor the user say it."""
 
     names: list[str]
     kind: str | None
@@ -42,9 +42,9 @@ class Options(NamedTuple):
 def read_table(file: Path, described: Description, values: str | None = None) -> Iterator[tuple[ItemSet, Run]]:
     """Yield the runs of a table.
 
-    values : what the numbers are, where the columns are called logit_A ...: one of `KINDS`. None: logits, unless every row is plainly a
-             distribution; then they are taken for what they are, with a warning.
-    Raises UsageError naming the column, row or value that is not as it should be.
+    values : kind of the numbers in columns logit_A ..., one of `KINDS`. None means logits, unless every row is clearly a distribution,
+             which is then used as such, with a warning.
+    Raises UsageError that names the invalid column, row or value.
     """
     table = load_table(file)
     options = _option_columns(table, file, values)
@@ -78,7 +78,7 @@ def _option_columns(table: pl.DataFrame, path: Path, values: str | None) -> Opti
 
 
 def _recognise(runs: Sequence[pl.DataFrame], names: list[str], path: Path) -> str:
-    """Return what the numbers of all runs are, where nobody says it. Raises UsageError where it is not the same for all."""
+    """Return the kind of the numbers of all runs if it is not given. Raises UsageError if it is not the same for all runs."""
     kinds = {recognised(numbers(rows, names), _is_given(rows, names).sum(axis=1)) for rows in runs}
     if len(kinds) > 1:
         raise UsageError(f"{path.name}: some runs look like {' and some like '.join(sorted(kinds))}; say with --values what they all are")
@@ -103,7 +103,7 @@ def _is_given(rows: pl.DataFrame, names: list[str]) -> NDArray[np.bool_]:
 
 
 def _names(table: pl.DataFrame, name: str, described: Description) -> pl.Series:
-    """Return a column that names the runs; an empty level is that of a dense run, any other empty name an error."""
+    """Return one of the columns that name runs; an empty level means a dense run, any other empty name is an error."""
     if name not in table.columns:
         return pl.Series(name, [getattr(described, name)]).extend_constant(getattr(described, name), len(table) - 1)
     return texts(table, name, optional=name == "level").alias(name)
