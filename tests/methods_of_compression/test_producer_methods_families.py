@@ -1,17 +1,20 @@
 """Methods on single weights in other families than Llama's: what they reach, and that they see the inputs of the whole forward pass."""
 
+import re
 from typing import Any
 
 import pytest
-from model_zoo import COMPRESSED, SINGLE_WEIGHTS, compressed, documented, family_config, family_model
+from model_zoo import COMPRESSED, SINGLE_WEIGHTS, TABLE, compressed, documented, family_config, family_model
 from producer_tiny import tiny_data
 
 from producer.methods import METHODS
-from producer.methods.shared.architectures import linear_shapes, unknown_architecture
+from producer.methods.shared.architectures import LLAMA_LAYERS, linear_shapes, unknown_architecture
 from producer.methods.shared.layerwise import first_inputs
 from producer.methods.shared.linear_layers import decoder_layers, kept_layers, reached, target_layers
+from producer.methods.shared.llm_compressor import oneshot
 from producer.methods.shared.make_linear import make_linear
 from producer.methods.shared.post_conditions import verify_reach, verify_same
+from producer.methods.smoothquant import smoothing_modifier
 from schemas.errors import PostConditionError, UsageError
 from schemas.levels import parse_level
 
@@ -31,6 +34,27 @@ def test_every_method_on_single_weights_compresses_what_people_ship(family: str,
 def test_the_page_names_the_tested_families() -> None:
     """docs/models.md says which families are tested."""
     assert {family for family, row in documented().items() if row[1] == "tested"} == set(COMPRESSED)
+
+
+def test_the_page_names_the_types_with_the_layers_of_llama() -> None:
+    """Methods that move numbers between layers know these types; the page lists all of them."""
+    page = TABLE.read_text(encoding="utf-8").partition("the layers of Llama:")[2].partition("tests show")[0]
+    assert set(re.findall(r"`(\w+)`", page)) == set(LLAMA_LAYERS)
+
+
+@pytest.mark.parametrize("family", [pytest.param(name, marks=[] if name == "ministral" else pytest.mark.slow) for name in LLAMA_LAYERS])
+def test_moving_numbers_between_layers_changes_no_logit(family: str) -> None:
+    """Smoothing, rotating (checked by quarot itself) and slicing or removing nothing leave the function as it was, in each such type."""
+    data, ids = tiny_data(), torch.tensor(tiny_data().input_ids)
+    model = make_linear(family_model(family))
+    with torch.no_grad():
+        dense = model(input_ids=ids, use_cache=False).logits
+        smoothed = oneshot(model, lambda: [smoothing_modifier(model)], data)(input_ids=ids, use_cache=False).logits
+    torch.testing.assert_close(smoothed, dense, atol=2e-5, rtol=0)
+    for method, level in (("slicegpt", "0"), ("llm-pruner", "0")):
+        assert METHODS[method].apply(family_model(family), parse_level(level), data, 0).conditions["logit_change"] < 1e-5
+    for method, level in (("quarot", "w8a8"), ("smoothquant", "w8a8"), ("awq", "w8a16-g8"), ("slicegpt", "0.2"), ("llm-pruner", "0.1")):
+        assert 0 < METHODS[method].apply(family_model(family), parse_level(level), data, 0).conditions["logit_change"] < 0.5
 
 
 @pytest.mark.parametrize("family", ["gpt2", "mixtral", "gpt_oss", "falcon"])

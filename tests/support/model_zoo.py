@@ -135,8 +135,8 @@ def table() -> Iterator[str]:
 
 def compressed(family: str, method: str) -> Any:
     """Return a family's model as a method on single weights made it, with its post-conditions."""
-    data = tiny_data() if METHODS[method].needs_data else None
-    return METHODS[method].apply(family_model(family), parse_level(SINGLE_WEIGHTS[method]), data, 0)
+    level = parse_level(SINGLE_WEIGHTS[method])
+    return METHODS[method].apply(family_model(family), level, tiny_data() if METHODS[method].needs_data(level) else None, 0)
 
 
 def asked(model: Any) -> Answers:

@@ -13,8 +13,11 @@ from producer.models.stored_as import quantization
 
 MODELS = "any whose decoder layers are made of linear layers"
 # Norm, attention with four projections, norm, gated MLP or experts that are gated MLPs, and nothing else but additions.
-LLAMA_LAYERS = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe")
-LLAMA_MODELS = "Llama, Mistral, Qwen2, Qwen3, Qwen3-MoE"
+LLAMA_LAYERS = (
+    "llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "cwm", "ernie4_5", "helium", "hunyuan_v1_dense", "ministral", "ministral3",
+    "seed_oss", "smollm3",
+)  # fmt: skip
+LLAMA_MODELS = "those with Llama's layers (docs/models.md)"
 LEAST_REACHED = 0.9  # of the numbers in the decoder layers' matrices; routers and convolutions are the rest
 _KNOWN: dict[str, "Layers"] = {}
 
