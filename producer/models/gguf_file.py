@@ -148,11 +148,10 @@ def gguf_config(file: GgufFile) -> Any:
     keys, tensors, architecture = file.keys, file.tensors, file.architecture
     settings = {ours: keys[name] for name, ours in {**KEYS, **architecture.keys}.items() if name in keys}
     settings.setdefault("num_key_value_heads", settings.get("num_attention_heads"))
-    lists = [name for name, value in settings.items() if not isinstance(value, int | float)]
-    if lists or not {"hidden_size", "num_hidden_layers", "num_attention_heads", "rms_norm_eps", "intermediate_size"} <= settings.keys():
-        raise UsageError(
-            f"{file.path} does not state one number for {', '.join(lists) or 'all sizes of the model'}, as its architecture needs"
-        )
+    needed = {**KEYS, **architecture.keys}  # where one is absent, transformers has a default of its own, such as 8 experts for a token
+    unstated = [name for name, ours in needed.items() if not isinstance(settings.get(ours), int | float)]
+    if unstated:
+        raise UsageError(f"{file.path} does not state one number for {', '.join(unstated)}, as its architecture needs")
     widths = {int(keys[name]) for name in HEAD_WIDTHS if name in keys} or {settings["hidden_size"] // settings["num_attention_heads"]}
     if len(widths) > 1:
         raise UsageError(f"{file.path}: attention heads of different widths ({', '.join(HEAD_WIDTHS)}) are not read")

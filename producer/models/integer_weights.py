@@ -82,6 +82,10 @@ def _take(tensors: dict[str, Any], name: str, stored: Quantization) -> _Layer:
         raise HedgemarkError(f"layer {name} has packed integers (qweight) but no scales")
     if any(each is not None and each.dtype != torch.int32 for each in (words, zeros)):
         raise HedgemarkError(f"layer {name} is packed into words of another type than int32, which cannot be unpacked")
+    if zeros is None and (stored.format == AWQ or stored.settings.get("sym") is False):
+        raise HedgemarkError(f"layer {name} has no zero points (qzeros), and the checkpoint does not say that it is symmetric")
+    if parts["g_idx"] is None and stored.settings.get("desc_act") and len(scales) > 1:
+        raise HedgemarkError(f"layer {name} took its inputs in another order (desc_act), and g_idx, which says in which, is missing")
     outputs = scales.shape[1]
     # The settings may say other bits for single layers; the shapes say it for certain.
     packed_outputs = zeros.shape[1] if zeros is not None else words.shape[1] if stored.format == AWQ else 0
@@ -131,7 +135,9 @@ def _contradicts(layers: list[_Layer], label: int) -> bool:
             groups = _groups(layer, integers.shape[0], None)
             sums = torch.zeros(zeros.shape).index_add_(0, groups, integers.float())
             means.append((sums / torch.bincount(groups, minlength=len(zeros))[:, None] - zeros).flatten())
-    as_stored = float(torch.cat(means).median()) if means else 0.0
+    if not means:
+        return False
+    as_stored = float(torch.cat(means).median())
     read, other = abs(as_stored - label), abs(as_stored - (1 - label))
     return other < 0.25 and read > 0.75
 

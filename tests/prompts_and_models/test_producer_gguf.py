@@ -185,9 +185,13 @@ def test_rotary_scaling_by_a_tensor_is_honoured(tokenizer: Any, tmp_path: Path) 
         ),
         ({"llama.rope.scaling.type": "linear"}, {}, "scales rotary embeddings (linear) and states no factor"),
         ({"llama.rope.dimension_count": 8}, {}, "attention heads of different widths"),
-        ({"llama.attention.head_count_kv": [2, 2, 1]}, {}, "does not state one number for num_key_value_heads"),
+        ({"llama.attention.head_count_kv": [2, 2, 1]}, {}, "does not state one number for attention.head_count_kv"),
         ({"llama.vocab_size": 12}, {}, "says 12 tokens, and its embedding has 600"),
-        ({"llama.block_count": None}, {}, "does not state one number for all sizes of the model"),
+        ({"llama.block_count": None}, {}, "does not state one number for block_count, as its architecture needs"),
+        ({"llama.context_length": None}, {}, "does not state one number for context_length, as its architecture needs"),
+        ({"llama.attention.layer_norm_rms_epsilon": None}, {}, "does not state one number for attention.layer_norm_rms_epsilon"),
+        ({"llama.attention.causal": False}, {}, "attention.causal among them"),
+        ({"llama.attention.clamp_kqv": 8.0}, {}, "attention.clamp_kqv among them"),
         ({"xyz.block_count": 3}, {}, "xyz.block_count among them"),
         ({}, {"blk.0.attn_q.scale": [1.0]}, "1 tensors that architecture 'llama' has no use for, blk.0.attn_q.scale among them"),
         ({}, {"blk.0.ffn_sub_norm.weight": [1.0]}, "blk.0.ffn_sub_norm.weight among them"),
@@ -200,6 +204,49 @@ def test_what_is_not_honoured_is_named(keys: Any, tensors: Any, message: str, to
     write_gguf(tmp_path / "m.gguf", random_model("llama", tokenizer), tokenizer, keys=keys, tensors=tensors)
     with pytest.raises(UsageError, match=re.escape(message)):
         load_config(find_model(str(tmp_path / "m.gguf")))
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        (("expert_used_count", None), "does not state one number for expert_used_count"),
+        (("expert_count", None), "does not state one number for expert_count"),
+        (("expert_feed_forward_length", None), "does not state one number for expert_feed_forward_length"),
+        (("expert_weights_scale", 2.5), "expert_weights_scale among them"),
+        (("expert_weights_norm", True), "expert_weights_norm among them"),
+        (("expert_gating_func", 2), "expert_gating_func among them"),
+    ],
+)
+def test_how_experts_are_chosen_is_read_or_named(key: tuple[str, Any], message: str, tokenizer: Any, tmp_path: Path) -> None:
+    """How many experts a token has is stated by the file, never a library's default; scales and gates that are not read are named."""
+    name, value = key
+    write_gguf(tmp_path / "m.gguf", random_model("qwen3_moe", tokenizer), tokenizer, keys={f"qwen3moe.{name}": value})
+    with pytest.raises(UsageError, match=re.escape(message)):
+        load_config(find_model(str(tmp_path / "m.gguf")))
+
+
+@pytest.mark.parametrize("head", [False, True])
+def test_a_tied_output_is_the_embedding_unless_the_file_has_one(head: bool, tokenizer: Any, tmp_path: Path) -> None:
+    """Without the tensor output.weight logits come from the embedding; with it from that, whatever the model once was."""
+    model = random_model("llama", tokenizer, tie_word_embeddings=True)
+    other = torch.randn(len(tokenizer), 64, generator=torch.Generator().manual_seed(0))
+    write_gguf(tmp_path / "m.gguf", model, tokenizer, tensors={"output.weight": other} if head else {})
+    found = logits(load_model(find_model(str(tmp_path / "m.gguf")), "float32", "cpu"), ids_for(model))
+    if head:
+        model.lm_head.weight = torch.nn.Parameter(other)
+    assert torch.equal(found, logits(model, ids_for(model)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [("llama", ["rope.freq_base"]), ("qwen3", ["rope.freq_base"]), ("llama", ["attention.key_length", "attention.value_length"])],
+)
+def test_keys_that_older_files_lack_have_llama_cpps_defaults(kind: str, names: list[str], tokenizer: Any, tmp_path: Path) -> None:
+    """A rotary base of 10,000, and heads that share the width of the model."""
+    model = random_model(kind, tokenizer, rope_parameters=ROTARY)
+    write_gguf(tmp_path / "m.gguf", model, tokenizer, keys={f"{kind}.{name}": None for name in names})
+    found = load_model(find_model(str(tmp_path / "m.gguf")), "float32", "cpu")
+    assert torch.equal(logits(found, ids_for(model)), logits(model, ids_for(model)))
 
 
 def test_layers_and_biases_that_do_not_belong_are_refused(tokenizer: Any, tmp_path: Path) -> None:

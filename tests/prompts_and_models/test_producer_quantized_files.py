@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from producer_packed import packed_folder
 from producer_standin import save_standin
 from producer_tiny import CONFIGS, tiny
 from safetensors.torch import load_file, save_file
@@ -163,6 +164,56 @@ def test_an_asymmetric_checkpoint_under_the_wrong_label_is_refused(version: int,
     """Where the label says the other version than the zero points show, nothing can be taken for granted."""
     save_gptq(tmp_path, Gptq(symmetric=False, version=version, label="gptq_v2" if version == 1 else "gptq"))
     with pytest.raises(HedgemarkError, match=f"correct the label .* to '{'gptq' if version == 1 else 'gptq_v2'}'"):
+        load_model(find_model(str(tmp_path)), "float32", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("more", "part", "message"),
+    [
+        ({"shuffled": True}, "g_idx", "took its inputs in another order (desc_act), and g_idx, which says in which, is missing"),
+        ({"symmetric": False}, "qzeros", "has no zero points (qzeros), and the checkpoint does not say that it is symmetric"),
+    ],
+)
+def test_parts_that_settings_call_for_must_be_there(more: dict[str, Any], part: str, message: str, tmp_path: Path) -> None:
+    """Without the order of inputs, or without zero points, the integers would stand for other weights."""
+    save_gptq(tmp_path, Gptq(**({"symmetric": True, "version": 1, "label": "gptq"} | more)))
+    change(tmp_path, **{name: None for name in load_file(tmp_path / "model.safetensors") if name.endswith(part)})
+    with pytest.raises(HedgemarkError, match=re.escape(message)):
+        load_model(find_model(str(tmp_path)), "float32", "cpu")
+
+
+def test_awq_without_zero_points_is_refused(tmp_path: Path) -> None:
+    """AWQ's layout always stores them; a layer without was taken for a symmetric one."""
+    packed_folder(tmp_path, {"quant_method": "awq", "bits": 4, "group_size": 16})
+    change(tmp_path, **{f"{FIRST}.qzeros": None})
+    with pytest.raises(HedgemarkError, match=re.escape(f"layer {FIRST} has no zero points (qzeros)")):
+        load_model(find_model(str(tmp_path)), "float32", "cpu")
+
+
+def test_a_symmetric_checkpoint_without_zero_points_is_read(tmp_path: Path) -> None:
+    """Some writers leave out zero points that are all the middle of their range."""
+    meant = save_gptq(tmp_path, Gptq(symmetric=True, version=1, label="gptq"))
+    change(tmp_path, **{name: None for name in load_file(tmp_path / "model.safetensors") if name.endswith("qzeros")})
+    assert_same_weights(tmp_path, meant)
+
+
+@pytest.mark.parametrize("stray", [False, True])
+def test_packed_weights_in_several_files_are_read_whole(stray: bool, tmp_path: Path) -> None:
+    """Parts of a layer may lie in different files; a tensor in one of them that the index does not name is not left out unseen."""
+    meant = save_gptq(tmp_path, Gptq(symmetric=False, version=1, label="gptq", shuffled=True))
+    tensors = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    index = {}
+    for number in range(3):
+        part = {name: tensors[name] for name in sorted(tensors)[number::3]}
+        index |= dict.fromkeys(part, f"model-{number}.safetensors")
+        more = {"stray.weight": torch.zeros(3)} if stray and not number else {}
+        save_file(part | more, tmp_path / f"model-{number}.safetensors", metadata={"format": "pt"})
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    if not stray:
+        assert_same_weights(tmp_path, meant)
+        return
+    with pytest.raises(HedgemarkError, match=r"no use for, stray\.weight among them"):
         load_model(find_model(str(tmp_path)), "float32", "cpu")
 
 
