@@ -2,9 +2,11 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Lock
+from socket import SHUT_RDWR
+from threading import BoundedSemaphore, Lock, Timer
 from typing import Any
 
 from analyzer.report.data.study import measure_study, open_selected, report_request
@@ -14,6 +16,8 @@ from schemas.errors import HedgemarkError, UsageError
 log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
+MOST_CLIENTS = 32  # threads at a time; a browser opens at most six connections
+PATIENCE_S = 10.0  # seconds a client may take to ask, and to take the answer
 
 
 class Pages:
@@ -49,9 +53,37 @@ def make_server(options: Mapping[str, Any], port: int) -> ThreadingHTTPServer:
     pages = Pages(options)
     pages.newest()
     try:
-        return ThreadingHTTPServer((LOOPBACK, port), _handler(pages))
+        return _Server((LOOPBACK, port), _handler(pages))
     except (OSError, OverflowError) as error:
         raise UsageError(f"cannot serve on port {port}: {error}; use --port 0 for any free port") from error
+
+
+class _Server(ThreadingHTTPServer):
+    """A server of few threads, which a client that goes away or does nothing cannot hold or make print a traceback."""
+
+    daemon_threads = True
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._free = BoundedSemaphore(MOST_CLIENTS)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread of its own; a client too many is hung up on."""
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer, then let the next client in."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log what went wrong with one client, such as a reset connection; the others are served on."""
+        log.debug("a request failed", exc_info=True)
 
 
 def _handler(pages: Pages) -> type[BaseHTTPRequestHandler]:
@@ -60,8 +92,27 @@ def _handler(pages: Pages) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         """Answers GET requests for two paths only."""
 
+        timeout = PATIENCE_S  # of each read, and of the whole answer
+
+        def setup(self) -> None:
+            """Hang up on a client that has not asked in time, even if it sends a byte now and then."""
+            super().setup()
+            self._deadline = Timer(PATIENCE_S, self._hang_up)
+            self._deadline.daemon = True
+            self._deadline.start()
+
+        def finish(self) -> None:
+            """Stop the clock of a client that never asked."""
+            self._deadline.cancel()
+            super().finish()
+
+        def _hang_up(self) -> None:
+            with suppress(OSError):  # it has gone already
+                self.connection.shutdown(SHUT_RDWR)
+
         def do_GET(self) -> None:
             """Answer with the page or the snapshot id."""
+            self._deadline.cancel()
             if not self._asked_here():
                 self._say(HTTPStatus.FORBIDDEN, "text/plain", "this server answers to 127.0.0.1 and localhost only\n")
             elif self.path not in answers:

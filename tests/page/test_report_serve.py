@@ -1,5 +1,9 @@
 """The served page: this machine only, read-only, and anew on every snapshot."""
 
+import socket
+import struct
+import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -12,6 +16,7 @@ from click.testing import CliRunner
 from report_stores import FEW, OPTIONS, family, quiz, write
 
 from analyzer.cli.main import main
+from analyzer.report import serve
 from analyzer.report.serve import make_server
 from store import open_reader, open_writer
 
@@ -89,3 +94,42 @@ def test_a_taken_port_and_a_lost_store_are_errors_of_one_line(served: Any, tmp_p
     assert taken.exit_code == 2 and "cannot serve on port" in taken.output
     lost = CliRunner().invoke(main, ["serve", "--store", str(tmp_path / "nowhere"), "--port", "0"])
     assert lost.exit_code == 5 and lost.output.count("\n") == 1
+
+
+def connect(server: Any) -> socket.socket:
+    return socket.create_connection((serve.LOOPBACK, server.server_port), timeout=30)
+
+
+def test_a_client_that_resets_its_connection_is_no_traceback(served: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    """Closed in the middle of the request or of the answer, with a reset; nothing is printed and the next client is served."""
+    for words in (b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+        client = connect(served)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.sendall(words)
+        client.close()
+    assert get(served, "/snapshot")[0] == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_slow_clients_are_hung_up_on_and_threads_are_few(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients that send a byte now and then lose their connection; more of them than there are threads keep nobody else out for long."""
+    monkeypatch.setattr(serve, "PATIENCE_S", 0.5)
+    before = threading.active_count()
+    clients = [connect(served) for _ in range(3 * serve.MOST_CLIENTS)]
+    deadline = time.monotonic() + 60
+    while clients and time.monotonic() < deadline:
+        assert threading.active_count() - before <= 2 * serve.MOST_CLIENTS + 2  # each has a thread and a clock
+        for client in list(clients):
+            try:
+                client.sendall(b"G")
+                client.settimeout(0.001)
+                gone = client.recv(1) == b""
+            except TimeoutError:
+                gone = False
+            except OSError:
+                gone = True
+            if gone:
+                client.close()
+                clients.remove(client)
+    assert not clients
+    assert get(served, "/snapshot")[0] == 200
