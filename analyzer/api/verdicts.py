@@ -11,6 +11,7 @@ from analyzer.compare.two_axis_verdict import Tolerances
 from analyzer.measure.records import frame
 from analyzer.predictor import Predictor
 from analyzer.studies.cost import Prices
+from analyzer.studies.guarantee import DELTA, N_NEXT, RISK
 from analyzer.studies.threshold_transfer import COVERAGE_TOLERANCE
 
 
@@ -131,6 +132,45 @@ def weighted(
     mix = subject_mix if isinstance(subject_mix, Mapping) else read_mix(Path(subject_mix))
     asked = open_asked(source, at, options)
     return frame(weighted_of(asked.runs, asked.question, mix, coverage_tolerance))
+
+
+def guarantee(
+    source: Source, *, at: str | None = None, delta: float = DELTA, n_next: int = N_NEXT, risk: float = RISK, **options: Any
+) -> pl.DataFrame:
+    """Return what may be promised of each run: the command `analyze guarantee`.
+
+    Parameters
+    ----------
+    source, at, options : see `analyzer.api`; all splits only.
+    delta : share of calibration sets for which a guarantee may fail, in (0, 1).
+    n_next : number of next questions whose covered and right answers are foretold.
+    risk : share of the answers given alone that may be wrong, in (0, 1).
+
+    Returns
+    -------
+    One row per run, scorer and alpha. With probability 1 - delta: the threshold of rank k covers at least `least_coverage`, between
+    `next_covered_low` and `next_covered_high` of the next questions are covered, between `next_right_low` and `next_right_high` are right;
+    sets of `sure_set_size` cover 1 - alpha; of answers whose prob is at least `answered_from`, the share `answered` of all, at most `risk`
+    are wrong. No way of choosing answers can do with fewer left out than `least_abstention`.
+
+    Raises
+    ------
+    UsageError
+        For delta or risk outside (0, 1), or drawn splits.
+
+    Source : Vovk 2012, arXiv:1209.2673; Angelopoulos et al. 2021, arXiv:2110.01052.
+
+    Examples
+    --------
+    >>> from analyzer.api import example_runs, guarantee
+    >>> row = guarantee(example_runs()[0], scorers="lac", risk=0.2)
+    >>> row["least_coverage"].round(2).item(), row["next_covered_low"].item(), row["answered"].round(2).item()
+    (0.85, 81, 0.95)
+    """
+    from analyzer.studies.guarantee import guarantee as guarantee_of
+
+    asked = open_asked(source, at, options)
+    return frame(guarantee_of(asked.runs, asked.question, delta=delta, n_next=n_next, risk=risk))
 
 
 def scale(source: Source, *, at: str | None = None, **options: Any) -> pl.DataFrame:

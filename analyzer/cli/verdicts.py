@@ -49,6 +49,32 @@ def transfer_command(source: str, subject_mix: Path | None, coverage_tolerance: 
     emit(transfer(runs, asked.question, source, coverage_tolerance), asked.form, TRANSFER)
 
 
+@click.command("guarantee")
+@analysis_options
+@click.option(
+    "--delta", metavar="X", type=float, default=0.05, show_default=True, help="A guarantee may fail for this share of calibration sets."
+)
+@click.option("--next", "n_next", metavar="N", type=int, default=100, show_default=True, help="Foretell this many next questions.")
+@click.option("--risk", metavar="X", type=float, default=0.1, show_default=True, help="Share of answers given alone that may be wrong.")
+@friendly_errors
+def guarantee_command(delta: float, n_next: int, risk: float, **options: Any) -> None:
+    """What may be promised of each run.
+
+    How well its sets cover with a stated probability, what the next questions will show, and how many it may answer alone.
+
+    Example: analyze guarantee --model ref-m --task urn --delta 0.05 --next 200 --risk 0.1
+    """
+    from analyzer.cli.request import request
+    from analyzer.runs.loading import open_runs
+    from analyzer.studies.guarantee import guarantee
+    from analyzer.tables.columns import GUARANTEE
+    from analyzer.tables.emit import emit
+
+    asked = request(options)
+    runs = open_runs(asked.store_url, asked.at, asked.wanted)
+    emit(guarantee(runs, asked.question, delta=delta, n_next=n_next, risk=risk), asked.form, GUARANTEE)
+
+
 @click.command("scale")
 @analysis_options
 @friendly_errors
@@ -168,7 +194,7 @@ def gate_command(policy: Path | None, limits: tuple[str, ...], predictor: Path |
     click.get_current_context().exit(EXIT_CODES[outcome(checks)])
 
 
-COMMANDS = (transfer_command, scale_command, cliffs_command, cost_command, gate_command)
+COMMANDS = (transfer_command, guarantee_command, scale_command, cliffs_command, cost_command, gate_command)
 
 
 def _check_apart(paths: Sequence[Path]) -> None:

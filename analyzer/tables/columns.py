@@ -92,6 +92,16 @@ WEIGHTED = (
     Column("unweighted size", number("unweighted_set_size", 2)),
     Column("finding", words("finding")),
 )
+GUARANTEE = (
+    Column("set size", estimate("set_size", 2)),
+    Column("covers at least", number("least_coverage")),
+    Column("next covered", lambda record: f"{record['next_covered_low']} to {record['next_covered_high']} of {record['n_next']}"),
+    Column("sure set size", estimate("sure_set_size", 2)),
+    Column("next right", lambda record: f"{record['next_right_low']} to {record['next_right_high']} of {record['n_next']}", dispensable=1),
+    Column("answers alone", number("answered")),
+    Column("must abstain", estimate("least_abstention"), dispensable=2),
+    Column("note", words("note"), dispensable=3),
+)
 SCALE = (
     Column("family", words("family"), dispensable=1),
     Column("parameters", number("parameters", 0)),
