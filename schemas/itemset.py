@@ -3,6 +3,7 @@
 In: a list of `Item`.  Out: `ItemSet`, whose digest is in the key of every run over exactly these items.
 """
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ from schemas.errors import ItemError, StoreInvalidError
 from schemas.items import MAX_OPTIONS, Item, item_ids
 
 FEWEST_OPTIONS = 2
+MOST_ASKED = 10  # items of one question
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,27 @@ class ItemSet:
         Raises StoreInvalidError if a text is not that of its item: its content, answer, options or subject differs from the arrays.
         """
         return tuple(self._item(number, text) for number, text in enumerate(self.texts))
+
+    @cached_property
+    def question(self) -> NDArray[np.int64]:
+        """(item,) number of each item's question: the same for items with the same context and question, whatever their options.
+
+        A text that more than 1 % of the items, and more than ten, have in common is an instruction, whose options are the question.
+        Without texts items are told apart by their content. Raises StoreInvalidError where a stored text is not an item.
+        """
+        if not self.texts:
+            return np.unique(self.content, axis=0, return_inverse=True)[1].reshape(-1)
+        try:
+            items = [Item.model_validate_json(text) for text in self.texts]
+        except ValueError as error:
+            raise StoreInvalidError(f"item set {self.digest[:12]}: a text is not an item: {str(error)[:120]}") from error
+        asked = Counter((item.context, item.question) for item in items)
+        most = max(MOST_ASKED, len(items) // 100)
+        keys = [
+            f"{item.context}\0{item.question}" if item.choices and asked[item.context, item.question] <= most else item.question_key()
+            for item in items
+        ]
+        return np.unique(keys, return_inverse=True)[1].reshape(-1)
 
     @cached_property
     def original_ids(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import polars as pl
 
 from analyzer.measure.cell import ESTIMATED, MORE, Cell
 from analyzer.measure.question import Question
+from analyzer.measure.repeats import repeats
 from analyzer.measure.unreliable import cell_reasons, run_reasons
 from analyzer.stats.estimate import Estimate, average
 from schemas.fields import FIELDS
@@ -31,7 +32,7 @@ def cell_record(cells: Sequence[Cell], question: Question, extra: Mapping[str, E
         record |= interval_fields(name, estimate)
     facts = first.facts if len(cells) == 1 else {name: _mean_fact([cell.facts[name] for cell in cells]) for name in first.facts}
     record |= {name: _number(value) for name, value in facts.items()}
-    return record | {"unreliable": unreliable(cells)} | provenance(cells, question)
+    return record | repeats(first.view) | {"unreliable": unreliable(cells)} | provenance(cells, question)
 
 
 def identity(cells: Sequence[Cell]) -> Record:

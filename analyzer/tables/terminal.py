@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from analyzer.measure.records import Record
+from analyzer.tables.cautions import cautions
 from analyzer.tables.numbers import digits_that_show, fixed, fixed_interval
 from store.shown import aligned, printable
 
@@ -43,6 +44,7 @@ def sheet(records: Sequence[Record], columns: Sequence[Column]) -> Sheet:
     flag = [Column("!", lambda record: f"!{reasons.index(record['unreliable']) + 1}" if record["unreliable"] else "")] if reasons else []
     caption = " · ".join(f"{WORDS.get(key, key)} {_common(records, key)}" for key in known if key not in keys)
     notes = [f"!{number + 1} unreliable: {reason}" for number, reason in enumerate(reasons)]
+    notes += cautions(records, [column.title for column in columns])
     return Sheet(caption, [*leading, *columns, *flag], len(keys), notes)
 
 

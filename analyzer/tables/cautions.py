@@ -1,0 +1,60 @@
+"""What a reader must know beside the figures of a table: said below it, without being asked, where the table shows what it is about."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+from analyzer.measure.records import Record
+from analyzer.tables.numbers import fixed
+
+KL = "KL measures how much the answers changed, not whether for the worse: see the flips to wrong."
+RECALIBRATED = "Figures called recalibrated have a threshold made again on the target itself; the others keep the other run's threshold."
+TEMPERED = "The sets are made of recalibrated probs; nll, brier and ece beside them are those of the raw probs."
+ONE_PROMPT = "All figures are of one prompt; another may move them more than compression does. Compare several with `--prompt`."
+
+
+def cautions(records: Sequence[Record], titles: Sequence[str]) -> list[str]:
+    """Return the sentences that belong below a table with these records and columns."""
+    notes = list(dict.fromkeys(record["set_size_note"] for record in records if record.get("set_size_note")))
+    said = [f"{note[:1].upper()}{note[1:]}." for note in notes]
+    said += list(dict.fromkeys(filter(None, map(_repeats, records))))
+    if "KL" in titles and any(record.get("kl") is not None for record in records):
+        said.append(KL)
+    if "recalibrated" in titles:
+        said.append(RECALIBRATED)
+    if any(record.get("reliability", "none") != "none" for record in records):
+        said.append(TEMPERED)
+    return [*said, *_prompts([record for record in records if record.get("set_size") is not None and "accuracy" in record])]
+
+
+def _repeats(record: Record) -> str | None:
+    if record.get("design_effect") is None:
+        return None
+    return (
+        f"{record['n_items']:,} items of {record['task']} ask {record['n_questions']:,} different questions, and intervals take them as "
+        f"independent: repeats alone make the variance of accuracy {fixed(record['design_effect'], 2)} times as large."
+    )
+
+
+def _prompts(records: Sequence[Record]) -> list[str]:
+    """How far figures differ between the prompts of one run, or that there is only one prompt."""
+    prompts = {record["prompt"] for record in records}
+    if not prompts or any("+" in prompt for prompt in prompts):
+        return []
+    if len(prompts) == 1:
+        return [ONE_PROMPT]
+    groups = [list(group) for _, group in groupby(sorted(records, key=_run), key=_run)]
+    size, accuracy = (max(_spread(group, name) for group in groups) for name in ("set_size", "accuracy"))
+    return [
+        f"Between {len(prompts)} prompts the accuracy of one run differs by up to {fixed(100 * accuracy, 1)} points, "
+        f"its set size by up to {fixed(size, 2)} options."
+    ]
+
+
+def _run(record: Record) -> tuple[Any, ...]:
+    return tuple(str(record.get(name)) for name in ("model", "method", "level", "task", "scorer", "alpha", "group"))
+
+
+def _spread(records: Sequence[Record], name: str) -> float:
+    values = [record[name] for record in records if record[name] is not None]
+    return max(values) - min(values) if values else 0.0
