@@ -147,7 +147,6 @@ def cost_command(path: Path, **options: Any) -> None:
 
 @click.command("gate")
 @analysis_options
-@comparison_options
 @click.option("--policy", type=FILE, help="TOML with limits under [limits], [task.<name>] and [worst_subject].")
 @click.option("--limit", "limits", multiple=True, metavar="FIGURE=X", help="A limit, such as accuracy_loss=0.02; repeatable.")
 @click.option(
@@ -157,7 +156,14 @@ def cost_command(path: Path, **options: Any) -> None:
 )
 @click.option("--junit", type=FILE, help="Also write JUnit XML, such as gate.xml.")
 @click.option("--markdown", type=FILE, help="Also write a Markdown summary, such as gate.md.")
-@click.option("--model-card", type=FILE, help="Also write the results as model-index YAML for a model card, such as card.yaml.")
+@click.option("--eval-results", type=FILE, help="Also write one model's results for the Hub, such as .eval_results/hedgemark.yaml.")
+@click.option(
+    "--hub-dataset",
+    "data_sets",
+    multiple=True,
+    metavar="TASK=OWNER/NAME",
+    help="Hub data set of a task in the results, such as urn=me/urns; repeatable. [the published tasks' own]",
+)
 @friendly_errors
 def gate_command(policy: Path | None, limits: tuple[str, ...], predictor: Path | None, **options: Any) -> None:
     """Check compressed models against release limits. Exits with 0 if all limits are kept, 1 if one is exceeded, 3 if undecided.
@@ -166,7 +172,6 @@ def gate_command(policy: Path | None, limits: tuple[str, ...], predictor: Path |
     """
     from analyzer.cli.request import request
     from analyzer.compare.compare import compare
-    from analyzer.compare.two_axis_verdict import tolerances
     from analyzer.gate import ci_reports
     from analyzer.gate.gate import EXIT_CODES, gate, outcome
     from analyzer.gate.policy import read_policy
@@ -182,9 +187,9 @@ def gate_command(policy: Path | None, limits: tuple[str, ...], predictor: Path |
     runs = open_runs(asked.store_url, asked.at, asked.wanted, with_dense=True)
     checks = gate(runs, asked.question, read)
     reports = {options["junit"]: ci_reports.junit(checks), options["markdown"]: ci_reports.markdown(checks)}
-    if options["model_card"]:
-        results = compare(runs, asked.question, tolerances=tolerances(options))
-        reports[options["model_card"]] = ci_reports.model_index(checks, results)
+    if options["eval_results"]:
+        data_sets = dict(ci_reports.hub_data_set(text) for text in options["data_sets"])
+        reports[options["eval_results"]] = ci_reports.eval_results(checks, compare(runs, asked.question), data_sets)
     for path, text in reports.items():
         if path:
             write_document(path, text)

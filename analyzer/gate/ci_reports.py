@@ -1,17 +1,18 @@
-"""The release gate's result in other forms: JUnit XML and Markdown for CI, `model-index` YAML for a model card on the Hub."""
+"""The release gate's result in other forms: JUnit XML and Markdown for CI, `.eval_results` YAML for the Hub."""
 
-import json
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import Any
 
 from analyzer.gate.gate import FAIL, INCONCLUSIVE, PASS, TAIL, outcome
 from analyzer.measure.records import Record
 from analyzer.tables.markup import piped
+from schemas.benchmark import BENCHMARK
+from schemas.errors import UsageError
+from store.shown import json_text
 
 MARKS = {PASS: "pass", FAIL: "**fail**", INCONCLUSIVE: "*inconclusive*"}
-CARD_METRICS = {"accuracy": "Accuracy", "coverage": "Coverage of prediction sets", "set_size": "Mean prediction-set size"}
+HUB_DATA_SET = "ErikYip/LLM-Uncertainty-Bench"  # where the published tasks lie
 
 
 def junit(records: Sequence[Record]) -> str:
@@ -43,18 +44,44 @@ def markdown(records: Sequence[Record]) -> str:
     return "\n".join(lines)
 
 
-def model_index(records: Sequence[Record], results: Sequence[Record]) -> str:
-    """Return the `model-index` YAML of a model card: one result per compressed run, scorer and alpha, with the gate's outcome.
+def eval_results(records: Sequence[Record], results: Sequence[Record], data_sets: Mapping[str, str]) -> str:
+    """Return a file for the folder `.eval_results` of a compressed model's repository on the Hub: an accuracy per run, scorer and alpha.
 
-    records : what `gate` returned.  results : what `compare` returned for the same runs.
+    What the Hub has no field for, prediction sets and the gate's outcome, stands in `notes`. JSON values are YAML values.
+    records : what `gate` returned.  results : what `compare` returned for the same runs.  data_sets : Hub data set by task.
+    Raises UsageError for more than one compressed model, whose results belong to one repository each, and a task without a data set.
     """
     by_run = {run: outcome(list(group)) for run, group in groupby(records, key=lambda record: record["run"])}
-    lines = ["model-index:"]
-    judged = [record for record in results if record["run"] in by_run]
-    for (model, method, level), group in groupby(judged, key=lambda record: (record["model"], record["method"], record["level"])):
-        lines += [f"- name: {_text(' '.join(part for part in (model, method, level) if part != '-'))}", "  results:"]
-        lines += [line for record in group for line in _result_lines(record, by_run[record["run"]])]
-    return "\n".join(lines) + "\n"
+    judged = [record for record in results if record["run"] in by_run and record["accuracy"] is not None]
+    if len(models := {(record["model"], record["method"], record["level"]) for record in judged}) != 1:
+        raise UsageError(f"evaluation results are of one compressed model, and {len(models)} are selected; name model, method and level")
+    known = dict.fromkeys(BENCHMARK, HUB_DATA_SET) | dict(data_sets)
+    if missing := [record["task"] for record in judged if record["task"] not in known]:
+        raise UsageError(f"task {missing[0]!r:.80} has no data set on the Hub that is known; say which with --hub-dataset TASK=OWNER/NAME")
+    return "".join(_entry(record, known[record["task"]], by_run[record["run"]]) for record in judged)
+
+
+def hub_data_set(text: str) -> tuple[str, str]:
+    """Return the task and the data set of a text `TASK=OWNER/NAME`. Raises UsageError for any other text."""
+    task, _, data_set = text.rpartition("=")
+    if not task or data_set.count("/") != 1 or not all(data_set.split("/")):
+        raise UsageError(f"--hub-dataset {text[:80]!r} is not TASK=OWNER/NAME, such as urn=me/urns")
+    return task, data_set
+
+
+def _entry(record: Record, data_set: str, gate_result: str) -> str:
+    sets = f"{100 * (1 - record['alpha']):g} % prediction sets ({record['scorer']}) hold {_share(record['coverage'])} of the answers"
+    size = "" if record["set_size"] is None else f" with {record['set_size']:.3g} options on average"
+    notes = (
+        f"accuracy of {record['method']} {record['level']}, prompt {record['prompt']}, {record['n_items']} questions; {sets}{size}; "
+        f"Hedgemark release gate: {gate_result}; snapshot {record['snapshot']}"
+    )
+    place = json_text({"id": data_set, "task_id": record["task"]})
+    return f"- dataset: {place}\n  value: {record['accuracy']:.6g}\n  notes: {json_text(notes)}\n"
+
+
+def _share(value: float | None) -> str:
+    return "an unknown share" if value is None else f"{100 * value:.3g} %"
 
 
 def last_line(records: Sequence[Record]) -> str:
@@ -112,19 +139,3 @@ def sentence(record: Record) -> str:
     reason = f"; {record['reason']}" if record["reason"] else ""
     needed = f"; about {record['items_needed']:,} items would be enough to decide" if record["items_needed"] else ""
     return f"{record['amount']:.4g}{interval}, limit {record['limit']:g}{worst}{reason}{needed}"
-
-
-def _result_lines(record: Record, gate_result: str) -> Iterator[str]:
-    task = _text(record["task"])
-    settings = {name: record[name] for name in ("scorer", "alpha", "prompt", "n_items", "snapshot")}
-    yield "  - task: {type: multiple-choice, name: Multiple-choice question answering}"
-    yield f"    dataset: {{type: {task}, name: {task}, args: {json.dumps(settings, ensure_ascii=False)}}}"
-    yield "    metrics:"
-    for name, words in CARD_METRICS.items():
-        if record[name] is not None:
-            yield f"    - {{type: {name}, name: {_text(words)}, value: {record[name]:.6g}}}"
-    yield f"    - {{type: release_gate, name: Hedgemark release gate, value: {gate_result}}}"
-
-
-def _text(value: Any) -> str:
-    return json.dumps(str(value), ensure_ascii=False)  # a JSON string is a YAML string

@@ -5,7 +5,6 @@ In: the file.  Out: a JSON value that belongs to one predictor. Questions are kn
 
 import base64
 import json
-import os
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from analyzer.predictor.document import sealed
 from schemas.errors import UsageError
 from schemas.json_text import parse_json, read_text
+from store.exchange.whole_file import write_document
 
 FORMAT, VERSION = "hedgemark-watch", 1
 PENDING = 255  # of a question whose answer is not known yet, in the place of the answer's index
@@ -39,13 +39,8 @@ def read_state(path: Path, predictor: str, delta: str) -> dict[str, Any] | None:
 
 
 def write_state(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a state in one step: a crash leaves the old one. Raises UsageError where it cannot be written."""
-    new = path.with_name(f"{path.name}.new")
-    try:
-        new.write_text(json.dumps(sealed({"format": FORMAT, "version": VERSION, **value}), ensure_ascii=False), encoding="utf-8")
-        os.replace(new, path)
-    except OSError as error:
-        raise UsageError(f"cannot write state {path}: {error.strerror}") from error
+    """Write a state, completely or not at all. Raises UsageError for a folder that is not there, HedgemarkError where the disk is full."""
+    write_document(path, json.dumps(sealed({"format": FORMAT, "version": VERSION, **value})).encode())
 
 
 def id_hash(text: str) -> int:

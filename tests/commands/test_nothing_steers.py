@@ -27,6 +27,7 @@ CLIPBOARD, TITLE, RED, TURNED = "\x1b]52;c;cm0gLXJm\x07", "\x1b]0;owned\x1b\\", 
 EVIL = f"m{CLIPBOARD}{TITLE}{RED}{TURNED}\x9b2J\u2066\r\nError: gate passed\u2028\x08\x00|<img src=x>[a](http://b)$x_y%"
 FORBIDDEN = {chr(code) for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)) in ("Cc", "Zl", "Zp")} - {"\n", "\t"}
 FORBIDDEN |= set("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
+ONE_MODEL = ("--level", "w3a16-g128", "--hub-dataset", f"{EVIL}=me/quiz")
 MAINS = {"analyze": analyzer.cli.main.main, "store": store.cli.main.main}
 
 
@@ -82,10 +83,12 @@ def test_json_keeps_every_name(url: str) -> None:
 
 
 def test_no_document_is_steered(url: str, tmp_path: Path) -> None:
-    """JUnit XML is XML, Markdown and the model card have no line, cell or link of a name's making, and the page no turned text."""
-    paths = {name: tmp_path / name for name in ("gate.xml", "gate.md", "card.yaml", "page.html", "tables.md", "tables.tex")}
-    gate = ("--junit", str(paths["gate.xml"]), "--markdown", str(paths["gate.md"]), "--model-card", str(paths["card.yaml"]))
+    """JUnit XML is XML, Markdown and results for the Hub have no line, cell or link of a name's making, and the page no turned text."""
+    paths = {name: tmp_path / name for name in ("gate.xml", "gate.md", "hub.yaml", "page.html", "tables.md", "tables.tex")}
+    gate = ("--junit", str(paths["gate.xml"]), "--markdown", str(paths["gate.md"]))
     assert run("analyze", "gate", "--store", url, "--limit", "flips=0.001", *gate).exit_code in (1, 3)
+    for_hub = (*ONE_MODEL, "--eval-results", str(paths["hub.yaml"]))
+    assert run("analyze", "gate", "--store", url, "--limit", "flips=0.001", *for_hub).exit_code in (1, 3)
     for form, name in (("html", "page.html"), ("md", "tables.md"), ("latex", "tables.tex")):
         assert run("analyze", "report", "--store", url, "--format", form, "--out", str(paths[name])).exit_code == 0
     for path in paths.values():
@@ -165,7 +168,7 @@ WRITERS: list[tuple[str, tuple[str, ...]]] = [
     ("r.md", ("analyze", "report", "--format", "md", "--out")),
     ("g.xml", ("analyze", "gate", "--limit", "flips=0.9", "--junit")),
     ("g.md", ("analyze", "gate", "--limit", "flips=0.9", "--markdown")),
-    ("c.yaml", ("analyze", "gate", "--limit", "flips=0.9", "--model-card")),
+    ("p.json", ("analyze", "calibrate", "--level", "w3a16-g128", "--allow-unreliable", "--out")),
     ("x.zip", ("store", "export")),
     ("x.parquet", ("store", "export")),
 ]

@@ -138,8 +138,8 @@ FILES = {
     "prices.toml": "[prices]\nreview = 2.0\n",
     "policy.toml": "[limits]\naccuracy_loss = 0.1\n[task.quiz]\nkl = 1.0\n",
 }
-PRINTING = {"store_url", "at", "form", "executor", "junit", "markdown", "model_card"}  # where from, how printed, where computed
-TOLERANCES_OF_A_CARD = {("gate", "accuracy_tolerance"), ("gate", "set_size_tolerance")}  # for the verdicts in --model-card alone
+REPORTS = {"junit", "markdown", "eval_results", "data_sets"}
+PRINTING = {"store_url", "at", "form", "executor", *REPORTS}  # where from, how printed, where computed
 IN_MEMORY = {("sets", "p_values")}  # `p_values` takes one data set and returns an array; its own tests compare the two
 PAGES = {"report", "serve"}
 SHIPPING = {"calibrate", "monitor", "predict"}  # files in and out: tests/shipping compares them with their functions
@@ -157,7 +157,7 @@ def test_every_option_of_every_command_is_compared() -> None:
     """No option that a command has for itself is left out of the comparison below, and no command."""
     common = {*FIELDS, *inspect.signature(ask).parameters, *PRINTING}
     own = {(name, option.name) for name, command in main.commands.items() if name not in PAGES | SHIPPING for option in command.params}
-    compared = {key for key in OWN_OPTIONS if key[1]} | TOLERANCES_OF_A_CARD | IN_MEMORY
+    compared = {key for key in OWN_OPTIONS if key[1]} | IN_MEMORY
     assert {key for key in own if key[1] not in common} == compared
     assert {name for name, _ in OWN_OPTIONS} == set(main.commands) - PAGES - SHIPPING
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from analyzer.cli.main import main
 from analyzer.compare.compare import compare
-from analyzer.gate.ci_reports import correction, junit, last_line, markdown, model_index, together
+from analyzer.gate.ci_reports import correction, eval_results, hub_data_set, junit, last_line, markdown, together
 from analyzer.gate.ci_reports import sentence as ci_sentence
 from analyzer.gate.gate import EXIT_CODES, FAIL, INCONCLUSIVE, PASS, gate, outcome
 from analyzer.gate.policy import LIMITABLE, Limit, limits_for, read_policy
@@ -301,19 +301,34 @@ def test_a_policy_that_cannot_be_meant_is_refused(tmp_path: Path, text: str, lim
 
 
 def test_reports_say_the_same_as_the_records() -> None:
-    """JUnit counts failures and errors, Markdown lists what is open, and the model card parses with the Hub's own reader."""
+    """JUnit counts failures and errors, Markdown lists what is open, and results parse with the Hub's own reader."""
     runs = pair_of_runs()
     records = gate(runs, LAC, [Limit("flips", 0.9), Limit("kl", 0.001)])
     suite = ET.fromstring(junit(records)).find("testsuite")
     assert suite is not None and (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("3", "1", "0")
     assert [case.get("name") for case in suite if len(case)] == ["kl"]
     assert "**fail**" in markdown(records) and "2 of 3 checks pass" in markdown(records)
-    yaml, hub = pytest.importorskip("yaml"), pytest.importorskip("huggingface_hub.repocard_data")
-    card = yaml.safe_load(model_index(records, compare(runs, LAC)))
-    name, found = hub.model_index_to_eval_results(card["model-index"])
-    assert name == "toy rtn w4a16"
-    values = {result.metric_type: result.metric_value for result in found}
-    assert values["release_gate"] == "fail" and 0 < values["accuracy"] < 1 < values["set_size"] < 4
+    yaml, hub = pytest.importorskip("yaml"), pytest.importorskip("huggingface_hub")
+    results = compare(runs, LAC)
+    [found] = hub.parse_eval_result_entries(yaml.safe_load(eval_results(records, results, {"quiz": "me/quiz"})))
+    [rtn] = [record for record in results if record["method"] == "rtn"]
+    assert (found.dataset_id, found.task_id, found.value) == ("me/quiz", "quiz", pytest.approx(rtn["accuracy"], rel=1e-5))
+    assert "accuracy of rtn w4a16, prompt base" in found.notes and "release gate: fail" in found.notes
+
+
+def test_results_for_the_hub_are_of_one_model_and_a_known_data_set() -> None:
+    """A task that is on no Hub, two compressed models, and a text that names no data set are refused."""
+    runs = pair_of_runs()
+    records, results = gate(runs, LAC, [Limit("flips", 0.9)]), compare(runs, LAC)
+    with pytest.raises(UsageError, match="task 'quiz' has no data set on the Hub"):
+        eval_results(records, results, {})
+    other = [record | {"level": "w3a16"} for record in results]
+    with pytest.raises(UsageError, match="of one compressed model, and 2 are selected"):
+        eval_results(records, [*results, *other], {"quiz": "me/quiz"})
+    assert hub_data_set("a=b=me/quiz") == ("a=b", "me/quiz")
+    for text in ("quiz", "quiz=", "=me/quiz", "quiz=me", "quiz=me/", "quiz=a/b/c"):
+        with pytest.raises(UsageError, match="is not TASK=OWNER/NAME"):
+            hub_data_set(text)
 
 
 @pytest.mark.parametrize(("limit", "code"), [("accuracy_loss=0.9", 0), ("kl=0.0001", 1), ("accuracy_loss=0.0", 3)])
