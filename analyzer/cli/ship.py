@@ -1,4 +1,4 @@
-"""The commands of `analyze` around a predictor: make it, use it, watch it."""
+"""The commands of `analyze` for predictors: make one, apply it, and monitor it on live questions."""
 
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,17 @@ EXPECT_HELP = "Refuse a run whose key says otherwise, such as prompt_hash=3f2a9c
 
 @click.command("calibrate")
 @store_option
-@click.option("--at", metavar="SNAPSHOT|TAG", help="Read the store as it was then. [newest snapshot]")
+@click.option("--at", metavar="SNAPSHOT|TAG", help="Read this snapshot or tag of the store, such as v1. [newest snapshot]")
 @click.option("--alpha", metavar="A", default="0.1", show_default=True, help="Allowed miscoverage.")
 @click.option("--scorer", metavar="S", default="lac", show_default=True, help="Nonconformity score.")
 @click.option("--parameter", "parameters", multiple=True, metavar="S.NAME=X", help="Parameter of the scorer, such as raps.penalty=0.1.")
-@click.option("--empty", type=click.Choice(["keep", "top1"]), default="keep", show_default=True, help="What becomes of an empty set.")
+@click.option(
+    "--empty",
+    type=click.Choice(["keep", "top1"]),
+    default="keep",
+    show_default=True,
+    help="Keep empty prediction sets, or put the most likely option into them.",
+)
 @click.option(
     "--by", type=click.Choice(["none", "subject"]), default="none", show_default=True, help="One threshold, or one for every subject."
 )

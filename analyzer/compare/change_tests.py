@@ -1,4 +1,4 @@
-"""Did accuracy change, did set size? The test of each by what its items allow: exact where they are few, normal where they are many."""
+"""Tests of a change in accuracy and in set size: exact for few items, normal for many."""
 
 import math
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ FEW_CHANGED = 200  # items whose mean over prompts changed; more are normal enou
 
 
 def accuracy_p(cells: Sequence[Paired], change: Estimate) -> float:
-    """Return the p-value of no change of accuracy; NaN where there is nothing to test.
+    """Return the p-value of no change of accuracy; NaN if there is nothing to test.
 
     McNemar's exact test of one pair of runs; for a mean over prompts, whose items change by parts, the sign-flip test, or the paired t test
     where more than 200 items changed.
@@ -39,7 +39,7 @@ def accuracy_p(cells: Sequence[Paired], change: Estimate) -> float:
 
 
 def set_size_p(cells: Sequence[Paired], change: Estimate, question: Question) -> float:
-    """Return the p-value of no change of set size; NaN where there is nothing to test.
+    """Return the p-value of no change of set size; NaN if there is nothing to test.
 
     The test that swaps the two runs where few items decide the threshold; else Student's t, or at an atom or gap of the score the level at
     which the inverted interval begins to hold 0.

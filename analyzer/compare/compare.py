@@ -32,7 +32,7 @@ def compare(
 
     partners : which run each is compared with; None means its own dense run.
     average  : return means over prompts and scorers instead, one record per model, method, level, task and alpha.
-    Raises RunNotFoundError where no selected run has a partner, ComparisonError where two runs answer different questions.
+    Raises RunNotFoundError if no selected run has a partner, ComparisonError if two runs answered different questions.
     """
     groups = averaged(paired(runs, question, partners)) if average else ([cell] for cell in paired(runs, question, partners))
     found = [(reading_order(group[0].row), pair_record(group, question, tolerances or Tolerances())) for group in groups]
@@ -68,7 +68,7 @@ def pair_record(cells: Sequence[Paired], question: Question, tolerances: Toleran
 
 
 def mean_change(cells: Sequence[Paired], name: str) -> Estimate:
-    """Return the mean of one change over cells of the same items; NOTHING where one of them has no such change."""
+    """Return the mean of one change over cells of the same items; NOTHING if one of them has no such change."""
     found = [cell.changes.get(name, NOTHING) for cell in cells]
     return mean_over([cell.after for cell in cells], found) if all(estimate.influence.size for estimate in found) else NOTHING
 
@@ -81,7 +81,7 @@ def pair_unreliable(cells: Sequence[Paired]) -> str | None:
 
 
 def add_holm(records: list[Record]) -> list[Record]:
-    """Add p-values corrected over the whole table, both axes together, and take back verdicts of a change that they do not bear out.
+    """Add p-values corrected over the whole table, both axes together, and withdraw verdicts of a change that they do not support.
 
     A pair's accuracy is tested once, whatever its scorers and alphas.
     """

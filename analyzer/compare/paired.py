@@ -69,7 +69,7 @@ def paired(runs: Runs, question: Question, partners: Partners | None = None) -> 
     """Yield one cell per run, scorer and alpha; the prompts of one model, method and level follow each other.
 
     partners : which run each is compared with; None means its own dense run.
-    Raises RunNotFoundError where no selected run has a partner.
+    Raises RunNotFoundError if no selected run has a partner.
     """
     chosen = partners or Partners(runs.rows)
     found = [(row, chosen.of(row)) for row in sorted(runs.rows, key=_measuring_order)]
@@ -94,7 +94,7 @@ def item_changes(pair: Pair) -> Mapping[str, Estimate]:
     flips              : share of items that turn from right to wrong (flips_to_wrong) or from wrong to right (flips_to_right).
     answers_changed    : share of items whose most likely option changes at all, wrong to other wrong included.
     kl, kl_reverse, js : KL(dense || compressed), KL(compressed || dense), Jensen-Shannon divergence over the options, nats.
-    option_mass_change : change of the options' share of the full vocabulary's prob; NOTHING where a run did not record it.
+    option_mass_change : change of the options' share of the full vocabulary's prob; NOTHING if a run did not record it.
     """
     if not pair.dense.n_items:
         return dict.fromkeys(ITEM_CHANGES, NOTHING)

@@ -21,7 +21,7 @@ ROUNDING = 1e-12
 
 
 class Side(Enum):
-    """On which side of its limit a figure is known to lie; UNKNOWN where its interval contains the limit."""
+    """The side of its limit on which a figure is known to be; UNKNOWN if its interval contains the limit."""
 
     WITHIN = "within"
     BEYOND = "beyond"
@@ -30,7 +30,7 @@ class Side(Enum):
 
 @dataclass(frozen=True)
 class Tolerances:
-    """The largest changes that count as none: loss of accuracy as a share in [0, 1], growth of the mean set size in options."""
+    """The largest changes that count as no change: loss of accuracy as a share in [0, 1], growth of the mean set size in options."""
 
     accuracy: float = 0.02
     set_size: float = 0.1
@@ -42,12 +42,12 @@ class Tolerances:
 
 
 def tolerances(options: Mapping[str, Any]) -> Tolerances:
-    """Return the tolerances that parsed command-line options give. Raises UsageError for a negative one."""
+    """Return the tolerances of parsed command-line options. Raises UsageError for a negative one."""
     return Tolerances(options["accuracy_tolerance"], options["set_size_tolerance"])
 
 
 def verdict(accuracy_change: Estimate, set_size_change: Estimate, tolerances: Tolerances) -> str:
-    """Return one of VERDICTS; inconclusive where either change is not known to be within or beyond its tolerance."""
+    """Return one of VERDICTS; inconclusive if either change is not known to be within or beyond its tolerance."""
     accuracy = change_side(-accuracy_change, tolerances.accuracy)
     size = change_side(set_size_change, tolerances.set_size)
     if Side.UNKNOWN in (accuracy, size):
@@ -64,13 +64,13 @@ def borne_out(found: str, accuracy_p: float | None, set_size_p: float | None) ->
 
 
 def change_side(change: Estimate, limit: float) -> Side:
-    """Return where a change lies; BEYOND only where it is also as large as what this comparison finds in 80 % of cases."""
+    """Return the side of a change; BEYOND only if it is also large enough that this comparison finds such a change in 80 % of cases."""
     side = limit_side(change, limit)
     return Side.UNKNOWN if side is Side.BEYOND and abs(change.value) < detectable(change) else side
 
 
 def limit_side(estimate: Estimate, limit: float, *, within: float = LEVEL, beyond: float = LEVEL) -> Side:
-    """Return WITHIN where the interval of level `within` ends below the limit, BEYOND where that of level `beyond` begins above it."""
+    """Return WITHIN if the interval of level `within` ends below the limit, BEYOND if that of level `beyond` begins above it."""
     if estimate.interval(within).high <= limit:
         return Side.WITHIN
     return Side.BEYOND if estimate.interval(beyond).low > limit else Side.UNKNOWN

@@ -95,7 +95,7 @@ def joined(n_source: int, n_target: int, of_source: FloatArray, of_target: Float
 
 
 def split_law(n_items: int, alpha: Fraction, question: Question) -> RankLaw:
-    """Return the law of the threshold's rank where the question's fraction of the items calibrates."""
+    """Return the distribution of the threshold's rank if the question's fraction of the items calibrates."""
     n = calibration_size(n_items, question.calibration_fraction)
     return rank_law(n_items, n, threshold_rank(n, alpha))
 

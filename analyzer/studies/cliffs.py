@@ -44,22 +44,22 @@ class Growth(NamedTuple):
 def cliffs(runs: Runs, question: Question, *, tolerances: Tolerances | None = None, partners: Partners | None = None) -> list[Record]:
     """Return one record per level of every sweep; what the whole sweep shows is repeated in each.
 
-    Raises RunNotFoundError where no selected run with a level has a dense run to be compared with.
+    Raises RunNotFoundError if no selected run with a level has a dense run.
     """
     records = cliff_records(compressed_pairs(runs, question, partners), question, tolerances or Tolerances())
     if not records:
-        raise RunNotFoundError(f"no sweep: none of {len(runs.rows)} selected runs has a level and a dense run to be compared with")
+        raise RunNotFoundError(f"no sweep: none of {len(runs.rows)} selected runs has both a level and a dense run")
     return records
 
 
 def cliff_records(cells: Iterable[Paired], question: Question, tolerances: Tolerances) -> list[Record]:
-    """Return the same records from cells that are already measured; none where no cell has a level."""
+    """Return the same records from cells that are already measured; none if no cell has a level."""
     levels = [cell for cell in cells if sweep_kind(cell.row["level"]) not in (None, "none")]
     return [record for sweep in sweeps(levels) for record in _records(sweep, question, tolerances)]
 
 
 def sweeps(cells: Iterable[Paired]) -> list[list[Paired]]:
-    """Return cells grouped into sweeps, in each by rising strength of the level."""
+    """Return cells grouped into sweeps, each sorted by rising strength of the level."""
 
     def key(cell: Paired) -> tuple[Any, ...]:
         row, kind = cell.row, str(sweep_kind(cell.row["level"]))
@@ -70,7 +70,7 @@ def sweeps(cells: Iterable[Paired]) -> list[list[Paired]]:
 
 
 def sweep_kind(level: str) -> Kind | None:
-    """Return the kind of a level, by which levels form a sweep; None for a name whose bits are not known, which belongs to none."""
+    """Return the kind of a level; levels of one kind form a sweep. None for a name whose bits are unknown, which belongs to no sweep."""
     try:
         parsed = parse_level(level)
     except UsageError:
@@ -79,7 +79,7 @@ def sweep_kind(level: str) -> Kind | None:
 
 
 def safe_level(sweep: Sequence[Paired], change: str, limit: float) -> str | None:
-    """Return the strongest level up to which every level's paired interval stays within the limit; None where the first exceeds it."""
+    """Return the strongest level up to which every level's paired interval stays within the limit; None if the first one does not."""
     safe = None
     for _, cells in groupby(sweep, key=lambda cell: level_strength(cell.row["level"])):
         level = list(cells)
@@ -90,7 +90,7 @@ def safe_level(sweep: Sequence[Paired], change: str, limit: float) -> str | None
 
 
 def growth(sweep: Sequence[Paired], limit: float) -> Growth:
-    """Return whether the mean set size does not grow, grows gradually or suddenly, or that the sweep cannot tell."""
+    """Return whether the mean set size does not grow, grows gradually or suddenly, or that the sweep is inconclusive."""
     sides = [limit_side(cell.changes["set_size_change"], limit) for cell in sweep]
     if all(side is Side.WITHIN for side in sides):
         return Growth(NO_GROWTH)
@@ -137,5 +137,5 @@ def _records(sweep: Sequence[Paired], question: Question, tolerances: Tolerances
 
 
 def _worse(change: Estimate, name: str) -> Estimate:
-    """A change with its sign turned, if need be, so that more is worse."""
+    """A change with a sign such that more is worse."""
     return -change if name == "accuracy_change" else change

@@ -70,7 +70,7 @@ class _PerQuestion(BaseModel):
 
 
 class _Rules(BaseModel):
-    """What happens to a question by the size of its set."""
+    """What is done with a question, depending on the size of its set."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -78,7 +78,7 @@ class _Rules(BaseModel):
 
 
 class Prices(_PerQuestion, _Rules):
-    """What a set costs.
+    """The prices from which the cost of a set follows.
 
     answer, ask_again, review, abstain, wrong : price of one question that goes this way; `wrong` is added to `answer`.
     ask_again_up_to                           : the largest set that is asked again, in options; larger ones are reviewed.
@@ -88,7 +88,7 @@ class Prices(_PerQuestion, _Rules):
     hardware: Mapping[str, _Price] = {}
 
     def hardware_of(self, method: str, level: str) -> float:
-        """Return the hardware cost of 1,000 questions; NaN where none is given."""
+        """Return the hardware cost of 1,000 questions; NaN if none is given."""
         return self.hardware.get(f"{method}/{level}", self.hardware.get(method, math.nan))
 
 
@@ -112,7 +112,7 @@ def _any_price(prices: _PerQuestion) -> _PerQuestion:
 
 def _with_dense(hardware: Mapping[str, float]) -> Mapping[str, float]:
     if hardware and DENSE not in hardware:
-        raise ValueError(f"there is no {DENSE!r}, whose cost the others would save against")
+        raise ValueError(f"there is no {DENSE!r}, with whose cost the others are compared")
     return hardware
 
 
@@ -132,7 +132,7 @@ Operations = dict[str, Estimate]
 def cost(runs: Runs, question: Question, prices: Prices, partners: Partners | None = None) -> list[Record]:
     """Return one record per run, scorer and alpha; changes are null for a run without a dense run.
 
-    Raises UsageError for drawn splits, RunNotFoundError where no selected run is compressed and has a dense run.
+    Raises UsageError for drawn splits, RunNotFoundError if no selected run is compressed and has a dense run.
     """
     check_exact(question, "cost")
     return [_record(cell, question, prices) for cell in paired(runs, question, partners)]
@@ -178,7 +178,7 @@ def _record(cell: Paired, question: Question, prices: Prices) -> Record:
 
 
 def _against_hardware(cell: Paired, after: Operations, before: Operations | None, prices: Prices) -> Record:
-    """The change in cost less the saving in hardware, per 1,000 questions, and the price of a review at which both are equal."""
+    """The change in cost minus the saving in hardware, per 1,000 questions, and the price of a review at which both are equal."""
     spent = prices.hardware_of(cell.row["method"], cell.row["level"])
     saving = prices.hardware_of(DENSE, NO_LEVEL) - spent
     if before is None or math.isnan(saving):
@@ -196,7 +196,7 @@ def _against_hardware(cell: Paired, after: Operations, before: Operations | None
 
 
 def _break_even(total: Estimate, review: Estimate, price: float) -> Record:
-    """The review price at which compression neither saves nor costs; null where it is below 0, or where reviews may not grow at all.
+    """The review price at which compression neither saves nor costs; null if it is below 0, or if reviews may not increase at all.
 
     total, review : changes of the cost of 1,000 questions, hardware included, at this price of a review, and of the share reviewed.
     Its interval holds the prices at which the change of cost is not known to be on either side of 0. Source: Fieller 1954, JRSS B 16.

@@ -29,7 +29,7 @@ def decoupling(records: Sequence[Record]) -> list[Record]:
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float]:
-    """Return Spearman's correlation with its 95 % interval; NaN where there are too few pairs or nothing varies."""
+    """Return Spearman's correlation with its 95 % interval; NaN if there are too few pairs or nothing varies."""
     if len(x) < MIN_PAIRS or len(set(x)) < 2 or len(set(y)) < 2:
         return math.nan, math.nan, math.nan
     r = float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])

@@ -35,7 +35,7 @@ class Comparison:
     average: bool = False
 
     def __call__(self, source: Source) -> list[Record]:
-        """Return the records of one model, none where it has no pair: it is an error only if no model has one."""
+        """Return the records of one model, none if it has no pair; it is an error only if no model has a pair."""
         runs = source()
         partners = Partners(runs.rows, common_items=self.common_items)
         try:
@@ -99,7 +99,7 @@ def _processes(work: Work, sources: Sequence[Source]) -> Iterator[list[Record]]:
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Let processes that are started in this context compute matrix products on one thread: the other cores have processes of their own."""
+    """Let processes started in this context use one thread for matrix products, since the other cores have their own processes."""
     before = {name: os.environ.get(name) for name in THREADS}
     os.environ.update(dict.fromkeys(THREADS, "1"))
     try:

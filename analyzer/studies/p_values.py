@@ -20,7 +20,7 @@ from schemas.fields import FIELDS
 
 
 def p_values(view: RunView, scorer: str, question: Question, calibrates: BoolArray | None) -> FloatArray:
-    """Return (item, option) p-values; NaN beyond an item's own options.
+    """Return (item, option) p-values; NaN for options that an item does not have.
 
     calibrates : (item,) bool, the calibration items. Each option of the others gets (1 + #{calibration scores >= its score}) / (n + 1), the
                  calibration items NaN. None compares every item with all the others: (1 + #{their scores >= its score}) / N.
@@ -62,7 +62,7 @@ def _records(view: RunView, scorer: str, question: Question) -> Iterator[Record]
 
 
 def _at_least(scores: FloatArray, calibrating: FloatArray) -> FloatArray:
-    """How many calibration scores are at least as large as each score."""
+    """The number of calibration scores that are at least as large as each score."""
     return np.asarray(calibrating.size - np.searchsorted(np.sort(calibrating), scores), dtype=np.float64)
 
 

@@ -56,7 +56,7 @@ class MeasuredFigure(NamedTuple):
 
 
 def read_published(path: Path) -> list[Stated]:
-    """Return the figures of a CSV file. Raises UsageError naming the line that holds none."""
+    """Return the figures of a CSV file. Raises UsageError that names the invalid line."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
@@ -124,7 +124,7 @@ def _plain_name(model: str) -> str:
 
 
 def _same_level(stated: str, own: str) -> bool:
-    """A stated level without a group size means any group size."""
+    """Whether a published level means a run's level; one without a group size matches any group size."""
     try:
         wanted, found = parse_level(stated), parse_level(own)
     except UsageError:

@@ -35,7 +35,7 @@ RECORDED, NAMED = "recorded", "from the name"
 
 
 class Size(NamedTuple):
-    """Parameters of a dense model, and whether they are recorded with the run or read off the name; None where neither says."""
+    """Parameters of a dense model, and whether they are recorded with the run or read from its name; None if neither is possible."""
 
     parameters: float | None
     source: str | None
@@ -54,7 +54,7 @@ def scale(runs: Runs, question: Question, partners: Partners | None = None) -> l
 
     slope        : change of inflation for ten times the parameters; its interval is about exactly these models, over items.
     slope_family : interval for other models of the family (Sen's); null below five sizes.
-    Raises RunNotFoundError where no selected run is compressed and has a dense run.
+    Raises RunNotFoundError if no selected run is compressed and has a dense run.
     """
     return scale_records(compressed_pairs(runs, question, partners), question)
 
@@ -80,7 +80,7 @@ def family(model: str) -> str:
 
 
 def inflation(cell: Paired) -> Estimate:
-    """Return the relative growth of the mean set size, by the delta method; NOTHING where the dense run's sets are empty."""
+    """Return the relative growth of the mean set size, by the delta method; NOTHING if the dense run's sets are empty."""
     assert cell.before is not None
     before, after = cell.before.estimates["set_size"], cell.after.estimates["set_size"]
     if not before.value > 0:

@@ -65,7 +65,7 @@ def sensitivity(runs: Runs, question: Question) -> list[Record]:
 
 
 def variants(runs: Runs, question: Question) -> Iterator[Variant]:
-    """Yield every compressed run under every variant. What the protocol fixes, or a split from a file settles, is not varied."""
+    """Yield every compressed run under every variant. Choices that the protocol or a split from a file fixes are not varied."""
     base = replace(question, alphas=question.alphas[:1], scorers=question.scorers[:1])
     fraction, split, protocol = base.calibration_fraction, base.split, protocol_named(base.protocol)
     for cell in compressed_pairs(runs, replace(base, alphas=_with(base.alphas, ALPHAS))):
@@ -102,7 +102,7 @@ class FewerItems(Runs):
 
 
 def conclusion(change: Estimate) -> str:
-    """Return what a paired change of set size says at 95 %."""
+    """Return the conclusion from the 95 % interval of a paired change of set size."""
     low, high = change.interval()
     return GROWS if low > 0 else SHRINKS if high < 0 else OPEN
 

@@ -44,7 +44,7 @@ def measure_runs(runs: Runs, question: Question) -> Iterator[Cell]:
 
 
 def _partner(partners: Partners, row: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The dense run of the same items; none where it is not clear which."""
+    """The dense run over the same items; None if it is ambiguous."""
     try:
         partner = partners.of(row)
     except ComparisonError:

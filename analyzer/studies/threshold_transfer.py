@@ -48,7 +48,7 @@ def transfer(runs: Runs, question: Question, source: str = "dense", tolerance: f
 
     source    : whose threshold is reused, a name of SOURCES.
     tolerance : how far coverage may fall below 1 - alpha and still count as covering, a share.
-    Raises RunNotFoundError where no two selected runs differ only in the source, UsageError for drawn splits.
+    Raises RunNotFoundError if no two selected runs differ only in the source, UsageError for drawn splits.
     """
     check_exact(question, "transfer")
     check_tolerance(tolerance, "the tolerance of coverage")
@@ -65,7 +65,7 @@ def kept_from_dense(cells: Iterable[Paired], question: Question, tolerance: floa
 
 
 def carried_coverage(cell: Paired, question: Question, chosen: BoolArray | None = None) -> Estimate:
-    """Return the coverage of a compressed run under its dense run's thresholds; nothing where the two share fewer than two finite items.
+    """Return the coverage of a compressed run under its dense run's thresholds; NOTHING if they share fewer than two finite items.
 
     chosen : (item,) bool, the items whose coverage is returned; None for all. Thresholds are made on all items either way.
     """

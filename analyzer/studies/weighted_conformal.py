@@ -45,7 +45,7 @@ def _some_share(subjects: Mapping[str, float]) -> Mapping[str, float]:
 
 
 class _Mix(BaseModel):
-    """A mix of subjects as it is written."""
+    """The content of a file with a mix of subjects."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -108,7 +108,7 @@ def figures(scored: WeightedScores, alpha: float) -> FloatArray:
 
 
 def _thresholds(scored: WeightedScores, order: IntArray, calibrates: BoolArray, weight: FloatArray, alpha: float) -> FloatArray:
-    """Return (subject,) the smallest score up to which the calibration items weigh enough for an item of that subject, else +inf."""
+    """Return (subject,) the threshold for items of that subject: the smallest score with enough calibration weight below it, else +inf."""
     used = order[calibrates[order]]
     weighs = weight[scored.subject[used]].cumsum()
     enough = (1 - alpha) * (weighs[-1] + weight) * (1 - ROUNDING)

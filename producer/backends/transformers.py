@@ -30,7 +30,7 @@ class TransformersBackend:
 
         if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
             kind = config.model_type
-            raise UsageError(f"transformers has no causal language model of type {kind!r}; code that a model brings along is never run")
+            raise UsageError(f"transformers has no causal language model of type {kind!r}; Python code in a model's folder is never run")
         check_stored(config)
 
     def ready(self, group: RunGroup, levels: Sequence[Level], settings: Settings) -> Iterator[Ready]:
@@ -49,7 +49,7 @@ class TransformersBackend:
             with memory_for(f"what {group.method.name} needs at level {level.text!r}", group.model.device):
                 applied = next(compressed)
             yield Ready(level, applied.conditions, parameters, _answerer(applied.model, group, settings, loaded=resident))
-            del applied  # before the next one is made
+            del applied  # frees it before the next one is made
 
 
 def budget(model: Model, settings: Settings) -> int:

@@ -32,7 +32,7 @@ class VllmBackend:
     """Dense models and checkpoints by vLLM, where it is installed; tensor parallel over several devices."""
 
     def check(self, config: Any, methods: Sequence[str]) -> None:
-        """Raise UsageError for a method that compresses, and where vLLM is not installed."""
+        """Raise UsageError for a method that compresses, and if vLLM is not installed."""
         if unable := [name for name in methods if name not in METHODS]:
             raise UsageError(f"backend 'vllm' runs models as they are stored: {', '.join(METHODS)}, not {', '.join(unable)}")
         if importlib.util.find_spec("vllm") is None:
@@ -41,7 +41,7 @@ class VllmBackend:
             )
 
     def ready(self, group: RunGroup, levels: Sequence[Level], settings: Settings) -> Iterator[Ready]:
-        """Yield the model as it is stored."""
+        """Yield the model without changing it."""
         engine = _load(group, settings)
 
         def answer(prompted: PromptedTask, done: Done) -> Answers:
