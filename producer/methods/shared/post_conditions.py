@@ -42,6 +42,8 @@ def verify_change(model: Any, data: Any, dense: Any, level: Level, conditions: M
 
 def verify_same(linear: Any, dense: Any, model: Any) -> None:
     """Raise PostConditionError where writing the experts as linear layers changed logits by more than rounding."""
+    if bool(((linear == dense) | (linear.isnan() & dense.isnan())).all()):
+        return  # so that a model without finite logits gets the sentence of whoever needs them
     change = relative_change(linear, dense)
     if not change <= (EXACT if _is_precise(model.dtype) else EXACT_16_BITS):
         kind = model.config.model_type
