@@ -6,12 +6,17 @@ from typing import Any
 
 import pytest
 from gguf_writer import QWEN2_SPLIT, byte_level
+from producer_tiny import SIZES
 from tokenizers import Tokenizer
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from producer.models.find import REFERENCE, REFERENCE_MODELS
 from producer.models.tokenizer_folder import read_tokenizer
 from producer.reference.tokenizer import build_tokenizer
+from producer.request.request import Request
+from producer.run.plan import make_plan
 
+torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.producer
 TEXTS = ("Question: On day 48213?\nAnswer: A", "Hello  World's 12", "no blank")
 
@@ -80,3 +85,29 @@ def test_the_embedded_models_tokens_are_unchanged(tmp_path: Path) -> None:
         assert read_tokenizer(REFERENCE_MODELS / name)("Question: Which urn gave red?")["input_ids"] == (
             alone.encode("Question: Which urn gave red?").ids
         )
+
+
+def test_what_changes_a_token_is_another_run_and_what_does_not_is_the_same(tmp_path: Path) -> None:
+    """Three folders of one name and the same weights: one begins texts otherwise, by a setting alone; one has a chat template."""
+    keys = []
+    for place, changes in (("first", {}), ("second", {"add_bos_token": False}), ("third", {})):
+        folder = tmp_path / place / "merged"
+        folder.mkdir(parents=True)
+        tokenizer = byte_level()
+        config = LlamaConfig(**(SIZES | {"vocab_size": len(tokenizer), "pad_token_id": None, "num_hidden_layers": 1}))
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            LlamaForCausalLM(config).save_pretrained(folder)
+        folder_of(tokenizer, folder, "LlamaTokenizerFast", **changes)
+        if place == "third":
+            (folder / "chat_template.jinja").write_text("{{ messages }}")
+        request = Request(models=(str(folder),), tasks=("urn",), limit=2)
+        [group] = make_plan(request)
+        [run] = group.runs
+        assert run.key is not None
+        keys.append(run.key)
+    first, second, third = keys
+    assert first.weights_hash == second.weights_hash
+    assert first.tokens_hash != second.tokens_hash
+    assert first.name != second.name
+    assert third == first
