@@ -17,6 +17,10 @@ from schemas.numbers import exact_number
 
 FORMAT, VERSION = "hedgemark-predictor", 1
 ANSWER, ASK_AGAIN, REVIEW, ABSTAIN = DECISIONS = ("answer", "ask again", "review", "abstain")
+BINS = 256  # of a statistic that needs no answer
+LOOKS = ("top_prob", "entropy", "credible_size", "option_mass")
+PRICES = ("answer", "ask_again", "review", "abstain", "wrong")
+LARGEST = 2**50  # questions that anybody counts
 FIELDS = (
     "format", "version", "guarantee", "alpha", "confidence", "scorer", "parameters", "temperature", "empty", "letters", "option_counts",
     "thresholds", "rules", "made_on", "promised", "looks", "test_vectors", "created", "tool", "digest",
@@ -132,9 +136,32 @@ def _document(value: Mapping[str, Any]) -> Document:
         value,
     )
     _check_thresholds(document)
-    for name in ("made_on", "promised", "looks", "option_counts"):
-        _table(value[name], name)
+    _check_described(value)
     return document
+
+
+def _check_described(value: Mapping[str, Any]) -> None:
+    """What the watch and the gate read, beyond what makes sets."""
+    for name, counts in _table(value["looks"], "looks").items():
+        each = [_count(count, f"a count of {name}", 0) for count in _list(counts, name)]
+        if name not in LOOKS or len(each) != BINS or not 0 < sum(each) < LARGEST:
+            raise _Problem(f"looks has {name[:80]!r} with {len(each)} counts; expected {BINS} for each of {', '.join(LOOKS)}")
+    for count, times in _table(value["option_counts"], "option_counts").items():
+        if not count.isascii() or not count.isdecimal() or _count(times, "an option count", 1) > LARGEST:
+            raise _Problem(f"option_counts has {count[:80]!r}; expected numbers of options")
+    prices = value["rules"].get("prices")
+    for name in () if prices is None else PRICES:
+        if _number(_table(prices, "prices").get(name), f"price {name}") < 0:
+            raise _Problem(f"price {name} is below 0")
+    promised = _table(value["promised"], "promised")
+    if promised:
+        for name in ("accuracy", "set_size", "alone_wrong", *(() if prices is None else ("cost_per_1000",))):
+            _number(promised.get(name), name)
+        for decision in DECISIONS:
+            _number(_table(promised.get("decisions"), "decisions").get(decision), f"the share of {decision}")
+    made_on = _table(value["made_on"], "made_on")
+    for name in ("task", "prompt", *(() if made_on.get("unreliable") is None else ("unreliable",))):
+        _text(made_on.get(name), name)
 
 
 def _check_thresholds(document: Document) -> None:

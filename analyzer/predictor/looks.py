@@ -10,11 +10,11 @@ from fractions import Fraction
 
 import numpy as np
 
+from analyzer.predictor.document import BINS, LOOKS
 from analyzer.stats.arrays import AnyArray, FloatArray, IntArray
 from analyzer.stats.probs import likely_first
 
-BINS = 256  # of a share in [0, 1]
-TOP_PROB, ENTROPY, CREDIBLE_SIZE, OPTION_MASS = LOOKS = ("top_prob", "entropy", "credible_size", "option_mass")
+TOP_PROB, ENTROPY, CREDIBLE_SIZE, OPTION_MASS = LOOKS
 
 
 def looks_of(probs: FloatArray, alpha: Fraction, mass: FloatArray | None) -> Mapping[str, IntArray]:

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.predictor.looks import BINS, CREDIBLE_SIZE
+from analyzer.predictor.document import BINS
+from analyzer.predictor.looks import CREDIBLE_SIZE
 from analyzer.stats.arrays import FloatArray, IntArray
 from analyzer.stats.random_words import item_uniform
 from analyzer.watch.betting import Bets

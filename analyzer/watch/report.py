@@ -91,7 +91,7 @@ def _group_records(watch: Watch, tolerance: float) -> Iterator[Record]:
 
 def _promise_records(watch: Watch) -> Iterator[Record]:
     promised, counts = watch.predictor.document.value["promised"], watch.groups[ALL]
-    if not counts["n"]:
+    if not counts["n"] or not promised:
         return
     yield _record("set size", ALL, counts["n"], float(promised["set_size"]), counts["options"] / counts["n"])
     for decision in DECISIONS:
@@ -99,7 +99,7 @@ def _promise_records(watch: Watch) -> Iterator[Record]:
     if counts["answered"]:
         wrong = counts["alone_wrong"] / counts["answered"]
         yield _record("alone and wrong", ALL, counts["answered"], float(promised["alone_wrong"]), wrong)
-        if promised["cost_per_1000"] is not None:
+        if watch.predictor.document.value["rules"]["prices"] is not None:
             went = np.repeat(DECISIONS, [counts[decision] for decision in DECISIONS])
             cost = watch.predictor.cost_per_1000(went, wrong)
             yield _record("cost per 1,000", ALL, counts["n"], float(promised["cost_per_1000"]), cost)

@@ -202,6 +202,13 @@ CHANGES: list[tuple[Any, str]] = [
     (lambda v: v["thresholds"].append(dict(v["thresholds"][0])), "doubled"),
     (lambda v: v["test_vectors"][5].update(set=[]), "test vector 6 gives"),
     (lambda v: v["rules"].update(ask_again_up_to=0), "1 or more"),
+    (lambda v: v["rules"].update(prices={"review": "1.0"}), "price answer is None"),
+    (lambda v: v["looks"].update(top_prob=[1, 2]), "'top_prob' with 2 counts; expected 256"),
+    (lambda v: v["looks"].update(entropy=[0] * 256), "'entropy' with 256 counts"),
+    (lambda v: v["promised"].update(set_size=2.5), "set_size is 2.5"),
+    (lambda v: v["promised"]["decisions"].pop("review"), "share of review is None"),
+    (lambda v: v["made_on"].pop("task"), "task is None; expected text"),
+    (lambda v: v["option_counts"].update(four=3), "option_counts has 'four'"),
 ]
 
 
