@@ -40,6 +40,7 @@ class Bounded:
     least, most : of what a single item may contribute, to a plain mean its value; infinite where nothing is known.
     undecided   : why nothing may be concluded, whatever the bounds say.
     open_end    : why the bounds may be too wide to decide.
+    fewest      : items that it takes to decide anything; infinite where no number is known to be enough.
     """
 
     estimate: Estimate
@@ -47,6 +48,7 @@ class Bounded:
     most: float
     undecided: str | None = None
     open_end: str | None = None
+    fewest: float = 0.0
 
     def low(self, tail: float) -> float:
         """Return what the figure is below with at most this probability; NaN without a figure, -inf where nothing is known."""
@@ -101,7 +103,7 @@ def set_size_growth(cell: Paired, question: Question) -> Bounded:
     undecided = cell.after.note or _too_few_above(dense.at.law, cell.after.alpha)
     if not undecided and (jumps_at_threshold(dense.at) or jumps_at_threshold(compressed.at)):
         undecided = AT_AN_ATOM
-    return Bounded(change, least, most, undecided, _few_effective(change))
+    return Bounded(change, least, most, undecided, _few_effective(change), _fewest(undecided, cell, question))
 
 
 def coverage_after_transfer(cell: Paired, question: Question, chosen: BoolArray | None = None) -> Bounded:
@@ -116,7 +118,7 @@ def coverage_after_transfer(cell: Paired, question: Question, chosen: BoolArray 
     undecided = cell.after.note or _too_few_above(found.at.law, cell.after.alpha)
     if not undecided and jumps_at_threshold(Threshold(found.at.law, replace(found.at.ranks, option=found.at.ranks.answer[None]))):
         undecided = AT_AN_ATOM
-    return Bounded(estimate, least, most, undecided, _few_effective(estimate))
+    return Bounded(estimate, least, most, undecided, _few_effective(estimate), _fewest(undecided, cell, question))
 
 
 class _Pulled(NamedTuple):
@@ -153,6 +155,13 @@ def _too_few_above(law: RankLaw, alpha: Fraction) -> str | None:
     if above >= FEW_ITEMS:
         return None
     return f"{above} calibration items are expected above the threshold at alpha {float(alpha):g}; at least {FEW_ITEMS} are needed"
+
+
+def _fewest(undecided: str | None, cell: Paired, question: Question) -> float:
+    """Items with which enough calibration items are expected above the threshold; no number of items takes an atom away."""
+    if undecided == AT_AN_ATOM:
+        return math.inf
+    return float(math.ceil(FEW_ITEMS / cell.after.alpha / question.calibration_fraction))
 
 
 def _few_effective(estimate: Estimate) -> str | None:

@@ -87,8 +87,8 @@ def _share(value: float | None) -> str:
 def last_line(records: Sequence[Record]) -> str:
     """Return the outcome in one line, and how many items would decide an inconclusive one."""
     counts = {result: sum(record["result"] == result for record in records) for result in (PASS, FAIL, INCONCLUSIVE)}
-    needed = max((record["items_needed"] or 0 for record in records), default=0)
-    more = f"; about {needed:,} items would be enough to decide" if outcome(records) == INCONCLUSIVE and needed else ""
+    cheapest = would_decide(records) if outcome(records) == INCONCLUSIVE else ""
+    more = f"; {cheapest}" if cheapest else ""
     return f"gate: {outcome(records)} ({', '.join(f'{count} {result}' for result, count in counts.items())}){more}"
 
 
@@ -120,6 +120,27 @@ def together(records: Sequence[Record]) -> str:
     )
 
 
+def would_decide(records: Sequence[Record], what: str = "items") -> str:
+    """Return how many items would decide a model by the cheapest route: one check that fails, else all that pass; else nothing."""
+    checks = [record for record in records if record["result"] == INCONCLUSIVE]
+    failing = [check for check in checks if check["items_needed_to"] == FAIL]
+    if failing:
+        first = min(failing, key=lambda check: float(check["items_needed"]))
+        return f"{_needed(first, what)}, most likely that {title(first)} fails"
+    if not checks or any(check["items_needed_to"] is None for check in checks):
+        return ""
+    last = max(checks, key=lambda check: float(check["items_needed"]))
+    return f"{_needed(last, what)}, most likely that {'all checks pass' if len(checks) > 1 else f'{title(last)} passes'}"
+
+
+def _needed(record: Record, what: str = "items") -> str:
+    """The number of items of a check with its range; of a check by subject, items of the subject."""
+    low, high = record["items_needed_low"], record["items_needed_high"]
+    between = f"{low:,} to {high:,}" if high else f"{low:,} or more"
+    where = f"{what} of {record['subject']}" if record["subject"] else what
+    return f"about {record['items_needed']:,} {where} would be enough to decide ({between})"
+
+
 def title(record: Record) -> str:
     """Return the name of a check, with its subject, scorer and alpha."""
     subject = f" in {record['subject']}" if record["subject"] else ""
@@ -137,5 +158,5 @@ def sentence(record: Record) -> str:
     interval = "" if low is None else f" [{low:.4g}, ∞)" if high is None else f" [{low:.4g}, {high:.4g}]"
     worst = "" if record["worst_value"] is None else f", no item taken to exceed {record['worst_value']:g}"
     reason = f"; {record['reason']}" if record["reason"] else ""
-    needed = f"; about {record['items_needed']:,} items would be enough to decide" if record["items_needed"] else ""
+    needed = f"; {_needed(record)}" if record["items_needed"] else ""
     return f"{record['amount']:.4g}{interval}, limit {record['limit']:g}{worst}{reason}{needed}"

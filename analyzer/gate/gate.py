@@ -11,11 +11,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from scipy.special import ndtri
-
 from analyzer.compare.compare import pair_unreliable
 from analyzer.compare.paired import Paired, paired
 from analyzer.gate.bounds import Bounded, at_worst
+from analyzer.gate.items_needed import items_needed
 from analyzer.gate.policy import FIGURES, Limit, limits_for
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, identity, provenance
@@ -23,7 +22,6 @@ from analyzer.measure.unreliable import cell_faults, run_reasons
 from analyzer.runs.loading import Runs
 from analyzer.runs.pairs import Partners
 from analyzer.stats.estimate import Interval
-from analyzer.stats.significance import POWER
 from schemas.errors import RunNotFoundError
 from schemas.run import DENSE
 
@@ -143,7 +141,8 @@ def _record(check: Check, question: Question, n_checks: int, n_models: int) -> R
         | {"amount": _finite(check.amount.estimate.value if check.amount else math.nan)}
         | {"amount_low": _finite(ends.low), "amount_high": _finite(ends.high), "n_checks": n_checks, "n_models": n_models}
         | {"result": result, "result_together": _together(check, result, n_checks, n_models)}
-        | {"items_needed": _needed(check, result, n_checks), "reason": _reason(check, result)}
+        | _needed(check, result, n_checks)
+        | {"reason": _reason(check, result)}
         | {"unreliable": pair_unreliable([check.cell])}
         | provenance([check.cell.after], question)
     )
@@ -186,18 +185,20 @@ def _reason(check: Check, result: str) -> str | None:
     return check.amount.open_end
 
 
-def _needed(check: Check, result: str, n_checks: int) -> int | None:
-    """Items that would decide an inconclusive check with 80 % chance, were its figure exactly what it is now."""
-    if check.limit is None or check.amount is None or result != INCONCLUSIVE:
-        return None
-    estimate, limit = check.amount.estimate, check.limit.value
-    distance = abs(estimate.value - limit)
-    if not distance > 0 or not math.isfinite(estimate.error):
-        return None
-    passes = (estimate.value > limit) == FIGURES[check.limit.figure].at_least
-    tail = TAIL if passes else TAIL / n_checks
-    reach = (-float(ndtri(tail)) + float(ndtri(POWER))) * estimate.error / distance
-    return math.ceil(max(estimate.items + 1, estimate.items * reach**2))
+def _needed(check: Check, result: str, n_checks: int) -> Record:
+    """How many items would decide an inconclusive check, between which numbers, and to which result."""
+    found = None
+    if check.limit and check.amount and result == INCONCLUSIVE:
+        at_least = FIGURES[check.limit.figure].at_least
+        found = items_needed(check.amount, check.limit.value, at_least=at_least, pass_tail=TAIL, fail_tail=TAIL / n_checks)
+    if found is None:
+        return dict.fromkeys(("items_needed", "items_needed_low", "items_needed_high", "items_needed_to"))
+    return {
+        "items_needed": found.items,
+        "items_needed_low": found.low,
+        "items_needed_high": found.high,
+        "items_needed_to": PASS if found.passes else FAIL,
+    }
 
 
 def _finite(value: float) -> float | None:

@@ -13,12 +13,15 @@ from click.testing import CliRunner
 
 from analyzer.cli.main import main
 from analyzer.compare.compare import compare
-from analyzer.gate.ci_reports import correction, eval_results, hub_data_set, junit, last_line, markdown, together
+from analyzer.gate.bounds import of_items
+from analyzer.gate.ci_reports import correction, eval_results, hub_data_set, junit, last_line, markdown, together, would_decide
 from analyzer.gate.ci_reports import sentence as ci_sentence
 from analyzer.gate.gate import EXIT_CODES, FAIL, INCONCLUSIVE, PASS, gate, outcome
+from analyzer.gate.items_needed import items_needed
 from analyzer.gate.policy import LIMITABLE, Limit, limits_for, read_policy
 from analyzer.measure.question import Question
 from analyzer.runs.loading import Runs, select_runs
+from analyzer.stats.estimate import mean
 from schemas.errors import UsageError
 
 LAC = Question(scorers=("lac",))
@@ -62,6 +65,44 @@ def test_checks_pass_fail_or_say_how_many_items_would_decide() -> None:
     assert undecided["items_needed"] > 600
     assert outcome([*records[:2], undecided]) == INCONCLUSIVE
     assert f"{undecided['items_needed']:,} items would be enough to decide" in last_line([*records[:2], undecided])
+
+
+def test_items_needed_are_two_digits_a_range_and_a_route() -> None:
+    """The number has two digits, lies in its range, counts the items of a subject for a check by subject, and says what for."""
+    runs = pair_of_runs(subjects=4)
+    limits = [Limit("accuracy_loss", 0.04), Limit("flips", 0.2), Limit("accuracy_loss", 0.2, worst_subject=True)]
+    open_checks = [record for record in gate(runs, LAC, limits) if record["result"] == INCONCLUSIVE]
+    assert open_checks
+    for record in open_checks:
+        assert record["items_needed"] == float(f"{record['items_needed']:.1e}")
+        assert record["items_needed_low"] <= record["items_needed"] <= (record["items_needed_high"] or 10**9)
+        within = record["amount"] < record["limit"]
+        assert record["items_needed_to"] == (PASS if within else FAIL)
+        assert (f"items of {record['subject']}" in ci_sentence(record)) == (record["subject"] is not None)
+    failing = {"items_needed_to": FAIL, "result": INCONCLUSIVE, "items_needed_low": 900, "items_needed_high": None, "subject": None}
+    cheap = open_checks[0] | failing | {"items_needed": 1_200}
+    assert "about 1,200 items would be enough to decide (900 or more), most likely that" in would_decide([*open_checks, cheap])
+    assert would_decide([open_checks[0] | {"items_needed_to": None}]) == ""
+
+
+def test_a_figure_at_its_limit_needs_no_stated_number() -> None:
+    """Millions of items are no advice: a figure that is next to its limit names no number."""
+    runs = pair_of_runs()
+    change = next(record for record in compare(runs, LAC) if record["method"] == "rtn")
+    (_, record) = gate(runs, LAC, [Limit("accuracy_loss", -change["accuracy_change"] + 1e-5)])
+    assert record["result"] == INCONCLUSIVE and record["items_needed"] is None
+
+
+@pytest.mark.parametrize("true_loss", [0.0, 0.06])
+def test_fresh_items_as_many_as_needed_decide_as_promised(true_loss: float) -> None:
+    """Were the figure exactly what it is, that many fresh items decide in about 80 % of 60 cases, to pass or to fail."""
+    rng, gained, lost = np.random.default_rng(12), 1, 1 + round(50 * true_loss)
+    amount = of_items(mean(np.repeat([-1.0, 0.0, 1.0], [gained, 50 - gained - lost, lost])), -1.0, 1.0)
+    found = items_needed(amount, 0.03, at_least=False, pass_tail=0.025, fail_tail=0.025)
+    assert found is not None and found.passes == (true_loss == 0.0)
+    limit = [Limit("accuracy_loss", 0.03)]
+    ended = [outcome(gate(flipped(rng, found.items, lost / 50, gained / 50), LAC, limit)) for _ in range(60)]
+    assert 0.6 * 60 <= ended.count(PASS if found.passes else FAIL) < 60
 
 
 @pytest.mark.parametrize(("trials", "allowed"), [(60, 0.12), pytest.param(1_500, 0.05, marks=pytest.mark.slow)])

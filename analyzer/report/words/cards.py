@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from analyzer.compare.paired import Paired
-from analyzer.gate.ci_reports import sentence, title
+from analyzer.gate.ci_reports import sentence, title, would_decide
 from analyzer.gate.gate import FAIL, INCONCLUSIVE, PASS, check_pairs, compressed_model, outcome
 from analyzer.gate.policy import LIMITABLE, Limit
 from analyzer.measure.records import Record
@@ -18,7 +18,6 @@ from analyzer.report.data.study import Study
 from analyzer.tables.numbers import fixed
 from schemas.levels import NO_LEVEL
 
-TOO_MANY = 100_000  # questions
 RANK = {PASS: 0, INCONCLUSIVE: 1, FAIL: 2}
 WORDS = {PASS: "may ship", INCONCLUSIVE: "undecided", FAIL: "must not ship"}
 MEANINGS = {
@@ -202,11 +201,9 @@ def _beyond(check: Record) -> float:
 
 
 def _would_decide(checks: Sequence[Record]) -> str:
-    """How many questions would be enough to decide, rounded to two digits because it is an estimate."""
-    needed = max((check["items_needed"] or 0 for check in checks), default=0)
-    if needed > TOO_MANY:
-        return " It is so close to the limit that more questions would hardly help to decide."
-    return f" About {float(f'{needed:.2g}'):,.0f} questions would be enough to decide." if needed else ""
+    """How many questions would be enough to decide, and in which direction."""
+    words = would_decide(checks, "questions")
+    return f" {words[0].upper()}{words[1:]}." if words else ""
 
 
 def _worst(checks: Sequence[Record]) -> str:

@@ -1,0 +1,61 @@
+"""How many items would decide an inconclusive check: two digits and a range, since the figure itself is only estimated."""
+
+import math
+from typing import NamedTuple
+
+from scipy.special import ndtri
+
+from analyzer.gate.bounds import Bounded
+from analyzer.stats.significance import POWER
+
+MOST = 1_000_000  # items; a check that needs more is as good as at its limit
+
+
+class Needed(NamedTuple):
+    """Items with which the check would be decided in 80 % of cases, in the subject of a check by subject.
+
+    low, high : the same if the true figure is a standard error further from the limit, or nearer; high is None where that may be at it.
+    passes    : whether the check would then pass, which is the side of the limit that the figure is on now.
+    """
+
+    items: int
+    low: int
+    high: int | None
+    passes: bool
+
+
+def items_needed(amount: Bounded, limit: float, *, at_least: bool, pass_tail: float, fail_tail: float) -> Needed | None:
+    """Return how many items are needed; None where no number of items is known to be enough.
+
+    at_least : whether values of at least the limit pass.
+    """
+    values, value = amount.contributions, amount.estimate.value
+    distance = abs(value - limit)
+    if not values.size or not distance > 0:
+        return None
+    own = amount.estimate.items
+    passes = (value > limit) == at_least
+    upper = value < limit  # the end that has to come within the distance
+    spread, share = float(values.std()), own / values.size
+    reach = ((amount.most - value) if upper else (value - amount.least)) * share
+    tail = pass_tail if passes else fail_tail
+    if not math.isfinite(reach):
+        return None
+
+    def count(apart: float) -> int | None:
+        if not apart > 0:
+            return None
+        by_spread = share * ((float(ndtri(POWER)) - float(ndtri(tail))) * spread / apart) ** 2
+        by_unseen = -math.log(tail) * reach / apart
+        needed = max(math.hypot(by_spread, by_unseen), own + 1, amount.fewest)
+        return two_digits(needed) if needed <= MOST else None
+
+    error = spread * math.sqrt(share / own)
+    items, low = count(distance), count(distance + error)
+    return None if items is None or low is None else Needed(items, low, count(distance - error), passes)
+
+
+def two_digits(count: float) -> int:
+    """Return a count rounded up to two digits."""
+    step = int(10 ** max(math.floor(math.log10(count)) - 1, 0))
+    return math.ceil(count / step) * step
