@@ -102,9 +102,9 @@ def watch(kind: str, seed: int, first: int, last: int, folder: Path) -> Iterator
     def stop_a_hang() -> None:
         asleep, at = 0.0, 0.0
         while worker.poll() is None:
-            asleep = asleep + POLL if began[0] == at and not wants_to_work(worker.pid) else 0.0
-            at = began[0]
-            used = busy(worker.pid) - began[1]
+            before, (at, base) = at, tuple(began)  # at once: between the two a case may end
+            asleep = asleep + POLL if before == at and not wants_to_work(worker.pid) else 0.0
+            used = busy(worker.pid) - base
             if at and (asleep > ASLEEP or used > SECONDS):
                 hung.append(f"hung: {used:.1f} s of processor time, {asleep:.0f} s asleep")
                 worker.send_signal(signal.SIGUSR1)  # says where it is
