@@ -1,7 +1,8 @@
 """`analyze compare --decoupling`: do changes in accuracy and in set size go together, and how many pairs have which verdict?
 
-Correlations are Spearman's over pairs, for all pairs and by kind of method, task and model. The interval takes the pairs as independent
-(Bonett & Wright 2000); pairs that share a dense run are not, so it is too narrow rather than too wide.
+Correlations are Spearman's over pairs, for all pairs and by kind of method, task and model, with the interval of Bonett & Wright 2000. All
+pairs with one dense run share its error, so each is taken less their mean. There is no correlation unless both changes differ between
+pairs by more than their errors explain: those of accuracy and of set size come from the same items and correlate without any change.
 """
 
 import math
@@ -9,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from scipy.special import ndtri
+from scipy.special import chdtrc, ndtri
 from scipy.stats import rankdata
 
 from analyzer.compare.two_axis_verdict import VERDICTS
@@ -18,6 +19,7 @@ from analyzer.stats.estimate import LEVEL
 from schemas.errors import UsageError
 from schemas.levels import parse_level
 
+UNKNOWN = math.nan, math.nan, math.nan
 MIN_PAIRS = 4  # the interval of a rank correlation needs n - 3 > 0
 QUADRANTS = {name: "share_" + name.replace(", ", "_").replace(" ", "_") for name in VERDICTS}
 
@@ -28,15 +30,47 @@ def decoupling(records: Sequence[Record]) -> list[Record]:
     return [_group(by, value, pairs, of) for by, of in GROUPINGS.items() for value in sorted({of(pair) for pair in pairs})]
 
 
-def rank_correlation(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float]:
-    """Return Spearman's correlation with its 95 % interval; NaN if there are too few pairs or nothing varies."""
-    if len(x) < MIN_PAIRS or len(set(x)) < 2 or len(set(y)) < 2:
+def rank_correlation(x: Sequence[float], y: Sequence[float], lost: int = 0) -> tuple[float, float, float]:
+    """Return Spearman's correlation with its 95 % interval; NaN where there are too few pairs or nothing varies.
+
+    lost : how many pairs the means taken off x and y cost, beyond one.
+    """
+    if len(x) - lost < MIN_PAIRS or len(set(x)) < 2 or len(set(y)) < 2:
         return math.nan, math.nan, math.nan
     r = float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
     if abs(r) >= 1 - 1e-12:
         return math.copysign(1.0, r), math.nan, math.nan
-    half = float(ndtri((1 + LEVEL) / 2)) * math.sqrt((1 + r * r / 2) / (len(x) - 3))
+    half = float(ndtri((1 + LEVEL) / 2)) * math.sqrt((1 + r * r / 2) / (len(x) - lost - 3))
     return r, math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half)
+
+
+def beyond_noise(pairs: Sequence[Record], name: str) -> bool:
+    """Return whether a change differs between the pairs of one model by more than its own errors explain, at the 5 % level.
+
+    Where it does not, what correlates is the errors: those of accuracy and of set size come from the same items. Source: Cochran 1954,
+    Biometrics 10, the test of heterogeneity.
+    """
+    ends = [(pair[f"{name}_low"], pair[f"{name}_high"]) for pair in pairs]
+    if not pairs or any(low is None or high is None or not high > low for low, high in ends):
+        return False
+    errors = np.array([(high - low) / (2 * float(ndtri((1 + LEVEL) / 2))) for low, high in ends])
+    apart = np.array(_within_models(pairs, name)) / errors
+    freedom = len(pairs) - len(set(_dense_runs(pairs)))
+    return freedom > 0 and float(chdtrc(freedom, float(apart @ apart))) <= 1 - LEVEL
+
+
+def _within_models(pairs: Sequence[Record], name: str) -> list[float]:
+    """Changes less the mean change of the pairs with the same dense run, whose own error all of them share."""
+    values: dict[str, list[float]] = {}
+    for dense, pair in zip(_dense_runs(pairs), pairs, strict=True):
+        values.setdefault(dense, []).append(pair[name])
+    return [pair[name] - sum(values[dense]) / len(values[dense]) for dense, pair in zip(_dense_runs(pairs), pairs, strict=True)]
+
+
+def _dense_runs(pairs: Sequence[Record]) -> list[str]:
+    """The dense run of each pair; one name for all where no two share one, as then no error is shared."""
+    runs = [pair["compared_with"] for pair in pairs]
+    return ["apart"] * len(runs) if len(set(runs)) == len(runs) else runs
 
 
 def method_kind(record: Record) -> str:
@@ -61,7 +95,9 @@ GROUPINGS: dict[str, Callable[[Record], str]] = {
 def _group(by: str, value: str, pairs: Sequence[Record], of: Callable[[Record], str]) -> Record:
     members = [pair for pair in pairs if of(pair) == value]
     used = [pair for pair in members if not pair["unreliable"] and pair["set_size_change"] is not None]
-    r, low, high = rank_correlation([p["accuracy_change"] for p in used], [p["set_size_change"] for p in used])
+    known = all(beyond_noise(used, name) for name in ("accuracy_change", "set_size_change"))
+    accuracy, size = (_within_models(used, name) for name in ("accuracy_change", "set_size_change"))
+    r, low, high = rank_correlation(accuracy, size, len(set(_dense_runs(used))) - 1) if known else UNKNOWN
     counts = Counter(pair["verdict"] for pair in used)
     shares = {name: counts[verdict] / len(used) if used else None for verdict, name in QUADRANTS.items()}
     return (

@@ -89,6 +89,42 @@ def test_rank_correlation_is_spearmans() -> None:
     assert all(np.isnan(rank_correlation([1, 1, 1, 1], [1, 2, 3, 4])))
 
 
+def pairs_of(rng: np.random.Generator, spread: float, together: float, alone: bool = False) -> list[dict[str, object]]:
+    """Records of 24 pairs: errors of 1 that correlate by -0.5, a share of them the dense run's, and true changes of sd `spread`."""
+    records = []
+    errors = np.array([[1.0, -0.5], [-0.5, 1.0]]) / 2
+    for model in range(24 if alone else 3):
+        dense = rng.multivariate_normal([0, 0], errors)
+        for level in range(1 if alone else 8):
+            true = spread * rng.multivariate_normal([0, 0], [[1, together], [together, 1]])
+            x, y = true + dense + rng.multivariate_normal([0, 0], errors)
+            names = {"model": f"m{model}", "compared_with": f"m{model}/dense", "level": f"0.{level}", "task": "quiz", "snapshot": "s"}
+            ends = {"accuracy_change_low": x - 1.96, "accuracy_change_high": x + 1.96, "set_size_change_low": y - 1.96}
+            ends |= {"set_size_change_high": y + 1.96, "accuracy_change": x, "set_size_change": y}
+            records.append(names | ends | {"verdict": "inconclusive", "unreliable": None})
+    return records
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_no_correlation_is_found_among_errors_alone(alone: bool) -> None:
+    """Without a true change at most 5 % of 300 intervals exclude 0, two errors more; over raw changes more than 30 % do."""
+    rng, false, raw = np.random.default_rng(0), 0, 0
+    for _ in range(300):
+        pairs = pairs_of(rng, 0.0, 0.0, alone)
+        whole = decoupling(pairs)[0]
+        false += whole["correlation_low"] is not None and not whole["correlation_low"] <= 0 <= whole["correlation_high"]
+        _, low, high = rank_correlation([p["accuracy_change"] for p in pairs], [p["set_size_change"] for p in pairs])
+        raw += not low <= 0 <= high
+    assert false / 300 <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 300) and raw / 300 > 0.3, (false, raw)
+
+
+def test_a_true_correlation_is_found() -> None:
+    """True changes six times as large as their errors that correlate by -0.8 are found in 95 % of 60 samples."""
+    rng = np.random.default_rng(1)
+    found = [decoupling(pairs_of(rng, 6.0, -0.8))[0]["correlation_high"] for _ in range(60)]
+    assert np.mean([high is not None and high < 0 for high in found]) >= 0.95
+
+
 def test_decoupling_counts_quadrants_and_leaves_unreliable_pairs_out() -> None:
     """Shares of the verdicts add up to one over the reliable pairs; the others are counted."""
     records = compare(family_of({"m-1b": 3.0, "m-3b": 2.0, "m-9b": 1.0, "m-30b": 0.0}), LAC)
