@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from producer.backends import BACKENDS
 from producer.methods import METHODS, Method
-from producer.models.find import REFERENCE, fetch_weights, find_model
+from producer.models.find import REFERENCE, ModelFiles, fetch_weights, find_model
 from producer.models.load import load_config, load_tokenizer
 from producer.models.weights_hash import weight_bytes, weights_hash
 from producer.prompts.chat import Chat, has_template
@@ -47,8 +47,9 @@ def make_plan(request: Request, *, download: bool = True) -> list[RunGroup]:
     if not models:
         return []
     chosen = choose_levels(request.methods, request.levels)
-    opened = {name: _open_model(name, request, chosen) for name in models}
+    files = {name: find_model(name) for name in models}  # files before configs, which take transformers and seconds to import
     tasks = {name: draw(load_task(name, request.data), request.limit, request.seed) for name in _tasks_of(request, models)}
+    opened = {name: _open_model(files[name], request, chosen) for name in models}
     prompted = [
         (model, [_prompted(model, tasks[t], prompt, request) for t in _tasks_of(request, [name]) for prompt in request.prompts])
         for name, model in opened.items()
@@ -101,13 +102,12 @@ def _tasks_of(request: Request, models: Sequence[str]) -> list[str]:
     return embedded + published
 
 
-def _open_model(name: str, request: Request, chosen: Mapping[str, list[Level]]) -> Model:
-    files = find_model(name)
-    config = load_config(files)
+def _open_model(files: ModelFiles, request: Request, chosen: Mapping[str, list[Level]]) -> Model:
+    config, name = load_config(files), files.name
     for method in (METHODS[method] for method, levels in chosen.items() if not levels):
         if (level := method.default_for(config).text) != method.default_level:
             log.warning("%s: level of %s is %s; the groups of %s do not divide every layer", name, method.name, level, method.default_level)
-    _check_model(files.name, config, request, _levels_for(config, chosen))
+    _check_model(name, config, request, _levels_for(config, chosen))
     device = _choose_device(request.device)
     return Model(files, config, load_tokenizer(files), device, _choose_dtype(request.dtype, device, config))
 
