@@ -1,7 +1,7 @@
-"""Which path answers a model: the prefill engine, or the model's own forward pass.
+"""Choose the path that answers a model: the prefill engine, or the model's own forward pass.
 
-In: a config.  Out: a `Route`. The engine is right only for models that are embedding, decoder layers, final norm and head, apart from a
-scale or cap that it knows. For the model types in `TESTED` the tests compare it with the model's own forward pass. For any other type the
+In: a config.  Out: a `Route`. The engine is correct only for models that consist of embedding, decoder layers, final norm and head, and of
+scales or caps that it knows. For the model types in `TESTED` the tests compare it with the model's own forward pass. For any other type the
 two are compared on the first items of every run, and where they disagree the model's own forward pass answers that run.
 """
 
@@ -19,21 +19,21 @@ TESTED = (
 )  # fmt: skip
 FAST, CHECKED, GENERIC = "prefill engine", "prefill engine, checked on the first items", "the model's own forward pass"
 LENGTH_DEPENDENT = ("dynamic", "longrope")  # rotary embeddings that depend on the length of a prompt
-TOLERANCE = {"float32": 1e-5}  # of the largest logit
-SIXTEEN_BITS = 2.0  # units of a 16-bit dtype's precision, of the largest logit
+TOLERANCE = {"float32": 1e-5}  # largest difference by rounding, relative to the largest logit
+SIXTEEN_BITS = 2.0  # the same for 16-bit dtypes, in multiples of the dtype's machine epsilon
 
 
 class Route(NamedTuple):
-    """The path that answers a model, and why it is not the prefill engine, "" where it is."""
+    """The path that answers a model, and the reason why it is not the prefill engine ("" if it is)."""
 
     path: str
     reason: str = ""
 
 
 def route_of(config: Any, *, loaded: bool) -> Route:
-    """Return the path for a model, from its config alone; `agree` decides on CHECKED, with the model.
+    """Return the path for a model, chosen from its config alone; for CHECKED the caller must still compare both paths with `agree`.
 
-    loaded : whether the whole model fits on the device; a comparison needs it there.
+    loaded : whether all weights are on the device, which the comparison needs.
     """
     model_type, config = config.model_type, config.get_text_config()
     if not shares_prefix(config):
@@ -50,7 +50,7 @@ def route_of(config: Any, *, loaded: bool) -> Route:
 def agree(first: Any, second: Any, dtype: Any) -> bool:
     """Return whether option logits and log-sum-exps of the same items, computed in two ways, differ by no more than rounding.
 
-    dtype : that the model computes in.
+    dtype : the dtype that the model computes in.
     """
     import torch
 
@@ -61,19 +61,19 @@ def agree(first: Any, second: Any, dtype: Any) -> bool:
 
 
 def shares_prefix(config: Any) -> bool:
-    """Return whether a prefix computed once serves prompts of any length."""
+    """Return whether a prefix that was computed once can be used for prompts of any length."""
     return not any(kind in LENGTH_DEPENDENT for kind in rope_types(config.get_text_config()))
 
 
 def rope_types(config: Any) -> set[str]:
-    """Return the kinds of rotary embeddings in a config, one or one per type of layer."""
+    """Return the kinds of rotary embeddings in a config, which has one for all layers or one per type of layer."""
     parameters = getattr(config, "rope_parameters", None) or {}
     each = [parameters, *(value for value in parameters.values() if isinstance(value, dict))]
     return {str(found["rope_type"]) for found in each if found.get("rope_type")}
 
 
 def reset_rotary(model: Any) -> None:
-    """Forget the longest prompt so far: dynamic rotary embeddings are otherwise those of a longer prompt that came before."""
+    """Make dynamic rotary embeddings forget the longest prompt so far, which otherwise changes the logits of shorter prompts after it."""
     if shares_prefix(model.config):
         return
     for module in model.modules():

@@ -1,6 +1,7 @@
-"""Answer prompts with any causal language model: by the prefill engine where it is right, else by the model's own forward pass.
+"""Answer prompts with any causal language model: by the prefill engine where it is correct, else by the model's own forward pass.
 
-In: a model, prompts.  Out: `Answers`, with a note on the path where it is not the usual one, so that it is recorded with the run.
+In: a model, prompts.  Out: `Answers`. Unless the engine answered a tested model type, they carry a note on the path, which is recorded with
+the run.
 """
 
 import logging
@@ -24,7 +25,7 @@ from producer.prompts.encode import Prompts
 from schemas.errors import UsageError
 
 log = logging.getLogger(__name__)
-FIRST_ITEMS = 4  # that the engine and the model's own forward pass both answer; the shortest and the longest item are added
+FIRST_ITEMS = 4  # items that both paths answer for comparison; the shortest and the longest item are added
 
 
 def answer(  # noqa: PLR0913, PLR0917
@@ -35,7 +36,7 @@ def answer(  # noqa: PLR0913, PLR0917
     option_ids : token id of each option letter.
     done       : called with the number of items answered since its last call; it may raise to stop the run.
     loaded     : whether all weights are on the target's device.
-    Raises UsageError where the memory does not suffice.
+    Raises UsageError if there is too little memory.
     """
     route = route_of(model.config, loaded=loaded)
     if route.path == CHECKED:
@@ -49,13 +50,13 @@ def answer(  # noqa: PLR0913, PLR0917
 
 
 def _checked(model: Any, prompts: Prompts, option_ids: Sequence[int], target: Target, settings: Settings) -> Route:
-    """Return whether the engine agrees with the model's own forward pass on the first, the shortest and the longest items."""
+    """Return the engine's route if it agrees with the model's own forward pass on the first, shortest and longest items, else GENERIC."""
     by_length = sorted(range(len(prompts.suffixes)), key=lambda i: len(prompts.whole(i)))
     some = prompts.only(list(dict.fromkeys([*range(min(FIRST_ITEMS, len(by_length))), by_length[0], by_length[-1]])))
     try:
         plan = plan_memory(measure_needs(model, target.dtype, some), target.device, settings, loaded=True)
         fast = prefill(model, some, option_ids, plan, target, lambda _: None)
-    except Exception as error:  # a model of another build fails anywhere in the engine
+    except Exception as error:  # a model that is built differently may fail anywhere in the engine
         if out_of_memory(error):
             raise
         log.info("the prefill engine cannot run %s: %s", model.config.model_type, error)
@@ -70,7 +71,7 @@ def _by_engine(  # noqa: PLR0913, PLR0917
 ) -> Answers:
     needs = measure_needs(model, target.dtype, prompts)
     checked = sample(prompts, settings.self_check, 0)
-    if settings.self_check:  # which also asks prompts whole
+    if settings.self_check:  # the self-check also computes items without sharing the prefix, so they are longer
         needs = replace(needs, longest=max(needs.longest, *map(len, unshared(checked).suffixes)))
     plan = plan_memory(needs, target.device, settings, loaded=loaded)
     order = "layer by layer" if plan.streamed else "all weights on the device"
@@ -105,7 +106,10 @@ def _by_own_forward(  # noqa: PLR0913, PLR0917
 
 
 def _offloaded(model: Any, device: str) -> Any:
-    """Return a model whose weights stay on the host and come to the device module by module."""
+    """Return a model whose weights stay on the host and are copied to the device module by module.
+
+    Raises UsageError on a CPU, where there is no other memory to keep them in.
+    """
     if device == "cpu":
         size = math.ceil(sum(p.numel() * p.element_size() for p in model.parameters()) / 2**20)
         kind = model.config.model_type

@@ -1,9 +1,9 @@
 """Attention over a shared prefix whose keys and values are computed once and not copied for every item.
 
 Attention over prefix and suffix is the mean of the attention over each, weighted by their shares of the softmax mass:
-`out = suffix + sigmoid(lse_prefix - lse_suffix) * (prefix - suffix)`, where lse is the log-sum-exp of the attention scores. Copying the
-prefix before every item's keys, as a cache does, takes 3 MB for each item and layer of SmolLM2 with 400 shared tokens. Where no kernel
-returns the log-sum-exp, the prefix is copied. The kernels are those that torch's context parallelism merges in the same way
+`out = suffix + sigmoid(lse_prefix - lse_suffix) * (prefix - suffix)`, where lse is the log-sum-exp of the attention scores. A copy of
+the prefix before every item's keys, as in a KV cache, would take 3 MB for each item and layer of SmolLM2 with 400 shared tokens. Where no
+kernel returns the log-sum-exp, the prefix is copied. The kernels are those that torch's context parallelism merges in the same way
 (torch.distributed, `_SDPAMerger`).
 """
 
@@ -15,16 +15,16 @@ from typing import Any
 from schemas.errors import HedgemarkError
 
 NAME = "hedgemark_shared_prefix"
-NOT_COMPUTED = ("softcap", "s_aux", "position_bias", "head_mask")  # a cap on scores, attention sinks, biases
+NOT_COMPUTED = ("softcap", "s_aux", "position_bias", "head_mask")  # not supported: a cap on scores, attention sinks, biases
 
 
 @dataclass
 class SharedPrefix:
     """Keys and values of the shared prefix in one layer.
 
-    keys_values : (1, head, token, width) each, or None before the prefix has gone through.
+    keys_values : (1, head, token, width) each, or None before the prefix was computed.
     recording   : whether the batch is part of the prefix itself; its keys and values are then appended.
-    used        : set by attention; where a layer leaves it unset, the layer did not pass this object on.
+    used        : set to True by attention; still False after a layer that did not pass this object on to its attention.
     """
 
     keys_values: tuple[Any, Any] | None = None
@@ -49,13 +49,13 @@ def shared_prefix_attention(model: Any) -> Iterator[None]:
 def attend(  # noqa: PLR0913, PLR0917  # the signature is transformers'
     module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: float | None = None, shared: Any = None, **more: Any
 ) -> tuple[Any, None]:
-    """Return (item, token, head, width) outputs and no weights.
+    """Return the attention outputs, (item, token, head, width), and None in place of the attention weights.
 
-    query, key, value : (item, head, token, width), without the shared prefix; where there are fewer key heads than query heads, each
-                        serves several.
+    query, key, value : (item, head, token, width), without the shared prefix; in grouped-query attention there are fewer key heads
+                        than query heads.
     attention_mask    : additive, over prefix and suffix; None for plain causal attention.
     shared            : the prefix to record or to attend to, or None.
-    Raises HedgemarkError for an argument that changes attention in a way that is not computed here.
+    Raises HedgemarkError for an argument that changes attention in a way that is not supported here.
     """
     if unknown := [name for name in NOT_COMPUTED if more.get(name) is not None]:
         raise HedgemarkError(f"{type(module).__name__} asks for attention with {', '.join(unknown)}, which the prefill engine lacks")
@@ -71,7 +71,7 @@ def attend(  # noqa: PLR0913, PLR0917  # the signature is transformers'
 
 
 def check_used(shared: SharedPrefix, layer: Any) -> None:
-    """Raise HedgemarkError where a layer ran without using the prefix."""
+    """Raise HedgemarkError if a layer ran without attending to the prefix."""
     if not shared.used:
         raise HedgemarkError(
             f"{type(layer).__name__} does not pass attention arguments on, so the items would be answered without demonstrations; "
@@ -114,7 +114,10 @@ def _merged(query: Any, key: Any, value: Any, scaling: float | None, prefix: tup
 
 
 def _over_prefix(query: Any, prefix: tuple[Any, Any], groups: int, scaling: float | None) -> tuple[Any, Any]:
-    """Return attention over the prefix alone. All of it precedes every query, so queries that share a key head may be stacked."""
+    """Return attention over the prefix alone, and its log-sum-exp.
+
+    The whole prefix precedes every query, so no causal mask is needed and the query heads that share a key head are stacked as one.
+    """
     n_items, n_heads, n_tokens, width = query.shape
     stacked = query.reshape(n_items, n_heads // groups, groups * n_tokens, width)
     keys, values = (tensor.expand(n_items, -1, -1, -1) for tensor in prefix)

@@ -2,8 +2,8 @@
 
 In: a function, and items to call it on.  Out: its results, in the order of the items.
 
-A matrix product of 1,000 tokens is too small to be divided among cores, and everything that is no matrix product is hardly divided at
-all. So each core takes a batch of its own; `producer/bench/records.md` has the share of the matrix peak before and after. On a GPU the
+A matrix product of 1,000 tokens is too small to run efficiently on many cores, and torch hardly parallelises anything but matrix products.
+So each core takes a batch of its own; `producer/bench/records.md` has the share of the matrix peak before and after. On a GPU the
 pool has one thread.
 """
 
@@ -35,20 +35,20 @@ class BatchPool:
         import torch
 
         self._threads.shutdown(cancel_futures=True)
-        torch.set_num_threads(self._cores)  # what a worker set is also what threads created later would begin with
+        torch.set_num_threads(self._cores)  # a worker's set_num_threads also sets the default for threads created later
 
     def map(self, work: Callable[[Any], Any], items: Iterable[Any], size: Callable[[Any], int]) -> Generator[Any]:
         """Yield `work(item)` in the order of the items.
 
         size : an item's share of the pool's limit.
-        If one item fails, or the caller stops early, pending items are cancelled and running ones awaited before the error gets
-        through: the weights they use may be taken away only then.
+        If one item fails, or the caller stops early, pending items are cancelled and running ones awaited before the exception
+        propagates, because the caller may then remove the weights that they use.
         """
 
         def one(item: Any) -> Any:
             import torch
 
-            with self._reserved(size(item)), torch.inference_mode():  # inference mode holds in one thread only
+            with self._reserved(size(item)), torch.inference_mode():  # inference mode is thread-local
                 return work(item)
 
         futures = deque(self._threads.submit(one, item) for item in items)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from producer.engine.skeleton import Skeleton
 
-ITEMS_AT_ONCE = 512  # times 16,384 rows of the head are 34 MB of logits
+ITEMS_AT_ONCE = 512  # with 16,384 rows of the head at a time, 34 MB of logits
 
 
 class HeadOutput(NamedTuple):
@@ -26,7 +26,7 @@ class HeadOutput(NamedTuple):
 def read_head(skeleton: Skeleton, hidden: Any, device: str, option_ids: Sequence[int], rows: int) -> HeadOutput:
     """Return every item's option logits, log-sum-exp over the vocabulary and most likely token.
 
-    hidden : (item, width) before the final norm, on any device; they and the head are moved to `device` in parts.
+    hidden : (item, width) before the final norm, on any device; these and the head's weights are copied to `device` in parts.
     rows   : rows of the head (tokens of the vocabulary) that are multiplied at a time.
     """
     normed = (skeleton.norm(chunk.to(device)) for chunk in hidden.split(ITEMS_AT_ONCE))

@@ -1,7 +1,7 @@
-"""Where a layer's weights come from: already on the device, or on_device there one layer at a time.
+"""Provide the layers with their weights on the device: resident there, or copied there one layer at a time.
 
 In: a model.  Out: layers in order, each ready to run on the device. In layer-major order the weights stay on the host (memory-mapped
-files where the checkpoint's dtype allows) and a thread brings the next layer while this one computes.
+files where the checkpoint's dtype allows) and a thread copies the next layer while the current one computes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ ALIGNMENT = 64  # bytes, a cache line
 
 
 class Target(NamedTuple):
-    """Device and dtype that layers run on and in."""
+    """The device that layers run on, and the dtype that they compute in."""
 
     device: str
     dtype: Any
@@ -23,7 +23,7 @@ class LayerSource(Protocol):
     """The layers of a model in order; may be iterated several times."""
 
     def layers(self) -> Iterator[Any]:
-        """Yield each layer, ready to run until the next one is asked for."""
+        """Yield each layer; it may be run until the next one is requested."""
 
 
 class Resident:
@@ -38,7 +38,7 @@ class Resident:
 
 
 class Streamed:
-    """Layers whose weights stay on the host; on the device are the current layer and the next one."""
+    """Layers whose weights stay on the host; only those of the current layer and the next one are on the device."""
 
     def __init__(self, layers: Sequence[Any], target: Target) -> None:
         self._layers, self._target = layers, target
@@ -63,7 +63,7 @@ class Streamed:
 class WeightBuffer:
     """Memory on the device for the weights of one module at a time.
 
-    It is reused from module to module: allocated and freed for every layer, some of it was never returned to the system.
+    It is reused for every module: when it was allocated and freed for each layer, some of it was never returned to the system.
     """
 
     def __init__(self, target: Target) -> None:
@@ -71,7 +71,7 @@ class WeightBuffer:
         self._memory: Any = None
 
     def load(self, module: Any) -> dict[str, Any]:
-        """Return copies of a module's parameters (in the target's dtype) and buffers by name; the previous module's are lost."""
+        """Return copies of a module's parameters (in the target's dtype) and buffers by name; they overwrite the previous module's."""
         import torch
 
         device = self._target.device
@@ -101,7 +101,7 @@ class WeightBuffer:
 
 @contextmanager
 def using_weights(module: Any, weights: dict[str, Any]) -> Iterator[None]:
-    """Make a module use other tensors, by name, inside the `with` block."""
+    """Replace the data of a module's parameters and buffers by the tensors of the same names inside the `with` block."""
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     before = {name: tensor.data for name, tensor in tensors.items()}
     try:
@@ -114,7 +114,7 @@ def using_weights(module: Any, weights: dict[str, Any]) -> Iterator[None]:
 
 
 def layer_bytes(layer: Any, dtype: Any) -> int:
-    """Return the bytes of a module's parameters, in a dtype, and of its buffers, as they are."""
+    """Return the bytes of a module's parameters, if stored in a dtype, and of its buffers in their own dtypes."""
     return int(sum(p.numel() * dtype.itemsize for p in layer.parameters()) + sum(b.nbytes for b in layer.buffers()))
 
 

@@ -1,8 +1,8 @@
 """How much memory a model needs for some prompts, from its own tensors: weights, activations, prefix, and copies of the prefix.
 
 In: a model, prompts.  Out: `MemoryNeeds`, in bytes.
-The shared prefix is copied before every item's keys, with a mask over both, in layers whose attention window is shorter than a prompt, and
-in all layers where no kernel returns the log-sum-exp (`producer.engine.attention`).
+The prefix's keys and values are copied for every item, and prefix and item share an explicit mask, in layers whose attention window is
+shorter than a prompt, and in all layers where no kernel returns the log-sum-exp (`producer.engine.attention`).
 """
 
 from collections.abc import Sequence
@@ -35,11 +35,11 @@ class CopyBytes(NamedTuple):
 
 @dataclass(frozen=True)
 class PrefixCopies:
-    """What every layer copies where it has to.
+    """How much memory each layer needs if it has to copy the prefix.
 
-    dtype   : of the run.
+    dtype   : dtype of the run.
     layers  : one entry per layer; empty where nothing is ever copied.
-    mask    : bytes of one row of the mask, with the copy that a kernel makes where rows are not aligned.
+    mask    : bytes of one row of the mask, including the copy that a kernel makes of unaligned rows.
     lengths : tokens, without the prefix, of the items that use the prefix.
     """
 
@@ -60,10 +60,10 @@ class MemoryNeeds:
 
     weights, layer     : all weights, and those of the largest layer.
     activation, hidden : one token's activations within a layer, and its hidden state between two layers.
-    longest            : tokens of the longest item without the prefix; such an item gets a batch of its own whatever the budget.
-    layer_prefix       : the shared prefix in one layer: keys and values, twice while they are appended to, and hidden states.
-    prefix, last       : the same with the keys and values of all layers; and every item's last hidden state. Both are kept to the end.
-    head_row           : one row of the head in float32, and its logits for the items that are read at once.
+    longest            : tokens of the longest item without the prefix; it is computed even if it exceeds `batch_tokens`.
+    layer_prefix       : the shared prefix in one layer: hidden states, and keys and values, twice because appending copies them.
+    prefix, last       : the same with the keys and values of all layers; every item's last hidden state. Both are kept for the whole run.
+    head_row           : one row of the head in float32, and its logits for ITEMS_AT_ONCE items.
     copies             : copies of the prefix; `on` adds them, for a device, to `activation` (per token) and `item` (per item).
     """
 
@@ -86,7 +86,7 @@ class MemoryNeeds:
 
 
 def measure_needs(model: Any, dtype: Any, prompts: Prompts) -> MemoryNeeds:
-    """Return what a model needs for these prompts; pruned weights count as they are."""
+    """Return what a model needs for these prompts; weights count with their present shapes, after any pruning."""
     size, config, body = int(dtype.itemsize), model.config, model.model
     attention, width = body.layers[0].self_attn, body.embed_tokens.weight.shape[1]
     heads = sum(_rows(getattr(attention, name, None)) for name in ("q_proj", "k_proj", "v_proj"))
@@ -107,7 +107,7 @@ def measure_needs(model: Any, dtype: Any, prompts: Prompts) -> MemoryNeeds:
 
 
 def measure_copies(model: Any, dtype: Any, prompts: Prompts) -> PrefixCopies:
-    """Return what a model's layers copy for these prompts where they have to."""
+    """Return how much memory each layer of a model needs for these prompts if it has to copy the prefix."""
     layers, windows = model.model.layers, take_apart(model).windows
     n_tokens = len(prompts.prefix) + max(map(len, prompts.suffixes))
     copies = [
@@ -126,11 +126,11 @@ def tokens_that_fit(lengths: Sequence[int], each: CopyBytes, room: int) -> int:
     """Return the largest number of padded tokens for which no batch of these items can exceed `room` bytes.
 
     lengths : tokens of each item; the longest one is known to fit alone.
-    each    : bytes per item and per token. The shorter its items, the more of them a batch holds, and every item has its own copy.
+    each    : bytes per item and per token. A batch holds more items if they are short, and each has its own copy.
     """
     ascending = np.sort(np.asarray(lengths))
     fit = room // (ascending * each.token + each.item)
-    scarce = fit < np.arange(1, len(fit) + 1)  # more items are no longer than this one than fit
+    scarce = fit < np.arange(1, len(fit) + 1)  # where there are more items up to this length than fit
     return int((ascending * fit)[scarce].min(initial=np.iinfo(np.int64).max))
 
 

@@ -33,7 +33,7 @@ class MemoryPlan:
     wave_tokens       : most tokens that go through all layers together; the first batch of a wave may exceed it.
     states_device     : device that stores hidden states between layers.
     head_rows         : rows of the head that are multiplied at a time.
-    disk_tokens       : how many of a wave's tokens are stored on disk, once the others' memory is taken.
+    disk_tokens       : how many of a wave's tokens may be stored on disk, after the memory for the others is full.
     workers           : batches run at the same time.
     concurrent_tokens : most padded tokens in all of them together; a single batch may exceed it.
     """
@@ -57,10 +57,10 @@ def parse_size(text: str) -> int:
 
 
 def plan_memory(needs: MemoryNeeds, device: str, settings: Settings, *, loaded: bool) -> MemoryPlan:
-    """Return the plan that fits.
+    """Return the plan that fits the budget: all weights on the device if possible, else layer by layer.
 
     loaded : whether all weights are on the device already, so that free memory does not include them; if not, the plan is layer by layer.
-    Raises UsageError where not even one layer and a small batch fit, naming the smallest budget that would do.
+    Raises UsageError, which states the smallest sufficient budget, if not even the buffers for two layers and a small batch fit.
     """
     budget = settings.device_memory or int(USABLE * free_memory(device)) + needs.weights * loaded
     most = settings.batch_tokens or MOST_TOKENS.get(device.split(":", maxsplit=1)[0], MOST_TOKENS["other"])

@@ -1,4 +1,4 @@
-"""The noise floor: how much the same items' logits change by rounding, when only batching, sharing and order change.
+"""The noise floor: how much rounding changes the logits of the same items when only batching, prefix sharing and order differ.
 
 In: a model, a sample of prompts.  Out: the largest change of a logit, the share of flips, and the change in set size. A difference between
 two runs that is below this floor says nothing about their models.
@@ -23,7 +23,7 @@ ALPHA = 0.1
 def noise_floor(model: Any, prompts: Prompts, option_ids: Sequence[int], plan: MemoryPlan, target: Target) -> dict[str, float]:
     """Return the largest change between this memory plan and three others: one item at a time, without sharing, layer by layer.
 
-    items        : items asked.
+    items        : number of items compared.
     logit_change : largest absolute change of an option logit.
     flips        : share of items whose most likely option changes.
     set_size     : absolute change of the mean set size under one fixed threshold on 1 - p.
@@ -51,7 +51,7 @@ def largest_changes(usual: NDArray[np.float32], others: Sequence[NDArray[np.floa
 
 
 def sample(prompts: Prompts, n_items: int, seed: int) -> Prompts:
-    """Return the prompts of `n_items` items drawn at random by the seed, in order; of all items where there are fewer."""
+    """Return the prompts of `n_items` items drawn at random with a seed, in their original order; all items if there are fewer."""
     drawn = np.sort(np.random.default_rng(seed).permutation(len(prompts.suffixes))[:n_items])
     return prompts.only(drawn.tolist())
 
@@ -74,7 +74,7 @@ def _top(logits: NDArray[np.float32], own: NDArray[np.bool_]) -> NDArray[np.intp
 def _set_size_change(usual: NDArray[np.float32], other: NDArray[np.float32], own: NDArray[np.bool_]) -> float:
     """Return the absolute change of the mean set size.
 
-    The threshold is the one under which a share alpha of the usual run's most likely options are left out of their sets.
+    The threshold is chosen so that in the usual run a share ALPHA of the items have a set without even their most likely option.
     """
     strangeness = [1 - _probs(logits, own) for logits in (usual, other)]
     threshold = np.quantile(strangeness[0].min(1), 1 - ALPHA)

@@ -4,10 +4,10 @@ In: a model on the device or on the host, prompts.  Out: `Answers` in item order
 
 Items go through in waves. All batches of a wave go through a layer, several at the same time, before any goes through the next layer. With
 all weights on the device a wave is a few batches per worker. Layer by layer, a wave is as many batches as can be stored in memory and on
-disk, so that each layer is copied to the device once for all of them. The shared prefix goes through with the first wave, and its keys and
-values are kept; layer by layer it goes through with every wave instead, since the keys and values of all layers would need memory that
-is not there. When a batch runs out of memory between two layers, it waits until the others have finished and runs alone, in two halves:
-nothing that was computed is lost.
+disk, so that each layer is copied to the device once for all of them. The shared prefix is computed with the first wave, and its keys and
+values are kept; layer by layer it is computed again with every wave, since there is no memory for the keys and values of all layers. When a
+batch runs out of memory in a layer, that layer is repeated for this batch alone after the others have finished, and the batch is halved as
+long as memory runs out. The results of earlier layers are kept.
 """
 
 import logging
@@ -85,7 +85,7 @@ class _Prefill:
     def __init__(self, skeleton: Skeleton, waves: Waves, plan: MemoryPlan, target: Target, pool: BatchPool, done: Done) -> None:  # noqa: PLR0913, PLR0917
         self.skeleton, self.waves, self.plan, self.target, self.pool, self.done = skeleton, waves, plan, target, pool, done
         self.source: LayerSource = Streamed(skeleton.layers, target) if plan.streamed else Resident(skeleton.layers)
-        self.prefixes: dict[int, SharedPrefix] = {}  # by layer, where they are kept from wave to wave
+        self.prefixes: dict[int, SharedPrefix] = {}  # by layer number, for all waves; stays empty when layers are streamed
 
     def last_states(self, n_items: int) -> Any:
         """Return every item's last hidden state (item, width), before the final norm."""
@@ -109,7 +109,7 @@ class _Prefill:
         return wave
 
     def _through_prefix(self, layer: Any, number: int, parts: list[Batch]) -> SharedPrefix:
-        """Return the prefix's keys and values in this layer; `parts` are replaced by their hidden states after it."""
+        """Return the prefix's keys and values in this layer; the batches in `parts` are replaced by those after the layer."""
         shared = SharedPrefix(recording=True)
 
         def step(part: Batch) -> Batch:
@@ -131,7 +131,10 @@ class _Prefill:
         return after + [piece for batch in failed for piece in self._in_pieces(step, batch)]
 
     def _in_pieces(self, step: Step, batch: Batch) -> list[Batch]:
-        """Return the batch after a layer, run alone, and halved as long as memory runs out."""
+        """Return the batch after a layer, run alone and halved as long as memory runs out.
+
+        Raises the out-of-memory error if a single item, or a single token of the prefix, does not fit.
+        """
         after, error = _attempt(step, batch)
         if not error:
             return [after]
@@ -161,11 +164,11 @@ def _attempt(step: Step, batch: Batch) -> tuple[Batch, RuntimeError | None]:
     except RuntimeError as error:
         if not out_of_memory(error):
             raise
-        return batch, error.with_traceback(None)  # the traceback's frames would keep the allocated memory
+        return batch, error.with_traceback(None)  # the traceback's frames would keep tensors allocated
 
 
 def _pop_all(batches: list[Batch]) -> Iterator[Batch]:
-    """Yield the batches and drop each from the list: hidden states before and after a layer together would be twice the budget."""
+    """Yield the batches and remove each from the list, so that hidden states before and after a layer do not take twice the budget."""
     batches.reverse()
     while batches:
         yield batches.pop()

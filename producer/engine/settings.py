@@ -1,14 +1,14 @@
-"""How to run: options with no effect on the numbers beyond rounding, so no part of a run's key."""
+"""Options of how to run. They change results by rounding at most, so they are not part of a run's key."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Memory budgets and checks; a size of 0 is chosen by what is free.
+    """Memory budgets and checks; a size of 0 is replaced by one that fits the free memory.
 
     batch_tokens    : most tokens in a batch.
-    device_memory   : bytes for weights and activations on the device; a larger model goes through layer by layer.
+    device_memory   : bytes for weights and activations on the device; a larger model is run layer by layer.
     host_memory     : bytes for intermediate results in RAM; the rest goes to disk.
     tensor_parallel : devices that share one model (vLLM).
     self_check      : items on which the noise floor is measured, 0 for none.

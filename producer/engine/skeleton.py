@@ -1,7 +1,7 @@
 """A decoder taken apart: embedding, layers, final norm and head, so that the engine decides what runs when.
 
-In: a model.  Out: its parts, with the scales and caps that some families put between them. A model with other parts is refused here; one
-that does something else between these parts is recognised by its logits (`producer.engine.admission`).
+In: a model.  Out: its parts, with the scales and caps that some families put between them. A model without these parts is an error here;
+one that computes anything else between them is detected by comparing its logits (`producer.engine.admission`).
 """
 
 import inspect
@@ -38,7 +38,7 @@ class Skeleton(NamedTuple):
 
 
 def take_apart(model: Any) -> Skeleton:
-    """Return the parts of a model, compressed or not. Raises HedgemarkError where it has other parts."""
+    """Return the parts of a model, compressed or not. Raises HedgemarkError if one of the parts is missing."""
     body, config = getattr(model, "model", None), model.config
     parts: list[Any] = [getattr(body, name, None) for name in ("embed_tokens", "layers", "rotary_emb", "norm")]
     head = getattr(model, "lm_head", None)
@@ -64,7 +64,7 @@ def _has_projections(layer: Any) -> bool:
 
 
 def _scaled(embed: Any, config: Any, hidden: Any) -> Any:
-    """Return embeddings as they enter the first layer: Gemma's embedding has a scale of its own, Granite's stands in the config."""
+    """Return embeddings as they enter the first layer: Gemma's embedding has a scale of its own, Granite has one in its config."""
     if hasattr(embed, "embed_scale"):
         import torch
 

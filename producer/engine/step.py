@@ -1,6 +1,6 @@
-"""One decoder layer on one batch, with everything it needs beside the hidden states.
+"""Run one decoder layer on one batch, with the positions, mask and rotary embeddings that it needs.
 
-In: token ids, padded on the right, and how many tokens precede them.  Out: hidden states after a layer.
+In: hidden states, padded on the right, and how many prefix tokens precede them.  Out: hidden states after the layer.
 Padding needs no mask: it follows every real token, and in causal attention no token attends to a later one.
 """
 
@@ -13,10 +13,10 @@ from producer.engine.attention import SharedPrefix, can_merge, check_used
 
 @dataclass(frozen=True)
 class Batch:
-    """Items on their way through the layers, or a part of the shared prefix.
+    """Some items between two layers, or a part of the shared prefix.
 
     items    : item numbers; empty for a part of the prefix.
-    hidden   : (item, token, width), wherever they are stored between layers.
+    hidden   : (item, token, width), a tensor on any device or `StatesOnDisk`.
     last     : (item,) position of each item's last token.
     n_before : tokens of the shared prefix before the first token of this batch.
     """
@@ -32,7 +32,7 @@ class Batch:
         return int(self.hidden.shape[0] * self.hidden.shape[1])
 
     def halves(self) -> list["Batch"]:
-        """Return two halves by items, for a part of the prefix by tokens; a single item or token comes back whole."""
+        """Return two halves, split by items, or by tokens for a part of the prefix; a single item or token is not split."""
         middle = (len(self.items) or self.tokens) // 2
         if not middle:
             return [self]
@@ -65,7 +65,7 @@ def run_layer(layer: Any, window: int | None, rotary: Any, batch: Batch, shared:
 
     window : how many tokens back the layer attends, None for all of them.
     rotary : (hidden states, positions) -> rotary embeddings.
-    shared : what this layer keeps of the shared prefix, None for a batch that does not use it.
+    shared : this layer's keys and values of the shared prefix, None for a batch that does not use it.
     """
     import torch
 
@@ -86,7 +86,7 @@ def run_layer(layer: Any, window: int | None, rotary: Any, batch: Batch, shared:
 
 
 def _mask(batch: Batch, window: int | None, head_dim: int) -> Any:
-    """Return the additive mask (1, 1, token, prefix token + token), or None where plain causal attention is meant."""
+    """Return the additive mask (1, 1, token, prefix token + token), or None where causal attention needs no explicit mask."""
     import torch
 
     device, n_tokens = batch.hidden.device, batch.hidden.shape[1]

@@ -1,7 +1,7 @@
 """Speed of a run: items, tokens and floating-point operations per second, and the share of the device's peak.
 
-In: a model, prompts, seconds.  Out: named numbers. Only useful operations count: a shared token once, padding never. The peak is that of
-a matrix product, measured on the same device.
+In: a model, prompts, seconds.  Out: named numbers. Only useful operations count: those of a shared token once, those of padding
+not at all. The peak is that of a matrix product, measured on the same device.
 """
 
 import time
@@ -46,7 +46,7 @@ def matrix_peak(target: Target) -> float:
     """Return the floating-point operations per second of the fastest square matrix product on this device in this dtype."""
     size, largest = PEAK_SIZES.get(target.device, PEAK_SIZES["other"])
     best, seconds = 0.0, 0.0
-    while size <= largest and seconds < PEAK_SECONDS:  # on a CPU without float16 one product of 1,024 takes most of a minute
+    while size <= largest and seconds < PEAK_SECONDS:  # on a CPU without float16 arithmetic one product of size 1,024 takes nearly a minute
         seconds = _fastest_product(size, target)
         best = max(best, 2.0 * size**3 / seconds)
         size *= 2
@@ -68,7 +68,7 @@ def _fastest_product(size: int, target: Target) -> float:
 
 
 def _active(layer: Any, config: Any) -> float:
-    """Return how many weights of a layer a token is multiplied by; those of experts count by the share of experts a token is routed to."""
+    """Return how many of a layer's weights each token uses; experts' weights count by the share of experts that a token is routed to."""
     experts = getattr(config, "num_experts", 0) or getattr(config, "num_local_experts", 0) or 1
     routed = getattr(config, "num_experts_per_tok", 0) / experts
     return sum(p.numel() * (routed if ".experts." in name else 1.0) for name, p in layer.named_parameters() if p.ndim >= 2)

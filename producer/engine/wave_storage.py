@@ -1,8 +1,8 @@
 """Keep hidden states between two layers: on the device, in host memory and, beyond that budget, in a temporary file.
 
-In: a memory plan.  Out: each batch's hidden states, as a tensor or as a part of the file. The file has no name, so nothing is left of it
-however the process ends. It lies in the cache folder, since /tmp is memory on many machines. It is read and written batch by batch and
-never memory-mapped, so that a full disk is an error (in a mapped page it would be a crash) and no page of it counts against the budget.
+In: a memory plan.  Out: each batch's hidden states, as a tensor or as a part of the file. The file has no name, so the system deletes it
+however the process ends. It is in the cache folder, since /tmp is kept in memory on many machines. It is read and written batch by batch
+and never memory-mapped: a full disk then raises an error instead of crashing the process, and its pages do not count as memory used.
 """
 
 import os
@@ -28,7 +28,7 @@ class WaveStorage:
         self._file.close()
 
     def start_wave(self) -> None:
-        """Forget the previous wave: all space is free again."""
+        """Count all space as free again; the new wave overwrites the previous one in the file."""
         self._in_memory = self._on_disk = 0
 
     def has_room(self, n_tokens: int) -> bool:
@@ -49,7 +49,7 @@ class WaveStorage:
 
 
 def overwrite(stored: Any, hidden: Any) -> Any:
-    """Store a batch's hidden states after a layer where those before the layer were, and return them as stored."""
+    """Replace a batch's stored hidden states by those after a layer, on the same device or in the same part of the file; return them."""
     return stored.write(hidden) if isinstance(stored, StatesOnDisk) else hidden.to(stored.device)
 
 
@@ -79,7 +79,7 @@ class StatesOnDisk:
         return hidden.to(device)
 
     def write(self, hidden: Any) -> "StatesOnDisk":
-        """Replace the stored hidden states by others of the same shape."""
+        """Overwrite the stored hidden states with others of the same shape, and return this object."""
         self.file.write(_bytes(hidden.cpu().contiguous()), self.offset)
         return self
 
@@ -110,7 +110,7 @@ class _File:
 
 
 def _transfer(call: Callable[[memoryview, int], int], data: memoryview, offset: int) -> None:
-    """Read or write all of the data; one system call transfers 2 GB at most."""
+    """Read or write all of the data by repeated calls, since one system call transfers 2 GB at most."""
     done = 0
     while done < len(data):
         done += call(data[done:], offset + done)

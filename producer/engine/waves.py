@@ -1,8 +1,8 @@
 """Waves and batches: which items go through the layers together.
 
 In: prompts, a memory plan, a model's embedding.  Out: waves, each a list of batches of embedded tokens; and the shared prefix as batches of
-its own. A batch holds items of similar length, so that little of it is padding. Batches come longest first, so that memory runs out at the
-start of a run or not at all.
+its own. A batch holds items of similar length, so that little of it is padding. Batches come longest first, so that if memory
+runs out, it does so at the start of a run.
 """
 
 from collections import deque
@@ -20,7 +20,7 @@ MAX_WASTE = 0.05  # share of a batch's tokens that may be padding
 
 
 class Waves:
-    """The batches that are left, wave by wave; iterate once.
+    """All batches, wave by wave; can be iterated only once.
 
     padding : share of all batches' tokens that are padding.
     """

@@ -3,9 +3,9 @@
 In: a model, prompts.  Out: `Answers` in item order.
 
 All items of a batch have the same number of tokens, so there is no padding and no mask: padding on the left gives wrong logits in 7 of 85
-model families, padding on the right in 3. Only the last token's logits are computed where the model offers that. The shared prefix goes
-through once, and the model's own cache is repeated for every batch. Whether that works differs from family to family, so the first items
-are also answered without it; where the two disagree, or the cache cannot be repeated, all items are answered whole.
+model families, padding on the right in 3. Only the last token's logits are computed where the model offers that. The shared prefix is
+computed once, and a copy of the model's cache is repeated for the items of every batch. Whether that works depends on the model family, so
+some items are also answered without the cache; where the two disagree, or the cache cannot be repeated, every prompt is computed whole.
 """
 
 import inspect
@@ -25,8 +25,8 @@ from producer.machine.free_memory import out_of_memory
 from producer.prompts.encode import Prompts
 
 log = logging.getLogger(__name__)
-MOST_TOKENS = {"cpu": 1024, "other": 8192}  # of a batch, the shared prefix counted for every item
-CHECKED = 3  # items that are answered with and without the cache
+MOST_TOKENS = {"cpu": 1024, "other": 8192}  # most tokens of a batch, counting the shared prefix for every item
+CHECKED = 3  # first items that are answered with and without the cache; the shortest and the longest are added
 HEAD_ROWS = 16384  # rows of the head that are converted to float32 at a time
 
 
@@ -36,7 +36,7 @@ def prefill_whole(  # noqa: PLR0913, PLR0917
     """Return the answers to all prompts.
 
     option_ids   : token id of each option letter.
-    device       : that the model computes on.
+    device       : the device that the model computes on.
     done         : called after each batch with its number of items; it may raise to stop the run.
     batch_tokens : most tokens in a batch, 0 for a default; an item longer than that gets a batch of its own.
     """
@@ -47,7 +47,7 @@ def prefill_whole(  # noqa: PLR0913, PLR0917
 
 
 class _Pass:
-    """All prompts through one model."""
+    """One pass of all prompts through a model."""
 
     def __init__(self, model: Any, prompts: Prompts, option_ids: Sequence[int], device: str, done: Done) -> None:
         self.model, self.prompts, self.options, self.device, self.done = model, prompts, list(option_ids), device, done
@@ -67,7 +67,7 @@ class _Pass:
         return Answers(*_stacked(rows, range(n_items)), tokens=tokens, padding=0.0)
 
     def _answered(self, items: Sequence[int], cache: Any) -> dict[int, HeadOutput]:
-        """Return the answers of one batch by item; where memory runs out, of its halves."""
+        """Return the answers of one batch by item; if memory runs out, the batch is halved until it fits."""
         try:
             answers = self._forward(items, cache)
             self.done(len(items))
@@ -93,7 +93,7 @@ class _Pass:
         return {item: HeadOutput(*(array[row : row + 1] for array in arrays)) for row, item in enumerate(items)}
 
     def _prefix_cache(self) -> Any:
-        """Return the model's cache after the shared prefix, None where there is no prefix or the cache cannot be repeated."""
+        """Return the model's cache after the shared prefix; None if there is no prefix, or using the cache fails or changes the logits."""
         items = [i for i, is_cut in enumerate(self.prompts.cut) if not is_cut]
         if not (self.prompts.prefix and len(items) > 1 and shares_prefix(self.model.config)):
             return None
@@ -105,7 +105,7 @@ class _Pass:
                 {k: v for batch in _equal_lengths(checked, self.prompts, 1 << 30) for k, v in self._forward(batch, each).items()}
                 for each in (cache, None)
             )
-        except Exception as error:  # a cache that cannot be copied, repeated or continued fails in ways of its own
+        except Exception as error:  # what is raised when copying, repeating or using a cache fails depends on its class
             if out_of_memory(error):
                 raise
             log.info("the model's cache cannot be repeated (%s: %s); prompts are computed whole", type(error).__name__, error)
@@ -123,7 +123,7 @@ class _Pass:
 
 
 def _equal_lengths(items: Sequence[int], prompts: Prompts, batch_tokens: int) -> Iterator[list[int]]:
-    """Yield items with equally long prompts together, longest first, so that memory runs out at the start or not at all."""
+    """Yield items with equally long prompts together, longest first, so that if memory runs out, it does so at the start."""
     by_length: defaultdict[int, list[int]] = defaultdict(list)
     for item in items:
         by_length[len(prompts.whole(item))].append(item)

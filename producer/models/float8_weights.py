@@ -1,8 +1,8 @@
-"""Weights stored as eight-bit floats with scales, dequantized: weight = float8 * scale.
+"""Dequantize weights that are stored as eight-bit floats with scales: weight = float8 * scale.
 
 In: the tensors of a checkpoint by name.  Out: the same, with one plain `weight` for every scaled layer. There is one scale for the whole
 weight, one per output, or one per block: `weight_scale_inv` for DeepSeek and Qwen, `weight_scale` for ModelOpt and FBGEMM.
-Despite its name `weight_scale_inv` is multiplied with (DeepSeek-V3, inference/kernel.py, weight_dequant).
+Despite its name, `weight_scale_inv` is a factor and not a divisor (DeepSeek-V3, inference/kernel.py, weight_dequant).
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from producer.models.stored_as import FP8, MODELOPT, Quantization
 from schemas.errors import HedgemarkError, UsageError
 
 SCALES = ("weight_scale", "weight_scale_inv")
-# Kernels round activations and the key/value cache with these. They are not applied here, and the run says so (stored_as.not_simulated).
+# Scales with which kernels round activations and the key/value cache. Not applied here; the run records that (stored_as.not_simulated).
 ACTIVATION_SCALES = (".input_scale", ".activation_scale", ".k_scale", ".v_scale", ".kv_scale", ".output_scale", ".input_scale_ub")
 ALGORITHMS = ("FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO")
 
@@ -28,7 +28,7 @@ def check_floats(stored: Quantization) -> None:
 
 
 def dequantize_floats(tensors: dict[str, Any], stored: Quantization) -> Iterator[tuple[str, Any]]:
-    """Yield the name and the float32 weight (output, input) of every scaled layer; its parts are taken out of `tensors`.
+    """Yield the name and the float32 weight (output, input) of every scaled layer; weight and scales are removed from `tensors`.
 
     Raises HedgemarkError for a float8 weight without scales, or scales that do not fit their weight.
     """
@@ -48,7 +48,7 @@ def dequantize_floats(tensors: dict[str, Any], stored: Quantization) -> Iterator
 
 
 def _by_weight(scale: Any, shape: Any, block: Any) -> Any:
-    """Return the scale of each weight, or of each row where a row has one; None where scales and weight do not fit together."""
+    """Return scales that broadcast to the weight: one, one per row, or one per number; None if their shape or dtype does not fit."""
     if not scale.is_floating_point():
         return None
     scale = scale.float()

@@ -1,11 +1,11 @@
-"""GGUF files of llama.cpp: config and weights, every key and tensor used, checked, or named in a refusal.
+"""Read config and weights from GGUF files of llama.cpp; a key or tensor that is not supported raises an error that names it.
 
 In: a .gguf file.  Out: a Hugging Face config, and plain tensors under the names that transformers knows. transformers reads such files too,
-but leaves out what it has no name for: rotary scaling by keys or by the tensor rope_freqs, biases, whole layers.
+but ignores what it has no name for: rotary scaling by keys or by the tensor rope_freqs, biases, whole layers.
 Names and meanings: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md and llama.cpp's convert_hf_to_gguf.py.
 
-llama.cpp turns rotary pairs of the architecture "llama" from (first half, second half) to (even, odd) rows of the query and key projections
-as it converts; here they are turned back.
+For "llama" and some other architectures, llama.cpp's converter reorders the rows of the query and key projections: the two numbers that are
+rotated together move from (first half, second half) of a head to (even, odd) rows. Here the original order is restored.
 """
 
 import math
@@ -20,11 +20,11 @@ from producer.models.stored_as import GGUF
 from schemas.errors import HedgemarkError, UsageError
 
 FLOATS = ("F32", "F16", "BF16", "F64")
-# Keys that say where a file comes from or how it may be used, and none that changes a logit.
+# Keys that do not change how logits are computed from tokens: a file's origin and use, its tokenizer, how it was quantized or split.
 INFORMATIVE = re.compile(
     r"general\.(?!architecture$|type$).*|GGUF\..*|tokenizer\..*|quantize\.imatrix\..*|split\..*|rope\.scaling\.finetuned|vocab_size"
 )
-FACTORS = "rope_freqs.weight"  # (half of the head's width,) what each rotary frequency is divided by
+FACTORS = "rope_freqs.weight"  # (half of the head's width,) the divisor of each rotary frequency
 
 EMBEDDING = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight", "output.weight": "lm_head.weight"}
 ATTENTION = {
@@ -43,13 +43,13 @@ def _experts(names: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a GGUF architecture is in transformers.
+    """How a GGUF architecture maps to transformers.
 
-    model_type : of the Hugging Face config.
+    model_type : `model_type` of the Hugging Face config.
     layers     : name of a layer's tensor -> name in transformers; experts are stored as one tensor (expert, output, input).
     keys       : further keys -> name in the config.
-    fixed      : config settings that llama.cpp computes with and the file does not state.
-    pairs      : whether rows of the query and key projections are turned, see above.
+    fixed      : config settings that llama.cpp assumes and the file does not state.
+    pairs      : whether the rows of the query and key projections were reordered, see above.
     """
 
     model_type: str
@@ -66,7 +66,7 @@ EXPERT_COUNTS = {
 }  # fmt: skip
 ARCHITECTURES = {
     "llama": Architecture("llama", NORMS | ATTENTION | MLP, pairs=True),
-    "mixtral": Architecture(  # llama.cpp's name for it is "llama" too, with experts
+    "mixtral": Architecture(  # llama.cpp names it "llama" too, but with experts
         "mixtral",
         NORMS | ATTENTION | {"ffn_gate_inp": "block_sparse_moe.gate"} | _experts(MIXTRAL),
         {"expert_count": "num_local_experts", "expert_used_count": "num_experts_per_tok"},
@@ -107,7 +107,7 @@ YARN = {
 
 
 class GgufFile(NamedTuple):
-    """A file's keys and tensors by name, and what is known of its architecture."""
+    """A file's keys and tensors by name, and how its architecture maps to transformers."""
 
     path: Path
     keys: dict[str, Any]
@@ -118,7 +118,7 @@ class GgufFile(NamedTuple):
 def open_gguf(path: Path) -> GgufFile:
     """Return the keys and tensors of a file; weights are not read yet.
 
-    Raises UsageError for an architecture, key or tensor that would not be honoured, naming it.
+    Raises UsageError, which names it, for an architecture, key or tensor that is not supported.
     """
     from gguf import GGUFReader
 
@@ -142,13 +142,13 @@ def open_gguf(path: Path) -> GgufFile:
 
 
 def gguf_config(file: GgufFile) -> Any:
-    """Return the Hugging Face config of a GGUF file; it has a `quantization_config` where weights are not stored as plain floats."""
+    """Return the Hugging Face config of a GGUF file; it has a `quantization_config` if weights are quantized."""
     from transformers import AutoConfig
 
     keys, tensors, architecture = file.keys, file.tensors, file.architecture
     settings = {ours: keys[name] for name, ours in {**KEYS, **architecture.keys}.items() if name in keys}
     settings.setdefault("num_key_value_heads", settings.get("num_attention_heads"))
-    needed = {**KEYS, **architecture.keys}  # where one is absent, transformers has a default of its own, such as 8 experts for a token
+    needed = {**KEYS, **architecture.keys}  # for an absent one transformers would use its own default, such as 8 experts per token
     unstated = [name for name, ours in needed.items() if not isinstance(settings.get(ours), int | float)]
     if unstated:
         raise UsageError(f"{file.path} does not state one number for {', '.join(unstated)}, as its architecture needs")
@@ -215,7 +215,7 @@ def _renamed(keys: Mapping[str, Any], architecture: str) -> dict[str, Any]:
 
 
 def _check_complete(file: GgufFile, name: str) -> None:
-    """Raise UsageError for a key or tensor that nothing here makes use of, and for a rotary tensor beside rotary keys."""
+    """Raise UsageError if a key or tensor would be ignored, if rope_freqs and rope.scaling are combined, or vocabulary sizes differ."""
     read = {
         *KEYS,
         *file.architecture.keys,
@@ -247,12 +247,12 @@ def _scaling_type(keys: Mapping[str, Any]) -> str:
 
 
 def _scaling_keys(keys: Mapping[str, Any]) -> list[str]:
-    """Return the rotary keys that are honoured, which depends on the type of scaling."""
+    """Return the rotary keys that are supported for the file's type of scaling; none if the type is unknown."""
     kind = _scaling_type(keys)
     names = {"linear": ["factor"], "yarn": [*YARN], "none": ["factor", "original_context_length"]}.get(kind)
     if names is None:
         return []
-    # Left at 1 these scale nothing; transformers computes the same magnitude from the factor of yarn.
+    # With the value 1 these have no effect; transformers computes the same magnitude from the factor of yarn.
     neutral = [name for name in ("attn_factor", "yarn_attn_factor", "yarn_ext_factor") if float(keys.get(f"rope.scaling.{name}", 1)) == 1]
     return ["rope.scaling.type", "rope.scale_linear", *(f"rope.scaling.{name}" for name in [*names, *neutral])]
 
@@ -272,7 +272,7 @@ def _rotary(file: GgufFile) -> dict[str, Any]:
 
 
 def _hugging_face_name(name: str, architecture: Architecture) -> str:
-    """Return the name of a tensor in transformers, with {} for the expert where it is one tensor of all experts; "" for an unknown one."""
+    """Return the name of a tensor in transformers, with {} for the expert's number if it holds all experts; "" if unknown."""
     if name in EMBEDDING:
         return EMBEDDING[name]
     match = re.fullmatch(r"blk\.(\d+)\.(\w+)\.(weight|bias)", name)
@@ -301,7 +301,7 @@ def _weights_by_type(file: GgufFile) -> Counter[str]:
 
 
 def _level(keys: Mapping[str, Any], quantized: Mapping[str, int]) -> str:
-    """Return the name of the mixture, such as Q4_K_M, where the file's own word agrees with its tensors, else the type of most weights."""
+    """Return the name of the mixture, such as Q4_K_M, if the file's label agrees with its tensors, else the type of most weights."""
     from gguf import LlamaFileType
 
     most = max(quantized, key=lambda kind: quantized[kind])

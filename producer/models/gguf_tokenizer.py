@@ -1,8 +1,8 @@
-"""The tokenizer of a GGUF file: the same tokens as llama.cpp gives, or a refusal.
+"""Read the tokenizer of a GGUF file so that it gives the same tokens as llama.cpp, or raise an error.
 
-In: the keys of a file.  Out: a fast tokenizer of transformers. A wrong one looks like damage by compression (a KL divergence of 0.2 was
-seen). What counts are the pre-tokenizer (`tokenizer.ggml.pre`), which says how text is split before tokens are merged, and whether a
-begin-of-text token comes first. Where the original tokenizer lies beside the file, and has the same tokens, it is used as it is.
+In: the keys of a file.  Out: a fast tokenizer of transformers. The effect of a wrong one looks like damage by compression (a KL divergence
+of 0.2 was seen). What matters is the pre-tokenizer (`tokenizer.ggml.pre`), which says how text is split before tokens are merged, and
+whether a begin-of-text token comes first. If the original tokenizer is in the same folder and has the same tokens, it is used unchanged.
 Rules for pre-tokenizers and defaults of missing keys: llama.cpp, src/llama-vocab.cpp.
 """
 
@@ -36,17 +36,19 @@ SPLITS = {  # name of the pre-tokenizer -> patterns, applied one after the other
     **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"), (r"\p{N}", _GPT2)),
     "tekken": (_TEKKEN,),
 }
+# With these pre-tokenizers a piece of text that is itself a token is not merged from smaller ones, and texts start with the begin-of-text
+# token by default.
 WHOLE_WORDS = (
     "llama-bpe",
     "llama3",
     "llama-v3",
     "falcon3",
     "tekken",
-)  # a piece that is a token is taken as it is; these begin texts by default
+)
 KNOWN = (
     "model", "pre", "tokens", "scores", "token_type", "merges", "bos_token_id", "eos_token_id", "unknown_token_id", "padding_token_id",
     "add_bos_token", "add_eos_token", "add_space_prefix",
-    # Which tokens end an answer, fill gaps in code or separate sentences decides nothing in a prompt.
+    # Tokens that end an answer, fill gaps in code or separate sentences do not change how a prompt is tokenized.
     "eot_token_id", "eom_token_id", "eog_token_ids", "separator_token_id", "seperator_token_id", "cls_token_id", "mask_token_id",
     "prefix_token_id", "suffix_token_id", "middle_token_id", "fim_pre_token_id", "fim_suf_token_id", "fim_mid_token_id",
     "fim_pad_token_id", "fim_rep_token_id", "fim_sep_token_id", "token_type_count", "suppress_tokens",
@@ -55,13 +57,13 @@ NEUTRAL = (
     "remove_extra_whitespaces",
     "add_sep_token",
     "precompiled_charsmap",
-)  # read nowhere here, so admitted only where they say nothing
+)  # not supported, so accepted only if they are false or empty
 
 
 def gguf_tokenizer(file: GgufFile) -> Any:
-    """Return the tokenizer of a GGUF file: the one beside it where that has the same tokens, else one made from its keys.
+    """Return the tokenizer of a GGUF file: the one in its folder if that has the same tokens, else one made from its keys.
 
-    Raises UsageError for a pre-tokenizer, model or key that is not known, naming it.
+    Raises UsageError, which names it, for a pre-tokenizer, model or key that is not supported.
     """
     found = {name.removeprefix(PREFIX): value for name, value in file.keys.items() if name.startswith(PREFIX)}
     if not found.get("tokens"):
@@ -72,7 +74,7 @@ def gguf_tokenizer(file: GgufFile) -> Any:
     if unread:
         raise UsageError(f"{file.path} has the tokenizer key {PREFIX}{unread[0]}, which is not read; {CURE}")
     if len(set(found["tokens"])) != len(found["tokens"]):
-        raise UsageError(f"{file.path} names a token twice")
+        raise UsageError(f"{file.path} lists a token twice")
     model = found.get("model")
     if model == "gpt2":
         tokenizer = _byte_level(file.path, found)
@@ -87,12 +89,12 @@ CURE = "put the original model's tokenizer files (tokenizer.json, tokenizer_conf
 
 
 def _beside(folder: Path, found: Mapping[str, Any]) -> Any:
-    """Return the tokenizer that lies in a folder, or None where there is none, or its tokens are not those of the GGUF file."""
+    """Return the tokenizer in a folder, or None if there is none, it is damaged, or it gives other tokens than the GGUF file."""
     if not (folder / "tokenizer.json").is_file() and not (folder / "tokenizer.model").is_file():
         return None
     try:
         tokenizer = read_tokenizer(folder)
-    except Exception as error:  # whatever libraries raise for a damaged file
+    except Exception as error:  # libraries raise many kinds of exceptions for a damaged file
         log.warning("the tokenizer in %s cannot be read (%s); the GGUF file's own is used", folder, error)
         return None
     ours = {token: number for number, token in enumerate(found["tokens"])}
@@ -123,7 +125,7 @@ def _byte_level(path: Path, found: Mapping[str, Any]) -> Any:
 
 
 def _sentence_pieces(path: Path, found: Mapping[str, Any]) -> Any:
-    """Return a SentencePiece tokenizer of pieces with scores: of two pieces that can be joined, the one with the highest score is first."""
+    """Return a SentencePiece tokenizer: of all pairs that can be merged, the one whose result has the highest score is merged first."""
     from tokenizers import Tokenizer, decoders, models, normalizers
 
     tokens, scores = found["tokens"], found.get("scores", ())
@@ -146,7 +148,7 @@ def _sentence_pieces(path: Path, found: Mapping[str, Any]) -> Any:
 
 
 def _finished(tokenizer: Any, found: Mapping[str, Any], keys: Mapping[str, Any]) -> Any:
-    """Return the tokenizer with its special tokens, and with those that the file puts before and after a text."""
+    """Return the tokenizer with its special tokens added, and with begin and end tokens around texts if the file says so."""
     from tokenizers import AddedToken, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -168,6 +170,6 @@ def _finished(tokenizer: Any, found: Mapping[str, Any], keys: Mapping[str, Any])
 
 
 def _begins(found: Mapping[str, Any]) -> bool:
-    """Whether a text begins with the begin-of-text token; where the key is missing, as llama.cpp does by default."""
+    """Return whether texts begin with the begin-of-text token; if the file does not say, llama.cpp's default applies."""
     default = found.get("model") == "llama" or found.get("pre") in WHOLE_WORDS
     return bool(found.get("add_bos_token", default))

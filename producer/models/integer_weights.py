@@ -1,13 +1,13 @@
-"""Weights that GPTQ or AWQ packed into 32-bit words, unpacked: weight = scale * (integer - zero point).
+"""Unpack weights that GPTQ or AWQ packed into 32-bit words: weight = scale * (integer - zero point).
 
 In: the tensors of a checkpoint by name.  Out: the same, with one plain `weight` for every packed layer. transformers itself loads these
-two formats only with kernels that are built for one accelerator.
+two formats only with kernels built for specific accelerators.
 GPTQ packs `qweight` (input * bits / 32, output) along the inputs, AWQ's GEMM layout packs it (input, output * bits / 32) along the outputs.
 Both pack `qzeros` (group, output * bits / 32); `scales` is (group, output); GPTQ's `g_idx` (input,) gives each input's group.
 
-GPTQ stores zero points less one in its first version and as they are in its second. The first was made by subtracting 1 from every field
-of whole words, so a zero point of 0 borrows from its neighbour; adding 1 to every field with the carry undoes it (AutoGPTQ issue 640).
-The label of a file cannot be trusted: a symmetric layer has the zero point 2^(bits - 1) everywhere, which shows what was stored.
+The first version of GPTQ stores zero points minus one, the second stores them unchanged. The first subtracts 1 from all fields of a packed
+word at once, so a zero point of 0 borrows from the next field; adding 1 to all fields with carry reverses that (AutoGPTQ issue 640).
+The label of a file is not reliable. In a symmetric layer every zero point is 2^(bits - 1), so its stored values show the version.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ WORD = 32
 GPTQ_BITS, AWQ_BITS = (2, 3, 4, 8), (4,)
 AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)  # which field of a word holds its first, second, ... column
 PARTS = ("qweight", "qzeros", "scales", "g_idx")
-VERSIONS = {"gptq": 1, "gptq_v2": 0}  # the layouts that can be read, and what is to be added to their zero points
+VERSIONS = {"gptq": 1, "gptq_v2": 0}  # supported layouts of GPTQ, and what to add to their stored zero points
 UNREAD = ("is_marlin_format", "rotation", "adapter")  # settings that change what the tensors mean
 
 
@@ -47,9 +47,9 @@ def check_integers(stored: Quantization) -> None:
 
 
 def unpack_integers(tensors: dict[str, Any], stored: Quantization) -> Iterator[tuple[str, Any]]:
-    """Yield the name and the float32 weight (output, input) of every packed layer; its parts are taken out of `tensors`.
+    """Yield the name and the float32 weight (output, input) of every packed layer; its packed parts are removed from `tensors`.
 
-    Raises HedgemarkError where a layer's parts do not fit together.
+    Raises HedgemarkError if a layer's parts are missing or inconsistent.
     """
     layers = [name.removesuffix(".qweight") for name in tensors if name.endswith(".qweight")]
     parted = [_take(tensors, name, stored) for name in layers]
@@ -62,7 +62,7 @@ def unpack_integers(tensors: dict[str, Any], stored: Quantization) -> Iterator[t
 def unpack(words: Any, bits: int, order: Any = None) -> Any:
     """Return the integers packed in every row, lowest bits first: (row, word) int32 -> (row, word * 32 / bits).
 
-    order : for bits that divide a word, which field holds its first, second, ... integer. Three bits run on into the next word.
+    order : which field of a word holds its first, second, ... integer; ignored for 3 bits, where integers cross word boundaries.
     """
     import torch
 
@@ -87,7 +87,7 @@ def _take(tensors: dict[str, Any], name: str, stored: Quantization) -> _Layer:
     if parts["g_idx"] is None and stored.settings.get("desc_act") and len(scales) > 1:
         raise HedgemarkError(f"layer {name} took its inputs in another order (desc_act), and g_idx, which says in which, is missing")
     outputs = scales.shape[1]
-    # The settings may say other bits for single layers; the shapes say it for certain.
+    # Single layers may have other bits than the settings state, so the shapes decide.
     packed_outputs = zeros.shape[1] if zeros is not None else words.shape[1] if stored.format == AWQ else 0
     bits = WORD * packed_outputs // outputs if packed_outputs else int(stored.settings.get("bits", 4))
     known = GPTQ_BITS if stored.format == GPTQ else AWQ_BITS
@@ -97,7 +97,10 @@ def _take(tensors: dict[str, Any], name: str, stored: Quantization) -> _Layer:
 
 
 def _offset(layers: list[_Layer], stored: Quantization) -> int:
-    """Return what is to be added to the stored zero points: 1 in the first version, 0 in the second."""
+    """Return what to add to the stored zero points: 1 for the first version of GPTQ, 0 for the second.
+
+    Raises HedgemarkError if layers disagree, or if the zero points contradict the checkpoint's settings.
+    """
     label = VERSIONS[_layout(stored)]
     seen: dict[int, str] = {}
     for layer in layers:
@@ -107,24 +110,24 @@ def _offset(layers: list[_Layer], stored: Quantization) -> int:
             if found in (0, 1) and bool((zeros == zeros.flatten()[0]).all()):
                 seen.setdefault(found, layer.name)
     if len(seen) == 2:
-        raise HedgemarkError(f"the zero points of layer {seen[0]} are stored as they are, those of layer {seen[1]} less one")
+        raise HedgemarkError(f"the zero points of layer {seen[0]} are stored unchanged, those of layer {seen[1]} minus one")
     if seen:
         return next(iter(seen))
     if stored.settings.get("sym") is True and any(layer.parts["qzeros"] is not None for layer in layers):
         raise HedgemarkError("the checkpoint says that it is symmetric, but its zero points are not all the middle of their range")
     if _contradicts(layers, label):
         raise HedgemarkError(
-            f"checkpoint_format is {_layout(stored)!r}, but with zero points read so nearly all weights lie one step off zero; "
+            f"checkpoint_format is {_layout(stored)!r}, but read in that format the weights are centred one step away from zero; "
             f"correct the label in the checkpoint's quantization settings to {'gptq_v2' if label else 'gptq'!r}"
         )
     return label
 
 
 def _contradicts(layers: list[_Layer], label: int) -> bool:
-    """Whether the weights lie around zero only if the zero points are read the other way than the label says.
+    """Return whether the weights are centred on zero only if the label names the wrong version.
 
-    Compared is the median over groups of their mean weight in steps; trained weights have a mean near zero, and the other reading moves it
-    by one. Layers with few groups are not judged.
+    The measure is the median, over groups and outputs, of the mean weight in quantization steps. Trained weights have a mean near zero, and
+    the wrong version moves it by one. At most 15 layers are examined; those without zero points are skipped.
     """
     import torch
 
@@ -160,11 +163,11 @@ def _dequantize(layer: _Layer, stored: Quantization, offset: int) -> Any:
 
 
 def _plus_one(layer: _Layer) -> Any:
-    """Return the words of zero points with 1 added to every field, carrying into the next field as subtracting it borrowed."""
+    """Return the packed zero points with 1 added to every field; the carry into the next field reverses the borrow of the subtraction."""
     import torch
 
     words = layer.parts["qzeros"]
-    if WORD % layer.bits:  # three bits were taken apart before 1 was subtracted, so nothing was borrowed
+    if WORD % layer.bits:  # 3-bit fields had 1 subtracted before they were packed, so nothing was borrowed
         fields = unpack(words, layer.bits) + 1 & 2**layer.bits - 1
         bits = (fields[..., None] >> torch.arange(layer.bits, dtype=torch.int32) & 1).flatten(-2).unflatten(-1, (-1, WORD)).long()
         words = (bits << torch.arange(WORD)).sum(-1)
@@ -179,7 +182,7 @@ def _integers(layer: _Layer, name: str) -> Any:
 
 
 def _groups(layer: _Layer, n_inputs: int, size: Any) -> Any:
-    """Return the group of each input. Raises HedgemarkError where groups are missing, out of range or not used alike."""
+    """Return the group of each input. Raises HedgemarkError if groups are unknown, out of range, or empty while others are overfull."""
     import torch
 
     n_groups, given = len(layer.parts["scales"]), layer.parts["g_idx"]
@@ -187,7 +190,7 @@ def _groups(layer: _Layer, n_inputs: int, size: Any) -> Any:
         if not (isinstance(size, int) and size > 0 and -(-n_inputs // size) == n_groups):
             size = -(-n_inputs // n_groups)
             if n_inputs % n_groups:
-                raise HedgemarkError(f"layer {layer.name} has {n_groups} groups for {n_inputs} inputs and does not say which is whose")
+                raise HedgemarkError(f"layer {layer.name} has {n_groups} groups for {n_inputs} inputs, and no g_idx assigns them")
         return torch.arange(n_inputs) // size
     groups = given.long()
     if len(groups) != n_inputs or int(groups.min()) < 0 or int(groups.max()) >= n_groups:

