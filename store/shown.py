@@ -1,7 +1,8 @@
-"""Text that leaves for a terminal or a document: nothing in it steers what shows it.
+"""Make text safe to show on a terminal or in a document, whatever control characters it contains.
 
-In: text, in which names may come from a stranger's store, file or model folder.  Out: the same text without escape sequences, control
-characters, invisible characters and marks that turn the direction of writing; a name fills one line.
+In: text with names that may come from an untrusted store, file or model folder.  Out: the same text without escape sequences, control
+characters, invisible characters and marks that change the direction of writing ("control characters" for short below); a name stays on
+one line.
 """
 
 import json
@@ -12,41 +13,41 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     import polars as pl
 
-# Colours and movements of the cursor are taken out whole, so that a library's coloured log stays readable; what else steers becomes `?`.
+# Colour codes and cursor movements are removed whole, so that a library's coloured log stays readable; other control characters become `?`.
 _SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 _STEERING = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
-TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")  # turn the direction of writing of what follows
+TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")  # change the direction of writing of the text after them
 
 
 def printable(text: str) -> str:
-    """Return text for one line: what steers a terminal, line feeds and tabs too, is `?`."""
+    """Return text for one line: control characters, line feeds and tabs included, become `?`."""
     return _STEERING.sub("?", text).replace("\n", "?").replace("\t", "?")
 
 
 def lines(text: str) -> str:
-    """Return text of several lines without what steers a terminal; line feeds and tabs stay."""
+    """Return text of several lines without control characters; line feeds and tabs stay."""
     return _STEERING.sub("?", _SEQUENCE.sub("", text))
 
 
 def message(text: str) -> str:
-    """Return a message; its further lines are indented, so that no name in it can begin a line and pass for a message of its own."""
+    """Return a message with its further lines indented, so that no name in it can start a line and look like another message."""
     return lines(text).replace("\n", "\n  ")
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """Return JSON in which what steers a terminal is escaped, so that no value changes. Raises ValueError for NaN and infinities."""
+    """Return JSON with control characters escaped, so that no value changes. Raises ValueError for NaN and infinities."""
     return escaped_json(json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False))
 
 
 def escaped_json(text: str) -> str:
-    """Return JSON of the same value in which what steers a terminal is escaped."""
+    """Return JSON of the same value with control characters escaped."""
     return _STEERING.sub(lambda match: json.dumps(match[0])[1:-1], text)
 
 
 def csv_text(table: "pl.DataFrame") -> str:
-    """Return a table as CSV; a text in it fills one line."""
+    """Return a table as CSV; every text in it stays on one line."""
     import polars as pl
 
     texts = [column for column in table if column.dtype == pl.String]
@@ -65,17 +66,17 @@ def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[
 
 
 class Shown:
-    """A standard stream that shows text and obeys nothing in it: the one way by which a command's text, logs and progress leave.
+    """A standard stream that removes control characters; all text, logs and progress bars of a command are written through it.
 
-    A carriage return in front stays: a progress bar begins its line anew with it.
+    A leading carriage return is kept, because a progress bar uses it to redraw its line.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
     def write(self, text: str) -> int:
-        """Write text without what steers a terminal."""
-        if not isinstance(text, str):  # click asks so whether a stream takes bytes
+        """Write text without its control characters."""
+        if not isinstance(text, str):  # click writes bytes to find out whether a stream accepts them
             raise TypeError(f"a text stream takes text, not {type(text).__name__}")
         begun = text[:1] == "\r"
         self.stream.write("\r" * begun + lines(text[begun:]))

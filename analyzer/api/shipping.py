@@ -1,4 +1,4 @@
-"""The commands around a predictor as functions."""
+"""The commands that make and use a predictor (`analyze calibrate`, `predict` and `monitor`) as functions."""
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -33,19 +33,19 @@ def calibrate(  # noqa: PLR0913  # one argument per option of the command
     allow_unreliable: bool = False,
     **selection: Any,
 ) -> Predictor:
-    """Return the predictor of one run, all of whose items calibrate: the command `analyze calibrate`.
+    """Return a predictor calibrated on all items of one run: the command `analyze calibrate`.
 
     Parameters
     ----------
     source, at : as in `sets`; model, method, level, task and prompt select the one run.
-    alpha, scorer, parameters, empty : as in `sets`, one of each; not aps-rand, which draws at random.
-    by : "subject" gives every subject a threshold of its own.
-    reliability : "temperature" fits one on a fifth of the items, which then do not calibrate.
+    alpha, scorer, parameters, empty : as in `sets`, but one of each; not aps-rand, which draws random numbers.
+    by : "subject" gives every subject its own threshold.
+    reliability : "temperature" fits a temperature on a fifth of the items, which are then not used to calibrate.
     guarantee : "average" over draws of the calibration items, or "pac:0.95" for coverage with that confidence.
-    max_wrong : answer alone only where at most this share of such answers is wrong.
-    prices : as in `cost`; their rules say how many options are asked again.
-    expect : what the run's key must say, {"prompt_hash": ".."} or ["prompt_hash=.."].
-    allow_unreliable : make a predictor of an unreliable run too; it says so.
+    max_wrong : largest share of wrong answers among the questions that are answered without review.
+    prices : as in `cost`; they also set the largest set that is asked again.
+    expect : required fields of the run's key, {"prompt_hash": ".."} or ["prompt_hash=.."].
+    allow_unreliable : make a predictor from an unreliable run too; its file says that the run is unreliable.
 
     Returns
     -------
@@ -54,7 +54,7 @@ def calibrate(  # noqa: PLR0913  # one argument per option of the command
     Raises
     ------
     UsageError
-        Where not exactly one run is selected, it is unreliable or not the expected one, or its items are too few.
+        If not exactly one run is selected, or if it is unreliable, is not the expected one, or has too few items.
 
     Examples
     --------
@@ -102,7 +102,7 @@ def predict(predictor: Predictor | str | Path, logits: str | Path) -> pl.DataFra
     Raises
     ------
     UsageError
-        Naming the column or row that cannot be meant.
+        For an invalid column or row, which it names.
 
     Examples
     --------
@@ -135,10 +135,10 @@ def monitor(
     ----------
     predictor : the predictor or its file.
     log : CSV, Parquet or JSON lines as in `predict`, with the logit of every option; optional answer, group, time and logsumexp. A row with
-        id and answer alone brings the answer of an earlier question.
-    state : file that carries the watch from one call to the next; made where there is none.
+        only id and answer adds the answer of an earlier question.
+    state : file that keeps the watch between calls; created if it does not exist.
     delta : chance of a false alarm, over all calls together.
-    coverage_tolerance : coverage may be so much below 1 - alpha and still hold.
+    coverage_tolerance : by how much coverage may be below 1 - alpha and still count as holding.
 
     Returns
     -------

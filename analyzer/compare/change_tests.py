@@ -18,14 +18,14 @@ from analyzer.stats.sign_flips import sign_flip_p
 from analyzer.stats.significance import interval_p, mcnemar, paired_p
 
 SEED = 0
-FEW_CHANGED = 200  # items whose mean over prompts changed; more are normal enough
+FEW_CHANGED = 200  # items whose mean over prompts changed; with more, the t test is accurate
 
 
 def accuracy_p(cells: Sequence[Paired], change: Estimate) -> float:
-    """Return the p-value of no change of accuracy; NaN if there is nothing to test.
+    """Return the p-value of the hypothesis that accuracy did not change; NaN if there is nothing to test.
 
-    McNemar's exact test of one pair of runs; for a mean over prompts, whose items change by parts, the sign-flip test, or the paired t test
-    where more than 200 items changed.
+    One pair of runs gets McNemar's exact test. A mean over prompts, in which an item may change by a fraction, gets the sign-flip test, or
+    the paired t test if more than 200 items changed.
     """
     pairs = {id(cell.pair): cell.pair for cell in cells if cell.pair}
     if len(pairs) == 1:
@@ -39,10 +39,10 @@ def accuracy_p(cells: Sequence[Paired], change: Estimate) -> float:
 
 
 def set_size_p(cells: Sequence[Paired], change: Estimate, question: Question) -> float:
-    """Return the p-value of no change of set size; NaN if there is nothing to test.
+    """Return the p-value of the hypothesis that the set size did not change; NaN if there is nothing to test.
 
-    The test that swaps the two runs where few items decide the threshold; else Student's t, or at an atom or gap of the score the level at
-    which the inverted interval begins to hold 0.
+    If few items decide the threshold, the test swaps items between the two runs. Otherwise it is Student's t test or, at an atom or gap of
+    the score, the level at which the inverted interval begins to contain 0.
     """
     if len(cells) == 1 and change.influence.size and _few(cells[0], question):
         return _swapped(cells[0], question)

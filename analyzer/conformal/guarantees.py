@@ -1,9 +1,9 @@
 """Guarantees with probability 1 - delta over the calibration items, and for the next m questions.
 
-"Coverage is 90 %" holds on average over calibration sets; a single set of 500 items may well give 87 %. This module has the threshold that
-covers for all but a share delta of calibration sets, the distribution of what the next m questions will show, and the largest share of
-questions that a model may answer alone at a given risk. All are exact for exchangeable items, and all follow from the binomial
-distribution and its beta mixtures.
+"Coverage is 90 %" holds on average over calibration sets; a single set of 500 items may well give 87 %. This module computes the
+threshold that covers 1 - alpha for all but a share delta of calibration sets, how many of the next m questions will be covered or
+answered right, and the largest share of questions that a model may answer alone at a given risk. All results are exact for exchangeable
+items and follow from the binomial distribution and its beta mixtures.
 """
 
 import math
@@ -16,7 +16,7 @@ from scipy.special import bdtr, betaln
 from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
 from analyzer.stats.mean_bounds import mean_interval
 
-SURE = 1 / (1 + np.exp(-np.arange(-3.3, 13.8, 0.1)))  # thresholds of confidence, fixed before any item is seen
+SURE = 1 / (1 + np.exp(-np.arange(-3.3, 13.8, 0.1)))  # confidence thresholds to test, fixed before any item is seen
 
 
 class Answered(NamedTuple):
@@ -33,7 +33,7 @@ class Answered(NamedTuple):
 def sure_rank(n_calibration: int, alpha: Fraction, delta: float) -> int:
     """Return the rank k, 1-based, of the calibration score that covers at least 1 - alpha for all but a share delta of calibration sets.
 
-    Coverage given the calibration items is Beta(k, n + 1 - k), or more with ties. Returns n + 1 (every set is full) if no rank is enough.
+    Given the calibration items, coverage is Beta(k, n + 1 - k), or larger with ties. Returns n + 1 (every set is full) if no rank suffices.
     Source : Vovk 2012, arXiv:1209.2673, proposition 2b.
     """
     ranks = np.arange(1, n_calibration + 1)
@@ -42,12 +42,12 @@ def sure_rank(n_calibration: int, alpha: Fraction, delta: float) -> int:
 
 
 def least_calibration(alpha: Fraction, delta: float) -> int:
-    """Return the fewest calibration items for which `sure_rank` is a score and not +inf: (1 - alpha) ** n <= delta."""
+    """Return the smallest number of calibration items for which `sure_rank` gives a finite threshold: (1 - alpha) ** n <= delta."""
     return math.ceil(math.log(delta) / math.log(1 - float(alpha)) - 1e-12)
 
 
 def beta_binomial(n_next: int, a: float, b: float) -> FloatArray:
-    """Return (count,) P(count of n_next) where each succeeds with one unknown probability that is Beta(a, b)."""
+    """Return (count,) the probability of each number of successes in n_next trials, whose shared success probability is Beta(a, b)."""
     if a == 0 or b == 0:
         return np.asarray(np.eye(1, n_next + 1, n_next if b == 0 else 0)[0])
     count = np.arange(n_next + 1)
@@ -57,7 +57,7 @@ def beta_binomial(n_next: int, a: float, b: float) -> FloatArray:
 
 
 def next_coverage(n_calibration: int, k: int, n_next: int, level: float) -> tuple[int, int]:
-    """Return the smallest and largest count of the next n_next answers that will be in their sets, with probability `level` or more.
+    """Return how many of the next n_next answers will be in their sets, at least and at most, with probability `level` or more.
 
     k : rank of the threshold; n + 1 means that every set is full.  Source : Vovk 2012, proposition 2a, mixed over the binomial.
     """
@@ -66,7 +66,7 @@ def next_coverage(n_calibration: int, k: int, n_next: int, level: float) -> tupl
 
 
 def next_right(n_right: int, n_items: int, n_next: int, level: float) -> tuple[int, int]:
-    """Return the smallest and largest count of the next n_next answers that will be right, with probability `level` or more.
+    """Return how many of the next n_next answers will be right, at least and at most, with probability `level` or more.
 
     n_right of n_items answers were right so far.
     Source : Thatcher 1964, JRSS B 26: the exact hypergeometric limits are beta-binomial ones with one more item on either side.
@@ -78,7 +78,7 @@ def next_right(n_right: int, n_items: int, n_next: int, level: float) -> tuple[i
 def least_abstention(correct: BoolArray, risk: float, tail: float) -> tuple[float, float, float]:
     """Return the smallest share of questions that must stay unanswered for P(wrong | answered) <= risk, and its lower and upper bound.
 
-    correct : (item,) bool.  With an error rate e this share is (e - risk) / (1 - risk), even if all wrong answers were known in advance.
+    correct : (item,) bool.  With error rate e this share is (e - risk) / (1 - risk), even for a model that knows which answers are wrong.
     """
     low, high = mean_interval(~correct, 0.0, 1.0, tail)
     error = float((~correct).mean()) if correct.size else math.nan
@@ -90,9 +90,10 @@ def answered_alone(confidence: FloatArray, correct: BoolArray, risk: float, delt
     """Return the largest share of items for which P(wrong | answered) <= risk is certified, with error probability at most delta.
 
     confidence : (item,) in [0, 1].  correct : (item,) bool.
-    Thresholds of a fixed grid are tested by the exact binomial test, from the highest down until one fails. Given the number of items above
-    each threshold, the tests are exact. There are several starts, each with its part of delta: the first threshold with enough items to
-    pass at all, and those with four times, 16 times, ... as many, so that one wrong answer among the most confident items does not end it.
+    The thresholds of a fixed grid are tested by the exact binomial test, from the highest down until one fails. Given the number of items
+    above each threshold, the tests are exact. Tests start at several thresholds, each with its part of delta: the first with enough items
+    to pass at all, and those with four times, 16 times, ... as many, so that one wrong answer among the most confident items does not end
+    all tests.
     Source : Angelopoulos, Bates, Candes, Jordan & Lei 2021, arXiv:2110.01052, fixed sequence testing with several starts.
     """
     grid = SURE[::-1]

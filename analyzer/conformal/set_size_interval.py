@@ -25,11 +25,11 @@ from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
 from analyzer.stats.estimate import Estimate, Interval, student
 
 BOUNDARIES = np.array([0.02, 0.15, 0.35, 0.5, 0.65, 0.85, 0.98])  # quantiles of the threshold's level
-FEWEST_BEYOND = 5  # calibration items expected above the threshold; with 1 to 3 the intervals hold the truth in 81 to 96 % only
+FEWEST_BEYOND = 5  # calibration items expected above the threshold; with 1 to 3 the intervals contain the truth in only 81 to 96 %
 REACH, BENT, TIED = 2.0, 0.5, 0.005
-FEW_ITEMS = 600  # up to so many items nothing is taken as straight: at 200 the influences' intervals hold the truth in 87 to 95 %
-ITEM = 1.4  # options, in quadrature: one that enters with few items may be seen with none; the root of z^2 / 2, which Wilson's form adds
-RECENT = 256  # intervals kept; a figure, its change and its test ask for the same one
+FEW_ITEMS = 600  # up to this many items the linear approximation is not used: at 200, its intervals contain the truth in 87 to 95 %
+ITEM = 1.4  # options, added in quadrature, since a rare option may not be seen at all; the root of z^2 / 2, as in Wilson's interval
+RECENT = 256  # intervals cached; a figure, its change and its test need the same one
 
 
 class Threshold(NamedTuple):
@@ -72,7 +72,7 @@ def inverted_where_bent(
     split_errors: FloatArray | None = None,
     member: BoolArray | None = None,
 ) -> dict[str, Estimate]:
-    """Return estimates of the statistics; except for coverage, they get an inverted interval if one is needed.
+    """Return the estimates of the statistics; all but coverage get an inverted interval if the set size bends at the threshold.
 
     split_errors : (statistic,) standard error of a mean over drawn splits; None over all splits.
     member       : (item,) bool, the items over which the means are taken; None for all.
@@ -145,7 +145,7 @@ def _interval(of: SetInversion, level: float) -> Interval:
 
 
 def _boundaries(threshold: Threshold) -> list[int]:
-    """Ranks that divide the items in two parts; of tied ranks the first, and not 0, below which there are no items."""
+    """Return ranks that divide the items into two parts: of tied ranks the first, without 0, below which there are no items."""
     law, ranks = threshold
     levels = betaincinv(law.k, law.n_calibration + 1 - law.k, BOUNDARIES)
     places = np.minimum((levels * law.n_items).astype(np.int64), law.n_items - 1)

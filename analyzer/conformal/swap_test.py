@@ -1,9 +1,9 @@
-"""Did the sets change? An exact permutation test, for cases in which few items decide the threshold and a normal test is wrong.
+"""An exact permutation test of whether set sizes changed, for cases in which few items decide the threshold and a normal test is wrong.
 
-If compression changed nothing that matters, an item's scores might as well come from the other run. So the scores of items are swapped
-between the two runs at random, the mean set sizes are measured again, and their difference is compared with the observed one. The
-threshold is computed anew each time. The normal test ignores that: at alpha 0.01 and 200 items it finds a change in 59 % of tables without
-one.
+If compression changed nothing that matters, an item's scores might as well come from the other run. So the test swaps the scores of random
+items between the two runs, measures the mean set sizes again, and compares their difference with the observed one. It computes the
+threshold anew each time. The normal test ignores that the threshold changes: at alpha 0.01 and 200 items it finds a change in 59 % of
+tables without one.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ ROUNDING = 1e-9
 
 
 def swap_p(before: FloatArray, after: FloatArray, answer: IntArray, law: RankLaw, rng: np.random.Generator) -> float:
-    """Return the two-sided p-value of the hypothesis that it does not matter for set sizes from which run an item's scores come.
+    """Return the two-sided p-value of the hypothesis that set sizes do not depend on which run an item's scores come from.
 
     before, after : (item, option) scores of the two runs, NaN for options that an item does not have.  answer : (item,).
     law           : distribution of the threshold's rank, for this number of items.
@@ -25,7 +25,7 @@ def swap_p(before: FloatArray, after: FloatArray, answer: IntArray, law: RankLaw
     scores = np.stack([before, after])
     pooled = scores[:, items, answer].ravel()
     order = np.argsort(pooled, kind="stable")
-    first = np.searchsorted(pooled[order], scores)  # answer scores of either run below each option's; NaN comes last
+    first = np.searchsorted(pooled[order], scores)  # number of answer scores, of both runs, below each option's score; NaN comes last
     chance = np.where(np.isnan(scores), 2 * answer.size + 1, first)
     at_least = law.at_least()
 

@@ -1,9 +1,9 @@
-"""What a check of the gate rests on: a figure, and bounds on it that hold for few items, rare damage and heavy tails.
+"""The figure behind a check of the gate, with bounds that hold for few items, rare damage and heavy tails.
 
-Every figure is a mean over items of what each contributes. What an item may contribute at least and at most is known, and the bounds let
-one unseen item have it (`analyzer.stats.mean_bounds`): of 200 items without a flip up to 1.8 % may flip, whatever spread they show. Shares
-get the exact binomial limits. Figures of prediction sets also move the threshold; an item's pull on it has a largest value as well. Where
-the threshold's own law is no straight line near it, nothing is decided.
+Every figure is a mean of the items' contributions. The smallest and the largest contribution that an item can make are known, and the
+bounds allow for unseen items that make it (`analyzer.stats.mean_bounds`): if none of 200 items flips, up to 1.8 % may still flip, whatever
+spread they show. Shares get the exact binomial limits. For figures of prediction sets an item also moves the threshold, by at most a known
+amount. If the figure is far from linear in the level of the threshold, at an atom or a gap of the scores, nothing is decided.
 """
 
 import math
@@ -27,20 +27,20 @@ from analyzer.stats.estimate import Estimate
 from analyzer.stats.mean_bounds import mean_upper_bound
 from analyzer.studies.threshold_transfer import carried_coverage
 
-FEW_ITEMS = 10  # effective ones, and calibration items expected above the threshold
+FEW_ITEMS = 10  # smallest number of effective items, and of calibration items expected above the threshold
 AT_AN_ATOM = "the threshold lies at an atom or a gap of the scores, where a few items move it far"
 GROUPS, EXTREMES = 384, 128
-DIGITS = 12  # equal contributions differ by rounding beyond
+DIGITS = 12  # decimals of a contribution; equal ones differ beyond them by rounding
 
 
 @dataclass(frozen=True)
 class Bounded:
-    """A figure and what bounds it.
+    """A figure and the data for its bounds.
 
-    least, most : of what a single item may contribute, to a plain mean its value; infinite where nothing is known.
+    least, most : smallest and largest contribution of a single item (for a plain mean, its value); infinite if unknown.
     undecided   : why nothing may be concluded, whatever the bounds say.
     open_end    : why the bounds may be too wide to decide.
-    fewest      : items that it takes to decide anything; infinite where no number is known to be enough.
+    fewest      : number of items needed to decide anything; infinite if no number is known to be enough.
     """
 
     estimate: Estimate
@@ -51,7 +51,10 @@ class Bounded:
     fewest: float = 0.0
 
     def low(self, tail: float) -> float:
-        """Return what the figure is below with at most this probability; NaN without a figure, -inf where nothing is known."""
+        """Return a bound that the true figure is below with at most this probability; NaN without a figure.
+
+        If an item's smallest contribution is unknown, this is the figure's own smallest value.
+        """
         if not self.contributions.size:
             return math.nan
         if not math.isfinite(self.least):
@@ -60,7 +63,10 @@ class Bounded:
         return max(self.estimate.least, -mean_upper_bound(-self.contributions, -least, tail))
 
     def high(self, tail: float) -> float:
-        """Return what the figure is above with at most this probability; NaN without a figure, +inf where nothing is known."""
+        """Return a bound that the true figure is above with at most this probability; NaN without a figure.
+
+        If an item's largest contribution is unknown, this is the figure's own largest value.
+        """
         if not self.contributions.size:
             return math.nan
         if not math.isfinite(self.most):
@@ -69,7 +75,7 @@ class Bounded:
 
     @cached_property
     def contributions(self) -> FloatArray:
-        """What each item contributes, (item,); their mean is the figure. Neighbours of thousands of different values have their mean."""
+        """Contribution of each item, (item,); their mean is the figure. If very many values differ, neighbours get their mean."""
         if not math.isfinite(self.estimate.value):
             return np.empty(0)
         values = np.round(self.estimate.value + self.estimate.influence, DIGITS)
@@ -77,14 +83,14 @@ class Bounded:
 
 
 def of_items(estimate: Estimate, least: float, most: float) -> Bounded:
-    """Return the bounds of a mean of values in [least, most]; of items that are not all averaged over, those that are count for more."""
+    """Return a mean of values in [least, most] with its bounds; if only some items enter the mean, each of them contributes more."""
     weight = estimate.influence.size / estimate.items if estimate.items > 0 else 1.0
     least, most = (estimate.value + (end - estimate.value) * weight for end in (least, most))
     return Bounded(estimate, least, most)
 
 
 def at_worst(bounded: Bounded, worst: float, name: str) -> Bounded:
-    """Return the bounds of a figure that has no largest value, where the policy states the worst that an item may have."""
+    """Return the bounds of a figure that has no largest value, using the worst value of an item that the policy states."""
     found = float(bounded.contributions.max(initial=-math.inf))
     if found > worst:
         return replace(bounded, open_end=f"an item has {name} {found:.3g}, above the stated worst value {worst:g} (worst_value.{name})")
@@ -92,7 +98,7 @@ def at_worst(bounded: Bounded, worst: float, name: str) -> Bounded:
 
 
 def set_size_growth(cell: Paired, question: Question) -> Bounded:
-    """Return the change of the mean set size and its bounds: one item may get every option and pull the threshold as far as any can."""
+    """Return the change of the mean set size with bounds for an item that gets every option and moves the threshold most."""
     change = cell.changes["set_size_change"]
     if cell.pair is None or not change.influence.size:
         return Bounded(change, -math.inf, math.inf, cell.after.note)
@@ -107,7 +113,7 @@ def set_size_growth(cell: Paired, question: Question) -> Bounded:
 
 
 def coverage_after_transfer(cell: Paired, question: Question, chosen: BoolArray | None = None) -> Bounded:
-    """Return the coverage under the dense run's thresholds and its bounds, of all items or those chosen, (item,) bool."""
+    """Return the coverage under the dense run's thresholds with its bounds, over all items or those chosen, (item,) bool."""
     estimate = carried_coverage(cell, question, chosen)
     if cell.pair is None or not estimate.influence.size:
         return Bounded(estimate, -math.inf, math.inf, cell.after.note)
@@ -122,14 +128,14 @@ def coverage_after_transfer(cell: Paired, question: Question, chosen: BoolArray 
 
 
 class _Pulled(NamedTuple):
-    """Where a run's threshold lies. `pull` is how much of the figure one calibration item moves as it passes the threshold."""
+    """The law of a run's threshold. `pull` is how much the figure changes when one calibration item crosses the threshold."""
 
     at: Threshold
     pull: float
 
 
 def _threshold(source: RunView, target: RunView, cell: Paired, question: Question) -> _Pulled:
-    """The law of the source's threshold among the target's scores; the figure is set size for one run, coverage for two."""
+    """Return the law of the source's threshold among the target's scores; the figure is set size for one run, coverage for two."""
     scorer, alpha, n = cell.after.scorer, cell.after.alpha, cell.after.n_calibration
     items = np.arange(source.n_items)
     calibration = None if source is target else scores_of(source, source.probs, scorer, question)[items, source.answer]
@@ -141,7 +147,7 @@ def _threshold(source: RunView, target: RunView, cell: Paired, question: Questio
 
 
 def _grouped(values: FloatArray) -> FloatArray:
-    """Values in rising order, the extremes as they are and the others in groups that have their mean: bounds hardly move."""
+    """Return the values in rising order: extremes are kept, the others become the means of groups, which hardly changes the bounds."""
     rising = np.sort(values)
     middle = rising[EXTREMES:-EXTREMES]
     starts = np.linspace(0, middle.size, GROUPS + 1).astype(np.int64)
@@ -158,7 +164,7 @@ def _too_few_above(law: RankLaw, alpha: Fraction) -> str | None:
 
 
 def _fewest(undecided: str | None, cell: Paired, question: Question) -> float:
-    """Items with which enough calibration items are expected above the threshold; no number of items takes an atom away."""
+    """Return how many items put enough calibration items above the threshold; infinite at an atom, which more items do not remove."""
     if undecided == AT_AN_ATOM:
         return math.inf
     return float(math.ceil(FEW_ITEMS / cell.after.alpha / question.calibration_fraction))

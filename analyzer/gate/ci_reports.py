@@ -12,7 +12,7 @@ from schemas.errors import UsageError
 from store.shown import json_text
 
 MARKS = {PASS: "pass", FAIL: "**fail**", INCONCLUSIVE: "*inconclusive*"}
-HUB_DATA_SET = "ErikYip/LLM-Uncertainty-Bench"  # where the published tasks lie
+HUB_DATA_SET = "ErikYip/LLM-Uncertainty-Bench"  # contains the published tasks
 
 
 def junit(records: Sequence[Record]) -> str:
@@ -47,9 +47,9 @@ def markdown(records: Sequence[Record]) -> str:
 def eval_results(records: Sequence[Record], results: Sequence[Record], data_sets: Mapping[str, str]) -> str:
     """Return a file for the folder `.eval_results` of a compressed model's repository on the Hub: an accuracy per run, scorer and alpha.
 
-    What the Hub has no field for, prediction sets and the gate's outcome, stands in `notes`. JSON values are YAML values.
+    The Hub has no field for prediction sets and the gate's outcome, so they are written to `notes`. JSON values are valid YAML.
     records : what `gate` returned.  results : what `compare` returned for the same runs.  data_sets : Hub data set by task.
-    Raises UsageError for more than one compressed model, whose results belong to one repository each, and a task without a data set.
+    Raises UsageError unless exactly one compressed model is selected, since each has its own repository, and for a task without a data set.
     """
     by_run = {run: outcome(list(group)) for run, group in groupby(records, key=lambda record: record["run"])}
     judged = [record for record in results if record["run"] in by_run and record["accuracy"] is not None]
@@ -85,7 +85,7 @@ def _share(value: float | None) -> str:
 
 
 def last_line(records: Sequence[Record]) -> str:
-    """Return the outcome in one line, and how many items would decide an inconclusive one."""
+    """Return the outcome in one line; if it is inconclusive, also how many items would decide it."""
     counts = {result: sum(record["result"] == result for record in records) for result in (PASS, FAIL, INCONCLUSIVE)}
     cheapest = would_decide(records) if outcome(records) == INCONCLUSIVE else ""
     more = f"; {cheapest}" if cheapest else ""
@@ -121,7 +121,7 @@ def together(records: Sequence[Record]) -> str:
 
 
 def would_decide(records: Sequence[Record], what: str = "items") -> str:
-    """Return how many items would decide a model by the cheapest route: one check that fails, else all that pass; else nothing."""
+    """Return how many items would most cheaply decide a model: by one failing check, else by all checks passing; "" if unknown."""
     checks = [record for record in records if record["result"] == INCONCLUSIVE]
     failing = [check for check in checks if check["items_needed_to"] == FAIL]
     if failing:
@@ -134,7 +134,7 @@ def would_decide(records: Sequence[Record], what: str = "items") -> str:
 
 
 def _needed(record: Record, what: str = "items") -> str:
-    """The number of items of a check with its range; of a check by subject, items of the subject."""
+    """Return how many items a check needs, with the range of that number; for a check by subject, items of that subject."""
     low, high = record["items_needed_low"], record["items_needed_high"]
     between = f"{low:,} to {high:,}" if high else f"{low:,} or more"
     where = f"{what} of {record['subject']}" if record["subject"] else what

@@ -1,9 +1,10 @@
-"""`analyze gate`: may this compressed model ship? Every limit of a policy is checked against the two ends of an interval.
+"""`analyze gate`: may this compressed model be released? Every limit of a policy is compared with the two ends of an interval.
 
-A check passes where the end towards the limit and the figure are within it, fails where the other end is beyond it, and is inconclusive
-otherwise. A compressed model (all its tasks, prompts and scorers) passes only if all its checks pass, so the end that passes needs no
-correction: it errs in 2.5 %. The model fails if any check fails, so the ends that fail share 2.5 % among the model's checks (Bonferroni).
-What else is selected changes neither. What is said of several models together has a result of its own, in which they share both errors.
+A check passes if the interval's end towards the limit is within the limit, fails if the other end is beyond the limit, and is inconclusive
+otherwise. A compressed model (all its tasks, prompts and scorers) passes only if all its checks pass, so the end that decides a pass needs
+no correction for several checks: its error is at most 2.5 %. The model fails if any check fails, so the ends that decide a failure share
+2.5 % among the model's checks (Bonferroni). Selecting further models changes neither. Statements about several models together use a
+second result, `result_together`, for which all models share both errors.
 """
 
 import math
@@ -35,9 +36,9 @@ CompressedModel = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Check:
-    """One figure of one pair beside its limit; `limit` and `amount` are None for the check that the runs can be trusted.
+    """One figure of a pair of runs and its limit; both are None for the checks that there is a dense run and that the runs are reliable.
 
-    reason : why it cannot pass whatever its figure is.  broken : whether that speaks against the compressed run.
+    reason : why the check cannot pass, whatever its figure is.  broken : whether this is a fault of the compressed run itself.
     """
 
     cell: Paired
@@ -50,14 +51,14 @@ class Check:
 
     @property
     def model(self) -> CompressedModel:
-        """Model, method and level, whose checks share one error."""
+        """Model, method and level; all checks of one compressed model share one error."""
         return compressed_model(self.cell)
 
 
 def gate(runs: Runs, question: Question, limits: Sequence[Limit], partners: Partners | None = None) -> list[Record]:
-    """Return one record per check; `outcome` sums them up.
+    """Return one record per check; `outcome` summarises them.
 
-    Raises RunNotFoundError where no selected run has a dense run to be compared with, or is of the task that a predictor is for.
+    Raises RunNotFoundError if no selected run has a dense run to be compared with, or if none is of the task that a predictor is for.
     """
     for limit in limits:
         if limit.measure and all(row["task"] != limit.task for row in runs.rows):
@@ -66,7 +67,7 @@ def gate(runs: Runs, question: Question, limits: Sequence[Limit], partners: Part
 
 
 def check_pairs(cells: Iterable[Paired], question: Question, limits: Sequence[Limit]) -> list[Record]:
-    """Return the same records from cells that are already measured."""
+    """Return the records of `gate` for cells that are already measured."""
     checks = [check for pair in _by_pair(cells) for check in _checks(pair, question, limits)]
     n_checks = Counter(check.model for check in checks if check.amount is not None)
     n_models = len({check.model for check in checks})
@@ -74,18 +75,18 @@ def check_pairs(cells: Iterable[Paired], question: Question, limits: Sequence[Li
 
 
 def compressed_model(cell: Paired) -> CompressedModel:
-    """Return what is judged as one: model, method and level, over all tasks, prompts and scorers."""
+    """Return what is judged as one model: the name, method and level, over all tasks, prompts and scorers."""
     return cell.row["model"], cell.row["method"], cell.row["level"]
 
 
 def outcome(records: Iterable[Record], result: str = "result") -> str:
-    """Return `fail` where any check fails, else `inconclusive` where any is, else `pass`; of `result` or of `result_together`."""
+    """Return `fail` if any check fails, else `inconclusive` if any is, else `pass`; reads the field `result` or `result_together`."""
     results = {record[result] for record in records}
     return FAIL if FAIL in results else INCONCLUSIVE if INCONCLUSIVE in results else PASS
 
 
 def _by_pair(cells: Iterable[Paired]) -> Iterator[list[Paired]]:
-    """The cells of each compressed run together; dense runs are not judged."""
+    """Group the cells by run; a dense run is left out unless it is compared with another run."""
     found: dict[str, list[Paired]] = {}
     for cell in cells:
         if cell.row["method"] != DENSE or cell.before:
@@ -115,7 +116,7 @@ def _of(cell: Paired, limit: Limit, subject: str | None, amount: Bounded) -> Che
 
 
 def _broken(cells: Sequence[Paired]) -> bool:
-    """Whether something is wrong with the compressed run itself, beyond too few items for an alpha."""
+    """Whether the compressed run itself is faulty; too few items for an alpha are not a fault."""
     return any(run_reasons(cell.after.view) or cell_faults(cell.after) for cell in cells)
 
 
@@ -149,7 +150,7 @@ def _record(check: Check, question: Question, n_checks: int, n_models: int) -> R
 
 
 def _ends(check: Check, n_checks: int) -> Interval:
-    """The two ends that decide: the one that passes with its own error, the one that fails with the model's shared among its checks."""
+    """Return the deciding ends: a pass has its own error, a failure a share of the error that all checks of the model divide."""
     if check.limit is None or check.amount is None:
         return Interval(math.nan, math.nan)
     low_tail, high_tail = (TAIL, TAIL / n_checks) if FIGURES[check.limit.figure].at_least else (TAIL / n_checks, TAIL)
@@ -170,7 +171,7 @@ def _result(check: Check, ends: Interval) -> str:
 
 
 def _together(check: Check, result: str, n_checks: int, n_models: int) -> str:
-    """The result where all models share the error of the end that gave it; what is open stays so."""
+    """Return the result if all models share the error of the end that decided it; an inconclusive result stays inconclusive."""
     if n_models == 1 or result == INCONCLUSIVE or check.limit is None or check.amount is None:
         return result
     tail = TAIL / n_models / (1 if result == PASS else n_checks)
@@ -186,7 +187,7 @@ def _reason(check: Check, result: str) -> str | None:
 
 
 def _needed(check: Check, result: str, n_checks: int) -> Record:
-    """How many items would decide an inconclusive check, between which numbers, and to which result."""
+    """Return how many items would decide an inconclusive check, with the range of that number, and the result they would give."""
     found = None
     if check.limit and check.amount and result == INCONCLUSIVE:
         at_least = FIGURES[check.limit.figure].at_least

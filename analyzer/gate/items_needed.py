@@ -1,4 +1,4 @@
-"""How many items would decide an inconclusive check: two digits and a range, since the figure itself is only estimated."""
+"""How many items would decide an inconclusive check: rounded to two digits, with a range, since the figure is only estimated."""
 
 import math
 from typing import NamedTuple
@@ -8,14 +8,15 @@ from scipy.special import ndtri
 from analyzer.gate.bounds import Bounded
 from analyzer.stats.significance import POWER
 
-MOST = 1_000_000  # items; a check that needs more is as good as at its limit
+MOST = 1_000_000  # items; a figure that needs more is practically at its limit
 
 
 class Needed(NamedTuple):
-    """Items with which the check would be decided in 80 % of cases, in the subject of a check by subject.
+    """Number of items with which the check would be decided in 80 % of cases; for a check by subject, of items in that subject.
 
-    low, high : the same if the true figure is a standard error further from the limit, or nearer; high is None where that may be at it.
-    passes    : whether the check would then pass, which is the side of the limit that the figure is on now.
+    low, high : the same if the true figure is a standard error further from the limit, or nearer; high is None if it may then be at the
+                limit, so that no number of items is enough.
+    passes    : whether the check would then pass, judged by the side of the limit that the estimate is on.
     """
 
     items: int
@@ -35,7 +36,7 @@ def items_needed(amount: Bounded, limit: float, *, at_least: bool, pass_tail: fl
         return None
     own = amount.estimate.items
     passes = (value > limit) == at_least
-    upper = value < limit  # the end that has to come within the distance
+    upper = value < limit  # whether it is the upper end of the interval that must not cross the limit
     spread, share = float(values.std()), own / values.size
     reach = ((amount.most - value) if upper else (value - amount.least)) * share
     tail = pass_tail if passes else fail_tail
@@ -56,6 +57,6 @@ def items_needed(amount: Bounded, limit: float, *, at_least: bool, pass_tail: fl
 
 
 def two_digits(count: float) -> int:
-    """Return a count rounded up to two digits."""
+    """Return a count rounded up to two significant digits."""
     step = int(10 ** max(math.floor(math.log10(count)) - 1, 0))
     return math.ceil(count / step) * step

@@ -1,15 +1,15 @@
-"""Policies of the release gate: which figures of a compressed run are limited, and to what.
+"""Policies of the release gate: which figures of a compressed run have a limit, and which.
 
     [limits]                       # in every task
     accuracy_loss = 0.02
     set_size_growth = 0.1
     coverage_after_transfer = 0.88
-    predictor_coverage = 0.88      # of the threshold that is deployed: needs --predictor
-    [task.mmlu]                    # in this task, in place of the limit above
+    predictor_coverage = 0.88      # under the deployed threshold: needs --predictor
+    [task.mmlu]                    # in this task, instead of the limit above
     accuracy_loss = 0.01
     [worst_subject]                # in every subject of every task
     accuracy_loss = 0.1
-    [worst_value]                  # what no single item exceeds, of a figure that has no largest value; 20 unless stated
+    [worst_value]                  # assumed largest value of a single item, for figures that have none; 20 by default
     kl = 12
 
 In: such a TOML file, and `figure=value` texts whose figure may be written `task.mmlu.accuracy_loss`.  Out: a list of `Limit`.
@@ -36,21 +36,21 @@ from schemas.toml_file import as_model, finite_number, read_toml
 
 EVERYWHERE = "limits"
 PREDICTOR_COVERAGE = "predictor_coverage"
-LOSS = 0.02  # of coverage that a deployed threshold may show where no limit is set
-WORST_VALUE = 20.0  # nats: the compressed run gives less than 1e-8 to what the dense run is sure of
+LOSS = 0.02  # by how much coverage under a deployed threshold may fall below its promise if no limit is set
+WORST_VALUE = 20.0  # nats: the compressed run gives a probability below 1e-8 to what the dense run is sure of
 Amount = Callable[[Paired, Question], Bounded]
 SubjectAmount = Callable[[Paired, Question, BoolArray], Bounded]
 
 
 @dataclass(frozen=True)
 class Limitable:
-    """A figure of a compressed run beside its dense run that a policy can limit.
+    """A figure that compares a compressed run with its dense run, and that a policy can limit.
 
-    amount     : the figure with its bounds over all items that both runs answered.
-    of_subject : the same over the items that a mask, (item,) bool, chooses; None where the figure has no meaning for some items alone.
+    amount     : computes the figure and its bounds over all items that both runs answered.
+    of_subject : the same over the items of a mask, (item,) bool; None if the figure has no meaning for a part of the items.
     by_sets    : whether it depends on scorer and alpha; a figure that does not is checked once per run.
-    at_least   : True where larger values are better, so that the limit is the smallest value that passes.
-    unbounded  : True where an item has no largest value unless the policy states one.
+    at_least   : True if larger values are better, so that the limit is the smallest value that passes.
+    unbounded  : True if an item has no largest value unless the policy states one.
     """
 
     amount: Amount
@@ -61,7 +61,7 @@ class Limitable:
 
 
 def _mean(name: str, least: float, most: float, *, sign: int = 1) -> Limitable:
-    """A mean of values between least and most, one per item, or its negative."""
+    """Return a figure that is the mean of one value per item, between least and most, or for sign -1 its negative."""
 
     def estimate(cell: Paired) -> Estimate:
         return cell.changes[name] if sign > 0 else -cell.changes[name]
@@ -92,17 +92,17 @@ def _of_a_predictor(cell: Paired, question: Question) -> Bounded:
     raise ValueError("coverage under a predictor is measured by the limit itself, which knows the predictor")
 
 
-FIGURES = {**LIMITABLE, PREDICTOR_COVERAGE: Limitable(_of_a_predictor, at_least=True)}  # and what takes more than the runs
+FIGURES = {**LIMITABLE, PREDICTOR_COVERAGE: Limitable(_of_a_predictor, at_least=True)}  # plus the figure that needs more than the runs
 
 
 @dataclass(frozen=True)
 class Limit:
-    """The largest value of a figure that passes, of coverage the smallest.
+    """The limit of a figure: the largest value that passes, or for coverage the smallest.
 
-    task          : the task it holds in; "" for every task.
-    worst_subject : True where it holds in each subject by itself, and so in the worst one.
-    worst_value   : what no single item exceeds, for a figure that has no largest value; an item that does leaves the check open.
-    measure       : how coverage under a predictor's threshold is measured; None for every other figure.
+    task          : the task it applies to; "" for every task.
+    worst_subject : True if it applies to each subject by itself, and so to the worst one.
+    worst_value   : assumed largest value of an item, for a figure that has none; if an item exceeds it, the upper bound stays open.
+    measure       : computes the coverage under a predictor's threshold; None for every other figure.
     """
 
     figure: str
@@ -116,8 +116,8 @@ class Limit:
 def read_policy(path: Path | None, texts: Iterable[str], predictor: Predictor | None = None) -> list[Limit]:
     """Return the limits of a policy file and of `figure=value` texts.
 
-    predictor : whose threshold must still cover under the compressed model: at least the limit on predictor_coverage, else 0.02 below what
-        it was made for.
+    predictor : deployed predictor whose threshold must still cover under the compressed model: at least the limit on predictor_coverage,
+        by default 0.02 below the predictor's own 1 - alpha.
     A text replaces the limit of the same name in the file; a task's own limit replaces the one for every task.
     Raises UsageError that names every problem: an unknown section or figure, a limit that is no number, a policy without limits.
     """
@@ -142,7 +142,7 @@ def read_policy(path: Path | None, texts: Iterable[str], predictor: Predictor | 
 
 
 def _with_predictor(limits: list[Limit], predictor: Predictor) -> list[Limit]:
-    """The limits with that on the predictor's coverage, in its own task alone."""
+    """Return the limits, with the one on the predictor's coverage for the predictor's own task only."""
     made_on = predictor.document.value["made_on"]
 
     def coverage(cell: Paired, question: Question) -> Bounded:
@@ -159,14 +159,14 @@ def _with_predictor(limits: list[Limit], predictor: Predictor) -> list[Limit]:
 
 
 def limits_for(task: str, limits: Iterable[Limit]) -> list[Limit]:
-    """Return the limits that hold in a task, its own in place of the ones for every task."""
+    """Return the limits that apply to a task; its own limits replace those for every task."""
     chosen = [limit for limit in limits if limit.task in ("", task)]
     of_task = {(limit.figure, limit.worst_subject) for limit in chosen if limit.task}
     return [limit for limit in chosen if limit.task or (limit.figure, limit.worst_subject) not in of_task]
 
 
 def _add(table: dict[str, Any], text: str) -> None:
-    """Put `kl=0.1`, `worst_subject.kl=0.1` or `task.mmlu.kl=0.1` where the file would have it; a task's name may hold dots."""
+    """Put `kl=0.1`, `worst_subject.kl=0.1` or `task.mmlu.kl=0.1` where the file would have it; a task's name may contain dots."""
     name, equals, value = text.rpartition("=")
     if not equals:
         raise UsageError(f"limit {text!r} has no value; expected figure=value, such as accuracy_loss=0.02")
@@ -175,7 +175,7 @@ def _add(table: dict[str, Any], text: str) -> None:
     for part in [first, task] if task else [first or EVERYWHERE]:
         inner = table.setdefault(part, {})
         if not isinstance(inner, dict):
-            return  # the model says what is wrong with the file
+            return  # pydantic reports what is wrong with the file
         table = inner
     table[figure] = value
 

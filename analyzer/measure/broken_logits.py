@@ -1,18 +1,18 @@
-"""Detect logits that no working model produces: the same for every item, clipped at a bound, or those of one item repeated for another."""
+"""Detect logits that no working model produces: the same for every item, clipped at a bound, or repeated for another item."""
 
 import numpy as np
 
 from analyzer.runs.view import RunView
 from analyzer.stats.arrays import FloatArray, IntArray
 
-FEWEST = 20  # items; fewer may have equal logits by chance
+FEWEST = 20  # items that the checks need; fewer may have equal logits by chance
 MANY, SOME, FEW = 0.5, 0.05, 0.01  # shares of the items
 DETERMINED = 0.9  # among rows equal in all columns but one, the share equal in that one too; 16-bit values are often equal by chance
 EXACT = "exact"  # backend of exact posteriors, which are equal for items with the same composition and are not a network's logits
 
 
 def logit_reasons(view: RunView) -> list[str]:
-    """Return in what way the logits look broken; [] if they do not."""
+    """Return the reasons why the logits look broken; [] if they do not."""
     if view.n_items < FEWEST or view.key.backend == EXACT:
         return []
     constant = _constant(view)
@@ -28,7 +28,7 @@ def _constant(view: RunView) -> list[str]:
 
 
 def _repeated(view: RunView) -> list[str]:
-    """Rows repeated for items of different content. A question that occurs twice rightly has the same logits twice."""
+    """Detect rows repeated for items of different content. A question that occurs twice should have the same logits twice."""
     rows = view.logits.astype(np.float64)
     number = _row_number(rows)
     if view.n_items - np.unique(number).size <= FEW * view.n_items:
@@ -41,7 +41,7 @@ def _repeated(view: RunView) -> list[str]:
 
 
 def _clipped(view: RunView) -> list[str]:
-    """Many items whose extreme logit equals the extreme of the whole run. For log probabilities, one option per item may well be at 0."""
+    """Detect many items whose extreme logit equals that of the whole run. As log probabilities, one option per item may be at 0."""
     reasons = []
     for name, extreme in (("highest", np.nanmax), ("lowest", np.nanmin)):
         bound = float(extreme(view.logits))
@@ -65,7 +65,7 @@ def _row_number(rows: FloatArray) -> FloatArray:
 
 
 def _content(view: RunView) -> IntArray:
-    """Number of each item's question. Contents of items without texts show only answer and subject, so each counts as another question."""
+    """Return a number for each item's question. Without texts the content shows only answer and subject, so every item gets its own."""
     digest = np.ascontiguousarray(view.items.content[view.position, :8]).view(np.uint64)[:, 0]
     _, number = np.unique(digest, return_inverse=True)
     explained = view.logits.shape[1] * max(len(view.items.subjects), 1) * np.unique(view.n_options).size

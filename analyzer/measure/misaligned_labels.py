@@ -1,11 +1,11 @@
-"""Detect answers that do not belong to the items: labels that were shuffled, wholly or partly, or swapped columns of options.
+"""Detect answers that do not belong to the items: all or some labels were shuffled, or columns of options were swapped.
 
 A weak model that is overconfident also chooses badly, so poor choices alone are no proof. The test here shows that the link between
 choices and answers is at most a small part of what the model's own confidence implies: an equivalence test, which a small sample cannot
 pass.
 
-The link is the share of an item's other options that have a smaller logit than the answer, minus the same share for an answer drawn by the
-frequency of its letter alone.
+An item's link is the share of its other options that have a smaller logit than the answer, minus the expected share for an answer that is
+drawn by the frequencies of the letters alone.
 """
 
 import math
@@ -21,7 +21,7 @@ from analyzer.stats.arrays import BoolArray, FloatArray
 NOISE = 0.0005  # one side of a 99.9 % band
 SIGMAS = float(ndtri(1 - NOISE))
 SURE, PARTLY = 0.25, 0.1  # smallest excess of the mean top prob over accuracy if all labels are wrong, and if some are
-SMALL, AT_MOST = 0.12, float(ndtri(0.995))  # share of the claimed link below which there is none, and the test's 99.5 % confidence
+SMALL, AT_MOST = 0.12, float(ndtri(0.995))  # a link below this share of the claimed one counts as none; the test has 99.5 % confidence
 SWAPPED = 0.1  # how much more often answers agree with another column than with their own; real models' biases for letters reach 0.03
 LIKELY = float(ndtri(0.95))
 PART = 0.25  # share of the link of all items; in a sound model, the link of wrongly answered items exceeds it
@@ -29,7 +29,7 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 class Link(NamedTuple):
-    """Mean link of some items with its standard error, and what it would be if answers were drawn by the model's own probs."""
+    """Mean link of some items with its standard error, and what it would be if answers were drawn from the model's own probs."""
 
     mean: float
     error: float
@@ -47,7 +47,7 @@ class Link(NamedTuple):
 
 
 def label_reasons(view: RunView) -> list[str]:
-    """Return in what way the labels look wrong; [] if they do not."""
+    """Return the reasons why the labels look wrong; [] if they do not."""
     if swapped := _swapped_columns(view):
         return [swapped]
     everything = np.ones(view.n_items, dtype=np.bool_)

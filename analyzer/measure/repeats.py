@@ -1,4 +1,4 @@
-"""Questions that were asked more than once: their answers are alike, so that many items say less than as many independent ones."""
+"""Questions that were asked more than once: their answers are alike, so the items carry less information than independent ones."""
 
 import math
 from typing import Any
@@ -11,9 +11,9 @@ from analyzer.stats.clusters import design_effect
 
 
 def repeats(view: RunView) -> dict[str, Any]:
-    """Return `n_questions`, how many different questions the items ask, and `design_effect`; null where no question is repeated.
+    """Return `n_questions`, the number of different questions, and `design_effect`, which is None if no question is repeated.
 
-    design_effect : the variance of accuracy with a question's items taken together, over that of independent items.
+    design_effect : variance of accuracy with each question's items as one cluster, divided by the variance for independent items.
     """
     distinct, question = np.unique(view.items.question[view.position], return_inverse=True)
     if distinct.size == view.n_items:

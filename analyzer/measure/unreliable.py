@@ -1,8 +1,8 @@
 """Flag unreliable runs by fixed rules, each with its reason.
 
 Coverage alone cannot reveal a broken model, since it is near 1 - alpha for any scores. So the logits, the answers and the dense run are
-checked as well. Every comparison with noise uses a 99.9 % band. A cell with too few items for any statement has a note instead, which is
-nothing against the model.
+checked as well. Every comparison with noise uses a 99.9 % band. A cell with too few items for any statement has a note instead, which
+does not count against the model.
 """
 
 import math
@@ -44,12 +44,12 @@ def run_reasons(view: RunView) -> tuple[str, ...]:
 
 
 def cell_reasons(cell: Cell) -> list[str]:
-    """Return why this cell says nothing about the model: what is wrong with it, or that it has too few items."""
+    """Return why this cell cannot be used to judge the model: what is wrong with it, or that it has too few items."""
     return [*cell.reasons, cell.note] if cell.note else cell_faults(cell)
 
 
 def cell_faults(cell: Cell) -> list[str]:
-    """Return what this cell shows to be wrong with the run; sets that are full because of too few calibration items are no fault."""
+    """Return which faults of the run this cell shows; sets that are full because of too few calibration items are not a fault."""
     reasons = list(cell.reasons)
     if cell.note or cell.group != "all" or not math.isfinite(cell.estimates["coverage"].value):
         return reasons

@@ -1,7 +1,7 @@
-"""The file of a predictor, sealed by a digest and read back without trusting it. `schemas/predictor.md` is the same in prose.
+"""The predictor file: sealed by a digest, and validated when it is read. `schemas/predictor.md` describes the format in prose.
 
-In: a JSON value.  Out: a `Document`. Every number that is not whole stands in the file as text, so that any language reads and hashes the
-same bytes. Standard library only.
+In: a JSON value.  Out: a `Document`. Numbers that are not whole are stored as text, so that every language reads and hashes the same
+bytes. Standard library only.
 """
 
 import math
@@ -17,10 +17,10 @@ from schemas.numbers import exact_number
 
 FORMAT, VERSION = "hedgemark-predictor", 1
 ANSWER, ASK_AGAIN, REVIEW, ABSTAIN = DECISIONS = ("answer", "ask again", "review", "abstain")
-BINS = 256  # of a statistic that needs no answer
+BINS = 256  # of the histogram of each statistic in LOOKS; none of them needs the correct answer
 LOOKS = ("top_prob", "entropy", "credible_size", "option_mass")
 PRICES = ("answer", "ask_again", "review", "abstain", "wrong")
-LARGEST = 2**50  # questions that anybody counts
+LARGEST = 2**50  # a number of questions; larger counts are rejected
 FIELDS = (
     "format", "version", "guarantee", "alpha", "confidence", "scorer", "parameters", "temperature", "empty", "letters", "option_counts",
     "thresholds", "rules", "made_on", "promised", "looks", "test_vectors", "created", "tool", "digest",
@@ -30,7 +30,8 @@ FIELDS = (
 class Threshold(NamedTuple):
     """The k-th smallest of n calibration scores; +inf where k is n + 1.
 
-    subject : whose questions it judges; None for all.  below, tied : how many calibration scores are smaller, and equal to it.
+    subject : the subject whose questions it applies to; None for all.
+    below, tied : numbers of calibration scores that are smaller than the threshold, and equal to it.
     """
 
     subject: str | None
@@ -42,7 +43,10 @@ class Threshold(NamedTuple):
 
 
 class Alone(NamedTuple):
-    """A question is answered alone where the largest prob is at least `threshold`; then P(wrong) <= max_wrong, with this confidence."""
+    """The rule for answers without review: a question is answered if its largest probability is at least `threshold`.
+
+    With this confidence, P(wrong | answered) <= max_wrong.
+    """
 
     threshold: float
     max_wrong: Fraction
@@ -50,7 +54,7 @@ class Alone(NamedTuple):
 
 
 class Vector(NamedTuple):
-    """One row of logits and what must come out for it."""
+    """A test vector: one row of logits, with the set and the decision that every implementation must give for it."""
 
     logits: tuple[float, ...]
     subject: str | None
@@ -59,7 +63,7 @@ class Vector(NamedTuple):
 
 
 class Document(NamedTuple):
-    """A predictor's file, checked. `value` is the JSON value as it was read."""
+    """The validated content of a predictor file. `value` is the JSON value as it was read."""
 
     alpha: Fraction
     confidence: Fraction | None
@@ -76,17 +80,17 @@ class Document(NamedTuple):
 
 
 class _Problem(ValueError):
-    """What is wrong with a value, in words that follow the file's name."""
+    """What is wrong with a value, phrased to follow the file's name in an error message."""
 
 
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the value with the digest over all its other fields."""
+    """Return the value with a digest over all its other fields."""
     content = {name: one for name, one in value.items() if name != "digest"}
     return {**content, "digest": json_digest(content)}
 
 
 def read_document(path: Path | str) -> Document:
-    """Return the predictor of a file. Raises UsageError in one sentence where it cannot be read, was changed, or is not one."""
+    """Return the predictor in a file. Raises UsageError if the file cannot be read, was changed after writing, or is no predictor."""
     try:
         return parse_document(parse_json(read_text(Path(path)), finite=True))
     except ValueError as error:
@@ -94,7 +98,7 @@ def read_document(path: Path | str) -> Document:
 
 
 def parse_document(value: Any) -> Document:
-    """Return the predictor that a JSON value is. Raises ValueError in words that follow the file's name."""
+    """Return the predictor that a JSON value describes. Raises ValueError with a message that follows the file's name."""
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise _Problem(f"it is no predictor; expected a JSON object with format {FORMAT!r}, as analyze calibrate writes it")
     version = value.get("version")
@@ -141,7 +145,7 @@ def _document(value: Mapping[str, Any]) -> Document:
 
 
 def _check_described(value: Mapping[str, Any]) -> None:
-    """What the watch and the gate read, beyond what makes sets."""
+    """Check the fields that the prediction sets do not need, which the watch and the gate read."""
     for name, counts in _table(value["looks"], "looks").items():
         each = [_count(count, f"a count of {name}", 0) for count in _list(counts, name)]
         if name not in LOOKS or len(each) != BINS or not 0 < sum(each) < LARGEST:

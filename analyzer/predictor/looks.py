@@ -1,7 +1,7 @@
-"""How a question looks to the model, without its answer: statistics that tell whether live questions look like those that calibrated.
+"""Statistics that need no correct answer, to tell whether live questions resemble the calibration questions.
 
-Each is counted in fixed bins. What depends on the threshold, such as the size of the prediction set, is not among them: the threshold was
-chosen with the calibration questions and not with the live ones, so the two would differ a little even where nothing has changed.
+Each is counted in fixed bins. Statistics that depend on the threshold, such as the size of the prediction set, are left out: the threshold
+was computed from the calibration questions and not from the live ones, so the two would differ slightly even if nothing had changed.
 """
 
 import math
@@ -18,10 +18,11 @@ TOP_PROB, ENTROPY, CREDIBLE_SIZE, OPTION_MASS = LOOKS
 
 
 def looks_of(probs: FloatArray, alpha: Fraction, mass: FloatArray | None) -> Mapping[str, IntArray]:
-    """Return (question,) the bin of each statistic by name.
+    """Return the bin of every question, (question,), by statistic.
 
-    probs : (question, option).  mass : (question,) probability of all options in the vocabulary; None where it is not known.
-    top_prob: the largest prob. entropy: in units of its maximum. credible_size: how many of the likeliest options hold 1 - alpha.
+    probs : (question, option).  mass : (question,) total probability of the options within the whole vocabulary; None if unknown.
+    top_prob: the largest probability. entropy: divided by its maximum. credible_size: how many of the likeliest options are needed for a
+    total probability of 1 - alpha. option_mass: `mass`, if it is known for all questions.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = np.where(probs > 0, probs * np.log(probs), 0.0)
@@ -36,12 +37,12 @@ def looks_of(probs: FloatArray, alpha: Fraction, mass: FloatArray | None) -> Map
 
 
 def count_looks(looks: Mapping[str, IntArray]) -> dict[str, list[int]]:
-    """Return how many questions fell into each bin, by statistic."""
+    """Return the number of questions in each bin, by statistic."""
     return {name: np.bincount(bins, minlength=BINS).tolist() for name, bins in looks.items()}
 
 
 def middle(counts: AnyArray) -> float:
-    """Return the mean bin of some counts; NaN without any."""
+    """Return the mean bin of (bin,) counts; NaN if all are 0."""
     return float(counts @ np.arange(len(counts)) / counts.sum()) if counts.sum() else math.nan
 
 

@@ -1,8 +1,8 @@
-"""Prediction sets where an API returned only its top log-probabilities: bounds on every score from the values that are known.
+"""Prediction sets where an API returned only its top log-probabilities: bounds on every score from the known values.
 
-A missing option's log-probability is at most the smallest that was returned, and may be anything below. Each scorer is a monotone function
-of the probabilities that are left open, so the least and the largest score follow from the two ends. Bounds of several terms are added, so
-they may be wider than need be, never too narrow.
+A missing option's log-probability is at most the smallest one returned, and has no lower limit. Each scorer is a monotone function of the
+unknown probabilities, so its smallest and largest score occur at their two extremes. Where a score has several terms, the bounds of the
+terms are added; the sum may be wider than necessary, but is never too narrow.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,9 +16,12 @@ ROUNDING = 1e-12  # a score this close to the threshold counts as undecided
 
 
 class Partial(NamedTuple):
-    """`set` : letters of every option that may be in the set; coverage holds for it in any case. `certain` : of those that must be.
+    """The prediction set of a question with missing values.
 
-    exact : whether the two are equal, so that the missing values change nothing.  top_prob : the least that the largest prob can be.
+    set      : letters of every option that may be in the set, so that coverage holds whatever the missing values are.
+    certain  : letters of the options that are in the set whatever the missing values are.
+    exact    : whether the two are equal, so that the missing values cannot change the set.
+    top_prob : lower bound of the largest probability.
     """
 
     set: tuple[str, ...]
@@ -28,14 +31,18 @@ class Partial(NamedTuple):
 
 
 class Between(NamedTuple):
-    """The least and the largest value of something per option, (option,) each."""
+    """Lower and upper bound of a quantity for each option, (option,) each."""
 
     low: FloatArray
     high: FloatArray
 
 
 class Open(NamedTuple):
-    """What is known of one question: per option its prob, the prob of all less likely options and its rank from 1; the largest prob."""
+    """Bounds on the quantities of one question that the missing values leave open.
+
+    prob : each option's probability.  less : total probability of all less likely options.  rank : 1 for the likeliest option.
+    top  : the largest probability.  margin : the largest probability of another option minus the option's own.
+    """
 
     prob: Between
     less: Between
@@ -45,7 +52,7 @@ class Open(NamedTuple):
 
 
 def score_bounds(values: FloatArray, missing: BoolArray, at_most: float, scorer: str, parameters: Mapping[str, float]) -> Between:
-    """Return the least and the largest score of every option, (option,) each, with room for rounding.
+    """Return the lower and upper bound of every option's score, (option,) each, widened for rounding unless scores are ranks.
 
     values : (option,) log-probabilities, none of them below `at_most`; NaN where missing.
     """
@@ -55,7 +62,7 @@ def score_bounds(values: FloatArray, missing: BoolArray, at_most: float, scorer:
 
 
 def least_top_prob(values: FloatArray, missing: BoolArray, at_most: float) -> float:
-    """Return the least that the largest prob can be, whatever the missing values are."""
+    """Return a lower bound of the largest probability, whatever the missing values are."""
     return float(_open(values, missing, at_most).top.low[0]) - ROUNDING
 
 
@@ -67,7 +74,7 @@ def _open(values: FloatArray, missing: BoolArray, at_most: float) -> Open:
     order = np.argsort(-np.where(missing, -np.inf, values), kind="stable")
     rank = np.empty(values.size, dtype=np.int64)
     rank[order] = np.arange(1, values.size + 1)
-    level = known & (power <= x)  # a missing option may be as likely, and then come first by its place
+    level = known & (power <= x)  # a missing option may be at least as likely, and rank before it
     below = np.array([power[known & (rank > one)].sum() for one in rank])
     prob = Between(np.where(missing, 0.0, power / (total + most)), np.where(missing, x / (total + x), power / total))
     less = Between(
@@ -82,7 +89,7 @@ def _open(values: FloatArray, missing: BoolArray, at_most: float) -> Open:
 
 
 def _margin(power: FloatArray, known: BoolArray, rank: IntArray, x: float) -> Between:
-    """Largest other prob minus the own one."""
+    """Bounds of the largest probability of another option minus the option's own."""
     total = float(np.sort(power).sum())
     most = int((~known).sum()) * x
     second = float(power[known & (rank == 2)].sum())  # 0 where only one is known

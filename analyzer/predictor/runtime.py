@@ -1,6 +1,6 @@
-"""A predictor at work: logits in, prediction sets and decisions out, by the same functions that `analyze` scores with.
+"""Apply a predictor: logits in, prediction sets and decisions out, computed by the same functions that `analyze` scores with.
 
-In: logits of the options, one question or many.  Out: which options are in each set, and what to do with the question.
+In: logits of the options of one question or many.  Out: which options each set contains, and what to do with each question.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,8 +17,8 @@ from analyzer.stats.probs import softmax, top_option
 from schemas.errors import UsageError
 from schemas.options import own_options
 
-FEWEST = 2  # options of a question
-PRICES = dict(zip(DECISIONS, ("answer", "ask_again", "review", "abstain"), strict=True))  # what each decision's price is called
+FEWEST = 2  # options that a question must have
+PRICES = dict(zip(DECISIONS, ("answer", "ask_again", "review", "abstain"), strict=True))  # the name of each decision's price
 
 
 class Judged(NamedTuple):
@@ -31,7 +31,7 @@ class Judged(NamedTuple):
 
 
 class Predictor:
-    """One calibrated threshold and how it is used. `document` is its file, checked."""
+    """A calibrated predictor: its thresholds and the rules for using them. `document` is its validated file."""
 
     def __init__(self, document: Document) -> None:
         self.document = document
@@ -43,23 +43,24 @@ class Predictor:
 
     @classmethod
     def load(cls, path: Path | str) -> "Predictor":
-        """Return the predictor of a file, its schema, digest and test vectors checked.
+        """Return the predictor in a file, after checking its schema, digest and test vectors.
 
-        Raises UsageError in one sentence: not a predictor, a newer version, changed by hand, or other sets than it promises here.
+        Raises UsageError if the file is no predictor, has a newer version or was changed by hand, or if a test vector gives another
+        result on this machine.
         """
         predictor = cls(read_document(path))
         predictor.check(str(path))
         return predictor
 
     def save(self, path: Path | str) -> None:
-        """Write the predictor to a file, completely or not at all. Raises UsageError for a folder that is not there."""
+        """Write the predictor to a file, completely or not at all. Raises UsageError for a folder that does not exist."""
         from store.exchange.whole_file import write_document
         from store.shown import json_text
 
         write_document(Path(path), (json_text(self.document.value, indent=1) + "\n").encode())
 
     def check(self, name: str = "") -> None:
-        """Raise UsageError where a test vector does not give its set and its decision on this machine."""
+        """Raise UsageError if a test vector gives another set or another decision on this machine."""
         for number, vector in enumerate(self.document.vectors, start=1):
             try:
                 found = self.names(self.predict(vector.logits, n_options=len(vector.logits), subject=vector.subject))
@@ -72,7 +73,7 @@ class Predictor:
 
     @property
     def subjects(self) -> tuple[str, ...]:
-        """The subjects that have a threshold of their own; () where one threshold is for all."""
+        """The subjects that have a threshold of their own; () if one threshold applies to all questions."""
         return tuple(one.subject for one in self.document.thresholds if one.subject is not None)
 
     def predict(
@@ -80,11 +81,11 @@ class Predictor:
     ) -> BoolArray:
         """Return which options are in the set: (option,) for one question, (question, option) for many; as wide as `logits`.
 
-        logits    : (option,) or (question, option), in the order of `letters`; log-probabilities do as well.
-        n_options : how many options each question has, where not all of them; what lies beyond is ignored.
-        subject   : whose threshold judges each question; needed where subjects have thresholds of their own, and only there.
-        Raises UsageError for NaN and infinity, for a width that is not the predictor's while `n_options` is left out, and for subjects that
-        it does not know.
+        logits    : (option,) or (question, option), in the order of `letters`; log-probabilities work as well.
+        n_options : number of options of each question, if it may be smaller than the number of letters; columns beyond it are ignored.
+        subject   : subject of each question, which selects its threshold; required if thresholds are by subject, else not allowed.
+        Raises UsageError for NaN and infinity, for a width other than the predictor's if `n_options` is not given, and for unknown
+        subjects.
         """
         rows, single = _rows(logits)
         sets = self.judge(rows, n_options, subject).sets[:, : rows.shape[1]]
@@ -93,10 +94,12 @@ class Predictor:
     def decide(
         self, logits: Any, *, n_options: int | Sequence[int] | IntArray | None = None, subject: str | Sequence[str] | None = None
     ) -> Any:
-        """Return what to do: "answer", "ask again", "review" or "abstain"; a text for one question, (question,) for many.
+        """Return what to do: "answer", "ask again", "review" or "abstain"; a string for one question, an array (question,) for many.
 
-        Without a limit on wrong answers one option in the set is answered, up to `ask_again_up_to` are asked again, more are reviewed,
-        and an empty set abstains. With one, the likeliest option is answered where its prob is high enough; all others go the other ways.
+        Without a limit on wrong answers, a set of one option is answered, one of up to `ask_again_up_to` options is asked again, a larger
+        one is reviewed, and an empty one abstains. With a limit, the likeliest option is answered if its probability is high enough; for
+        the other questions the size of the set decides as above, except that a set of one option is asked again, or reviewed if
+        `ask_again_up_to` is 1.
         """
         rows, single = _rows(logits)
         found = self.decisions(self.judge(rows, n_options, subject))
@@ -111,12 +114,12 @@ class Predictor:
     def predict_partial(
         self, known: Mapping[str, float], at_most: float, *, n_options: int | None = None, subject: str | None = None
     ) -> Partial:
-        """Return the set of one question of which some options' log-probabilities were not returned, each of them at most `at_most`.
+        """Return the set of one question for which an API did not return the log-probability of every option.
 
         known   : log-probability or logit by letter.
-        at_most : the smallest log-probability that was returned for any token; what is missing is not above it.
-        The set holds every option that may be in it, so that coverage holds in any case; `exact` says whether no other set is possible.
-        Raises UsageError where nothing is known, a letter is not the predictor's, or a known value lies below `at_most`.
+        at_most : the smallest log-probability returned for any token, and so an upper bound of the missing ones.
+        The set contains every option that may be in it, so that coverage holds whatever the missing values are; `exact` says whether they
+        cannot change it. Raises UsageError if nothing is known, a letter is not the predictor's, or a known value lies below `at_most`.
         """
         letters = self.letters[: len(self.letters) if n_options is None else int(self._counts(1, len(self.letters), n_options)[0])]
         if unknown := [letter for letter in known if letter not in letters]:
@@ -146,13 +149,13 @@ class Predictor:
         return Partial(self.names(possible), self.names(certain), bool((possible == certain).all()), least_prob)
 
     def decide_partial(self, partial: Partial) -> str:
-        """Return what to do where values were missing: by the set that holds in any case, and the least that the top prob can be."""
+        """Return what to do with a question that has missing values, from its largest possible set and its smallest possible top prob."""
         return str(self._decide(np.array([len(partial.set)]), np.array([partial.top_prob]))[0])
 
     def judge(
         self, rows: AnyArray, n_options: int | Sequence[int] | IntArray | None = None, subject: str | Sequence[str] | None = None
     ) -> Judged:
-        """Return sets, probs and scores of (question, option) logits, all as wide as the predictor's letters."""
+        """Return sets, probabilities and scores of (question, option) logits, with one column per letter of the predictor."""
         counts = self._counts(len(rows), rows.shape[1], n_options)
         width = len(self.letters)
         wide = np.full((len(rows), width), np.nan)
@@ -171,7 +174,7 @@ class Predictor:
         return Judged(sets, probs, scores, threshold)
 
     def decisions(self, judged: Judged) -> AnyArray:
-        """Return (question,) what to do with each judged question."""
+        """Return (question,) the decision for each judged question."""
         return self._decide(judged.sets.sum(axis=1), np.nanmax(judged.probs, axis=1, initial=0.0))
 
     def _decide(self, size: IntArray, top: FloatArray) -> AnyArray:
@@ -181,9 +184,9 @@ class Predictor:
         return np.where(size == 1 if alone is None else top >= alone.threshold, ANSWER, found)
 
     def cost_per_1000(self, decisions: AnyArray, share_wrong: float) -> float:
-        """Return the mean cost of 1,000 questions that go these ways, at the predictor's prices; NaN where it has none.
+        """Return the mean cost of 1,000 questions with these decisions at the predictor's prices; NaN without prices or decisions.
 
-        share_wrong : of the questions, that are answered alone and wrongly.
+        share_wrong : share of all questions that are answered without review and wrongly.
         """
         prices = self.document.value["rules"]["prices"]
         if prices is None or not len(decisions):

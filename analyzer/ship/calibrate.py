@@ -1,7 +1,7 @@
-"""`analyze calibrate`: the threshold to deploy, as a file that says what it guarantees, for which questions, and how to check a port of it.
+"""`analyze calibrate`: the threshold to deploy, in a file that states its guarantee, the questions it is for, and test vectors for ports.
 
-In: one run.  Out: the JSON value of a predictor (`schemas/predictor.md`). All items calibrate, for nothing is left to be tested here: what
-the predictor is worth was measured by `analyze sets`. Only a temperature takes a fifth of the items for itself.
+In: one run.  Out: the JSON value of a predictor (`schemas/predictor.md`). All items calibrate, because nothing is
+tested here: `analyze sets` measures how good the predictor is. Only fitting a temperature sets a fifth of the items aside.
 """
 
 import math
@@ -35,9 +35,9 @@ from analyzer.studies.cost import PER_QUESTION, Prices
 from schemas.errors import UsageError
 from schemas.options import option_mass
 
-FITTED = 5  # one item of so many fits the temperature
-ALONE_CONFIDENCE = Fraction(19, 20)  # of the limit on wrong answers where no other is asked for
-CLEAR = 1e-6  # a test vector's scores keep so far from the threshold, so that a port's rounding cannot fail it
+FITTED = 5  # one in this many items is used to fit the temperature
+ALONE_CONFIDENCE = Fraction(19, 20)  # of the limit on wrong answers, if none is given
+CLEAR = 1e-6  # smallest distance of a test vector's scores from the threshold, so that rounding in a port cannot fail it
 N_VECTORS, SYNTHETIC = 12, 4
 KEY_FIELDS = (
     "model", "revision", "weights_hash", "method", "level", "method_settings", "compression_data_hash", "task", "items_hash", "prompt",
@@ -47,13 +47,13 @@ KEY_FIELDS = (
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a predictor shall do.
+    """The settings of a predictor.
 
-    confidence : coverage holds with this confidence over the draw of the calibration items; None for coverage on average over draws.
-    by_subject : a threshold of its own for every subject.
-    tempered   : fit a temperature first.
-    max_wrong  : answer alone only where at most this share of such answers is wrong; None without a limit.
-    prices     : what a question costs that goes each way; None where nothing has a price.
+    confidence : probability over draws of the calibration items that coverage holds; None for coverage on average over draws.
+    by_subject : whether every subject gets a threshold of its own.
+    tempered   : whether to fit a temperature first.
+    max_wrong  : largest share of wrong answers among the questions answered without review; None for no limit.
+    prices     : what a question costs under each decision; None without prices.
     """
 
     alpha: Fraction = Fraction(1, 10)
@@ -71,11 +71,11 @@ class Wanted:
 def calibrate(
     runs: Runs, wanted: Wanted, *, dense: Runs | None = None, expect: Mapping[str, str] | None = None, allow_unreliable: bool = False
 ) -> Predictor:
-    """Return a predictor made of the one selected run.
+    """Return a predictor that is calibrated on the one selected run.
 
-    dense  : runs among which its dense run is looked for, to tell whether the run is far from it.
-    expect : what the run's key must say by field, such as {"prompt_hash": ".."}; a hash may be shortened to 8 digits or more.
-    Raises UsageError where not exactly one run is meant, it is not the expected one, it is unreliable, or its items are too few.
+    dense  : runs in which the matching dense run is looked up, to check whether the run differs too much from it.
+    expect : required values of the run's key by field, such as {"prompt_hash": ".."}; a hash may be shortened to 8 digits or more.
+    Raises UsageError if not exactly one run is selected, or if it is not the expected one, is unreliable, or has too few items.
     """
     view = _one_run(runs)
     _check_expected(view, expect or {})
@@ -159,7 +159,7 @@ def _value(view: RunView, wanted: Wanted) -> dict[str, Any]:
 
 
 def _fitted(n_items: int) -> BoolArray:
-    """Which items fit the temperature: a fifth, drawn by seed 0. On the items that calibrate it would bend the guarantee."""
+    """Return which items fit the temperature: a fifth, drawn with seed 0. Fitting on calibration items would void the guarantee."""
     if n_items < FITTED:
         raise UsageError(f"{n_items} items are too few to fit a temperature and to calibrate; expected {FITTED} or more")
     return np.asarray(draw_splits(n_items, n_items // FITTED, range(1))[0])
@@ -245,7 +245,7 @@ def _made_on(view: RunView, part: RunView) -> dict[str, Any]:
 
 
 def _promised(predictor: Predictor, part: RunView, wanted: Wanted) -> dict[str, Any]:
-    """What the calibration questions themselves come to under the predictor: beside it the watch lays what it sees."""
+    """Return what the predictor achieves on the calibration questions; the watch compares live questions with it."""
     judged = judge_view(predictor, part)
     decisions, size = predictor.decisions(judged), judged.sets.sum(axis=1)
     shares = {name: float((decisions == name).mean()) for name in DECISIONS}
@@ -265,7 +265,7 @@ def _set_reasons(value: Mapping[str, Any], view: RunView) -> list[str]:
 
 
 def _with_vectors(value: Mapping[str, Any], view: RunView) -> dict[str, Any]:
-    """The value with test vectors: items of every set size, and rows that a port gets wrong first: ties, large values, few options."""
+    """Return the value with test vectors: items of every set size, and rows that ports often get wrong: ties, large values, few options."""
     predictor = Predictor(parse_document(sealed(value)))
     width = view.logits.shape[1]
     made = [np.zeros(width), np.linspace(700, -700, width), 1e4 + np.arange(width) / 4, np.array([1.0, 0.25])]
@@ -283,7 +283,7 @@ def _with_vectors(value: Mapping[str, Any], view: RunView) -> dict[str, Any]:
 
 
 def _vector(predictor: Predictor, row: FloatArray, subject: str | None) -> dict[str, Any] | None:
-    """One test vector; None where a score or the top prob is so close to its threshold that another machine may round it across."""
+    """Return one test vector; None if a score or the top prob is so close to its threshold that rounding elsewhere may cross it."""
     judged = predictor.judge(row[None], [row.size], subject)
     near = predictor.document.scorer != "topk" and np.nanmin(np.abs(judged.scores[0] - judged.threshold[0])) < CLEAR  # topk's are ranks
     alone = predictor.document.alone

@@ -1,8 +1,9 @@
-"""Bets against a claim, question by question: a capital that is 1 on average at any time while the claim holds.
+"""Test a claim by betting against it, question by question: while the claim holds, the capital is on average at most 1 at any time.
 
-A gambler who starts with 1 and can never owe anything reaches 1 / delta with probability at most delta, however often and whenever somebody
-looks (Ville 1939), so the alarm may be read every night. Half of the capital is bet at once. The rest stays in cash, of which a falling
-share is put on the table at every step: a change after long quiet is then found with a delay that grows with the logarithm of time alone.
+A gambler who starts with 1 and never goes into debt reaches 1 / delta with probability at most delta, however often and whenever somebody
+looks (Ville 1939), so the alarm may be checked every night. Half of the capital is bet from the first question on. The rest stays in cash,
+and at every later question a shrinking share of it joins the bets: a change after a long time without one is then found with a delay that
+grows only with the logarithm of that time.
 
 Source : Shafer 2021, "Testing by betting", JRSS A 184.
 """
@@ -14,17 +15,17 @@ import numpy as np
 
 from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
 
-AT_ONCE = 0.5  # of the capital, bet from the first question on
-LATER = 0.2  # over the number of the question: the share of cash that is bet from it on
-MOST = 1e9  # a capital is cut here: it has long raised its alarm
+AT_ONCE = 0.5  # share of the capital that is bet from the first question on
+LATER = 0.2  # divided by the question's number: the share of the cash that is bet from this question on
+MOST = 1e9  # upper limit of a bet's capital; the alarm was raised long before
 
 
 class Bets:
-    """The capital of several bets, over any leading dimensions (streams of a simulation).
+    """The capital of several bets. Arrays may have leading dimensions, such as the streams of a simulation.
 
-    total   : (...,) cash and all bets, an e-value.  highest : (...,) the largest it has been.
-    steps   : questions seen.
-    since   : (..., bet) question after which each bet has won most: the likeliest start of a change, were the bet right.
+    total   : (...,) cash plus the capital of all bets, an e-value.  highest : (...,) its largest value so far.
+    steps   : number of questions seen.
+    since   : (..., bet) number of questions seen when each bet was at its lowest: the likeliest start of a change, if the bet is right.
     """
 
     def __init__(self, n_bets: int, shape: tuple[int, ...] = ()) -> None:
@@ -40,9 +41,9 @@ class Bets:
         return np.asarray(self.cash + self.capital.sum(axis=-1))
 
     def step(self, factors: FloatArray) -> BoolArray:
-        """Take the next question: each bet's capital is multiplied by its factor, (..., bet), whose mean is 1 or less under the claim.
+        """Take the next question: multiply each bet's capital by its factor, (..., bet), whose mean is 1 or less under the claim.
 
-        Returns (..., bet) where a bet has now lost most, so that what it has seen since counts from here.
+        Returns (..., bet) whether a bet is now at its lowest point, so that its gains are counted from here.
         """
         share = LATER / (self.steps + 1) if self.steps else AT_ONCE
         put = share * self.cash
@@ -58,17 +59,17 @@ class Bets:
 
     @property
     def best(self) -> IntArray:
-        """Index of the bet that has won most since its lowest point, (...,)."""
+        """Index of the bet that has gained most since its lowest point, (...,)."""
         return np.asarray(np.argmax(self.won - self.lowest, axis=-1))
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` takes, for one stream."""
+        """Return the state of a single stream as JSON, which `from_json` reads."""
         arrays = {name: getattr(self, name).tolist() for name in ("cash", "capital", "won", "lowest", "since", "highest")}
         return arrays | {"steps": self.steps}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Bets":
-        """Return the bets that were written."""
+        """Return the bets that `to_json` described."""
         bets = cls(len(value["capital"]))
         for name in ("cash", "capital", "won", "lowest", "highest"):
             setattr(bets, name, np.asarray(value[name], dtype=np.float64))

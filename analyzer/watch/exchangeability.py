@@ -1,9 +1,10 @@
-"""Do live questions look like those that calibrated? A conformal test martingale, one for each statistic that needs no answer.
+"""Do live questions resemble the calibration questions? A conformal test martingale for each statistic that needs no answer.
 
 The p-value of a live question is the share of calibration questions and earlier live ones whose statistic is larger, ties broken at random.
 While all of them are exchangeable, these p-values are independent and uniform, whatever the statistic (Vovk, Nouretdinov & Gammerman 2003).
-Bets on small or on large p-values then win nothing on average; a change makes them win.
-Each statistic has a capital of its own. They are not averaged: together their p-values need not be independent, so the alarms share delta.
+Bets on small or on large p-values then win nothing on average; after a change they win.
+Each statistic has a capital of its own. The capitals are not averaged, because the p-values of different statistics need not be
+independent of each other; instead the alarms share delta.
 
 Source : Vovk 2021, arXiv:1906.09256, conformal test martingales; the bets are those of Vovk et al. 2021, arXiv:2102.10439.
 """
@@ -21,19 +22,19 @@ from analyzer.stats.random_words import item_uniform
 from analyzer.watch.betting import Bets
 
 SLOPES = np.array([s * one for one in (1.8, 0.9, 0.45, 0.2) for s in (-1, 1)])  # a bet multiplies its capital by 1 + slope (p - 1/2)
-TOGETHER = 256  # questions whose p-values are found in one piece
-STREAM = 1 << 40  # draws of one statistic
+TOGETHER = 256  # p-values are computed for this many questions at once
+STREAM = 1 << 40  # random draws reserved for each statistic
 
 
 def slope_factors(p: FloatArray) -> FloatArray:
-    """Return (..., bet) the factors of the bets on p-values (...,); each has mean 1 under uniform p."""
+    """Return (..., bet) the bets' factors for p-values (...,); each has mean 1 if p is uniform."""
     return np.asarray(1 + SLOPES * (p[..., None] - 0.5))
 
 
 def live_p_values(counts: IntArray, bins: IntArray, u: FloatArray) -> FloatArray:
-    """Return (question,) conformal p-values of new questions, each among the counted ones and those before it.
+    """Return (question,) conformal p-values of new questions, each relative to the counted questions and the new ones before it.
 
-    counts : (bin,) of all earlier questions.  bins : (question,) of the new ones.  u : (question,) uniform draws that break ties.
+    counts : (bin,) number of earlier questions.  bins : (question,) bin of each new one.  u : (question,) uniform draws that break ties.
     """
     found = np.empty(bins.size)
     counts = counts.copy()
@@ -50,7 +51,7 @@ def live_p_values(counts: IntArray, bins: IntArray, u: FloatArray) -> FloatArray
 
 
 class LookWatch:
-    """One statistic of live questions beside the calibration questions'.
+    """The test of one statistic: the live questions against the calibration questions.
 
     calibration, live : (bin,) counts.  since_sum : (bet,) sum of bins since each bet's lowest point.
     """
@@ -64,7 +65,7 @@ class LookWatch:
         self.since_label = [""] * SLOPES.size
 
     def see(self, bins: IntArray, labels: Sequence[str]) -> None:
-        """Take new questions in their order; `labels` say in words when each came."""
+        """Take new questions in their order; `labels` say as text when each came."""
         draws = np.arange(self.live.sum(), self.live.sum() + bins.size, dtype=np.uint64) + np.uint64(self.seed)
         for p, value, label in zip(live_p_values(self.calibration + self.live, bins, item_uniform(draws)), bins, labels, strict=True):
             lower = self.bets.step(slope_factors(p))
@@ -79,14 +80,14 @@ class LookWatch:
         return self.since_label[int(self.bets.best)]
 
     def means(self) -> tuple[float, float]:
-        """Return the mean of the calibration questions, and of the live ones since the likeliest change."""
+        """Return the statistic's mean over the calibration questions, and over the live ones since the likeliest change."""
         best = int(self.bets.best)
         n_since = self.bets.steps - int(self.bets.since[best])
         calibrated = self._value(float(self.calibration @ np.arange(self.calibration.size) / self.calibration.sum()))
         return calibrated, self._value(float(self.since_sum[best]) / n_since) if n_since else calibrated
 
     def live_mean(self) -> float:
-        """Return the mean of all live questions; NaN without any."""
+        """Return the statistic's mean over all live questions; NaN without any."""
         n = int(self.live.sum())
         return self._value(float(self.live @ np.arange(self.live.size)) / n) if n else math.nan
 
@@ -94,13 +95,13 @@ class LookWatch:
         return mean_bin if self.name == CREDIBLE_SIZE else (mean_bin + 0.5) / BINS
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` takes."""
+        """Return the watch as JSON, which `from_json` reads."""
         labels = {"since_sum": self.since_sum.tolist(), "since_label": self.since_label}
         return {"live": self.live.tolist(), "bets": self.bets.to_json()} | labels
 
     @classmethod
     def from_json(cls, name: str, calibration: Sequence[int], seed: int, value: Mapping[str, Any]) -> "LookWatch":
-        """Return the watch that was written."""
+        """Return the watch that `to_json` described."""
         watch = cls(name, calibration, seed)
         watch.live = np.asarray(value["live"], dtype=np.int64)
         watch.bets, watch.since_sum = Bets.from_json(value["bets"]), np.asarray(value["since_sum"], dtype=np.float64)

@@ -1,7 +1,7 @@
-"""A table of live questions, read without guessing: logits of the options by letter, and what else is known of each question.
+"""Read a table of live questions without guessing: the options' logits by letter, and optional columns about each question.
 
 In: a CSV, Parquet or JSON-lines file with columns logit_A, logit_B, ...; optional are id, answer, subject, group, time, logsumexp,
-n_options and at_most.  Out: a `LiveLog` in the order of the file. Columns go by their names, so that their order does not matter.
+n_options and at_most.  Out: a `LiveLog` in the order of the file. Columns are found by name, so their order does not matter.
 """
 
 import json
@@ -20,14 +20,14 @@ from store.importers.table_columns import load_table, numbers, texts
 
 PREFIX = "logit_"
 KNOWN = ("id", "answer", "subject", "group", "time", "logsumexp", "n_options", "at_most")
-UNKNOWN = -1  # of an answer that is not known yet
+UNKNOWN = -1  # index of an answer that is not known yet
 
 
 class LiveLog(NamedTuple):
-    """Live questions, one a row, numbered from `first_row` (1 is the row after the header).
+    """Live questions, one per row, numbered from `first_row` (1 is the row after the header).
 
     logits    : (row, option), in the order of the predictor's letters; NaN beyond a question's own options and where a value is missing.
-    n_options : (row,); 0 for a row that only brings an answer.  at_most : (row,) bound of missing values; NaN where none is missing.
+    n_options : (row,); 0 for a row that only adds an answer.  at_most : (row,) upper bound of missing logits; NaN if none is missing.
     answer    : (row,) index of the correct option; -1 where it is not known.
     """
 
@@ -48,15 +48,15 @@ class LiveLog(NamedTuple):
 
     @property
     def complete(self) -> BoolArray:
-        """Which rows hold a finite logit for every option of their question, (row,)."""
+        """Whether a row has a finite logit for every option of its question, (row,)."""
         return np.asarray((self.n_options > 0) & np.isnan(self.at_most))
 
 
 def read_log(path: Path, predictor: Predictor, *, skip: int = 0, most: int | None = None, answers_alone: bool = False) -> LiveLog:
-    """Return the rows of a file after the first `skip`, all or the next `most`.
+    """Return the rows of a file after the first `skip`: all of them, or at most `most`.
 
-    answers_alone : accept rows without logits that bring the answer of an earlier question.
-    Raises UsageError naming the column or the row: another set of options than the predictor's, a gap, a value that is no number.
+    answers_alone : whether to accept rows without logits, which add the answer of an earlier question.
+    Raises UsageError naming the column or the row, such as options other than the predictor's, a gap, or a value that is no number.
     """
     table = _load(path)
     columns = [f"{PREFIX}{letter}" for letter in predictor.letters]
@@ -110,7 +110,7 @@ def _as_text(value: Any) -> str | None:
 
 
 def _n_options(table: pl.DataFrame, given: BoolArray, at_most: FloatArray, first: int, path: Path) -> IntArray:
-    """How many options each question has: what is said, else all where values may be missing, else those up to the last value."""
+    """Return each question's number of options: as given, else the full width if values may be missing, else up to its last value."""
     width = given.shape[1]
     up_to_last = np.where(given.any(axis=1), width - given[:, ::-1].argmax(axis=1), 0)
     said = _optional(table, "n_options")
@@ -139,7 +139,7 @@ def _answers(table: pl.DataFrame, predictor: Predictor, n_options: IntArray, fir
 
 
 def _column(table: pl.DataFrame, name: str) -> list[str] | None:
-    """A column as text; None where there is none. Only an answer may be empty."""
+    """Return a column as text; None if the table lacks it. Only the column `answer` may have empty values."""
     return texts(table, name, optional=name == "answer").to_list() if name in table.columns else None
 
 

@@ -1,10 +1,11 @@
-"""Do sets still hold the answers? Bets against the exact law of misses under one threshold, and a confidence sequence of their share.
+"""Do sets still contain the answers? Bets against the exact law of misses under one threshold, and a confidence sequence of their share.
 
-A threshold that covers 90 % on average over calibration sets need not do so itself: its own coverage is Beta(k, n + 1 - k), and a test of
-"at most 10 % are missed" would in the end raise its alarm for half of all sound predictors. While live questions are exchangeable with
-those that calibrated, the chance of a miss given the past is exactly (n + 1 - k + misses) / (n + 1 + questions); that is bet against
-(Polya's urn; Vovk 2012, arXiv:1209.2673). Scores that equal the threshold are placed above or below it at random, as if every score had
-a tag: the threshold's own tag is drawn once, a live score's when it comes.
+A method that covers 90 % on average over calibration sets may give a threshold that covers less: the coverage of a given threshold is
+Beta(k, n + 1 - k), and a test of "at most 10 % are missed" would eventually raise an alarm for half of all sound predictors. While live
+questions are exchangeable with the calibration questions, the probability of a miss given the past is exactly
+(n + 1 - k + misses) / (n + 1 + questions); the bets are against this probability (Polya's urn; Vovk 2012, arXiv:1209.2673). Scores equal
+to the threshold are placed above or below it at random, as if every score had a random tag that breaks ties: the threshold's own tag is
+drawn once, a live score's tag when it comes.
 """
 
 import math
@@ -20,28 +21,29 @@ from analyzer.stats.arrays import AnyArray, FloatArray
 from analyzer.stats.random_words import item_uniform
 from analyzer.watch.betting import Bets
 
-ODDS = np.array([1.2, 1.5, 2.0, 3.0, 6.0])  # a bet says that the odds of a miss are so many times those of the claim
-PRIOR = 0.5  # of the confidence sequence: the mixture is Jeffreys' Beta(1/2, 1/2)
+ODDS = np.array([1.2, 1.5, 2.0, 3.0, 6.0])  # each bet assumes that the odds of a miss are this many times those of the claim
+PRIOR = 0.5  # both parameters of the confidence sequence's mixture, Jeffreys' Beta(1/2, 1/2)
 
 
 class Range(NamedTuple):
-    """A confidence sequence at this moment."""
+    """The interval of a confidence sequence after the questions so far."""
 
     low: float
     high: float
 
 
 def odds_factors(miss: AnyArray | bool, chance: AnyArray | float) -> FloatArray:
-    """Return (..., bet) the factors of the bets after a miss or a hit whose chance of a miss was `chance`; their mean is 1."""
+    """Return (..., bet) the bets' factors after a miss or a hit; their mean is 1 if a miss has probability `chance`."""
     claim = np.asarray(chance, dtype=np.float64)[..., None]
     bet = ODDS * claim / (1 - claim + ODDS * claim)
     return np.where(np.asarray(miss)[..., None], bet / claim, (1 - bet) / (1 - claim))
 
 
 def miss_share_range(misses: int, n: int, delta: float) -> Range:
-    """Return between which values the share of misses lies, at all times together with probability 1 - delta, where it stays the same.
+    """Return an interval that contains a constant share of misses at all times together with probability 1 - delta.
 
-    The likelihood ratio of a Beta mixture against the share is an e-value for it; what has not reached 1 / delta stays.
+    The likelihood ratio of a Beta mixture against a share is an e-value for that share; the interval holds all shares whose e-value is
+    below 1 / delta.
     Source : Robbins 1970; Howard, Ramdas, McAuliffe & Sekhon 2021, arXiv:1810.08240, section 3.
     """
     if not n:
@@ -60,7 +62,7 @@ def miss_share_range(misses: int, n: int, delta: float) -> Range:
 
 
 class MissWatch:
-    """Misses under one threshold. `misses` and `n` are what was seen; `placed` counts misses with ties placed at random."""
+    """The test of misses under one threshold. `n` and `misses` count what was seen; `placed` counts misses with ties broken at random."""
 
     def __init__(self, threshold: Threshold, seed: int) -> None:
         self.threshold, self.seed = threshold, seed
@@ -68,16 +70,16 @@ class MissWatch:
         self.bets = Bets(ODDS.size)
         self.since_label = [""] * ODDS.size
         draw = float(item_uniform(np.array([seed], dtype=np.uint64))[0])
-        place = threshold.k - threshold.below  # of the threshold among the scores that equal it
+        place = threshold.k - threshold.below  # rank of the threshold among the scores equal to it
         self.tag = float(betaincinv(place, threshold.tied - place + 1, draw)) if threshold.tied else 0.0
 
     @property
     def watched(self) -> bool:
-        """Whether a miss is possible at all: not under a threshold of infinity, whose sets are full."""
+        """Whether a miss is possible at all: an infinite threshold gives full sets, which miss nothing."""
         return math.isfinite(self.threshold.value)
 
     def see(self, score: float, missed: bool, label: str) -> None:
-        """Take the next question: its answer's score, and whether its set lacks the answer."""
+        """Take the next question whose answer is known: the score of the answer, and whether the set lacks it."""
         self.n, self.misses = self.n + 1, self.misses + missed
         if not self.watched:
             return
@@ -100,13 +102,13 @@ class MissWatch:
         return self.since_label[int(self.bets.best)]
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` takes."""
+        """Return the watch as JSON, which `from_json` reads."""
         counts = {"n": self.n, "misses": self.misses, "placed": self.placed}
         return counts | {"bets": self.bets.to_json(), "since_label": self.since_label}
 
     @classmethod
     def from_json(cls, threshold: Threshold, seed: int, value: Mapping[str, Any]) -> "MissWatch":
-        """Return the watch that was written."""
+        """Return the watch that `to_json` described."""
         watch = cls(threshold, seed)
         watch.n, watch.misses, watch.placed = (int(value[name]) for name in ("n", "misses", "placed"))
         watch.bets, watch.since_label = Bets.from_json(value["bets"]), list(value["since_label"])

@@ -1,7 +1,7 @@
-"""What is known of live questions so far: taken from logs row by row, carried from night to night.
+"""What is known of the live questions so far: read from logs row by row, and saved from one nightly call to the next.
 
-In: a predictor, the new rows of a log, and what was remembered.  Out: a `Watch`. What would be counted wrongly, such as a question logged
-twice, is refused before anything is taken.
+In: a predictor, the new rows of a log, and the saved state.  Out: a `Watch`. A log with rows that would be counted wrongly, such as a
+question logged twice, is refused before any of its rows is counted.
 """
 
 from collections import Counter
@@ -27,29 +27,29 @@ ALL = "all"
 
 
 class Watch:
-    """What is known of the live questions so far."""
+    """The tests and counts of all live questions so far."""
 
     def __init__(self, predictor: Predictor, delta: float) -> None:
         self.predictor, self.delta = predictor, delta
         value = predictor.document.value
         self.seed = int(value["digest"][:12], 16)
-        self.looks: dict[str, LookWatch] | None = None  # which statistics are watched is settled by the first log
+        self.looks: dict[str, LookWatch] | None = None  # the first log decides which statistics are watched
         thresholds = predictor.document.thresholds
         self.misses = {one.subject: MissWatch(one, self.seed + (16 + i) * STREAM) for i, one in enumerate(thresholds)}
         self.groups: dict[str, Counter[str]] = {ALL: Counter()}
-        self.answers: dict[int, int] = {}  # by hash of the question's id; PENDING where it is not known yet
+        self.answers: dict[int, int] = {}  # by hash of the question's id; PENDING until the answer is known
         self.pending: dict[int, dict[str, Any]] = {}
         self.logs: dict[str, dict[str, Any]] = {}
 
     def rows_read(self, name: str) -> int:
-        """Return how many rows of a log of this name were read before."""
+        """Return how many rows of the log with this name were read before."""
         return int(self.logs.get(name, {}).get("rows", 0))
 
     def see(self, log: LiveLog) -> None:
-        """Take the new rows of a log.
+        """Count the new rows of a log.
 
-        Raises UsageError, before anything is taken, for missing values, a question logged twice, answers that contradict each other, and an
-        answer without its question.
+        Raises UsageError, before any row is counted, for missing values, a question logged twice, answers that contradict each other, and
+        an answer to a question that was not logged.
         """
         rows = np.flatnonzero(log.n_options > 0)
         if not log.complete[rows].all():
@@ -122,7 +122,7 @@ class Watch:
             watch.see(found[name], labels)
 
     def _question(self, log: LiveLog, row: int, judged: Judged, place: int, decision: str) -> dict[str, Any]:
-        """What must be remembered of a question until its answer is known."""
+        """Return what must be remembered of a question until its answer is known."""
         n = int(log.n_options[row])
         alone = int(judged.sets[place].argmax()) if judged.sets[place].sum() == 1 else int(np.nanargmax(judged.probs[place]))
         return {
@@ -155,7 +155,7 @@ class Watch:
             yield self.groups.setdefault(f"group {question['group']}", Counter())
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` takes."""
+        """Return the watch as JSON, which `from_json` reads."""
         return {
             "predictor": self.predictor.document.value["digest"],
             "delta": repr(self.delta),
@@ -169,7 +169,7 @@ class Watch:
 
     @classmethod
     def from_json(cls, predictor: Predictor, delta: float, value: Mapping[str, Any]) -> "Watch":
-        """Return the watch that was written."""
+        """Return the watch that `to_json` described."""
         watch = cls(predictor, delta)
         counted = predictor.document.value["looks"]
         if value["looks"] is not None:
@@ -185,9 +185,9 @@ class Watch:
 
 
 def follow(predictor: Predictor, path: Path, *, delta: float, state: Path | None) -> Watch:
-    """Return the watch after the new rows of a log, remembered in a state file where one is named.
+    """Return the watch after the new rows of a log; if a state file is named, the watch is loaded from it and saved to it.
 
-    Raises UsageError where the log is not the one that was read before with rows added, and what `Watch.see` raises.
+    Raises UsageError if the log is not the one read before with rows appended, and whatever `Watch.see` raises.
     """
     if not 0 < delta < 1:
         raise UsageError(f"delta is {delta}; expected a chance of a false alarm in (0, 1), such as 0.01")
@@ -206,11 +206,11 @@ def follow(predictor: Predictor, path: Path, *, delta: float, state: Path | None
 
 
 def last_row(log: LiveLog) -> str:
-    """Return a digest of the last row, by which a log that goes on is told from another of the same name."""
+    """Return a digest of the last row, which distinguishes a log with appended rows from another log of the same name."""
     row = [log.logits[-1].tobytes().hex(), int(log.answer[-1]), log.ids[-1] if log.ids else None] if len(log) else None
     return json_digest(row)
 
 
 def _label(log: LiveLog, row: int) -> str:
-    """When a question came, in words: its time, or its row."""
+    """When a question came, as text: its time if the log has one, else its row."""
     return log.time[row] if log.time else f"{log.name} row {log.first_row + row}"

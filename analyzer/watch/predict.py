@@ -1,4 +1,4 @@
-"""`analyze predict`: the sets and decisions of a table of live questions, for people without Python in their server."""
+"""`analyze predict`: prediction sets and decisions for a table of live questions, for servers that do not run Python."""
 
 from typing import Any
 
@@ -10,9 +10,10 @@ from analyzer.watch.live_log import LiveLog
 
 
 def predict(predictor: Predictor, log: LiveLog) -> list[Record]:
-    """Return one record per row: its set, the set's size, what to do, and whether missing values could change the set.
+    """Return one record per row: its set, the set's size, the decision, and `exact`, whether missing values cannot change the set.
 
-    A row with missing values gets every option that may be in its set, and what to do follows from that set.
+    A row with missing values gets every option that may be in its set, and its decision follows from that set and the smallest possible
+    top probability.
     """
     complete = log.complete
     subject = np.array(log.subject)[complete].tolist() if log.subject else None
@@ -32,7 +33,7 @@ def predict(predictor: Predictor, log: LiveLog) -> list[Record]:
 
 
 def unlike_calibration(predictor: Predictor, log: LiveLog) -> str:
-    """Return how many rows have a number of options that no calibration question had: of them nothing is guaranteed. Empty if none."""
+    """Return a warning about questions with a number of options that no calibration question had; "" if there are none."""
     calibrated = {int(count) for count in predictor.document.value["option_counts"]}
     other = int((~np.isin(log.n_options, [0, *calibrated])).sum())
     if not other:

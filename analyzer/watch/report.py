@@ -1,7 +1,8 @@
-"""`analyze monitor`: how the watch stands. One record per test, per group, and per figure that was promised.
+"""`analyze monitor`: the state of the watch, as one record per test, per group, and per promised figure.
 
-Half of delta goes to the statistics that need no answer, half to misses; within each half the tests share it. That misses of a group are
-above alpha is said and is no alarm: one threshold for all promises nothing of groups. One per subject does, and each is tested.
+The tests of statistics that need no answer share one half of delta, the tests of misses the other half. A group whose misses exceed alpha
+is reported but raises no alarm, because one threshold for all questions promises nothing for groups. Thresholds by subject promise
+coverage within each subject, so each of them is tested.
 """
 
 import math
@@ -17,13 +18,13 @@ from schemas.numbers import check_tolerance
 
 HOLDS, ALARM, UNDECIDED, QUIET = "holds", "alarm", "not enough yet", "quiet"
 EXIT_CODES = {HOLDS: 0, ALARM: 1, UNDECIDED: 3}
-ENOUGH = 500  # questions without answers after which a shift worth naming would have been seen: see validity.md
+ENOUGH = 500  # questions, without answers, after which a shift worth reporting would have been detected: see validity.md
 
 
 def report(watch: Watch, tolerance: float) -> list[Record]:
-    """Return one record per test, per group, and per figure that was promised.
+    """Return one record per test, per group, and per promised figure.
 
-    tolerance : coverage may be so much below 1 - alpha and still count as holding.
+    tolerance : by how much coverage may be below 1 - alpha and still count as holding.
     """
     check_tolerance(tolerance, "the tolerance of coverage")
     records = [*_look_records(watch), *_miss_records(watch), *_group_records(watch, tolerance), *_promise_records(watch)]
@@ -32,7 +33,7 @@ def report(watch: Watch, tolerance: float) -> list[Record]:
 
 
 def last_line(watch: Watch, records: Sequence[Record]) -> str:
-    """Return in one line how the watch stands, and for an alarm what moved and when that began."""
+    """Return the state of the watch in one line; for an alarm, also what changed and when the change began."""
     counts = watch.groups[ALL]
     seen = f"{counts['n']:,} questions, {counts['answered']:,} with answers"
     alarmed = [one for one in records if one["result"] == ALARM]
@@ -42,7 +43,7 @@ def last_line(watch: Watch, records: Sequence[Record]) -> str:
 
 
 def _outcome(watch: Watch, records: Sequence[Record]) -> str:
-    """An alarm where any test has reached its limit; holds where coverage is known to hold, or, without answers, after enough questions."""
+    """Return an alarm if any test reached its limit; holds if coverage is known to hold or, without answers, after enough questions."""
     if any(record["result"] == ALARM for record in records):
         return ALARM
     counts = watch.groups[ALL]

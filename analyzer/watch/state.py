@@ -1,6 +1,7 @@
-"""What the watch remembers from night to night: a small file, sealed, so that a log is not read twice and a question is not counted twice.
+"""The state file of the watch: it remembers what was read, so that no log row is read twice and no question is counted twice.
 
-In: the file.  Out: a JSON value that belongs to one predictor. Questions are known by a 64-bit hash of their id.
+In: the file.  Out: a JSON value that belongs to one predictor. A digest detects changes. Questions are identified by a 64-bit hash of
+their id.
 """
 
 import base64
@@ -18,11 +19,11 @@ from schemas.json_text import parse_json, read_text
 from store.exchange.whole_file import write_document
 
 FORMAT, VERSION = "hedgemark-watch", 1
-PENDING = 255  # of a question whose answer is not known yet, in the place of the answer's index
+PENDING = 255  # stands in place of the answer's index while the answer is unknown
 
 
 def read_state(path: Path, predictor: str, delta: str) -> dict[str, Any] | None:
-    """Return the state of a file; None where there is none yet. Raises UsageError where it is broken or belongs to another predictor."""
+    """Return the state in a file; None if there is no file. Raises UsageError if it is damaged or belongs to another predictor."""
     if not path.exists():
         return None
     try:
@@ -39,23 +40,23 @@ def read_state(path: Path, predictor: str, delta: str) -> dict[str, Any] | None:
 
 
 def write_state(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a state, completely or not at all. Raises UsageError for a folder that is not there, HedgemarkError where the disk is full."""
+    """Write a state, completely or not at all. Raises UsageError for a missing folder, HedgemarkError if the disk is full."""
     write_document(path, json.dumps(sealed({"format": FORMAT, "version": VERSION, **value})).encode())
 
 
 def id_hash(text: str) -> int:
-    """Return the 64-bit hash by which a question is known."""
+    """Return the 64-bit hash that identifies a question."""
     return int.from_bytes(sha256(text.encode()).digest()[:8], "little")
 
 
 def pack_answers(answers: Mapping[int, int]) -> dict[str, str]:
-    """Return (id hash -> answer) as two texts."""
+    """Return the mapping from id hash to answer as two base64 texts."""
     order = sorted(answers)
     hashes, values = np.array(order, dtype="<u8"), np.array([answers[one] for one in order], dtype=np.uint8)
     return {"ids": base64.b64encode(hashes.tobytes()).decode(), "answers": base64.b64encode(values.tobytes()).decode()}
 
 
 def unpack_answers(value: Mapping[str, str]) -> dict[int, int]:
-    """Return what `pack_answers` was given."""
+    """Return the mapping that `pack_answers` encoded."""
     hashes = np.frombuffer(base64.b64decode(value["ids"]), dtype="<u8")
     return dict(zip(hashes.tolist(), np.frombuffer(base64.b64decode(value["answers"]), dtype=np.uint8).tolist(), strict=True))

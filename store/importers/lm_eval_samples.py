@@ -1,7 +1,7 @@
 """One logged sample of lm-evaluation-harness: what was asked, the log-likelihoods, and the harness's own result.
 
-In: a row of a samples file.  Out: a `Sample`. Where the harness asked something else than one continuation per choice of one context, its
-arguments show it: WinoGrande's choices stand in the contexts, and acc_mutual_info asks each continuation without a context as well.
+In: a row of a samples file.  Out: a `Sample`. The arguments show where the harness asked something other than one continuation per choice
+after one context: WinoGrande has its choices in the contexts, and acc_mutual_info asks each continuation without a context as well.
 """
 
 import os
@@ -11,20 +11,20 @@ from typing import Any, NamedTuple
 
 from schemas.items import MAX_OPTIONS
 
-BLANK = "_"  # stands where the choices of a question with choices in its contexts differ
+BLANK = "_"  # marks the place of the choices in a question whose contexts contain the choices
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One document as it was asked.
+    """One document as the harness asked it.
 
-    question      : the context, or with choices in the contexts the sentence with a blank.
-    choices       : texts of the options, without the blanks around them.
-    continuations : what the likelihoods are of, as the harness logged it.
+    question      : the context, or, if the contexts contain the choices, the sentence with a blank for them.
+    choices       : texts of the options, without surrounding spaces.
+    continuations : texts whose log-likelihoods were taken, as the harness logged them.
     likelihoods   : log-likelihood of each option.
-    unconditional : log-likelihood of each continuation without a context; () where it was not asked.
-    in_context    : whether the choices stand in the contexts, and the continuation is the same for all.
-    target        : as logged: the text of `str(target)`, which may be an index, a text or a list.
+    unconditional : log-likelihood of each continuation without a context; () if it was not asked.
+    in_context    : whether the contexts contain the choices, and the continuation is the same for all.
+    target        : as logged: `str(target)`, which may be the text of an index, a choice or a list.
     results       : the sample's own metrics by name.
     """
 
@@ -77,7 +77,7 @@ def parse_sample(row: Any, line: int) -> Sample:
 
 
 def _in_order(arguments: Any) -> list[Any]:
-    """Newer versions write {"gen_args_0": ...} where older ones wrote a list."""
+    """Return the arguments as a list; newer versions of the harness write {"gen_args_0": ...} where older ones wrote a list."""
     return [arguments[f"gen_args_{number}"] for number in range(len(arguments))] if isinstance(arguments, dict) else list(arguments)
 
 
@@ -89,14 +89,14 @@ def _pair(argument: Any) -> tuple[str, str]:
 
 
 def _likelihood(response: Any) -> float:
-    """A response is [log-likelihood, is_greedy], numbers or text by version."""
+    """Return the log-likelihood of a response [log-likelihood, is_greedy], whose values are numbers or text, depending on the version."""
     if not isinstance(response, list) or len(response) != 2:
         raise ValueError(f"a response is not a log-likelihood but {str(response)[:40]!r}")
     return float(response[0])
 
 
 def _without_unconditional(requests: Sequence[_Request]) -> tuple[Sequence[_Request], Sequence[_Request]]:
-    """Split off the second half where it asks the continuations again without a context (acc_mutual_info)."""
+    """Split off the second half of the requests if it repeats the continuations without a context (acc_mutual_info)."""
     half = len(requests) // 2
     first, second = requests[:half], requests[half:]
     again = [one.continuation for one in first] == [one.continuation for one in second]
@@ -106,7 +106,7 @@ def _without_unconditional(requests: Sequence[_Request]) -> tuple[Sequence[_Requ
 
 
 def _texts(requests: Sequence[_Request]) -> tuple[str, list[str], bool]:
-    """Return the question, the texts of the options, and whether the options stand in the contexts."""
+    """Return the question, the texts of the options, and whether the contexts contain the options."""
     contexts, continuations = [one.context for one in requests], [one.continuation for one in requests]
     if len(set(contexts)) == 1 and len(set(continuations)) == 1:
         raise ValueError("all choices are asked the same context and continuation")

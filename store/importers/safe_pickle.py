@@ -1,8 +1,8 @@
-"""Read a pickle that holds numpy arrays and plain containers, and refuse one that asks for anything else.
+"""Read a pickle of numpy arrays and plain containers, and refuse one that asks for anything else.
 
-In: bytes of a stranger's pickle.  Out: the object. A pickle is a program: its steps are looked through first, so that no length or memo
-index asks for more memory than the file has bytes; then it may call three functions and name two types, all numpy's, through stand-ins
-that have no attributes to set and make nothing but numbers.
+In: bytes of an untrusted pickle.  Out: the object. A pickle is a program. Its opcodes are checked before it runs, so that no length or memo
+index asks for more memory than the file has bytes. When it runs, it may only call three functions and name two types, all of numpy. They
+are replaced by stand-ins that have no settable attributes and create nothing but numbers.
 """
 
 import io
@@ -20,13 +20,13 @@ _NUMBER_TYPE = re.compile(r"[<>=|]?(?:[iu][1248]|f[248]|b1|bool)")
 _OPCODES = {ord(opcode.code): opcode for opcode in pickletools.opcodes}
 _FIXED = {code: opcode.arg.n if opcode.arg else 0 for code, opcode in _OPCODES.items() if opcode.arg is None or opcode.arg.n >= 0}
 _COUNTED = {pickletools.TAKEN_FROM_ARGUMENT1: 1, pickletools.TAKEN_FROM_ARGUMENT4: 4, pickletools.TAKEN_FROM_ARGUMENT4U: 4}
-_COUNTED[pickletools.TAKEN_FROM_ARGUMENT8U] = 8  # bytes that say how many follow
+_COUNTED[pickletools.TAKEN_FROM_ARGUMENT8U] = 8  # number of bytes that state how many bytes follow
 _LONG_BINPUT, _STOP = ord(pickle.LONG_BINPUT), ord(pickle.STOP)
 _UNUSED = {"EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID", "NEXT_BUFFER", "READONLY_BUFFER", "PUT", "INST"}  # no array needs them
 
 
 def load_plain_pickle(content: bytes, where: str) -> Any:
-    """Return what a pickle holds. Raises UsageError naming the first thing it asks for that arrays and containers do not need."""
+    """Return the object in a pickle. Raises UsageError naming the first thing it asks for that arrays and containers do not need."""
     try:
         _check_steps(content)
         return _PlainUnpickler(io.BytesIO(content), where).load()
@@ -37,7 +37,7 @@ def load_plain_pickle(content: bytes, where: str) -> Any:
 
 
 def _check_steps(content: bytes) -> None:
-    """Raise ValueError for a step that is cut off, unknown, or asks for more than the file could fill."""
+    """Raise ValueError for an opcode that is truncated, unknown, or asks for more memory than the file could fill."""
     place, size = 0, len(content)
     while place < size:
         code = content[place]
@@ -54,7 +54,7 @@ def _check_steps(content: bytes) -> None:
 
 
 def _end(content: bytes, place: int, code: int) -> int:
-    """Return where a step with an argument of unknown length ends."""
+    """Return where an opcode with an argument of variable length ends."""
     opcode = _OPCODES.get(code)
     if opcode is None or opcode.name in _UNUSED:
         raise ValueError(f"step {'of an unknown kind' if opcode is None else opcode.name} at byte {place}")
@@ -68,7 +68,7 @@ def _end(content: bytes, place: int, code: int) -> int:
 
 
 class _Stand:
-    """What a pickle may call in place of one of numpy's functions or types; it has no attributes that could be set."""
+    """Stand-in that a pickle calls instead of one of numpy's functions or types; its attributes cannot be set."""
 
     __slots__ = ("_call",)
     _call: Callable[..., Any]
@@ -90,7 +90,7 @@ def _dtype(name: Any, *_: Any) -> np.dtype[Any]:
 
 
 def _empty(kind: Any, shape: Any, code: Any) -> np.ndarray[Any, Any]:
-    """An array before its content is set; numpy writes it with the shape (0,)."""
+    """Return an array before its content is set; numpy pickles it with the shape (0,)."""
     if kind is not _NDARRAY or shape != (0,) or code not in (b"b", "b"):
         raise ValueError("an array is not made as numpy makes it")
     return np.empty(0, dtype=np.int8)

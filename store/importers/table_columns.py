@@ -1,7 +1,7 @@
-"""Columns of a table that somebody else wrote, read without guessing: ids and names are text, flags are 0 or 1, numbers are numbers.
+"""Read the columns of a table from elsewhere without guessing: ids and names are text, flags are 0 or 1, numbers are numbers.
 
-In: a CSV or Parquet file.  Out: a polars frame and its columns. CSV and Parquet files of the same content give the same values: a CSV is
-taken as text throughout ("0001" is not 1), and Parquet's numbers are written as a CSV would have them.
+In: a CSV or Parquet file.  Out: a polars frame and its columns. CSV and Parquet files of the same content give the same values: every
+value of a CSV is read as text ("0001" is not 1), and texts that Parquet stores as numbers are written as a CSV would have them.
 """
 
 import csv
@@ -17,11 +17,11 @@ from schemas.json_text import read_text
 from store.format.polars_files import read_polars
 
 TRUE, FALSE = ("true", "1", "1.0"), ("false", "0", "0.0", "")
-SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # a spreadsheet writes the first where numbers have decimal commas
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # spreadsheets write semicolons if numbers have decimal commas
 
 
 def load_table(path: Path) -> pl.DataFrame:
-    """Return the table of a file. Raises UsageError where it is broken, has no rows, or has two columns of one name."""
+    """Return the table of a file. Raises UsageError if it is damaged, has no rows, or has two columns of one name."""
     table = _load_parquet(path) if path.suffix == ".parquet" or _begins_as_parquet(path) else _load_csv(path)
     if table.is_empty():
         raise UsageError(f"{path.name} has a header and no rows")
@@ -29,7 +29,7 @@ def load_table(path: Path) -> pl.DataFrame:
 
 
 def texts(table: pl.DataFrame, name: str, *, optional: bool = False) -> pl.Series:
-    """Return a column as text; where it is not optional, an empty value raises UsageError with its row."""
+    """Return a column as text. Unless it is optional, an empty value raises UsageError, which names the row."""
     column = table[name]
     if column.dtype.is_nested() or column.dtype.is_object() or column.dtype == pl.Null:
         raise UsageError(f"column {name} holds {column.dtype}; expected text or numbers")
@@ -85,7 +85,7 @@ def _load_csv(path: Path) -> pl.DataFrame:
 
 
 def _begins_as_parquet(path: Path) -> bool:
-    """Whether a file is a Parquet table by its first bytes, whatever it is called."""
+    """Whether the first bytes of a file mark it as Parquet, whatever its name is."""
     try:
         with path.open("rb") as stream:
             return stream.read(4) == b"PAR1"

@@ -1,6 +1,6 @@
-"""What the numbers of a table are: logits, or probabilities in one of their forms. Softmax over the wrong ones gives no error.
+"""What the numbers of a table are: logits, or probabilities in one of several forms. Softmax over the wrong form raises no error.
 
-In: (item, option) numbers, NaN beyond an item's own options, and what they are said to be.  Out: logits.
+In: (item, option) numbers, NaN beyond an item's own options, and their stated kind.  Out: logits.
 """
 
 import logging
@@ -18,12 +18,12 @@ KINDS = (LOGITS, LOG_PROBABILITIES, PROBABILITIES, PERCENTAGES, NEGATIVE)
 PREFIXES = {"logit_": LOGITS, "logprob_": LOG_PROBABILITIES, "prob_": PROBABILITIES}
 Array = NDArray[np.float64]
 
-SMALLEST = float(np.nextafter(0, 1))  # stands for a probability of 0, which has no logarithm; softmax gives 0 back
-ROUNDED = 0.005  # of each number, where a file has two decimals
+SMALLEST = float(np.nextafter(0, 1))  # replaces a probability of 0, which has no logarithm; softmax gives 0 back
+ROUNDED = 0.005  # rounding error of each number in a file with two decimals
 
 
 def recognised(values: Array, n_options: NDArray[np.int_]) -> str:
-    """Return what numbers are that nobody has named: logits, unless every row is a distribution, which logits are not by chance."""
+    """Return the kind of numbers without a stated kind: logits, unless every row is a distribution, which logits are not by chance."""
     whole = values[np.isfinite(values).sum(axis=1) == n_options]
     if not len(whole) or np.min(whole[np.isfinite(whole)]) < 0:
         return LOGITS  # log-probabilities too, for they are logits
@@ -35,7 +35,7 @@ def recognised(values: Array, n_options: NDArray[np.int_]) -> str:
 
 
 def to_logits(values: Array, kind: str, where: str) -> Array:
-    """Return (item, option) numbers of a kind as logits; softmax over them gives the probabilities that were meant.
+    """Return (item, option) numbers of a kind as logits, whose softmax gives the intended probabilities.
 
     Raises UsageError naming the first row that cannot be of this kind.
     """
@@ -54,7 +54,7 @@ def to_logits(values: Array, kind: str, where: str) -> Array:
 
 
 def _check(probs: Array, where: str, kind: str) -> None:
-    """Probabilities of the options alone sum to 1, those of option tokens among a whole vocabulary to less."""
+    """Refuse rows that are no probabilities; over the options they sum to 1, over option tokens within a whole vocabulary to less."""
     room = ROUNDED * np.isfinite(probs).sum(axis=1) + 1e-6
     wrong = np.any((probs < 0) | (probs > 1 + 1e-6), axis=1) | (np.nansum(probs, axis=1) > 1 + room)
     if wrong.any():

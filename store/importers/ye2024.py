@@ -67,7 +67,7 @@ def _read_task(path: Path, task: str) -> tuple[ItemSet, list[str]]:
 
 
 def _with_source(item: Item, task: str) -> Item:
-    """Items without text are known by source and id alone, and ids repeat from task to task."""
+    """Name the task as the source of an item without text: it is identified by source and id alone, and tasks share ids."""
     return item if item.source or item.choices else item.model_copy(update={"source": task})
 
 
