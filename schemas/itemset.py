@@ -74,7 +74,7 @@ class ItemSet:
         try:
             items = [Item.model_validate_json(text) for text in self.texts]
         except ValueError as error:
-            raise StoreInvalidError(f"item set {self.digest[:12]}: a text is not an item: {str(error)[:120]}") from error
+            raise StoreInvalidError(f"item set {self.digest[:12]}: a text is not an item: {' '.join(str(error).split())[:120]}") from error
         asked = Counter((item.context, item.question) for item in items)
         most = max(MOST_ASKED, len(items) // 100)
         keys = [

@@ -183,7 +183,7 @@ def gate_command(policy: Path | None, limits: tuple[str, ...], predictor: Path |
 
     loaded = Predictor.load(predictor) if predictor else None
     asked, read = request(options), read_policy(policy, limits, loaded)
-    _check_apart([options[name] for name in ("junit", "markdown", "model_card") if options[name]])
+    _check_apart([options[name] for name in ("junit", "markdown", "eval_results") if options[name]])
     runs = open_runs(asked.store_url, asked.at, asked.wanted, with_dense=True)
     checks = gate(runs, asked.question, read)
     reports = {options["junit"]: ci_reports.junit(checks), options["markdown"]: ci_reports.markdown(checks)}

@@ -34,7 +34,6 @@ from analyzer.compare.paired import Paired, paired
 from analyzer.compare.two_axis_verdict import Side, limit_side
 from analyzer.conformal.influence import split_influence
 from analyzer.conformal.ranks import Ranks, rank_scores
-from analyzer.conformal.set_size_interval import Threshold, inverted_where_bent
 from analyzer.conformal.split_law import SetStatistics, crossings, moments
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, identity, interval_fields, provenance
@@ -145,10 +144,9 @@ def operations(view: RunView, scorer: str, alpha: Fraction, question: Question, 
     ranks = rank_scores(scores_of(view, view.probs, scorer, question), view.answer, view.probs, question.empty)
     law, ways = split_law(view.n_items, alpha, question), _ways(ranks, prices.ask_again_up_to)
     means, influence = moments(law, ways).mean, split_influence(law, ranks.item_rank, ways)
-    found = inverted_where_bent(ways.estimates(means, influence), Threshold(law, ranks), ways)
     price = THOUSAND * np.array([prices.answer, prices.wrong, prices.ask_again, prices.review, prices.abstain])
-    each = SetStatistics(ways.table, ("cost",), (False,), price @ ways.start[:, None], price[None] @ ways.steps, ways.start, ways.steps)
-    return found | inverted_where_bent(each.estimates([float(price @ means)], price[None] @ influence), Threshold(law, ranks), each)
+    # intervals from the influences alone: the page's calculator has their covariances, and must say what this command says
+    return ways.estimates(means, influence) | {"cost": Estimate(float(price @ means), price @ influence, least=0.0)}
 
 
 def _ways(ranks: Ranks, ask_again_up_to: int) -> SetStatistics:

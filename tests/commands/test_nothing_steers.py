@@ -123,7 +123,8 @@ def root_logger() -> Iterator[logging.Logger]:
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     yield root
-    root.handlers, root.level = handlers, level
+    root.handlers = handlers
+    root.setLevel(level)  # which also forgets what loggers remember of the level
 
 
 def test_no_log_record_begins_a_line_of_its_own(root_logger: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:

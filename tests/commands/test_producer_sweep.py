@@ -121,7 +121,7 @@ def test_a_sweep_is_one_command_per_model_method_and_level(tmp_path: Path) -> No
     """Levels go to the methods that take them, and tasks and prompts stay together in one command."""
     commands = split(read_sweep(write_sweep(tmp_path), {"self_check": 8}), "my-store")
     names = [command.name for command in commands]
-    assert names == [f"ref-{size} {rest}" for size in "sm" for rest in ("dense -", "magnitude 0.3", "magnitude 0.5")] + ["bayes"]
+    assert names == [f"ref-{size} {rest}" for size in "sm" for rest in ("dense", "magnitude 0.3", "magnitude 0.5")] + ["bayes"]
     expected = "--model ref-s --method magnitude --level 0.3 --store my-store --task urn --task facts --prompt base --limit 20"
     assert " ".join(commands[1].arguments) == f"{expected} --self-check 8"
 
@@ -250,7 +250,7 @@ def test_emit_prints_and_runs_nothing(tmp_path: Path) -> None:
     """`--emit json` on a plain request prints its cells and makes no store."""
     result = CliRunner().invoke(main, ["--model", "ref-s", "--emit", "json", "--store", str(tmp_path / "store")])
     assert result.exit_code == 0, result.output
-    assert [cell["name"] for cell in json.loads(result.stdout)] == ["ref-s dense -"]
+    assert [cell["name"] for cell in json.loads(result.stdout)] == ["ref-s dense"]
     assert not (tmp_path / "store").exists()
 
 

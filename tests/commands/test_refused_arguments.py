@@ -53,7 +53,7 @@ def test_a_limit_given_twice(names: tuple[str, ...], url: str) -> None:
     assert "is given twice" in refused(url, "gate", *(word for name in names for word in ("--limit", name)))
 
 
-@pytest.mark.parametrize("other", ["--markdown", "--model-card"])
+@pytest.mark.parametrize("other", ["--markdown", "--eval-results"])
 @pytest.mark.parametrize("spelling", ["{}/x", "{}/./x", "{}/link"])
 def test_two_reports_in_one_file(other: str, spelling: str, url: str, tmp_path: Path) -> None:
     """The second would take the place of the first, however the path is spelled."""

@@ -94,7 +94,6 @@ def family_model(family: str, seed: int = 0, **changes: Any) -> Any:
     """Return a random float32 model of a family, its attention computed by definition, its norms uneven as trained ones are."""
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        logging.getLogger("transformers").setLevel(logging.ERROR)
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(family_config(family, **changes), dtype=torch.float32, attn_implementation="eager").eval()
         for parameter in model.parameters():
@@ -118,6 +117,8 @@ def table() -> Iterator[str]:
     """Yield the table of docs/models.md: every family that can be built here, the path that answers it, and what compresses it."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+    for package in ("transformers", "producer"):
+        logging.getLogger(package).setLevel(logging.ERROR)
     yield HEAD
     yield "|---|---|---|"
     for family in sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
@@ -141,7 +142,6 @@ def compressed(family: str, method: str) -> Any:
 
 def asked(model: Any) -> Answers:
     """Return a model's answers to some prompts with a shared prefix, one of them truncated, as `produce` computes them."""
-    logging.getLogger("producer").setLevel(logging.ERROR)
     return answer(model, some_prompts(9, n_prefix=20), OPTIONS, Target("cpu", torch.float32), Settings(), lambda _: None, loaded=True)
 
 
