@@ -12,6 +12,8 @@ from producer.engine.memory_plan import USABLE
 from producer.engine.prefill import Answers, Done
 from producer.engine.settings import Settings
 from producer.machine.free_memory import free_memory, memory_for
+from producer.methods.shared.make_linear import make_linear
+from producer.models.compressed_weights import round_expert_inputs
 from producer.models.load import AS_STORED, load_model
 from producer.models.packed import check_stored
 from producer.request.planned import Model, PromptedTask, RunGroup
@@ -40,6 +42,7 @@ class TransformersBackend:
         mapped = group.is_dense and not resident and route_of(group.model.config, loaded=resident).path != GENERIC
         with memory_for("the weights", device):
             model = load_model(group.model.files, AS_STORED if mapped else group.model.dtype, device)
+        model = round_expert_inputs(model, make_linear)
         parameters = model.num_parameters()
         if group.is_dense:
             yield Ready(levels[0], {}, parameters, _answerer(model, group, settings, loaded=resident))

@@ -81,7 +81,7 @@ def _load(files: ModelFiles, config: Any, **options: Any) -> tuple[Any, dict[str
     if (name := quantization(config).format) in UNPACK:
         return load_packed(weight_files(files.folder), config, **options)
     if name == COMPRESSED_TENSORS:
-        return load_compressed(files.folder, config, **options)
+        return load_compressed(weight_files(files.folder), config, **options)
     if files.gguf:
         return _load_gguf(files, config, **options)
     loaded: Any = AutoModelForCausalLM.from_pretrained(

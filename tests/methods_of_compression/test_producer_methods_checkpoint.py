@@ -14,7 +14,9 @@ from producer.backends import BACKENDS
 from producer.methods import METHODS
 from producer.methods.gptq import gptq_modifier
 from producer.methods.shared.llm_compressor import oneshot, quiet
+from producer.methods.shared.make_linear import make_linear
 from producer.methods.shared.quantization import scheme
+from producer.models.compressed_weights import round_expert_inputs
 from producer.models.find import ModelFiles, find_model
 from producer.models.load import load_model
 from producer.models.stored_as import stored_level
@@ -109,6 +111,33 @@ def test_every_preset_of_llm_compressor_is_read_as_its_library_has_it(
         torch.testing.assert_close(found, weight, rtol=rounding, atol=0)
     if not rounding:
         assert torch.equal(logits(loaded, data.input_ids), expected)
+
+
+@pytest.mark.filterwarnings("ignore:Attempting to save a model with offloaded modules:UserWarning")
+@pytest.mark.parametrize("preset", ["W4A16", "W8A8", "FP8", "FP8_DYNAMIC", "MXFP4", "NVFP4"])
+def test_experts_keep_their_scales_and_the_rounding_of_their_inputs(
+    preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mixture of experts that llm-compressor saved has its logits; transformers drops scales of experts and rounds no inputs of theirs.
+
+    The library takes one scale for all tokens that reach an expert where its scheme says one per token, so it is asked token by token.
+    """
+    from llmcompressor.modifiers.quantization import QuantizationModifier
+    from transformers import Qwen3MoeConfig
+
+    sizes = SIZES | {"hidden_size": 128, "moe_intermediate_size": 128, "num_experts": 4, "num_experts_per_tok": 2}
+    monkeypatch.setitem(CONFIGS, "wide-moe", lambda: Qwen3MoeConfig(**sizes))
+    data = tiny_data(4)
+    recipe = [QuantizationModifier(targets="Linear", scheme=preset, ignore=["lm_head", "re:.*mlp.gate$"])]
+    saved = oneshot(make_linear(tiny("wide-moe")), lambda: recipe, data)
+    tokens = range(8, 24)
+    expected = torch.cat([logits(saved, [[token]]) for token in tokens])
+    save(saved, tmp_path)
+    loaded = load_model(ModelFiles("artifact", tmp_path), "float32", "cpu")
+    read = logits(round_expert_inputs(loaded, make_linear), [[token] for token in tokens])
+    gaps = (read - expected).abs().amax((1, 2))
+    assert float((gaps < 1e-4).float().mean()) > 0.9  # for an input between two steps, the order of sums decides to which it is rounded
+    assert float((logits(tiny("wide-moe"), [[token] for token in tokens]) - expected).abs().max()) > 1e-2
 
 
 def test_a_plain_checkpoint_is_described(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ E2M1 values in groups of 16 with an E4M3 scale each and one float32 scale per te
 
 from typing import Any, NamedTuple
 
+from producer.models.compressed_weights import RoundInputTo
 from schemas.levels import Level, parse_level
 
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # magnitudes of a 4-bit float
@@ -73,28 +74,6 @@ def round_inputs(layer: Any) -> None:
             layer.register_buffer(f"input_{name}", value.detach())
     if args is not None:
         layer.register_forward_pre_hook(RoundInputTo(args))
-
-
-class RoundInputTo:
-    """Forward pre-hook: round a layer's input to a number format, with scales computed from the input or stored in the layer."""
-
-    def __init__(self, args: Any) -> None:
-        self.args = args
-
-    def __call__(self, layer: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Return the arguments with the first, (..., channel), rounded in float32."""
-        from compressed_tensors.quantization import fake_quantize
-        from compressed_tensors.quantization.utils import compute_dynamic_scales_and_zp  # type: ignore[import-untyped]
-
-        x = arguments[0]
-        tokens = x.reshape(1, -1, x.shape[-1]).float()  # with fewer dimensions the library would take one scale for all tokens
-        overall = getattr(layer, "input_global_scale", None)
-        if self.args.dynamic:
-            scale, zero_point = compute_dynamic_scales_and_zp(tokens, self.args, layer, global_scale=overall)
-        else:
-            scale, zero_point = layer.input_scale, layer.input_zero_point
-        rounded = fake_quantize(tokens, scale.float(), zero_point, self.args, global_scale=overall)
-        return (rounded.reshape(x.shape).to(x.dtype), *arguments[1:])
 
 
 def steps(weight: Any, scale: Any, overall: Any, args: Any) -> Any:
