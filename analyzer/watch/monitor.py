@@ -22,6 +22,7 @@ from analyzer.watch.miscoverage import MissWatch
 from analyzer.watch.state import PENDING, id_hash, pack_answers, read_state, unpack_answers, write_state
 from schemas.digest import json_digest
 from schemas.errors import UsageError
+from schemas.options import option_mass
 
 ALL = "all"
 
@@ -108,9 +109,8 @@ class Watch:
         if not rows.size:
             return
         mass = None
-        if log.logsumexp is not None:
-            raw = np.where(np.isnan(log.logits[rows]), -np.inf, log.logits[rows])
-            mass = np.exp(raw - log.logsumexp[rows, None]).sum(axis=1)
+        if log.logsumexp is not None and np.isfinite(log.logsumexp[rows]).all():
+            mass = option_mass(log.logits[rows], log.n_options[rows], log.logsumexp[rows])
         found = looks_of(judged.probs, self.predictor.document.alpha, mass)
         names = [name for name in counted if name in found]
         if self.looks is None:

@@ -11,7 +11,7 @@ import pytest
 from analyzer_data import skilled_logits
 from click.testing import CliRunner
 from scipy.special import betaln
-from shipping import data_set, made
+from shipping import data_set, made, rewritten
 
 from analyzer.api import calibrate, monitor
 from analyzer.cli.main import main
@@ -20,6 +20,7 @@ from analyzer.predictor.document import Threshold
 from analyzer.studies.cost import Prices
 from analyzer.watch.betting import AT_ONCE, LATER, Bets
 from analyzer.watch.exchangeability import live_p_values, slope_factors
+from analyzer.watch.live_log import read_log
 from analyzer.watch.miscoverage import MissWatch, miss_share_range, odds_factors
 from analyzer.watch.monitor import Watch
 from schemas.errors import UsageError
@@ -264,6 +265,28 @@ def test_the_watch_needs_every_value(tmp_path: Path) -> None:
     (tmp_path / "live.csv").write_text("logit_A,logit_B,logit_C,logit_D,at_most\n1,2,3,4,\n1,,,,0\n")
     with pytest.raises(UsageError, match="row 2 lacks values"):
         monitor(tmp_path / "p.json", tmp_path / "live.csv")
+
+
+def test_option_mass_is_watched_only_while_it_is_known(tmp_path: Path) -> None:
+    """Against a loop over the questions; a log with one infinite log-sum-exp is refused after one whose values are all finite."""
+    path = rewritten(tmp_path / "p.json", made(), lambda value: value["looks"].update(option_mass=[1] * 256))
+    predictor = Predictor.load(path)
+    watch = Watch(predictor, 0.01)
+    live(tmp_path / "plain.parquet", 50)
+    frame = pl.read_parquet(tmp_path / "plain.parquet")
+    values = frame.select([f"logit_{letter}" for letter in "ABCD"]).to_numpy()
+    total = np.nansum(np.exp(values), axis=1) * np.exp(np.linspace(0.1, 2, 50))
+    frame.with_columns(logsumexp=np.log(total)).write_parquet(tmp_path / "known.parquet")
+    watch.see(read_log(tmp_path / "known.parquet", predictor))
+    expected = np.zeros(256, dtype=int)
+    for row, whole_vocabulary in zip(values, total, strict=True):
+        expected[int(256 * sum(math.exp(value) for value in row if not np.isnan(value)) / whole_vocabulary)] += 1
+    assert watch.looks is not None
+    assert watch.looks["option_mass"].live.tolist() == expected.tolist()
+    total[3] = math.inf
+    frame.with_columns(id=pl.col("id") + "x", logsumexp=np.log(total)).write_parquet(tmp_path / "infinite.parquet")
+    with pytest.raises(UsageError, match="no finite logsumexp in every row"):
+        watch.see(read_log(tmp_path / "infinite.parquet", predictor))
 
 
 def test_ties_are_placed_at_random_and_counted_as_they_are() -> None:
