@@ -21,7 +21,8 @@ from analyzer.stats.arrays import FloatArray, IntArray
 from analyzer.stats.random_words import item_uniform
 from analyzer.watch.betting import Bets
 
-SLOPES = np.array([s * one for one in (1.8, 0.9, 0.45, 0.2) for s in (-1, 1)])  # a bet multiplies its capital by 1 + slope (p - 1/2)
+# a bet multiplies its capital by 1 + slope (p - 1/2)
+SLOPES = np.array([sign * size for size in (1.8, 0.9, 0.45, 0.2) for sign in (-1, 1)])
 TOGETHER = 256  # p-values are computed for this many questions at once
 STREAM = 1 << 40  # random draws reserved for each statistic
 
@@ -36,7 +37,7 @@ def live_p_values(counts: IntArray, bins: IntArray, u: FloatArray) -> FloatArray
 
     counts : (bin,) number of earlier questions.  bins : (question,) bin of each new one.  u : (question,) uniform draws that break ties.
     """
-    found = np.empty(bins.size)
+    p_values = np.empty(bins.size)
     counts = counts.copy()
     for start in range(0, bins.size, TOGETHER):
         part = bins[start : start + TOGETHER]
@@ -45,9 +46,9 @@ def live_p_values(counts: IntArray, bins: IntArray, u: FloatArray) -> FloatArray
         larger = above[part] + (earlier & (part[None, :] > part[:, None])).sum(axis=1)
         equal = counts[part] + (earlier & (part[None, :] == part[:, None])).sum(axis=1) + 1
         total = counts.sum() + np.arange(part.size) + 1
-        found[start : start + TOGETHER] = (larger + u[start : start + TOGETHER] * equal) / total
+        p_values[start : start + TOGETHER] = (larger + u[start : start + TOGETHER] * equal) / total
         counts += np.bincount(part, minlength=counts.size)
-    return found
+    return p_values
 
 
 class LookWatch:
@@ -70,8 +71,8 @@ class LookWatch:
         for p, value, label in zip(live_p_values(self.calibration + self.live, bins, item_uniform(draws)), bins, labels, strict=True):
             lower = self.bets.step(slope_factors(p))
             self.since_sum = np.where(lower, 0.0, self.since_sum + value)
-            for place in np.flatnonzero(self.bets.since == self.bets.steps - 1):  # this is the first question after its lowest point
-                self.since_label[place] = label
+            for bet in np.flatnonzero(self.bets.since == self.bets.steps - 1):  # this is the first question after its lowest point
+                self.since_label[bet] = label
         self.live += np.bincount(bins, minlength=self.live.size)
 
     @property

@@ -19,7 +19,7 @@ from schemas.json_text import parse_json_lines, read_text
 from store.importers.table_columns import load_table, numbers, texts
 
 PREFIX = "logit_"
-KNOWN = ("id", "answer", "subject", "group", "time", "logsumexp", "n_options", "at_most")
+OPTIONAL = ("id", "answer", "subject", "group", "time", "logsumexp", "n_options", "at_most")
 UNKNOWN = -1  # index of an answer that is not known yet
 
 
@@ -60,33 +60,34 @@ def read_log(path: Path, predictor: Predictor, *, skip: int = 0, most: int | Non
     """
     table = _load(path)
     columns = [f"{PREFIX}{letter}" for letter in predictor.letters]
-    found = [name for name in table.columns if name.startswith(PREFIX)]
-    if sorted(found) != sorted(columns):
-        raise UsageError(f"{path.name} has columns {', '.join(found)[:160] or 'without logits'}; the predictor needs {', '.join(columns)}")
-    if unknown := [name for name in table.columns if name not in (*KNOWN, *columns)]:
-        raise UsageError(f"{path.name} has a column {unknown[0][:80]!r}; known beside the logits: {', '.join(KNOWN)}")
+    logit_columns = [name for name in table.columns if name.startswith(PREFIX)]
+    if sorted(logit_columns) != sorted(columns):
+        names = ", ".join(logit_columns)[:160] or "without logits"
+        raise UsageError(f"{path.name} has columns {names}; the predictor needs {', '.join(columns)}")
+    if unknown := [name for name in table.columns if name not in (*OPTIONAL, *columns)]:
+        raise UsageError(f"{path.name} has a column {unknown[0][:80]!r}; known beside the logits: {', '.join(OPTIONAL)}")
     if skip > len(table):
         raise UsageError(f"{path.name} has {len(table)} rows, but {skip} were read before; a log only grows")
     table = table.slice(skip, most)
-    logits, first = numbers(table, columns), skip + 1
+    logits, first_row = numbers(table, columns), skip + 1
     infinite = np.asarray(np.isinf(logits).any(axis=1))
-    _refuse(infinite, first, path, "has an infinite logit; leave an option out whose value was not returned")
+    _refuse(infinite, first_row, path, "has an infinite logit; leave an option out whose value was not returned")
     at_most = _optional(table, "at_most")
-    given = ~np.isnan(logits)
-    n_options = _n_options(table, given, at_most, first, path)
+    is_present = ~np.isnan(logits)
+    n_options = _n_options(table, is_present, at_most, first_row, path)
     if not answers_alone:
-        _refuse(n_options == 0, first, path, "has no logits")
+        _refuse(n_options == 0, first_row, path, "has no logits")
     ids = _column(table, "id")
-    answer = _answers(table, predictor, n_options, first, path)
-    _refuse((n_options == 0) & (answer == UNKNOWN), first, path, "has neither logits nor an answer")
+    answer = _answers(table, predictor, n_options, first_row, path)
+    _refuse((n_options == 0) & (answer == UNKNOWN), first_row, path, "has neither logits nor an answer")
     time = _column(table, "time")
     if time and (late := np.flatnonzero(np.array(time[1:]) < np.array(time[:-1]))).size:
-        raise UsageError(f"{path.name} row {first + int(late[0]) + 1} is earlier than the row before it; a log is in the order of time")
+        raise UsageError(f"{path.name} row {first_row + int(late[0]) + 1} is earlier than the row before it; a log is in the order of time")
     subject = _column(table, "subject") if predictor.subjects else None
     if predictor.subjects and subject is None:
         raise UsageError(f"{path.name} has no column subject; the predictor has a threshold for each of its subjects")
     logsumexp = _optional(table, "logsumexp") if "logsumexp" in table.columns else None
-    return LiveLog(path.name, first, ids, logits, n_options, at_most, answer, subject, _column(table, "group"), time, logsumexp)
+    return LiveLog(path.name, first_row, ids, logits, n_options, at_most, answer, subject, _column(table, "group"), time, logsumexp)
 
 
 def _load(path: Path) -> pl.DataFrame:
@@ -109,32 +110,32 @@ def _as_text(value: Any) -> str | None:
     return value if value is None or isinstance(value, str) else json.dumps(value)
 
 
-def _n_options(table: pl.DataFrame, given: BoolArray, at_most: FloatArray, first: int, path: Path) -> IntArray:
+def _n_options(table: pl.DataFrame, is_present: BoolArray, at_most: FloatArray, first_row: int, path: Path) -> IntArray:
     """Return each question's number of options: as given, else the full width if values may be missing, else up to its last value."""
-    width = given.shape[1]
-    up_to_last = np.where(given.any(axis=1), width - given[:, ::-1].argmax(axis=1), 0)
-    said = _optional(table, "n_options")
-    unsaid, partial = np.isnan(said), ~np.isnan(at_most)
-    wrong = ~unsaid & ((said != np.floor(said)) | (said < 2) | (said > width) | (said < up_to_last))
-    _refuse(wrong, first, path, f"says a number of options that is not 2 to {width}, or below its last logit")
-    counts = np.where(unsaid, np.where(partial, width, up_to_last), np.nan_to_num(said)).astype(np.int64)
+    width = is_present.shape[1]
+    up_to_last = np.where(is_present.any(axis=1), width - is_present[:, ::-1].argmax(axis=1), 0)
+    stated = _optional(table, "n_options")
+    is_unstated, is_partial = np.isnan(stated), ~np.isnan(at_most)
+    wrong = ~is_unstated & ((stated != np.floor(stated)) | (stated < 2) | (stated > width) | (stated < up_to_last))
+    _refuse(wrong, first_row, path, f"says a number of options that is not 2 to {width}, or below its last logit")
+    counts = np.where(is_unstated, np.where(is_partial, width, up_to_last), np.nan_to_num(stated)).astype(np.int64)
     counts[up_to_last == 0] = 0
-    gap = (given.sum(axis=1) < counts) & ~partial
-    _refuse(gap, first, path, "lacks the logit of an option before its last; at_most bounds values that an API did not return")
-    _refuse(counts == 1, first, path, "has one option; a question has 2 or more")
+    gap = (is_present.sum(axis=1) < counts) & ~is_partial
+    _refuse(gap, first_row, path, "lacks the logit of an option before its last; at_most bounds values that an API did not return")
+    _refuse(counts == 1, first_row, path, "has one option; a question has 2 or more")
     return counts
 
 
-def _answers(table: pl.DataFrame, predictor: Predictor, n_options: IntArray, first: int, path: Path) -> IntArray:
+def _answers(table: pl.DataFrame, predictor: Predictor, n_options: IntArray, first_row: int, path: Path) -> IntArray:
     words = _column(table, "answer")
     if words is None:
         return np.full(len(n_options), UNKNOWN)
-    places = {"": UNKNOWN} | {letter: place for place, letter in enumerate(predictor.letters)}
+    index_of = {"": UNKNOWN} | {letter: index for index, letter in enumerate(predictor.letters)}
     for row, word in enumerate(words):
-        if word not in places:
-            raise UsageError(f"{path.name} row {first + row} has answer {word[:40]!r}; expected one of {', '.join(predictor.letters)}")
-    answer = np.array([places[word] for word in words])
-    _refuse((n_options > 0) & (answer >= n_options), first, path, "has an answer that is none of its options")
+        if word not in index_of:
+            raise UsageError(f"{path.name} row {first_row + row} has answer {word[:40]!r}; expected one of {', '.join(predictor.letters)}")
+    answer = np.array([index_of[word] for word in words])
+    _refuse((n_options > 0) & (answer >= n_options), first_row, path, "has an answer that is none of its options")
     return answer
 
 
@@ -147,6 +148,6 @@ def _optional(table: pl.DataFrame, name: str) -> FloatArray:
     return numbers(table, [name])[:, 0] if name in table.columns else np.full(len(table), np.nan)
 
 
-def _refuse(wrong: BoolArray, first: int, path: Path, why: str) -> None:
+def _refuse(wrong: BoolArray, first_row: int, path: Path, why: str) -> None:
     if wrong.any():
-        raise UsageError(f"{path.name} row {first + int(wrong.argmax())} {why}")
+        raise UsageError(f"{path.name} row {first_row + int(wrong.argmax())} {why}")

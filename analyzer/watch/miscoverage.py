@@ -48,11 +48,11 @@ def miss_share_range(misses: int, n: int, delta: float) -> Range:
     """
     if not n:
         return Range(0.0, 1.0)
-    mixed = float(betaln(misses + PRIOR, n - misses + PRIOR) - betaln(PRIOR, PRIOR))
+    log_mixture = float(betaln(misses + PRIOR, n - misses + PRIOR) - betaln(PRIOR, PRIOR))
 
     def excess(share: float) -> float:
-        given = (misses * math.log(share) if misses else 0.0) + ((n - misses) * math.log1p(-share) if n > misses else 0.0)
-        return mixed - given + math.log(delta)
+        log_likelihood = (misses * math.log(share) if misses else 0.0) + ((n - misses) * math.log1p(-share) if n > misses else 0.0)
+        return log_mixture - log_likelihood + math.log(delta)
 
     seen, tiny = misses / n, 1e-15
     inside = min(max(seen, tiny), 1 - 1e-15)
@@ -70,8 +70,8 @@ class MissWatch:
         self.bets = Bets(ODDS.size)
         self.since_label = [""] * ODDS.size
         draw = float(item_uniform(np.array([seed], dtype=np.uint64))[0])
-        place = threshold.k - threshold.below  # rank of the threshold among the scores equal to it
-        self.tag = float(betaincinv(place, threshold.tied - place + 1, draw)) if threshold.tied else 0.0
+        rank = threshold.k - threshold.below  # rank of the threshold among the scores equal to it
+        self.tag = float(betaincinv(rank, threshold.tied - rank + 1, draw)) if threshold.tied else 0.0
 
     @property
     def watched(self) -> bool:
@@ -90,8 +90,8 @@ class MissWatch:
         chance = (one.n + 1 - one.k + self.placed) / (one.n + 1 + self.bets.steps)
         self.placed += above
         self.bets.step(odds_factors(above, chance))
-        for place in np.flatnonzero(self.bets.since == self.bets.steps - 1):
-            self.since_label[place] = label
+        for bet in np.flatnonzero(self.bets.since == self.bets.steps - 1):
+            self.since_label[bet] = label
 
     def _draw(self) -> float:
         return float(item_uniform(np.array([self.seed + 1 + self.bets.steps], dtype=np.uint64))[0])

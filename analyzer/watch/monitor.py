@@ -61,11 +61,11 @@ class Watch:
         judged = self.predictor.judge(log.logits[rows], log.n_options[rows], subject)
         self._see_looks(log, rows, judged)
         decisions = self.predictor.decisions(judged)
-        place = {int(row): number for number, row in enumerate(rows)}
+        position_of = {int(row): number for number, row in enumerate(rows)}
         for row in range(len(log)):
             key = id_hash(log.ids[row]) if log.ids else None
-            if row in place:
-                question = self._question(log, row, judged, place[row], str(decisions[place[row]]))
+            if row in position_of:
+                question = self._question(log, row, judged, position_of[row], str(decisions[position_of[row]]))
                 self._count(question)
             else:
                 assert key is not None
@@ -80,29 +80,29 @@ class Watch:
 
     def _check_ids(self, log: LiveLog) -> None:
         """Raise UsageError for a question that is logged twice, answered twice, or answered before it was asked."""
-        known: dict[int, tuple[int, str]] = {}
+        logged: dict[int, tuple[int, str]] = {}
         counts = {key: int(question["n_options"]) for key, question in self.pending.items()}
         for row in range(len(log)):
-            asked, answer = log.n_options[row] > 0, int(log.answer[row])
+            has_logits, answer = log.n_options[row] > 0, int(log.answer[row])
             where = f"{log.name} row {log.first_row + row}"
             if log.ids is None:
-                if not asked:
+                if not has_logits:
                     raise UsageError(f"{where} has an answer without logits, and the log has no column id to say of which question")
                 continue
             name, key = log.ids[row], id_hash(log.ids[row])
-            before, place = known.get(key, (self.answers.get(key, UNKNOWN), "an earlier log"))
-            seen = key in known or key in self.answers
-            if not seen and not asked:
+            before, logged_at = logged.get(key, (self.answers.get(key, UNKNOWN), "an earlier log"))
+            seen = key in logged or key in self.answers
+            if not seen and not has_logits:
                 raise UsageError(f"{where} answers question {name!r:.60}, which was not logged before it")
             if seen and answer not in (UNKNOWN, before) and before not in (UNKNOWN, PENDING):
-                letters = self.predictor.letters
-                raise UsageError(f"{where} says that the answer of {name!r:.60} is {letters[answer]}, but {place} says {letters[before]}")
-            if seen and (asked or before not in (UNKNOWN, PENDING)):
-                raise UsageError(f"{where} repeats question {name!r:.60} of {place}; every question counts once")
+                new, old = self.predictor.letters[answer], self.predictor.letters[before]
+                raise UsageError(f"{where} says that the answer of {name!r:.60} is {new}, but {logged_at} says {old}")
+            if seen and (has_logits or before not in (UNKNOWN, PENDING)):
+                raise UsageError(f"{where} repeats question {name!r:.60} of {logged_at}; every question counts once")
             counts.setdefault(key, int(log.n_options[row]))
             if answer >= counts[key]:
                 raise UsageError(f"{where} has an answer that is none of its question's options")
-            known[key] = (PENDING if answer == UNKNOWN else answer, f"row {log.first_row + row}")
+            logged[key] = (PENDING if answer == UNKNOWN else answer, f"row {log.first_row + row}")
 
     def _see_looks(self, log: LiveLog, rows: AnyArray, judged: Judged) -> None:
         counted = self.predictor.document.value["looks"]
@@ -111,24 +111,24 @@ class Watch:
         mass = None
         if log.logsumexp is not None and np.isfinite(log.logsumexp[rows]).all():
             mass = option_mass(log.logits[rows], log.n_options[rows], log.logsumexp[rows])
-        found = looks_of(judged.probs, self.predictor.document.alpha, mass)
-        names = [name for name in counted if name in found]
+        bins = looks_of(judged.probs, self.predictor.document.alpha, mass)
+        names = [name for name in counted if name in bins]
         if self.looks is None:
             self.looks = {name: LookWatch(name, counted[name], self.seed + i * STREAM) for i, name in enumerate(names)}
         if missing := sorted(set(self.looks) - set(names)):
             raise UsageError(f"{log.name} has no finite logsumexp in every row, which {missing[0]} needs and earlier logs had")
         labels = [_label(log, int(row)) for row in rows]
         for name, watch in self.looks.items():
-            watch.see(found[name], labels)
+            watch.see(bins[name], labels)
 
-    def _question(self, log: LiveLog, row: int, judged: Judged, place: int, decision: str) -> dict[str, Any]:
+    def _question(self, log: LiveLog, row: int, judged: Judged, position: int, decision: str) -> dict[str, Any]:
         """Return what must be remembered of a question until its answer is known."""
         n = int(log.n_options[row])
-        alone = int(judged.sets[place].argmax()) if judged.sets[place].sum() == 1 else int(np.nanargmax(judged.probs[place]))
+        alone = int(judged.sets[position].argmax()) if judged.sets[position].sum() == 1 else int(np.nanargmax(judged.probs[position]))
         return {
             "n_options": n,
-            "scores": judged.scores[place, :n].tolist(),
-            "set": judged.sets[place, :n].astype(int).tolist(),
+            "scores": judged.scores[position, :n].tolist(),
+            "set": judged.sets[position, :n].astype(int).tolist(),
             "subject": log.subject[row] if log.subject else None,
             "group": log.group[row] if log.group else None,
             "decision": decision,

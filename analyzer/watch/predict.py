@@ -18,17 +18,17 @@ def predict(predictor: Predictor, log: LiveLog) -> list[Record]:
     complete = log.complete
     subject = np.array(log.subject)[complete].tolist() if log.subject else None
     judged = predictor.judge(log.logits[complete], log.n_options[complete], subject)
-    found: dict[int, Any] = dict(zip(np.flatnonzero(complete).tolist(), predictor.names(judged.sets), strict=True))
-    decision = dict(zip(found, predictor.decisions(judged).tolist(), strict=True))
+    letters_of: dict[int, Any] = dict(zip(np.flatnonzero(complete).tolist(), predictor.names(judged.sets), strict=True))
+    decision_of = dict(zip(letters_of, predictor.decisions(judged).tolist(), strict=True))
     records = []
     for row in range(len(log)):
         record: Record = {"row": log.first_row + row} | ({"id": log.ids[row]} if log.ids else {})
-        if row in found:
-            letters, what, exact = found[row], decision[row], True
+        if row in letters_of:
+            letters, decision, exact = letters_of[row], decision_of[row], True
         else:
             partial = partial_row(predictor, log, row)
-            letters, what, exact = partial.set, predictor.decide_partial(partial), partial.exact
-        records.append(record | {"set": " ".join(letters), "size": len(letters), "decision": what, "exact": exact})
+            letters, decision, exact = partial.set, predictor.decide_partial(partial), partial.exact
+        records.append(record | {"set": " ".join(letters), "size": len(letters), "decision": decision, "exact": exact})
     return records
 
 
@@ -45,6 +45,6 @@ def unlike_calibration(predictor: Predictor, log: LiveLog) -> str:
 
 def partial_row(predictor: Predictor, log: LiveLog, row: int) -> Partial:
     """Return the set of a row with missing values."""
-    known = {letter: float(value) for letter, value in zip(predictor.letters, log.logits[row], strict=True) if not np.isnan(value)}
+    returned = {letter: float(value) for letter, value in zip(predictor.letters, log.logits[row], strict=True) if not np.isnan(value)}
     subject = log.subject[row] if log.subject else None
-    return predictor.predict_partial(known, float(log.at_most[row]), n_options=int(log.n_options[row]), subject=subject)
+    return predictor.predict_partial(returned, float(log.at_most[row]), n_options=int(log.n_options[row]), subject=subject)

@@ -28,8 +28,8 @@ def report(watch: Watch, tolerance: float) -> list[Record]:
     """
     check_tolerance(tolerance, "the tolerance of coverage")
     records = [*_look_records(watch), *_miss_records(watch), *_group_records(watch, tolerance), *_promise_records(watch)]
-    found = _outcome(watch, records)
-    return [record | {"outcome": found} for record in records]
+    outcome = _outcome(watch, records)
+    return [record | {"outcome": outcome} for record in records]
 
 
 def last_line(watch: Watch, records: Sequence[Record]) -> str:
@@ -38,8 +38,8 @@ def last_line(watch: Watch, records: Sequence[Record]) -> str:
     seen = f"{counts['n']:,} questions, {counts['answered']:,} with answers"
     alarmed = [one for one in records if one["result"] == ALARM]
     moved = [f"{one['check']} ({one['calibrated']:.3g} to {one['live']:.3g}, since {one['began']})" for one in alarmed]
-    found = records[0]["outcome"] if records else UNDECIDED
-    return f"monitor: {found} after {seen}{'; moved: ' if moved else ''}{', '.join(moved)}"
+    outcome = records[0]["outcome"] if records else UNDECIDED
+    return f"monitor: {outcome} after {seen}{'; moved: ' if moved else ''}{', '.join(moved)}"
 
 
 def _outcome(watch: Watch, records: Sequence[Record]) -> str:
