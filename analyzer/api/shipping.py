@@ -63,14 +63,14 @@ def calibrate(  # noqa: PLR0913  # one argument per option of the command
     >>> predictor.names(predictor.predict([2.0, 0.0, 0.1, -1.0]))
     ('A',)
     """
-    from analyzer.ship.calibrate import Wanted
+    from analyzer.ship.calibrate import PredictorSettings
     from analyzer.ship.calibrate import calibrate as calibrate_run
     from analyzer.studies.cost import read_prices
 
     question = ask(alphas=str(alpha), scorers=scorer, parameters=parameters, empty=empty, by=by, reliability=reliability)
     if len(question.alphas) != 1 or by not in ("none", "subject"):
         raise UsageError(f"a predictor has one alpha and thresholds by none or subject; alpha is {alpha}, by is {by!r}")
-    wanted = Wanted(
+    wanted = PredictorSettings(
         question.alphas[0],
         question.scorers[0],
         question.parameters.get(question.scorers[0], {}),

@@ -211,7 +211,7 @@ def _number(value: Any, name: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise _Problem(f"{name} is {value!r}; expected a finite number as text, such as \"0.75\"")
+        raise _Problem(f'{name} is {value!r}; expected a finite number as text, such as "0.75"')
     return number
 
 
@@ -228,7 +228,7 @@ def _share(value: Any, name: str) -> Fraction:
     except ValueError:
         share = Fraction(0)
     if not 0 < share < 1:
-        raise _Problem(f"{name} is {value!r}; expected a value in (0, 1) as text, such as \"1/10\"")
+        raise _Problem(f'{name} is {value!r}; expected a value in (0, 1) as text, such as "1/10"')
     return share
 
 

@@ -67,65 +67,67 @@ def least_top_prob(values: FloatArray, missing: BoolArray, at_most: float) -> fl
 
 
 def _open(values: FloatArray, missing: BoolArray, at_most: float) -> Open:
+    """Return the bounds. A power is a probability divided by that of the likeliest option; a missing option's is at most `ceiling`."""
     top = float(np.nanmax(values))
-    power, x = np.exp(np.where(missing, -np.inf, values - top)), float(np.exp(at_most - top))
-    known, m = ~missing, int(missing.sum())
-    total, most = float(np.sort(power).sum()), m * x
+    power, ceiling = np.exp(np.where(missing, -np.inf, values - top)), float(np.exp(at_most - top))
+    is_known, n_missing = ~missing, int(missing.sum())
+    total, most = float(np.sort(power).sum()), n_missing * ceiling  # of the known options, and at most of the missing ones
     order = np.argsort(-np.where(missing, -np.inf, values), kind="stable")
     rank = np.empty(values.size, dtype=np.int64)
     rank[order] = np.arange(1, values.size + 1)
-    level = known & (power <= x)  # a missing option may be at least as likely, and rank before it
-    below = np.array([power[known & (rank > one)].sum() for one in rank])
-    prob = Between(np.where(missing, 0.0, power / (total + most)), np.where(missing, x / (total + x), power / total))
+    is_level = is_known & (power <= ceiling)  # a missing option may be at least as likely, and rank before it
+    below = np.array([power[is_known & (rank > one)].sum() for one in rank])
+    prob = Between(np.where(missing, 0.0, power / (total + most)), np.where(missing, ceiling / (total + ceiling), power / total))
     less = Between(
-        np.where(missing, 0.0, below / np.where(level, total + most, total)),
-        np.where(missing, ((m - 1) * x + power[level].sum()) / (total + most), (below + most) / (total + most)),
+        np.where(missing, 0.0, below / np.where(is_level, total + most, total)),
+        np.where(missing, (n_missing - 1) * ceiling + power[is_level].sum(), below + most) / (total + most),
     )
-    least = int(known.sum()) - int(level.sum())
-    ranks = Between(np.where(missing, least + 1, rank).astype(float), np.where(missing, values.size, rank + m * level).astype(float))
-    margin = _margin(power, known, rank, x)
+    least = int(is_known.sum()) - int(is_level.sum())
+    last_rank = np.where(missing, values.size, rank + n_missing * is_level)
+    ranks = Between(np.where(missing, least + 1, rank).astype(float), last_rank.astype(float))
+    margin = _margin(power, is_known, rank, ceiling)
     largest = np.full(values.size, 1.0)  # exp(0), the power of the likeliest option
     return Open(prob, less, ranks, Between(largest / (total + most), largest / total), margin)
 
 
-def _margin(power: FloatArray, known: BoolArray, rank: IntArray, x: float) -> Between:
-    """Bounds of the largest probability of another option minus the option's own."""
+def _margin(power: FloatArray, is_known: BoolArray, rank: IntArray, ceiling: float) -> Between:
+    """Return bounds of the largest probability of another option minus the option's own; `power` and `ceiling` as in `_open`."""
     total = float(np.sort(power).sum())
-    most = int((~known).sum()) * x
-    second = float(power[known & (rank == 2)].sum())  # 0 where only one is known
-    first = known & (rank == 1)
-    low = np.where(known, np.where(first, (second - power) / total, (1 - power) / (total + most)), (1 - x) / (total + most))
-    high = np.where(known, np.where(first, (max(second, x) - power) / (total + most), (1 - power) / total), 1 / total)
+    most = int((~is_known).sum()) * ceiling
+    second = float(power[is_known & (rank == 2)].sum())  # 0 where only one is known
+    first = is_known & (rank == 1)
+    low = np.where(is_known, np.where(first, (second - power) / total, (1 - power) / (total + most)), (1 - ceiling) / (total + most))
+    high = np.where(is_known, np.where(first, (max(second, ceiling) - power) / (total + most), (1 - power) / total), 1 / total)
     return Between(low, high)
 
 
-def _lac(found: Open, parameters: Mapping[str, float]) -> Between:
-    return Between(1 - found.prob.high, 1 - found.prob.low)
+def _lac(quantities: Open, parameters: Mapping[str, float]) -> Between:
+    return Between(1 - quantities.prob.high, 1 - quantities.prob.low)
 
 
-def _aps(found: Open, parameters: Mapping[str, float]) -> Between:
-    return Between(1 - found.less.high, 1 - found.less.low)
+def _aps(quantities: Open, parameters: Mapping[str, float]) -> Between:
+    return Between(1 - quantities.less.high, 1 - quantities.less.low)
 
 
-def _raps(found: Open, parameters: Mapping[str, float]) -> Between:
-    aps = _aps(found, parameters)
-    low, high = (parameters["penalty"] * np.maximum(one - parameters["k_reg"], 0) for one in found.rank)
+def _raps(quantities: Open, parameters: Mapping[str, float]) -> Between:
+    aps = _aps(quantities, parameters)
+    low, high = (parameters["penalty"] * np.maximum(one - parameters["k_reg"], 0) for one in quantities.rank)
     return Between(aps.low + low, aps.high + high)
 
 
-def _saps(found: Open, parameters: Mapping[str, float]) -> Between:
+def _saps(quantities: Open, parameters: Mapping[str, float]) -> Between:
     def score(top: FloatArray, rank: FloatArray) -> FloatArray:
         return np.where(rank == 1, top / 2, top + (rank - 1.5) * parameters["weight"])
 
-    return Between(score(found.top.low, found.rank.low), score(found.top.high, found.rank.high))
+    return Between(score(quantities.top.low, quantities.rank.low), score(quantities.top.high, quantities.rank.high))
 
 
-def _margin_score(found: Open, parameters: Mapping[str, float]) -> Between:
-    return found.margin
+def _margin_score(quantities: Open, parameters: Mapping[str, float]) -> Between:
+    return quantities.margin
 
 
-def _topk(found: Open, parameters: Mapping[str, float]) -> Between:
-    return found.rank
+def _topk(quantities: Open, parameters: Mapping[str, float]) -> Between:
+    return quantities.rank
 
 
 BOUNDS: dict[str, Callable[[Open, Mapping[str, float]], Between]] = {

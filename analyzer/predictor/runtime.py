@@ -36,8 +36,9 @@ class Predictor:
     def __init__(self, document: Document) -> None:
         self.document = document
         self.letters = document.letters
-        if document.scorer not in SCORERS or document.scorer == "aps-rand":
-            raise UsageError(f"the predictor's scorer is {document.scorer!r}; known: {', '.join(s for s in SCORERS if s != 'aps-rand')}")
+        scorers = [name for name in SCORERS if name != "aps-rand"]  # which draws a random number for every question
+        if document.scorer not in scorers:
+            raise UsageError(f"the predictor's scorer is {document.scorer!r}; known: {', '.join(scorers)}")
         self._scorer, self._parameters = SCORERS[document.scorer], scorer_parameters(document.scorer, document.parameters)
         self._by_subject = {one.subject: one.value for one in document.thresholds}
 
@@ -63,13 +64,13 @@ class Predictor:
         """Raise UsageError if a test vector gives another set or another decision on this machine."""
         for number, vector in enumerate(self.document.vectors, start=1):
             try:
-                found = self.names(self.predict(vector.logits, n_options=len(vector.logits), subject=vector.subject))
+                letters = self.names(self.predict(vector.logits, n_options=len(vector.logits), subject=vector.subject))
                 decision = self.decide(vector.logits, n_options=len(vector.logits), subject=vector.subject)
             except UsageError as error:
                 raise UsageError(f"predictor {name}: test vector {number}: {error}") from error
-            if (found, decision) != (vector.letters, vector.decision):
-                got, wanted = (f"{', '.join(one) or 'nothing'} ({what})" for one, what in ((found, decision), vector[2:]))
-                raise UsageError(f"predictor {name}: test vector {number} gives {got} on this machine instead of {wanted}")
+            if (letters, decision) != (vector.letters, vector.decision):
+                actual, expected = (f"{', '.join(one) or 'nothing'} ({what})" for one, what in ((letters, decision), vector[2:]))
+                raise UsageError(f"predictor {name}: test vector {number} gives {actual} on this machine instead of {expected}")
 
     @property
     def subjects(self) -> tuple[str, ...]:
@@ -102,8 +103,8 @@ class Predictor:
         `ask_again_up_to` is 1.
         """
         rows, single = _rows(logits)
-        found = self.decisions(self.judge(rows, n_options, subject))
-        return str(found[0]) if single else found
+        decisions = self.decisions(self.judge(rows, n_options, subject))
+        return str(decisions[0]) if single else decisions
 
     def names(self, sets: BoolArray) -> Any:
         """Return the letters of sets: a tuple for (option,), a list of tuples for (question, option)."""
@@ -161,14 +162,14 @@ class Predictor:
         wide = np.full((len(rows), width), np.nan)
         shared = min(width, rows.shape[1])
         wide[:, :shared] = rows[:, :shared]
-        own = own_options(counts, width)
-        broken = np.any(own & ~np.isfinite(wide), axis=1)
+        has_option = own_options(counts, width)
+        broken = np.any(has_option & ~np.isfinite(wide), axis=1)
         if broken.any():
             raise UsageError(f"row {int(broken.argmax())} has a logit that is NaN or infinite; every option needs a finite one")
         probs = softmax(wide if self.document.temperature == 1 else wide / self.document.temperature, counts)
         scores = self._scorer(probs, None, **self._parameters)
         threshold = self._thresholds(len(rows), subject)
-        sets = (scores <= threshold[:, None]) & own
+        sets = (scores <= threshold[:, None]) & has_option
         if self.document.empty == "top1" and len(rows):
             sets[np.arange(len(rows)), top_option(probs)] = True
         return Judged(sets, probs, scores, threshold)
@@ -179,9 +180,9 @@ class Predictor:
 
     def _decide(self, size: IntArray, top: FloatArray) -> AnyArray:
         up_to, alone = self.document.ask_again_up_to, self.document.alone
-        found = np.where((size > up_to) | (up_to == 1), REVIEW, ASK_AGAIN)
-        found = np.where(size == 0, ABSTAIN, found)
-        return np.where(size == 1 if alone is None else top >= alone.threshold, ANSWER, found)
+        decisions = np.where((size > up_to) | (up_to == 1), REVIEW, ASK_AGAIN)
+        decisions = np.where(size == 0, ABSTAIN, decisions)
+        return np.where(size == 1 if alone is None else top >= alone.threshold, ANSWER, decisions)
 
     def cost_per_1000(self, decisions: AnyArray, share_wrong: float) -> float:
         """Return the mean cost of 1,000 questions with these decisions at the predictor's prices; NaN without prices or decisions.
@@ -225,7 +226,7 @@ class Predictor:
 
 
 def _rows(logits: Any) -> tuple[AnyArray, bool]:
-    """Logits as (question, option), and whether they were a single row."""
+    """Return logits as (question, option), and whether they were a single row."""
     try:
         rows = np.asarray(logits, dtype=np.float64, order="C")
     except (TypeError, ValueError) as error:

@@ -46,7 +46,7 @@ KEY_FIELDS = (
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PredictorSettings:
     """The settings of a predictor.
 
     confidence : probability over draws of the calibration items that coverage holds; None for coverage on average over draws.
@@ -69,7 +69,12 @@ class Wanted:
 
 
 def calibrate(
-    runs: Runs, wanted: Wanted, *, dense: Runs | None = None, expect: Mapping[str, str] | None = None, allow_unreliable: bool = False
+    runs: Runs,
+    settings: PredictorSettings,
+    *,
+    dense: Runs | None = None,
+    expect: Mapping[str, str] | None = None,
+    allow_unreliable: bool = False,
 ) -> Predictor:
     """Return a predictor that is calibrated on the one selected run.
 
@@ -85,7 +90,7 @@ def calibrate(
         raise UsageError(f"run {view.row['name']} has {view.n_items} items with finite logits; nothing can be calibrated on them")
     if dense and partner and partner["items_hash"] == view.row["items_hash"]:
         reasons += against_dense(*reversed(pair_views(dense.view(partner), view)))
-    value = _value(view, wanted)
+    value = _value(view, settings)
     reasons += _set_reasons(value, view)
     if reasons and not allow_unreliable:
         raise UsageError(
@@ -109,52 +114,50 @@ def _one_run(runs: Runs) -> RunView:
 
 def _check_expected(view: RunView, expect: Mapping[str, str]) -> None:
     key = view.key.model_dump(mode="json")
-    for field, given in expect.items():
+    for field, expected in expect.items():
         if field not in KEY_FIELDS:
             raise UsageError(f"there is no field {field!r} to expect; known: {', '.join(KEY_FIELDS)}")
-        found = ",".join(map(str, key[field])) if isinstance(key[field], list) else str(key[field])
-        shortened = field.endswith("_hash") and len(given) >= 8 and found.startswith(given)
-        if found != given and not shortened:
-            raise UsageError(f"run {view.row['name']} has {field} {found[:80]!r}, not the expected {given[:80]!r}; choose another run")
+        actual = ",".join(map(str, key[field])) if isinstance(key[field], list) else str(key[field])
+        shortened = field.endswith("_hash") and len(expected) >= 8 and actual.startswith(expected)
+        if actual != expected and not shortened:
+            raise UsageError(f"run {view.row['name']} has {field} {actual[:80]!r}, not the expected {expected[:80]!r}; choose another run")
 
 
-def _value(view: RunView, wanted: Wanted) -> dict[str, Any]:
-    fitted = _fitted(view.n_items) if wanted.tempered else np.zeros(view.n_items, dtype=np.bool_)
-    temperature = fit_temperature(view, fitted) if wanted.tempered else 1.0
+def _value(view: RunView, settings: PredictorSettings) -> dict[str, Any]:
+    fitted = _fitted(view.n_items) if settings.tempered else np.zeros(view.n_items, dtype=np.bool_)
+    temperature = fit_temperature(view, fitted) if settings.tempered else 1.0
     part = view.keep(~fitted)
-    probs = tempered_probs(part, temperature) if wanted.tempered else part.probs
-    question = Question(
-        alphas=(wanted.alpha,), scorers=(wanted.scorer,), parameters={wanted.scorer: dict(wanted.parameters or {})}
-    )
-    if wanted.scorer == "aps-rand":
+    probs = tempered_probs(part, temperature) if settings.tempered else part.probs
+    question = Question(alphas=(settings.alpha,), scorers=(settings.scorer,), parameters={settings.scorer: dict(settings.parameters or {})})
+    if settings.scorer == "aps-rand":
         raise UsageError("scorer aps-rand draws a random number for every question, so the same question would get other sets; use aps")
-    answer_scores = scores_of(part, probs, wanted.scorer, question)[np.arange(part.n_items), part.answer]
-    thresholds = [_threshold(answer_scores[chosen], subject, wanted) for subject, chosen in _parts(part, wanted.by_subject)]
+    answer_scores = scores_of(part, probs, settings.scorer, question)[np.arange(part.n_items), part.answer]
+    thresholds = [_threshold(answer_scores[chosen], subject, settings) for subject, chosen in _parts(part, settings.by_subject)]
     letters = LETTERS[: part.logits.shape[1]]
     n_options, counts = np.unique(part.n_options, return_counts=True)
     value: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
-        "guarantee": _guarantee(part, wanted),
-        "alpha": str(wanted.alpha),
-        "confidence": None if wanted.confidence is None else str(wanted.confidence),
-        "scorer": wanted.scorer,
-        "parameters": {name: repr(one) for name, one in scorer_parameters(wanted.scorer, wanted.parameters or {}).items()},
+        "guarantee": _guarantee(part, settings),
+        "alpha": str(settings.alpha),
+        "confidence": None if settings.confidence is None else str(settings.confidence),
+        "scorer": settings.scorer,
+        "parameters": {name: repr(one) for name, one in scorer_parameters(settings.scorer, settings.parameters or {}).items()},
         "temperature": repr(temperature),
-        "empty": wanted.empty,
+        "empty": settings.empty,
         "letters": list(letters),
         "option_counts": {str(n): int(count) for n, count in zip(n_options, counts, strict=True)},
         "thresholds": thresholds,
-        "rules": _rules(part, probs, wanted),
+        "rules": _rules(part, probs, settings),
         "made_on": _made_on(view, part),
         "promised": {},
-        "looks": count_looks(looks_of(probs, wanted.alpha, option_mass(part.logits, part.n_options, part.logsumexp))),
+        "looks": count_looks(looks_of(probs, settings.alpha, option_mass(part.logits, part.n_options, part.logsumexp))),
         "test_vectors": [],
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "tool": f"hedgemark {version('hedgemark')}",
     }
     predictor = Predictor(parse_document(sealed(value)))
-    value["promised"] = _promised(predictor, part, wanted)
+    value["promised"] = _promised(predictor, part, settings)
     return value
 
 
@@ -169,59 +172,59 @@ def _parts(view: RunView, by_subject: bool) -> list[tuple[str | None, BoolArray]
     if not by_subject:
         return [(None, np.ones(view.n_items, dtype=np.bool_))]
     subject = view.items.subject[view.position]
-    found = [(name, np.asarray(subject == number)) for number, name in enumerate(view.items.subjects)]
-    return [(name, chosen) for name, chosen in found if chosen.any()]
+    by_name = [(name, np.asarray(subject == number)) for number, name in enumerate(view.items.subjects)]
+    return [(name, chosen) for name, chosen in by_name if chosen.any()]
 
 
-def _threshold(scores: FloatArray, subject: str | None, wanted: Wanted) -> dict[str, Any]:
+def _threshold(scores: FloatArray, subject: str | None, settings: PredictorSettings) -> dict[str, Any]:
     n = scores.size
-    if wanted.confidence is None:
-        k = threshold_rank(n, wanted.alpha)
-        fewest = math.ceil(1 / wanted.alpha) - 1
+    if settings.confidence is None:
+        k = threshold_rank(n, settings.alpha)
+        fewest = math.ceil(1 / settings.alpha) - 1
     else:
-        k = sure_rank(n, wanted.alpha, float(1 - wanted.confidence))
-        fewest = least_calibration(wanted.alpha, float(1 - wanted.confidence))
+        k = sure_rank(n, settings.alpha, float(1 - settings.confidence))
+        fewest = least_calibration(settings.alpha, float(1 - settings.confidence))
     if k > n and subject is None:
-        raise UsageError(f"{n} items are too few for alpha {float(wanted.alpha):g}: every set would be full; expected {fewest} or more")
+        raise UsageError(f"{n} items are too few for alpha {float(settings.alpha):g}: every set would be full; expected {fewest} or more")
     value = math.inf if k > n else float(np.sort(scores)[k - 1])
     tied = 0 if k > n else int((scores == value).sum())
     text = "inf" if k > n else repr(value)
     return {"subject": subject, "threshold": text, "k": k, "n": n, "below": int((scores < value).sum()), "tied": tied}
 
 
-def _rules(view: RunView, probs: FloatArray, wanted: Wanted) -> dict[str, Any]:
-    prices = None if wanted.prices is None else {name: repr(float(getattr(wanted.prices, name))) for name in PER_QUESTION}
-    up_to = wanted.ask_again_up_to if wanted.prices is None else wanted.prices.ask_again_up_to
+def _rules(view: RunView, probs: FloatArray, settings: PredictorSettings) -> dict[str, Any]:
+    prices = None if settings.prices is None else {name: repr(float(getattr(settings.prices, name))) for name in PER_QUESTION}
+    up_to = settings.ask_again_up_to if settings.prices is None else settings.prices.ask_again_up_to
     rules: dict[str, Any] = {"ask_again_up_to": up_to, "prices": prices, "alone": None}
-    if wanted.max_wrong is None:
+    if settings.max_wrong is None:
         return rules
-    confidence = wanted.confidence or ALONE_CONFIDENCE
-    found = answered_alone(np.nanmax(probs, axis=1), view.correct, float(wanted.max_wrong), float(1 - confidence))
-    if not math.isfinite(found.threshold):
+    confidence = settings.confidence or ALONE_CONFIDENCE
+    rule = answered_alone(np.nanmax(probs, axis=1), view.correct, float(settings.max_wrong), float(1 - confidence))
+    if not math.isfinite(rule.threshold):
         raise UsageError(
-            f"no share of the {view.n_items} questions can be answered alone with at most {float(wanted.max_wrong):g} wrong, "
+            f"no share of the {view.n_items} questions can be answered alone with at most {float(settings.max_wrong):g} wrong, "
             f"at confidence {float(confidence):g}; allow more wrong answers, or calibrate on more items"
         )
-    rules["alone"] = {"threshold": repr(found.threshold), "max_wrong": str(wanted.max_wrong), "confidence": str(confidence)}
+    rules["alone"] = {"threshold": repr(rule.threshold), "max_wrong": str(settings.max_wrong), "confidence": str(confidence)}
     return rules
 
 
-def _guarantee(view: RunView, wanted: Wanted) -> str:
+def _guarantee(view: RunView, settings: PredictorSettings) -> str:
     row = view.row
-    share = f"at least {100 * float(1 - wanted.alpha):g} % of the questions have their answer in their set"
-    within = ", within each subject by itself," if wanted.by_subject else ""
+    share = f"at least {100 * float(1 - settings.alpha):g} % of the questions have their answer in their set"
+    within = ", within each subject by itself," if settings.by_subject else ""
     over = (
         f"on average over draws of the {view.n_items} calibration questions"
-        if wanted.confidence is None
-        else f"for all but {100 * float(1 - wanted.confidence):g} % of draws of the {view.n_items} calibration questions"
+        if settings.confidence is None
+        else f"for all but {100 * float(1 - settings.confidence):g} % of draws of the {view.n_items} calibration questions"
     )
     level = "" if row["level"] == "-" else f" {row['level']}"
     whom = f"{row['model']} ({row['method']}{level})"
     alone = (
         ""
-        if wanted.max_wrong is None
-        else f" Of the questions answered alone, at most {100 * float(wanted.max_wrong):g} % are answered wrongly, "
-        f"with {100 * float(wanted.confidence or ALONE_CONFIDENCE):g} % confidence."
+        if settings.max_wrong is None
+        else f" Of the questions answered alone, at most {100 * float(settings.max_wrong):g} % are answered wrongly, "
+        f"with {100 * float(settings.confidence or ALONE_CONFIDENCE):g} % confidence."
     )
     return (
         f"{share[0].upper()}{share[1:]}{within} {over}, for questions drawn as those of task {row['task']} were, "
@@ -231,9 +234,9 @@ def _guarantee(view: RunView, wanted: Wanted) -> str:
 
 def _made_on(view: RunView, part: RunView) -> dict[str, Any]:
     key = view.key.model_dump(mode="json")
-    made = {field: key[field] for field in KEY_FIELDS if field != "method_settings"}
-    made["method_settings"] = {name: one if isinstance(one, str) else str(one) for name, one in key["method_settings"].items()}
-    return made | {
+    fields = {field: key[field] for field in KEY_FIELDS if field != "method_settings"}
+    fields["method_settings"] = {name: one if isinstance(one, str) else str(one) for name, one in key["method_settings"].items()}
+    return fields | {
         "run": view.row["name"],
         "run_key": view.key.digest,
         "snapshot": view.snapshot,
@@ -244,7 +247,7 @@ def _made_on(view: RunView, part: RunView) -> dict[str, Any]:
     }
 
 
-def _promised(predictor: Predictor, part: RunView, wanted: Wanted) -> dict[str, Any]:
+def _promised(predictor: Predictor, part: RunView, settings: PredictorSettings) -> dict[str, Any]:
     """Return what the predictor achieves on the calibration questions; the watch compares live questions with it."""
     judged = judge_view(predictor, part)
     decisions, size = predictor.decisions(judged), judged.sets.sum(axis=1)
@@ -254,7 +257,7 @@ def _promised(predictor: Predictor, part: RunView, wanted: Wanted) -> dict[str, 
         "accuracy": repr(float(part.correct.mean())),
         "set_size": repr(float(size.mean())),
         "alone_wrong": repr(float(wrong.mean())),
-        "cost_per_1000": None if wanted.prices is None else repr(predictor.cost_per_1000(decisions, float(wrong.mean()))),
+        "cost_per_1000": None if settings.prices is None else repr(predictor.cost_per_1000(decisions, float(wrong.mean()))),
         "decisions": {name: repr(share) for name, share in shares.items()},
     }
 
@@ -268,16 +271,17 @@ def _with_vectors(value: Mapping[str, Any], view: RunView) -> dict[str, Any]:
     """Return the value with test vectors: items of every set size, and rows that ports often get wrong: ties, large values, few options."""
     predictor = Predictor(parse_document(sealed(value)))
     width = view.logits.shape[1]
-    made = [np.zeros(width), np.linspace(700, -700, width), 1e4 + np.arange(width) / 4, np.array([1.0, 0.25])]
+    hard_rows = [np.zeros(width), np.linspace(700, -700, width), 1e4 + np.arange(width) / 4, np.array([1.0, 0.25])]
     subject_of = view.items.subject[view.position]
     subjects = predictor.subjects
-    rows: list[tuple[FloatArray, str | None]] = [(row, subjects[0] if subjects else None) for row in made]
+    rows: list[tuple[FloatArray, str | None]] = [(row, subjects[0] if subjects else None) for row in hard_rows]
     size = judge_view(predictor, view).sets.sum(axis=1)
-    order = np.argsort(np.concatenate([np.arange(chosen.sum()) for chosen in (size == s for s in np.unique(size))]), kind="stable")
-    places = np.concatenate([np.flatnonzero(size == s) for s in np.unique(size)])[order]
-    for place in places[: 4 * N_VECTORS]:
-        row = view.logits[place, : view.n_options[place]].astype(np.float64)
-        rows.append((row, view.items.subjects[subject_of[place]] if subjects else None))
+    by_size = [np.flatnonzero(size == one) for one in np.unique(size)]
+    order = np.argsort(np.concatenate([np.arange(same.size) for same in by_size]), kind="stable")  # the first of each size, the second, ...
+    positions = np.concatenate(by_size)[order]
+    for position in positions[: 4 * N_VECTORS]:
+        row = view.logits[position, : view.n_options[position]].astype(np.float64)
+        rows.append((row, view.items.subjects[subject_of[position]] if subjects else None))
     vectors = [vector for row, subject in rows if (vector := _vector(predictor, row, subject))]
     return {**value, "test_vectors": vectors[: N_VECTORS + SYNTHETIC]}
 
