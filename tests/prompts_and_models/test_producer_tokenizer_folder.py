@@ -1,6 +1,7 @@
 """Tokenizers of model folders: the tokens that their files say, whatever a library makes of the name of their class."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,22 @@ def test_the_embedded_models_tokens_are_unchanged(tmp_path: Path) -> None:
         assert read_tokenizer(REFERENCE_MODELS / name)("Question: Which urn gave red?")["input_ids"] == (
             alone.encode("Question: Which urn gave red?").ids
         )
+
+
+def test_what_the_tokenizers_library_prints_is_logged(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It prints names from tokenizer.json past Python, where no filter would take an escape sequence out, and among the results."""
+    folder = tmp_path / "model"
+    shutil.copytree(REFERENCE_MODELS / "ref-s", folder)
+    stored = json.loads((folder / "tokenizer.json").read_text())
+    stored["added_tokens"][0]["named\x1b]0;title\x07"] = True
+    (folder / "tokenizer.json").write_text(json.dumps(stored))
+    print("before")
+    assert read_tokenizer(folder)("x")["input_ids"] == read_tokenizer(REFERENCE_MODELS / "ref-s")("x")["input_ids"]
+    print("after")
+    assert capfd.readouterr().out == "before\nafter\n"
+    assert "named" in caplog.text
 
 
 def test_what_changes_a_token_is_another_run_and_what_does_not_is_the_same(tmp_path: Path) -> None:
