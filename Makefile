@@ -6,7 +6,7 @@ PIP     = pip install --quiet --disable-pip-version-check --constraint constrain
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo setup test test-default test-base test-newest test-all test-vllm peers fuzz lint bench readme clean
+.PHONY: demo setup test test-default test-base test-newest test-all test-vllm peers fuzz fuzz-base lint bench readme clean
 
 demo: setup ## no downloads: the embedded models through both stages; a second time everything is found in the store
 	$(BIN)/produce --store demo-store --model bayes --method bayes --task urn
@@ -45,8 +45,13 @@ test-vllm: ## backend vllm in an environment of its own, built the first time, w
 	sh .ci/test-vllm.sh $(PYTHON)
 
 CASES ?= 500
+SEED ?= 0
 fuzz: setup ## damaged stores, caches, files, addresses and model folders: no traceback, no hang, no number that is silently wrong
-	$(BIN)/python tests/fuzz/run.py --cases $(CASES)
+	$(BIN)/python tests/fuzz/run.py --cases $(CASES) --seed $(SEED)
+
+fuzz-base: ## the same on the other interpreters, under Icechunk 2 and without torch; all but the model folders
+	sh .ci/other-interpreters.sh $(PYTHON) | while read -r python; do \
+	    sh .ci/test-base.sh "$$python" tests/fuzz/run.py --cases $(CASES) --seed $(SEED) </dev/null || exit 1; done
 
 lint: setup
 	$(BIN)/ruff check .

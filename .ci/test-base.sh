@@ -1,4 +1,5 @@
-# Test schemas, store and analyzer with the interpreter $1 in an environment of its own, which has no torch.
+# Test schemas, store and analyzer with the interpreter $1 in an environment of its own, which has no torch;
+# with further words, run that script with its arguments there instead.
 set -e
 minor=$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 venv=.venv-$minor
@@ -11,4 +12,6 @@ echo "== Python $minor"
 PATH=$PWD/$venv/bin:$PATH
 HEDGEMARK_PEER_PYTHON=$PWD/.venv/bin/python # with Icechunk 1 there and 2 here, each reads what the other wrote
 export PATH HEDGEMARK_PEER_PYTHON
+shift
+[ $# = 0 ] || exec "$venv/bin/python" "$@"
 "$venv/bin/python" -m pytest -n 2 -m 'not slow and not producer and not browser' --ignore-glob='*test_producer_*'
