@@ -60,6 +60,14 @@ def check_tag(keys: Keys, tag: str) -> None:
         raise StoreInvalidError(f"store {keys.where}: tag {tag!r} leads to a snapshot that {recorded}; its file was replaced or damaged")
 
 
+def check_untagged(keys: Keys, branch: str) -> None:
+    """Raise StoreInvalidError if a branch leads to a snapshot that records a tag: no branch does, so its file was replaced."""
+    if tag := read_root(keys).get(TAG):
+        raise StoreInvalidError(
+            f"store {keys.where}: branch {branch!r} leads to the snapshot of tag {str(tag)[:80]!r}; its file was replaced or damaged"
+        )
+
+
 def without_tag(attributes: dict[str, Any]) -> dict[str, Any]:
     """Return a root's attributes without those that were added when the snapshot was tagged."""
     return {name: value for name, value in attributes.items() if name not in (TAG, MANIFEST)}

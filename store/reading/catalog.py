@@ -15,10 +15,10 @@ from store.reading.catalog_table import SCHEMA, cache_path, keep_cached, load_ca
 
 
 def read_catalog(keys: Keys, snapshot: str) -> pl.DataFrame:
-    """Return the catalog of a snapshot, from the cache if it is there."""
+    """Return the catalog of a snapshot, from the cache if it is there and names all runs of the snapshot and no others."""
     path = cache_path(keys.where, snapshot)
     cached = load_cached(path)
-    if cached is not None:
+    if cached is not None and cached["name"].to_list() == run_names(keys):
         return cached
     table = build_catalog(keys)
     keep_cached(table, path)

@@ -1,8 +1,8 @@
 """The catalog as a table: its columns, its filters, and the copy kept in the user's cache folder.
 
 In: a store's address and a snapshot id, or a table and filters.  Out: a polars table. This file imports neither Icechunk nor Zarr, so that
-listing a store with a cached catalog is fast. A cached copy is used only if its SHA-256 is right: otherwise one flipped bit could give a
-run another level or another run's items.
+listing a store with a cached catalog is fast. A cached copy is used only if its SHA-256, over its content and the name of its file,
+is right: otherwise one flipped bit could give a run another level or another run's items, and a copied file another snapshot's runs.
 """
 
 import io
@@ -66,7 +66,7 @@ def load_cached(path: Path) -> pl.DataFrame | None:
     try:
         stored = path.read_bytes()
         digest, content = stored[:DIGEST_BYTES], stored[DIGEST_BYTES:]
-        table = read_polars(pl.read_parquet, io.BytesIO(content)) if sha256(content).digest() == digest else None
+        table = read_polars(pl.read_parquet, io.BytesIO(content)) if _digest(path, content) == digest else None
     except (OSError, ValueError):
         return None
     return table if table is not None and table.schema == pl.Schema(SCHEMA) else None
@@ -80,7 +80,7 @@ def keep_cached(table: pl.DataFrame, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            partial.write_bytes(sha256(packed.getbuffer()).digest() + packed.getbuffer())
+            partial.write_bytes(_digest(path, packed.getbuffer()) + packed.getbuffer())
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
@@ -88,3 +88,10 @@ def keep_cached(table: pl.DataFrame, path: Path) -> None:
             old.unlink(missing_ok=True)
     except OSError as error:
         warn_once(error)
+
+
+def _digest(path: Path, content: bytes | memoryview) -> bytes:
+    """Return the SHA-256 of a cached catalog and of the name of its file, which stands for the store's address and the snapshot."""
+    digest = sha256(path.name.encode())
+    digest.update(content)
+    return digest.digest()

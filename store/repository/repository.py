@@ -19,7 +19,7 @@ from store.backend.address import Address, parse_address
 from store.backend.failures import first_line, readable
 from store.backend.session_keys import SessionKeys
 from store.backend.storage import storage
-from store.format.root import check_root, check_tag, root_nodes
+from store.format.root import check_root, check_tag, check_untagged, root_nodes
 from store.safety.check_folder import check_folder
 from store.safety.conditional_writes import ensure_conditional_writes, has_passed
 from store.safety.screen import ensure_screened
@@ -61,6 +61,8 @@ class Repository:
         check_root(keys)
         if named.tag:
             check_tag(keys, named.tag)
+        elif at is None:
+            check_untagged(keys, BRANCH)
         return str(session.snapshot_id), keys
 
     def _find(self, at: str | None) -> "NamedSnapshot":

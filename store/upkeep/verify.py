@@ -15,9 +15,9 @@ from store.backend.failures import readable
 from store.backend.session_keys import SessionKeys
 from store.format.documents import group_attributes
 from store.format.item_sets import read_items
-from store.format.root import MANIFEST, TAG, check_root, check_tag, contents_digest, read_root
+from store.format.root import MANIFEST, TAG, check_root, check_tag, check_untagged, contents_digest, read_root
 from store.format.runs import check_fit, parse_run_record, read_run
-from store.repository.repository import Repository, open_repository
+from store.repository.repository import BRANCH, Repository, open_repository
 from store.upkeep.signature import check_signature, check_signed_names
 
 
@@ -45,6 +45,8 @@ def verify_store(url: str, at: str | None = None, key_file: Path | None = None) 
             _verify_snapshot(repository, snapshot, report)
         except HedgemarkError as error:
             report.problems.append(str(error))
+    if at is None:
+        report.problems += _branch_problems(repository)
     for tag, tagged in repository.tags().items():
         if at in (None, tag):
             report.problems += _tag_problems(repository, tag, tagged, report)
@@ -71,6 +73,15 @@ def _snapshots(repository: Repository, at: str | None) -> list[str]:
     if at is not None:
         return [repository.session(at).snapshot_id]
     return list(dict.fromkeys([repository.session().snapshot_id, *repository.tags().values()]))
+
+
+def _branch_problems(repository: Repository) -> list[str]:
+    """Check that the newest snapshot is not one that only a tag leads to."""
+    try:
+        check_untagged(repository.keys_of(repository.session()), BRANCH)
+    except HedgemarkError as error:
+        return [str(error)]
+    return []
 
 
 def _tag_problems(repository: Repository, tag: str, snapshot: str, report: Report) -> list[str]:

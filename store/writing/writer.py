@@ -19,9 +19,9 @@ from schemas.run import Run, RunKey
 from store.backend.failures import readable
 from store.backend.session_keys import SessionKeys
 from store.format.packed_run import PackedRun, pack_run
-from store.format.root import check_root
+from store.format.root import check_root, check_untagged
 from store.format.runs import RunRecord, parse_run_record
-from store.repository.repository import Repository, open_repository
+from store.repository.repository import BRANCH, Repository, open_repository
 from store.writing.batching import INTERVAL_S, Batch
 
 log = logging.getLogger(__name__)
@@ -96,6 +96,7 @@ class Writer:
         self._conflicts: list[RunConflictError] = []
         self._start_session()
         check_root(self._keys, SCHEMA_VERSION)
+        check_untagged(self._keys, BRANCH)
         self._batch = Batch(self._land, interval_s)
 
     def __enter__(self) -> "Writer":

@@ -14,12 +14,12 @@ import analyzer.cli.main
 from analyzer.runs.loading import Runs
 from schemas.errors import StoreInvalidError
 from schemas.layout import ITEMS, RUNS, group_document, root_attributes
-from store import Reader, open_reader
+from store import Reader, open_reader, open_writer
 from store.cli.main import main
 from store.format.documents import dump_document, group_attributes
 from store.format.root import MANIFEST, SIGNATURE, TAG, contents_digest, read_root, root_document
 from store.format.runs import encode_run
-from store.reading.catalog_table import load_cached
+from store.reading.catalog_table import keep_cached, load_cached
 from store.repository.repository import open_repository
 from store.upkeep.history import history
 from store.upkeep.signature import FORMS, check_signature, digests_manifest, manifest, sign_store
@@ -64,6 +64,25 @@ def test_a_damaged_cache_is_read_anew(store_url: str, tmp_path: Path) -> None:
     for broken in (b"", whole[:-1], whole + b"x", whole[32:]):
         cached.write_bytes(broken)
         assert load_cached(cached) is None
+
+
+def test_the_cached_catalog_of_an_older_snapshot_is_read_anew(store_url: str, tmp_path: Path) -> None:
+    """A whole cache file copied over that of a newer snapshot, or written anew with fewer runs, hides no run from ls or analyze."""
+    two_runs(store_url)
+    sets(store_url)
+    (old,) = (tmp_path / "cache").rglob("*.catalog")
+    items = tiny_items(n_items=60)
+    write_runs(store_url, items, [tiny_run(items, seed=9)])
+    catalog, truth = open_reader(store_url).catalog, sets(store_url)
+    (new,) = set((tmp_path / "cache").rglob("*.catalog")) - {old}
+    shutil.copy(old, new)
+    assert load_cached(new) is None and load_cached(old) is not None
+    assert sets(store_url) == truth
+    for rows in (catalog[:2], catalog[[0, 1, 1]], catalog[::-1], catalog[:0]):
+        keep_cached(rows, new)
+        assert open_reader(store_url).catalog.equals(catalog)
+        keep_cached(rows, new)
+        assert sets(store_url) == truth
 
 
 def forge(reader: Reader, name: str, **fields: str) -> list[dict[str, object]]:
@@ -133,6 +152,22 @@ def test_a_tag_file_exchanged_for_another_is_refused(source: str, store_url: str
         result = CliRunner().invoke(command, [*arguments, "--store", store_url])
         assert result.exit_code == 4, result.output
         assert "tag 'v1' leads to a snapshot that was" in result.output
+
+
+def test_a_branch_file_exchanged_for_a_tags_is_refused(store_url: str) -> None:
+    """The reference of main that names a tag's snapshot would hide newer runs: ls, analyze, verify and writers end with exit code 4."""
+    two_runs(store_url)
+    tag_snapshot(store_url, "v1")
+    items = tiny_items(n_items=60)
+    write_runs(store_url, items, [tiny_run(items, seed=9)])
+    refs = Path(store_url) / "refs"
+    shutil.copy(refs / "tag.v1" / "ref.json", refs / "branch.main" / "ref.json")
+    for command, arguments in ((main, ["ls"]), (analyzer.cli.main.main, ["sets"]), (main, ["verify"]), (main, ["tag", "v2"])):
+        result = CliRunner().invoke(command, [*arguments, "--store", store_url])
+        assert result.exit_code == 4, result.output
+        assert "branch 'main' leads to the snapshot of tag 'v1'" in result.output
+    with pytest.raises(StoreInvalidError, match="leads to the snapshot of tag"):
+        open_writer(store_url)
 
 
 def test_a_tag_says_what_it_names(store_url: str) -> None:
