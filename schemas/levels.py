@@ -46,7 +46,7 @@ _TYPE_BITS = re.compile(r"(?<![a-z])(?:u?int|[mn]?x?v?fp|bfloat|float|bf|nf|f|w)
 
 @dataclass(frozen=True)
 class Level:
-    """One parsed level; fields that its kind does not use keep their defaults."""
+    """One parsed level; fields that its kind does not use keep their defaults. `kept` weights of every `of` remain in a pattern."""
 
     text: str
     kind: Kind
@@ -97,6 +97,11 @@ def parse_levels(texts: Iterable[str]) -> list[Level]:
     """Return the levels that texts name, in order, with ranges expanded and repeats dropped. Raises what `parse_level` raises."""
     single = (level for text in texts for level in (_range(text) if text.count(":") == 2 else [text]))
     return list(dict.fromkeys(parse_level(level) for level in single))
+
+
+def method_and_level(method: str, level: str) -> str:
+    """Return a method and the text of its level as people read them, such as `wanda 0.5`; the method alone if it has no level."""
+    return method if level == NO_LEVEL else f"{method} {level}"
 
 
 def _bits(name: str) -> float | None:

@@ -107,6 +107,7 @@ class Environment(BaseModel):
     throughput: Mapping[str, Finite] = Field(default_factory=dict)  # items, tokens, operations per second; share of the matrix peak
     noise_floor: Mapping[str, Finite] = Field(default_factory=dict)  # measured by --self-check
 
+
 MASS_ROUNDING = 1e-4  # rounding error of a log-sum-exp in float32
 
 

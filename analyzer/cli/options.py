@@ -61,9 +61,7 @@ DETAILS: list[Callable[[Any], Any]] = [
     ),
     click.option("--sizes", is_flag=True, help="Also print how often each set size occurs."),
     click.option("--quantiles", is_flag=True, help="Also print quantiles of coverage over the splits."),
-    click.option(
-        "--p-values", "p_values", is_flag=True, help="Print instead every option's p-value, from which sets at any alpha follow."
-    ),
+    click.option("--p-values", "p_values", is_flag=True, help="Print instead every option's p-value, from which sets at any alpha follow."),
 ]
 TOLERANCES = [
     click.option(

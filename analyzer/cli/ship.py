@@ -67,6 +67,7 @@ def calibrate_command(store_url: str, out: Path, **options: Any) -> None:
 for option in reversed(SELECTION):
     option(calibrate_command)
 
+
 @click.command("predict")
 @click.option("--predictor", "path", type=FILE, required=True, help="File that analyze calibrate wrote.")
 @click.option("--logits", type=FILE, required=True, help="CSV, Parquet or JSON lines with columns logit_A, logit_B, ...")

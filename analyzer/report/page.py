@@ -16,7 +16,7 @@ from analyzer.gate.gate import FAIL, INCONCLUSIVE, PASS
 from analyzer.report.charts import comparison_charts
 from analyzer.report.charts.theme import css_colours, for_page
 from analyzer.report.data.study import Study
-from analyzer.report.data.tables import Tables, first_asked, tables
+from analyzer.report.data.tables import Tables, first_question_tables, tables
 from analyzer.report.panels import FILTERS, PANELS, Panel
 from analyzer.report.rows import in_script, pack
 from analyzer.report.words import sentences
@@ -38,18 +38,18 @@ def page(study: Study, *, live: bool = False) -> str:
     """
     with ThreadPoolExecutor(1) as beside:
         beside.submit(vega_bundle)  # takes 3 s on another core; cached until it is needed below
-        found, found_cards = tables(study), cards(study)
-    found["checks"] = [check for card in found_cards for check in card.checks]
+        named_tables, all_cards = tables(study), cards(study)
+    named_tables["checks"] = [check for card in all_cards for check in card.checks]
     document = {
         "scripts": _scripts(study, live),
         "style": f":root {{ {css_colours(False)} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {css_colours(True)} }} }}\n"
         f"@media print {{ :root {{ {css_colours(False)} }} }}\n{_read('page.css')}",
-        "data": in_script(_data(study, found)),
+        "data": in_script(_data(study, named_tables)),
     }
     policy = _content_policy(document["scripts"], live)
-    spoken = first_asked(found, study.request.questions[0])
-    words = {"verdict": sentences.verdicts(found_cards)} | {panel.id: panel.reading(spoken) for panel in PANELS if panel.reading}
-    html: str = _template().render(**document, policy=policy, live=live, readings=words, **_facts(study, found_cards))
+    first_tables = first_question_tables(named_tables, study.request.questions[0])
+    words = {"verdict": sentences.verdicts(all_cards)} | {panel.id: panel.reading(first_tables) for panel in PANELS if panel.reading}
+    html: str = _template().render(**document, policy=policy, live=live, readings=words, **_facts(study, all_cards))
     return html
 
 
@@ -79,10 +79,10 @@ def method_names(study: Study) -> list[str]:
     return sorted({cell.row["method"] for cells in study.cells.values() for cell in cells if cell.before})
 
 
-def _data(study: Study, found: Tables) -> dict[str, Any]:
+def _data(study: Study, named_tables: Tables) -> dict[str, Any]:
     facts, methods, prices = chart_facts(study), method_names(study), study.request.prices
     first = study.request.questions[0]
-    return pack(study, found) | {
+    return pack(study, named_tables) | {
         "snapshot": study.runs.reader.snapshot,
         "alpha": facts["alpha"],
         "scorer": first.scorers[0],
@@ -99,14 +99,14 @@ def _panel(panel: Panel, methods: list[str], facts: dict[str, Any]) -> dict[str,
     return {"id": panel.id, "table": panel.table, "shows": vars(panel.shows), "columns": columns, "charts": drawn}
 
 
-def _facts(study: Study, found: Sequence[Card]) -> dict[str, Any]:
+def _facts(study: Study, all_cards: Sequence[Card]) -> dict[str, Any]:
     rows = study.runs.rows
     options: dict[str, list[str]] = {name: sorted({row[name] for row in rows} - {DENSE}) for name in FILTERS[:4]}
     options["scorer"] = list(dict.fromkeys(scorer for question in study.request.questions for scorer in question.scorers))
     options["protocol"] = [question.protocol for question in study.request.questions]
     return {
-        "cards": found,
-        "columns": {result: _by_model([card for card in found if card.result == result]) for result in (PASS, INCONCLUSIVE, FAIL)},
+        "cards": all_cards,
+        "columns": {result: _by_model([card for card in all_cards if card.result == result]) for result in (PASS, INCONCLUSIVE, FAIL)},
         "shown_bars": SHOWN_BARS,
         "words": WORDS,
         "meanings": MEANINGS,
@@ -117,7 +117,7 @@ def _facts(study: Study, found: Sequence[Card]) -> dict[str, Any]:
         "prices": {name: getattr(study.request.prices, name) for name in PER_QUESTION},
         "up_to": study.request.prices.ask_again_up_to,
         "policy_words": policy_words(study.request.limits),
-        "errors": _errors(found),
+        "errors": _errors(all_cards),
         "alone": _without_partner(study),
         "n_runs": len(rows),
         "snapshot": study.runs.reader.snapshot,
@@ -125,15 +125,15 @@ def _facts(study: Study, found: Sequence[Card]) -> dict[str, Any]:
     }
 
 
-def _errors(found: Sequence[Card]) -> str:
+def _errors(all_cards: Sequence[Card]) -> str:
     """The error probabilities of the gate's checks, and which models pass if all are judged together."""
-    checks = [check for card in found for check in card.checks]
+    checks = [check for card in all_cards for check in card.checks]
     return " ".join(filter(None, [correction(checks), together(checks)]))
 
 
-def _by_model(found: Sequence[Card]) -> Mapping[str, list[Card]]:
+def _by_model(chosen: Sequence[Card]) -> Mapping[str, list[Card]]:
     models: dict[str, list[Card]] = {}
-    for card in found:
+    for card in chosen:
         models.setdefault(card.model, []).append(card)
     return models
 

@@ -5,10 +5,9 @@ from collections.abc import Callable, Sequence
 
 from analyzer.measure.records import Record
 from analyzer.report.data.study import Study
-from analyzer.report.data.tables import Tables, all_records, first_asked, tables
+from analyzer.report.data.tables import Tables, all_records, first_question_tables, tables
 from analyzer.report.words import sentences
 from analyzer.report.words.cards import cards, policy_words
-from analyzer.studies.cliffs import sweep_kind
 from analyzer.studies.decoupling import method_kind
 from analyzer.tables.columns import CLIFFS, COMPARE
 from analyzer.tables.markup import escaped, in_line, latex, markdown
@@ -21,11 +20,11 @@ Section = tuple[str, list[Record], Sequence[Column]]
 
 def paper(study: Study, form: str) -> str:
     """Return the report as text; `form` is md or latex."""
-    found = tables(study)
-    return FORMS[form](study, found, sections(study, found))
+    named_tables = tables(study)
+    return FORMS[form](study, named_tables, sections(study, named_tables))
 
 
-def sections(study: Study, found: Tables) -> list[Section]:
+def sections(study: Study, named_tables: Tables) -> list[Section]:
     """Return titles, records and columns; a table without compressed runs is left out."""
     records = all_records(study)
     chosen = [
@@ -34,20 +33,20 @@ def sections(study: Study, found: Tables) -> list[Section]:
         ("Quantization", _with_dense(records, lambda record: method_kind(record) in QUANTIZED)),
     ]
     shown: list[Section] = [(title, rows, COMPARE) for title, rows in chosen if rows]
-    swept = _swept(found["cliffs"])
+    swept = _swept(named_tables["cliffs"])
     return [*shown, ("Sweeps", swept, CLIFFS)] if swept else shown
 
 
-def _markdown(study: Study, found: Tables, shown: Sequence[Section]) -> str:
+def _markdown(study: Study, named_tables: Tables, shown: Sequence[Section]) -> str:
     policy = f"A compressed model may ship when it {policy_words(study.request.limits)}, with 95 % confidence."
     parts = ["# Hedgemark report", sentences.verdicts(cards(study)), policy]
-    parts += ["\n".join(f"- {in_line(sentence)}" for sentence in _sentences(study, found))]
+    parts += ["\n".join(f"- {in_line(sentence)}" for sentence in _sentences(study, named_tables))]
     for title, records, columns in shown:
         parts += [f"## {title}", markdown(records, columns)]
     return "\n\n".join([*parts, f"Snapshot `{study.runs.reader.snapshot}`."]) + "\n"
 
 
-def _latex(study: Study, found: Tables, shown: Sequence[Section]) -> str:
+def _latex(study: Study, named_tables: Tables, shown: Sequence[Section]) -> str:
     lines = [r"% needs \usepackage{booktabs}", f"% snapshot {study.runs.reader.snapshot}", f"% {escaped(sentences.verdicts(cards(study)))}"]
     for title, records, columns in shown:
         lines.append(latex(records, columns, title))
@@ -57,29 +56,29 @@ def _latex(study: Study, found: Tables, shown: Sequence[Section]) -> str:
 FORMS: dict[str, Callable[[Study, Tables, Sequence[Section]], str]] = {"md": _markdown, "latex": _latex}
 
 
-def _sentences(study: Study, found: Tables) -> list[str]:
+def _sentences(study: Study, named_tables: Tables) -> list[str]:
     if not study.runs.rows:
         return []
-    spoken = first_asked(found, study.request.questions[0])
-    said = (
+    first_tables = first_question_tables(named_tables, study.request.questions[0])
+    writers = (
         sentences.heat_map, sentences.decoupling, sentences.cliffs, sentences.flips, sentences.scale, sentences.transfer,
         sentences.unreliable,
     )  # fmt: skip
-    return [sentence(spoken) for sentence in said]
+    return [sentence(first_tables) for sentence in writers]
 
 
-def _with_dense(records: Sequence[Record], wanted: Callable[[Record], bool]) -> list[Record]:
+def _with_dense(records: Sequence[Record], is_wanted: Callable[[Record], bool]) -> list[Record]:
     """The wanted compressed runs and the dense runs of their models, tasks and prompts; [] if there are none."""
-    chosen = [record for record in records if record["method"] != DENSE and record["compared_with"] and wanted(record)]
+    chosen = [record for record in records if record["method"] != DENSE and record["compared_with"] and is_wanted(record)]
     beside = {(record["model"], record["task"], record["prompt"]) for record in chosen}
-    return [r for r in records if r in chosen or (r["method"] == DENSE and (r["model"], r["task"], r["prompt"]) in beside)]
+    return [
+        record
+        for record in records
+        if record in chosen or (record["method"] == DENSE and (record["model"], record["task"], record["prompt"]) in beside)
+    ]
 
 
 def _swept(records: Sequence[Record]) -> list[Record]:
     """The records of sweeps with more than one level."""
-
-    def key(record: Record) -> tuple[str | None, ...]:
-        return (*(record[name] for name in ("model", "method", "task", "prompt", "scorer")), sweep_kind(record["level"]))
-
-    counts = Counter(map(key, records))
-    return [record for record in records if counts[key(record)] > 1]
+    counts = Counter(map(sentences.sweep_of, records))
+    return [record for record in records if counts[sentences.sweep_of(record)] > 1]

@@ -6,7 +6,7 @@ In: a study and its tables.  Out: facts about each run, the rows that a panel sh
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from analyzer.measure.records import Record
@@ -17,7 +17,7 @@ from analyzer.runs.loading import level_strength
 from analyzer.runs.pairs import Partners
 from analyzer.studies.cliffs import sweep_kind
 from schemas.fields import FIELDS
-from schemas.levels import NO_LEVEL
+from schemas.levels import method_and_level
 from store.shown import TURNING, escaped_json
 
 DIGITS = 6
@@ -25,11 +25,6 @@ OTHER_TABLES = {"costs": COST_FIELDS, "items": ITEM_FIELDS, "texts": TEXT_FIELDS
 KINDS = {"sparsity": "share", "pattern": "n:m"}  # all other levels are measured in bits
 
 Columns = dict[str, list[Any]]
-
-
-def method_and_level(row: Mapping[str, Any]) -> str:
-    """Return method and level as the report writes them, such as `wanda 0.5`."""
-    return str(row["method"]) if row["level"] == NO_LEVEL else f"{row['method']} {row['level']}"
 
 
 def run_facts(study: Study) -> list[Record]:
@@ -49,7 +44,7 @@ def run_facts(study: Study) -> list[Record]:
     facts = []
     for row in rows:
         twin = shown[tuple(row[field] for field in FIELDS)] > 1
-        name = method_and_level(row) + (f" #{study.runs.view(row).key.digest[:8]}" if twin else "")
+        name = method_and_level(row["method"], row["level"]) + (f" #{study.runs.view(row).key.digest[:8]}" if twin else "")
         where = f"{row['task']} · {row['prompt']}" if many_prompts else row["task"]
         partner, strength = partners.of(row), level_strength(row["level"])
         facts.append(
@@ -80,13 +75,13 @@ def numbered(study: Study, records: Sequence[Record]) -> list[Record]:
     return [record | {"run": number[record["run"]]} if "run" in record else record for record in records]
 
 
-def pack(study: Study, found: Tables) -> dict[str, Any]:
+def pack(study: Study, named_tables: Tables) -> dict[str, Any]:
     """Return the runs and every table that a panel shows, by column; a table that several panels show is included once."""
     fields = {panel.table: panel.fields for panel in reversed(PANELS)} | OTHER_TABLES
     facts = run_facts(study)
     return {
         "runs": _columns(facts, list(facts[0]) if facts else ["run"]),
-        "tables": {table: _columns(numbered(study, found[table]), wanted) for table, wanted in fields.items()},
+        "tables": {table: _columns(numbered(study, named_tables[table]), names) for table, names in fields.items()},
     }
 
 

@@ -7,7 +7,7 @@ import click
 
 from analyzer.report.charts.theme import Spec, for_paper
 from analyzer.report.data.study import Study
-from analyzer.report.data.tables import first_asked, tables
+from analyzer.report.data.tables import first_question_tables, tables
 from analyzer.report.page import chart_facts, method_names, page
 from analyzer.report.panels import PANELS
 from analyzer.report.papers import paper
@@ -49,14 +49,14 @@ def write_charts(study: Study, folder: Path) -> None:
 
 def chart_specs(study: Study) -> Mapping[str, Spec]:
     """Return the charts with their rows, styled for paper: for the first scorer, and the compressed run whose sets grew most."""
-    found = first_asked(tables(study), study.request.questions[0])
+    first_tables = first_question_tables(tables(study), study.request.questions[0])
     facts = run_facts(study)
-    pairs = numbered(study, [pair for pair in found["pairs"] if not pair["unreliable"]])
+    pairs = numbered(study, [pair for pair in first_tables["pairs"] if not pair["unreliable"]])
     chosen = facts[max(pairs, key=lambda pair: pair["set_size_change"])["run"]] if pairs else next(iter(facts), {})
     methods, lines = method_names(study), chart_facts(study)
     drawn = {}
     for panel in PANELS:
-        records = numbered(study, found.get(panel.table, []))
+        records = numbered(study, first_tables.get(panel.table, []))
         rows = opening_rows(panel, records, facts, chosen) if panel.id != CALCULATED else []
         for name, make in (panel.charts or {}).items() if rows else ():
             spec = for_paper(make(methods, lines))

@@ -33,6 +33,7 @@ from analyzer.scorers import scorer_parameters
 from analyzer.stats.arrays import BoolArray, FloatArray
 from analyzer.studies.cost import PER_QUESTION, Prices
 from schemas.errors import UsageError
+from schemas.levels import method_and_level
 from schemas.options import option_mass
 
 FITTED = 5  # one in this many items is used to fit the temperature
@@ -218,8 +219,7 @@ def _guarantee(view: RunView, settings: PredictorSettings) -> str:
         if settings.confidence is None
         else f"for all but {100 * float(1 - settings.confidence):g} % of draws of the {view.n_items} calibration questions"
     )
-    level = "" if row["level"] == "-" else f" {row['level']}"
-    whom = f"{row['model']} ({row['method']}{level})"
+    whom = f"{row['model']} ({method_and_level(row['method'], row['level'])})"
     alone = (
         ""
         if settings.max_wrong is None

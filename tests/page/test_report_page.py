@@ -20,7 +20,7 @@ from analyzer.gate.gate import gate
 from analyzer.gate.policy import LIMITABLE
 from analyzer.report.charts import theme
 from analyzer.report.data.study import MAX_RUNS, ReportRequest, measure_study
-from analyzer.report.data.tables import first_asked, tables
+from analyzer.report.data.tables import first_question_tables, tables
 from analyzer.report.page import page
 from analyzer.report.panels import PANELS
 from analyzer.report.rows import pack
@@ -142,7 +142,7 @@ def test_every_panel_has_a_sentence_for_every_store(store_url: str, tmp_path: Pa
     one = write(str(tmp_path / "one"), [(items, family(items, "toy", 0)[:1])])
     for url in (store_url, one):
         found = study_of(url)
-        spoken = first_asked(tables(found), found.request.questions[0])
+        spoken = first_question_tables(tables(found), found.request.questions[0])
         for panel in PANELS:
             if panel.reading:
                 sentence = panel.reading(spoken)

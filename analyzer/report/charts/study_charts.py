@@ -68,10 +68,10 @@ def transfer(methods: list[str], facts: dict[str, Any]) -> Spec:
     base = alt.Chart(ROWS).encode(y=alt.Y("label:N", sort=None, title=None), tooltip=tooltip("coverage", ".3f"))
     ends = alt.X("coverage_low:Q", title="coverage", scale=alt.Scale(zero=False, padding=12), axis=alt.Axis(format=".1%", orient="top"))
     whiskers = base.mark_rule(strokeWidth=2, color=SERIES[1]).encode(x=ends, x2="coverage_high:Q")
-    kept = base.mark_point(filled=True, size=64, opacity=1, color=SERIES[1]).encode(x="coverage:Q")
+    from_dense = base.mark_point(filled=True, size=64, opacity=1, color=SERIES[1]).encode(x="coverage:Q")
     again = base.mark_point(size=64, opacity=1, color="@ink", strokeWidth=1.5).encode(x="recalibrated_coverage:Q")
     lines = [upright(goal), upright(floor, strokeDash=[4, 4])]
-    return spec_of(alt.layer(*lines, whiskers, again, kept), step=LISTED)
+    return spec_of(alt.layer(*lines, whiskers, again, from_dense), step=LISTED)
 
 
 def cost(methods: list[str], facts: dict[str, Any]) -> Spec:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from analyzer.compare.paired import Paired
+from analyzer.measure.groups import LETTERS
 from analyzer.measure.records import Record, interval_fields
 from analyzer.report.data.study import Study
 from analyzer.stats.arrays import BoolArray
@@ -12,18 +13,17 @@ from schemas.itemset import ItemSet
 
 MOST_ITEMS, MOST_CHARACTERS = 20, 400
 DIRECTIONS = {"flips_to_wrong": "right to wrong", "flips_to_right": "wrong to right"}
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def subjects(study: Study) -> list[Record]:
     """Return one record per pair, subject and direction of flip: the share of the subject's items, with its interval."""
-    found = []
+    records = []
     for cell in _one_per_run(study):
         subject = cell.after.view.items.subject[cell.after.view.position]
         names = cell.after.view.items.subjects
         for number in np.unique(subject):
-            found += _subject_records(cell, names[number] or "(all)", subject == number)
-    return found
+            records += _subject_records(cell, names[number] or "(all)", subject == number)
+    return records
 
 
 def flipped_items(study: Study) -> list[Record]:
@@ -33,9 +33,9 @@ def flipped_items(study: Study) -> list[Record]:
 
 def item_texts(study: Study, items: Sequence[Record]) -> list[Record]:
     """Return question and options of each item named in `items` whose text is in the store; long texts are shortened."""
-    wanted = {(record["task"], record["item"]) for record in items}
+    named_items = {(record["task"], record["item"]) for record in items}
     sets = {row["items_hash"]: study.runs.view(row).items for row in study.runs.rows}
-    return [record for one in sets.values() if one.texts for record in _texts(one, wanted)]
+    return [record for one in sets.values() if one.texts for record in _texts(one, named_items)]
 
 
 def _one_per_run(study: Study) -> Iterator[Paired]:
@@ -77,9 +77,9 @@ def _items(cell: Paired) -> list[Record]:
     ]
 
 
-def _texts(items: ItemSet, wanted: set[tuple[str, str]]) -> Iterator[Record]:
+def _texts(items: ItemSet, named_items: set[tuple[str, str]]) -> Iterator[Record]:
     for item_id, item in zip(items.item_id, items.items, strict=True):
-        if (items.task, f"{int(item_id):016x}") in wanted and item.choices:  # without choices it has no text
+        if (items.task, f"{int(item_id):016x}") in named_items and item.choices:  # without choices it has no text
             options = "  ".join(f"{letter}. {option}" for letter, option in item.choices.items())
             yield {"task": items.task, "item": f"{int(item_id):016x}", "question": _cut(item.question), "options": _cut(options)}
 

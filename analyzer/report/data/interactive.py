@@ -58,26 +58,26 @@ def cost_rates(study: Study) -> list[Record]:
 def _curve(view: RunView, scorer: str, question: Question) -> Record:
     scored = score_run(view, view.probs, scorer, question, None)
     shown = _only_shown(scored.statistics)
-    n = scored.n_calibration
-    found = [moments(_law(view.n_items, n, threshold_rank(n, alpha)), shown) for alpha in GRID]
+    n_calibration = scored.n_calibration
+    at_alphas = [moments(_law(view.n_items, n_calibration, threshold_rank(n_calibration, alpha)), shown) for alpha in GRID]
     record: dict[str, Any] = {"run": view.row["name"], "scorer": scorer, "protocol": question.protocol}
     for index, name in enumerate(SHOWN):
-        record[name] = [float(at.mean[index]) for at in found]
-        record[f"{name}_sd"] = [float(at.sd[index]) for at in found]
+        record[name] = [float(at.mean[index]) for at in at_alphas]
+        record[f"{name}_sd"] = [float(at.sd[index]) for at in at_alphas]
     return record
 
 
-def _only_shown(known: SetStatistics) -> SetStatistics:
+def _only_shown(statistics: SetStatistics) -> SetStatistics:
     """Only the statistics that the slider shows, which halves the work."""
-    chosen = [known.names.index(name) for name in SHOWN]
+    chosen = [statistics.names.index(name) for name in SHOWN]
     return SetStatistics(
-        known.table,
+        statistics.table,
         SHOWN,
-        tuple(known.share[index] for index in chosen),
-        known.start[chosen],
-        known.steps[chosen],
-        known.square_start[chosen],
-        known.square_steps[chosen],
+        tuple(statistics.share[index] for index in chosen),
+        statistics.start[chosen],
+        statistics.steps[chosen],
+        statistics.square_start[chosen],
+        statistics.square_steps[chosen],
     )
 
 
@@ -113,5 +113,5 @@ def size_rates(cell: Cell) -> list[Estimate]:
 def _covariance(estimates: Sequence[Estimate]) -> list[float]:
     influence = np.stack([estimate.influence for estimate in estimates])
     n_items = influence.shape[1]
-    whole = influence @ influence.T / (n_items * (n_items - 1))
-    return [float(value) for value in whole[np.triu_indices(len(whole))]]
+    matrix = influence @ influence.T / (n_items * (n_items - 1))
+    return [float(value) for value in matrix[np.triu_indices(len(matrix))]]

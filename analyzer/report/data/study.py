@@ -71,11 +71,11 @@ class Study:
 class KeptRuns(Runs):
     """Runs whose arrays are all kept in memory, by name, because every panel uses them."""
 
-    kept: Mapping[str, RunView]
+    views_by_name: Mapping[str, RunView]
 
     def view(self, row: Mapping[str, Any]) -> RunView:
         """Return the arrays of one run."""
-        return self.kept[row["name"]]
+        return self.views_by_name[row["name"]]
 
 
 def open_study(options: Mapping[str, Any]) -> Study:
@@ -88,8 +88,8 @@ def open_selected(options: Mapping[str, Any]) -> Runs:
     from store import open_reader
 
     reader = open_reader(options["store_url"], options["at"])
-    wanted = {field: options[field] for field in FIELDS}
-    return select_runs(reader, wanted, with_dense=True) if reader.catalog.height else Runs(reader, ())
+    chosen = {field: options[field] for field in FIELDS}
+    return select_runs(reader, chosen, with_dense=True) if reader.catalog.height else Runs(reader, ())
 
 
 def report_request(options: Mapping[str, Any]) -> ReportRequest:
@@ -107,8 +107,8 @@ def measure_study(runs: Runs, request: ReportRequest) -> Study:
     """
     if len(runs.rows) > MAX_RUNS:
         raise UsageError(f"{len(runs.rows)} runs are selected, but a page shows {MAX_RUNS} at most; select with --model, --task, --method")
-    kept = KeptRuns(runs.reader, runs.rows, {view.row["name"]: view for view in runs.views()})
-    return Study(kept, request, {question.protocol: _cells(kept, question) for question in request.questions})
+    kept_runs = KeptRuns(runs.reader, runs.rows, {view.row["name"]: view for view in runs.views()})
+    return Study(kept_runs, request, {question.protocol: _cells(kept_runs, question) for question in request.questions})
 
 
 def _cells(runs: Runs, question: Question) -> list[Paired]:

@@ -22,18 +22,18 @@ Tables = dict[str, list[Record]]
 
 def tables(study: Study) -> Tables:
     """Return every table by name; a table is empty if no run has figures for it."""
-    found = {name: make(study) for name, make in TABLES.items()}
-    return found | {"texts": item_texts(study, found["items"])}
+    named_tables = {name: make(study) for name, make in TABLES.items()}
+    return named_tables | {"texts": item_texts(study, named_tables["items"])}
 
 
-def first_asked(found: Tables, question: Question) -> Tables:
-    """Return the tables of the first scorer and protocol, which sentences are written from, and the decoupling of their pairs."""
-    asked = {"scorer": question.scorers[0], "protocol": question.protocol}
-    spoken = {
-        name: [record for record in records if all(record.get(field, value) == value for field, value in asked.items())]
-        for name, records in found.items()
+def first_question_tables(named_tables: Tables, question: Question) -> Tables:
+    """Return the records of the first scorer and protocol, from which sentences are written, and the decoupling of their pairs."""
+    chosen = {"scorer": question.scorers[0], "protocol": question.protocol}
+    first_tables = {
+        name: [record for record in records if all(record.get(field, value) == value for field, value in chosen.items())]
+        for name, records in named_tables.items()
     }
-    return spoken | {"decoupling": decoupling(spoken["pairs"]) if spoken["pairs"] else []}
+    return first_tables | {"decoupling": decoupling(first_tables["pairs"]) if first_tables["pairs"] else []}
 
 
 def run_records(study: Study) -> list[Record]:
@@ -43,18 +43,12 @@ def run_records(study: Study) -> list[Record]:
 
 def pair_records(study: Study) -> list[Record]:
     """Return one record per compressed run, scorer and protocol: its changes and its verdict on two axes."""
-    found = []
-    for question in study.request.questions:
-        found += add_holm([pair_record([cell], question, study.request.tolerances) for cell in study.pairs(question.protocol)])
-    return found
+    return _compared(study, study.pairs)
 
 
 def all_records(study: Study) -> list[Record]:
     """Return one record per run, scorer and protocol, beside its dense run where it has one."""
-    found = []
-    for question in study.request.questions:
-        found += add_holm([pair_record([cell], question, study.request.tolerances) for cell in study.cells[question.protocol]])
-    return found
+    return _compared(study, study.cells.__getitem__)
 
 
 def size_records(study: Study) -> list[Record]:
@@ -87,13 +81,13 @@ def transfer_table(study: Study) -> list[Record]:
 
 def unreliable_table(study: Study) -> list[Record]:
     """Return the runs that cannot be trusted, each reason once."""
-    found: dict[tuple[str, str], Record] = {}
+    reasons: dict[tuple[str, str], Record] = {}
     for protocol, cells in study.cells.items():
         for cell in cells:
             name = cell.row["name"]
             for reason in (*run_reasons(cell.after.view), *cell_reasons(cell.after)):
-                found.setdefault((name, reason), {"run": name, "protocol": protocol, "reason": reason})
-    return list(found.values())
+                reasons.setdefault((name, reason), {"run": name, "protocol": protocol, "reason": reason})
+    return list(reasons.values())
 
 
 TABLES: dict[str, Callable[[Study], list[Record]]] = {
@@ -109,6 +103,14 @@ TABLES: dict[str, Callable[[Study], list[Record]]] = {
     "costs": cost_rates,
     "unreliable": unreliable_table,
 }
+
+
+def _compared(study: Study, cells_of: Callable[[str], Sequence[Paired]]) -> list[Record]:
+    """Return one record per cell of each protocol, with p-values adjusted over the protocol's cells."""
+    records = []
+    for question in study.request.questions:
+        records += add_holm([pair_record([cell], question, study.request.tolerances) for cell in cells_of(question.protocol)])
+    return records
 
 
 def _by_prompt(cells: Sequence[Paired]) -> list[list[Paired]]:

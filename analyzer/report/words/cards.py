@@ -16,7 +16,7 @@ from analyzer.gate.policy import LIMITABLE, Limit
 from analyzer.measure.records import Record
 from analyzer.report.data.study import Study
 from analyzer.tables.numbers import fixed
-from schemas.levels import NO_LEVEL
+from schemas.levels import method_and_level
 
 RANK = {PASS: 0, INCONCLUSIVE: 1, FAIL: 2}
 WORDS = {PASS: "may ship", INCONCLUSIVE: "undecided", FAIL: "must not ship"}
@@ -84,33 +84,33 @@ class Card:
     @property
     def name(self) -> str:
         """Method and level in one text."""
-        return self.method if self.level == NO_LEVEL else f"{self.method} {self.level}"
+        return method_and_level(self.method, self.level)
 
     @property
     def short(self) -> str:
         """By how much limits are exceeded, in a few words: the largest amount of each figure; "" if no limit is exceeded."""
         failed = {name: [check for check in self.checks if check["check"] == name and check["result"] == FAIL] for name in WORDINGS}
-        parts = [f"{WORDINGS[name].short} {WORDINGS[name].change(_most(found))}" for name, found in failed.items() if found]
+        parts = [f"{WORDINGS[name].short} {WORDINGS[name].change(_largest_amount(checks))}" for name, checks in failed.items() if checks]
         untrusted = any(check["limit"] is None and check["result"] == FAIL for check in self.checks)
         return ", ".join([*(["cannot be trusted"] if untrusted else []), *parts])
 
     @property
     def bars(self) -> list[Record]:
         """The checks that have a figure, with the data of their bars; first those nearest to their limit or furthest beyond it."""
-        drawn = [found for check in self.checks if (found := _bar(check))]
-        return sorted(drawn, key=lambda found: -found["nearness"])
+        drawn = [bar for check in self.checks if (bar := _bar(check))]
+        return sorted(drawn, key=lambda bar: -bar["nearness"])
 
 
 def cards(study: Study) -> list[Card]:
     """Return one card per compressed model that has a dense run, those that may ship first."""
     question = study.request.questions[0]
-    found = []
+    judged_models = []
     judged = [cell for cells in _models(study.cells[question.protocol]) for cell in cells]
     for (model, method, level), group in groupby(check_pairs(judged, question, study.request.limits), key=_of_model):
         checks = list(group)
         result = outcome(checks)
-        found.append(Card(model, method, level, result, _why(result, checks), checks))
-    return sorted(found, key=lambda card: RANK[card.result])
+        judged_models.append(Card(model, method, level, result, _why(result, checks), checks))
+    return sorted(judged_models, key=lambda card: RANK[card.result])
 
 
 def policy_words(limits: Sequence[Limit]) -> str:
@@ -159,30 +159,30 @@ def _why(result: str, checks: Sequence[Record]) -> str:
     many = f"{others} other check{'s' if others > 1 else ''}" if others else ""
     if result == FAIL:
         ending = f"; the limit is {limit}." if limit else "."
-        return f"{_said(first)}{ending}" + (f" {many} fail{'' if others > 1 else 's'} too." if many else "")
+        return f"{_in_words(first)}{ending}" + (f" {many} fail{'' if others > 1 else 's'} too." if many else "")
     unclear = f"{many} {'are' if others > 1 else 'is'} also unclear" if many else ""
     could = first["reason"] or (f"This could be above or below the limit of {limit}" if limit else "")
     parts = [part for part in (could, unclear) if part and (limit or part != could)]
     ending = "; ".join(parts) + "." if parts else ""
-    return f"{_said(first)}. {ending[:1].upper()}{ending[1:]}".rstrip() + _would_decide(deciding)
+    return f"{_in_words(first)}. {ending[:1].upper()}{ending[1:]}".rstrip() + _would_decide(deciding)
 
 
-def _said(check: Record) -> str:
+def _in_words(check: Record) -> str:
     """A check in words, with its interval, without a final period."""
-    found = _harm(check)
-    if found is None and check["unreliable"]:
+    harm = _harm(check)
+    if harm is None and check["unreliable"]:
         return f"Cannot be trusted on {check['task']}: {check['unreliable']}"
-    if found is None:
+    if harm is None:
         return f"{title(check)} on {check['task']}: {sentence(check)}"
     words = WORDINGS[check["check"]]
-    low, high = (fixed(words.times * end, words.digits) for end in (found.low, found.high))
+    low, high = (fixed(words.times * end, words.digits) for end in (harm.low, harm.high))
     where = f" on {check['task']}" + (f", {check['subject']}" if check["subject"] else "")
-    return f"{words.sentence} {words.amount(found.amount)} [{low} to {high}]{where}"
+    return f"{words.sentence} {words.amount(harm.amount)} [{low} to {high}]{where}"
 
 
 def _limit_words(check: Record) -> str:
-    found = _harm(check)
-    return f"{WORDINGS[check['check']].times * found.limit:g}" if found else ""
+    harm = _harm(check)
+    return f"{WORDINGS[check['check']].times * harm.limit:g}" if harm else ""
 
 
 def _harm(check: Record) -> Harm | None:
@@ -196,8 +196,8 @@ def _harm(check: Record) -> Harm | None:
 
 def _beyond(check: Record) -> float:
     """How far a check is beyond its limit, as a multiple of the limit; infinite for a check without a figure."""
-    found = _harm(check)
-    return (found.amount - found.limit) / max(found.limit, 1e-9) if found else math.inf
+    harm = _harm(check)
+    return (harm.amount - harm.limit) / max(harm.limit, 1e-9) if harm else math.inf
 
 
 def _would_decide(checks: Sequence[Record]) -> str:
@@ -210,7 +210,7 @@ def _worst(checks: Sequence[Record]) -> str:
     """The worst end of the interval of each figure, which is the largest harm that remains possible."""
     parts = []
     for name, words in WORDINGS.items():
-        ends = [found.high for check in checks if check["check"] == name and (found := _harm(check))]
+        ends = [harm.high for check in checks if check["check"] == name and (harm := _harm(check))]
         if ends:
             parts.append(f"{words.short} {words.change(max(ends))}")
     return f", even at the worst end of every interval: {', '.join(parts)}" if parts else ""
@@ -218,17 +218,17 @@ def _worst(checks: Sequence[Record]) -> str:
 
 def _bar(check: Record) -> Record | None:
     """The data of a check's bar: start, width, position of the limit, and words; None if the check has no figure."""
-    found = _harm(check)
-    if found is None:
+    harm = _harm(check)
+    if harm is None:
         return None
-    scale = BAR_LIMIT / max(found.limit, 1e-9)
-    low, high = (min(max(scale * end, BAR_LOW), BAR_HIGH) for end in (found.low, found.high))
+    scale = BAR_LIMIT / max(harm.limit, 1e-9)
+    low, high = (min(max(scale * end, BAR_LOW), BAR_HIGH) for end in (harm.low, harm.high))
     words = WORDINGS[check["check"]]
     drawn = {"low": round(low, 2), "width": round(max(high - low, 1.5), 2), "limit": BAR_LIMIT}
-    texts = {"words": words.short, "amount": words.change(found.amount)}
-    return check | drawn | texts | {"nearness": found.high / max(found.limit, 1e-9), "allowed": words.amount(found.limit)}
+    texts = {"words": words.short, "amount": words.change(harm.amount)}
+    return check | drawn | texts | {"nearness": harm.high / max(harm.limit, 1e-9), "allowed": words.amount(harm.limit)}
 
 
-def _most(checks: Sequence[Record]) -> float:
+def _largest_amount(checks: Sequence[Record]) -> float:
     """The largest amount among failed checks of one figure; each has an amount, since only an interval can fail a check."""
-    return max(found.amount for check in checks if (found := _harm(check)))
+    return max(harm.amount for check in checks if (harm := _harm(check)))

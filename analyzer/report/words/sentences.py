@@ -13,6 +13,7 @@ from analyzer.report.words.cards import Card
 from analyzer.studies.cliffs import GRADUAL, NO_GROWTH, THRESHOLD, TOO_FEW, UNCLEAR, sweep_kind
 from analyzer.studies.decoupling import QUADRANTS
 from analyzer.tables.terminal import estimate
+from schemas.levels import method_and_level
 
 GROWTHS = {
     NO_GROWTH: "{} stay{} within the tolerance",
@@ -36,9 +37,9 @@ def verdicts(cards: Sequence[Card]) -> str:
     return f"{counts[PASS] or 'None'} of {len(cards)} compressed {one} may ship{'; ' if rest else ''}{' and '.join(rest)}."
 
 
-def heat_map(found: Tables) -> str:
+def heat_map(named_tables: Tables) -> str:
     """Return where sets grow most and where accuracy falls most."""
-    pairs = _sound(found["pairs"])
+    pairs = _sound(named_tables["pairs"])
     if not pairs:
         return NO_PAIRS
     grown = max(pairs, key=lambda pair: pair["set_size_change"])
@@ -49,24 +50,24 @@ def heat_map(found: Tables) -> str:
     )
 
 
-def decoupling(found: Tables) -> str:
+def decoupling(named_tables: Tables) -> str:
     """Return whether changes in accuracy reveal what happens to the sets."""
-    whole = next((record for record in found["decoupling"] if record["by"] == "all"), None)
-    if not whole or not whole["n_pairs"]:
+    summary = next((record for record in named_tables["decoupling"] if record["by"] == "all"), None)
+    if not summary or not summary["n_pairs"]:
         return NO_PAIRS
-    shares = {words: whole[name] for words, name in QUADRANTS.items() if whole[name]}
-    said = ", ".join(f"{words} in {share:.0%}" for words, share in shares.items())
-    if whole["correlation"] is None:
-        return f"In {whole['n_pairs']} comparisons: {said}. They are too few or too similar to compute a correlation."
+    shares = {words: summary[name] for words, name in QUADRANTS.items() if summary[name]}
+    quadrants = ", ".join(f"{words} in {share:.0%}" for words, share in shares.items())
+    if summary["correlation"] is None:
+        return f"In {summary['n_pairs']} comparisons: {quadrants}. They are too few or too similar to compute a correlation."
     return (
-        f"In {whole['n_pairs']} comparisons: {said}. Changes in accuracy and in set size have a rank correlation of "
-        f"{_interval(whole, 'correlation', 1, 2)}."
+        f"In {summary['n_pairs']} comparisons: {quadrants}. Changes in accuracy and in set size have a rank correlation of "
+        f"{_interval(summary, 'correlation', 1, 2)}."
     )
 
 
-def alphas(found: Tables) -> str:
+def alphas(named_tables: Tables) -> str:
     """Return how much the figures vary with the choice of calibration items alone."""
-    records = [record for record in found["runs"] if record.get("set_size_sd") is not None]
+    records = [record for record in named_tables["runs"] if record.get("set_size_sd") is not None]
     if not records:
         return "No run is measured over all splits."
     size, coverage = (median(record[f"{name}_sd"] for record in records) for name in ("set_size", "coverage"))
@@ -76,22 +77,22 @@ def alphas(found: Tables) -> str:
     )
 
 
-def cliffs(found: Tables) -> str:
+def cliffs(named_tables: Tables) -> str:
     """Return how many sweeps have a safe level, and how the sets grow along them."""
-    sweeps = [next(iter(group)) for _, group in groupby(_sound(found["cliffs"]), key=_sweep)]
+    sweeps = [next(iter(group)) for _, group in groupby(_sound(named_tables["cliffs"]), key=sweep_of)]
     if not sweeps:
         return "No method was run at a level with a dense run beside it."
     counts = Counter(sweep["growth"] for sweep in sweeps)
-    said = [words.format(counts[result], "s" if counts[result] == 1 else "") for result, words in GROWTHS.items() if counts[result]]
+    growths = [words.format(counts[result], "s" if counts[result] == 1 else "") for result, words in GROWTHS.items() if counts[result]]
     safe = sum(sweep["safe_level"] is not None for sweep in sweeps)
-    return f"{safe} of {len(sweeps)} {'sweep has' if len(sweeps) == 1 else 'sweeps have'} a safe level; {', '.join(said)}."
+    return f"{safe} of {len(sweeps)} {'sweep has' if len(sweeps) == 1 else 'sweeps have'} a safe level; {', '.join(growths)}."
 
 
-def set_sizes(found: Tables) -> str:
+def set_sizes(named_tables: Tables) -> str:
     """Return which compressed run loses the most sets with a single option."""
-    by_run = {(record["run"], record["scorer"], record["protocol"]): record for record in found["runs"]}
+    by_run = {(record["run"], record["scorer"], record["protocol"]): record for record in named_tables["runs"]}
     losses = []
-    for pair in _sound(found["pairs"]):
+    for pair in _sound(named_tables["pairs"]):
         before = by_run.get((pair["compared_with"], pair["scorer"], pair["protocol"]))
         if before and before["singleton_rate"] is not None and pair["singleton_rate"] is not None:
             losses.append((pair["singleton_rate"] - before["singleton_rate"], before["singleton_rate"], pair))
@@ -101,9 +102,9 @@ def set_sizes(found: Tables) -> str:
     return f"Sets of a single option change most with {_run(pair)}: from {before_rate:.0%} to {pair['singleton_rate']:.0%} of questions."
 
 
-def flips(found: Tables) -> str:
+def flips(named_tables: Tables) -> str:
     """Return where most answers turn from right to wrong or back."""
-    pairs = _sound(found["pairs"])
+    pairs = _sound(named_tables["pairs"])
     if not pairs:
         return NO_PAIRS
     most = max(pairs, key=lambda pair: pair["flips"])
@@ -113,26 +114,26 @@ def flips(found: Tables) -> str:
     )
 
 
-def scale(found: Tables) -> str:
+def scale(named_tables: Tables) -> str:
     """Return whether the sets of larger models grow less."""
-    known = [record for record in found["scale"] if record["slope"] is not None and not record["unreliable"]]
-    groups = [next(iter(group)) for _, group in groupby(known, key=lambda r: tuple(r[name] for name in SLOPE))]
+    slopes = [record for record in named_tables["scale"] if record["slope"] is not None and not record["unreliable"]]
+    groups = [next(iter(group)) for _, group in groupby(slopes, key=lambda record: tuple(record[name] for name in SLOPE))]
     if not groups:
-        note = next((record["note"] for record in found["scale"] if record["note"]), None)
+        note = next((record["note"] for record in named_tables["scale"] if record["note"]), None)
         return f"No slope: {note}." if note else NO_PAIRS
     less, more = sum(group["slope_high"] < 0 for group in groups), sum(group["slope_low"] > 0 for group in groups)
     unclear = len(groups) - less - more
     steepest = max(groups, key=lambda group: abs(group["slope"]))
     return (
         f"In {less or 'none'} of {len(groups)} comparisons of sizes larger models suffered less, in {more or 'none'} more; "
-        f"{unclear} {'is' if unclear == 1 else 'are'} unclear. The steepest is {steepest['method']} {steepest['level']} on "
-        f"{steepest['task']}: {_interval(steepest, 'slope', 100, 1)} points of growth for ten times the parameters."
+        f"{unclear} {'is' if unclear == 1 else 'are'} unclear. The steepest is {_what(steepest)}: "
+        f"{_interval(steepest, 'slope', 100, 1)} points of growth for ten times the parameters."
     )
 
 
-def transfer(found: Tables) -> str:
+def transfer(named_tables: Tables) -> str:
     """Return how many compressed runs keep their coverage with the dense model's threshold."""
-    records = _sound(found["transfer"])
+    records = _sound(named_tables["transfer"])
     if not records:
         return NO_PAIRS
     counts = Counter(record["finding"] for record in records)
@@ -144,10 +145,10 @@ def transfer(found: Tables) -> str:
     )
 
 
-def unreliable(found: Tables) -> str:
+def unreliable(named_tables: Tables) -> str:
     """Return how many runs cannot be trusted."""
-    runs = {record["run"] for record in found["runs"]}
-    broken = {record["run"] for record in found["unreliable"]}
+    runs = {record["run"] for record in named_tables["runs"]}
+    broken = {record["run"] for record in named_tables["unreliable"]}
     return f"{len(broken)} of {len(runs)} runs cannot be trusted." if broken else f"None of {len(runs)} runs is flagged."
 
 
@@ -157,8 +158,11 @@ def _sound(records: Sequence[Record]) -> list[Record]:
 
 
 def _run(record: Record) -> str:
-    level = "" if record["level"] == "-" else f" {record['level']}"
-    return f"{record['model']} {record['method']}{level} on {record['task']}"
+    return f"{record['model']} {_what(record)}"
+
+
+def _what(record: Record) -> str:
+    return f"{method_and_level(record['method'], record['level'])} on {record['task']}"
 
 
 def _interval(record: Record, name: str, times: int, digits: int, *, sign: bool = True) -> str:
@@ -166,5 +170,6 @@ def _interval(record: Record, name: str, times: int, digits: int, *, sign: bool 
     return estimate(name, digits, sign=sign)(scaled)
 
 
-def _sweep(record: Record) -> tuple[Any, ...]:
+def sweep_of(record: Record) -> tuple[Any, ...]:
+    """Return what the levels of one sweep have in common."""
     return (*(record[name] for name in ("model", "method", "task", "prompt", "scorer")), sweep_kind(record["level"]))
