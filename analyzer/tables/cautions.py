@@ -16,15 +16,15 @@ ONE_PROMPT = "All figures are of one prompt; another may move them more than com
 def cautions(records: Sequence[Record], titles: Sequence[str]) -> list[str]:
     """Return the sentences that belong below a table with these records and columns."""
     notes = list(dict.fromkeys(record["set_size_note"] for record in records if record.get("set_size_note")))
-    said = [f"{note[:1].upper()}{note[1:]}." for note in notes]
-    said += list(dict.fromkeys(filter(None, map(_repeats, records))))
+    sentences = [f"{note[:1].upper()}{note[1:]}." for note in notes]
+    sentences += list(dict.fromkeys(filter(None, map(_repeats, records))))
     if "KL" in titles and any(record.get("kl") is not None for record in records):
-        said.append(KL)
+        sentences.append(KL)
     if "recalibrated" in titles:
-        said.append(RECALIBRATED)
+        sentences.append(RECALIBRATED)
     if any(record.get("reliability", "none") != "none" for record in records):
-        said.append(TEMPERED)
-    return [*said, *_prompts([record for record in records if record.get("set_size") is not None and "accuracy" in record])]
+        sentences.append(TEMPERED)
+    return [*sentences, *_prompts([record for record in records if record.get("set_size") is not None and "accuracy" in record])]
 
 
 def _repeats(record: Record) -> str | None:

@@ -49,8 +49,8 @@ def warn(records: Sequence[Record], form: str) -> None:
     if count and form == "table":
         click.echo(f"{count} of {len(records)} rows are unreliable; the reasons are below the table", err=True)
         return
-    said = list(dict.fromkeys(f"{record['run']}: {record['unreliable']}" for record in records if record.get("unreliable")))
-    for line in said[:MAX_WARNED]:
+    warnings = list(dict.fromkeys(f"{record['run']}: {record['unreliable']}" for record in records if record.get("unreliable")))
+    for line in warnings[:MAX_WARNED]:
         click.echo(message(f"unreliable: {line}"), err=True)
-    if len(said) > MAX_WARNED:
-        click.echo(f"unreliable: and {len(said) - MAX_WARNED} more; see the field `unreliable`", err=True)
+    if len(warnings) > MAX_WARNED:
+        click.echo(f"unreliable: and {len(warnings) - MAX_WARNED} more; see the field `unreliable`", err=True)

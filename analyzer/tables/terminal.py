@@ -36,13 +36,13 @@ class Sheet(NamedTuple):
 
 def sheet(records: Sequence[Record], columns: Sequence[Column]) -> Sheet:
     """Return the sheet of records: names that differ between rows become columns, the others go into the caption."""
-    known = [key for key in (*KEYS, *SHARED) if all(key in record for record in records)]
-    known = [key for key in known if any(record[key] is not None for record in records)]
-    keys = [key for key in KEYS if key in known and len({record[key] for record in records}) > 1]
+    fields = [key for key in (*KEYS, *SHARED) if all(key in record for record in records)]
+    fields = [key for key in fields if any(record[key] is not None for record in records)]
+    keys = [key for key in KEYS if key in fields and len({record[key] for record in records}) > 1]
     reasons = list(dict.fromkeys(record["unreliable"] for record in records if record.get("unreliable")))
     leading = [Column(key, _plain_field(key)) for key in keys]
     flag = [Column("!", lambda record: f"!{reasons.index(record['unreliable']) + 1}" if record["unreliable"] else "")] if reasons else []
-    caption = " · ".join(f"{WORDS.get(key, key)} {_common(records, key)}" for key in known if key not in keys)
+    caption = " · ".join(f"{WORDS.get(key, key)} {_common(records, key)}" for key in fields if key not in keys)
     notes = [f"!{number + 1} unreliable: {reason}" for number, reason in enumerate(reasons)]
     notes += cautions(records, [column.title for column in columns])
     return Sheet(caption, [*leading, *columns, *flag], len(keys), notes)
@@ -125,14 +125,14 @@ def span(name: str, *, sign: bool = False) -> Callable[[Record], str]:
 
 
 def _fit(columns: Sequence[Column], records: Sequence[Record], width: int, n_keys: int) -> list[str]:
-    kept = list(columns)
-    cells = {id(column): [column.text(record) for record in records] for column in kept}
-    while _width(kept, cells) > width and any(column.dispensable for column in kept):
-        kept.remove(max(kept, key=lambda column: column.dispensable))
-    kept = [column for column in kept if any(cells[id(column)])]
-    rows = _blank_repeats([[cells[id(column)][index] for column in kept] for index in range(len(records))], min(n_keys, len(kept)))
-    table = [[column.title for column in kept], *rows]
-    right = [number for number in range(n_keys, len(kept)) if not any("[" in row[number] for row in rows)]
+    shown = list(columns)
+    cells = {id(column): [column.text(record) for record in records] for column in shown}
+    while _width(shown, cells) > width and any(column.dispensable for column in shown):
+        shown.remove(max(shown, key=lambda column: column.dispensable))
+    shown = [column for column in shown if any(cells[id(column)])]
+    rows = _blank_repeats([[cells[id(column)][index] for column in shown] for index in range(len(records))], min(n_keys, len(shown)))
+    table = [[column.title for column in shown], *rows]
+    right = [number for number in range(n_keys, len(shown)) if not any("[" in row[number] for row in rows)]
     return aligned(table, right)
 
 
