@@ -8,6 +8,7 @@ and outputs_base/) also measures the 54 published runs through a store. Other li
 
 import argparse
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +40,8 @@ def main() -> None:
     print(f"exact law, all splits of W          {best(lambda: exact_law(view))}   (limit {LIMITS['exact']:.2f} s)")
     per_cell = {name: drawn(view, name == "numba") for name in kernels()}
     for name, seconds in peer_seconds_per_cell(view.probs, view.answer).items():
-        said = [f"{seconds / ours:,.0f} times with {kernel} (limit {RATIOS[name][kernel]:,})" for kernel, ours in per_cell.items()]
-        print(f"{name:12s} {1e3 * seconds:6.2f} ms per cell of W: ours is faster {', '.join(said)}")
+        ratios = [f"{seconds / ours:,.0f} times with {kernel} (limit {RATIOS[name][kernel]:,})" for kernel, ours in per_cell.items()]
+        print(f"{name:12s} {1e3 * seconds:6.2f} ms per cell of W: ours is faster {', '.join(ratios)}")
     bandwidth(view)
     scaling()
 
@@ -79,15 +80,16 @@ def bandwidth(view: RunView) -> None:
     block = np.zeros(2**27, dtype=np.uint8)
     rate = 2 * block.nbytes / best(block.copy).busy
     ranks = ranked(view, "aps")
-    known = set_statistics(ranks)
+    statistics = set_statistics(ranks)
     masks = draw_splits(N_ITEMS, N_ITEMS // 2, range(200))
     ks = [threshold_rank(N_ITEMS // 2, alpha) for alpha in ALPHAS]
-    hits = known.table.rows.size
+    hits = statistics.table.rows.size
     touched = (hits * (4 + 8 + 8) + N_ITEMS * 8) / LANES + N_ITEMS  # a hit: index, word in, count out, for 8 splits; and the mask
     print(f"a drawn split touches {touched / 1e3:.0f} kB ({hits:,} hits, {LANES} splits a pass, blocks of {BLOCK});", end=" ")
     print(f"memory copies {rate / 1e9:.1f} GB/s, so {1e6 * touched / rate:.0f} us from memory")
     for name in kernels():
-        seconds = best(lambda name=name: drawn_values(known, ranks.item_rank, masks, ks, numba=name == "numba")).busy / len(masks)  # type: ignore[misc]
+        work = partial(drawn_values, statistics, ranks.item_rank, masks, ks, numba=name == "numba")
+        seconds = best(work).busy / len(masks)
         print(f"  {name}: {1e6 * seconds:.0f} us, {touched / seconds / 1e9:.1f} GB/s, {touched / seconds / rate:.0%} of the memory's")
 
 

@@ -39,8 +39,8 @@ class SimulatedReader:
         item_sets = [_item_set(task) for task in TASKS]
         self._items = {item_set.digest: item_set for item_set in item_sets}
         keys = [
-            RunKey(model=f"m{model}", method=method, task=asked.task, items_hash=asked.digest, prompt=prompt)
-            for asked, prompt, method in product(item_sets, PROMPTS, METHODS)
+            RunKey(model=f"m{model}", method=method, task=items.task, items_hash=items.digest, prompt=prompt)
+            for items, prompt, method in product(item_sets, PROMPTS, METHODS)
         ]
         self._keys = {key.name: key for key in keys}
         self.catalog = pl.DataFrame([self._row(name, key) for name, key in self._keys.items()])
@@ -49,10 +49,10 @@ class SimulatedReader:
         """Return a run: the model's own logits, and noise that grows with the method's number."""
         key = self._keys[name]
         answers = self._items[key.items_hash].answer
-        own = np.random.default_rng([int(key.model[1:]), TASKS.index(key.task), PROMPTS.index(key.prompt)])
-        logits = own.standard_normal((N_ITEMS, N_OPTIONS), dtype=np.float32)
+        rng = np.random.default_rng([int(key.model[1:]), TASKS.index(key.task), PROMPTS.index(key.prompt)])
+        logits = rng.standard_normal((N_ITEMS, N_OPTIONS), dtype=np.float32)
         logits[np.arange(N_ITEMS), answers] += 1.5
-        logits += 0.05 * METHODS.index(key.method) * own.standard_normal(logits.shape, dtype=np.float32)
+        logits += 0.05 * METHODS.index(key.method) * rng.standard_normal(logits.shape, dtype=np.float32)
         return Run(key, logits, np.full(N_ITEMS, 5.0, np.float32), np.zeros(N_ITEMS, np.int32))
 
     def runs(self, names: Iterable[str]) -> Iterator[Run]:

@@ -19,7 +19,7 @@ Peer = Callable[[FloatArray, IntArray], Callable[[], object]]
 
 def peer_seconds_per_cell(probs: FloatArray, answer: IntArray) -> dict[str, float]:
     """Return busy seconds per cell of every peer that is installed, mean over LAC and APS; probs (item, option), half calibrates."""
-    found = {}
+    seconds = {}
     for name, prepare in PEERS.items():
         try:
             work = prepare(probs, answer)
@@ -32,8 +32,8 @@ def peer_seconds_per_cell(probs: FloatArray, answer: IntArray) -> dict[str, floa
             start = time.process_time()
             work()
             times.append(time.process_time() - start)
-        found[name] = min(times) / SCORERS
-    return found
+        seconds[name] = min(times) / SCORERS
+    return seconds
 
 
 def import_torchcp() -> types.ModuleType:
@@ -63,36 +63,36 @@ def _mapie(probs: FloatArray, answer: IntArray) -> Callable[[], object]:
     classification = importlib.import_module("mapie.classification")
     metrics = importlib.import_module("mapie.metrics.classification")
     half = len(answer) // 2
-    model = given_probs(probs)
-    places = np.arange(len(answer), dtype=np.float64)[:, None]
+    model = classifier_of(probs)
+    row_numbers = np.arange(len(answer), dtype=np.float64)[:, None]
 
     def cell(score: str) -> object:
         conformal = classification.SplitConformalClassifier(model, confidence_level=1 - ALPHA, conformity_score=score, prefit=True)
-        conformal.conformalize(places[:half], answer[:half])
-        _, sets = conformal.predict_set(places[half:])
+        conformal.conformalize(row_numbers[:half], answer[:half])
+        _, sets = conformal.predict_set(row_numbers[half:])
         return metrics.classification_coverage_score(answer[half:], sets), metrics.classification_mean_width_score(sets)
 
     return lambda: [cell("lac"), cell("aps")]
 
 
-def given_probs(probs: FloatArray) -> object:
+def classifier_of(probs: FloatArray) -> object:
     """Return a fitted scikit-learn classifier whose predict_proba looks the row up by its number."""
     base = importlib.import_module("sklearn.base")
 
-    class Given(base.ClassifierMixin, base.BaseEstimator):  # type: ignore[name-defined,misc]
+    class StoredProbs(base.ClassifierMixin, base.BaseEstimator):  # type: ignore[name-defined,misc]
         classes_ = np.arange(probs.shape[1])
         is_fitted_ = True
 
-        def fit(self, places: FloatArray, answer: IntArray) -> "Given":
+        def fit(self, row_numbers: FloatArray, answer: IntArray) -> "StoredProbs":
             return self
 
-        def predict_proba(self, places: FloatArray) -> FloatArray:
-            return np.asarray(probs[places[:, 0].astype(np.int64)])
+        def predict_proba(self, row_numbers: FloatArray) -> FloatArray:
+            return np.asarray(probs[row_numbers[:, 0].astype(np.int64)])
 
-        def predict(self, places: FloatArray) -> IntArray:
-            return np.asarray(self.predict_proba(places).argmax(axis=1))
+        def predict(self, row_numbers: FloatArray) -> IntArray:
+            return np.asarray(self.predict_proba(row_numbers).argmax(axis=1))
 
-    return Given()
+    return StoredProbs()
 
 
 PEERS: dict[str, Peer] = {"torchcp": _torchcp, "MAPIE": _mapie}

@@ -47,8 +47,8 @@ def published(folder: Path) -> None:
     from store.importers.ye2024 import read_ye2024
 
     question = replace(Question(), alphas=ALPHAS, scorers=tuple(SCORERS))
-    with tempfile.TemporaryDirectory() as place:
-        url = f"{place}/store"
+    with tempfile.TemporaryDirectory() as scratch:
+        url = f"{scratch}/store"
         import_runs(url, read_ye2024(folder / "data", folder / "outputs_base"), "bench")
         runs = open_runs(url, None, {})
         before, start = _busy(), time.perf_counter()

@@ -53,11 +53,11 @@ def best(work: Callable[[], object], repeats: int = REPEATS) -> Seconds:
 def exact_law(view: RunView, scorers: Iterable[str] = W, alphas: Iterable[Fraction] = ALPHAS) -> None:
     """Mean and sd over all splits of coverage, set size, empty and singleton rate at every alpha, from probs."""
     rank_law.cache_clear()  # one run's cost, not that of a second run of as many items
-    n = view.n_items // 2
+    n_calibration = view.n_items // 2
     for scorer in scorers:
-        known = set_statistics(ranked(view, scorer))
+        statistics = set_statistics(ranked(view, scorer))
         for alpha in alphas:
-            moments(rank_law(view.n_items, n, threshold_rank(n, alpha)), known)
+            moments(rank_law(view.n_items, n_calibration, threshold_rank(n_calibration, alpha)), statistics)
 
 
 def ranked(view: RunView, scorer: str) -> Ranks:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from analyzer.bench.peers import given_probs, import_torchcp
+from analyzer.bench.peers import classifier_of, import_torchcp
 from analyzer.conformal.ranks import threshold_rank
 from analyzer.conformal.splits import draw_splits
 from analyzer.scorers import SCORERS
@@ -94,7 +94,7 @@ def test_mapie_gives_the_same_lac_sets(problem: Problem, alpha: Fraction) -> Non
 
     places = np.arange(len(problem.answer), dtype=float)[:, None]
     conformal = classification.SplitConformalClassifier(
-        given_probs(problem.probs), confidence_level=1 - float(alpha), conformity_score="lac", prefit=True
+        classifier_of(problem.probs), confidence_level=1 - float(alpha), conformity_score="lac", prefit=True
     )
     conformal.conformalize(places[problem.calibrates], problem.answer[problem.calibrates])
     _, theirs = conformal.predict_set(places[~problem.calibrates])

@@ -157,7 +157,7 @@ def test_full_sets_of_a_chance_model_are_no_fault() -> None:
 
 
 def test_a_model_that_always_says_f_is_flagged() -> None:
-    """"None of the above" on every item is below chance, and far from the dense run."""
+    """ "None of the above" on every item is below chance, and far from the dense run."""
     answers, logits = planted()
     always = logits.copy()
     always[:, 5] = 20.0
