@@ -84,9 +84,10 @@ def _aurc(view: RunView) -> Estimate:
     wrong = (~view.correct[order]).astype(np.float64)
     k = np.arange(1, view.n_items + 1)
     risk = wrong.cumsum() / k
-    own = wrong * (1 / k)[::-1].cumsum()[::-1] - (risk / k)[::-1].cumsum()[::-1]
+    # more weight on an item adds weight to its own risk, and moves the risk of every prefix that contains the item
+    on_prefixes = wrong * (1 / k)[::-1].cumsum()[::-1] - (risk / k)[::-1].cumsum()[::-1]
     influence = np.empty(view.n_items)
-    influence[order] = risk + own
+    influence[order] = risk + on_prefixes
     value = float(risk.mean())
     return Estimate(value, influence - influence.mean(), least=0.0, most=1.0)
 

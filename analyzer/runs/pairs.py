@@ -82,11 +82,11 @@ def _check_keys(dense: RunKey, compressed: RunKey) -> None:
     """Raise ComparisonError if two runs of a model differ in more than expected: checkpoints differ in weights, prompts in wording."""
     for name, words in SAME_KEY.items():
         values = getattr(dense, name), getattr(compressed, name)
-        own_weights, own_words = compressed.method == "checkpoint", dense.prompt != compressed.prompt
-        expected = (name == "revision" and own_weights) or (name == "prompt_hash" and own_words)
+        other_weights, other_words = compressed.method == "checkpoint", dense.prompt != compressed.prompt
+        expected = (name == "revision" and other_weights) or (name == "prompt_hash" and other_words)
         if all(values) and values[0] != values[1] and not expected:
-            found = " and ".join(str(value) for value in values)
-            raise ComparisonError(f"{compressed.name} cannot be compared with {dense.name}: they differ in {words} ({found})")
+            both = " and ".join(str(value) for value in values)
+            raise ComparisonError(f"{compressed.name} cannot be compared with {dense.name}: they differ in {words} ({both})")
 
 
 def _kept(view: RunView, positions: IntArray) -> RunView:
@@ -107,5 +107,5 @@ def _intersection(dense: RunView, compressed: RunView, common_items: bool) -> Pa
             f"they share {alike.size} questions, {int((~alike).sum())} of them with other options, order or answer; "
             + (f"--common-items compares on the {first.size} equal ones" if first.size else "no item is the same in both")
         )
-    kept = compressed.keep(second)
-    return Pair(replace(dense.keep(first), items=kept.items, position=kept.position), kept)
+    shared = compressed.keep(second)
+    return Pair(replace(dense.keep(first), items=shared.items, position=shared.position), shared)

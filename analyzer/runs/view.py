@@ -96,11 +96,11 @@ def view_run(run: Run, items: ItemSet, row: Mapping[str, Any], snapshot: str) ->
     Raises StoreInvalidError if the arrays do not fit the items.
     """
     check_fit(run, items, f"snapshot {snapshot}", row.get("nonfinite"))
-    own = own_options(items.n_options, run.logits.shape[1])
-    finite = np.all(np.isfinite(run.logits) | ~own, axis=1)
-    wanted = ~items.demonstration
-    n_nonfinite = int((wanted & ~finite).sum())
+    has_option = own_options(items.n_options, run.logits.shape[1])
+    finite = np.all(np.isfinite(run.logits) | ~has_option, axis=1)
+    is_question = ~items.demonstration
+    n_nonfinite = int((is_question & ~finite).sum())
     disagreement = run.too_much_mass(items.n_options) or ""
     arrays = (run.logits, run.logsumexp, run.top_token)
     view = RunView(row, snapshot, items, np.arange(len(items)), *arrays, n_nonfinite, disagreement, run.key, run.env)
-    return view.keep(wanted & finite)
+    return view.keep(is_question & finite)
