@@ -42,16 +42,16 @@ def sets_command(average: bool, executor: str, p_values: bool, **options: Any) -
     from analyzer.tables.columns import P_VALUES, SETS
     from analyzer.tables.emit import emit
 
-    asked = request(options)
-    runs = open_runs(asked.store_url, asked.at, asked.wanted)
+    parsed = request(options)
+    runs = open_runs(parsed.store_url, parsed.at, parsed.wanted)
     if p_values:
-        emit(p_value_records(runs, asked.question), asked.form, P_VALUES)
+        emit(p_value_records(runs, parsed.question), parsed.form, P_VALUES)
         return
     if executor == "plain":
-        records = sets(runs, asked.question, average=average)
+        records = sets(runs, parsed.question, average=average)
     else:
-        records = measure_models(model_sources(runs, asked.store_url), Measurement(asked.question, average), executor)
-    emit(records, asked.form, SETS)
+        records = measure_models(model_sources(runs, parsed.store_url), Measurement(parsed.question, average), executor)
+    emit(records, parsed.form, SETS)
 
 
 @main.command("compare")
@@ -80,20 +80,20 @@ def compare_command(against: str | None, common_items: bool, **options: Any) -> 
     from analyzer.tables.columns import COMPARE, DECOUPLING, PUBLISHED
     from analyzer.tables.emit import emit
 
-    asked = request(options)
+    parsed = request(options)
     stated = read_published(options["reference"]) if options["reference"] else None
-    runs = open_runs(asked.store_url, asked.at, asked.wanted, with_dense=True, against=against)
+    runs = open_runs(parsed.store_url, parsed.at, parsed.wanted, with_dense=True, against=against)
     if stated:
-        emit(beside_published(runs, asked.question, stated), asked.form, PUBLISHED)
+        emit(beside_published(runs, parsed.question, stated), parsed.form, PUBLISHED)
         return
-    allowed, average = tolerances(options), options["average"]
+    limits, average = tolerances(options), options["average"]
     if against or options["executor"] == "plain":
         partners = Partners(runs.rows, against, common_items)
-        records = compare(runs, asked.question, partners=partners, tolerances=allowed, average=average)
+        records = compare(runs, parsed.question, partners=partners, tolerances=limits, average=average)
     else:
-        work = Comparison(asked.question, allowed, common_items, average)
-        records = compare_models(model_sources(runs, asked.store_url), work, options["executor"])
-    emit(*((decoupling(records), asked.form, DECOUPLING) if options["decoupling"] else (records, asked.form, COMPARE)))
+        work = Comparison(parsed.question, limits, common_items, average)
+        records = compare_models(model_sources(runs, parsed.store_url), work, options["executor"])
+    emit(*((decoupling(records), parsed.form, DECOUPLING) if options["decoupling"] else (records, parsed.form, COMPARE)))
 
 
 for command in (*COMMANDS, *SHIPPING, *REPORTS):
@@ -114,6 +114,6 @@ def sensitivity_command(**options: Any) -> None:
     from analyzer.tables.columns import SENSITIVITY
     from analyzer.tables.emit import emit
 
-    asked = request(options)
-    runs = open_runs(asked.store_url, asked.at, asked.wanted, with_dense=True)
-    emit(sensitivity(runs, asked.question), asked.form, SENSITIVITY)
+    parsed = request(options)
+    runs = open_runs(parsed.store_url, parsed.at, parsed.wanted, with_dense=True)
+    emit(sensitivity(runs, parsed.question), parsed.form, SENSITIVITY)
