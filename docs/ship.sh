@@ -21,12 +21,12 @@ task.SHARES = np.random.default_rng(8).dirichlet(np.ones(8), 6)  # the urns are 
 write("changed.jsonl", 3)
 PYTHON
 
-produce --model ref-m --method dense --method rtn --level w4a16-g32 --task questions.jsonl --store runs
+produce --model ref-m --method dense --method rtn --level w4a16-g32 --task questions.jsonl --store runs --save compressed
 analyze gate --store runs --method rtn --limit accuracy_loss=0.05 --limit set_size_growth=0.3
 analyze calibrate --store runs --method rtn --task questions --alpha 0.1 --expect "option_tokens= A, B, C, D, E, F" --out predictor.json
 
-# What a server would log: the compressed model's logits for the live questions, and the answers once they are known.
-produce --model ref-m --method rtn --level w4a16-g32 --task live.jsonl --task changed.jsonl --store production
+# What a server would log: the logits of the saved checkpoint for the live questions, and the answers once they are known.
+produce --model compressed --method checkpoint --task live.jsonl --task changed.jsonl --store production
 python - <<'PYTHON'
 import numpy as np
 import polars as pl

@@ -1,7 +1,11 @@
 """Backend `transformers`: any causal language model, every method, on any device."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from producer.backends.base import Ready
@@ -17,6 +21,9 @@ from producer.models.compressed_weights import round_expert_inputs
 from producer.models.load import AS_STORED, load_model
 from producer.models.packed import check_stored
 from producer.request.planned import Model, PromptedTask, RunGroup
+from producer.saved.folder import unsavable
+from producer.saved.library import PROBED, Made, Saved, find_saved, identity, keep, load_saved
+from schemas.digest import json_digest
 from schemas.errors import UsageError
 from schemas.levels import Level
 
@@ -36,23 +43,15 @@ class TransformersBackend:
         check_stored(config)
 
     def ready(self, group: RunGroup, levels: Sequence[Level], settings: Settings) -> Iterator[Ready]:
-        """Yield the group's model at each level: on the device where it fits, with a copy if there are several, else on the host."""
-        resident = fits(group.model, len(levels), settings)
-        device = group.model.device if resident else "cpu"
-        mapped = group.is_dense and not resident and route_of(group.model.config, loaded=resident).path != GENERIC
-        with memory_for("the weights", device):
-            model = load_model(group.model.files, AS_STORED if mapped else group.model.dtype, device)
-        model = round_expert_inputs(model, make_linear)
-        parameters = model.num_parameters()
-        if group.is_dense:
-            yield Ready(levels[0], {}, parameters, _answerer(model, group, settings, loaded=resident))
-            return
-        compressed = group.method.sweep(model, levels, group.data, group.seed, group.model.device)
-        for level in levels:
-            with memory_for(f"what {group.method.name} needs at level {level.text!r}", group.model.device):
-                applied = next(compressed)
-            yield Ready(level, applied.conditions, parameters, _answerer(applied.model, group, settings, loaded=resident))
-            del applied  # frees it before the next one is made
+        """Yield the group's model at each level: on the device where it fits, with a copy if there are several, else on the host.
+
+        Levels whose model is found among the saved ones come first, and are loaded instead of compressed.
+        """
+        found = _found(group, levels, settings)
+        for level, saved in found.items():
+            yield _loaded(saved, group, level, settings)
+        if levels := [level for level in levels if level not in found]:
+            yield from _made(group, levels, settings)
 
 
 def budget(model: Model, settings: Settings) -> int:
@@ -65,12 +64,59 @@ def fits(model: Model, n_levels: int, settings: Settings) -> bool:
     return min(n_levels, 2) * model.weight_bytes < budget(model, settings)
 
 
-def _answerer(model: Any, group: RunGroup, settings: Settings, *, loaded: bool) -> Callable[[PromptedTask, Done], Answers]:
+def _made(group: RunGroup, levels: Sequence[Level], settings: Settings) -> Iterator[Ready]:
+    """Yield the group's model compressed to each level, and save it where the settings say so."""
+    resident = fits(group.model, len(levels), settings)
+    device = group.model.device if resident else "cpu"
+    mapped = group.is_dense and not resident and route_of(group.model.config, loaded=resident).path != GENERIC
+    with memory_for("the weights", device):
+        model = load_model(group.model.files, AS_STORED if mapped else group.model.dtype, device)
+    model = round_expert_inputs(model, make_linear)
+    parameters = model.num_parameters()
+    if group.is_dense:
+        yield Ready(levels[0], {}, parameters, partial(_answer, group, settings, resident, model))
+        return
+    probing = replace(settings, self_check=PROBED)
+    compressed = group.method.sweep(model, levels, group.data, group.seed, group.model.device)
+    for level in levels:
+        with memory_for(f"what {group.method.name} needs at level {level.text!r}", group.model.device):
+            applied = next(compressed)
+        for folder in _folders(group, level, settings):
+            keep(Made(applied, group, level, parameters, partial(_answer, group, probing, resident)), folder)
+        yield Ready(level, applied.conditions, parameters, partial(_answer, group, settings, resident, applied.model))
+        del applied  # frees it before the next one is made
+
+
+def _found(group: RunGroup, levels: Sequence[Level], settings: Settings) -> dict[Level, Saved]:
+    """Return the levels whose model need not be made, with what is saved of it."""
+    if settings.saved_models is None or group.is_dense:
+        return {}
+    found = {level: find_saved(settings.saved_models, group, level) for level in levels}
+    return {level: saved for level, saved in found.items() if saved}
+
+
+def _loaded(saved: Saved, group: RunGroup, level: Level, settings: Settings) -> Ready:
+    if settings.save is not None:
+        shutil.copytree(saved.folder, settings.save, dirs_exist_ok=True)
+    log.warning("%s %s %s is loaded from %s", group.model.files.name, group.method.name, level.text, saved.folder)
+    resident = fits(group.model, 1, settings)
+    with memory_for("the weights", device := group.model.device if resident else "cpu"):
+        model = load_saved(saved, group, level, device)
+    return Ready(level, saved.conditions, saved.parameters, partial(_answer, group, settings, resident, model))
+
+
+def _folders(group: RunGroup, level: Level, settings: Settings) -> list[Path]:
+    """Return the folders to save a model in; a method that cannot be saved is compressed again each time."""
+    if unsavable(group.method, group.model.config):
+        return []
+    kept = settings.saved_models / json_digest(identity(group, level)) if settings.saved_models else None
+    return [folder for folder in (kept, settings.save) if folder]
+
+
+def _answer(  # noqa: PLR0913, PLR0917  # what a partial function fixes comes first
+    group: RunGroup, settings: Settings, resident: bool, model: Any, prompted: PromptedTask, done: Done = lambda _: None
+) -> Answers:
     import torch
 
     target = Target(group.model.device, getattr(torch, group.model.dtype))
-
-    def answer_task(prompted: PromptedTask, done: Done) -> Answers:
-        return answer(model, prompted.prompts, prompted.options.ids, target, settings, done, loaded=loaded)
-
-    return answer_task
+    return answer(model, prompted.prompts, prompted.options.ids, target, settings, done, loaded=resident)

@@ -1,6 +1,7 @@
 """Options of how to run. They change results by rounding at most, so they are not part of a run's key."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -12,6 +13,8 @@ class Settings:
     host_memory     : bytes for intermediate results in RAM; the rest goes to disk.
     tensor_parallel : devices that share one model (vLLM).
     self_check      : items on which the noise floor is measured, 0 for none.
+    save            : folder to write the one compressed model of the request to.
+    saved_models    : folder of compressed models; those found there are loaded, the others are added.
     """
 
     batch_tokens: int = 0
@@ -19,3 +22,5 @@ class Settings:
     host_memory: int = 0
     tensor_parallel: int = 1
     self_check: int = 0
+    save: Path | None = None
+    saved_models: Path | None = None

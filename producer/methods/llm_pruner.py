@@ -177,4 +177,5 @@ METHOD = STRUCTURED(
     fits=fits,
     verify=verify_structures,
     collect=collect_importance,
+    unsavable="its layers have widths of their own, which no config can say",
 )

@@ -50,4 +50,5 @@ METHOD = WEIGHTS_AND_ACTIVATIONS(
     settings_for=settings_for,
     fits=fits_rotation,
     verify=verify_rotated,
+    unsavable="it rotates activations inside the forward pass",
 )

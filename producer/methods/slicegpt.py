@@ -158,4 +158,5 @@ METHOD = STRUCTURED(
     fits=fits,
     verify=verify_slices,
     collect=collect_axes,
+    unsavable="its residual stream changes width between layers, which no config can say",
 )

@@ -106,4 +106,5 @@ METHOD = WEIGHTS_AND_ACTIVATIONS(
     settings_for=settings_for,
     fits=fits_rotation,
     verify=verify_learned,
+    unsavable="it rotates activations inside the forward pass",
 )

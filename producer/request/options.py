@@ -91,6 +91,19 @@ SETTINGS_OPTIONS = (
         metavar="N",
         help="Measure on N items of each run how much batching alone moves the logits. [not measured]",
     ),
+    click.option(
+        "--save",
+        type=click.Path(path_type=Path, file_okay=False),
+        metavar="DIR",
+        help="Write the one compressed model as a checkpoint that transformers and vLLM load, into a folder that does not exist yet.",
+    ),
+    click.option(
+        "--models",
+        "saved_models",
+        type=click.Path(path_type=Path, file_okay=False),
+        metavar="DIR",
+        help="Keep compressed models in this folder, and load those that are there instead of compressing again.",
+    ),
 )
 
 

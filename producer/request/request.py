@@ -18,9 +18,10 @@ NEEDS = {
     "workers": "--plan",
     "tensor_parallel": VLLM,
     **dict.fromkeys(("chat_turns", "chat_system"), "--chat"),
-    **dict.fromkeys(("device", "batch_tokens", "device_memory", "host_memory", "self_check"), TRANSFORMERS),
+    **dict.fromkeys(("device", "batch_tokens", "device_memory", "host_memory", "self_check", "save", "saved_models"), TRANSFORMERS),
 }
 BESIDE_EMIT = ("executor", "workers", "dry_run")
+OTHER_NAMES = {"saved_models": "models"}
 SIZES = ("device_memory", "host_memory")
 
 
@@ -72,7 +73,7 @@ def request_of(options: Mapping[str, Any]) -> Request:
 
 def option_name(parameter: str) -> str:
     """Return the command-line option of a parameter, such as --batch-tokens for batch_tokens."""
-    return f"--{parameter.replace('_', '-')}"
+    return f"--{OTHER_NAMES.get(parameter, parameter).replace('_', '-')}"
 
 
 def check_names(kind: str, names: Sequence[str], known: Sequence[str]) -> None:
@@ -101,6 +102,8 @@ def _check_sweep(options: Mapping[str, Any]) -> None:
     for name in BESIDE_EMIT:
         if "emit" in options and name in options:
             raise UsageError(f"{option_name(name)} has no effect beside --emit, which runs nothing")
+    if "save" in options and ("plan" in options or "emit" in options):
+        raise UsageError("--save writes one model, and a sweep makes many; --models DIR keeps them all")
     number = str(options.get("device", "")).partition("cuda:")[2]
     if number and ("plan" in options or "emit" in options):
         raise UsageError(f"--device cuda:{number} is one device, and a sweep gives each cell its own; set CUDA_VISIBLE_DEVICES={number}")

@@ -23,6 +23,7 @@ from producer.request.request import Request
 from producer.run.destination import Destination
 from producer.run.option_mass import check_option_mass
 from producer.run.plan import check_request, make_plan
+from producer.run.saving import check_saving
 from schemas.options import own_options
 from schemas.private import without_circumstances
 from schemas.run import Run
@@ -49,6 +50,7 @@ def produce(request: Request, store_url: str, *, show_progress: bool = False) ->
     check_request(request)
     bayes = list(bayes_runs(request))
     groups = make_plan(request)
+    check_saving(groups, request.settings)
     outcome = Outcome()
     with Destination(store_url) as destination, stop_on_signal() as stop:
         for items, run in bayes:
@@ -82,15 +84,16 @@ class _Worker:
         """Make the runs of a group that are not in the store."""
         todo = [run for run in group.runs if self.request.replace or run.key is None or not self.destination.contains(run.key)]
         self.outcome.already_stored += [run.key.name for run in group.runs if run.key and run not in todo]
-        levels = [level for level in group.levels if any(run.level == level for run in todo)]
+        saving = self.request.settings.save is not None and group.method.changes and not group.is_dense
+        levels = [level for level in group.levels if saving or any(run.level == level for run in todo)]
         if not levels:
             return
         models = BACKENDS[self.request.backend].ready(group, levels, self.request.settings)
-        for level in levels:
+        for _ in levels:
             with self.stop.raise_immediately():
                 ready = next(models)
             for run in todo:
-                if run.level == level:
+                if run.level == ready.level:
                     self._make(run, ready)
             del ready  # frees the model's memory for the next level
 

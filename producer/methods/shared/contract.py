@@ -69,6 +69,7 @@ class Method:
     level_of     : (config, requested level) -> the level stored in the run key; `checkpoint` reads it from the model's own files.
     needs_at     : level -> whether this level takes compression data although the method as such does not.
     group_for    : (config, most) -> largest group of up to `most` columns that divides every layer; None for a method without groups.
+    unsavable    : why what it makes cannot be saved as a checkpoint, "" where it can.
     changes      : whether the method changes the model. If not, the level only describes the model, and any change of logits is an error.
 
     >>> from schemas.levels import parse_level
@@ -98,6 +99,7 @@ class Method:
     models: str = MODELS
     collect: Callable[[Any, "CompressionData", Any], Any] | None = None
     level_of: Callable[[Any, Level], Level] = lambda config, level: level
+    unsavable: str = ""
     changes: bool = True
     needs_at: Callable[[Level], bool] = lambda level: False
     group_for: Callable[[Any, int], int] | None = None

@@ -21,9 +21,10 @@ def make_linear(model: Any) -> Any:
 def _split_experts(model: Any) -> None:
     """Replace fused expert weights by one gated MLP of linear layers per expert."""
     from compressed_tensors.offload.module import remove_module_offload  # type: ignore[import-untyped]
-    from llmcompressor.modeling.moe.linearize import linearize_moe
 
     with quiet():
+        from llmcompressor.modeling.moe.linearize import linearize_moe  # logs when it is imported
+
         linearize_moe(model)
     for module in model.modules():
         if hasattr(module, "_original_forward_func"):  # the library's cache overwrites weights in place, which breaks gradients

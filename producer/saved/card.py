@@ -1,0 +1,56 @@
+"""Write the model card of a saved model: what it is, how it was made and checked, and how to run and judge it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+CARD = """---
+tags: [{tags}]
+library_name: transformers
+---
+
+# {model}, {method} at {level}
+
+Made by Hedgemark from `{model}`{revision}: method `{method}`, level `{level}`, seed {seed}, dtype {dtype}.
+Weights: {format}, {bytes:,} bytes.
+
+Loaded again, it gave the option logits of the model in memory to {change:.3g} on {items} items (allowed: {allowed:.3g}).{served}
+
+- Run it: `vllm serve FOLDER`, or `AutoModelForCausalLM.from_pretrained("FOLDER")`.
+- Judge it: `produce --model FOLDER --method checkpoint --task T`, then `analyze compare --against DENSE`.
+
+`hedgemark.json` holds the settings, the digests of the dense weights and of the compression data, and the names of the runs:
+
+```json
+{settings}
+```
+"""
+
+
+SERVED = """
+With the rounding of activations that compressed-tensors does (steps of max|x| / 127.5 at 8 bits; vLLM and the runs in the store take
+max|x| / 127) they differ by {change:.3g}."""
+
+
+def write_card(record: Mapping[str, Any], path: Path) -> None:
+    """Write a saved model's card from its record."""
+    made, again = record["identity"], record["loaded_again"]
+    loaded = again["largest_logit_change_as_loaded"]
+    text = CARD.format(
+        tags=", ".join(("hedgemark", made["method"], *(["compressed-tensors"] if record["format"] != "plain weights" else []))),
+        model=record["model"],
+        revision=f" at revision `{record['revision']}`" if record["revision"] else "",
+        method=made["method"],
+        level=made["level"],
+        seed=made["seed"],
+        dtype=made["dtype"],
+        format=record["format"],
+        bytes=record["bytes"],
+        change=again["largest_logit_change"],
+        items=again["items"],
+        allowed=again["allowed"],
+        served=SERVED.format(change=loaded) if loaded > again["largest_logit_change"] else "",
+        settings=json.dumps(made["method_settings"], indent=1, default=str),
+    )
+    path.write_text(text, encoding="utf-8")

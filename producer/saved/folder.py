@@ -1,0 +1,128 @@
+"""Write a compressed model as a checkpoint folder that transformers and vLLM load, and restore it as it was in memory.
+
+In: a compressed model with its method and level, the dense model's files.  Out: config, weights, tokenizer; or the model again.
+Quantized layers are packed by compressed-tensors in the format that fits their level; pruned weights are stored as plain numbers with
+zeros, which is what compressed-tensors has for them since it gave up its sparse formats.
+"""
+
+import shutil
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from producer.methods import Method
+from producer.methods.shared.linear_layers import kept_layers, target_layers
+from producer.methods.shared.make_linear import make_linear
+from producer.methods.shared.number_formats import format_of
+from producer.methods.shared.quantization import RoundInput, scheme
+from producer.models.compressed_weights import round_expert_inputs
+from producer.models.find import ModelFiles, find_model
+from producer.models.load import load_model
+from schemas.levels import FULL_BITS, Level
+
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "merges.txt", "chat_template.jinja", "chat_template.json", "generation_config.json",
+)  # fmt: skip
+# Types with experts in one tensor whose experts transformers finds in files under the names that they have as linear layers.
+SAVED_EXPERTS = ("qwen2_moe", "qwen3_moe", "olmoe", "glm4_moe", "dots1", "deepseek_v3", "ernie4_5_moe", "flex_olmo", "qwen3_next")
+SHARD = "5GB"
+
+
+def unsavable(method: Method, config: Any) -> str:
+    """Return why what a method makes of a model cannot be saved as a checkpoint without changing it, or ""; needs no weights."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if method.unsavable or not method.changes:
+        return method.unsavable or "it compresses nothing"
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    kinds = {type(module).__name__ for module in model.modules()}
+    if other := kinds & {"Conv1D", "FalconLinear"}:
+        return f"layers of class {other.pop()} have no place in a compressed checkpoint"
+    fused = any(getattr(parameter, "ndim", 0) == 3 for parameter in model.parameters())
+    if fused and config.model_type not in SAVED_EXPERTS:
+        return f"the experts of type {config.model_type!r} have other names in a checkpoint than as linear layers"
+    return ""
+
+
+def write_model(model: Any, level: Level, files: ModelFiles, tokenizer: Any, folder: Path) -> str:
+    """Write config, weights and tokenizer into a folder, and return the format of the weights, "" for plain ones.
+
+    The dtype of everything that is not packed is that of the model. Raises OSError where there is no room.
+    """
+    from huggingface_hub import save_torch_state_dict
+
+    settings = _schemes(model, level) if level.kind == "quantization" or format_of(level) else None
+    config = deepcopy(model.config)
+    config.dtype = model.dtype
+    if settings:
+        config.quantization_config = settings.to_dict()
+    config.save_pretrained(folder)
+    save_torch_state_dict(_tensors(model, settings), folder, max_shard_size=SHARD)
+    if files.gguf:
+        tokenizer.save_pretrained(folder)
+    for name in TOKENIZER_FILES:
+        if not files.gguf and (files.folder / name).is_file():
+            shutil.copyfile(files.folder / name, folder / name)
+    return str(settings.format) if settings else ""
+
+
+def restore(folder: Path, level: Level, dtype: str, device: str) -> Any:
+    """Return a saved model as its method made it: its activations are rounded as the method rounds them."""
+    return as_made(load_checkpoint(folder, dtype, device), level)
+
+
+def load_checkpoint(folder: Path, dtype: str, device: str) -> Any:
+    """Return a saved model as anybody loads it: its activations are rounded as compressed-tensors rounds them."""
+    return round_expert_inputs(load_model(find_model(str(folder)), dtype, device), make_linear).eval()
+
+
+def as_made(model: Any, level: Level) -> Any:
+    """Return a model that was loaded from a checkpoint, rounding its activations as the method that made it does."""
+    if rounds_integers(level):
+        for layer in target_layers(model).values():  # the checkpoint's own rounding has steps of max|x| / 127.5, ours of max|x| / 127
+            layer._forward_pre_hooks.clear()
+            layer.register_forward_pre_hook(RoundInput(level.activation_bits))
+    return model
+
+
+def rounds_integers(level: Level) -> bool:
+    """Return whether activations are rounded to integers at a level."""
+    return level.kind == "quantization" and level.activation_bits < FULL_BITS and not format_of(level)
+
+
+def _schemes(model: Any, level: Level) -> Any:
+    """Return the quantization config of a model at a level, as compressed-tensors writes it."""
+    import torch
+    from compressed_tensors.compressors.format import infer_module_format  # type: ignore[import-untyped]
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationConfig  # type: ignore[import-untyped]
+
+    groups = scheme(model, level)["config_groups"]
+    for group in groups.values():
+        if rounds_integers(level):
+            group.input_activations = QuantizationArgs(num_bits=level.activation_bits, symmetric=True, strategy="token", dynamic=True)
+        group.format = infer_module_format(torch.nn.Linear, group).value
+    packing = next(iter(groups.values())).format
+    return QuantizationConfig(config_groups=groups, format=packing, quantization_status="compressed", ignore=kept_layers(model))
+
+
+def _tensors(model: Any, settings: Any) -> dict[str, Any]:
+    """Return what the weight files hold: the packed tensors of the quantized layers, and all other weights as they are."""
+    from compressed_tensors.compressors import BaseCompressor  # type: ignore[import-untyped]
+
+    layers = target_layers(model) if settings else {}
+    tensors: dict[str, Any] = {}
+    for name, layer in layers.items():
+        (group,) = settings.config_groups.values()
+        parts: Mapping[str, Any] = {**dict(layer.named_parameters()), **dict(layer.named_buffers())}
+        compressor = BaseCompressor.get_value_from_registry(group.format)
+        packed = compressor.compress({part: value.detach() for part, value in parts.items()}, group)
+        tensors |= {f"{name}.{part}": value.contiguous() for part, value in packed.items()}
+    inside = tuple(f"{name}." for name in layers)
+    tensors |= {name: value.contiguous() for name, value in model.state_dict().items() if not name.startswith(inside or ("\0",))}
+    if model.config.tie_word_embeddings:
+        tensors.pop("lm_head.weight", None)
+    return tensors
