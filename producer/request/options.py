@@ -95,14 +95,14 @@ SETTINGS_OPTIONS = (
         "--save",
         type=click.Path(path_type=Path, file_okay=False),
         metavar="DIR",
-        help="Write the one compressed model as a checkpoint that transformers and vLLM load, into a folder that does not exist yet.",
+        help="Write the one compressed model as a checkpoint that vLLM and transformers load, into a new folder, e.g. llama-w4.",
     ),
     click.option(
         "--models",
         "saved_models",
         type=click.Path(path_type=Path, file_okay=False),
         metavar="DIR",
-        help="Keep compressed models in this folder, and load those that are there instead of compressing again.",
+        help="Keep compressed models in this folder, e.g. models, and load those that are there instead of compressing again.",
     ),
 )
 
