@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
+from schemas.errors import UsageError
 
 ROUNDING = 1e-12  # a score this close to the threshold counts as undecided
 
@@ -55,7 +56,13 @@ def score_bounds(values: FloatArray, missing: BoolArray, at_most: float, scorer:
     """Return the lower and upper bound of every option's score, (option,) each, widened for rounding unless scores are ranks.
 
     values : (option,) log-probabilities, none of them below `at_most`; NaN where missing.
+    Raises UsageError for a scorer that is not in BOUNDS.
     """
+    if scorer not in BOUNDS:
+        raise UsageError(
+            f"scorer {scorer!r} has no bounds for missing log-probabilities; request the log-probability of every option, calibrate with "
+            f"one of {', '.join(BOUNDS)}, or add the scorer to BOUNDS in analyzer/predictor/partial.py"
+        )
     low, high = BOUNDS[scorer](_open(values, missing, at_most), parameters)
     room = 0.0 if scorer == "topk" else ROUNDING  # ranks are whole numbers
     return Between(low - room, high + room)

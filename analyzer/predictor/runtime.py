@@ -11,7 +11,7 @@ import numpy as np
 
 from analyzer.predictor.document import ABSTAIN, ANSWER, ASK_AGAIN, DECISIONS, REVIEW, Document, read_document
 from analyzer.predictor.partial import Partial, least_top_prob, score_bounds
-from analyzer.scorers import SCORERS, scorer_parameters
+from analyzer.scorers import RANDOM, SCORERS, scorer_parameters
 from analyzer.stats.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from analyzer.stats.probs import softmax, top_option
 from schemas.errors import UsageError
@@ -36,7 +36,7 @@ class Predictor:
     def __init__(self, document: Document) -> None:
         self.document = document
         self.letters = document.letters
-        scorers = [name for name in SCORERS if name != "aps-rand"]  # which draws a random number for every question
+        scorers = [name for name in SCORERS if name not in RANDOM]
         if document.scorer not in scorers:
             raise UsageError(f"the predictor's scorer is {document.scorer!r}; known: {', '.join(scorers)}")
         self._scorer, self._parameters = SCORERS[document.scorer], scorer_parameters(document.scorer, document.parameters)

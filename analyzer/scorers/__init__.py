@@ -32,6 +32,7 @@ SCORERS: dict[str, Scorer] = {
     "margin": margin,
     "topk": topk,
 }
+RANDOM = frozenset({"aps-rand"})  # these draw `u`: they would answer the same question with other sets, so a predictor takes none of them
 
 
 def check_scorers(names: Iterable[str]) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ from analyzer.predictor.stored_run import answered_right, judge_view
 from analyzer.runs.loading import Runs
 from analyzer.runs.pairs import Partners, pair_views
 from analyzer.runs.view import RunView
-from analyzer.scorers import scorer_parameters
+from analyzer.scorers import RANDOM, scorer_parameters
 from analyzer.stats.arrays import BoolArray, FloatArray
 from analyzer.studies.cost import PER_QUESTION, Prices
 from schemas.errors import UsageError
@@ -130,8 +130,8 @@ def _value(view: RunView, settings: PredictorSettings) -> dict[str, Any]:
     part = view.keep(~fitted)
     probs = tempered_probs(part, temperature) if settings.tempered else part.probs
     question = Question(alphas=(settings.alpha,), scorers=(settings.scorer,), parameters={settings.scorer: dict(settings.parameters or {})})
-    if settings.scorer == "aps-rand":
-        raise UsageError("scorer aps-rand draws a random number for every question, so the same question would get other sets; use aps")
+    if settings.scorer in RANDOM:
+        raise UsageError(f"scorer {settings.scorer} draws a random number, so the same question would get other sets; use aps")
     answer_scores = scores_of(part, probs, settings.scorer, question)[np.arange(part.n_items), part.answer]
     thresholds = [_threshold(answer_scores[chosen], subject, settings) for subject, chosen in _parts(part, settings.by_subject)]
     letters = LETTERS[: part.logits.shape[1]]

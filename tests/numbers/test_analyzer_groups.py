@@ -19,7 +19,7 @@ from analyzer.measure.measure_run import measure_run
 from analyzer.measure.question import Question
 from analyzer.measure.temperature import fit_temperature
 from analyzer.runs.view import RunView
-from analyzer.scorers import SCORERS
+from analyzer.scorers import RANDOM, SCORERS
 from analyzer.stats.estimate import Estimate, average, difference, mean, student
 from analyzer.stats.significance import paired_p
 from schemas.errors import UsageError
@@ -210,7 +210,7 @@ def test_conclusions_do_not_depend_on_the_order_of_items_or_options_properties(n
         make_view(item_set(np.argsort(options)[answers], n_options), logits[:, options]),
         make_view(item_set(answers[items], n_options), logits[items]),
     ]
-    for scorer in SCORERS.keys() - {"aps-rand"}:  # whose draw depends on an item's content, and so on the order of its options
+    for scorer in SCORERS.keys() - RANDOM:  # whose draws depend on an item's content, and so on the order of its options
         sizes = [next(measure_run(view, scorer, LAC)).estimates["set_size"].value for view in views]
         np.testing.assert_allclose(sizes, sizes[0], rtol=0, atol=1e-9)
 

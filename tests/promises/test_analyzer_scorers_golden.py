@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from analyzer.scorers import SCORERS, check_scorers
+from analyzer.scorers import RANDOM, SCORERS, check_scorers
 from analyzer.stats.probs import softmax
 from analyzer.stats.random_words import item_uniform
 from schemas.errors import UsageError
@@ -40,6 +40,16 @@ def test_items_are_scored_independently(name: str) -> None:
     rng = np.random.default_rng(2)
     probs, u, order = rng.dirichlet(np.ones(5), size=50), rng.random(50), rng.permutation(50)
     np.testing.assert_array_equal(SCORERS[name](probs, u)[order], SCORERS[name](probs[order], u[order]))
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_only_the_scorers_named_as_random_use_the_draw(name: str) -> None:
+    """Another `u` changes no score of a scorer outside RANDOM, which scores without one too, and changes those of a scorer in it."""
+    probs = np.random.default_rng(6).dirichlet(np.ones(5), size=50)
+    scores, others = SCORERS[name](probs, np.full(50, 0.25)), SCORERS[name](probs, np.full(50, 0.75))
+    assert np.array_equal(scores, others) == (name not in RANDOM)
+    if name not in RANDOM:
+        np.testing.assert_array_equal(SCORERS[name](probs), scores)
 
 
 @pytest.mark.parametrize("scale", [0.3, 3.0, 40.0])

@@ -20,10 +20,12 @@ from analyzer.measure.question import Question
 from analyzer.measure.scored import scores_of
 from analyzer.measure.temperature import tempered_probs
 from analyzer.predictor import Predictor
-from analyzer.predictor.partial import ROUNDING
+from analyzer.predictor.partial import BOUNDS, ROUNDING
+from analyzer.scorers import RANDOM, SCORERS
+from analyzer.stats.arrays import FloatArray
 from schemas.errors import UsageError
 
-SCORERS = ("lac", "aps", "raps", "saps", "margin", "topk")
+DETERMINISTIC = [name for name in SCORERS if name not in RANDOM]
 
 
 def test_the_runtime_imports_numpy_and_nothing_else() -> None:
@@ -38,7 +40,7 @@ def test_the_runtime_imports_numpy_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("reliability", ["none", "temperature"])
-@pytest.mark.parametrize("scorer", SCORERS)
+@pytest.mark.parametrize("scorer", DETERMINISTIC)
 @pytest.mark.parametrize("width", [4, 9])
 def test_sets_are_those_of_analyze_bit_for_bit(scorer: str, reliability: str, width: int) -> None:
     """Ranking fresh scores among the calibration scores as `analyze` does gives the same sets, in batches and row by row."""
@@ -131,7 +133,7 @@ def completions(values: np.ndarray, missing: np.ndarray, at_most: float, rng: np
     return found
 
 
-@pytest.mark.parametrize("scorer", SCORERS)
+@pytest.mark.parametrize("scorer", BOUNDS)
 def test_missing_values_cannot_bring_an_option_in_or_out_of_the_bounds(scorer: str) -> None:
     """Whatever the missing values are, the set lies between `certain` and `set`; where `exact` says so it is that one set."""
     predictor, rng = calibrate(data_set(300, 5), scorer=scorer, alpha=0.2), np.random.default_rng(6)
@@ -151,6 +153,23 @@ def test_missing_values_cannot_bring_an_option_in_or_out_of_the_bounds(scorer: s
         tops = [np.nanmax(predictor.judge(row[None]).probs) for row in completions(values, missing, at_most, rng)]
         assert min(tops) >= partial.top_prob - ROUNDING
     assert exact and wide
+
+
+def squared(probs: FloatArray, u: FloatArray | None = None) -> FloatArray:
+    """A scorer as the recipe for contributors adds one: 1 minus the square of the option's probability."""
+    return np.asarray(1 - probs**2)
+
+
+def test_a_scorer_without_bounds_is_told_so_where_a_value_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new scorer predicts complete rows at once; for a row with missing values the message names the table that it must be added to."""
+    monkeypatch.setitem(SCORERS, "squared", squared)
+    made(scorer="squared").save(tmp_path / "p.json")
+    for text, status in (("logit_A,logit_B,logit_C,logit_D\n1,2,3,4\n", 0), ("logit_A,logit_B,logit_C,logit_D,at_most\n-1,,-1,-2,-3\n", 2)):
+        (tmp_path / "live.csv").write_text(text)
+        done = CliRunner().invoke(main, ["predict", "--predictor", str(tmp_path / "p.json"), "--logits", str(tmp_path / "live.csv")])
+        assert done.exit_code == status, done.output
+    assert "scorer 'squared' has no bounds for missing log-probabilities" in done.output
+    assert "BOUNDS in analyzer/predictor/partial.py" in done.output
 
 
 def test_lac_bounds_are_reached() -> None:
