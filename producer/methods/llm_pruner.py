@@ -84,7 +84,7 @@ def remove_groups(attention: Any, importance: dict[str, Any], names: dict[Any, s
     query, key, value, output = (getattr(attention, f"{part}_proj") for part in "qkvo")
     size = attention.head_dim
     groups = key.weight.shape[0] // size
-    keep = kept(sum(importance[names[m]].reshape(groups, -1).sum(1) for m in (query, key, value, output)), count)
+    keep = most_important(sum(importance[names[module]].reshape(groups, -1).sum(1) for module in (query, key, value, output)), count)
     for module in (query, key, value):
         bias = None if module.bias is None else _blocks(module.bias.detach(), groups, keep)
         replace_weight(module, _blocks(module.weight.detach(), groups, keep), bias)
@@ -94,14 +94,14 @@ def remove_groups(attention: Any, importance: dict[str, Any], names: dict[Any, s
 def remove_channels(mlp: Any, importance: dict[str, Any], names: dict[Any, str], count: int) -> None:
     """Remove the `count` least important channels of a gated MLP."""
     gate, up, down = mlp.gate_proj, mlp.up_proj, mlp.down_proj
-    keep = kept(sum(importance[names[m]] for m in (gate, up, down)), count)
+    keep = most_important(sum(importance[names[module]] for module in (gate, up, down)), count)
     for module in (gate, up):
         bias = None if module.bias is None else module.bias.detach()[keep]
         replace_weight(module, module.weight.detach()[keep], bias)
     replace_weight(down, down.weight.detach()[:, keep])
 
 
-def kept(importance: Any, count: int) -> Any:
+def most_important(importance: Any, count: int) -> Any:
     """Return the ascending indices that stay when the `count` least important are removed; of equal ones, the first is removed first."""
     order = importance.argsort(stable=True)
     return order[count:].sort().values
@@ -129,7 +129,7 @@ def fits(config: Any, level: Level) -> str:
     channels = removal_for(config, level.fraction).channels
     if channels < width:
         return ""
-    largest = max(f / 100 for f in range(100) if removal_for(config, f / 100).channels < width)
+    largest = max(percent / 100 for percent in range(100) if removal_for(config, percent / 100).channels < width)
     return f"its {inner} inner blocks would have to lose {channels} of {width} channels each; fractions up to {largest:g} fit"
 
 
@@ -156,7 +156,7 @@ def check_attention(attention: Any) -> int:
     heads = key.shape[0] // attention.head_dim
     queries = key.shape[0] * attention.num_key_value_groups
     if value.shape[0] != key.shape[0] or not queries == query.shape[0] == output.shape[1]:
-        raise PostConditionError(f"attention projections do not fit: {[tuple(w.shape) for w in (query, key, value, output)]}")
+        raise PostConditionError(f"attention projections do not fit: {[tuple(weight.shape) for weight in (query, key, value, output)]}")
     return heads
 
 
@@ -164,7 +164,7 @@ def check_mlp(mlp: Any) -> int:
     """Return the number of channels left. Raises PostConditionError if the shapes of the projections disagree."""
     gate, up, down = mlp.gate_proj.weight, mlp.up_proj.weight, mlp.down_proj.weight
     if not gate.shape[0] == up.shape[0] == down.shape[1]:
-        raise PostConditionError(f"MLP projections do not fit: {[tuple(w.shape) for w in (gate, up, down)]}")
+        raise PostConditionError(f"MLP projections do not fit: {[tuple(weight.shape) for weight in (gate, up, down)]}")
     return int(gate.shape[0])
 
 

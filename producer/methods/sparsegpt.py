@@ -43,8 +43,8 @@ def sparsegpt_modifier(model: Any, level: Level) -> Any:
                 layer.dead_inputs = self._hessians[layer].diagonal() == 0
                 require_invertible(self._hessians[layer], self._module_names[layer])
                 share = _share_for_kernel(layer.weight, level)
-                of, pruned = (level.of, level.of - level.kept) if level.kind == "pattern" else (0, 0)
-                _, weight = sparsify_weight(layer, self._hessians, share, pruned, of, block_of(level), DAMPENING, False)
+                pattern = level.of - level.kept, level.of  # both 0 unless the level is n:m
+                _, weight = sparsify_weight(layer, self._hessians, share, *pattern, block_of(level), DAMPENING, False)
                 layer.weight.copy_(weight)
                 del self._num_samples[layer]
 

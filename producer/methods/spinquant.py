@@ -42,14 +42,14 @@ def learn(model: Any, start: Rotations, job: Job) -> tuple[Rotations, float, flo
     matrices = [matrix.clone().to(device) for matrix in (start.stream, *start.values)]
     optimizer, targets = CayleySGD(matrices, RATE), dense_states(model, learning_batches(model, job.data), device)
     with rotated(model, start, job.level.activation_bits, device) as candidate:
-        best, first = [m.clone() for m in matrices], mean_loss(candidate, matrices, targets)
+        best, first = [matrix.clone() for matrix in matrices], mean_loss(candidate, matrices, targets)
         best_loss = first
         for step in range(STEPS):
-            variables = [m.clone().requires_grad_() for m in matrices]
+            variables = [matrix.clone().requires_grad_() for matrix in matrices]
             loss = candidate.loss(variables, targets[step % len(targets)])
             optimizer.step(list(torch.autograd.grad(loss, variables)), 1 - step / STEPS)
             if (step + 1) % CHECK_EVERY == 0 and (now := mean_loss(candidate, matrices, targets)) < best_loss:
-                best, best_loss = [m.clone() for m in matrices], now
+                best, best_loss = [matrix.clone() for matrix in matrices], now
     return Rotations(best[0], best[1:], start.down), first, best_loss
 
 
@@ -73,8 +73,10 @@ def orthogonality(rotations: Rotations) -> float:
     """Return the largest entry of R^T R - I over R1 and every R2."""
     import torch
 
-    gaps = [(m.T @ m - torch.eye(len(m), dtype=m.dtype, device=m.device)).abs().max() for m in (rotations.stream, *rotations.values)]
-    return float(max(gaps))
+    def gap(matrix: Any) -> Any:
+        return (matrix.T @ matrix - torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)).abs().max()
+
+    return float(torch.stack([gap(matrix) for matrix in (rotations.stream, *rotations.values)]).max())  # NaN if any entry is
 
 
 def verify_learned(model: Any, job: Job) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def wanda_modifier(model: Any, level: Level) -> Any:
     from llmcompressor.modifiers.pruning.wanda import WandaPruningModifier
     from llmcompressor.modifiers.pruning.wanda.wanda_sparsify import sparsify_weight
 
-    pruned, of = (level.of - level.kept, level.of) if level.kind == "pattern" else (0, 0)
+    pattern = level.of - level.kept, level.of  # both 0 unless the level is n:m
 
     class ExactWanda(WandaPruningModifier):
         """Wanda that prunes `pruned_of` weights in every row."""
@@ -40,7 +40,7 @@ def wanda_modifier(model: Any, level: Level) -> Any:
             for layer in layers:
                 # The kernel truncates columns * share, and 0.29 * 100 is 28.999..., so half a weight is added.
                 share = (pruned_of(layer.weight.shape[1], level) + 0.5) / layer.weight.shape[1]
-                layer.weight.copy_(sparsify_weight(layer, self._row_scalars, share, pruned, of))
+                layer.weight.copy_(sparsify_weight(layer, self._row_scalars, share, *pattern))
                 del self._num_samples[layer]
 
     return ExactWanda(sparsity=level.fraction, targets=["Linear"], ignore=kept_layers(model))

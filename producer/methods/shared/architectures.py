@@ -77,7 +77,7 @@ def largest_group(config: Any, most: int) -> int:
     """Return the largest number of columns, up to `most`, that divides every linear layer; `most` for an unknown model type."""
     if unknown_architecture(config):
         return most
-    common = math.gcd(*(shape.columns for shape in linear_shapes(config).values()))
+    common = _common_divisor(config)
     return max(size for size in range(1, most + 1) if common % size == 0)
 
 
@@ -88,9 +88,15 @@ def undivided(config: Any, size: int) -> str:
     if not wrong:
         return ""
     name, columns = next(iter(wrong.items()))
-    fitting = [d for d in range(2, min(s.columns for s in shapes.values()) + 1) if all(s.columns % d == 0 for s in shapes.values())]
+    common = _common_divisor(config)
+    fitting = [divisor for divisor in range(2, common + 1) if common % divisor == 0]
     more = f" (and {len(wrong) - 1} other kinds of layer)" if len(wrong) > 1 else ""
     return f"{size} does not divide the {columns} columns of {name}{more}; sizes that divide every layer: {', '.join(map(str, fitting))}"
+
+
+def _common_divisor(config: Any) -> int:
+    """Return the largest number that divides the columns of every linear layer."""
+    return math.gcd(*(shape.columns for shape in linear_shapes(config).values()))
 
 
 def _layers(config: Any) -> Layers:

@@ -112,7 +112,7 @@ def check_overlap(data: CompressionData, items: Sequence[Item]) -> None:
             raise UsageError(f"compression data {data.name!r} contains {text}; use other text")
 
 
-def embedded_texts(rng: np.random.Generator, n: int) -> list[str]:
+def embedded_texts(rng: np.random.Generator, n_prompts: int) -> list[str]:
     """Return n prompts of newly drawn items, alternating tasks and wordings; no item of the embedded tasks is among them."""
     from producer.tasks.facts import facts
     from producer.tasks.urn import urn
@@ -120,7 +120,7 @@ def embedded_texts(rng: np.random.Generator, n: int) -> list[str]:
     sources: list[tuple[str, Callable[..., list[Item]]]] = [("urn", urn), ("facts", facts)]
     held_out = {name: {item.question_key() for item in source()} for name, source in sources}
     texts = []
-    for number in range(n):
+    for number in range(n_prompts):
         name, source = sources[number % len(sources)]
         fresh = [item for item in source(2 * ITEMS_PER_SEQUENCE, int(rng.integers(2**31))) if item.question_key() not in held_out[name]]
         prompt = PROMPTS[number // len(sources) % len(PROMPTS)]
@@ -152,8 +152,8 @@ def _read(name: str, seed: int) -> str:
     try:
         text = Path(name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        known = ", ".join(NAMES)
-        raise UsageError(f"unknown compression data {name!r}: neither one of {known} nor a readable UTF-8 text file ({error})") from error
+        sources = ", ".join(NAMES)
+        raise UsageError(f"unknown compression data {name!r}: neither one of {sources} nor a readable UTF-8 text file ({error})") from error
     if not text.strip():
         raise UsageError(f"compression data {name!r} is empty")
     return text

@@ -34,13 +34,13 @@ def layer_inputs(model: Any, batches: Iterable[Any], device: Any = None) -> Iter
     """
     home, working = model.device, device or model.device
     states, arguments = first_inputs(model, batches)
-    for place, layer in enumerate(decoder_layers(model).values()):
+    for number, layer in enumerate(decoder_layers(model).values()):
 
-        def run(advance: bool = False, layer: Any = layer, place: int = place) -> None:
-            for number, (state, of_layers) in enumerate(zip(states, arguments, strict=True)):
-                output = of_layers[place].run(layer, state, working)
+        def run(advance: bool = False, layer: Any = layer, number: int = number) -> None:
+            for batch, (state, of_layers) in enumerate(zip(states, arguments, strict=True)):
+                output = of_layers[number].run(layer, state, working)
                 if advance:
-                    states[number] = output.to(home)
+                    states[batch] = output.to(home)
 
         with on_device(layer, working):
             yield layer, run
@@ -58,19 +58,19 @@ def layer_gradients(model: Any, batches: Sequence[Any], device: Any = None) -> I
     inputs = []
     model.requires_grad_(False)
     layers = list(decoder_layers(model).values())
-    for place, layer in enumerate(layers):
+    for number, layer in enumerate(layers):
         inputs.append([state.cpu() for state in states])
         with on_device(layer, working), torch.no_grad():
-            states = [kept[place].run(layer, state, working).cpu() for state, kept in zip(states, arguments, strict=True)]
+            states = [of_layers[number].run(layer, state, working).cpu() for state, of_layers in zip(states, arguments, strict=True)]
     with on_device(model.model.norm, working), on_device(model.lm_head, working):
         gradients = [_loss_gradient(model, state.to(working), ids.to(working)).cpu() for state, ids in zip(states, batches, strict=True)]
-    for place, layer in reversed(list(enumerate(layers))):
+    for number, layer in reversed(list(enumerate(layers))):
         layer.requires_grad_(True)
         with on_device(layer, working):
             pairs = zip(inputs.pop(), gradients, strict=True)
             gradients = [
-                _input_gradient(layer, kept[place], state.to(working), gradient.to(working)).cpu()
-                for (state, gradient), kept in zip(pairs, arguments, strict=True)
+                _input_gradient(layer, of_layers[number], state.to(working), gradient.to(working)).cpu()
+                for (state, gradient), of_layers in zip(pairs, arguments, strict=True)
             ]
             yield layer
         layer.zero_grad()
@@ -176,13 +176,13 @@ def _catch(*_: Any) -> None:
 def _without_hooks(model: Any) -> Iterator[None]:
     """Take away inside the `with` block the hooks by which callers observe layers."""
     modules = list(model.modules())
-    kept = [(module._forward_hooks, module._forward_pre_hooks) for module in modules]
+    hooks = [(module._forward_hooks, module._forward_pre_hooks) for module in modules]
     for module in modules:
         module._forward_hooks, module._forward_pre_hooks = OrderedDict(), OrderedDict()
     try:
         yield
     finally:
-        for module, (after, before) in zip(modules, kept, strict=True):
+        for module, (after, before) in zip(modules, hooks, strict=True):
             module._forward_hooks, module._forward_pre_hooks = after, before
 
 

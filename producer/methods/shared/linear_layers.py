@@ -26,11 +26,11 @@ def target_layers(model: Any) -> dict[str, Any]:
     """Return every linear layer to compress, by its name in the model, in the model's order."""
     import torch
 
-    found: dict[str, Any] = {}
+    targets: dict[str, Any] = {}
     for prefix, layer in decoder_layers(model).items():
-        linear = ((f"{prefix}.{name}", m) for name, m in layer.named_modules() if isinstance(m, torch.nn.Linear))
-        found |= {name: module for name, module in linear if not _is_router(name) and type(module).__name__ not in GROUPED}
-    return found
+        linear = ((f"{prefix}.{name}", module) for name, module in layer.named_modules() if isinstance(module, torch.nn.Linear))
+        targets |= {name: module for name, module in linear if not _is_router(name) and type(module).__name__ not in GROUPED}
+    return targets
 
 
 def kept_layers(model: Any) -> list[str]:
@@ -53,13 +53,14 @@ def reached(model: Any) -> Reached:
     ours = {id(parameter) for module in target_layers(model).values() for parameter in module.parameters()}
     ours |= {id(parameter) for module in fused_experts(model).values() for parameter in module.parameters()}
     matrices = {
-        id(p): (f"{name}.{inner}", p)
+        id(parameter): (f"{name}.{inner}", parameter)
         for name, layer in decoder_layers(model).items()
-        for inner, p in layer.named_parameters()
-        if p.ndim > 1 and not inner.endswith("bias")
+        for inner, parameter in layer.named_parameters()
+        if parameter.ndim > 1 and not inner.endswith("bias")
     }
-    total = sum(p.numel() for _, p in matrices.values())
-    missed = sorted(((name, p.numel()) for key, (name, p) in matrices.items() if key not in ours), key=lambda pair: -pair[1])
+    total = sum(parameter.numel() for _, parameter in matrices.values())
+    missed = [(name, parameter.numel()) for key, (name, parameter) in matrices.items() if key not in ours]
+    missed.sort(key=lambda pair: -pair[1])
     return Reached(1 - sum(size for _, size in missed) / total if total else 0.0, [name for name, _ in missed])
 
 

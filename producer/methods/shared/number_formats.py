@@ -55,11 +55,11 @@ def format_of(level: Level) -> NumberFormat | None:
     return FORMATS.get(as_we_write_it(level).text)
 
 
-def preset_scheme(known: NumberFormat) -> Any:
+def preset_scheme(number_format: NumberFormat) -> Any:
     """Return the scheme of a format for every linear layer but the head. Weight scales come from each group's largest magnitude."""
     from compressed_tensors.quantization import preset_name_to_scheme  # type: ignore[import-untyped]
 
-    scheme = preset_name_to_scheme(known.preset, ["Linear"])
+    scheme = preset_name_to_scheme(number_format.preset, ["Linear"])
     scheme.weights.observer = "memoryless_minmax"
     return scheme
 

@@ -70,7 +70,8 @@ def relative_change(logits: Any, dense: Any) -> float:
 def size(model: Any) -> dict[str, int]:
     """Return the number of parameters and their bytes in memory; tied weights count once."""
     weights = list(model.parameters())
-    return {"parameters": sum(w.numel() for w in weights), "bytes_in_memory": sum(w.numel() * w.element_size() for w in weights)}
+    n_bytes = sum(weight.numel() * weight.element_size() for weight in weights)
+    return {"parameters": sum(weight.numel() for weight in weights), "bytes_in_memory": n_bytes}
 
 
 def _is_precise(dtype: Any) -> bool:

@@ -47,8 +47,8 @@ def accepts_formats(level: Level) -> str:
 
 def calibrated(level: Level) -> bool:
     """Return whether a level fixes the scale of activations beforehand, which takes compression data."""
-    known = format_of(level)
-    return known is not None and known.calibrated
+    number_format = format_of(level)
+    return number_format is not None and number_format.calibrated
 
 
 def accepts_activations(level: Level) -> str:
@@ -62,8 +62,8 @@ def accepts_activations(level: Level) -> str:
 
 def fits_groups(config: Any, level: Level) -> str:
     """Return why a model cannot be quantized to a level (other layers than linear ones, a group size that does not divide one), or ""."""
-    known = format_of(level)
-    group = known.group if known else level.group_size
+    number_format = format_of(level)
+    group = number_format.group if number_format else level.group_size
     return unknown_architecture(config) or (undivided(config, group) if group else "")
 
 
@@ -74,10 +74,10 @@ def fits_scaling(config: Any, level: Level) -> str:
 
 def quantization_settings(level: Level) -> dict[str, Any]:
     """Return the settings that every quantized run records."""
-    kept = ["embed_tokens", "lm_head", "router"]
-    if known := format_of(level):
-        return {"scheme": known.preset, "weight_scale": "minmax", "kept": kept, "kv_cache_bits": FULL_BITS}
-    weights = {"weight_grid": "symmetric" if is_symmetric(level) else "asymmetric", "weight_scale": "minmax", "kept": kept}
+    unquantized = ["embed_tokens", "lm_head", "router"]
+    if number_format := format_of(level):
+        return {"scheme": number_format.preset, "weight_scale": "minmax", "kept": unquantized, "kv_cache_bits": FULL_BITS}
+    weights = {"weight_grid": "symmetric" if is_symmetric(level) else "asymmetric", "weight_scale": "minmax", "kept": unquantized}
     activations = {"activations": "symmetric per token, dynamic", "kv_cache_bits": FULL_BITS}
     return weights | (activations if is_symmetric(level) else {})
 
@@ -91,8 +91,8 @@ def scheme(model: Any, level: Level) -> dict[str, Any]:
     """Return the llm-compressor arguments for quantizing every target layer of a model to a level."""
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme  # type: ignore[import-untyped]
 
-    if known := format_of(level):
-        return {"config_groups": {"group_0": preset_scheme(known)}, "ignore": kept_layers(model)}
+    if number_format := format_of(level):
+        return {"config_groups": {"group_0": preset_scheme(number_format)}, "ignore": kept_layers(model)}
     weights = QuantizationArgs(
         num_bits=level.weight_bits,
         type="int",
@@ -211,8 +211,8 @@ def _verify_format(model: Any, level: Level) -> dict[str, Any]:
 
 def _sizes(model: Any, bits: float, weights: int) -> dict[str, Any]:
     """Return effective bits and bytes of a model, from the bits of its quantized weights with their scales; others have 16 bits."""
-    kept = sum(p.numel() for p in model.parameters()) - weights
-    return {"bits_per_weight": bits / weights, "quantized_weights": weights, "bytes": int(bits / 8 + kept * FULL_BITS / 8)}
+    n_others = sum(parameter.numel() for parameter in model.parameters()) - weights
+    return {"bits_per_weight": bits / weights, "quantized_weights": weights, "bytes": int(bits / 8 + n_others * FULL_BITS / 8)}
 
 
 def off_grid(weight: Any, scale: Any, zero_point: Any, level: Level) -> tuple[float, float]:

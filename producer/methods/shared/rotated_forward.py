@@ -57,7 +57,7 @@ def dense_states(model: Any, batches: Sequence[Any], device: Any) -> list[DenseS
     hook.remove()
     _, calls = first_inputs(model, batches)
     keywords = [[moved(call.keywords, device) for call in of_layers] for of_layers in calls]
-    return [DenseStates(ids, kept, last) for ids, kept, last in zip(batches, keywords, states, strict=True)]
+    return [DenseStates(ids, arguments, last) for ids, arguments, last in zip(batches, keywords, states, strict=True)]
 
 
 @contextmanager

@@ -117,15 +117,18 @@ def rotated_weights(layer: Any, parameters: dict[str, Any], stream: Any, values:
     """
     names = {module: name for name, module in layer.named_modules()}
     value, output, size = layer.self_attn.v_proj, layer.self_attn.o_proj, values.shape[0]
-    before = {m: parameters[f"{names[m]}.weight"] for m in names if hasattr(m, "weight")}
-    weights = {m: before[m] @ stream for m in attention_readers(layer) + mlp_readers(layer)}
-    weights |= {m: stream.T @ RotateInput(*down[m.weight.shape[1]])(m, (before[m],))[0] for m in mlp_writers(layer)}
+    before = {module: parameters[f"{names[module]}.weight"] for module in names if hasattr(module, "weight")}
+    weights = {module: before[module] @ stream for module in attention_readers(layer) + mlp_readers(layer)}
+    for writer in mlp_writers(layer):
+        weights[writer] = stream.T @ RotateInput(*down[writer.weight.shape[1]])(writer, (before[writer],))[0]
     weights[value] = (values.T @ weights[value].unflatten(0, (-1, size))).flatten(0, 1)
     weights[output] = stream.T @ (before[output].unflatten(1, (-1, size)) @ values).flatten(1)
-    biases = {m: parameters[f"{names[m]}.bias"] @ stream for m in attention_writers(layer) + mlp_writers(layer) if m.bias is not None}
+    writers = attention_writers(layer) + mlp_writers(layer)
+    biases = {writer: parameters[f"{names[writer]}.bias"] @ stream for writer in writers if writer.bias is not None}
     if value.bias is not None:
         biases[value] = (parameters[f"{names[value]}.bias"].unflatten(0, (-1, size)) @ values).flatten()
-    return {f"{names[m]}.weight": w for m, w in weights.items()} | {f"{names[m]}.bias": b for m, b in biases.items()}
+    changed = {f"{names[module]}.weight": weight for module, weight in weights.items()}
+    return changed | {f"{names[module]}.bias": bias for module, bias in biases.items()}
 
 
 def _power_of_two(width: int) -> int:

@@ -110,26 +110,26 @@ def _verify(expected_zeros: Expected, ties: float, model: Any, job: Job) -> dict
     shares, newly = [], 0
     for name, layer in target_layers(model).items():
         zero, total = layer.weight == 0, layer.weight.numel()
-        zeros, wanted = int(zero.sum()), expected_zeros(layer.weight, job.level)
-        if zeros < wanted or (job.level.kind == "pattern" and not keeps_pattern(layer.weight, job.level)):
-            raise PostConditionError(f"layer {name} at level {job.level.text!r} has {zeros} of {total} weights zero, not {wanted}")
+        zeros, expected = int(zero.sum()), expected_zeros(layer.weight, job.level)
+        if zeros < expected or (job.level.kind == "pattern" and not keeps_pattern(layer.weight, job.level)):
+            raise PostConditionError(f"layer {name} at level {job.level.text!r} has {zeros} of {total} weights zero, not {expected}")
         pruned = int((zero & ~_unpacked(model.zeros_before[name], zero) & ~_dead_columns(layer, zero)).sum())
-        if pruned > wanted + ties * total:
-            raise PostConditionError(f"layer {name} at level {job.level.text!r} lost {pruned} of {total} weights, more than {wanted}")
+        if pruned > expected + ties * total:
+            raise PostConditionError(f"layer {name} at level {job.level.text!r} lost {pruned} of {total} weights, more than {expected}")
         newly += pruned
         number = next(part for part in name.split(".") if part.isdigit())
         sums = by_layer.setdefault(number, [0, 0])
         by_layer[number] = [sums[0] + zeros, sums[1] + total]
         shares.append(zeros / total)
-    zeros, total = (sum(sums[i] for sums in by_layer.values()) for i in (0, 1))
-    kept = sum(p.numel() for p in model.parameters()) - total
+    all_zeros, all_weights = (sum(sums[index] for sums in by_layer.values()) for index in (0, 1))
+    n_others = sum(parameter.numel() for parameter in model.parameters()) - all_weights
     return {
-        "sparsity": zeros / total,
+        "sparsity": all_zeros / all_weights,
         "weights_pruned": newly,
-        "sparsity_by_decoder_layer": [z / t for z, t in by_layer.values()],
+        "sparsity_by_decoder_layer": [zeros / total for zeros, total in by_layer.values()],
         "sparsity_lowest": min(shares),
         "sparsity_highest": max(shares),
-        "bytes": 2 * (kept + total - zeros) + (total // 8 if zeros else 0),
+        "bytes": 2 * (n_others + all_weights - all_zeros) + (all_weights // 8 if all_zeros else 0),
     }
 
 

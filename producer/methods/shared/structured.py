@@ -17,13 +17,18 @@ def accepts_fraction(level: Level) -> str:
 
 def count_weights(model: Any) -> int:
     """Return the number of weights in all decoder layers, norms and routers included."""
-    return sum(p.numel() for p in model.model.layers.parameters())
+    return sum(parameter.numel() for parameter in model.model.layers.parameters())
 
 
 def left_over(model: Any, before: int) -> dict[str, Any]:
-    """Return the share of decoder weights removed, and the bytes of the model at 16 bits per weight."""
-    after = sum(p.numel() for p in model.model.layers.parameters())
-    return {"decoder_weights_removed": 1 - after / before, "bytes": 2 * sum(p.numel() for p in model.parameters())}
+    """Return the share of decoder weights removed, and the bytes of the model at 16 bits per weight.
+
+    before : number of weights in all decoder layers of the dense model.
+    """
+    return {
+        "decoder_weights_removed": 1 - count_weights(model) / before,
+        "bytes": 2 * sum(parameter.numel() for parameter in model.parameters()),
+    }
 
 
 STRUCTURED = partial(
