@@ -6,8 +6,11 @@ one line.
 """
 
 import json
+import os
 import re
-from collections.abc import Collection, Sequence
+import sys
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -91,3 +94,22 @@ class Shown:
         if name == "buffer":  # click would write text to it, past this filter, where the encoding is ASCII
             raise AttributeError(name)
         return getattr(self.stream, name)
+
+
+@contextmanager
+def silent(descriptor: int) -> Iterator[None]:
+    """Discard what libraries write to file descriptor 1 (stdout) or 2 (stderr), past Python's streams and so past the filter above.
+
+    Use it where a library prints names or panics of an untrusted file; what it raises says the same.
+    """
+    if (sys.__stdout__, sys.__stderr__)[descriptor - 1] is None:  # it was closed from the start, and its number may be another file's
+        yield
+        return
+    before = os.dup(descriptor)
+    try:
+        with open(os.devnull, "wb") as null:
+            os.dup2(null.fileno(), descriptor)
+        yield
+    finally:
+        os.dup2(before, descriptor)
+        os.close(before)

@@ -9,6 +9,7 @@ import click
 
 from producer.request.options import RUN_OPTIONS, SETTINGS_OPTIONS, add_options
 from schemas.errors import UsageError
+from store.backend.user_cache import ensure_temporary_folder
 from store.command import ShellCommand, friendly_errors, log_to_stderr, store_option
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def _run(store_url: str, options: dict[str, Any]) -> Iterable[str]:
     from producer.sweep.sweep_file import read_sweep
 
     share_malloc_arena()
+    ensure_temporary_folder()
     if not options.get("models") and "plan" not in options:
         raise click.UsageError("no --model given; produce --list models shows the known ones")
     requests = read_sweep(options["plan"], options) if "plan" in options else [request_of(options)]

@@ -7,15 +7,11 @@ tokens looks damaged, so the tokenizer must give the tokens of tokenizer.json.
 
 import json
 import logging
-import os
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from schemas.errors import UsageError
+from store.shown import silent
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +25,7 @@ def read_tokenizer(folder: Path) -> Any:
 
     Raises UsageError if it gives other tokens than tokenizer.json or does not begin texts as its settings say; also what libraries raise.
     """
-    with _printing_logged(folder):
+    with silent(1):  # the tokenizers library prints names of unknown settings there, between the results
         return _read_tokenizer(folder)
 
 
@@ -49,27 +45,6 @@ def _read_tokenizer(folder: Path) -> Any:
         if begins != _first_is_begin(tokenizer):
             raise UsageError(f"the tokenizer in {folder} cannot be made to begin texts as add_bos_token says ({begins})")
     return tokenizer
-
-
-@contextmanager
-def _printing_logged(folder: Path) -> Iterator[None]:
-    """Log what the tokenizers library prints.
-
-    It prints names of the model's files on file descriptor 1 itself, past the filter for control characters and between the results.
-    """
-    if sys.stdout is not None:
-        sys.stdout.flush()
-    with tempfile.TemporaryFile() as printed:
-        stdout = os.dup(1)
-        os.dup2(printed.fileno(), 1)
-        try:
-            yield
-        finally:
-            os.dup2(stdout, 1)
-            os.close(stdout)
-            printed.seek(0)
-            for line in printed.read().decode(errors="replace").splitlines():
-                log.warning("%s: the tokenizers library says: %s", folder, line)
 
 
 def _stored(folder: Path) -> Any:

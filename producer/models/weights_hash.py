@@ -5,17 +5,15 @@ In: a model's files.  Out: byte counts; SHA-256 over weight files, config and to
 
 import hashlib
 import json
-import logging
 import math
 import os
 from pathlib import Path
 from typing import Any
 
 from producer.models.find import EXPECTED, ModelFiles, weight_files
+from schemas.digest import json_digest
 from schemas.errors import HedgemarkError
-from store.backend.user_cache import existing_cache_folder
-
-log = logging.getLogger(__name__)
+from store.backend.user_cache import cache_folder, warn_once
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 # The config holds numbers that change logits as weights do (rope_theta, rms_norm_eps).
@@ -92,30 +90,39 @@ def _check_length(path: Path) -> None:
 
 
 def _file_hash(path: Path) -> str:
-    status = path.stat()
-    cache = existing_cache_folder() / "hashes.json"
-    stamp = [status.st_size, status.st_mtime_ns]
-    known = _read(cache).get(str(path.resolve()))
-    if known and known[:2] == stamp:
-        return str(known[2])
+    """Return the SHA-256 of a file, from the cache if the file is as it was when it was hashed and the cache entry is whole."""
+    status, cache = path.stat(), cache_folder() / "hashes.json"
+    name, stamp = str(path.resolve()), [status.st_size, status.st_mtime_ns]
+    match _read(cache).get(name):
+        case [_, _, str(digest), _] as entry if entry == _entry(name, stamp, digest):
+            return digest
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    _write(cache, _read(cache) | {str(path.resolve()): [*stamp, digest]})
+    _write(cache, {**_read(cache), name: _entry(name, stamp, digest)})
     return digest
 
 
-def _read(cache: Path) -> dict[str, list[int | str]]:
+def _entry(name: str, stamp: list[int], digest: str) -> list[int | str]:
+    """Return a cache entry, with a digest over all of it: a damaged hash would make the run another model's."""
+    return [*stamp, digest, json_digest(ascii([name, *stamp, digest]))]
+
+
+def _read(cache: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(cache.read_text()))
-    except (OSError, ValueError):
-        return {}  # no cache yet, or one cut off by a crash: everything is hashed again
+        known = json.loads(cache.read_bytes())
+    except (OSError, ValueError, RecursionError):  # no cache yet, or a damaged one: everything is hashed again
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
-def _write(cache: Path, known: dict[str, list[int | str]]) -> None:
+def _write(cache: Path, known: dict[str, Any]) -> None:
     scratch = cache.with_suffix(f".{os.getpid()}")
     try:
-        scratch.write_text(json.dumps(known))
-        scratch.replace(cache)
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            scratch.write_text(json.dumps(known))
+            scratch.replace(cache)
+        finally:
+            scratch.unlink(missing_ok=True)
     except OSError as error:
-        log.warning("%s cannot be written (%s); the weights are hashed again next time", cache, error.strerror)
-        scratch.unlink(missing_ok=True)
+        warn_once(error)

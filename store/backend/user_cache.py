@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from platformdirs import user_cache_dir
@@ -40,6 +41,24 @@ def existing_cache_folder() -> Path:
         warn_once(error)
         return _temporary_folder()
     return folder
+
+
+def ensure_temporary_folder() -> None:
+    """Let temporary files go to the cache folder or to memory if no folder for them can be written, with one warning.
+
+    Raises HedgemarkError if those cannot be written either: torch makes a temporary folder when it is imported.
+    """
+    try:
+        tempfile.gettempdir()
+    except OSError as error:
+        for folder in (cache_folder(), Path("/dev/shm")):
+            with suppress(OSError):
+                folder.mkdir(parents=True, exist_ok=True)
+                tempfile.TemporaryFile(dir=folder).close()
+                tempfile.tempdir = str(folder)
+                log.warning("no folder for temporary files can be written; %s is used. Name another one with TMPDIR", folder)
+                return
+        raise HedgemarkError("no folder for temporary files can be written, and torch needs one; name one with TMPDIR") from error
 
 
 def remember(fact: Path) -> None:

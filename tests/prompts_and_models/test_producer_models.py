@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from producer_packed import packed_folder
@@ -108,6 +109,22 @@ def test_a_model_that_transformers_does_not_build_counts_as_its_files(tmp_path: 
     (tmp_path / "model.safetensors").write_bytes(bytes(400))
     assert parameters(T5Config()) == 0
     assert weight_bytes_as(ModelFiles("other", tmp_path), T5Config(), "bfloat16") == 200
+
+
+def test_a_damaged_cache_of_hashes_is_not_believed(tmp_path: Path) -> None:
+    """Every flipped bit of the cached hashes, and JSON of other shapes, leave the hash as it is."""
+    files = find_model("ref-s")
+    whole = weights_hash(files)
+    (cache,) = (tmp_path / "cache").rglob("hashes.json")
+    known, rng = cache.read_bytes(), np.random.default_rng(0)
+    for place in rng.integers(0, len(known), 100):
+        cache.write_bytes(known[:place] + bytes([known[place] ^ (1 << int(rng.integers(8)))]) + known[place + 1 :])
+        assert weights_hash(files) == whole
+    name = json.dumps(str((files.folder / "config.json").resolve()))
+    entries = ("5", "[]", "[1, 2]", "[1, 2, null, 3]", r'[1, 2, "\ud800", "x"]')
+    for other in ("", "5", "[1, 2]", "[" * 5_000, *(f"{{{name}: {entry}}}" for entry in entries)):
+        cache.write_text(other)
+        assert weights_hash(files) == whole
 
 
 def test_a_single_weights_file_is_hashed_by_name_and_content(tmp_path: Path) -> None:

@@ -88,9 +88,7 @@ def test_the_embedded_models_tokens_are_unchanged(tmp_path: Path) -> None:
         )
 
 
-def test_what_the_tokenizers_library_prints_is_logged(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_the_tokenizers_library_prints_stays_off_the_results(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """It prints names from tokenizer.json past Python, where no filter would take an escape sequence out, and among the results."""
     folder = tmp_path / "model"
     shutil.copytree(REFERENCE_MODELS / "ref-s", folder)
@@ -101,7 +99,6 @@ def test_what_the_tokenizers_library_prints_is_logged(
     assert read_tokenizer(folder)("x")["input_ids"] == read_tokenizer(REFERENCE_MODELS / "ref-s")("x")["input_ids"]
     print("after")
     assert capfd.readouterr().out == "before\nafter\n"
-    assert "named" in caplog.text
 
 
 def test_what_changes_a_token_is_another_run_and_what_does_not_is_the_same(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import datetime
 import decimal
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from store import open_reader
 from store.cli.main import main
 from store.exchange.import_runs import import_runs
 from store.exchange.parquet_file import write_parquet
+from store.format.polars_files import read_polars
 from store.importers.importer import Description
 from store.importers.table import read_table
 
@@ -392,3 +394,16 @@ def test_ids_as_their_owner_wrote_them_stay_usable_and_shown(tmp_path):
     assert [row["id"] for row in judged] == [name for name in IDS if name not in ("0010", "10", " x")]
     write_parquet(open_reader(url).keys, tmp_path / "b.parquet")
     assert pl.read_parquet(tmp_path / "b.parquet")["id"].to_list() == IDS
+
+
+def test_a_librarys_stack_trace_is_not_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    """What polars prints on stderr itself while it reads a damaged file is discarded; its error is a ValueError of one line."""
+
+    def panic(_: object) -> pl.DataFrame:
+        os.write(2, b"thread 'async-executor-1' panicked\nstack backtrace:\n")
+        raise pl.exceptions.PanicException("assertion failed\nsecond line")
+
+    with pytest.raises(ValueError, match=r"^assertion failed$"):
+        read_polars(panic, "table.parquet")
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "after\n"

@@ -26,7 +26,7 @@ from schemas.errors import (
 from schemas.layout import RUN_ARRAYS, chunk_keys, chunk_shape
 from schemas.run import Environment
 from store import init_store, open_dataset, open_reader, open_writer
-from store.backend.user_cache import _temporary_folder, _warn, existing_cache_folder
+from store.backend.user_cache import _temporary_folder, _warn, ensure_temporary_folder, existing_cache_folder
 from store.reading.catalog_table import cache_path, cached_newest, keep_cached
 from store.repository.repository import open_repository
 
@@ -168,6 +168,25 @@ def test_a_run_that_the_catalog_describes_otherwise_is_refused(store_url, tmp_pa
         for read in (reader.run, lambda name, reader=reader: list(reader.runs([name]))):
             with pytest.raises(StoreInvalidError, match="cached catalog"):
                 read(run.key.name)
+
+
+def test_temporary_files_go_to_the_cache_where_no_folder_is_for_them(tmp_path, monkeypatch, caplog):
+    """If no temporary folder can be written, the cache folder serves with one warning; if it cannot be written either, memory does."""
+
+    def nowhere():
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "_get_default_tempdir", nowhere)
+    for cache, used in ((tmp_path / "cache", tmp_path / "cache"), (Path("/dev/null/cache"), Path("/dev/shm"))):
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        monkeypatch.setenv("HEDGEMARK_CACHE", str(cache))
+        for _ in range(2):
+            ensure_temporary_folder()
+        if used.is_dir():
+            assert tempfile.gettempdir() == str(used)
+            with tempfile.NamedTemporaryFile() as file:
+                assert Path(file.name).parent == used
+    assert [str(place) in record.message for place, record in zip((tmp_path, "/dev/shm"), caplog.records, strict=True)] == [True, True]
 
 
 @pytest.mark.parametrize("place", ["file", "/dev/null", "~", None])
