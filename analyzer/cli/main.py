@@ -59,7 +59,7 @@ def sets_command(average: bool, executor: str, p_values: bool, **options: Any) -
 @comparison_options
 @click.option("--against", metavar="MODEL", help="Compare with the dense runs of this model, such as ref-l.")
 @click.option("--common-items", is_flag=True, help="Compare runs that answered different items on the items they share.")
-@click.option("--average", is_flag=True, help="Print means over prompts and scorers instead of every run.")
+@click.option("--average", is_flag=True, help="Print means over prompts and scorers; runs that differ otherwise stay apart.")
 @click.option("--decoupling", is_flag=True, help="Print how changes in accuracy and set size go together, over all pairs.")
 @executor_option
 @click.option("--reference", type=click.Path(path_type=Path), help="CSV of published figures: print them beside the measured ones.")

@@ -48,7 +48,7 @@ OPTIONS: list[Callable[[Any], Any]] = [
 
 
 DETAILS: list[Callable[[Any], Any]] = [
-    click.option("--average", is_flag=True, help="Print means over prompts and scorers instead of every run."),
+    click.option("--average", is_flag=True, help="Print means over prompts and scorers; runs that differ otherwise stay apart."),
     click.option(
         "--by",
         type=click.Choice(["none", "subject", "label", "size"]),

@@ -15,6 +15,7 @@ from analyzer.runs.loading import Runs, reading_order
 from analyzer.runs.pairs import Partners
 from analyzer.stats.estimate import NOTHING, Estimate
 from analyzer.stats.significance import detectable, holm
+from schemas.fields import averaged_together
 
 ALL_CHANGES = (*(f"{name}_change" for name in CHANGED), *ITEM_CHANGES)
 TESTED = ("accuracy", "set_size")
@@ -40,17 +41,17 @@ def compare(
 
 
 def averaged(cells: Iterable[Paired]) -> Iterator[list[Paired]]:
-    """Yield the cells of one model, method, level, task, item set and alpha together: its prompts and scorers."""
+    """Yield the cells of runs that differ in nothing but the wording of the prompt together, for one alpha: prompts and scorers."""
 
     def key(cell: Paired) -> tuple[Any, ...]:
         row = cell.row
         return row["model"], row["method"], row["level"], row["task"], row["items_hash"]
 
     for _, runs in groupby(cells, key=key):
-        by_alpha: dict[Any, list[Paired]] = {}
+        groups: dict[tuple[Any, ...], list[Paired]] = {}
         for cell in runs:
-            by_alpha.setdefault(cell.after.alpha, []).append(cell)
-        yield from by_alpha.values()
+            groups.setdefault((*averaged_together(cell.row), cell.after.alpha), []).append(cell)
+        yield from groups.values()
 
 
 def pair_record(cells: Sequence[Paired], question: Question, tolerances: Tolerances) -> Record:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from analyzer.measure.question import Question
 from analyzer.measure.repeats import repeats
 from analyzer.measure.unreliable import cell_reasons, run_reasons
 from analyzer.stats.estimate import Estimate, average
-from schemas.fields import FIELDS
+from schemas.fields import FIELDS, averaged_together
 
 Record = dict[str, Any]
 
@@ -97,13 +96,11 @@ def unreliable(cells: Iterable[Cell]) -> str | None:
 
 
 def average_groups(cells: Iterable[Cell]) -> list[list[Cell]]:
-    """Return cells grouped for a mean over prompts and scorers: one group per model, method, level, task, item set and alpha."""
-
-    def key(cell: Cell) -> tuple[Any, ...]:
-        row = cell.view.row
-        return row["model"], row["task"], row["method"], row["level"], row["items_hash"], cell.alpha
-
-    return [list(group) for _, group in groupby(sorted(cells, key=key), key=key)]
+    """Return cells grouped for a mean over prompts and scorers: runs that differ in nothing else, one group per alpha."""
+    groups: dict[tuple[Any, ...], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((*averaged_together(cell.view.row), cell.alpha), []).append(cell)
+    return list(groups.values())
 
 
 def same_fields(records: Sequence[Record]) -> list[Record]:

@@ -23,6 +23,7 @@ from producer.tasks import EMBEDDED
 from producer.tasks.source import TaskItems, draw, load_task
 from schemas.benchmark import BENCHMARK
 from schemas.errors import UsageError
+from schemas.fields import CHAT
 from schemas.itemset import build_item_set
 from schemas.levels import Level, parse_levels
 from schemas.run import RunKey
@@ -159,7 +160,7 @@ def _prompted(model: Model, task: TaskItems, prompt: str, request: Request) -> P
     prompted = PromptedTask(
         model=model,
         task=task,
-        prompt=f"{prompt}-chat" if chat else prompt,
+        prompt=f"{prompt}{CHAT}" if chat else prompt,
         instruction=instruction,
         options=options,
         chat=chat,

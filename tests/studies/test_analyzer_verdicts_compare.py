@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from analyzer.runs.pairs import Pair, Partners, pair_views
 from analyzer.runs.view import view_run
 from analyzer.stats.estimate import Estimate, difference, mean
 from analyzer.stats.significance import detectable, holm, interval_p, mcnemar, paired_p
+from analyzer.studies.sets import sets
 from schemas.errors import ComparisonError, RunNotFoundError, UsageError
 from schemas.items import Item
 from schemas.itemset import build_item_set
@@ -216,6 +218,20 @@ def test_average_gives_one_verdict_per_method_and_task() -> None:
     assert mean_record["scorer"] == "lac+aps"
     assert mean_record["set_size_change"] == pytest.approx(np.mean([record["set_size_change"] for record in single]))
     assert mean_record["verdict"] is not None
+
+
+@pytest.mark.parametrize(
+    ("key", "together"),
+    [({"prompt": "shared"}, True), ({"prompt": "base-chat"}, False), ({"seed": 1}, False), ({"weights_hash": "f" * 64}, False)],
+)
+def test_an_average_is_over_wordings_only(key: dict[str, Any], together: bool) -> None:
+    """Runs of another wording are averaged; those in a chat template, of another seed or of other weights under one name are not."""
+    rng = np.random.default_rng(0)
+    items = item_set(rng.integers(0, 4, 50), 4)
+    runs = [make_run(items, skilled_logits(rng, items.answer, 4), **more) for more in ({}, key)]
+    source = select_runs(MemoryReader([items], runs), {})
+    assert len(sets(source, Question(scorers=("lac",)), average=True)) == (1 if together else 2)
+    assert len(compare(source, Question(scorers=("lac",)), average=True)) == (1 if together else 2)
 
 
 def test_an_unreliable_dense_run_marks_what_is_compared_with_it() -> None:
