@@ -28,8 +28,8 @@ class Quirk(NamedTuple):
 
 def find_quirks(items: Sequence[Item]) -> list[Quirk]:
     """Return the kinds of doubtful items that occur, each with its items in file order."""
-    found = [Quirk(what, tuple(item.id for item in items if check(item))) for what, check in CHECKS.items()]
-    return [quirk for quirk in [*found, *_repeats(items)] if quirk.ids]
+    quirks = [Quirk(what, tuple(item.id for item in items if check(item))) for what, check in CHECKS.items()]
+    return [quirk for quirk in [*quirks, *_repeats(items)] if quirk.ids]
 
 
 def describe_quirks(items: Sequence[Item]) -> str:

@@ -98,7 +98,7 @@ def parse_items(rows: Iterable[Any], where: str) -> list[Item]:
         try:
             item = Item.model_validate(row)
         except ValidationError as error:
-            problems += [f"item {number}: {'.'.join(map(str, e['loc'])) or 'item'}: {e['msg']}" for e in error.errors()]
+            problems += [f"item {number}: {'.'.join(map(str, each['loc'])) or 'item'}: {each['msg']}" for each in error.errors()]
             continue
         problems += item_problems(item)
         items.append(item)

@@ -17,7 +17,7 @@ from schemas.errors import ItemError, StoreInvalidError
 from schemas.items import MAX_OPTIONS, Item, item_ids
 
 FEWEST_OPTIONS = 2
-MOST_ASKED = 10  # items of one question
+MOST_ITEMS_ASKING = 10  # one question; what more have in common is an instruction
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,12 @@ class ItemSet:
             items = [Item.model_validate_json(text) for text in self.texts]
         except ValueError as error:
             raise StoreInvalidError(f"item set {self.digest[:12]}: a text is not an item: {' '.join(str(error).split())[:120]}") from error
-        asked = Counter((item.context, item.question) for item in items)
-        most = max(MOST_ASKED, len(items) // 100)
+        questions = [f"{item.context}\0{item.question}" for item in items]
+        n_items_asking = Counter(questions)
+        most = max(MOST_ITEMS_ASKING, len(items) // 100)
         keys = [
-            f"{item.context}\0{item.question}" if item.choices and asked[item.context, item.question] <= most else item.question_key()
-            for item in items
+            question if item.choices and n_items_asking[question] <= most else item.question_key()
+            for item, question in zip(items, questions, strict=True)
         ]
         return np.unique(keys, return_inverse=True)[1].reshape(-1)
 

@@ -25,8 +25,8 @@ def read_text(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        if known := next((what for begins, what in BINARY.items() if error.object.startswith(begins)), ""):
-            raise ValueError(known) from error
+        if what_it_is := next((what for begins, what in BINARY.items() if error.object.startswith(begins)), ""):
+            raise ValueError(what_it_is) from error
         raise ValueError(f"it is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from error
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from error

@@ -81,7 +81,7 @@ class RunKey(BaseModel):
     def name(self) -> str:
         """Name of the run's group in the store: a readable slug and the first eight digits of the digest."""
         parts = [self.model, self.method, *([] if self.level == NO_LEVEL else [self.level]), self.task, self.prompt]
-        return f"{'~'.join(_slug(p) for p in parts)}.{self.digest[:8]}"
+        return f"{'~'.join(map(_slug, parts))}.{self.digest[:8]}"
 
 
 class Environment(BaseModel):
@@ -172,16 +172,17 @@ class Run:
         A 16-bit logit has a relative error of 2^-8, and the logits of options and of the vocabulary may come from separate products; larger
         differences are not rounding. Such a run is neither produced nor imported; if it is already stored, it is read and flagged.
         """
-        logits = np.where(np.isfinite(self.logits), self.logits, -np.inf)
+        logits = np.where(own_options(n_options, self.logits.shape[1]) & np.isfinite(self.logits), self.logits, -np.inf)
         highest = np.maximum(logits.max(axis=1), np.finfo(np.float32).min)
         with np.errstate(invalid="ignore", divide="ignore"):  # an item without any finite logit has no mass
-            own = highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1, dtype=np.float64))
+            option_logsumexp = highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1, dtype=np.float64))
         relative = 2.0**-20 if self.key.dtype == "float32" else 2.0**-7
-        excess = own - self.logsumexp - relative * (1 + np.abs(highest)) - MASS_ROUNDING
+        excess = option_logsumexp - self.logsumexp - relative * (1 + np.abs(highest)) - MASS_ROUNDING
         if not np.any(excess > 0):
             return None
         item = int(np.nanargmax(excess))
-        beyond = f"the options of item {item} hold {math.exp(min(float(own[item] - self.logsumexp[item]), 700)):.4g} of the vocabulary's"
+        mass = math.exp(min(float(option_logsumexp[item] - self.logsumexp[item]), 700))
+        beyond = f"the options of item {item} hold {mass:.4g} of the vocabulary's"
         return f"{beyond} probability, more than all of it: logsumexp and logits disagree"
 
 

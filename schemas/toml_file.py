@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from schemas.errors import UsageError
 from schemas.json_text import read_text
 
-M = TypeVar("M", bound=BaseModel)
+ModelType = TypeVar("ModelType", bound=BaseModel)
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
         raise UsageError(f"cannot read {what} {path}: {error}") from error
 
 
-def as_model(model: type[M], table: Mapping[str, Any], where: str = "") -> M:
+def as_model(model: type[ModelType], table: Mapping[str, Any], where: str = "") -> ModelType:
     """Return a table as a pydantic model. Raises UsageError that names every problem, after `where`."""
     try:
         return model.model_validate(dict(table))
