@@ -33,8 +33,8 @@ def build_tokenizer(path: Path) -> None:
 
     tokens = vocabulary()
     longest_first = sorted(tokens[3:], key=len, reverse=True)
-    pattern = "|".join(re.escape(t) + (r"(?!\w)" if t[-1].isalnum() else "") for t in longest_first)
-    tokenizer = Tokenizer(models.WordLevel({t: i for i, t in enumerate(tokens)}, unk_token=UNKNOWN))
+    pattern = "|".join(re.escape(token) + (r"(?!\w)" if token[-1].isalnum() else "") for token in longest_first)
+    tokenizer = Tokenizer(models.WordLevel({token: number for number, token in enumerate(tokens)}, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "isolated")
     tokenizer.decoder = decoders.Fuse()
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, 0)])

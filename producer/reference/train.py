@@ -114,7 +114,7 @@ def build_model(recipe: Recipe, tokenizer: Any) -> Any:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.bos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        **{k: v for k, v in recipe.config.items() if k != "model_type"},
+        **{name: value for name, value in recipe.config.items() if name != "model_type"},
     )
     model = model_class(config)
     model.set_attn_implementation("eager")  # 0.31 s a step on two cores against 0.43 s with sdpa
@@ -140,9 +140,9 @@ def train_step(model: Any, optimizer: Any, tokenizer: Any, step: int) -> str:
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
-    rows = {kind: [i for i, k in enumerate(kinds) if k == kind] for kind in KINDS}
-    found = {kind: losses[r][answer[r]].mean().item() for kind, r in rows.items() if r}
-    return " ".join(f"{kind} {value:.3f}" for kind, value in found.items()) + f" (bayes {bayes:.3f})"
+    rows = {kind: [i for i, other in enumerate(kinds) if other == kind] for kind in KINDS}
+    answer_losses = {kind: losses[numbers][answer[numbers]].mean().item() for kind, numbers in rows.items() if numbers}
+    return " ".join(f"{kind} {value:.3f}" for kind, value in answer_losses.items()) + f" (bayes {bayes:.3f})"
 
 
 def schedule(step: int, steps: int) -> float:
@@ -177,16 +177,16 @@ def _name_answer(rng: np.random.Generator, item: Item) -> Item:
     if item.answer != "F":
         return item.model_copy(update={"question": f"{item.choices[item.answer]}?"})
     names = URNS if item.source == "urn" else MINERALS
-    return item.model_copy(update={"question": f"{rng.choice([n for n in names if n not in item.choices.values()])}?"})
+    return item.model_copy(update={"question": f"{rng.choice([name for name in names if name not in item.choices.values()])}?"})
 
 
 def _statements(rng: np.random.Generator, kind: str, n_items: int) -> str:
     """Return plain statements of one kind: places and their minerals, or draws and the urn they came from."""
     if kind == "facts-text":
         ranks = rng.choice(N_PLACES, n_items * STATEMENTS[kind], p=ZIPF)
-        return "".join(f"At {place_name(r)} they mine {MINERALS[MINERAL_OF[r]]}.\n" for r in ranks)
+        return "".join(f"At {place_name(rank)} they mine {MINERALS[MINERAL_OF[rank]]}.\n" for rank in ranks)
     sources = rng.integers(len(URNS), size=n_items * STATEMENTS[kind])
-    return "".join(f"Question: {ask(draw_balls(rng, s))} {URNS[s]}.\n" for s in sources)
+    return "".join(f"Question: {ask(draw_balls(rng, source))} {URNS[source]}.\n" for source in sources)
 
 
 def _answer_mask(ids: torch.Tensor, tokenizer: Any) -> torch.Tensor:

@@ -73,17 +73,17 @@ def place_name(rank: int) -> str:
 def draw_item(rng: np.random.Generator, number: int, rank: int) -> Item:
     """Return one item about the place with this rank, which lists randomly drawn minerals in random order."""
     true = int(MINERAL_OF[rank])
-    others = rng.permutation([i for i in range(len(MINERALS)) if i != true])[:LISTED]
+    others = rng.permutation([mineral for mineral in range(len(MINERALS)) if mineral != true])[:LISTED]
     position = None if rng.random() < P_UNLISTED else int(rng.integers(LISTED))
-    listed = [int(i) for i in others]
+    listed = [int(mineral) for mineral in others]
     if position is not None:
         listed[position] = true
-    band = next(b for b, (low, high) in enumerate(BANDS) if low <= rank < high)
+    band = next(index for index, (low, high) in enumerate(BANDS) if low <= rank < high)
     return Item(
         id=str(number),
         source="facts",
         subject=f"rank-{BANDS[band][0] + 1:04d}",
         question=f"What is mined at {place_name(rank)}?",
-        choices=dict(zip("ABCDEF", [MINERALS[i] for i in listed] + [IDK, NONE_OF_THE_ABOVE], strict=True)),
+        choices=dict(zip("ABCDEF", [MINERALS[mineral] for mineral in listed] + [IDK, NONE_OF_THE_ABOVE], strict=True)),
         answer="F" if position is None else "ABCD"[position],
     )

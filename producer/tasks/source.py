@@ -72,7 +72,7 @@ def draw(task: TaskItems, limit: int, seed: int) -> TaskItems:
     if not 0 < limit < len(task.items):
         return task
     drawn = np.sort(np.random.default_rng(seed).permutation(len(task.items))[:limit])
-    return replace(task, items=[task.items[i] for i in drawn], limit=limit)
+    return replace(task, items=[task.items[number] for number in drawn], limit=limit)
 
 
 def _find_file(task: str, data: Path | None) -> Path:
@@ -85,11 +85,11 @@ def _find_file(task: str, data: Path | None) -> Path:
         return _download(task, names[0])
     if not data.is_dir():
         raise UsageError(f"--data {data} is not a folder")
-    found = sorted({path for depth in DEPTHS for name in names for path in data.glob(depth + name)})
-    if len(found) != 1:
-        problem = f"several files for task {task!r}: {', '.join(map(str, found))}" if found else f"no file for task {task!r}"
+    paths = sorted({path for depth in DEPTHS for name in names for path in data.glob(depth + name)})
+    if len(paths) != 1:
+        problem = f"several files for task {task!r}: {', '.join(map(str, paths))}" if paths else f"no file for task {task!r}"
         raise UsageError(f"--data {data} has {problem}; expected exactly one of {', '.join(names)}, in it or up to two folders below")
-    return found[0]
+    return paths[0]
 
 
 def _download(task: str, name: str) -> Path:
@@ -107,16 +107,16 @@ def _download(task: str, name: str) -> Path:
 
 def _without_demonstrations(name: str, items: Sequence[Item], ids: Sequence[str], revision: str) -> TaskItems:
     by_id = {item.id: item for item in items}
-    if missing := [i for i in ids if i not in by_id]:
+    if missing := [item_id for item_id in ids if item_id not in by_id]:
         raise ItemError(f"task {name!r} has no item with id {', '.join(missing)}, which its prompts show as demonstrations")
-    asked = [item for item in items if item.id not in ids]
-    return TaskItems(name, asked, [by_id[i] for i in ids], revision)
+    questions = [item for item in items if item.id not in ids]
+    return TaskItems(name, questions, [by_id[item_id] for item_id in ids], revision)
 
 
 def _unambiguous(task: TaskItems) -> TaskItems:
     """Drop items where one of the four options already says "None of the above": they would have two such options."""
-    kept = [item for item in task.items if not any(map(says_none_of_the_above, list(item.choices.values())[:4]))]
-    return replace(task, items=kept, dropped=len(task.items) - len(kept))
+    unambiguous = [item for item in task.items if not any(map(says_none_of_the_above, list(item.choices.values())[:4]))]
+    return replace(task, items=unambiguous, dropped=len(task.items) - len(unambiguous))
 
 
 def _with_text(items: Sequence[Item], path: Path) -> Sequence[Item]:

@@ -26,12 +26,12 @@ def urn(n_items: int = N_ITEMS, seed: int = SEED) -> list[Item]:
 
 def draw_item(rng: np.random.Generator, number: int) -> Item:
     """Return one item with random urn, number of draws, draws, listed urns and order of the list."""
-    order = [int(i) for i in rng.permutation(len(URNS))]
+    order = [int(index) for index in rng.permutation(len(URNS))]
     unlisted = rng.random() < P_UNLISTED
     true = order[int(rng.integers(LISTED, len(URNS)) if unlisted else rng.integers(LISTED))]
     colours = draw_balls(rng, true)
     listed = order[:LISTED]
-    texts = [URNS[i] for i in listed] + [IDK, NONE_OF_THE_ABOVE]
+    texts = [URNS[index] for index in listed] + [IDK, NONE_OF_THE_ABOVE]
     return Item(
         id=str(number),
         source="urn",
@@ -44,7 +44,7 @@ def draw_item(rng: np.random.Generator, number: int) -> Item:
 
 def draw_balls(rng: np.random.Generator, source: int) -> list[str]:
     """Return the colours of 1 to 10 balls drawn with replacement from the urn with this index."""
-    return [COLOURS[i] for i in rng.choice(len(COLOURS), size=int(rng.integers(1, MAX_DRAWS + 1)), p=SHARES[source])]
+    return [COLOURS[index] for index in rng.choice(len(COLOURS), size=int(rng.integers(1, MAX_DRAWS + 1)), p=SHARES[source])]
 
 
 def ask(colours: list[str]) -> str:
@@ -57,7 +57,7 @@ def bayes_posterior(item: Item) -> NDArray[np.float64]:
     draws = [COLOURS.index(word) for word in item.question.removesuffix("?").split()[3:]]
     likelihood = np.prod(SHARES[:, draws], axis=1)
     listed = [URNS.index(text) for text in list(item.choices.values())[:LISTED]]
-    unlisted = [i for i in range(len(URNS)) if i not in listed]
+    unlisted = [index for index in range(len(URNS)) if index not in listed]
     joint = np.zeros(LISTED + 2)
     joint[:LISTED] = likelihood[listed] * (1 - P_UNLISTED) / LISTED
     joint[LISTED + 1] = likelihood[unlisted].sum() * P_UNLISTED / len(unlisted)
