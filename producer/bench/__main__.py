@@ -53,8 +53,8 @@ def record(options: list[str], device: str, lines: list[str]) -> str:
     """Return a section for the records file: date, device, load, command, figures."""
     import torch
 
-    kept = [option for before, option in zip(["", *options], options, strict=False) if not {before, option.split("=")[0]} & set(PATHS)]
-    command = shlex.join(["python", "-m", "producer.bench", *kept])
+    shown = [option for before, option in zip(["", *options], options, strict=False) if not {before, option.split("=")[0]} & set(PATHS)]
+    command = shlex.join(["python", "-m", "producer.bench", *shown])
     where = f"{device_name(device)}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     busy = f"load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores"
     figures = "".join(f"    {line}\n" for line in lines)

@@ -62,20 +62,20 @@ class Workload(NamedTuple):
 def layers(arguments: argparse.Namespace) -> Iterator[str]:
     """Yield the change of logits, the time and the peak memory of running within a tenth of the weights' memory."""
     try:
-        whole, mapped = workload(arguments, "float32"), workload(arguments, AS_STORED)
+        resident, mapped = workload(arguments, "float32"), workload(arguments, AS_STORED)
     except HedgemarkError as error:
         yield f"layer-major: not measured ({error})"
         return
     plans = {storage: mapped.layer_by_layer(storage) for storage in STORAGES}
-    plain = replace(whole.in_memory(), batch_tokens=plans[STORAGES[0]].batch_tokens)
-    expected, answers = whole.run(plain), {storage: mapped.run(plan) for storage, plan in plans.items()}
+    plain = replace(resident.in_memory(), batch_tokens=plans[STORAGES[0]].batch_tokens)
+    expected, answers = resident.run(plain), {storage: mapped.run(plan) for storage, plan in plans.items()}
     fast, slow = [], {storage: list[float]() for storage in STORAGES}
     for _ in range(arguments.rounds):
-        fast.append(timed(partial(whole.run, whole.in_memory()), arguments.clock)[0])
+        fast.append(timed(partial(resident.run, resident.in_memory()), arguments.clock)[0])
         for storage, plan in plans.items():
             slow[storage].append(timed(partial(mapped.run, plan), arguments.clock)[0])
-    budget = f"{whole.budget / MIB:.0f} MiB"
-    yield f"smollm2-135m mmlu few-shot, {len(whole.prompts.suffixes)} items, layer by layer within {budget}, a tenth of its weights"
+    budget = f"{resident.budget / MIB:.0f} MiB"
+    yield f"smollm2-135m mmlu few-shot, {len(resident.prompts.suffixes)} items, layer by layer within {budget}, a tenth of its weights"
     for storage in STORAGES:
         with get_context("spawn").Pool(1) as fresh:  # a new process: in this one, reused memory would hide new allocations
             used, held = fresh.apply(peak_in, (arguments, storage))
@@ -92,7 +92,7 @@ def workload(arguments: argparse.Namespace, dtype: str) -> Workload:
     task = draw(load_task("mmlu", arguments.data), arguments.items or ITEMS, 0)
     model, tokenizer = load_model(files, dtype, "cpu"), load_tokenizer(files)
     prompts = encode(tokenizer, "", task.demonstrations, task.items, model.config.max_position_embeddings)
-    budget = int(SHARE * sum(p.numel() * 4 for p in model.parameters()))
+    budget = int(SHARE * sum(parameter.numel() * 4 for parameter in model.parameters()))
     return Workload(model, prompts, option_tokens(tokenizer, 6).ids, budget)
 
 

@@ -14,35 +14,35 @@ from typing import Any
 
 def main() -> None:
     """Load the model, then score once per line."""
-    asked = json.loads(sys.stdin.readline())
+    job = json.loads(sys.stdin.readline())
     with contextlib.redirect_stdout(sys.stderr):
-        model, requests = prepare(asked)
+        model, requests = prepare(job)
     for _ in sys.stdin:
         with contextlib.redirect_stdout(sys.stderr):
-            answer = score(model, requests, asked)
+            answer = score(model, requests, job)
         print(json.dumps(answer), flush=True)
 
 
-def prepare(asked: dict[str, Any]) -> tuple[Any, list[Any]]:
+def prepare(job: dict[str, Any]) -> tuple[Any, list[Any]]:
     """Return the model, warm, and its requests: every continuation after every context, in tokens."""
     import torch
     from lm_eval.models.huggingface import HFLM
 
-    torch.set_num_threads(asked["threads"])
-    model = HFLM(pretrained=asked["model"], dtype=asked["dtype"], batch_size=asked["batch_size"], device=asked["device"])
+    torch.set_num_threads(job["threads"])
+    model = HFLM(pretrained=job["model"], dtype=job["dtype"], batch_size=job["batch_size"], device=job["device"])
     requests = []
-    for context in asked["contexts"]:
+    for context in job["contexts"]:
         ids = model.tok_encode(context)
-        for continuation in asked["continuations"]:
-            whole = model.tok_encode(context + continuation)
-            requests.append(((context, continuation), ids, whole[len(ids) :]))
-    model._loglikelihood_tokens(requests[: len(asked["continuations"])], disable_tqdm=True)
+        for continuation in job["continuations"]:
+            tokens = model.tok_encode(context + continuation)
+            requests.append(((context, continuation), ids, tokens[len(ids) :]))
+    model._loglikelihood_tokens(requests[: len(job["continuations"])], disable_tqdm=True)
     return model, requests
 
 
-def score(model: Any, requests: list[Any], asked: dict[str, Any]) -> dict[str, Any]:
+def score(model: Any, requests: list[Any], job: dict[str, Any]) -> dict[str, Any]:
     """Return the seconds of one pass and the log-likelihoods by context and continuation."""
-    clock, n_options = time.process_time if asked["clock"] == "cpu" else time.perf_counter, len(asked["continuations"])
+    clock, n_options = time.process_time if job["clock"] == "cpu" else time.perf_counter, len(job["continuations"])
     start = clock()
     scored = model._loglikelihood_tokens(requests, disable_tqdm=True)
     seconds = clock() - start

@@ -58,7 +58,7 @@ def timed(work: Callable[[], Any], clock: str) -> tuple[float, Any]:
 
 def spread(slow: Sequence[float], fast: Sequence[float]) -> str:
     """Return the ratio of times measured in the same rounds, as median and range."""
-    ratios = sorted(s / f for s, f in zip(slow, fast, strict=True))
+    ratios = sorted(one_slow / one_fast for one_slow, one_fast in zip(slow, fast, strict=True))
     return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
 
 
