@@ -76,11 +76,11 @@ def option_name(parameter: str) -> str:
     return f"--{OTHER_NAMES.get(parameter, parameter).replace('_', '-')}"
 
 
-def check_names(kind: str, names: Sequence[str], known: Sequence[str]) -> None:
+def check_names(kind: str, names: Sequence[str], valid_names: Sequence[str]) -> None:
     """Raise UsageError naming the first unknown name and all known ones."""
     for name in names:
-        if name not in known:
-            raise UsageError(f"unknown {kind} {name!r}; known: {', '.join(known)}")
+        if name not in valid_names:
+            raise UsageError(f"unknown {kind} {name!r}; known: {', '.join(valid_names)}")
 
 
 def _check_no_empty_name(options: Mapping[str, Any]) -> None:

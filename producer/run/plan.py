@@ -50,10 +50,10 @@ def make_plan(request: Request, *, download: bool = True) -> list[RunGroup]:
     chosen = choose_levels(request.methods, request.levels)
     files = {name: find_model(name) for name in models}  # files before configs, which take transformers and seconds to import
     tasks = {name: draw(load_task(name, request.data), request.limit, request.seed) for name in _tasks_of(request, models)}
-    opened = {name: _open_model(files[name], request, chosen) for name in models}
+    model_by_name = {name: _open_model(files[name], request, chosen) for name in models}
     prompted = [
-        (model, [_prompted(model, tasks[t], prompt, request) for t in _tasks_of(request, [name]) for prompt in request.prompts])
-        for name, model in opened.items()
+        (model, [_prompted(model, tasks[task], prompt, request) for task in _tasks_of(request, [name]) for prompt in request.prompts])
+        for name, model in model_by_name.items()
     ]
     for note in dict.fromkeys(note for _, tasks_of_model in prompted for each in tasks_of_model for note in each.notes):
         log.warning("%s", note)

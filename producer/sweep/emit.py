@@ -22,7 +22,7 @@ def _lines(commands: Sequence[Command]) -> list[str]:
 
 
 def _json(commands: Sequence[Command]) -> str:
-    return json.dumps([{"name": c.name, "command": ["produce", *c.arguments]} for c in commands], indent=2)
+    return json.dumps([{"name": command.name, "command": ["produce", *command.arguments]} for command in commands], indent=2)
 
 
 def _sbatch(commands: Sequence[Command]) -> str:
