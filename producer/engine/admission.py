@@ -57,7 +57,7 @@ def agree(first: Any, second: Any, dtype: Any) -> bool:
     relative = TOLERANCE.get(str(dtype).removeprefix("torch."), SIXTEEN_BITS * torch.finfo(dtype).eps)
     pairs = [(first.logits, second.logits), (first.logsumexp, second.logsumexp)]
     largest = max(1.0, *(float(np.nanmax(np.abs(values))) for _, values in pairs))
-    return all(np.allclose(a, b, rtol=0, atol=relative * largest, equal_nan=True) for a, b in pairs)
+    return all(np.allclose(one, other, rtol=0, atol=relative * largest, equal_nan=True) for one, other in pairs)
 
 
 def shares_prefix(config: Any) -> bool:
@@ -69,7 +69,7 @@ def rope_types(config: Any) -> set[str]:
     """Return the kinds of rotary embeddings in a config, which has one for all layers or one per type of layer."""
     parameters = getattr(config, "rope_parameters", None) or {}
     each = [parameters, *(value for value in parameters.values() if isinstance(value, dict))]
-    return {str(found["rope_type"]) for found in each if found.get("rope_type")}
+    return {str(parameters_of["rope_type"]) for parameters_of in each if parameters_of.get("rope_type")}
 
 
 def reset_rotary(model: Any) -> None:

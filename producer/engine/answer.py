@@ -51,7 +51,7 @@ def answer(  # noqa: PLR0913, PLR0917
 
 def _checked(model: Any, prompts: Prompts, option_ids: Sequence[int], target: Target, settings: Settings) -> Route:
     """Return the engine's route if it agrees with the model's own forward pass on the first, shortest and longest items, else GENERIC."""
-    by_length = sorted(range(len(prompts.suffixes)), key=lambda i: len(prompts.whole(i)))
+    by_length = sorted(range(len(prompts.suffixes)), key=lambda item: len(prompts.whole(item)))
     some = prompts.only(list(dict.fromkeys([*range(min(FIRST_ITEMS, len(by_length))), by_length[0], by_length[-1]])))
     try:
         plan = plan_memory(measure_needs(model, target.dtype, some), target.device, settings, loaded=True)
@@ -89,8 +89,8 @@ def _by_own_forward(  # noqa: PLR0913, PLR0917
 ) -> Answers:
     model = model if loaded else _offloaded(model, target.device)
 
-    def ask(asked: Prompts, batch_tokens: int, report: Done = lambda _: None) -> Answers:
-        return prefill_whole(model, asked, option_ids, target.device, report, batch_tokens)
+    def ask(some: Prompts, batch_tokens: int, report: Done = lambda _: None) -> Answers:
+        return prefill_whole(model, some, option_ids, target.device, report, batch_tokens)
 
     clock = time.perf_counter()
     with memory_for("the shortest batch", target.device):
@@ -111,7 +111,7 @@ def _offloaded(model: Any, device: str) -> Any:
     Raises UsageError on a CPU, where there is no other memory to keep them in.
     """
     if device == "cpu":
-        size = math.ceil(sum(p.numel() * p.element_size() for p in model.parameters()) / 2**20)
+        size = math.ceil(sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()) / 2**20)
         kind = model.config.model_type
         raise UsageError(f"models of type {kind!r} need all their weights in memory, {size:,} MiB; allow more with --device-memory")
     from accelerate import cpu_offload  # type: ignore[import-untyped]

@@ -76,8 +76,8 @@ class WeightBuffer:
 
         device = self._target.device
         stream = torch.cuda.Stream(device) if device.startswith("cuda") else None  # type: ignore[no-untyped-call]
-        tensors = [(name, p.data, self._dtype(p)) for name, p in module.named_parameters()]
-        tensors += [(name, b, b.dtype) for name, b in module.named_buffers()]
+        tensors = [(name, parameter.data, self._dtype(parameter)) for name, parameter in module.named_parameters()]
+        tensors += [(name, buffer, buffer.dtype) for name, buffer in module.named_buffers()]
         size = sum(_aligned_bytes(tensor, dtype) for _, tensor, dtype in tensors)
         with torch.cuda.stream(stream):
             if self._memory is None or len(self._memory) < size:
@@ -115,7 +115,7 @@ def using_weights(module: Any, weights: dict[str, Any]) -> Iterator[None]:
 
 def layer_bytes(layer: Any, dtype: Any) -> int:
     """Return the bytes of a module's parameters, if stored in a dtype, and of its buffers in their own dtypes."""
-    return int(sum(p.numel() * dtype.itemsize for p in layer.parameters()) + sum(b.nbytes for b in layer.buffers()))
+    return int(sum(weight.numel() * dtype.itemsize for weight in layer.parameters()) + sum(buffer.nbytes for buffer in layer.buffers()))
 
 
 def synchronize(device: str) -> None:

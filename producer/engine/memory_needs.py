@@ -50,8 +50,12 @@ class PrefixCopies:
 
     def on(self, device: str) -> CopyBytes:
         """Return the extra bytes on a device, in the layer that copies most."""
-        made = [layer.item for layer in self.layers if layer.windowed or (layer.item and not merges_on(device, self.dtype, layer.head_dim))]
-        return CopyBytes(max(made, default=0), self.mask if made else 0)
+
+        def copies(layer: LayerCopies) -> bool:
+            return layer.windowed or bool(layer.item and not merges_on(device, self.dtype, layer.head_dim))
+
+        item_bytes = [layer.item for layer in self.layers if copies(layer)]
+        return CopyBytes(max(item_bytes, default=0), self.mask if item_bytes else 0)
 
 
 @dataclass(frozen=True)

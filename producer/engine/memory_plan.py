@@ -65,17 +65,17 @@ def plan_memory(needs: MemoryNeeds, device: str, settings: Settings, *, loaded: 
     budget = settings.device_memory or int(USABLE * free_memory(device)) + needs.weights * loaded
     most = settings.batch_tokens or MOST_TOKENS.get(device.split(":", maxsplit=1)[0], MOST_TOKENS["other"])
     fewest, needs = max(FEWEST_TOKENS, needs.longest), needs.on(device)
-    left, token = budget - needs.weights - needs.prefix - needs.last, needs.activation + WAVE * needs.hidden
-    if loaded and left >= fewest * token + needs.item:
-        plan = _divide(left, token, most, device, needs)
+    room, token = budget - needs.weights - needs.prefix - needs.last, needs.activation + WAVE * needs.hidden
+    if loaded and room >= fewest * token + needs.item:
+        plan = _divide(room, token, most, device, needs)
         return replace(plan, wave_tokens=WAVE * plan.workers * plan.batch_tokens)
-    left = budget - 2 * needs.layer - needs.layer_prefix
-    least = budget - left + math.ceil(((fewest + 1) * needs.activation + needs.item) / (1 - STORED))
+    room = budget - 2 * needs.layer - needs.layer_prefix
+    least = budget - room + math.ceil(((fewest + 1) * needs.activation + needs.item) / (1 - STORED))
     if budget < least:
         least_mib = math.ceil(least / 2**20)
         raise UsageError(f"{budget / 2**20:,.0f} MiB of device memory are too little for this model; the least is {least_mib:,} MiB")
-    plan = _divide(int((1 - STORED) * left), needs.activation, most, device, needs)
-    on_device = (int(STORED * left) - needs.last) // needs.hidden
+    plan = _divide(int((1 - STORED) * room), needs.activation, most, device, needs)
+    on_device = (int(STORED * room) - needs.last) // needs.hidden
     if device != "cpu" and on_device >= 4 * plan.batch_tokens:
         return replace(plan, streamed=True, wave_tokens=on_device)
     memory = max(0, (settings.host_memory or int(USABLE * free_memory("cpu") / 2)) - needs.last) // needs.hidden

@@ -30,8 +30,8 @@ def noise_floor(model: Any, prompts: Prompts, option_ids: Sequence[int], plan: M
     Letters beyond an item's number of options are ignored.
     """
 
-    def answer(asked: Prompts, how: MemoryPlan) -> NDArray[np.float32]:
-        return prefill(model, asked, option_ids, how, target, lambda _: None).logits
+    def answer(some: Prompts, memory_plan: MemoryPlan) -> NDArray[np.float32]:
+        return prefill(model, some, option_ids, memory_plan, target, lambda _: None).logits
 
     others = [answer(prompts, replace(plan, batch_tokens=1)), answer(unshared(prompts), plan)]
     if not plan.streamed:
@@ -41,12 +41,12 @@ def noise_floor(model: Any, prompts: Prompts, option_ids: Sequence[int], plan: M
 
 def largest_changes(usual: NDArray[np.float32], others: Sequence[NDArray[np.float32]], prompts: Prompts) -> dict[str, float]:
     """Return the largest changes from the usual logits (item, option) to others of the same items, as `noise_floor` does."""
-    own = _own_options(prompts, usual.shape[1])
+    has_option = _own_options(prompts, usual.shape[1])
     return {
         "items": float(len(usual)),
-        "logit_change": max(float(np.nanmax(np.abs(other - usual)[own])) for other in others),
-        "flips": max(float(np.mean(_top(other, own) != _top(usual, own))) for other in others),
-        "set_size": max(_set_size_change(usual, other, own) for other in others),
+        "logit_change": max(float(np.nanmax(np.abs(other - usual)[has_option])) for other in others),
+        "flips": max(float(np.mean(_top(other, has_option) != _top(usual, has_option))) for other in others),
+        "set_size": max(_set_size_change(usual, other, has_option) for other in others),
     }
 
 
@@ -58,7 +58,7 @@ def sample(prompts: Prompts, n_items: int, seed: int) -> Prompts:
 
 def unshared(prompts: Prompts) -> Prompts:
     """Return the same prompts without a shared prefix."""
-    return Prompts((), [prompts.whole(i) for i in range(len(prompts.suffixes))], prompts.cut, prompts.n_options)
+    return Prompts((), [prompts.whole(item) for item in range(len(prompts.suffixes))], prompts.cut, prompts.n_options)
 
 
 def _own_options(prompts: Prompts, n_letters: int) -> NDArray[np.bool_]:
@@ -67,23 +67,23 @@ def _own_options(prompts: Prompts, n_letters: int) -> NDArray[np.bool_]:
     return own_options(n_options, n_letters)
 
 
-def _top(logits: NDArray[np.float32], own: NDArray[np.bool_]) -> NDArray[np.intp]:
-    return np.asarray(np.where(own, logits, -np.inf).argmax(1))
+def _top(logits: NDArray[np.float32], has_option: NDArray[np.bool_]) -> NDArray[np.intp]:
+    return np.asarray(np.where(has_option, logits, -np.inf).argmax(1))
 
 
-def _set_size_change(usual: NDArray[np.float32], other: NDArray[np.float32], own: NDArray[np.bool_]) -> float:
+def _set_size_change(usual: NDArray[np.float32], other: NDArray[np.float32], has_option: NDArray[np.bool_]) -> float:
     """Return the absolute change of the mean set size.
 
     The threshold is chosen so that in the usual run a share ALPHA of the items have a set without even their most likely option.
     """
-    strangeness = [1 - _probs(logits, own) for logits in (usual, other)]
+    strangeness = [1 - _probs(logits, has_option) for logits in (usual, other)]
     threshold = np.quantile(strangeness[0].min(1), 1 - ALPHA)
-    sizes = [(own & (scores <= threshold)).sum(1).mean() for scores in strangeness]
+    sizes = [(has_option & (scores <= threshold)).sum(1).mean() for scores in strangeness]
     return float(abs(sizes[1] - sizes[0]))
 
 
-def _probs(logits: NDArray[np.float32], own: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _probs(logits: NDArray[np.float32], has_option: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return the softmax over each item's options, (item, option), 0 beyond them."""
-    known = np.where(own, logits.astype(np.float64), -np.inf)
-    shifted = np.exp(known - known.max(1, keepdims=True))
+    option_logits = np.where(has_option, logits.astype(np.float64), -np.inf)
+    shifted = np.exp(option_logits - option_logits.max(1, keepdims=True))
     return np.asarray(shifted / shifted.sum(1, keepdims=True))

@@ -56,12 +56,12 @@ def matrix_peak(target: Target) -> float:
 def _fastest_product(size: int, target: Target) -> float:
     import torch
 
-    left = torch.randn(size, size, device=target.device).to(target.dtype)
+    matrix = torch.randn(size, size, device=target.device).to(target.dtype)
     best, start = float("inf"), time.perf_counter()
     while time.perf_counter() - start < PEAK_SECONDS:
         synchronize(target.device)
         clock = time.perf_counter()
-        left @ left
+        matrix @ matrix
         synchronize(target.device)
         best = min(best, time.perf_counter() - clock)
     return best
@@ -71,7 +71,7 @@ def _active(layer: Any, config: Any) -> float:
     """Return how many of a layer's weights each token uses; experts' weights count by the share of experts that a token is routed to."""
     experts = getattr(config, "num_experts", 0) or getattr(config, "num_local_experts", 0) or 1
     routed = getattr(config, "num_experts_per_tok", 0) / experts
-    return sum(p.numel() * (routed if ".experts." in name else 1.0) for name, p in layer.named_parameters() if p.ndim >= 2)
+    return sum(weight.numel() * (routed if ".experts." in name else 1.0) for name, weight in layer.named_parameters() if weight.ndim >= 2)
 
 
 def _query_width(layer: Any) -> int:

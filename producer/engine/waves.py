@@ -88,8 +88,8 @@ def padding_share(batches: Sequence[Sequence[int]], lengths: Sequence[int]) -> f
 def _plan_all(prompts: Prompts, lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
     """Yield batches; truncated items, which have lost the shared prefix, are never batched with items that have it."""
     for cut in (True, False):
-        items = [i for i, is_cut in enumerate(prompts.cut) if is_cut == cut]
-        yield from ([items[i] for i in batch] for batch in plan_batches([lengths[i] for i in items], tokens))
+        items = [item for item, is_cut in enumerate(prompts.cut) if is_cut == cut]
+        yield from ([items[position] for position in batch] for batch in plan_batches([lengths[item] for item in items], tokens))
 
 
 def _fill(order: list[int], lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:

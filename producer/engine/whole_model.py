@@ -58,12 +58,12 @@ class _Pass:
         """Return the answers to all prompts in batches of equal length."""
         n_items, cache = len(self.prompts.suffixes), self._prefix_cache()
         rows: dict[int, HeadOutput] = {}
-        shared = [i for i in range(n_items) if cache is not None and not self.prompts.cut[i]]
+        shared = [item for item in range(n_items) if cache is not None and not self.prompts.cut[item]]
         for items in _equal_lengths(shared, self.prompts, batch_tokens):
             rows |= self._answered(items, cache)
         for items in _equal_lengths(sorted(set(range(n_items)) - set(shared)), self.prompts, batch_tokens):
             rows |= self._answered(items, None)
-        tokens = self.prompts.tokens if shared else sum(len(self.prompts.whole(i)) for i in range(n_items))
+        tokens = self.prompts.tokens if shared else sum(len(self.prompts.whole(item)) for item in range(n_items))
         return Answers(*_stacked(rows, range(n_items)), tokens=tokens, padding=0.0)
 
     def _answered(self, items: Sequence[int], cache: Any) -> dict[int, HeadOutput]:
@@ -83,7 +83,7 @@ class _Pass:
         import torch
 
         reset_rotary(self.model)
-        sequences = [self.prompts.whole(i) if cache is None else self.prompts.suffixes[i] for i in items]
+        sequences = [self.prompts.whole(item) if cache is None else self.prompts.suffixes[item] for item in items]
         ids = torch.tensor([list(sequence) for sequence in sequences], device=self.device)
         arguments = self.arguments if cache is None else self.arguments | {"past_key_values": _repeated(cache, len(items))}
         logits = self.model(input_ids=ids, use_cache=cache is not None, **arguments).logits[:, -1].float()
@@ -94,17 +94,18 @@ class _Pass:
 
     def _prefix_cache(self) -> Any:
         """Return the model's cache after the shared prefix; None if there is no prefix, or using the cache fails or changes the logits."""
-        items = [i for i, is_cut in enumerate(self.prompts.cut) if not is_cut]
+        items = [item for item, is_cut in enumerate(self.prompts.cut) if not is_cut]
         if not (self.prompts.prefix and len(items) > 1 and shares_prefix(self.model.config)):
             return None
-        by_length = sorted(items, key=lambda i: len(self.prompts.suffixes[i]))
+        by_length = sorted(items, key=lambda item: len(self.prompts.suffixes[item]))
         checked = list(dict.fromkeys([*items[:CHECKED], by_length[0], by_length[-1]]))
+        with_cache: dict[int, HeadOutput] = {}
+        without: dict[int, HeadOutput] = {}
         try:
             cache = self._cache_of(self.prompts.prefix)
-            with_cache, without = (
-                {k: v for batch in _equal_lengths(checked, self.prompts, 1 << 30) for k, v in self._forward(batch, each).items()}
-                for each in (cache, None)
-            )
+            for batch in _equal_lengths(checked, self.prompts, 1 << 30):
+                with_cache |= self._forward(batch, cache)
+                without |= self._forward(batch, None)
         except Exception as error:  # what is raised when copying, repeating or using a cache fails depends on its class
             if out_of_memory(error):
                 raise
@@ -134,7 +135,7 @@ def _equal_lengths(items: Sequence[int], prompts: Prompts, batch_tokens: int) ->
 
 
 def _stacked(rows: dict[int, HeadOutput], items: Sequence[int]) -> HeadOutput:
-    return HeadOutput(*(np.concatenate(arrays) for arrays in zip(*(rows[i] for i in items), strict=True)))
+    return HeadOutput(*(np.concatenate(arrays) for arrays in zip(*(rows[item] for item in items), strict=True)))
 
 
 def _repeated(cache: Any, n_items: int) -> Any:
