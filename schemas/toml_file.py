@@ -7,7 +7,7 @@ import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -69,8 +69,9 @@ def _problem(model: type[BaseModel], error: Any) -> str:
 def _known(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
     """Return the known keys of the table that contains the key at `loc`."""
     for part in loc[:-1]:
-        inner = model.model_fields[str(part)].annotation
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        annotation = model.model_fields[str(part)].annotation
+        inner = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not inner:
             break
-        model = inner
+        model = inner[0]
     return [field.alias or name for name, field in model.model_fields.items()]

@@ -289,13 +289,14 @@ def gate(
     ----------
     source, at, options : see `analyzer.api`.
     limits : by figure, such as {"accuracy_loss": 0.02, "set_size_growth": 0.1}; they override those of the policy.
-    policy : TOML file with the tables [limits], [task.<name>] and [worst_subject].
+    policy : TOML file with the tables [limits], [task.<name>], [worst_subject], [worst_value] and [looks].
     predictor : also check that the threshold of this predictor, or of its file, still covers under the compressed model.
 
     Returns
     -------
     One row per check: the figure, the two ends of the interval that decide, the limit, and `result`, which is pass, fail or inconclusive.
     A check passes wrongly with a probability of at most 2.5 %; the model's `n_checks` checks together fail wrongly with at most 2.5 %.
+    With planned looks both hold over all of them; `look` of `n_looks` is this one, `next_look` the number of items to ask with next.
     `result_together` is the result if all `n_models` compressed models of the table share both error probabilities.
 
     Raises
@@ -318,4 +319,4 @@ def gate(
     texts = [f"{name}={value}" for name, value in (limits or {}).items()]
     read = read_policy(None if policy is None else Path(policy), texts, loaded)
     asked = open_asked(source, at, options, with_dense=True)
-    return frame(gate_of(asked.runs, asked.question, read))
+    return frame(gate_of(asked.runs, asked.question, read.limits, looks=read.looks))

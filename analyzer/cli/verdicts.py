@@ -147,7 +147,9 @@ def cost_command(path: Path, **options: Any) -> None:
 
 @click.command("gate")
 @analysis_options
-@click.option("--policy", type=FILE, help="TOML with limits under [limits], [task.<name>] and [worst_subject].")
+@click.option(
+    "--policy", type=FILE, help="TOML with limits under [limits], [task.<name>] and [worst_subject], and planned looks under [looks]."
+)
 @click.option("--limit", "limits", multiple=True, metavar="FIGURE=X", help="A limit, such as accuracy_loss=0.02; repeatable.")
 @click.option(
     "--predictor",
@@ -185,7 +187,7 @@ def gate_command(policy: Path | None, limits: tuple[str, ...], predictor: Path |
     asked, read = request(options), read_policy(policy, limits, loaded)
     _check_apart([options[name] for name in ("junit", "markdown", "eval_results") if options[name]])
     runs = open_runs(asked.store_url, asked.at, asked.wanted, with_dense=True)
-    checks = gate(runs, asked.question, read)
+    checks = gate(runs, asked.question, read.limits, looks=read.looks)
     reports = {options["junit"]: ci_reports.junit(checks), options["markdown"]: ci_reports.markdown(checks)}
     if options["eval_results"]:
         data_sets = dict(ci_reports.hub_data_set(text) for text in options["data_sets"])
@@ -194,7 +196,8 @@ def gate_command(policy: Path | None, limits: tuple[str, ...], predictor: Path |
         if path:
             write_document(path, text)
     emit(checks, asked.form, GATE)
-    for line in filter(None, [ci_reports.correction(checks), ci_reports.together(checks), ci_reports.last_line(checks)]):
+    said = (ci_reports.correction, ci_reports.together, ci_reports.again, ci_reports.last_line)
+    for line in filter(None, [say(checks) for say in said]):
         click.echo(line, err=True)
     click.get_current_context().exit(EXIT_CODES[outcome(checks)])
 

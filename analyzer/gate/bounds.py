@@ -30,6 +30,7 @@ from analyzer.studies.threshold_transfer import carried_coverage
 FEW_ITEMS = 10  # smallest number of effective items, and of calibration items expected above the threshold
 AT_AN_ATOM = "the threshold lies at an atom or a gap of the scores, where a few items move it far"
 GROUPS, EXTREMES = 384, 128
+SMALLEST_TAIL = 1e-9  # below it nothing is excluded; an early look may have a tail of 1e-23, where the bounds' formulas lose their digits
 DIGITS = 12  # decimals of a contribution; equal ones differ beyond them by rounding
 
 
@@ -53,11 +54,11 @@ class Bounded:
     def low(self, tail: float) -> float:
         """Return a bound that the true figure is below with at most this probability; NaN without a figure.
 
-        If an item's smallest contribution is unknown, this is the figure's own smallest value.
+        If an item's smallest contribution is unknown or the probability is next to 0, this is the figure's own smallest value.
         """
         if not self.contributions.size:
             return math.nan
-        if not math.isfinite(self.least):
+        if not math.isfinite(self.least) or tail < SMALLEST_TAIL:
             return self.estimate.least
         least = min(self.least, float(self.contributions.min()))
         return max(self.estimate.least, -mean_upper_bound(-self.contributions, -least, tail))
@@ -65,11 +66,11 @@ class Bounded:
     def high(self, tail: float) -> float:
         """Return a bound that the true figure is above with at most this probability; NaN without a figure.
 
-        If an item's largest contribution is unknown, this is the figure's own largest value.
+        If an item's largest contribution is unknown or the probability is next to 0, this is the figure's own largest value.
         """
         if not self.contributions.size:
             return math.nan
-        if not math.isfinite(self.most):
+        if not math.isfinite(self.most) or tail < SMALLEST_TAIL:
             return self.estimate.most
         return min(self.estimate.most, mean_upper_bound(self.contributions, max(self.most, float(self.contributions.max())), tail))
 

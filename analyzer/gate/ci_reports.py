@@ -12,6 +12,10 @@ from schemas.errors import UsageError
 from store.shown import json_text
 
 MARKS = {PASS: "pass", FAIL: "**fail**", INCONCLUSIVE: "*inconclusive*"}
+UNPLANNED = (
+    "Asking again with more items makes a wrong answer more likely: 20 such looks pass about 12 % of the models at a limit instead of "
+    f"{100 * TAIL:g} %. Plan further looks under [looks] in the policy, for new items."
+)
 HUB_DATA_SET = "ErikYip/LLM-Uncertainty-Bench"  # contains the published tasks
 
 
@@ -28,7 +32,7 @@ def junit(records: Sequence[Record]) -> str:
             if check["result"] != PASS:
                 ET.SubElement(case, "failure" if check["result"] == FAIL else "error", message=sentence(check), type=check["result"])
         passed = [f"{title(check)}: {sentence(check)}" for check in checks if check["result"] == PASS]
-        ET.SubElement(suite, "system-out").text = "\n".join([correction(checks), *passed])
+        ET.SubElement(suite, "system-out").text = "\n".join([*filter(None, (correction(checks), again(checks))), *passed])
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
@@ -39,7 +43,7 @@ def markdown(records: Sequence[Record]) -> str:
     lines = [f"## Release gate: {MARKS[outcome(records)]}", "", f"{n_passed} of {len(records)} checks pass."]
     ordered = sorted(records, key=lambda record: bool(record["result"] == PASS))
     rows = [(check["run"], title(check), MARKS[check["result"]], sentence(check)) for check in ordered]
-    words = [text for text in (correction(records), together(records)) if text]
+    words = [text for text in (correction(records), together(records), again(records)) if text]
     lines += ["", *piped(("run", "check", "result", "why"), rows), "", *words, "", f"Snapshot `{records[0]['snapshot']}`.", ""]
     return "\n".join(lines)
 
@@ -100,7 +104,35 @@ def correction(records: Sequence[Record]) -> str:
     among = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     failing = f"the {among} checks of a model fail it wrongly with at most {100 * TAIL:g} % together (Bonferroni)"
     failing = failing if counts[-1] > 1 else "it fails wrongly with at most as much"
-    return f"A check passes wrongly with a probability of at most {100 * TAIL:g} %; {failing}."
+    over = " over all looks" if any(record["looks"] for record in records) else ""
+    return f"A check passes wrongly with a probability of at most {100 * TAIL:g} %{over}; {failing}."
+
+
+def again(records: Sequence[Record]) -> str:
+    """Return a sentence about asking the gate again with more items: which planned look this is, or what asking unplanned would do."""
+    checks = [record for record in records if record["limit"] is not None]
+    undecided = outcome(checks) == INCONCLUSIVE
+    plans = sorted({record["looks"] for record in checks if record["looks"]})
+    if not plans:
+        return UNPLANNED if undecided else ""
+    parts = [f"Looks are planned at {plans[0]}."]
+    taken = {(record["look"], record["n_looks"], record["n_items"], record["look_error"]) for record in checks if record["look"]}
+    for look, of, n_items, error in sorted(taken):
+        parts.append(f"Look {look} of {of}, at {n_items:,} items, may err with {_percent(error)}, and its intervals are for that.")
+    if undecided:
+        parts.append(next_look(checks) or "This was the last look: its plan has no error left, so a new plan needs new items.")
+    return " ".join(parts)
+
+
+def next_look(records: Sequence[Record], what: str = "items") -> str:
+    """Return at how many items the plan has the next look of the undecided checks; "" if it has none."""
+    counts = sorted({record["next_look"] for record in records if record["next_look"]})
+    listed = " or ".join(f"{count:,}" for count in counts)
+    return f"Look next at {listed} {what}, which the plan has error left for." if counts else ""
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %"
 
 
 def together(records: Sequence[Record]) -> str:
@@ -149,7 +181,7 @@ def title(record: Record) -> str:
 
 
 def sentence(record: Record) -> str:
-    """Return the reason for a check's result: its figure, interval and limit."""
+    """Return the reason for a check's result: its figure, the interval that decides, its limit and its look."""
     if record["limit"] is None:
         return record["reason"] or "no problem was found"
     if record["amount"] is None:
@@ -159,4 +191,6 @@ def sentence(record: Record) -> str:
     worst = "" if record["worst_value"] is None else f", no item taken to exceed {record['worst_value']:g}"
     reason = f"; {record['reason']}" if record["reason"] else ""
     needed = f"; {_needed(record)}" if record["items_needed"] else ""
-    return f"{record['amount']:.4g}{interval}, limit {record['limit']:g}{worst}{reason}{needed}"
+    look = f", look {record['look']} of {record['n_looks']}" if record["look"] else ""
+    following = f"; next look at {record['next_look']:,} items" if record["next_look"] else ""
+    return f"{record['amount']:.4g}{interval}, limit {record['limit']:g}{worst}{look}{reason}{needed}{following}"

@@ -4,7 +4,8 @@ A check passes if the interval's end towards the limit is within the limit, fail
 otherwise. A compressed model (all its tasks, prompts and scorers) passes only if all its checks pass, so the end that decides a pass needs
 no correction for several checks: its error is at most 2.5 %. The model fails if any check fails, so the ends that decide a failure share
 2.5 % among the model's checks (Bonferroni). Selecting further models changes neither. Statements about several models together use a
-second result, `result_together`, for which all models share both errors.
+second result, `result_together`, for which all models share both errors. If the policy plans several looks at rising numbers of items,
+each look has a part of both errors (`analyzer.gate.looks`).
 """
 
 import math
@@ -15,8 +16,9 @@ from dataclasses import dataclass
 from analyzer.compare.compare import pair_unreliable
 from analyzer.compare.paired import Paired, paired
 from analyzer.gate.bounds import Bounded, at_worst
-from analyzer.gate.items_needed import items_needed
-from analyzer.gate.policy import FIGURES, Limit, limits_for
+from analyzer.gate.items_needed import MOST, Needed, items_needed
+from analyzer.gate.looks import LaterLook, Look, Looks, look_at
+from analyzer.gate.policy import FIGURES, Limit, Limitable, limits_for
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, identity, provenance
 from analyzer.measure.unreliable import cell_faults, run_reasons
@@ -38,11 +40,13 @@ CompressedModel = tuple[str, str, str]
 class Check:
     """One figure of a pair of runs and its limit; both are None for the checks that there is a dense run and that the runs are reliable.
 
+    look   : how much both ends may err now.
     reason : why the check cannot pass, whatever its figure is.  broken : whether this is a fault of the compressed run itself.
     """
 
     cell: Paired
     name: str
+    look: Look
     subject: str | None = None
     limit: Limit | None = None
     amount: Bounded | None = None
@@ -55,20 +59,23 @@ class Check:
         return compressed_model(self.cell)
 
 
-def gate(runs: Runs, question: Question, limits: Sequence[Limit], partners: Partners | None = None) -> list[Record]:
+def gate(
+    runs: Runs, question: Question, limits: Sequence[Limit], partners: Partners | None = None, looks: Looks | None = None
+) -> list[Record]:
     """Return one record per check; `outcome` summarises them.
 
+    looks : the planned looks of the policy; None means that the gate is asked once.
     Raises RunNotFoundError if no selected run has a dense run to be compared with, or if none is of the task that a predictor is for.
     """
     for limit in limits:
         if limit.measure and all(row["task"] != limit.task for row in runs.rows):
             raise RunNotFoundError(f"no selected run is of task {limit.task}, which the predictor is for; select one")
-    return check_pairs(paired(runs, question, partners), question, limits)
+    return check_pairs(paired(runs, question, partners), question, limits, looks)
 
 
-def check_pairs(cells: Iterable[Paired], question: Question, limits: Sequence[Limit]) -> list[Record]:
+def check_pairs(cells: Iterable[Paired], question: Question, limits: Sequence[Limit], looks: Looks | None = None) -> list[Record]:
     """Return the records of `gate` for cells that are already measured."""
-    checks = [check for pair in _by_pair(cells) for check in _checks(pair, question, limits)]
+    checks = [check for pair in _by_pair(cells) for check in _checks(pair, question, limits, looks)]
     n_checks = Counter(check.model for check in checks if check.amount is not None)
     n_models = len({check.model for check in checks})
     return [_record(check, question, n_checks[check.model], n_models) for check in checks]
@@ -94,25 +101,25 @@ def _by_pair(cells: Iterable[Paired]) -> Iterator[list[Paired]]:
     return iter(found.values())
 
 
-def _checks(cells: list[Paired], question: Question, limits: Sequence[Limit]) -> Iterator[Check]:
+def _checks(cells: list[Paired], question: Question, limits: Sequence[Limit], looks: Looks | None) -> Iterator[Check]:
     first = cells[0]
+    look = look_at(looks, first.after.view.n_items, TAIL)
     if first.before is None:
-        yield Check(first, "dense run", reason="there is no dense run of the same model, task and prompt to compare with")
+        yield Check(first, "dense run", look, reason="there is no dense run of the same model, task and prompt to compare with")
         return
-    yield Check(first, "reliable", reason=pair_unreliable(cells), broken=_broken(cells))
+    yield Check(first, "reliable", look, reason=pair_unreliable(cells), broken=_broken(cells))
     for limit in limits_for(first.row["task"], limits):
         for cell in cells if FIGURES[limit.figure].by_sets else cells[:1]:
-            yield from _subject_checks(cell, question, limit) if limit.worst_subject else [_check(cell, question, limit)]
+            for subject, amount in _amounts(cell, question, limit):
+                yield Check(cell, limit.figure, look, subject, limit, amount, look.problem or amount.undecided)
 
 
-def _check(cell: Paired, question: Question, limit: Limit) -> Check:
-    return _of(cell, limit, None, (limit.measure or FIGURES[limit.figure].amount)(cell, question))
-
-
-def _of(cell: Paired, limit: Limit, subject: str | None, amount: Bounded) -> Check:
-    if FIGURES[limit.figure].unbounded:
-        amount = at_worst(amount, limit.worst_value, limit.figure)
-    return Check(cell, limit.figure, subject, limit, amount, amount.undecided)
+def _amounts(cell: Paired, question: Question, limit: Limit) -> Iterator[tuple[str | None, Bounded]]:
+    """Yield the limited figure of all items, or the subjects and the figure of each."""
+    figure = FIGURES[limit.figure]
+    found = _by_subject(cell, question, figure) if limit.worst_subject else [(None, (limit.measure or figure.amount)(cell, question))]
+    for subject, amount in found:
+        yield subject, at_worst(amount, limit.worst_value, limit.figure) if figure.unbounded else amount
 
 
 def _broken(cells: Sequence[Paired]) -> bool:
@@ -120,14 +127,14 @@ def _broken(cells: Sequence[Paired]) -> bool:
     return any(run_reasons(cell.after.view) or cell_faults(cell.after) for cell in cells)
 
 
-def _subject_checks(cell: Paired, question: Question, limit: Limit) -> Iterator[Check]:
-    """One check per subject: the worst subject is within the limit if and only if all are."""
-    view, measure = cell.after.view, FIGURES[limit.figure].of_subject
+def _by_subject(cell: Paired, question: Question, figure: Limitable) -> Iterator[tuple[str | None, Bounded]]:
+    """Yield the figure of each subject: the worst subject is within the limit if and only if all are."""
+    view = cell.after.view
     subject = view.items.subject[view.position]
     for number, name in enumerate(view.items.subjects):
         chosen = subject == number
-        if measure and chosen.any():
-            yield _of(cell, limit, name or "(no subject)", measure(cell, question, chosen))
+        if figure.of_subject and chosen.any():
+            yield name or "(no subject)", figure.of_subject(cell, question, chosen)
 
 
 def _record(check: Check, question: Question, n_checks: int, n_models: int) -> Record:
@@ -142,6 +149,7 @@ def _record(check: Check, question: Question, n_checks: int, n_models: int) -> R
         | {"amount": _finite(check.amount.estimate.value if check.amount else math.nan)}
         | {"amount_low": _finite(ends.low), "amount_high": _finite(ends.high), "n_checks": n_checks, "n_models": n_models}
         | {"result": result, "result_together": _together(check, result, n_checks, n_models)}
+        | check.look.fields
         | _needed(check, result, n_checks)
         | {"reason": _reason(check, result)}
         | {"unreliable": pair_unreliable([check.cell])}
@@ -151,9 +159,10 @@ def _record(check: Check, question: Question, n_checks: int, n_models: int) -> R
 
 def _ends(check: Check, n_checks: int) -> Interval:
     """Return the deciding ends: a pass has its own error, a failure a share of the error that all checks of the model divide."""
-    if check.limit is None or check.amount is None:
+    if check.limit is None or check.amount is None or check.look.problem:
         return Interval(math.nan, math.nan)
-    low_tail, high_tail = (TAIL, TAIL / n_checks) if FIGURES[check.limit.figure].at_least else (TAIL / n_checks, TAIL)
+    tail = check.look.tail
+    low_tail, high_tail = (tail, tail / n_checks) if FIGURES[check.limit.figure].at_least else (tail / n_checks, tail)
     return Interval(check.amount.low(low_tail), check.amount.high(high_tail))
 
 
@@ -174,7 +183,7 @@ def _together(check: Check, result: str, n_checks: int, n_models: int) -> str:
     """Return the result if all models share the error of the end that decided it; an inconclusive result stays inconclusive."""
     if n_models == 1 or result == INCONCLUSIVE or check.limit is None or check.amount is None:
         return result
-    tail = TAIL / n_models / (1 if result == PASS else n_checks)
+    tail = check.look.tail / n_models / (1 if result == PASS else n_checks)
     high_decides = (result == PASS) != FIGURES[check.limit.figure].at_least
     ends = Interval(-math.inf, check.amount.high(tail)) if high_decides else Interval(check.amount.low(tail), math.inf)
     return _result(check, ends)
@@ -187,19 +196,35 @@ def _reason(check: Check, result: str) -> str | None:
 
 
 def _needed(check: Check, result: str, n_checks: int) -> Record:
-    """Return how many items would decide an inconclusive check, with the range of that number, and the result they would give."""
-    found = None
-    if check.limit and check.amount and result == INCONCLUSIVE:
-        at_least = FIGURES[check.limit.figure].at_least
-        found = items_needed(check.amount, check.limit.value, at_least=at_least, pass_tail=TAIL, fail_tail=TAIL / n_checks)
-    if found is None:
-        return dict.fromkeys(("items_needed", "items_needed_low", "items_needed_high", "items_needed_to"))
+    """Return how many items would decide an inconclusive check, the range of that number, the result they would give, and the next look.
+
+    With planned looks, the number is that of the first later look that has enough items for its own error, or else of the last look.
+    """
+    look, found = check.look, None
+    if result == INCONCLUSIVE and not check.look.problem:
+        for later in look.later if look.looks else (LaterLook(MOST, look.tail),):
+            found = _enough(check, later.tail, n_checks)
+            if found and found.items <= later.items * _share(check):
+                break
     return {
-        "items_needed": found.items,
-        "items_needed_low": found.low,
-        "items_needed_high": found.high,
-        "items_needed_to": PASS if found.passes else FAIL,
+        "items_needed": found.items if found else None,
+        "items_needed_low": found.low if found else None,
+        "items_needed_high": found.high if found else None,
+        "items_needed_to": (PASS if found.passes else FAIL) if found else None,
+        "next_look": look.later[0].items if look.later and check.limit and result == INCONCLUSIVE else None,
     }
+
+
+def _enough(check: Check, tail: float, n_checks: int) -> Needed | None:
+    if check.limit is None or check.amount is None:
+        return None
+    at_least = FIGURES[check.limit.figure].at_least
+    return items_needed(check.amount, check.limit.value, at_least=at_least, pass_tail=tail, fail_tail=tail / n_checks)
+
+
+def _share(check: Check) -> float:
+    """Return which share of a run's items the check is about: those of its subject."""
+    return check.amount.estimate.items / check.cell.after.view.n_items if check.amount and check.subject else 1.0
 
 
 def _finite(value: float) -> float | None:

@@ -11,21 +11,25 @@
     accuracy_loss = 0.1
     [worst_value]                  # assumed largest value of a single item, for figures that have none; 20 by default
     kl = 12
+    [looks]                        # the gate may be asked at these numbers of items of a run, and errs no more often than if asked once
+    items = [500, 1000, 2000]
+    spending = "obrien-fleming"    # keeps most of the error for the last look; "pocock" spends it evenly
 
-In: such a TOML file, and `figure=value` texts whose figure may be written `task.mmlu.accuracy_loss`.  Out: a list of `Limit`.
+In: such a TOML file, and `figure=value` texts whose figure may be written `task.mmlu.accuracy_loss`.  Out: a `Policy`.
 """
 
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
 from analyzer.compare.paired import Paired
 from analyzer.gate.bounds import Bounded, coverage_after_transfer, of_items, set_size_growth
+from analyzer.gate.looks import Looks
 from analyzer.measure.question import Question
 from analyzer.predictor import Predictor
 from analyzer.predictor.stored_run import covered
@@ -113,13 +117,21 @@ class Limit:
     measure: Amount | None = None
 
 
-def read_policy(path: Path | None, texts: Iterable[str], predictor: Predictor | None = None) -> list[Limit]:
-    """Return the limits of a policy file and of `figure=value` texts.
+class Policy(NamedTuple):
+    """What a compressed model must keep to, and the planned looks; None means that the gate is asked once."""
+
+    limits: list[Limit]
+    looks: Looks | None
+
+
+def read_policy(path: Path | None, texts: Iterable[str], predictor: Predictor | None = None) -> Policy:
+    """Return the policy of a file and of `figure=value` texts.
 
     predictor : deployed predictor whose threshold must still cover under the compressed model: at least the limit on predictor_coverage,
         by default 0.02 below the predictor's own 1 - alpha.
     A text replaces the limit of the same name in the file; a task's own limit replaces the one for every task.
-    Raises UsageError that names every problem: an unknown section or figure, a limit that is no number, a policy without limits.
+    Raises UsageError that names every problem: an unknown section or figure, a limit that is no number, looks that do not rise, a policy
+    without limits.
     """
     table = read_toml(path, "policy") if path else {}
     texts = list(texts)
@@ -128,7 +140,7 @@ def read_policy(path: Path | None, texts: Iterable[str], predictor: Predictor | 
         raise UsageError(f"limit {twice[0]!r:.60} is given twice; only one of them could hold")
     for text in texts:
         _add(table, text)
-    policy = as_model(_Policy, table, f"policy {path}" if path else "policy")
+    policy = as_model(_PolicyFile, table, f"policy {path}" if path else "policy")
     limits = [Limit(figure, value) for figure, value in policy.limits.items()]
     limits += [Limit(figure, value, task) for task, section in policy.task.items() for figure, value in section.items()]
     limits += [Limit(figure, value, worst_subject=True) for figure, value in policy.worst_subject.items()]
@@ -138,7 +150,8 @@ def read_policy(path: Path | None, texts: Iterable[str], predictor: Predictor | 
         raise UsageError(f"a limit on {PREDICTOR_COVERAGE} needs a deployed threshold; name its file with --predictor, or leave it out")
     if not limits:
         raise UsageError(f"the policy sets no limit; give --policy FILE or --limit figure=value with a figure of {', '.join(LIMITABLE)}")
-    return [replace(limit, worst_value=policy.worst_value.get(limit.figure, WORST_VALUE)) for limit in limits]
+    limits = [replace(limit, worst_value=policy.worst_value.get(limit.figure, WORST_VALUE)) for limit in limits]
+    return Policy(limits, policy.looks)
 
 
 def _with_predictor(limits: list[Limit], predictor: Predictor) -> list[Limit]:
@@ -204,7 +217,7 @@ _Number = Annotated[float, BeforeValidator(finite_number)]
 _Limits = Mapping[Annotated[str, AfterValidator(_figure)], _Number]
 
 
-class _Policy(BaseModel):
+class _PolicyFile(BaseModel):
     """A policy file as it is written."""
 
     model_config = ConfigDict(extra="forbid")
@@ -213,3 +226,4 @@ class _Policy(BaseModel):
     task: Mapping[str, _Limits] = {}
     worst_subject: Mapping[Annotated[str, AfterValidator(_subject_figure)], _Number] = {}
     worst_value: Mapping[Annotated[str, AfterValidator(_unbounded_figure)], _Number] = {}
+    looks: Looks | None = None

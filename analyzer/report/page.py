@@ -11,7 +11,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from analyzer.gate.ci_reports import correction, together
+from analyzer.gate.ci_reports import again, correction, together
 from analyzer.gate.gate import FAIL, INCONCLUSIVE, PASS
 from analyzer.report.charts import comparison_charts
 from analyzer.report.charts.theme import css_colours, for_page
@@ -116,7 +116,7 @@ def _facts(study: Study, all_cards: Sequence[Card]) -> dict[str, Any]:
         "panels": PANELS,
         "prices": {name: getattr(study.request.prices, name) for name in PER_QUESTION},
         "up_to": study.request.prices.ask_again_up_to,
-        "policy_words": policy_words(study.request.limits),
+        "policy_words": policy_words(study.request.policy.limits),
         "errors": _errors(all_cards),
         "alone": _without_partner(study),
         "n_runs": len(rows),
@@ -126,9 +126,9 @@ def _facts(study: Study, all_cards: Sequence[Card]) -> dict[str, Any]:
 
 
 def _errors(all_cards: Sequence[Card]) -> str:
-    """The error probabilities of the gate's checks, and which models pass if all are judged together."""
+    """The error probabilities of the gate's checks, which models pass if all are judged together, and when the gate may be asked again."""
     checks = [check for card in all_cards for check in card.checks]
-    return " ".join(filter(None, [correction(checks), together(checks)]))
+    return " ".join(filter(None, [correction(checks), together(checks), again(checks)]))
 
 
 def _by_model(chosen: Sequence[Card]) -> Mapping[str, list[Card]]:

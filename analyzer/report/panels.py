@@ -116,7 +116,13 @@ CHECKS = (
     PanelColumn("amount", "amount", 4, interval=True),
     PanelColumn("limit", "limit", 4),
     PanelColumn("result", "result"),
-    PanelColumn("items_needed", "items that would decide", 0),
+    PanelColumn("worst_value", "stated worst value", 2),
+    PanelColumn("items_needed", "items that would decide", 0, interval=True),
+    PanelColumn("items_needed_to", "most likely to"),
+    PanelColumn("look", "look", 0),
+    PanelColumn("n_looks", "of looks", 0),
+    PanelColumn("look_error", "error of the look, %", 3, times=100),
+    PanelColumn("next_look", "next look at items", 0),
     PanelColumn("reason", "reason"),
 )
 

@@ -38,7 +38,7 @@ def sections(study: Study, named_tables: Tables) -> list[Section]:
 
 
 def _markdown(study: Study, named_tables: Tables, shown: Sequence[Section]) -> str:
-    policy = f"A compressed model may ship when it {policy_words(study.request.limits)}, with 95 % confidence."
+    policy = f"A compressed model may ship when it {policy_words(study.request.policy.limits)}, with 95 % confidence."
     parts = ["# Hedgemark report", sentences.verdicts(cards(study)), policy]
     parts += ["\n".join(f"- {in_line(sentence)}" for sentence in _sentences(study, named_tables))]
     for title, records, columns in shown:

@@ -1,5 +1,7 @@
 """The columns of each command's table; a column that its records leave empty is not shown."""
 
+from collections.abc import Callable
+
 from analyzer.measure.groups import LETTERS
 from analyzer.measure.records import Record
 from analyzer.tables.numbers import fixed_interval
@@ -11,10 +13,29 @@ def live_range(record: Record) -> str:
     return "" if record["low"] is None else fixed_interval(record["low"], record["high"], 3)
 
 
+def count(name: str) -> Callable[[Record], str]:
+    """Return the cell maker of a number of items, such as `2,000`."""
+    return lambda record: f"{record[name]:,}" if record[name] else ""
+
+
 def e_value(record: Record) -> str:
     """Return the cell of an e-value, such as `12.3`; beyond a million the number says nothing more."""
     value = record["e_value"]
     return "" if value is None else "over 1,000,000" if value > 1e6 else f"{value:,.1f}"
+
+
+def look(record: Record) -> str:
+    """Return the cell of a planned look, such as `2 of 3, 0.15 %`: which one it is, and its error probability."""
+    return f"{record['look']} of {record['n_looks']}, {100 * record['look_error']:.2g} %" if record["look"] else ""
+
+
+def items_needed(record: Record) -> str:
+    """Return the cell of the items that would decide, with their range and the likely result: `900 [600, 2,000] to pass`."""
+    low, high = record["items_needed_low"], record["items_needed_high"]
+    if record["items_needed"] is None:
+        return ""
+    between = f"[{low:,}, {high:,}]" if high else f"[{low:,}, ∞)"
+    return f"{record['items_needed']:,} {between} to {record['items_needed_to']}"
 
 
 SETS = (
@@ -136,7 +157,9 @@ GATE = (
     Column("amount", estimate("amount")),
     Column("limit", number("limit")),
     Column("result", words("result")),
-    Column("items needed", number("items_needed", 0), dispensable=1),
+    Column("look", look),
+    Column("next look", count("next_look")),
+    Column("items needed", items_needed, dispensable=1),
     Column("reason", words("reason"), dispensable=2),
 )
 SENSITIVITY = (

@@ -17,7 +17,7 @@ from report_stores import CLOSING, FEW, MARKUP, family, mixed_store, quiz, run_o
 from analyzer.api import ask, compare, sets
 from analyzer.cli.main import main
 from analyzer.gate.gate import gate
-from analyzer.gate.policy import LIMITABLE
+from analyzer.gate.policy import LIMITABLE, Policy
 from analyzer.report.charts import theme
 from analyzer.report.data.study import MAX_RUNS, ReportRequest, measure_study
 from analyzer.report.data.tables import first_question_tables, tables
@@ -126,7 +126,7 @@ def test_a_card_is_the_gate_of_its_model(store_url: str) -> None:
     whole = study_of(store_url)
     checks = page_checks(whole)
     wanted = {"model": ["small-7b"], "method": ["wanda"], "level": ["0.4"]}
-    alone = gate(select_runs(whole.runs.reader, wanted, with_dense=True), ask(), whole.request.limits)
+    alone = gate(select_runs(whole.runs.reader, wanted, with_dense=True), ask(), whole.request.policy.limits)
     own = [check for check in checks if (check["model"], check["method"], check["level"]) == ("small-7b", "wanda", "0.4")]
     assert [check["result"] for check in own] == [check["result"] for check in alone if check["run"] == own[0]["run"]]
     assert [check["amount"] for check in own] == [check["amount"] for check in alone]
@@ -162,7 +162,7 @@ def test_more_runs_than_a_page_holds_are_refused() -> None:
     items = item_set(np.zeros(4, dtype=np.int64))
     runs = [make_run(items, np.ones((4, 4)), model=f"m{number}") for number in range(MAX_RUNS + 1)]
     with pytest.raises(UsageError, match=f"{MAX_RUNS + 1} runs are selected"):
-        measure_study(select_runs(MemoryReader([items], runs), {}), ReportRequest((ask(),), ()))
+        measure_study(select_runs(MemoryReader([items], runs), {}), ReportRequest((ask(),), Policy([], None)))
 
 
 def test_runs_alike_in_all_that_is_shown_stay_apart(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_answers_far_from_the_dense_runs_flag_a_comparison() -> None:
     evasive = dense.copy()
     evasive[:, 5] += 3
     runs = select_runs(MemoryReader([items], [make_run(items, dense), make_run(items, evasive, method="rtn", level="w3a16")]), {})
-    found = tables(measure_study(runs, ReportRequest((ask(),), ())))
+    found = tables(measure_study(runs, ReportRequest((ask(),), Policy([], None))))
     assert all("None of the above" in pair["unreliable"] for pair in found["pairs"])
     assert found["unreliable"]
 

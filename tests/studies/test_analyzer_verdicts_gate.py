@@ -307,13 +307,13 @@ def test_policy_file_and_texts(tmp_path: Path) -> None:
     """Texts replace the file's limits; a task's own limit replaces the one for every task, in that task only."""
     path = tmp_path / "policy.toml"
     path.write_text("[limits]\naccuracy_loss = 0.02\nkl = 0.1\n[task.mmlu]\naccuracy_loss = 0.01\n[worst_subject]\nflips = 0.3\n")
-    limits = read_policy(path, ["kl=0.2"])
+    limits = read_policy(path, ["kl=0.2"]).limits
     assert Limit("kl", 0.2) in limits and Limit("kl", 0.1) not in limits
     assert Limit("accuracy_loss", 0.01, "mmlu") in limits_for("mmlu", limits)
     assert Limit("accuracy_loss", 0.02) not in limits_for("mmlu", limits)
     assert Limit("accuracy_loss", 0.02) in limits_for("urn", limits)
     assert Limit("flips", 0.3, worst_subject=True) in limits_for("urn", limits)
-    assert Limit("kl", 0.2, worst_value=15.0) in read_policy(path, ["kl=0.2", "worst_value.kl=15"])
+    assert Limit("kl", 0.2, worst_value=15.0) in read_policy(path, ["kl=0.2", "worst_value.kl=15"]).limits
 
 
 @pytest.mark.parametrize(

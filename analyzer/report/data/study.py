@@ -9,7 +9,7 @@ from typing import Any
 
 from analyzer.compare.paired import Paired, paired
 from analyzer.compare.two_axis_verdict import Tolerances, tolerances
-from analyzer.gate.policy import Limit, read_policy
+from analyzer.gate.policy import Policy, read_policy
 from analyzer.measure.question import Question
 from analyzer.protocols.ask import ask
 from analyzer.runs.loading import Runs, select_runs
@@ -29,12 +29,12 @@ class ReportRequest:
     """What a report shows about the selected runs.
 
     questions : one per protocol, each with one alpha; panels that show a single protocol show the first.
-    limits    : the limits of the release gate.
+    policy    : the limits and the planned looks of the release gate.
     prices    : the prices that the cost calculator starts with.
     """
 
     questions: Sequence[Question]
-    limits: Sequence[Limit]
+    policy: Policy
     tolerances: Tolerances = field(default_factory=Tolerances)
     prices: Prices = EXAMPLE_PRICES
 
@@ -97,7 +97,7 @@ def report_request(options: Mapping[str, Any]) -> ReportRequest:
     allowed = tolerances(options)
     prices = read_prices(options["prices"]) if options["prices"] else EXAMPLE_PRICES
     questions = tuple(_question(name, options) for name in dict.fromkeys(options["protocols"] or ("exact",)))
-    return ReportRequest(questions, _limits(options, allowed), allowed, prices)
+    return ReportRequest(questions, _policy(options, allowed), allowed, prices)
 
 
 def measure_study(runs: Runs, request: ReportRequest) -> Study:
@@ -120,8 +120,8 @@ def _cells(runs: Runs, question: Question) -> list[Paired]:
     return sorted(paired(runs, question, partners), key=lambda cell: order[cell.row["name"]])
 
 
-def _limits(options: Mapping[str, Any], allowed: Tolerances) -> list[Limit]:
-    """The limits of the given policy, or the two tolerances if none is given."""
+def _policy(options: Mapping[str, Any], allowed: Tolerances) -> Policy:
+    """The given policy, or the two tolerances as limits if none is given."""
     texts = options["limits"]
     if not texts and not options["policy"]:
         texts = [f"accuracy_loss={allowed.accuracy}", f"set_size_growth={allowed.set_size}"]

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from analyzer.compare.paired import Paired
-from analyzer.gate.ci_reports import sentence, title, would_decide
+from analyzer.gate.ci_reports import next_look, sentence, title, would_decide
 from analyzer.gate.gate import FAIL, INCONCLUSIVE, PASS, check_pairs, compressed_model, outcome
 from analyzer.gate.policy import LIMITABLE, Limit
 from analyzer.measure.records import Record
@@ -103,10 +103,10 @@ class Card:
 
 def cards(study: Study) -> list[Card]:
     """Return one card per compressed model that has a dense run, those that may ship first."""
-    question = study.request.questions[0]
+    question, policy = study.request.questions[0], study.request.policy
     judged_models = []
     judged = [cell for cells in _models(study.cells[question.protocol]) for cell in cells]
-    for (model, method, level), group in groupby(check_pairs(judged, question, study.request.limits), key=_of_model):
+    for (model, method, level), group in groupby(check_pairs(judged, question, policy.limits, policy.looks), key=_of_model):
         checks = list(group)
         result = outcome(checks)
         judged_models.append(Card(model, method, level, result, _why(result, checks), checks))
@@ -201,9 +201,9 @@ def _beyond(check: Record) -> float:
 
 
 def _would_decide(checks: Sequence[Record]) -> str:
-    """How many questions would be enough to decide, and in which direction."""
-    words = would_decide(checks, "questions")
-    return f" {words[0].upper()}{words[1:]}." if words else ""
+    """How many questions would be enough to decide, in which direction, and at how many the plan has its next look."""
+    words, following = would_decide(checks, "questions"), next_look(checks, "questions")
+    return (f" {words[0].upper()}{words[1:]}." if words else "") + (f" {following}" if following else "")
 
 
 def _worst(checks: Sequence[Record]) -> str:
