@@ -1,6 +1,6 @@
 """Options that every analysis command has. Fast to import, so that `--help` is instant."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -14,14 +14,17 @@ SELECTION = [
     click.option(f"--{field}", field, multiple=True, metavar=field.upper(), help=f"Only this {field}, such as {example}; repeatable.")
     for field, example in NAMED.items()
 ]
+at_option = click.option("--at", metavar="SNAPSHOT|TAG", help="Read this snapshot or tag of the store, such as v1. [newest snapshot]")
+scorers_option = click.option("--scorer", "scorers", multiple=True, metavar="S", help="Nonconformity score; repeatable. [lac, aps]")
+format_option = click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="How to print.")
 ALPHA_HELP = "Allowed miscoverage: 0.1, 1/10, or a range 0.01:0.99:0.01; repeatable. [0.1]"
 SPLIT_HELP = "Average over all splits exactly, over N random splits, use the split of seed K, or calibrate on the item ids in a file. [all]"
 OPTIONS: list[Callable[[Any], Any]] = [
     store_option,
-    click.option("--at", metavar="SNAPSHOT|TAG", help="Read this snapshot or tag of the store, such as v1. [newest snapshot]"),
+    at_option,
     *SELECTION,
     click.option("--alpha", "alphas", multiple=True, metavar="A", help=ALPHA_HELP),
-    click.option("--scorer", "scorers", multiple=True, metavar="S", help="Nonconformity score; repeatable. [lac, aps]"),
+    scorers_option,
     click.option(
         "--parameter", "parameters", multiple=True, metavar="S.NAME=X", help="Parameter of a scorer, such as raps.penalty=0.1; repeatable."
     ),
@@ -43,7 +46,7 @@ OPTIONS: list[Callable[[Any], Any]] = [
         type=click.Choice(["none", "temperature"]),
         help="Rescale the probabilities by a temperature fitted on the calibration items of each split. [none]",
     ),
-    click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="How to print."),
+    format_option,
 ]
 
 
@@ -87,20 +90,21 @@ executor_option = click.option("--executor", type=click.Choice(EXECUTOR_NAMES), 
 
 def analysis_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the common options to a click command."""
-    return _with(OPTIONS, command)
+    return with_options(OPTIONS, command)
 
 
 def set_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of `analyze sets`: what is printed of each run."""
-    return _with(DETAILS, command)
+    return with_options(DETAILS, command)
 
 
 def comparison_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of a command that tells small changes from large ones: the tolerances."""
-    return _with(TOLERANCES, command)
+    return with_options(TOLERANCES, command)
 
 
-def _with(options: list[Callable[[Any], Any]], command: Callable[..., Any]) -> Callable[..., Any]:
+def with_options(options: Sequence[Callable[[Any], Any]], command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add options to a command, whose help shows them in their order."""
     for option in reversed(options):
         command = option(command)
     return command

@@ -6,13 +6,13 @@ from typing import Any
 
 import click
 
-from analyzer.cli.options import SELECTION, comparison_options
+from analyzer.cli.options import SELECTION, at_option, comparison_options, scorers_option, with_options
 from analyzer.cli.verdicts import FILE
 from store.command import friendly_errors, store_option
 
 OPTIONS: list[Callable[[Any], Any]] = [
     store_option,
-    click.option("--at", metavar="SNAPSHOT|TAG", help="Read this snapshot or tag of the store, such as v1. [newest snapshot]"),
+    at_option,
     *SELECTION,
     click.option(
         "--alpha",
@@ -21,7 +21,7 @@ OPTIONS: list[Callable[[Any], Any]] = [
         show_default=True,
         help="Allowed miscoverage when the page opens; its slider offers all others.",
     ),
-    click.option("--scorer", "scorers", multiple=True, metavar="S", help="Nonconformity score; repeatable. [lac, aps]"),
+    scorers_option,
     click.option("--protocol", "protocols", multiple=True, metavar="P", help="exact, ye2024 or tong2026; repeatable. [exact]"),
     click.option("--policy", type=FILE, help="TOML with the limits of the release gate. [the two tolerances are the limits]"),
     click.option("--limit", "limits", multiple=True, metavar="FIGURE=X", help="A limit of the gate, such as flips=0.05; repeatable."),
@@ -31,9 +31,7 @@ OPTIONS: list[Callable[[Any], Any]] = [
 
 def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that both commands take: which runs, which question, which policy."""
-    for option in reversed(OPTIONS):
-        command = option(command)
-    return comparison_options(command)
+    return comparison_options(with_options(OPTIONS, command))
 
 
 @click.command("report")

@@ -5,17 +5,17 @@ from typing import Any
 
 import click
 
-from analyzer.cli.options import SELECTION
-from analyzer.runs.fields import FORMATS
+from analyzer.cli.options import SELECTION, at_option, format_option, with_options
 from store.command import friendly_errors, store_option
 
 FILE = click.Path(path_type=Path, dir_okay=False)
+predictor_option = click.option("--predictor", "path", type=FILE, required=True, help="File that analyze calibrate wrote.")
 EXPECT_HELP = "Refuse a run whose key says otherwise, such as prompt_hash=3f2a9c01 or option_tokens=A,B,C,D; repeatable."
 
 
 @click.command("calibrate")
 @store_option
-@click.option("--at", metavar="SNAPSHOT|TAG", help="Read this snapshot or tag of the store, such as v1. [newest snapshot]")
+@at_option
 @click.option("--alpha", metavar="A", default="0.1", show_default=True, help="Allowed miscoverage.")
 @click.option("--scorer", metavar="S", default="lac", show_default=True, help="Nonconformity score.")
 @click.option("--parameter", "parameters", multiple=True, metavar="S.NAME=X", help="Parameter of the scorer, such as raps.penalty=0.1.")
@@ -64,12 +64,11 @@ def calibrate_command(store_url: str, out: Path, **options: Any) -> None:
         click.echo(f"unreliable: {reason}", err=True)
 
 
-for option in reversed(SELECTION):
-    option(calibrate_command)
+with_options(SELECTION, calibrate_command)
 
 
 @click.command("predict")
-@click.option("--predictor", "path", type=FILE, required=True, help="File that analyze calibrate wrote.")
+@predictor_option
 @click.option("--logits", type=FILE, required=True, help="CSV, Parquet or JSON lines with columns logit_A, logit_B, ...")
 @click.option("--format", "form", type=click.Choice(["csv", "json", "parquet"]), default="csv", show_default=True, help="How to print.")
 @friendly_errors
@@ -91,14 +90,14 @@ def predict_command(path: Path, logits: Path, form: str) -> None:
 
 
 @click.command("monitor")
-@click.option("--predictor", "path", type=FILE, required=True, help="File that analyze calibrate wrote.")
+@predictor_option
 @click.option("--log", type=FILE, required=True, help="CSV, Parquet or JSON lines with columns logit_A, logit_B, ...; rows are only added.")
 @click.option("--state", type=FILE, help="File that carries the watch from night to night, such as watch.json. [start anew]")
 @click.option("--delta", metavar="X", type=float, default=0.01, show_default=True, help="Chance of a false alarm, over all nights.")
 @click.option(
     "--coverage-tolerance", metavar="X", type=float, default=0.02, show_default=True, help="Coverage losses up to this count as no loss."
 )
-@click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="How to print.")
+@format_option
 @friendly_errors
 def monitor_command(path: Path, log: Path, state: Path | None, form: str, **options: Any) -> None:
     """Watch whether the guarantee still holds for live questions. Exit 0 if it holds, 1 on an alarm, 3 if there is not enough yet.
