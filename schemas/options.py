@@ -28,5 +28,5 @@ def option_mass(
     logits : (item, option) raw, finite on an item's own options.  logsumexp : (item,) over the full vocabulary.
     """
     log_probs = logits.astype(np.float64) - logsumexp.astype(np.float64)[:, None]
-    own = own_options(n_options, logits.shape[1])
-    return np.asarray(np.exp(np.where(own, np.minimum(log_probs, LARGEST_LOG_PROB), -np.inf)).sum(axis=1))
+    has_option = own_options(n_options, logits.shape[1])
+    return np.asarray(np.exp(np.where(has_option, np.minimum(log_probs, LARGEST_LOG_PROB), -np.inf)).sum(axis=1))

@@ -184,7 +184,7 @@ def _check_thresholds(document: Document) -> None:
 
 def _threshold(value: Any) -> Threshold:
     table = _table(value, "threshold")
-    subject = None if table.get("subject") is None else _text(table["subject"], "subject")
+    subject = _subject(table)
     number = math.inf if table.get("threshold") == "inf" else _number(table.get("threshold"), "threshold")
     n = _count(table.get("n"), "n", 0)
     return Threshold(
@@ -201,8 +201,12 @@ def _vector(value: Any) -> Vector:
     table = _table(value, "test vector")
     logits = tuple(_number(one, "logit of a test vector") for one in _list(table.get("logits"), "logits"))
     letters = tuple(_text(one, "letter") for one in _list(table.get("set"), "set"))
-    subject = None if table.get("subject") is None else _text(table["subject"], "subject")
+    subject = _subject(table)
     return Vector(logits, subject, letters, _one_of(table.get("decision"), "decision", DECISIONS))
+
+
+def _subject(table: Mapping[str, Any]) -> str | None:
+    return None if table.get("subject") is None else _text(table["subject"], "subject")
 
 
 def _number(value: Any, name: str) -> float:

@@ -17,8 +17,10 @@ def emit(commands: Sequence[Command], form: str) -> str:
     return FORMS[form](commands)
 
 
-def _lines(commands: Sequence[Command]) -> list[str]:
-    return [shlex.join(["produce", *command.arguments]) for command in commands]
+def _cells(commands: Sequence[Command]) -> str:
+    """Return a bash array with the command line of every cell."""
+    lines = (shlex.join(["produce", *command.arguments]) for command in commands)
+    return "cells=(\n" + "\n".join(f"  {shlex.quote(line)}" for line in lines) + "\n)"
 
 
 def _json(commands: Sequence[Command]) -> str:
@@ -27,16 +29,13 @@ def _json(commands: Sequence[Command]) -> str:
 
 def _sbatch(commands: Sequence[Command]) -> str:
     """Return a Slurm array job. The signal needs "B:", because `produce` replaces the batch shell and Slurm else signals job steps only."""
-    cells = "\n".join(f"  {shlex.quote(line)}" for line in _lines(commands))
     return f"""#!/bin/bash
 #SBATCH --job-name=hedgemark
 #SBATCH --array=0-{len(commands) - 1}
 #SBATCH --ntasks=1
 #SBATCH --gpus={_devices(commands)}
 #SBATCH --signal=B:TERM@{GRACE_S}
-cells=(
-{cells}
-)
+{_cells(commands)}
 exec bash -c "exec ${{cells[$SLURM_ARRAY_TASK_ID]}}"
 """
 
@@ -47,8 +46,7 @@ def _devices(commands: Sequence[Command]) -> int:
 
 def _k8s(commands: Sequence[Command]) -> str:
     """Return a Job in JSON, which is also YAML. The user inserts the image's name by hand or with `envsubst '$HEDGEMARK_IMAGE'`."""
-    cells = "\n".join(f"  {shlex.quote(line)}" for line in _lines(commands))
-    script = f'cells=(\n{cells}\n)\nexec bash -c "exec ${{cells[$JOB_COMPLETION_INDEX]}}"\n'
+    script = f'{_cells(commands)}\nexec bash -c "exec ${{cells[$JOB_COMPLETION_INDEX]}}"\n'
     container = {
         "name": "produce",
         "image": "${HEDGEMARK_IMAGE}",

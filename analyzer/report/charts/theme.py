@@ -38,12 +38,16 @@ def css_colours(dark: bool) -> str:
 
 def series(names: Sequence[str]) -> dict[str, Any]:
     """Return the domain and range of a colour scale for names, the same name in the same colour on every chart."""
-    return {"domain": list(names), "range": [SERIES[i % len(SERIES)] for i in range(len(names))]}
+    return _scale(names, SERIES)
 
 
 def shapes(names: Sequence[str]) -> dict[str, Any]:
     """Return the domain and range of a shape scale; shapes and colours together distinguish 56 names, shapes alone 7."""
-    return {"domain": list(names), "range": [SHAPES[i % len(SHAPES)] for i in range(len(names))]}
+    return _scale(names, SHAPES)
+
+
+def _scale(names: Sequence[str], values: Sequence[str]) -> dict[str, Any]:
+    return {"domain": list(names), "range": [values[number % len(values)] for number in range(len(names))]}
 
 
 def contrast(one: str, other: str) -> float:

@@ -42,7 +42,7 @@ FORMATS = {
     "mxfp8": NumberFormat("MXFP8", group=32),
     "mxfp8a16": NumberFormat("MXFP8A16", group=32, weights_only=True),
 }
-_NAMES = {name: name for name in FORMATS} | {known.preset.lower(): name for name, known in FORMATS.items()} | {"int8": "w8a8"}
+_NAMES = {name: name for name in FORMATS} | {entry.preset.lower(): name for name, entry in FORMATS.items()} | {"int8": "w8a8"}
 
 
 def as_we_write_it(level: Level) -> Level:

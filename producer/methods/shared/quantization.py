@@ -189,7 +189,6 @@ def verify_grid(model: Any, job: Job) -> dict[str, Any]:
 
 def _verify_format(model: Any, level: Level) -> dict[str, Any]:
     """Return what `verify_grid` does, of a number format; raises it also for a scale that is none of the format's type."""
-    import torch
 
     worst, bits, weights = 0.0, 0.0, 0
     for name, layer in target_layers(model).items():
@@ -198,9 +197,8 @@ def _verify_format(model: Any, level: Level) -> dict[str, Any]:
             raise PostConditionError(f"layer {name} at level {level.text!r} has scales that the format cannot store")
         unit = steps(weight, layer.weight_scale, overall, args)
         points = nearest(weight / unit, args) * unit
-        info, gaps = torch.finfo(layer.weight.dtype), (weight - points).abs()
-        in_ulps = float((gaps / (info.eps * points.abs().clamp_min(info.tiny))).max())
-        error = float((gaps / unit).max())
+        gaps = (weight - points).abs()
+        error, in_ulps = float((gaps / unit).max()), _largest_in_ulps(gaps, points, layer.weight.dtype)
         if not in_ulps <= 1:
             raise PostConditionError(f"layer {name} at level {level.text!r} lies {error:.3g} units off the values of its format")
         worst = max(worst, error)
@@ -222,14 +220,20 @@ def off_grid(weight: Any, scale: Any, zero_point: Any, level: Level) -> tuple[fl
     A weight on the grid is rounded to its dtype once, by at most half a unit of precision, so more than one unit means that it is off the
     grid. The distance in steps cannot show that: at 8 bits the outermost steps are as narrow as the precision of bfloat16.
     """
-    import torch
-
     groups = weight.detach().double().reshape(weight.shape[0], scale.shape[1], -1)
     step, zero = scale.double().unsqueeze(-1), zero_point.double().unsqueeze(-1)
     low = -(2 ** (level.weight_bits - 1))
     points = ((groups / step + zero).round().clamp(low, low + 2**level.weight_bits - 1) - zero) * step
-    info, gaps = torch.finfo(weight.dtype), (groups - points).abs()
-    return float((gaps / step).max()), float((gaps / (info.eps * points.abs().clamp_min(info.tiny))).max())
+    gaps = (groups - points).abs()
+    return float((gaps / step).max()), _largest_in_ulps(gaps, points, weight.dtype)
+
+
+def _largest_in_ulps(gaps: Any, points: Any, dtype: Any) -> float:
+    """Return the largest gap in units of a dtype's precision at its grid point."""
+    import torch
+
+    info = torch.finfo(dtype)
+    return float((gaps / (info.eps * points.abs().clamp_min(info.tiny))).max())
 
 
 WEIGHT_ONLY = partial(
