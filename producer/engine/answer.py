@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from producer.engine.admission import CHECKED, GENERIC, Route, agree, route_of
 from producer.engine.layer_source import Target
 from producer.engine.memory_needs import measure_needs
@@ -44,9 +46,18 @@ def answer(  # noqa: PLR0913, PLR0917
     if route.path == GENERIC:
         note = f"answered by {GENERIC}, since {route.reason}"
         log.warning("%s: %s", model.config.model_type, note)
-        return replace(_by_own_forward(model, prompts, option_ids, target, settings, done, loaded=loaded), notes=(note,))
-    answers = _by_engine(model, prompts, option_ids, target, settings, done, loaded=loaded)
+        return _broken_named(replace(_by_own_forward(model, prompts, option_ids, target, settings, done, loaded=loaded), notes=(note,)))
+    answers = _broken_named(_by_engine(model, prompts, option_ids, target, settings, done, loaded=loaded))
     return replace(answers, notes=(f"answered by the {route.path}",)) if route.path == CHECKED else answers
+
+
+def _broken_named(answers: Answers) -> Answers:
+    """Return the answers without logits for items where another token's logit is NaN or infinite: no option has a probability there.
+
+    A stored log-sum-exp of NaN would mean that the vocabulary was never seen.
+    """
+    finite = np.isfinite(answers.logsumexp)
+    return replace(answers, logits=np.where(finite[:, None], answers.logits, np.float32(np.nan)))
 
 
 def _checked(model: Any, prompts: Prompts, option_ids: Sequence[int], target: Target, settings: Settings) -> Route:

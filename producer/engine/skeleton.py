@@ -45,7 +45,7 @@ def take_apart(model: Any) -> Skeleton:
     if any(part is None for part in (*parts, head)) or not all(map(_has_projections, parts[1])):
         raise HedgemarkError(f"a model of type {config.model_type!r} is not made of embedding, decoder layers, norm and head")
     embed, layers, rotary, norm = parts
-    kinds = getattr(config, "layer_types", None) or ["sliding_attention"] * len(layers)
+    kinds = setting(config, "layer_types") or ["sliding_attention"] * len(layers)
     return Skeleton(
         embed=embed,
         scale=partial(_scaled, embed, config),
@@ -56,6 +56,11 @@ def take_apart(model: Any) -> Skeleton:
         head=head,
         finish=partial(_finished, config),
     )
+
+
+def setting(config: Any, name: str) -> Any:
+    """Return a setting that the model's class has, else None: a file may state the sliding window of a family whose layers read none."""
+    return getattr(config, name, None) if name in type(config).__dataclass_fields__ else None
 
 
 def _has_projections(layer: Any) -> bool:
@@ -69,22 +74,21 @@ def _scaled(embed: Any, config: Any, hidden: Any) -> Any:
         import torch
 
         hidden = hidden * torch.as_tensor(embed.embed_scale, device=hidden.device).to(hidden.dtype)
-    multiplier = getattr(config, "embedding_multiplier", None)
+    multiplier = setting(config, "embedding_multiplier")
     return hidden if multiplier is None else hidden * multiplier
 
 
 def _finished(config: Any, logits: Any) -> Any:
     """Return logits as the model gives them: Cohere multiplies, Granite divides, Gemma caps."""
-    scale, divisor = getattr(config, "logit_scale", None), getattr(config, "logits_scaling", None)
-    cap = getattr(config, "final_logit_softcapping", None)
+    scale, divisor, cap = (setting(config, name) for name in ("logit_scale", "logits_scaling", "final_logit_softcapping"))
     logits = logits if scale is None else logits * scale
     logits = logits if divisor is None else logits / divisor
     return logits if cap is None else cap * (logits / cap).tanh()
 
 
 def _windows(config: Any, kinds: list[str], n_layers: int) -> tuple[int | None, ...]:
-    window = getattr(config, "sliding_window", None)
-    if window is None or getattr(config, "use_sliding_window", True) is False:
+    window = setting(config, "sliding_window")
+    if window is None or setting(config, "use_sliding_window") is False:
         return (None,) * n_layers
     return tuple(window if kind == "sliding_attention" else None for kind in kinds)
 

@@ -16,6 +16,7 @@ from producer.models.find import ADAPTER, ModelFiles, weight_files
 from producer.models.gguf_file import gguf_config, gguf_tensors, open_gguf, scale_rotary
 from producer.models.gguf_tokenizer import gguf_tokenizer
 from producer.models.packed import UNPACK, load_compressed, load_packed, load_tensors, read_tensors
+from producer.models.shards import check_shards
 from producer.models.stored_as import COMPRESSED_TENSORS, complete_config, quantization
 from producer.models.tokenizer_folder import read_tokenizer
 from schemas.errors import HedgemarkError, UsageError
@@ -68,6 +69,8 @@ def load_model(files: ModelFiles, dtype: str, device: str) -> Any:
     options: dict[str, Any] = {"dtype": dtype if dtype == AS_STORED else getattr(torch, dtype), "attn_implementation": attention(config)}
     with _readable("weights", files, HedgemarkError):
         plain = not quantization(config).format
+        if not files.gguf:
+            check_shards(weight_files(files.folder))
         model, report = _load(files, config, **options)
         _check_report(files, report)
         if not files.gguf:

@@ -10,9 +10,11 @@ from typing import Any
 
 from producer.methods import Method
 from producer.models.find import ModelFiles
+from producer.models.unread_settings import unread_settings
 from producer.models.weights_hash import weight_bytes_as
 from producer.prompts.chat import Chat, has_template
 from producer.prompts.encode import OptionTokens, Prompts, encode
+from producer.prompts.token_quirks import describe_token_quirks
 from producer.tasks.source import TaskItems
 from schemas.errors import UsageError
 from schemas.itemset import ItemSet
@@ -34,6 +36,11 @@ class Model:
     def weight_bytes(self) -> int:
         """Bytes of the weights in memory; counting them takes up to a second for a large model, since it is built without weights."""
         return weight_bytes_as(self.files, self.config, self.dtype)
+
+    @cached_property
+    def unread(self) -> list[str]:
+        """Settings of the config that would change logits, and that no one reads."""
+        return unread_settings(self.config)
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ class PromptedTask:
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
-        """Warnings stored with each run and logged once: about the items, about prompts that did not fit, about an unused chat template."""
+        """Warnings stored with each run and logged once: about the items, prompts that did not fit, and what was left unused."""
         truncated, name = self.prompts.truncated, self.model.files.name
         note = (
             f"{self.task.name}, prompt {self.prompt}: {truncated} of {len(self.item_set)} prompts are longer than the context of {name} "
@@ -75,7 +82,12 @@ class PromptedTask:
         )
         without = f"the tokenizer of {name} has a chat template, and the prompts are without it; --chat applies it"
         plain = has_template(self.model.tokenizer) and not self.chat
-        return (*self.task.notes, *([note] if truncated else []), *([without] if plain else []))
+        unread = [f"the config of {name} says {each}, which its class in transformers does not read" for each in self.model.unread]
+        misread = [
+            f"{self.task.name}, prompt {self.prompt}, tokenizer of {name}: {quirk}"
+            for quirk in describe_token_quirks(self.model.tokenizer, self.task.items, self.prompts)
+        ]
+        return (*self.task.notes, *([note] if truncated else []), *misread, *([without] if plain else []), *unread)
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,9 @@ def make_plan(request: Request, *, download: bool = True) -> list[RunGroup]:
     chosen = choose_levels(request.methods, request.levels)
     files = {name: find_model(name) for name in models}  # files before configs, which take transformers and seconds to import
     tasks = {name: draw(load_task(name, request.data), request.limit, request.seed) for name in _tasks_of(request, models)}
+    for task in tasks.values():
+        if request.limit > len(task.items):
+            log.warning("%s: --limit %d, and it has %d items: all are asked", task.name, request.limit, len(task.items))
     model_by_name = {name: _open_model(files[name], request, chosen) for name in models}
     prompted = [
         (model, [_prompted(model, tasks[task], prompt, request) for task in _tasks_of(request, [name]) for prompt in request.prompts])

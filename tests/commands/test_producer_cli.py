@@ -175,11 +175,13 @@ def test_an_unknown_model_lists_the_known_ones(produce: Produce, store: Path, na
     assert not store.exists()
 
 
-def test_nonfinite_logits_are_refused_unless_allowed(model: Path, produce: Produce, store: Path, tmp_path: Path) -> None:
-    """A model that says NaN is an error that writes no run; --allow-nonfinite stores it, counted."""
-    broken = save_standin(tmp_path / "broken")
+@pytest.mark.parametrize("place", [("model.norm", 0, "nan"), ("lm_head", 319, "nan"), ("lm_head", 319, "inf")])
+def test_nonfinite_logits_are_refused_unless_allowed(place: tuple[str, int, str], produce: Produce, store: Path, tmp_path: Path) -> None:
+    """A model that says NaN, be it of a token that no option is, is an error that writes no run; --allow-nonfinite stores it, counted."""
+    broken = save_standin(tmp_path / "broken", tie_word_embeddings=False)
     weights = load_file(broken / "model.safetensors")
-    weights["model.norm.weight"][0] = float("nan")
+    tensor, row, value = place
+    weights[f"{tensor}.weight"][row] = float(value)
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
     refused = produce("--task", "urn", "--limit", "3", model_name=str(broken))
     assert refused.exit_code == 5

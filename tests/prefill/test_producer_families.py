@@ -20,6 +20,7 @@ from producer.engine.layer_source import Target
 from producer.engine.prefill import Answers
 from producer.engine.settings import Settings
 from producer.engine.whole_model import prefill_whole
+from producer.models.unread_settings import unread_settings
 from producer.prompts.encode import Prompts
 from schemas.errors import UsageError
 
@@ -59,6 +60,31 @@ def test_scales_that_the_engine_reads_differently_are_noticed() -> None:
     answers, expected = asked(model), plain(model, some_prompts(9, n_prefix=20))
     assert path(answers) == f"the {CHECKED}"
     np.testing.assert_allclose(answers.logits, expected[:, OPTIONS], atol=1e-5)
+
+
+OTHERS = {
+    "sliding_window": 4, "final_logit_softcapping": 2.0, "logit_scale": 0.1, "logits_scaling": 5.0, "embedding_multiplier": 3.0,
+    "layer_types": ["sliding_attention"] * 3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_settings_of_another_family_change_nothing(name: str) -> None:
+    """A Llama's config that keeps Mistral's window or Gemma's cap: its own forward pass ignores them, and so does the engine."""
+    model, prompts = family_model("llama", **{name: OTHERS[name]}), some_prompts(9, n_prefix=20)
+    assert getattr(model.config, name) == OTHERS[name]
+    answers = asked(model)
+    assert path(answers) == f"the {FAST}"
+    np.testing.assert_allclose(answers.logits, asked(family_model("llama")).logits, atol=1e-6)
+    if name != "layer_types":  # with which transformers makes a cache for windows, and then misses their size
+        np.testing.assert_allclose(answers.logits, plain(model, prompts)[:, OPTIONS], atol=2e-5, rtol=0)
+        assert unread_settings(model.config) == [f"{name} = {OTHERS[name]}"]
+
+
+def test_what_a_family_reads_is_not_called_unread() -> None:
+    """Each family with the settings that its own class gives it, and a window that is turned off."""
+    assert {name: unread_settings(family_config(name)) for name in families()} == {name: [] for name in families()}
+    assert unread_settings(family_config("llama", sliding_window=4, use_sliding_window=False)) == []
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,26 @@ def test_a_missing_shard_is_named_as_such(tmp_path: Path) -> None:
         weights_hash(files)
 
 
+def test_shards_of_two_saves_are_not_one_model(tmp_path: Path) -> None:
+    """Libraries keep the last tensor of a name; one in two shards must have one value, and be where the index says."""
+    folder = save_standin(tmp_path / "standin")
+    first, second = (folder / name for name in shards(folder))
+    here, there, index = load_file(first), load_file(second), folder / "model.safetensors.index.json"
+    name = min(here)
+    files, before = find_model(str(folder)), load_model(find_model(str(folder)), "float32", "cpu").state_dict()
+    save_file(there | {name: here[name].clone()}, second, metadata={"format": "pt"})
+    after = load_model(files, "float32", "cpu").state_dict()
+    assert all(torch.equal(after[each], before[each]) for each in before)
+    save_file(there | {name: here[name] + 1}, second, metadata={"format": "pt"})
+    with pytest.raises(HedgemarkError, match=f"{first.name} and {second.name} in .* hold different tensors {name}; one is of another save"):
+        load_model(files, "float32", "cpu")
+    save_file(there, second, metadata={"format": "pt"})
+    places = json.loads(index.read_text())["weight_map"]
+    index.write_text(json.dumps({"weight_map": places | {"model.layers.0.self_attn.q_proj.bias": second.name}}))
+    with pytest.raises(HedgemarkError, match=rf"says that {second.name} holds tensor model.layers.0.self_attn.q_proj.bias, which it does"):
+        load_model(files, "float32", "cpu")
+
+
 @pytest.mark.parametrize(
     ("held", "fetched"),
     [
