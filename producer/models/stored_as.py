@@ -36,15 +36,18 @@ def quantization(config: Any) -> Quantization:
 
 def complete_config(config: Any, folder: Path) -> None:
     """Give a config the quantization settings that lie in a file beside it, where it has none itself."""
-    if getattr(config, "quantization_config", None):
+    path = settings_file(folder)
+    if path is None or getattr(config, "quantization_config", None):
         return
-    for name, method in FILES.items():
-        if (folder / name).is_file():
-            settings = json.loads((folder / name).read_text(encoding="utf-8"))
-            if not isinstance(settings, dict):
-                raise UsageError(f"{folder / name} is no table of settings")
-            config.quantization_config = {"quant_method": method, **settings.pop("quantization", {}), **settings}
-            return
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(settings, dict):
+        raise UsageError(f"{path} is no table of settings")
+    config.quantization_config = {"quant_method": FILES[path.name], **settings.pop("quantization", {}), **settings}
+
+
+def settings_file(folder: Path) -> Path | None:
+    """Return the file of quantization settings in a folder, which counts where the config has none; None if there is no such file."""
+    return next((folder / name for name in FILES if (folder / name).is_file()), None)
 
 
 def stored_level(config: Any) -> str:

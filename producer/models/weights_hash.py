@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from producer.models.find import EXPECTED, ModelFiles, weight_files
+from producer.models.stored_as import settings_file
 from schemas.digest import json_digest
 from schemas.errors import HedgemarkError
 from store.backend.user_cache import cache_folder, warn_once
@@ -21,7 +22,7 @@ BESIDE_WEIGHTS = ("config.json", "tokenizer.json", "tokenizer.model")
 
 
 def weights_hash(files: ModelFiles) -> str:
-    """Return the SHA-256 (64 hex digits) of a model's weight files, config and tokenizer.
+    """Return the SHA-256 (64 hex digits) of a model's weight files, config, tokenizer, and quantization settings in a file of their own.
 
     Raises HedgemarkError where a weight file is missing, or a safetensors file shorter or longer than its header says.
     """
@@ -75,7 +76,17 @@ def _files(files: ModelFiles) -> list[Path]:
     weights = weight_files(files.folder, files.gguf)
     if not weights:
         raise HedgemarkError(f"the weights of {files.name!r} are not in {files.folder}, or not all of them; expected: {EXPECTED}")
-    return [*weights, *(files.folder / name for name in BESIDE_WEIGHTS if (files.folder / name).is_file())]
+    beside = [files.folder / name for name in BESIDE_WEIGHTS if (files.folder / name).is_file()]
+    settings = None if files.gguf or _quantization_in_config(files.folder) else settings_file(files.folder)
+    return [*weights, *beside, *([settings] if settings else [])]
+
+
+def _quantization_in_config(folder: Path) -> bool:
+    """Whether config.json has quantization settings; then those of a file of their own are not read, and are no part of the hash."""
+    try:
+        return bool(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config"))
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
 
 
 def _check_length(path: Path) -> None:

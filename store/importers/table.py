@@ -165,7 +165,11 @@ def _top_token(rows: pl.DataFrame, run: Run) -> NDArray[np.int32]:
     if "top_token" not in rows.columns:
         return run.top_token
     given = numbers(rows, ["top_token"])[:, 0]
-    return np.where(np.isfinite(given), given, UNKNOWN_TOKEN).astype(np.int32)
+    found = np.where(np.isnan(given), UNKNOWN_TOKEN, given)
+    odd = found[(found < UNKNOWN_TOKEN) | (found > np.iinfo(np.int32).max) | (found != np.trunc(found))]
+    if len(odd):
+        raise UsageError(f"column top_token holds {odd[0]:.10g}; expected token ids, which are whole numbers from 0 (or {UNKNOWN_TOKEN})")
+    return found.astype(np.int32)
 
 
 IMPORTER = Importer(

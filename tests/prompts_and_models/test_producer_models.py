@@ -135,6 +135,24 @@ def test_a_single_weights_file_is_hashed_by_name_and_content(tmp_path: Path) -> 
     assert weights_hash(find_model(str(folder))) == hashlib.sha256(text.encode()).hexdigest()
 
 
+def test_settings_of_quantization_in_a_file_of_their_own_are_in_the_hash(tmp_path: Path) -> None:
+    """Two labels of one GPTQ file are two models, with other zero points; a file that is not read, since the config says it, is none."""
+    packed_folder(tmp_path, {"quant_method": "gptq", "bits": 4, "group_size": 16, "desc_act": True})
+    files, config, beside = find_model(str(tmp_path)), tmp_path / "config.json", tmp_path / "quantize_config.json"
+    said = json.loads(config.read_text())
+    hashes = {}
+    for label in ("gptq", "gptq_v2"):
+        beside.write_text(json.dumps({"bits": 4, "group_size": 16, "desc_act": True, "checkpoint_format": label}))
+        config.write_text(json.dumps(said))
+        whole = weights_hash(files)
+        config.write_text(json.dumps({name: value for name, value in said.items() if name != "quantization_config"}))
+        hashes[label] = weights_hash(files), load_model(files, "float32", "cpu").model.layers[0].mlp.up_proj.weight, whole
+    first, second = hashes.values()
+    assert first[0] != second[0]
+    assert not torch.equal(first[1], second[1])
+    assert first[2] == second[2]
+
+
 @pytest.mark.parametrize("sharded", [False, True])
 def test_weights_stored_twice_count_once(sharded: bool, tmp_path: Path) -> None:
     """Beside the files that are loaded, another form of the same weights changes neither size nor hash."""

@@ -351,6 +351,14 @@ def test_what_is_not_read_is_said(tmp_path, caplog):
     assert "not read: column subjects" in caplog.text
 
 
+@pytest.mark.parametrize("token", [3.7, -5.0, 1e12, np.inf])
+def test_a_top_token_that_is_no_token_is_refused(token, tmp_path):
+    """A fraction was cut off, and a number beyond 32 bits became -2147483648; -1 and empty cells say that it is unknown."""
+    assert read(frame(top_token=[7, -1, None] + [0] * 7), tmp_path / "a.csv")[1].top_token.tolist()[:3] == [7, -1, -1]
+    with pytest.raises(UsageError, match=r"column top_token holds .*; expected token ids"):
+        read(frame(top_token=[token] + [0.0] * 9), tmp_path / "b.csv")
+
+
 def test_an_export_comes_back_with_what_the_vocabulary_showed(store_url, tmp_path):
     """logsumexp and top_token of an exported table come back, so that the option mass is still known."""
     items = tiny_items()
