@@ -228,10 +228,11 @@ def test_an_average_is_over_wordings_only(key: dict[str, Any], together: bool) -
     """Runs of another wording are averaged; those in a chat template, of another seed or of other weights under one name are not."""
     rng = np.random.default_rng(0)
     items = item_set(rng.integers(0, 4, 50), 4)
-    runs = [make_run(items, skilled_logits(rng, items.answer, 4), **more) for more in ({}, key)]
-    source = select_runs(MemoryReader([items], runs), {})
-    assert len(sets(source, Question(scorers=("lac",)), average=True)) == (1 if together else 2)
-    assert len(compare(source, Question(scorers=("lac",)), average=True)) == (1 if together else 2)
+    kinds = [{"method": method} | more for more in ({}, key) for method in ("dense", "rtn")]
+    source = select_runs(MemoryReader([items], [make_run(items, skilled_logits(rng, items.answer, 4), **kind) for kind in kinds]), {})
+    assert len(sets(source, Question(scorers=("lac",)), average=True)) == (2 if together else 4)
+    compared = [record for record in compare(source, Question(scorers=("lac",)), average=True) if record["compared_with"]]
+    assert len(compared) == (1 if together else 2)
 
 
 def test_an_unreliable_dense_run_marks_what_is_compared_with_it() -> None:
