@@ -12,6 +12,7 @@ from analyzer.report.words import sentences
 Chart = Callable[[list[str], dict[str, Any]], Spec]
 NO_PAIRS = "There is nothing to compare in this selection: a compressed run needs a dense run of the same model, task and prompt."
 RUN = ("run", "scorer", "protocol")
+COSTS = "costs"
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Panel:
     reading : writes the sentence about the panel from the tables.
     charts  : by name, functions that return the specification of a chart.
     empty   : what the panel shows instead of a chart if it has no rows.
-    more    : further fields that the charts need.
+    more    : further fields that the charts or the page need.
     """
 
     id: str
@@ -90,9 +91,14 @@ class Panel:
 
     @property
     def fields(self) -> list[str]:
-        """The fields of each record that the page embeds."""
-        named = [*RUN, *(name for column in self.columns for name in column.fields), *self.more]
-        return list(dict.fromkeys(named))
+        """The fields of each record that the page embeds; columns that the page calculates are not among them."""
+        columns = () if self.calculated else self.columns
+        return list(dict.fromkeys([*RUN, *(name for column in columns for name in column.fields), *self.more]))
+
+    @property
+    def calculated(self) -> bool:
+        """Whether the page calculates the columns itself, from prices that are typed in."""
+        return self.table == COSTS
 
 
 ACCURACY = PanelColumn("accuracy_change", "Δ accuracy, points", 2, interval=True, sign=True, times=100)
@@ -258,7 +264,7 @@ PANELS = (
         "What do the sets cost?",
         "A question whose set has one option is answered, one with a few options is asked again, one with more goes to a person. Type your "
         "own prices; dark ticks mark the dense run.",
-        "costs",
+        COSTS,
         (
             PanelColumn("cost", "cost per 1,000", 3, interval=True),
             PanelColumn("cost_change", "Δ cost", 3, interval=True, sign=True),
@@ -270,6 +276,7 @@ PANELS = (
         None,
         {"cost": study_charts.cost},
         empty="No run here is measured over all splits.",
+        more=("n_items", "t", "rates", "covariance", "change", "change_covariance", "saving", "unreliable"),
     ),
     Panel(
         "unreliable",
@@ -281,6 +288,5 @@ PANELS = (
         empty="No run in this selection is flagged.",
     ),
 )
-COST_FIELDS = [*RUN, "n_items", "t", "rates", "covariance", "change", "change_covariance", "saving", "unreliable"]
-ITEM_FIELDS = ["run", "task", "item", "id", "subject", "answer", "dense", "compressed", "answer_prob_change"]
-TEXT_FIELDS = ["task", "item", "question", "options"]
+ITEM_FIELDS = ("run", "task", "item", "id", "subject", "answer", "dense", "compressed", "answer_prob_change")
+TEXT_FIELDS = ("task", "item", "question", "options")

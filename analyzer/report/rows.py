@@ -12,7 +12,7 @@ from typing import Any
 from analyzer.measure.records import Record
 from analyzer.report.data.study import Study
 from analyzer.report.data.tables import Tables
-from analyzer.report.panels import COST_FIELDS, ITEM_FIELDS, PANELS, TEXT_FIELDS, Panel
+from analyzer.report.panels import ITEM_FIELDS, PANELS, TEXT_FIELDS, Panel
 from analyzer.runs.loading import level_strength
 from analyzer.runs.pairs import Partners
 from analyzer.studies.cliffs import sweep_kind
@@ -21,7 +21,7 @@ from schemas.levels import method_and_level
 from store.shown import TURNING, escaped_json
 
 DIGITS = 6
-OTHER_TABLES = {"costs": COST_FIELDS, "items": ITEM_FIELDS, "texts": TEXT_FIELDS}
+ITEM_TABLES = {"items": ITEM_FIELDS, "texts": TEXT_FIELDS}  # the flipped items below their panel
 KINDS = {"sparsity": "share", "pattern": "n:m"}  # all other levels are measured in bits
 
 Columns = dict[str, list[Any]]
@@ -76,8 +76,10 @@ def numbered(study: Study, records: Sequence[Record]) -> list[Record]:
 
 
 def pack(study: Study, named_tables: Tables) -> dict[str, Any]:
-    """Return the runs and every table that a panel shows, by column; a table that several panels show is included once."""
-    fields = {panel.table: panel.fields for panel in reversed(PANELS)} | OTHER_TABLES
+    """Return the runs and every table that a panel shows, by column; a table of several panels is included once, with the fields of all."""
+    fields: dict[str, list[str]] = {table: list(names) for table, names in ITEM_TABLES.items()}
+    for panel in PANELS:
+        fields[panel.table] = list(dict.fromkeys([*fields.get(panel.table, ()), *panel.fields]))
     facts = run_facts(study)
     return {
         "runs": _columns(facts, list(facts[0]) if facts else ["run"]),

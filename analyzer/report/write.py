@@ -17,7 +17,6 @@ from store.exchange.whole_file import write_document
 
 PAGE = Path("report.html")
 WIDTH, CELL = 640, 84  # pixels: width of a chart, and of a column of the heat map
-CALCULATED = "cost"  # the page computes this panel's figures itself, from the prices that are typed in
 
 
 def write_report(study: Study, form: str, path: Path | None) -> Path | None:
@@ -57,7 +56,7 @@ def chart_specs(study: Study) -> Mapping[str, Spec]:
     drawn = {}
     for panel in PANELS:
         records = numbered(study, first_tables.get(panel.table, []))
-        rows = opening_rows(panel, records, facts, chosen) if panel.id != CALCULATED else []
+        rows = opening_rows(panel, records, facts, chosen) if not panel.calculated else []
         for name, make in (panel.charts or {}).items() if rows else ():
             spec = for_paper(make(methods, lines))
             width = {"step": CELL} if panel.id == "heat" else WIDTH

@@ -22,7 +22,7 @@ from analyzer.report.charts import theme
 from analyzer.report.data.study import MAX_RUNS, ReportRequest, measure_study
 from analyzer.report.data.tables import first_question_tables, tables
 from analyzer.report.page import page
-from analyzer.report.panels import PANELS
+from analyzer.report.panels import PANELS, Panel, PanelColumn
 from analyzer.report.rows import pack
 from analyzer.report.words.cards import WORDINGS, cards
 from analyzer.runs.loading import select_runs
@@ -95,6 +95,19 @@ def test_panels_come_in_the_order_of_their_list(html: str) -> None:
     shown = re.findall(r'<section class="panel" id="panel-([\w-]+)"', html)
     assert shown == [panel.id for panel in PANELS]
     assert len(set(shown)) == len(shown) and (shown[0], shown[-1]) == ("checks", "unreliable")
+
+
+def test_every_panel_finds_its_fields_in_its_table(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table that several panels show embeds the fields of all, and so do the items, which the page shows without a panel."""
+    tiles = Panel("tiles", "Tiles", "", "pairs", (PanelColumn("n_items", "items", 0),))
+    items = Panel("items", "Items", "", "items", (PanelColumn("position", "position"),))
+    monkeypatch.setattr("analyzer.report.rows.PANELS", (*PANELS, tiles, items))
+    study = study_of(store_url, model=("small-1b",))
+    embedded = pack(study, tables(study) | {"checks": []})["tables"]
+    for panel in (*PANELS, tiles, items):
+        assert set(panel.fields) <= set(embedded[panel.table])
+    assert embedded["pairs"]["n_items"] != [None] and {"accuracy", "verdict"} <= set(embedded["pairs"])
+    assert {"answer_prob_change", "position"} <= set(embedded["items"])
 
 
 def test_pairs_are_those_of_compare(store_url: str, data: dict[str, Any]) -> None:

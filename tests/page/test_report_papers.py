@@ -1,12 +1,16 @@
 """The report as tables and figures for a paper."""
 
+import re
 from pathlib import Path
 
 import pytest
+import vl_convert
 from click.testing import CliRunner
 from report_stores import FEW, family, mixed_store, quiz, study_of, write
 
 from analyzer.cli.main import main
+from analyzer.report.charts.comparison_charts import decoupling
+from analyzer.report.charts.theme import for_paper
 from analyzer.report.panels import PANELS
 from analyzer.report.papers import paper
 from analyzer.report.write import chart_specs, write_charts
@@ -40,12 +44,22 @@ def test_latex_is_booktabs_and_escapes_names(store_url: str) -> None:
 def test_files_are_the_charts_of_the_page(store_url: str, tmp_path: Path) -> None:
     """Every chart but the calculator's has its rows, and becomes SVG and PNG."""
     drawn = chart_specs(study_of(store_url, model=("small-1b", "small-7b", "small-13b")))
-    assert set(drawn) == {name for panel in PANELS if panel.id != "cost" for name in panel.charts or {}}
+    assert set(drawn) == {name for panel in PANELS if not panel.calculated for name in panel.charts or {}}
     assert all(spec["datasets"]["rows"] for spec in drawn.values())
     write_charts(study_of(store_url, model=("small-7b",), task=("quiz",), scorers=("lac",)), tmp_path / "charts")
     svg = (tmp_path / "charts" / "heat.svg").read_text(encoding="utf-8")
     assert svg.startswith("<svg") and "var(--" not in svg
     assert (tmp_path / "charts" / "heat.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_chart_without_a_compressed_method_has_a_finite_height() -> None:
+    """In a store of dense runs alone there is no method to tell apart: points of one colour and shape, and a picture that can be drawn."""
+    facts = {"accuracy_tolerance": 0.02, "set_size_tolerance": 0.1}
+    dense = {"method": "dense", "accuracy_change": 0.0, "set_size_change": 0.0}
+    spec = for_paper(decoupling([], facts))
+    svg = vl_convert.vegalite_to_svg(spec | {"width": 300, "datasets": spec.get("datasets", {}) | {"rows": [dense]}})
+    assert re.search(r'<svg [^>]*height="[0-9.]+"', svg) and "Infinity" not in svg and "NaN" not in svg
+    assert 'aria-label="method' not in svg  # no legend
 
 
 @pytest.mark.parametrize("form", ["md", "latex"])

@@ -52,7 +52,6 @@ def open_page(chromium: Any) -> Iterator[Any]:
     def open_one(address: Path | str, fragment: str = "", **context: Any) -> Opened:
         page = chromium.new_context(viewport={"width": 1280, "height": 900}, **context).new_page()
         page.set_default_timeout(PATIENCE_MS)
-        page.set_default_timeout(PATIENCE_MS)
         one = Opened(page)
         page.on("console", lambda message: one.errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: one.errors.append(str(error)))
@@ -65,4 +64,4 @@ def open_page(chromium: Any) -> Iterator[Any]:
     errors = [error for one in opened for error in one.errors]
     for one in opened:
         one.page.context.close()
-    assert not errors
+    assert not errors, errors

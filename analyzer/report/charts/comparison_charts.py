@@ -7,7 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from analyzer.report.charts.theme import DIVERGING, SERIES, Spec, series, shapes
+from analyzer.report.charts.theme import DIVERGING, SERIES, SHAPES, Spec, series, shapes
 
 ROWS = alt.NamedData("rows")
 ONE = alt.InlineData([{}])
@@ -146,13 +146,17 @@ def _points(methods: list[str]) -> alt.Chart:
 
 
 def coloured(methods: list[str]) -> Any:
-    """Return the colours that distinguish methods, the same in every chart."""
-    return alt.Color("method:N", scale=alt.Scale(**series(methods)))
+    """Return the colours that distinguish methods, the same in every chart.
+
+    methods : the compressed methods; if there are none, all rows have the same colour. Rows of another method, such as dense runs, are not
+    drawn; a chart that shows them too is coloured by `role`, as `set_sizes` is.
+    """
+    return alt.value(SERIES[0]) if not methods else alt.Color("method:N", scale=alt.Scale(**series(methods)))
 
 
 def shaped(methods: list[str]) -> Any:
-    """Return the shapes that distinguish methods for readers who cannot see the colours."""
-    return alt.Shape("method:N", scale=alt.Scale(**shapes(methods)))
+    """Return the shapes that distinguish methods for readers who cannot see the colours; `methods` as in `coloured`."""
+    return alt.value(SHAPES[0]) if not methods else alt.Shape("method:N", scale=alt.Scale(**shapes(methods)))
 
 
 def _quadrants() -> list[Any]:
