@@ -34,6 +34,11 @@ def lines(text: str) -> str:
     return _STEERING.sub("?", _SEQUENCE.sub("", text))
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 run, 2 runs."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def message(text: str) -> str:
     """Return a message with its further lines indented, so that no name in it can start a line and look like another message."""
     return lines(text).replace("\n", "\n  ")

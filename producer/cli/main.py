@@ -11,6 +11,7 @@ from producer.request.options import RUN_OPTIONS, SETTINGS_OPTIONS, add_options
 from schemas.errors import UsageError
 from store.backend.user_cache import ensure_temporary_folder
 from store.command import ShellCommand, friendly_errors, log_to_stderr, store_option
+from store.shown import counted
 
 if TYPE_CHECKING:
     from producer.request.request import Request
@@ -100,7 +101,7 @@ def _sweep(requests: "list[Request]", store_url: str, executor: str, workers: in
     from producer.sweep.run import run_sweep
 
     written = run_sweep(requests, store_url, executor, workers)
-    click.echo(f"sweep complete: {_runs(len(written))} written to {store_url}, all others were already stored", err=True)
+    click.echo(f"sweep complete: {counted(len(written), 'run')} written to {store_url}, all others were already stored", err=True)
     return written
 
 
@@ -108,9 +109,5 @@ def _produce(request: "Request", store_url: str) -> list[str]:
     from producer.run.produce import produce
 
     outcome = produce(request, store_url, show_progress=True)
-    click.echo(f"{_runs(len(outcome.written))} written, {len(outcome.already_stored)} already stored in {store_url}", err=True)
+    click.echo(f"{counted(len(outcome.written), 'run')} written, {len(outcome.already_stored)} already stored in {store_url}", err=True)
     return outcome.written
-
-
-def _runs(number: int) -> str:
-    return "1 run" if number == 1 else f"{number} runs"

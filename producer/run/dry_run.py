@@ -15,7 +15,7 @@ from producer.run.plan import check_request, make_plan
 from schemas.errors import StoreNotFoundError
 from schemas.fields import FIELDS
 from store import open_reader
-from store.shown import aligned
+from store.shown import aligned, counted
 
 HEADER = (*FIELDS, "items", "tokens", "truncated", "state")
 STORED, TO_RUN, NOT_DOWNLOADED = "stored", "to run", "weights not downloaded"
@@ -46,8 +46,7 @@ def describe_runs(requests: Sequence[Request], store_url: str) -> Iterator[str]:
     yield from aligned([HEADER, *(row.cells for row in rows)])
     todo = [row for row in rows if row.state != STORED]
     tokens, seconds = sum(row.tokens for row in todo), sum(row.seconds for row in todo)
-    runs = "1 run" if len(rows) == 1 else f"{len(rows)} runs"
-    yield f"{runs}, {len(todo)} to run" + (f", {tokens:,} tokens, {_duration(seconds)}" if todo else "")
+    yield f"{counted(len(rows), 'run')}, {len(todo)} to run" + (f", {tokens:,} tokens, {_duration(seconds)}" if todo else "")
     groups.sort(key=lambda pair: len(pair[1].levels))  # so that each model's line describes its group with the most levels in memory
     for name, memory in {group.model.files.name: _memory(group, request) for request, group in groups}.items():
         yield f"{name}: {memory}"

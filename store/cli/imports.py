@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from store.command import friendly_errors, store_option
+from store.shown import counted
 
 if TYPE_CHECKING:
     from store.importers.importer import Importer
@@ -49,7 +50,7 @@ def import_command(name: str, importer: "Importer") -> click.Command:
             options["described"] = Description(**{field: options.pop(field) for field in vars(Description())})
         message = f"import {name} {_first_name(options)}".strip()
         imported = import_runs(store_url, importer.read(**options), message, allow_nonfinite=allow_nonfinite, replace=replace)
-        click.echo(f"imported {len(imported.names)} runs into {store_url} at {imported.snapshot}", err=True)
+        click.echo(f"imported {counted(len(imported.names), 'run')} into {store_url} at {imported.snapshot}", err=True)
 
     writing = [
         click.Option(["--allow-nonfinite"], is_flag=True, help="Store NaN or infinite logits, marked unreliable, instead of failing."),
@@ -74,10 +75,11 @@ def import_zip_command(file: Path, store_url: str) -> None:
     from store.exchange.zip_file import import_zip
 
     done = import_zip(file, store_url)
-    click.echo(f"imported {len(done.copied)} runs into {store_url} at {done.snapshot}; {done.present} were already there", err=True)
+    click.echo(f"imported {counted(len(done.copied), 'run')} into {store_url} at {done.snapshot}; {done.present} already there", err=True)
     if done.conflicts:
         names = ", ".join(done.conflicts[:5])
-        raise RunConflictError(f"{len(done.conflicts)} runs differ from those in {store_url}, nothing was overwritten: {names}")
+        runs = "1 run differs" if len(done.conflicts) == 1 else f"{len(done.conflicts)} runs differ"
+        raise RunConflictError(f"{runs} from what is in {store_url}, nothing was overwritten: {names}")
 
 
 def _first_name(options: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ import click
 
 from store.cli.printing import format_option, print_table
 from store.command import friendly_errors
+from store.shown import counted
 
 
 @click.group()
@@ -35,6 +36,6 @@ def check(file: Path, format_: str) -> None:
     if findings or format_ == "json":
         print_table(pl.DataFrame(findings, schema=dict.fromkeys(Finding._fields, pl.String) | {"line": pl.Int64}, orient="row"), format_)
     count = {how: len({(finding.line, finding.id) for finding in findings if finding.how == how}) for how in (WRONG, DOUBTFUL)}
-    click.echo(f"read {n_items} items; wrong: {count[WRONG]}, doubtful: {count[DOUBTFUL]}", err=True)
+    click.echo(f"read {counted(n_items, 'item')}; wrong: {count[WRONG]}, doubtful: {count[DOUBTFUL]}", err=True)
     if count[WRONG]:
         raise ItemError(f"{file.name} has items that cannot be used; a valid item is {json.dumps(EXAMPLE)}")

@@ -11,7 +11,7 @@ from store.cli.items import items
 from store.cli.printing import format_option, print_table
 from store.cli.share import SHARE_COMMANDS
 from store.command import ShellGroup, friendly_errors, log_to_stderr, store_option
-from store.shown import message
+from store.shown import counted, message
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 LS_COLUMNS = ["name", *FIELDS, "n_items", "nonfinite", "created"]
@@ -154,7 +154,8 @@ def gc(store_url: str, days: int, dry_run: bool) -> None:
 
     found = collect_garbage(store_url, timedelta(days=days), dry_run=dry_run)
     verb = "would delete" if dry_run else "deleted"
-    click.echo(f"{verb} {found.bytes} bytes: {found.chunks} chunks, {found.manifests} manifests, {found.snapshots} snapshots", err=True)
+    parts = ((found.chunks, "chunk"), (found.manifests, "manifest"), (found.snapshots, "snapshot"))
+    click.echo(f"{verb} {counted(found.bytes, 'byte')}: {', '.join(counted(*part) for part in parts)}", err=True)
 
 
 @main.command()
@@ -189,9 +190,10 @@ def verify(store_url: str, at: str | None, key: Path | None) -> None:
         click.echo(message(f"note: {note}"), err=True)
     for problem in report.problems:
         click.echo(message(problem))
-    click.echo(f"read {report.runs} runs and {report.item_sets} item sets in {len(report.snapshots)} snapshots", err=True)
+    read = f"{counted(report.runs, 'run')} and {counted(report.item_sets, 'item set')}"
+    click.echo(f"read {read} in {counted(len(report.snapshots), 'snapshot')}", err=True)
     if report.problems:
-        raise StoreInvalidError(f"{store_url}: {len(report.problems)} problems")
+        raise StoreInvalidError(f"{store_url}: {counted(len(report.problems), 'problem')}")
 
 
 main.add_command(import_)

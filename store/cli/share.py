@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from store.command import friendly_errors, store_option
-from store.shown import message
+from store.shown import counted, message
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -56,7 +56,7 @@ def export(file: Path, store_url: str, at: str | None) -> None:
         raise UsageError(f"{file} ends in {file.suffix!r}; an export ends in {' or '.join(writers)}")
     reader = open_reader(store_url, at)
     count = writers[file.suffix](reader.keys, file)
-    click.echo(f"wrote {count} runs of {store_url} at {reader.snapshot} to {file}", err=True)
+    click.echo(f"wrote {counted(count, 'run')} of {store_url} at {reader.snapshot} to {file}", err=True)
 
 
 def _copy(source: str, target: str, at: str | None) -> None:
@@ -64,7 +64,7 @@ def _copy(source: str, target: str, at: str | None) -> None:
     from store.exchange.push_pull import copy_runs
 
     done = copy_runs(source, target, at)
-    click.echo(f"copied {len(done.copied)} runs to {target} at {done.snapshot}; {done.present} were already there", err=True)
+    click.echo(f"copied {counted(len(done.copied), 'run')} to {target} at {done.snapshot}; {done.present} already there", err=True)
     for name in done.conflicts:
         click.echo(message(f"conflict: {name}"))
     if done.conflicts:

@@ -133,7 +133,7 @@ def open_repository(url: str, *, screened: bool = False) -> Repository:
         if not icechunk.Repository.exists(where):
             if address.path:
                 raise StoreInvalidError(f"store {address} is damaged: its branch {BRANCH} is gone")
-            raise StoreNotFoundError(f"there is no store at {address}; create one with: store init --store {address}")
+            raise _not_found(address)
         _check_config(address, icechunk.Repository.fetch_config(where))
         return Repository(address, icechunk.Repository.open(where), trusted)
 
@@ -180,8 +180,12 @@ def init_store(url: str) -> None:
 def _check_local(address: Address, path: Path) -> None:
     with readable(address):
         if not _is_repository(path):
-            raise StoreNotFoundError(f"there is no store at {address}; create one with: store init --store {address}")
+            raise _not_found(address)
         check_folder(path)
+
+
+def _not_found(address: Address) -> StoreNotFoundError:
+    return StoreNotFoundError(f"there is no store at {address}; name yours with --store, or create one with: store init --store {address}")
 
 
 def _check_config(address: Address, config: icechunk.RepositoryConfig | None) -> None:

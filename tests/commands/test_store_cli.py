@@ -93,7 +93,7 @@ def test_log_lists_commits_newest_first(filled):
 def test_verify_passes_a_good_store(filled):
     """A good store verifies with exit 0 and says what was read."""
     result = _store("verify", "--store", filled)
-    assert result.exit_code == 0 and "read 2 runs and 1 item sets" in result.stderr and result.stdout == ""
+    assert result.exit_code == 0 and "read 2 runs and 1 item set in" in result.stderr and result.stdout == ""
 
 
 def test_verify_lists_what_is_wrong(filled):
@@ -112,6 +112,7 @@ def test_no_store_and_not_a_store(command, tmp_path):
     (tmp_path / "file").write_text("x")
     missing, file = _store(command, "--store", str(tmp_path / "none")), _store(command, "--store", str(tmp_path / "file"))
     assert (missing.exit_code, file.exit_code) == (5, 4)
+    assert f"there is no store at {tmp_path / 'none'}; name yours with --store, or create one with: store init" in missing.output
     assert len(missing.output.splitlines()) == len(file.output.splitlines()) == 1
 
 

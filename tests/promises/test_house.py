@@ -60,7 +60,7 @@ def test_every_option_shows_a_value(name: str, command: click.Command) -> None:
 @pytest.mark.parametrize("name", [*METHODS, *EMBEDDED, *BENCHMARK, *PROMPTS, *SCORERS, *(name for name, _ in commands())])
 def test_every_name_is_in_the_readme(name: str) -> None:
     """A registered method, task, prompt, scorer or command that README does not mention is not there for its reader."""
-    assert re.search(rf"(?<![\w-]){re.escape(name.rsplit(maxsplit=1)[-1])}(?![\w-])", README)
+    assert re.search(rf"(?<![\w-]){re.escape(name.rsplit(maxsplit=1)[-1])}(?![\w-])", README), f"{name}: run make readme"
 
 
 def test_no_file_names_a_machine() -> None:

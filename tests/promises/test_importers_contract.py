@@ -50,6 +50,7 @@ def test_the_sample_comes_in_as_its_writer_meant_it(sample, tmp_path):
     reader = open_reader(str(tmp_path / "store"))
     expected = json.loads(Path("expected.json").read_text())
     assert len(reader.catalog) == len(expected)
+    assert f"imported {'1 run' if len(expected) == 1 else f'{len(expected)} runs'} into " in result.stderr
     for row, wanted in zip(reader.catalog.to_dicts(), expected, strict=True):
         run = reader.run(row["name"])
         items = reader.items(run.key.items_hash)
@@ -92,7 +93,7 @@ def test_every_importer_has_help_and_an_example(sample):
 def test_every_importer_says_what_it_checks(sample):
     """What each reader checks and refuses stands in `docs/foreign_files.md`."""
     page = (Path(__file__).parents[2] / "docs" / "foreign_files.md").read_text(encoding="utf-8")
-    assert re.search(rf"store import {sample}(?![\w-])", page)
+    assert re.search(rf"store import {sample}(?![\w-])", page), f"name 'store import {sample}' in docs/foreign_files.md"
 
 
 def test_importers_do_without_torch():
