@@ -85,6 +85,16 @@ class ItemSet:
         return np.unique(keys, return_inverse=True)[1].reshape(-1)
 
     @cached_property
+    def passage(self) -> NDArray[np.int64]:
+        """(item,) number of each item's passage: the same for items with the same context, or of items without one, the same question.
+
+        Spaces at the ends do not count. The texts must be kept. Raises StoreInvalidError where a stored text is not an item.
+        """
+        contexts = [item.context.strip() for item in self.items]
+        keys = [f"c{context}" if context else f"q{number}" for context, number in zip(contexts, self.question, strict=True)]
+        return np.unique(keys, return_inverse=True)[1].reshape(-1)
+
+    @cached_property
     def original_ids(self) -> tuple[str, ...]:
         """The original ids of the items, or `item_id` in decimal if the texts are not kept. Raises like `items`."""
         return tuple(item.id for item in self.items) or tuple(str(one) for one in self.item_id.tolist())

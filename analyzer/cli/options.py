@@ -19,6 +19,10 @@ scorers_option = click.option("--scorer", "scorers", multiple=True, metavar="S",
 format_option = click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="How to print.")
 ALPHA_HELP = "Allowed miscoverage: 0.1, 1/10, or a range 0.01:0.99:0.01; repeatable. [0.1]"
 SPLIT_HELP = "Average over all splits exactly, over N random splits, use the split of seed K, or calibrate on the item ids in a file. [all]"
+CLUSTER_HELP = (
+    "Items that depend on each other count as one unit in intervals, tests and verdicts: those of one subject, of one passage, or of one "
+    "value in a table with a column id. [question: those that ask the same question]"
+)
 OPTIONS: list[Callable[[Any], Any]] = [
     store_option,
     at_option,
@@ -30,6 +34,7 @@ OPTIONS: list[Callable[[Any], Any]] = [
     ),
     click.option("--split", metavar="all|N|seed:K|file:PATH", help=SPLIT_HELP),
     click.option("--stratify", is_flag=True, help="Draw splits within each subject."),
+    click.option("--cluster", metavar="subject|context|FILE:COLUMN", help=CLUSTER_HELP),
     click.option("--calibration-fraction", metavar="F", help="Share of the items that calibrate; the rest test. [0.5]"),
     click.option(
         "--protocol",

@@ -22,6 +22,7 @@ from analyzer.runs.loading import Runs, reading_order
 from analyzer.runs.pairs import Pair, Partners, pair_views
 from analyzer.runs.view import RunView
 from analyzer.stats.arrays import BoolArray
+from analyzer.stats.clusters import Clusters
 from analyzer.stats.estimate import NOTHING, Estimate, difference, mean
 from analyzer.stats.probs import log_softmax
 from schemas.errors import RunNotFoundError
@@ -71,7 +72,7 @@ def paired(runs: Runs, question: Question, partners: Partners | None = None) -> 
     partners : which run each is compared with; None means its own dense run.
     Raises RunNotFoundError if no selected run has a partner.
     """
-    chosen = partners or Partners(runs.rows)
+    runs, chosen = runs.clustered(question.clustering), partners or Partners(runs.rows)
     found = [(row, chosen.of(row)) for row in sorted(runs.rows, key=_measuring_order)]
     if not any(partner for _, partner in found):
         raise RunNotFoundError(f"nothing to compare: {_why_not(runs, chosen)}")
@@ -98,12 +99,12 @@ def item_changes(pair: Pair) -> Mapping[str, Estimate]:
     """
     if not pair.dense.n_items:
         return dict.fromkeys(ITEM_CHANGES, NOTHING)
-    before, after = pair.dense.correct, pair.compressed.correct
+    before, after, clusters = pair.dense.correct, pair.compressed.correct, pair.compressed.clusters
     found: dict[str, Estimate] = {
-        "flips": _share(before != after),
-        "flips_to_wrong": _share(before & ~after),
-        "flips_to_right": _share(~before & after),
-        "answers_changed": _share(pair.dense.chosen != pair.compressed.chosen),
+        "flips": _share(before != after, clusters),
+        "flips_to_wrong": _share(before & ~after, clusters),
+        "flips_to_right": _share(~before & after, clusters),
+        "answers_changed": _share(pair.dense.chosen != pair.compressed.chosen, clusters),
     }
     return found | _divergences(pair) | {"option_mass_change": _option_mass_change(pair)}
 
@@ -157,8 +158,8 @@ def _why_not(runs: Runs, partners: Partners) -> str:
     return f"none of {len(runs.rows)} selected runs is compressed and has a dense run of its model, task and prompt"
 
 
-def _share(happens: BoolArray) -> Estimate:
-    return mean(happens, share=True)
+def _share(happens: BoolArray, clusters: Clusters | None) -> Estimate:
+    return mean(happens, clusters, share=True)
 
 
 def _divergences(pair: Pair) -> dict[str, Estimate]:
@@ -172,9 +173,11 @@ def _divergences(pair: Pair) -> dict[str, Estimate]:
         "js": np.nansum(p * (log_p - log_middle) + q * (log_q - log_middle), axis=1) / 2,
     }
     most = {"js": math.log(2)}
-    return {name: mean(np.maximum(values, 0.0), least=0.0, most=most.get(name, math.inf)) for name, values in per_item.items()}
+    clusters = pair.compressed.clusters
+    return {name: mean(np.maximum(values, 0.0), clusters, least=0.0, most=most.get(name, math.inf)) for name, values in per_item.items()}
 
 
 def _option_mass_change(pair: Pair) -> Estimate:
     masses = [option_mass(view.logits, view.n_options, view.logsumexp) for view in pair]
-    return mean(masses[1] - masses[0], least=-1.0, most=1.0) if all(np.isfinite(mass).all() for mass in masses) else NOTHING
+    known = all(np.isfinite(mass).all() for mass in masses)
+    return mean(masses[1] - masses[0], pair.compressed.clusters, least=-1.0, most=1.0) if known else NOTHING

@@ -13,6 +13,7 @@ import numpy as np
 
 from analyzer.conformal.ranks import Ranks
 from analyzer.stats.arrays import FloatArray, IntArray
+from analyzer.stats.clusters import Clusters
 from analyzer.stats.estimate import Estimate
 
 NEGLIGIBLE = 1e-20  # weights below this share of the largest are left out; their sum cannot reach the last digit
@@ -86,10 +87,13 @@ class SetStatistics(NamedTuple):
     square_steps: FloatArray
     largest: float = math.inf
 
-    def estimates(self, means: Sequence[float] | FloatArray, influence: FloatArray) -> dict[str, Estimate]:
-        """Return by name the estimates of means, (statistic,), with their influences, (statistic, item)."""
+    def estimates(self, means: Sequence[float] | FloatArray, influence: FloatArray, clusters: Clusters | None) -> dict[str, Estimate]:
+        """Return by name the estimates of means, (statistic,), with their influences, (statistic, item), and the items' clusters."""
         ends = [1.0 if share else self.largest for share in self.share]
-        return {name: Estimate(float(means[i]), influence[i], self.share[i], least=0.0, most=ends[i]) for i, name in enumerate(self.names)}
+        return {
+            name: Estimate(float(means[i]), influence[i], self.share[i], least=0.0, most=ends[i], clusters=clusters)
+            for i, name in enumerate(self.names)
+        }
 
 
 class Moments(NamedTuple):

@@ -10,19 +10,23 @@ import numpy as np
 
 from analyzer.conformal.split_law import RankLaw
 from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
+from analyzer.stats.clusters import Clusters
 
 N_DRAWS, ENOUGH, BATCH = 9_999, 50, 100
 ROUNDING = 1e-9
 
 
-def swap_p(before: FloatArray, after: FloatArray, answer: IntArray, law: RankLaw, rng: np.random.Generator) -> float:
+def swap_p(
+    runs: tuple[FloatArray, FloatArray], answer: IntArray, law: RankLaw, rng: np.random.Generator, clusters: Clusters | None = None
+) -> float:
     """Return the two-sided p-value of the hypothesis that set sizes do not depend on which run an item's scores come from.
 
-    before, after : (item, option) scores of the two runs, NaN for options that an item does not have.  answer : (item,).
+    runs          : (item, option) scores of each of the two runs, NaN for options that an item does not have.  answer : (item,).
     law           : distribution of the threshold's rank, for this number of items.
+    clusters      : of dependent items, which are swapped together; None if every item is swapped by itself.
     """
     items = np.arange(answer.size)
-    scores = np.stack([before, after])
+    scores = np.stack(runs)
     pooled = scores[:, items, answer].ravel()
     order = np.argsort(pooled, kind="stable")
     first = np.searchsorted(pooled[order], scores)  # number of answer scores, of both runs, below each option's score; NaN comes last
@@ -36,7 +40,9 @@ def swap_p(before: FloatArray, after: FloatArray, answer: IntArray, law: RankLaw
     reach = abs(float(difference(np.ones((1, answer.size), dtype=np.bool_))[0])) * (1 - ROUNDING) - ROUNDING
     far = drawn = 0
     while drawn < N_DRAWS:
-        swapped = rng.integers(0, 2, (min(BATCH, N_DRAWS - drawn), answer.size)).astype(np.bool_)
+        n_units = clusters.share.size if clusters else answer.size
+        swapped = rng.integers(0, 2, (min(BATCH, N_DRAWS - drawn), n_units)).astype(np.bool_)
+        swapped = swapped[:, clusters.code] if clusters else swapped
         as_far = (np.abs(difference(swapped)) >= reach).cumsum()
         if far + int(as_far[-1]) >= ENOUGH:
             return ENOUGH / (drawn + 1 + int(np.searchsorted(as_far, ENOUGH - far)))

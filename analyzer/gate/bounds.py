@@ -4,6 +4,8 @@ Every figure is a mean of the items' contributions. The smallest and the largest
 bounds allow for unseen items that make it (`analyzer.stats.mean_bounds`): if none of 200 items flips, up to 1.8 % may still flip, whatever
 spread they show. Shares get the exact binomial limits. For figures of prediction sets an item also moves the threshold, by at most a known
 amount. If the figure is far from linear in the level of the threshold, at an atom or a gap of the scores, nothing is decided.
+
+Where items form clusters, every cluster makes one contribution, and the largest that it can make is that of all its items.
 """
 
 import math
@@ -16,13 +18,13 @@ import numpy as np
 
 from analyzer.compare.paired import Paired
 from analyzer.conformal.ranks import rank_scores, threshold_rank
-from analyzer.conformal.set_size_interval import Threshold, jumps_at_threshold
+from analyzer.conformal.set_size_interval import Threshold, jumps_at_threshold, threshold_design_effect
 from analyzer.conformal.split_law import RankLaw, rank_law
 from analyzer.measure.question import Question
 from analyzer.measure.scored import scores_of
 from analyzer.runs.view import RunView
 from analyzer.stats.arrays import BoolArray, FloatArray
-from analyzer.stats.clusters import effective_items
+from analyzer.stats.clusters import cluster_influence, effective_items
 from analyzer.stats.estimate import Estimate
 from analyzer.stats.mean_bounds import mean_upper_bound
 from analyzer.studies.threshold_transfer import carried_coverage
@@ -60,7 +62,7 @@ class Bounded:
             return math.nan
         if not math.isfinite(self.least) or tail < SMALLEST_TAIL:
             return self.estimate.least
-        least = min(self.least, float(self.contributions.min()))
+        least = min(self.of_unit(self.least), float(self.contributions.min()))
         return max(self.estimate.least, -mean_upper_bound(-self.contributions, -least, tail))
 
     def high(self, tail: float) -> float:
@@ -72,14 +74,27 @@ class Bounded:
             return math.nan
         if not math.isfinite(self.most) or tail < SMALLEST_TAIL:
             return self.estimate.most
-        return min(self.estimate.most, mean_upper_bound(self.contributions, max(self.most, float(self.contributions.max())), tail))
+        most = max(self.of_unit(self.most), float(self.contributions.max()))
+        return min(self.estimate.most, mean_upper_bound(self.contributions, most, tail))
+
+    def of_unit(self, of_item: float) -> float:
+        """Return the extreme contribution of a unit from that of an item: of the largest cluster, or of an item that is by itself."""
+        clusters = self.estimate.clusters
+        if not clusters:
+            return of_item
+        sizes = np.bincount(clusters.code)
+        heaviest = float(sizes.max()) * np.count_nonzero(sizes) / clusters.code.size
+        return self.estimate.value + (of_item - self.estimate.value) * heaviest
 
     @cached_property
     def contributions(self) -> FloatArray:
-        """Contribution of each item, (item,); their mean is the figure. If very many values differ, neighbours get their mean."""
+        """Contribution of each item or cluster; their mean is the figure. If very many values differ, neighbours get their mean."""
         if not math.isfinite(self.estimate.value):
             return np.empty(0)
-        values = np.round(self.estimate.value + self.estimate.influence, DIGITS)
+        influence, clusters = self.estimate.influence, self.estimate.clusters
+        if clusters:
+            influence = cluster_influence(influence, np.unique(clusters.code, return_inverse=True)[1])
+        values = np.round(self.estimate.value + influence, DIGITS)
         return _grouped(values) if np.unique(values).size > GROUPS + 2 * EXTREMES else values
 
 
@@ -88,6 +103,15 @@ def of_items(estimate: Estimate, least: float, most: float) -> Bounded:
     weight = estimate.influence.size / estimate.items if estimate.items > 0 else 1.0
     least, most = (estimate.value + (end - estimate.value) * weight for end in (least, most))
     return Bounded(estimate, least, most)
+
+
+def too_few_clusters(estimate: Estimate) -> str | None:
+    """Return why an estimate over a few large clusters decides nothing; None if it has enough of them, or if they are small."""
+    if not estimate.clusters or estimate.units >= FEW_ITEMS or estimate.items <= 2 * estimate.units:
+        return None
+    n_clusters = np.count_nonzero(estimate.clusters.share)
+    of_like_size = "" if n_clusters < FEW_ITEMS else f" of very different sizes, worth {estimate.units:.1f} equal ones"
+    return f"the figure rests on {n_clusters} cluster{'s' if n_clusters > 1 else ''}{of_like_size}; at least {FEW_ITEMS} are needed"
 
 
 def at_worst(bounded: Bounded, worst: float, name: str) -> Bounded:
@@ -107,8 +131,9 @@ def set_size_growth(cell: Paired, question: Question) -> Bounded:
     alpha, widest = float(cell.after.alpha), float(cell.pair.dense.n_options.max())
     most = widest + (1 - alpha) * compressed.pull + alpha * dense.pull
     least = -(widest + (1 - alpha) * dense.pull + alpha * compressed.pull)
-    undecided = cell.after.note or _too_few_above(dense.at.law, cell.after.alpha)
-    if not undecided and (jumps_at_threshold(dense.at) or jumps_at_threshold(compressed.at)):
+    alike = max(threshold_design_effect(at, change.clusters) for at in (dense.at, compressed.at))
+    undecided = cell.after.note or _too_few_above(dense.at.law, cell.after.alpha, alike)
+    if not undecided and (jumps_at_threshold(dense.at, alike) or jumps_at_threshold(compressed.at, alike)):
         undecided = AT_AN_ATOM
     return Bounded(change, least, most, undecided, _few_effective(change), _fewest(undecided, cell, question))
 
@@ -122,8 +147,9 @@ def coverage_after_transfer(cell: Paired, question: Question, chosen: BoolArray 
     alpha, weight = float(cell.after.alpha), estimate.influence.size / max(estimate.items, 1)
     least = estimate.value * (1 - weight) - alpha * found.pull
     most = estimate.value * (1 - weight) + weight + (1 - alpha) * found.pull
-    undecided = cell.after.note or _too_few_above(found.at.law, cell.after.alpha)
-    if not undecided and jumps_at_threshold(Threshold(found.at.law, replace(found.at.ranks, option=found.at.ranks.answer[None]))):
+    alike = threshold_design_effect(found.at, estimate.clusters)
+    undecided = cell.after.note or _too_few_above(found.at.law, cell.after.alpha, alike)
+    if not undecided and jumps_at_threshold(Threshold(found.at.law, replace(found.at.ranks, option=found.at.ranks.answer[None])), alike):
         undecided = AT_AN_ATOM
     return Bounded(estimate, least, most, undecided, _few_effective(estimate), _fewest(undecided, cell, question))
 
@@ -157,11 +183,12 @@ def _grouped(values: FloatArray) -> FloatArray:
     return np.concatenate([rising[:EXTREMES], np.repeat(means, sizes), rising[-EXTREMES:]])
 
 
-def _too_few_above(law: RankLaw, alpha: Fraction) -> str | None:
-    above = law.n_calibration + 1 - law.k
+def _too_few_above(law: RankLaw, alpha: Fraction, alike: float) -> str | None:
+    above = (law.n_calibration + 1 - law.k) / alike
     if above >= FEW_ITEMS:
         return None
-    return f"{above} calibration items are expected above the threshold at alpha {float(alpha):g}; at least {FEW_ITEMS} are needed"
+    items = f"{'' if alike == 1 else 'independent '}calibration items"
+    return f"{above:.0f} {items} are expected above the threshold at alpha {float(alpha):g}; at least {FEW_ITEMS} are needed"
 
 
 def _fewest(undecided: str | None, cell: Paired, question: Question) -> float:
@@ -172,5 +199,6 @@ def _fewest(undecided: str | None, cell: Paired, question: Question) -> float:
 
 
 def _few_effective(estimate: Estimate) -> str | None:
-    effective = effective_items(estimate.influence)
-    return f"the change rests on about {effective:.0f} items" if 0 < effective < FEW_ITEMS else None
+    effective = effective_items(estimate.clusters.sums(estimate.influence) if estimate.clusters else estimate.influence)
+    units = "clusters" if estimate.clusters else "items"
+    return f"the change rests on about {effective:.0f} {units}" if 0 < effective < FEW_ITEMS else None

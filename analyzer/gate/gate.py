@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from analyzer.compare.compare import pair_unreliable
 from analyzer.compare.paired import Paired, paired
-from analyzer.gate.bounds import Bounded, at_worst
+from analyzer.gate.bounds import Bounded, at_worst, too_few_clusters
 from analyzer.gate.items_needed import MOST, Needed, items_needed
 from analyzer.gate.looks import LaterLook, Look, Looks, look_at
 from analyzer.gate.policy import FIGURES, Limit, Limitable, limits_for
@@ -111,7 +111,8 @@ def _checks(cells: list[Paired], question: Question, limits: Sequence[Limit], lo
     for limit in limits_for(first.row["task"], limits):
         for cell in cells if FIGURES[limit.figure].by_sets else cells[:1]:
             for subject, amount in _amounts(cell, question, limit):
-                yield Check(cell, limit.figure, look, subject, limit, amount, look.problem or amount.undecided)
+                problem = look.problem or amount.undecided or too_few_clusters(amount.estimate)
+                yield Check(cell, limit.figure, look, subject, limit, amount, problem)
 
 
 def _amounts(cell: Paired, question: Question, limit: Limit) -> Iterator[tuple[str | None, Bounded]]:

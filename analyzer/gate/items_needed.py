@@ -34,11 +34,11 @@ def items_needed(amount: Bounded, limit: float, *, at_least: bool, pass_tail: fl
     distance = abs(value - limit)
     if not values.size or not distance > 0:
         return None
-    own = amount.estimate.items
+    own, per_unit = amount.estimate.units, amount.estimate.items / amount.estimate.units
     passes = (value > limit) == at_least
     upper = value < limit  # whether it is the upper end of the interval that must not cross the limit
     spread, share = float(values.std()), own / values.size
-    reach = ((amount.most - value) if upper else (value - amount.least)) * share
+    reach = ((amount.of_unit(amount.most) - value) if upper else (value - amount.of_unit(amount.least))) * share
     tail = pass_tail if passes else fail_tail
     if not math.isfinite(reach):
         return None
@@ -48,7 +48,7 @@ def items_needed(amount: Bounded, limit: float, *, at_least: bool, pass_tail: fl
             return None
         by_spread = share * ((float(ndtri(POWER)) - float(ndtri(tail))) * spread / apart) ** 2
         by_unseen = -math.log(tail) * reach / apart
-        needed = max(math.hypot(by_spread, by_unseen), own + 1, amount.fewest)
+        needed = max(math.hypot(by_spread, by_unseen) * per_unit, (own + 1) * per_unit, amount.fewest)
         return two_digits(needed) if needed <= MOST else None
 
     error = spread * math.sqrt(share / own)

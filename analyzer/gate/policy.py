@@ -163,7 +163,7 @@ def _with_predictor(limits: list[Limit], predictor: Predictor) -> list[Limit]:
         if view.row["prompt"] != made_on["prompt"]:
             asked = f"run {view.row['name']} was asked with prompt {view.row['prompt']}"
             raise UsageError(f"{asked}, the predictor is for prompt {made_on['prompt']}; select with --prompt")
-        return of_items(mean(covered(predictor, view).astype(np.float64), share=True), 0.0, 1.0)
+        return of_items(mean(covered(predictor, view).astype(np.float64), view.clusters, share=True), 0.0, 1.0)
 
     given = [limit for limit in limits_for(made_on["task"], limits) if limit.figure == PREDICTOR_COVERAGE]
     value = given[0].value if given else float(1 - predictor.document.alpha) - LOSS

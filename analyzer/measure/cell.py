@@ -47,7 +47,7 @@ def uacc(accuracy: Estimate, set_size: Estimate, view: RunView) -> Estimate:
     value = accuracy.value * scale
     influence = scale * accuracy.influence - value / set_size.value * set_size.influence
     inverted = Quotient(accuracy, set_size, math.sqrt(view.mean_options)) if set_size.inverted else None
-    return Estimate(value, influence, items=min(accuracy.items, set_size.items), least=0.0, inverted=inverted)
+    return Estimate(value, influence, items=min(accuracy.items, set_size.items), least=0.0, inverted=inverted, clusters=accuracy.clusters)
 
 
 def unmeasured(view: RunView, scorer: str, alpha: Fraction) -> Cell:

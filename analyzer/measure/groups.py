@@ -19,6 +19,7 @@ from analyzer.measure.scored import ScoredRun, drawn_over, influence_of
 from analyzer.runs.answer_metrics import answer_metrics
 from analyzer.runs.view import RunView
 from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
+from analyzer.stats.clusters import Clusters
 from analyzer.stats.estimate import NOTHING, Estimate, ratio
 from analyzer.stats.shrinkage import shrunken_shares
 
@@ -62,13 +63,13 @@ def memberships(view: RunView, by: str) -> dict[str, BoolArray]:
     return {view.items.subjects[value] or "(none)": subject == value for value in np.unique(subject)}
 
 
-def on_members(estimate: Estimate, member: BoolArray) -> Estimate:
-    """Return an estimate over the members, (item,) bool, as one over all items; other items have influence 0."""
+def on_members(estimate: Estimate, member: BoolArray, clusters: Clusters | None) -> Estimate:
+    """Return an estimate over the members, (item,) bool, as one over all items, with all their clusters; others have influence 0."""
     if not estimate.influence.size:
         return estimate
     influence = np.zeros(member.size)
     influence[member] = estimate.influence * (member.size / member.sum())
-    return replace(estimate, influence=influence)
+    return replace(estimate, influence=influence, clusters=clusters.among(member) if clusters else None)
 
 
 def member_hits(statistics: SetStatistics, member: BoolArray) -> tuple[IntArray, FloatArray]:
@@ -83,11 +84,11 @@ def _by_members(scored: ScoredRun, alpha: Fraction) -> Iterator[Cell]:
     for group, member in memberships(view, scored.question.by).items():
         rows, steps = member_hits(statistics, member)
         found = _ratios(scored, alpha, ("members", *statistics.names), rows, steps)
-        estimates = {name: ratio(found[name], found["members"]) for name in statistics.names}
+        estimates = {name: ratio(found[name], found["members"], member) for name in statistics.names}
         errors = None if scored.masks is None else np.array([estimates[name].error for name in statistics.names])
         law = rank_law(view.n_items, scored.n_calibration, threshold_rank(scored.n_calibration, alpha))
         estimates = inverted_where_bent(estimates, Threshold(law, scored.ranks), statistics, split_errors=errors, member=member)
-        estimates["accuracy"] = on_members(answer_metrics(view)["accuracy"].among(member), member)
+        estimates["accuracy"] = on_members(answer_metrics(view)["accuracy"].among(member), member, view.clusters)
         yield _group_cell(scored, alpha, group, int(member.sum()), estimates)
 
 
@@ -96,14 +97,16 @@ def _by_size(scored: ScoredRun, alpha: Fraction) -> Iterator[Cell]:
     table, n_items = scored.statistics.table, scored.view.n_items
     answer, sizes = table.rows[0], table.rows[1:]
     ends = np.vstack([np.zeros((1, n_items), dtype=sizes.dtype), sizes, np.full((1, n_items), n_items + 1)])
+    at_least = rank_law(n_items, scored.n_calibration, threshold_rank(scored.n_calibration, alpha)).at_least()
     for size in range(len(sizes) + 1):
         start, end = ends[size], ends[size + 1]
         rows = np.vstack([start, end, np.maximum(start, answer), np.maximum(end, answer)])
         steps = np.array([[1.0, -1.0, 0.0, 0.0], [0.0, 0.0, 1.0, -1.0]])
         found = _ratios(scored, alpha, ("members", "coverage"), rows, steps)
         expected = found["members"].value * n_items
-        constant = Estimate(float(size), np.zeros(n_items)) if expected > 0 else NOTHING
-        estimates = {"coverage": ratio(found["coverage"], found["members"]), "set_size": constant}
+        constant = Estimate(float(size), np.zeros(n_items), clusters=scored.view.clusters) if expected > 0 else NOTHING
+        chance = at_least[start] - at_least[end]
+        estimates = {"coverage": ratio(found["coverage"], found["members"], chance), "set_size": constant}
         yield _group_cell(scored, alpha, str(size), round(float(expected)), estimates)
 
 
@@ -116,7 +119,7 @@ def _ratios(scored: ScoredRun, alpha: Fraction, names: tuple[str, ...], rows: In
     statistics = SetStatistics(crossings(rows, scored.ranks.item_rank), names, share, zero, steps, zero, steps, largest)
     means = moments(law, statistics).mean if scored.masks is None else drawn_over(statistics, scored, k).mean
     influence = influence_of(law, scored, statistics)
-    return statistics.estimates(means, influence)
+    return statistics.estimates(means, influence, scored.view.clusters)
 
 
 def _group_cell(scored: ScoredRun, alpha: Fraction, group: str, items: int, estimates: dict[str, Estimate]) -> Cell:

@@ -26,6 +26,7 @@ from analyzer.measure.scored import calibration_masks, measure_alpha, parameter_
 from analyzer.runs.answer_metrics import answer_metrics
 from analyzer.runs.view import RunView
 from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
+from analyzer.stats.clusters import Clusters
 from analyzer.stats.estimate import NOTHING, Estimate
 from schemas.errors import UsageError
 
@@ -90,7 +91,11 @@ def _weighted(estimates: Sequence[Estimate], weight: FloatArray) -> Estimate:
     influence = np.sum([w * e.influence for w, e in zip(weight, estimates, strict=True)], axis=0)
     kish = 1 / float(sum(w * w / e.items for w, e in zip(weight, estimates, strict=True)))
     first = estimates[0]
-    return Estimate(value, influence, first.share, items=kish, least=first.least, most=first.most)
+    clusters = None
+    if first.clusters:
+        shares = [w * e.clusters.share for w, e in zip(weight, estimates, strict=True) if e.clusters]
+        clusters = Clusters(first.clusters.code, np.sum(shares, axis=0))
+    return Estimate(value, influence, first.share, items=kish, least=first.least, most=first.most, clusters=clusters)
 
 
 def _spread(values: Sequence[float | str], weight: FloatArray) -> float:
@@ -111,7 +116,7 @@ def _subject(part: RunView, scorer: str, question: Question, masks: BoolArray | 
 
 def _of_subject(cell: Cell, view: RunView, member: BoolArray, group: str) -> Cell:
     """The cell of one group, member (item,) bool, as part of the whole run."""
-    estimates = {name: on_members(estimate, member) for name, estimate in cell.estimates.items()}
+    estimates = {name: on_members(estimate, member, view.clusters) for name, estimate in cell.estimates.items()}
     return replace(cell, view=view, estimates=estimates, group=group, facts={**cell.facts, "group_items": int(member.sum())})
 
 
@@ -153,13 +158,16 @@ def _of_label(view: RunView, scorer: str, alpha: Fraction, labels: list[Label], 
     items = int(label.member.sum())
     expected = np.sum([other.chance[label.member] for other in labels], axis=0)
     covered = label.chance[label.member]
+    clusters = view.clusters.among(label.member) if view.clusters else None
     exact = 1.0 if label.coverage is None else float(label.coverage.mean[0])
     sd = math.nan if label.coverage is None else float(label.coverage.sd[0])
     estimates = dict.fromkeys((*ESTIMATED, *MORE), NOTHING)
-    estimates["accuracy"] = on_members(answer_metrics(view)["accuracy"].among(label.member), label.member)
-    estimates["coverage"] = Estimate(exact, _influence(label.member, covered, [label]), share=True, items=items)
+    estimates["accuracy"] = on_members(answer_metrics(view)["accuracy"].among(label.member), label.member, view.clusters)
+    estimates["coverage"] = Estimate(exact, _influence(label.member, covered, [label]), share=True, items=items, clusters=clusters)
     size, largest = float((expected - covered).mean()) + exact, float(len(labels))
-    estimates["set_size"] = Estimate(size, _influence(label.member, expected, labels), items=items, least=0.0, most=largest)
+    estimates["set_size"] = Estimate(
+        size, _influence(label.member, expected, labels), items=items, least=0.0, most=largest, clusters=clusters
+    )
     facts = group_facts(items) | {"coverage_sd": sd}
     note = too_few(label.n, alpha) if label.law is None or label.law.first == items else None
     return Cell(view, scorer, alpha, label.n, estimates, facts, note, LETTERS[option])

@@ -7,6 +7,7 @@ from typing import Literal
 
 from analyzer.conformal.ranks import Empty
 from analyzer.conformal.splits import ALL, Split
+from analyzer.runs.clustering import BY_QUESTION, Clustering
 
 TENTH, HALF = Fraction(1, 10), Fraction(1, 2)
 Reliability = Literal["none", "temperature"]
@@ -25,6 +26,7 @@ class Question:
     mondrian    : one threshold per subject or label.
     sizes       : also the rate of every set size.
     quantiles   : also quantiles of coverage over splits.
+    clustering  : which items depend on each other, and so count as one unit in intervals, tests and verdicts.
     """
 
     alphas: tuple[Fraction, ...] = (TENTH,)
@@ -40,3 +42,4 @@ class Question:
     mondrian: Mondrian = "none"
     sizes: bool = False
     quantiles: bool = False
+    clustering: Clustering = BY_QUESTION

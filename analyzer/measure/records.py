@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 
 from analyzer.measure.cell import ESTIMATED, MORE, Cell
+from analyzer.measure.dependence import dependence
 from analyzer.measure.question import Question
-from analyzer.measure.repeats import repeats
 from analyzer.measure.unreliable import cell_reasons, run_reasons
 from analyzer.stats.estimate import Estimate, average
 from schemas.fields import FIELDS, averaged_together
@@ -31,7 +31,7 @@ def cell_record(cells: Sequence[Cell], question: Question, extra: Mapping[str, E
         record |= interval_fields(name, estimate)
     facts = first.facts if len(cells) == 1 else {name: _mean_fact([cell.facts[name] for cell in cells]) for name in first.facts}
     record |= {name: _number(value) for name, value in facts.items()}
-    return record | repeats(first.view) | {"unreliable": unreliable(cells)} | provenance(cells, question)
+    return record | dependence(first.view) | {"unreliable": unreliable(cells)} | provenance(cells, question)
 
 
 def identity(cells: Sequence[Cell]) -> Record:
@@ -56,6 +56,7 @@ def provenance(cells: Sequence[Cell], question: Question) -> Record:
         "empty": question.empty,
         "reliability": question.reliability,
         "mondrian": question.mondrian,
+        "cluster": question.clustering.text,
         "run": "+".join(dict.fromkeys(cell.view.row["name"] for cell in cells)),
         "snapshot": cells[0].view.snapshot,
     }
@@ -75,7 +76,9 @@ def on_whole_set(estimate: Estimate, cell: Cell) -> Estimate:
         return estimate
     influence = np.zeros(len(view.items))
     influence[view.position] = estimate.influence * (len(view.items) / view.n_items)
-    return replace(estimate, influence=influence)
+    if not estimate.clusters:
+        return replace(estimate, influence=influence)
+    return replace(estimate, influence=influence, clusters=replace(estimate.clusters, code=view.cluster_of_set))
 
 
 def interval_fields(name: str, estimate: Estimate) -> Record:

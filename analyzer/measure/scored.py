@@ -8,7 +8,7 @@ from analyzer.conformal.coverage_law import ROUNDING, coverage_band, coverage_qu
 from analyzer.conformal.drawn_splits import drawn_values, over_splits
 from analyzer.conformal.influence import drawn_law, split_influence
 from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
-from analyzer.conformal.set_size_interval import Threshold, inverted_where_bent, no_interval
+from analyzer.conformal.set_size_interval import Threshold, inverted_where_bent, no_interval, threshold_design_effect
 from analyzer.conformal.split_law import Moments, RankLaw, SetStatistics, moments, rank_law, set_statistics
 from analyzer.conformal.splits import calibration_size, draw_splits, draw_stratified, given_split
 from analyzer.measure.cell import Cell, too_few, uacc
@@ -127,7 +127,7 @@ def influence_of(law: RankLaw, scored: ScoredRun, statistics: SetStatistics) -> 
 
 def _estimates(law: RankLaw, scored: ScoredRun, summary: Moments) -> dict[str, Estimate]:
     statistics = scored.statistics
-    estimates = statistics.estimates(summary.mean, influence_of(law, scored, statistics))
+    estimates = statistics.estimates(summary.mean, influence_of(law, scored, statistics), scored.view.clusters)
     errors = None if scored.masks is None else moments(law, statistics).sd / math.sqrt(len(scored.masks))
     return inverted_where_bent(estimates, Threshold(law, scored.ranks), statistics, split_errors=errors)
 
@@ -137,6 +137,7 @@ def _facts(law: RankLaw, scored: ScoredRun, summary: Moments, drawn: FloatArray 
     facts: dict[str, float | str] = {f"{name}_sd": float(summary.sd[scored.statistics.names.index(name)]) for name in spread}
     if scored.question.quantiles:
         facts |= coverage_quantiles(law, scored.statistics.table, None if drawn is None else drawn[:, 0])
-    facts["set_size_note"] = no_interval(law) or math.nan
+    alike = threshold_design_effect(Threshold(law, scored.ranks), scored.view.clusters)
+    facts["set_size_note"] = no_interval(law, alike) or math.nan
     facts["threshold_ties"] = float(law.weights @ scored.ranks.ties[law.first : law.first + law.weights.size]) / law.n_items
     return facts | {"parameters": parameter_text(scored.scorer, scored.question)}

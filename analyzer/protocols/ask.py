@@ -14,6 +14,7 @@ from analyzer.conformal.ranks import Empty
 from analyzer.conformal.splits import parse_split
 from analyzer.measure.question import By, Mondrian, Question, Reliability
 from analyzer.protocols import Protocol, protocol_named
+from analyzer.runs.clustering import parse_clustering
 from analyzer.scorers import check_scorers, scorer_parameters
 from schemas.errors import UsageError
 from schemas.numbers import exact_number
@@ -42,6 +43,7 @@ def ask(  # noqa: PLR0913  # one argument per option of the command line
     mondrian: str | None = None,
     sizes: bool = False,
     quantiles: bool = False,
+    cluster: str | Mapping[str, str] | None = None,
 ) -> Question:
     """Return the question that these options describe; options that are not given take the protocol's default.
 
@@ -60,6 +62,9 @@ def ask(  # noqa: PLR0913  # one argument per option of the command line
     by : also return coverage within each "subject", "label" or set "size"; "none" by default.
     mondrian : calibrate each "subject" or "label" separately; "none" by default.
     sizes, quantiles : also return the rate of every set size; also return quantiles of coverage over the splits.
+    cluster : which items depend on each other and count as one unit in every interval, test and verdict: items that ask the same
+        "question" (the default), have the same "subject" or passage ("context"), or the same value in "FILE:COLUMN", a CSV or Parquet
+        file with a column id; or a mapping from ids to clusters.
 
     Raises
     ------
@@ -81,6 +86,7 @@ def ask(  # noqa: PLR0913  # one argument per option of the command line
         "calibration_fraction": None if calibration_fraction is None else _share(calibration_fraction),
         "sizes": sizes or None,
         "quantiles": quantiles or None,
+        "clustering": None if cluster is None else parse_clustering(cluster),
     }
     named = {"empty": empty, "reliability": reliability, "by": by, "mondrian": mondrian}
     given |= {name: _choice(name, value) for name, value in named.items()}

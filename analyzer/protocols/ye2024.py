@@ -25,6 +25,7 @@ from analyzer.protocols.avx_sort_order import network_argsort
 from analyzer.runs.answer_metrics import BENCHMARK_OPTIONS, IDK_INDEX, NONE_INDEX, answer_metrics
 from analyzer.runs.view import RunView
 from analyzer.stats.arrays import BoolArray, IntArray
+from analyzer.stats.clusters import Clusters
 from analyzer.stats.estimate import Estimate
 from schemas.benchmark import ODD
 from schemas.options import own_options
@@ -88,7 +89,7 @@ def _cell(replay: Replay, alpha: Fraction) -> Cell:
     values = {"coverage": covered, "set_size": size, "empty_rate": size == 0, "singleton_rate": size == 1}
     estimates = _with_influence(replay, k, {name: float(v.mean()) for name, v in values.items()})
     chosen = scored.probs.argmax(axis=1)
-    rates = {name: _tested_share(flag, ~calibrates) for name, flag in _rates(view, chosen).items()}
+    rates = {name: _tested_share(flag, ~calibrates, view.clusters) for name, flag in _rates(view, chosen).items()}
     estimates = answer_metrics(view) | estimates | rates
     return Cell(
         view,
@@ -107,7 +108,7 @@ def _with_influence(replay: Replay, k: int, values: dict[str, float]) -> dict[st
     statistics, item_rank = replay.statistics, replay.ranks.item_rank
     law = rank_law(item_rank.size, int(replay.calibrates.sum()), k)
     influence = split_influence(law, item_rank, statistics, drawn_law(item_rank, replay.calibrates[None], k))
-    estimates = statistics.estimates([values[name] for name in statistics.names], influence)
+    estimates = statistics.estimates([values[name] for name in statistics.names], influence, replay.view.clusters)
     return inverted_where_bent(estimates, Threshold(law, replay.ranks), statistics, split_errors=moments(law, statistics).sd)
 
 
@@ -118,10 +119,11 @@ def _rates(view: RunView, chosen: IntArray) -> dict[str, BoolArray]:
     return rates
 
 
-def _tested_share(flag: BoolArray, tested: BoolArray) -> Estimate:
+def _tested_share(flag: BoolArray, tested: BoolArray, clusters: Clusters | None) -> Estimate:
     """Share over the test half only; items of the calibration half have no influence."""
     value = float(flag[tested].mean())
-    return Estimate(value, (flag - value) * tested * (tested.size / tested.sum()), share=True, items=int(tested.sum()))
+    influence = (flag - value) * tested * (tested.size / tested.sum())
+    return Estimate(value, influence, share=True, items=int(tested.sum()), clusters=clusters.among(tested) if clusters else None)
 
 
 def _higher(n: int, k: int) -> int:

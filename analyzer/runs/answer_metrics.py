@@ -26,15 +26,15 @@ def answer_metrics(view: RunView) -> dict[str, Estimate]:
     if view.n_items == 0:
         return dict.fromkeys(METRICS, NOTHING)
     return {
-        "accuracy": mean(view.correct, share=True),
-        "nll": mean(-log_softmax(view.logits, view.n_options)[np.arange(view.n_items), view.answer], least=0.0),
-        "brier": mean(_brier(view), least=0.0, most=2.0),
+        "accuracy": mean(view.correct, view.clusters, share=True),
+        "nll": mean(-log_softmax(view.logits, view.n_options)[np.arange(view.n_items), view.answer], view.clusters, least=0.0),
+        "brier": mean(_brier(view), view.clusters, least=0.0, most=2.0),
         "ece": _ece(view),
         "aurc": _aurc(view),
         "option_mass": _option_mass(view),
         "idk_rate": letter_rate(view, IDK),
         "none_of_above_rate": letter_rate(view, NONE_OF_THE_ABOVE),
-        "tie_rate": mean(ties(view), share=True),
+        "tie_rate": mean(ties(view), view.clusters, share=True),
     }
 
 
@@ -48,7 +48,7 @@ def chooses(view: RunView, text: str) -> BoolArray | None:
 def letter_rate(view: RunView, text: str) -> Estimate:
     """Return the share of items answered with that option."""
     chosen = chooses(view, text)
-    return NOTHING if chosen is None else mean(chosen, share=True)
+    return NOTHING if chosen is None else mean(chosen, view.clusters, share=True)
 
 
 def ties(view: RunView) -> BoolArray:
@@ -72,7 +72,7 @@ def _ece(view: RunView) -> Estimate:
     gap = top - view.correct
     bins = np.minimum((top * BINS).astype(np.int64), BINS - 1)
     sign = np.sign(np.bincount(bins, gap, BINS))[bins]
-    return mean(sign * gap, least=0.0, most=1.0)
+    return mean(sign * gap, view.clusters, least=0.0, most=1.0)
 
 
 def _aurc(view: RunView) -> Estimate:
@@ -89,7 +89,7 @@ def _aurc(view: RunView) -> Estimate:
     influence = np.empty(view.n_items)
     influence[order] = risk + on_prefixes
     value = float(risk.mean())
-    return Estimate(value, influence - influence.mean(), least=0.0, most=1.0)
+    return Estimate(value, influence - influence.mean(), least=0.0, most=1.0, clusters=view.clusters)
 
 
 def _option_mass(view: RunView) -> Estimate:
@@ -99,4 +99,4 @@ def _option_mass(view: RunView) -> Estimate:
     """
     if np.isnan(view.logsumexp).any():
         return NOTHING
-    return mean(np.minimum(option_mass(view.logits, view.n_options, view.logsumexp), 1.0), share=True)
+    return mean(np.minimum(option_mass(view.logits, view.n_options, view.logsumexp), 1.0), view.clusters, share=True)

@@ -1,11 +1,12 @@
 """Select runs of a store and load their arrays. This is the only module in this room that opens a store."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self
 
 import polars as pl
 
+from analyzer.runs.clustering import BY_QUESTION, Clustering, cluster_numbers
 from analyzer.runs.view import RunView, view_run
 from schemas.errors import RunNotFoundError, UsageError
 from schemas.itemset import ItemSet
@@ -40,10 +41,18 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Runs:
-    """The selected rows of a store's catalog, in reading order, and the reader that loads their arrays."""
+    """The selected rows of a store's catalog, in reading order, and the reader that loads their arrays.
+
+    clustering : which items depend on each other.
+    """
 
     reader: Reader
     rows: Sequence[Mapping[str, Any]]
+    clustering: Clustering = BY_QUESTION
+
+    def clustered(self, clustering: Clustering) -> Self:
+        """Return the same runs with their items in these clusters."""
+        return self if clustering == self.clustering else replace(self, clustering=clustering)
 
     def view(self, row: Mapping[str, Any]) -> RunView:
         """Return the arrays of one run. A store's reader raises if its catalog contradicts what is stored with the run."""
@@ -55,7 +64,10 @@ class Runs:
             yield self._view(row, run)
 
     def _view(self, row: Mapping[str, Any], run: Run) -> RunView:
-        return view_run(run, self.reader.items(run.key.items_hash), row, self.reader.snapshot)
+        view = view_run(run, self.reader.items(run.key.items_hash), row, self.reader.snapshot)
+        if self.clustering == BY_QUESTION:
+            return view
+        return replace(view, grouping=cluster_numbers(view.items, self.clustering))
 
 
 def open_runs(

@@ -81,11 +81,13 @@ def _item_set(data: "xr.Dataset", logits: AnyArray) -> ItemSet:
     n_options = np.where(n_options == 0, width, n_options)  # an item with only NaN has broken logits, not zero options
     if width > MAX_OPTIONS or (answer >= n_options).any():
         raise UsageError(f"every answer must be the index of one of its item's 2 to {MAX_OPTIONS} options")
+    content = np.zeros((n_items, 32), dtype=np.uint8)
+    content[:, :8] = item_id.astype("<u8").view(np.uint8).reshape(n_items, 8)  # without texts, items are told apart by their ids
     return ItemSet(
         task=str(data.attrs.get("task", "task")),
         revision="",
         item_id=item_id.astype(np.uint64),
-        content=np.zeros((n_items, 32), dtype=np.uint8),
+        content=content,
         answer=answer.astype(np.int16),
         n_options=n_options.astype(np.int16),
         subject=subject.astype(np.int32),

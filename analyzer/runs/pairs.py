@@ -108,4 +108,4 @@ def _intersection(dense: RunView, compressed: RunView, common_items: bool) -> Pa
             + (f"--common-items compares on the {first.size} equal ones" if first.size else "no item is the same in both")
         )
     shared = compressed.keep(second)
-    return Pair(replace(dense.keep(first), items=shared.items, position=shared.position), shared)
+    return Pair(replace(dense.keep(first), items=shared.items, position=shared.position, grouping=shared.grouping), shared)

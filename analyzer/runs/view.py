@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
+from analyzer.stats.clusters import Clusters, clusters_of
 from analyzer.stats.probs import softmax, top_option
 from schemas.itemset import ItemSet
 from schemas.options import own_options
@@ -30,6 +31,7 @@ class RunView:
     disagreement : how logits and logsumexp contradict each other; "" if they do not.
     key        : everything that could change a logit: weights, wording of the prompt, option tokens.
     env        : how the run was made, such as the numbers of truncated prompts and dropped items.
+    grouping   : number of the cluster of each item of the whole item set; None for the default, items that ask the same question.
     """
 
     row: Mapping[str, Any]
@@ -43,11 +45,23 @@ class RunView:
     disagreement: str
     key: RunKey
     env: Environment
+    grouping: IntArray | None = None
 
     @property
     def n_items(self) -> int:
         """Number of viewed items."""
         return self.position.size
+
+    @property
+    def cluster_of_set(self) -> IntArray:
+        """Number of the cluster of each item of the whole item set."""
+        return self.items.question if self.grouping is None else self.grouping
+
+    @cached_property
+    def clusters(self) -> Clusters | None:
+        """The clusters of the viewed items; None if every item is a cluster of its own."""
+        code = self.cluster_of_set[self.position]
+        return None if np.unique(code).size == code.size else clusters_of(code, int(self.cluster_of_set.max()) + 1)
 
     @cached_property
     def answer(self) -> IntArray:

@@ -5,9 +5,53 @@ passage and a correlation of 0.5 within it, 95 % intervals of accuracy that trea
 influence on an estimate is the sum of its items' influences; the clusters are the independent units.
 """
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
 
 from analyzer.stats.arrays import AnyArray, FloatArray, IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Clusters:
+    """The clusters of the items behind an estimate.
+
+    code  : (item,) number of each item's cluster, from 0, one per influence.
+    share : (cluster,) share of the estimate's items that each cluster has, sum 1; a figure of a group has only its members' clusters.
+    """
+
+    code: IntArray
+    share: FloatArray
+
+    @cached_property
+    def units(self) -> float:
+        """Number of independent units: the clusters, fewer if their sizes differ, (sum of sizes)^2 / sum of squares (Kish 1965)."""
+        return kish_items(self.share)
+
+    def sums(self, influence: FloatArray) -> FloatArray:
+        """Return (cluster,) the sum of the influences, (item,), within each cluster."""
+        return np.bincount(self.code, influence, self.share.size).astype(np.float64)
+
+    def covariances(self, influence: FloatArray) -> FloatArray:
+        """Return the (estimate, estimate) covariance of estimates with influences (estimate, item): the jackknife that omits each cluster.
+
+        Source : MacKinnon, Nielsen & Webb 2023, Journal of Econometrics 232, equation CV3, about the estimate itself.
+        """
+        n_clusters = int(np.count_nonzero(self.share))
+        left = np.maximum(1 - self.share, 1e-12)  # one cluster of all items has no variance; its estimate has no interval
+        sums = np.stack([self.sums(one) for one in influence]) / left
+        return np.asarray(sums @ sums.T * ((1 - 1 / max(n_clusters, 1)) / self.code.size**2))
+
+    def among(self, weight: AnyArray) -> "Clusters":
+        """Return the same clusters for an estimate over some of these items, (item,) bool or their weights in the estimate."""
+        return clusters_of(self.code, self.share.size, weight)
+
+
+def clusters_of(code: IntArray, n_clusters: int, weight: AnyArray | None = None) -> Clusters:
+    """Return the clusters of items, from (item,) the number of each item's cluster; weight (item,) if items count differently."""
+    sizes = np.bincount(code, weight, n_clusters).astype(np.float64)
+    return Clusters(code, sizes / max(float(sizes.sum()), 1e-300))
 
 
 def cluster_influence(influence: FloatArray, cluster: IntArray) -> FloatArray:

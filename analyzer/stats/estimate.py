@@ -14,6 +14,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from analyzer.stats.arrays import AnyArray, BoolArray, FloatArray
+from analyzer.stats.clusters import Clusters, clusters_of
 
 LEVEL = 0.95
 
@@ -45,6 +46,7 @@ class Estimate:
                 weighted items; NaN, the default, means one per influence.
     least, most : limits of the figure by definition, such as 0 for a divergence; intervals end there.
     inverted  : source of the interval if it is not computed from the influences; None nearly always.
+    clusters  : the clusters that dependent items form, which are then the independent units; None if every item is one.
     """
 
     value: float
@@ -55,6 +57,7 @@ class Estimate:
     least: float = -math.inf
     most: float = math.inf
     inverted: Inverted | None = None
+    clusters: Clusters | None = None
 
     def __post_init__(self) -> None:
         if math.isnan(self.items):
@@ -64,9 +67,14 @@ class Estimate:
             object.__setattr__(self, "most", min(self.most, 1.0))
 
     @property
+    def units(self) -> float:
+        """Number of independent units that the figure rests on: its items, or their clusters."""
+        return self.clusters.units if self.clusters else self.items
+
+    @property
     def freedom(self) -> float:
-        """Degrees of freedom of the error: one less than the number of items, or of influences if these belong to groups of items."""
-        return min(self.items, self.influence.size) - 1
+        """Degrees of freedom of the error: one less than the number of units, or of influences if these belong to groups of items."""
+        return min(self.units, self.influence.size) - 1
 
     @cached_property
     def error(self) -> float:
@@ -76,9 +84,14 @@ class Estimate:
         if self.inverted:
             low, high = self.inverted.interval(LEVEL)
             return (high - low) / (2 * student(self.freedom))
-        size, freedom = self.influence.size, self.freedom
-        squares = float(self.influence @ self.influence)
-        return math.hypot(math.sqrt(squares / (size * size * freedom / (freedom + 1))), self.unseen)
+        return math.hypot(math.sqrt(self.covariance(self)), self.unseen)
+
+    def covariance(self, other: "Estimate") -> float:
+        """Return the covariance with an estimate over the same items, as far as the observed items show it."""
+        if self.clusters:
+            return float(self.clusters.covariances(np.stack([self.influence, other.influence]))[0, 1])
+        size, freedom = self.influence.size, min(self.freedom, other.freedom)
+        return float(self.influence @ other.influence) / (size * size * freedom / (freedom + 1))
 
     def __neg__(self) -> "Estimate":
         """The figure with the opposite sign; it is no longer a share."""
@@ -93,6 +106,8 @@ class Estimate:
     def among(self, chosen: BoolArray) -> "Estimate":
         """Return the mean over the chosen items only, (item,) bool. Valid for a plain mean, from which each item's value is known."""
         part = mean(self.influence[chosen] + self.value, share=self.share)
+        if self.clusters:
+            part = replace(part, clusters=clusters_of(self.clusters.code[chosen], self.clusters.share.size))
         return replace(part, unseen=self.unseen * chosen.size / max(int(chosen.sum()), 1), least=self.least, most=self.most)
 
     def interval(self, level: float = LEVEL) -> Interval:
@@ -108,11 +123,11 @@ class Estimate:
         return Interval(max(low, self.least), min(high, self.most))  # NaN stays NaN
 
     def _wilson(self, t: float) -> Interval:
-        p, n_items = min(max(self.value, 0.0), 1.0), self.items  # a weighted sum may miss an end by rounding
-        unseen = min(p, 1 - p) * n_items < 1  # less than one item differs: its variance cannot be read off the items
+        p, units = min(max(self.value, 0.0), 1.0), self.units  # a weighted sum may miss an end by rounding
+        unseen = min(p, 1 - p) * units < 1  # less than one unit differs: its variance cannot be read off the items
         if self.error == 0 and not unseen:
             return Interval(p, p)  # a share that does not depend on the items: coverage over all splits of scores without ties
-        per_item = 1 / n_items if unseen else self.error**2 / (p * (1 - p))
+        per_item = 1 / units if unseen else self.error**2 / (p * (1 - p))
         shrink = 1 + t * t * per_item
         middle = (p + t * t * per_item / 2) / shrink
         half = t / shrink * math.sqrt(p * (1 - p) * per_item + (t * per_item / 2) ** 2)
@@ -122,38 +137,43 @@ class Estimate:
 NOTHING = Estimate(math.nan, np.empty(0))
 
 
-def ratio(over: Estimate, under: Estimate) -> Estimate:
+def ratio(over: Estimate, under: Estimate, member: AnyArray) -> Estimate:
     """Return over / under of two estimates over the same items, by the delta method; NOTHING if `under` is 0.
 
     over  : the mean over all items of a figure that is 0 outside a group.
     under : the share of items that belong to the group, so that the ratio rests on that share of the items alone.
+    member : (item,) whether each item belongs to the group, or how probably.
     """
     if not under.value > 0:
         return NOTHING
     value = over.value / under.value
     influence = (over.influence - value * under.influence) / under.value
     items = round(under.value * under.items, 6)  # a count, up to rounding
-    return Estimate(value, influence, over.share, items=items, least=over.least, most=over.most)
+    clusters = over.clusters.among(member) if over.clusters else None
+    return Estimate(value, influence, over.share, items=items, least=over.least, most=over.most, clusters=clusters)
 
 
-def mean(values: AnyArray, *, share: bool = False, least: float = -math.inf, most: float = math.inf) -> Estimate:
+def mean(
+    values: AnyArray, clusters: Clusters | None = None, *, share: bool = False, least: float = -math.inf, most: float = math.inf
+) -> Estimate:
     """Return the estimate of a plain mean of (item,) values, none of which can be below `least` or above `most`; NaN without items."""
     if values.size == 0:
         return Estimate(math.nan, np.empty(0), share)
     value = float(values.mean(dtype=np.float64))
-    return Estimate(value, values - value, share, least=least, most=most)
+    return Estimate(value, values - value, share, least=least, most=most, clusters=clusters)
 
 
 def difference(after: Estimate, before: Estimate) -> Estimate:
     """Return after - before of two estimates over the same items.
 
-    Two runs that agree on all N items may still differ on the next one, so a change in one item is always added as `unseen` error; without
-    it, 50 items without a flip would prove that nothing changed (the pseudo-count of Agresti & Min 2005, for paired shares).
+    Two runs that agree on all N items may still differ on the next one, so a change in one item (or cluster) is always added as `unseen`
+    error; without it, 50 items without a flip would prove that nothing changed (the pseudo-count of Agresti & Min 2005, for paired shares).
     """
     items = min(after.items, before.items)
-    least, most, unseen = after.least - before.most, after.most - before.least, 1 / max(items, 1)
+    least, most, unseen = after.least - before.most, after.most - before.least, 1 / max(min(after.units, before.units), 1)
     inverted = _Difference(after, before, unseen) if after.inverted or before.inverted else None
-    return Estimate(after.value - before.value, after.influence - before.influence, False, unseen, items, least, most, inverted)
+    clusters = _common([after, before])
+    return Estimate(after.value - before.value, after.influence - before.influence, False, unseen, items, least, most, inverted, clusters)
 
 
 def average(estimates: Sequence[Estimate]) -> Estimate:
@@ -166,7 +186,16 @@ def average(estimates: Sequence[Estimate]) -> Estimate:
     share, unseen = all(e.share for e in estimates), sum(e.unseen for e in estimates) / count
     least, most = sum(e.least for e in estimates) / count, sum(e.most for e in estimates) / count
     inverted = _Mean(tuple(estimates)) if any(e.inverted for e in estimates) else None
-    return Estimate(value, influence, share, unseen, min(e.items for e in estimates), least, most, inverted)
+    return Estimate(value, influence, share, unseen, min(e.items for e in estimates), least, most, inverted, _common(estimates))
+
+
+def covariances(estimates: Sequence[Estimate]) -> FloatArray:
+    """Return the (estimate, estimate) covariance of estimates over the same items."""
+    clusters, influence = _common(estimates), np.stack([estimate.influence for estimate in estimates])
+    if clusters:
+        return clusters.covariances(influence)
+    n_items = influence.shape[1]
+    return np.asarray(influence @ influence.T / (n_items * (n_items - 1)))
 
 
 @dataclass(frozen=True)
@@ -244,9 +273,21 @@ class _Difference:
         return Interval(change - low, change + high)
 
 
+def _common(estimates: Sequence[Estimate]) -> Clusters | None:
+    """The clusters of estimates over the same items; of several shares, which differ by left-out items only, those of the fewest units."""
+    found = [e.clusters for e in estimates]
+    known = [clusters for clusters in found if clusters]
+    if len(known) < len(found) or any(not np.array_equal(known[0].code, clusters.code) for clusters in known[1:]):
+        if known:
+            raise ValueError("estimates over the same items have different clusters, so their errors cannot be combined")
+        return None
+    return min(known, key=lambda clusters: clusters.units)
+
+
 def _correlation(one: Estimate, other: Estimate) -> float:
-    scale = math.sqrt(float(one.influence @ one.influence) * float(other.influence @ other.influence))
-    return float(one.influence @ other.influence) / scale if scale > 0 else math.nan
+    first, second = (e.clusters.sums(e.influence) if e.clusters else e.influence for e in (one, other))
+    scale = math.sqrt(float(first @ first) * float(second @ second))
+    return float(first @ second) / scale if scale > 0 else math.nan
 
 
 def _together(one: float, other: float, alike: float) -> float:

@@ -20,6 +20,7 @@ from analyzer.measure.question import Question
 from analyzer.measure.scored import scores_of
 from analyzer.runs.view import RunView
 from analyzer.stats.arrays import BoolArray, FloatArray
+from analyzer.stats.clusters import Clusters, clusters_of
 from analyzer.stats.estimate import Estimate, ratio
 from schemas.errors import UsageError
 
@@ -50,7 +51,7 @@ def carry(source: RunView, target: RunView, cell: Cell, question: Question) -> M
     law = split_law(source.n_items, cell.alpha, question)
     found = set_statistics(ranks)
     means, influence = moments(law, found).mean, split_influence(law, ranks.item_rank, found)
-    estimates = inverted_where_bent(found.estimates(means, influence), Threshold(law, ranks), found)
+    estimates = inverted_where_bent(found.estimates(means, influence, target.clusters), Threshold(law, ranks), found)
     return {name: estimates[name] for name in CARRIED}
 
 
@@ -67,8 +68,8 @@ def carry_to_subject(source: RunView, target: RunView, chosen: BoolArray, cell: 
     share = (True, *whole.share)
     found = SetStatistics(crossings(rows, ranks.item_rank), names, share, zero, steps, zero, steps, whole.largest)
     means, influence = moments(law, found).mean, split_influence(law, ranks.item_rank, found)
-    estimates = found.estimates(means, influence)
-    ratios = {name: ratio(estimates[name], estimates["members"]) for name in whole.names}
+    estimates = found.estimates(means, influence, target.clusters)
+    ratios = {name: ratio(estimates[name], estimates["members"], chosen) for name in whole.names}
     ratios = inverted_where_bent(ratios, Threshold(law, ranks), whole, member=chosen)
     return {name: ratios[name] for name in CARRIED}
 
@@ -80,11 +81,11 @@ def carry_apart(source: RunView, target: RunView, cell: Cell, question: Question
     """
     ranks = _carried_ranks(source, target, cell.scorer, question)
     law = split_law(source.n_items, cell.alpha, question)
-    found = {}
+    found, clusters = {}, joined_clusters(source, target)
     for name, (values, pull) in _expected(law, ranks).items():
         influence = joined(source.n_items, target.n_items, pull, values - values.mean())
         most, items = float(ranks.option.shape[0]), min(source.n_items, target.n_items)
-        found[name] = Estimate(float(values.mean()), influence, name == "coverage", items=items, least=0.0, most=most)
+        found[name] = Estimate(float(values.mean()), influence, name == "coverage", items=items, least=0.0, most=most, clusters=clusters)
     return found
 
 
@@ -92,6 +93,22 @@ def joined(n_source: int, n_target: int, of_source: FloatArray, of_target: Float
     """Return the influence over two item sets together of an estimate to which each set contributes a part."""
     total = n_source + n_target
     return np.concatenate([of_source * (total / n_source), of_target * (total / n_target)])
+
+
+def joined_clusters(source: RunView, target: RunView) -> Clusters | None:
+    """Return the clusters of two item sets together; a figure rests on the set with fewer of them. None if neither has any.
+
+    Parts of one item set may share clusters; items of different sets do not.
+    """
+    if not (source.clusters or target.clusters):
+        return None
+    codes, starts = [view.cluster_of_set[view.position] for view in (source, target)], [0, 0]
+    if source.items is not target.items:
+        starts[1] = int(source.cluster_of_set.max()) + 1
+    code = np.concatenate([own + start for own, start in zip(codes, starts, strict=True)])
+    of_target = np.repeat([False, True], [source.n_items, target.n_items])
+    sides = [clusters_of(code, int(code.max()) + 1, side) for side in (~of_target, of_target)]
+    return min(sides, key=lambda side: side.units)
 
 
 def split_law(n_items: int, alpha: Fraction, question: Question) -> RankLaw:

@@ -20,7 +20,7 @@ from analyzer.runs.loading import Runs, level_strength
 from analyzer.runs.pairs import Partners
 from analyzer.stats.arrays import FloatArray
 from analyzer.stats.broken_line import BrokenLine, broken_line
-from analyzer.stats.estimate import Estimate
+from analyzer.stats.estimate import Estimate, covariances
 from schemas.errors import RunNotFoundError, UsageError
 from schemas.levels import Kind, parse_level
 
@@ -108,9 +108,7 @@ def growth(sweep: Sequence[Paired], limit: float) -> Growth:
 
 def covariance(estimates: Sequence[Estimate]) -> FloatArray:
     """Return the (estimate, estimate) covariance over items; a change in one more item is not excluded: it stays definite."""
-    influence = np.stack([estimate.influence for estimate in estimates])
-    n_items = influence.shape[1]
-    return np.asarray(influence @ influence.T / (n_items * (n_items - 1)) + np.eye(len(estimates)) / n_items**2)
+    return covariances(estimates) + np.eye(len(estimates)) / min(estimate.units for estimate in estimates) ** 2
 
 
 def _sizes(sweep: Sequence[Paired]) -> list[Estimate]:

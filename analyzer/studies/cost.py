@@ -146,7 +146,8 @@ def operations(view: RunView, scorer: str, alpha: Fraction, question: Question, 
     means, influence = moments(law, ways).mean, split_influence(law, ranks.item_rank, ways)
     price = THOUSAND * np.array([prices.answer, prices.wrong, prices.ask_again, prices.review, prices.abstain])
     # intervals from the influences alone: the page's calculator has their covariances, and must say what this command says
-    return ways.estimates(means, influence) | {"cost": Estimate(float(price @ means), price @ influence, least=0.0)}
+    per_thousand = Estimate(float(price @ means), price @ influence, least=0.0, clusters=view.clusters)
+    return ways.estimates(means, influence, view.clusters) | {"cost": per_thousand}
 
 
 def _ways(ranks: Ranks, ask_again_up_to: int) -> SetStatistics:
@@ -202,8 +203,7 @@ def _break_even(total: Estimate, review: Estimate, price: float) -> Record:
     names = [f"{BREAK_EVEN}{end}" for end in ("", "_low", "_high")]
     if not review.interval().low > 0:
         return dict.fromkeys(names)
-    grown, t, n_items = THOUSAND * review.value, student(review.freedom), review.influence.size
-    both = THOUSAND * float(total.influence @ review.influence) / (n_items * (n_items - 1))
+    grown, t, both = THOUSAND * review.value, student(review.freedom), THOUSAND * total.covariance(review)
     a, b, c = grown**2 - (t * THOUSAND * review.error) ** 2, grown * total.value - t * t * both, total.value**2 - (t * total.error) ** 2
     half = math.sqrt(max(b * b - a * c, 0.0)) / a
     found = price - total.value / grown, price - b / a - half, price - b / a + half

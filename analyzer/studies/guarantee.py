@@ -24,6 +24,7 @@ from analyzer.measure.question import Question
 from analyzer.measure.records import Record, identity, interval_fields, provenance
 from analyzer.measure.scored import scores_of
 from analyzer.measure.unreliable import run_reasons
+from analyzer.runs.clustering import BY_QUESTION
 from analyzer.runs.loading import Runs
 from analyzer.runs.view import RunView
 from analyzer.stats.estimate import Estimate
@@ -51,6 +52,11 @@ def guarantee(runs: Runs, question: Question, *, delta: float = DELTA, n_next: i
     Raises UsageError for a value outside these, and for drawn splits.
     """
     check_exact(question, "guarantee")
+    if question.clustering != BY_QUESTION:
+        raise UsageError(
+            f"guarantees count items that are exchangeable one by one, which items in clusters are not; leave --cluster "
+            f"{question.clustering.text} out, or keep one item of each cluster"
+        )
     for name, value in (("delta", delta), ("risk", risk)):
         if not 0 < value < 1:
             raise UsageError(f"{name} is {value!r}; expected a number in (0, 1)")
@@ -72,7 +78,7 @@ def _records(view: RunView, scorer: str, question: Question, promise: Promise) -
 
     def sizes(k: int) -> Estimate:
         law = rank_law(view.n_items, n, k)
-        found = statistics.estimates(moments(law, statistics).mean, split_influence(law, ranks.item_rank, statistics))
+        found = statistics.estimates(moments(law, statistics).mean, split_influence(law, ranks.item_rank, statistics), view.clusters)
         return inverted_where_bent(found, Threshold(law, ranks), statistics)["set_size"]
 
     alone = _alone(view, promise)

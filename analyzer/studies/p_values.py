@@ -12,6 +12,7 @@ from analyzer.measure.question import Question
 from analyzer.measure.records import Record, same_fields
 from analyzer.measure.scored import calibration_masks, parameter_text, scores_of
 from analyzer.measure.unreliable import run_reasons
+from analyzer.runs.clustering import BY_QUESTION
 from analyzer.runs.loading import Runs
 from analyzer.runs.view import RunView
 from analyzer.stats.arrays import BoolArray, FloatArray
@@ -73,6 +74,7 @@ def _check(question: Question) -> None:
         "--mondrian": question.mondrian != "none",
         "--reliability": question.reliability != "none",
         "--empty": question.empty != "keep",
+        "--cluster": question.clustering != BY_QUESTION,
     }
     if wrong := [option for option, given in asked.items() if given]:
         raise UsageError(f"p-values are those of one score under the protocol exact; leave {' and '.join(wrong)} out")

@@ -87,8 +87,8 @@ def inflation(cell: Paired) -> Estimate:
         return NOTHING
     ratio = after.value / before.value
     influence = (after.influence - ratio * before.influence) / before.value
-    items = min(after.items, before.items)
-    return Estimate(ratio - 1, influence, unseen=1 / (items * before.value), items=items, least=-1.0)
+    items, unseen = min(after.items, before.items), 1 / (min(after.units, before.units) * before.value)
+    return Estimate(ratio - 1, influence, unseen=unseen, items=items, least=-1.0, clusters=after.clusters)
 
 
 def slope(x: FloatArray, y: FloatArray) -> float:

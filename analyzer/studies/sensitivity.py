@@ -7,7 +7,7 @@ contradicts another. Whether the ranking of the compressed runs by set size stay
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -80,7 +80,7 @@ def variants(runs: Runs, question: Question) -> Iterator[Variant]:
         for cell in compressed_pairs(runs, replace(base, calibration_fraction=share)):
             yield _variant(cell, "calibration fraction", f"{float(share):g}", share == fraction)
     for share in (Fraction(1), *SHARES):
-        for cell in compressed_pairs(FewerItems(runs.reader, runs.rows, share), base):
+        for cell in compressed_pairs(FewerItems(runs.reader, runs.rows, share=share), base):
             yield _variant(cell, "items", f"{float(share):.0%}", share == 1)
     seeds = (parse_split(f"seed:{seed}") for seed in range(N_SPLITS))
     for drawn in () if "split" in protocol.fixed else (split, *(one for one in seeds if one != split)):
@@ -92,7 +92,7 @@ def variants(runs: Runs, question: Question) -> Iterator[Variant]:
 class FewerItems(Runs):
     """The same runs on a random share of their items: equal for all runs of an item set, a smaller share part of a larger."""
 
-    share: Fraction = Fraction(1)
+    share: Fraction = field(default=Fraction(1), kw_only=True)
 
     def view(self, row: Mapping[str, Any]) -> RunView:
         """Return the arrays of one run on its share of the items."""

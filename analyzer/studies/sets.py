@@ -33,7 +33,7 @@ def measure_runs(runs: Runs, question: Question) -> Iterator[Cell]:
 
     A run whose answers differ widely from those of its dense run is flagged, if that run is selected too.
     """
-    protocol, partners = protocol_named(question.protocol), Partners(runs.rows)
+    runs, protocol, partners = runs.clustered(question.clustering), protocol_named(question.protocol), Partners(runs.rows)
     load = lru_cache(maxsize=RECENT)(lambda name: runs.view(next(row for row in runs.rows if row["name"] == name)))
     for row in runs.rows:
         partner = _partner(partners, row)

@@ -52,7 +52,8 @@ def transfer(runs: Runs, question: Question, source: str = "dense", tolerance: f
     """
     check_exact(question, "transfer")
     check_tolerance(tolerance, "the tolerance of coverage")
-    records = [_record(found, question, tolerance) for found in SOURCES[source](runs, question)]
+    found = SOURCES[source](runs.clustered(question.clustering), question)
+    records = [_record(one, question, tolerance) for one in found]
     if not records:
         raise RunNotFoundError(f"no threshold to keep: the {len(runs.rows)} selected runs hold no two that differ only in {source}")
     return records
@@ -131,7 +132,7 @@ def _apart(name: str, source: RunView, target: RunView, cell: Cell, question: Qu
     kept = carry_apart(source, target, cell, question)
     nobody = np.zeros(source.n_items)
     recalibrated = {
-        name: replace(found, influence=joined(source.n_items, target.n_items, nobody, found.influence))
+        name: replace(found, influence=joined(source.n_items, target.n_items, nobody, found.influence), clusters=kept[name].clusters)
         for name, found in cell.estimates.items()
         if name in CARRIED
     }

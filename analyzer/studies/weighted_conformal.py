@@ -55,17 +55,20 @@ class _Mix(BaseModel):
 class WeightedScores(NamedTuple):
     """Scores of a run with the weights of its subjects.
 
-    scores (item, option), of_answer (item,), subject (item,), weight (subject,); masks (split, item) is true where an item calibrates."""
+    scores (item, option), of_answer (item,), subject (item,), weight (subject,); masks (split, item) is true where an item calibrates;
+    cluster (item,) is the number of each item's cluster, its own if items are independent."""
 
     scores: FloatArray
     of_answer: FloatArray
     subject: IntArray
     weight: FloatArray
     masks: BoolArray
+    cluster: IntArray
 
     def keep(self, chosen: BoolArray) -> "WeightedScores":
         """Return the chosen items, (item,) bool."""
-        return WeightedScores(self.scores[chosen], self.of_answer[chosen], self.subject[chosen], self.weight, self.masks[:, chosen])
+        own = self.scores[chosen], self.of_answer[chosen], self.subject[chosen]
+        return WeightedScores(*own, self.weight, self.masks[:, chosen], self.cluster[chosen])
 
 
 def read_mix(path: Path) -> Mapping[str, float]:
@@ -84,7 +87,7 @@ def weighted(runs: Runs, question: Question, mix: Mapping[str, float], tolerance
     check_exact(question, "a mix of subjects")
     check_tolerance(tolerance, "the tolerance of coverage")
     records = []
-    for view in runs.views():
+    for view in runs.clustered(question.clustering).views():
         kept, weight = _under_mix(view, mix)
         for scorer in question.scorers:
             scored = _scored(kept, scorer, question, weight)
@@ -145,17 +148,21 @@ def _scored(view: RunView, scorer: str, question: Question, weight: FloatArray) 
     scores = scores_of(view, view.probs, scorer, question)
     masks = draw_splits(view.n_items, calibration_size(view.n_items, question.calibration_fraction), range(N_SPLITS))
     of_answer = scores[np.arange(view.n_items), view.answer]
-    return WeightedScores(scores, of_answer, view.items.subject[view.position], weight, masks)
+    cluster = np.unique(view.cluster_of_set[view.position], return_inverse=True)[1]
+    return WeightedScores(scores, of_answer, view.items.subject[view.position], weight, masks, cluster)
 
 
 def _jackknife(scored: WeightedScores, alpha: float) -> dict[str, Estimate]:
-    """The figures and their changes, each with the influence of 25 groups of items: what changes when a group is left out."""
-    n_items = scored.of_answer.size
-    group = np.random.default_rng(SEED).permutation(n_items) % N_GROUPS
+    """The figures and their changes, each with the influence of 25 groups of whole clusters: what changes when a group is left out."""
+    n_clusters = int(scored.cluster.max()) + 1
+    n_groups = min(N_GROUPS, n_clusters)
+    group = (np.random.default_rng(SEED).permutation(n_clusters) % n_groups)[scored.cluster]
     whole = figures(scored, alpha)
-    without = np.stack([figures(scored.keep(group != number), alpha) for number in range(N_GROUPS)])
-    influence = (N_GROUPS - 1) * (without.mean(axis=0) - without)
-    items, largest = kish_items(scored.weight[scored.subject]), float(scored.scores.shape[1])
+    left = [figures(scored.keep(group != number), alpha) for number in range(n_groups)] if n_groups > 1 else [whole]
+    without = np.stack(left)
+    influence = (n_groups - 1) * (without.mean(axis=0) - without)
+    items = kish_items(np.bincount(scored.cluster, scored.weight[scored.subject]).astype(np.float64))
+    largest = float(scored.scores.shape[1])
     found = {
         name: Estimate(float(whole[i]), influence[:, i], name in SHARES, items=items, least=0.0, most=largest)
         for i, name in enumerate(FIGURES)

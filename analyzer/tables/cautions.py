@@ -17,7 +17,7 @@ def cautions(records: Sequence[Record], titles: Sequence[str]) -> list[str]:
     """Return the sentences that belong below a table with these records and columns."""
     notes = list(dict.fromkeys(record["set_size_note"] for record in records if record.get("set_size_note")))
     sentences = [f"{note[:1].upper()}{note[1:]}." for note in notes]
-    sentences += list(dict.fromkeys(filter(None, map(_repeats, records))))
+    sentences += list(dict.fromkeys(filter(None, map(_clusters, records))))
     if "KL" in titles and any(record.get("kl") is not None for record in records):
         sentences.append(KL)
     if "recalibrated" in titles:
@@ -27,13 +27,16 @@ def cautions(records: Sequence[Record], titles: Sequence[str]) -> list[str]:
     return [*sentences, *_prompts([record for record in records if record.get("set_size") is not None and "accuracy" in record])]
 
 
-def _repeats(record: Record) -> str | None:
-    if record.get("design_effect") is None:
+def _clusters(record: Record) -> str | None:
+    n_clusters, cluster = record.get("n_clusters"), record.get("cluster")
+    if n_clusters is None or n_clusters == record["n_items"]:
         return None
-    return (
-        f"{record['n_items']:,} items of {record['task']} ask {record['n_questions']:,} different questions, and intervals take them as "
-        f"independent: repeats alone make the variance of accuracy {fixed(record['design_effect'], 2)} times as large."
-    )
+    if n_clusters == 1:
+        return f"All {record['n_items']:,} items of {record['task']} are one cluster, so figures have no intervals; two are needed."
+    asked = f"ask {n_clusters:,} different questions" if cluster == "question" else f"form {n_clusters:,} clusters (--cluster {cluster})"
+    effect = record.get("design_effect")
+    times = "" if effect is None else f": the variance of accuracy is {fixed(effect, 2)} times that of independent items"
+    return f"{record['n_items']:,} items of {record['task']} {asked}, which intervals and tests count as one unit each{times}."
 
 
 def _prompts(records: Sequence[Record]) -> list[str]:

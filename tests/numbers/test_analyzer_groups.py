@@ -87,7 +87,7 @@ def test_a_mean_over_members_has_the_error_of_the_members_alone() -> None:
     member = np.arange(900) < 7
     for values, share in ((rng.normal(size=7), False), (np.arange(7) < 3, True), (np.ones(7), True)):
         own = mean(values, share=share)
-        laid_out = on_members(own, member)
+        laid_out = on_members(own, member, None)
         assert laid_out.error == pytest.approx(own.error)
         assert laid_out.interval() == pytest.approx(own.interval())
         change, own_change = (difference(one, replace(one, value=one.value / 2)) for one in (laid_out, own))

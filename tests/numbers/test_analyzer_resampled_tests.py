@@ -52,10 +52,10 @@ def test_swapping_finds_a_change_and_no_change_between_equal_runs() -> None:
     one, other, answer = scores(rng, 400, 0.2)
     law = rank_law(400, 200, threshold_rank(200, Fraction(1, 10)))
     worse = np.where(rng.random(400)[:, None] < 0.1, rng.permuted(other, axis=1), other)
-    assert swap_p(one, one, answer, law, rng) == 1.0
-    assert swap_p(one, worse, answer, law, rng) < 0.001
+    assert swap_p((one, one), answer, law, rng) == 1.0
+    assert swap_p((one, worse), answer, law, rng) < 0.001
     one[:, 3] = other[:, 3] = np.nan
-    assert 0 < swap_p(one, other, np.minimum(answer, 2), law, rng) <= 1
+    assert 0 < swap_p((one, other), np.minimum(answer, 2), law, rng) <= 1
 
 
 def normal_p(one: np.ndarray, other: np.ndarray, answer: np.ndarray, alpha: Fraction) -> float:
@@ -75,7 +75,7 @@ def test_swapping_errs_as_often_as_stated_where_the_normal_test_does_not() -> No
     rng, alpha = np.random.default_rng(3), Fraction(1, 100)
     law = rank_law(200, 100, threshold_rank(100, alpha))
     runs = [scores(rng, 200, 0.3) for _ in range(400)]
-    swapped = np.array([swap_p(*one, law, rng) for one in runs])
+    swapped = np.array([swap_p(one[:2], one[2], law, rng) for one in runs])
     assert np.mean(swapped <= 0.05) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 400)
     assert np.mean([normal_p(*one, alpha) <= 0.05 for one in runs]) > 0.1
 

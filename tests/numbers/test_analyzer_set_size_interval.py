@@ -46,7 +46,7 @@ def measured(logits: np.ndarray, answer: np.ndarray, scorer: str, alpha: Fractio
     law = rank_law(len(answer), len(answer) // 2, threshold_rank(len(answer) // 2, alpha))
     known = set_statistics(ranks)
     influence = split_influence(law, ranks.item_rank, known)
-    size = known.estimates(moments(law, known).mean, influence)["set_size"]
+    size = known.estimates(moments(law, known).mean, influence, None)["set_size"]
     threshold, place = Threshold(law, ranks), known.names.index("set_size")
     inversion = SetInversion(threshold, known.table.rows, known.steps[place], float(known.start[place]), size.value, size.influence)
     return Found(size, threshold, inversion)

@@ -35,6 +35,7 @@ OPTIONS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "mondrian": (["--mondrian", "subject"], {"mondrian": "subject"}),
     "sizes": (["--sizes"], {"sizes": True}),
     "quantiles": (["--quantiles"], {"quantiles": True}),
+    "cluster": (["--cluster", "subject"], {"cluster": "subject"}),
 }
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from analyzer.measure.repeats import repeats
+from analyzer.measure.dependence import dependence
 from analyzer.runs.view import view_run
 from analyzer.tables.cautions import KL, ONE_PROMPT, RECALIBRATED, TEMPERED, cautions
 from producer.tasks.facts import facts
@@ -37,7 +37,7 @@ def test_the_design_effect_of_copied_items_is_their_number(copies: int, effect: 
     logits = np.where(right[:, None], [1.0, 0.0], [0.0, 1.0]).astype(np.float32)
     key = RunKey(model="m", method="dense", task="t", items_hash=items.digest, prompt="base")
     run = Run(key, logits, np.full(right.size, np.nan, np.float32), np.full(right.size, -1, np.int32))
-    found = repeats(view_run(run, items, {}, "(in memory)"))
+    found = dependence(view_run(run, items, {}, "(in memory)"))
     assert found["n_questions"] == 400 and found["design_effect"] == (None if effect is None else pytest.approx(effect, rel=0.01))
 
 
@@ -50,7 +50,7 @@ def test_each_caution_stands_where_its_figures_are() -> None:
     assert RECALIBRATED in cautions([one], ["coverage", "recalibrated"])
     assert TEMPERED in cautions([one | {"reliability": "temperature"}], ["accuracy"])
     assert cautions([one | {"set_size_note": "set size has no interval"}], [])[0] == "Set size has no interval."
-    repeated = cautions([one | {"n_items": 2005, "n_questions": 1239, "design_effect": 1.31}], [])[0]
+    repeated = cautions([one | {"n_items": 2005, "n_clusters": 1239, "cluster": "question", "design_effect": 1.31}], [])[0]
     assert repeated.startswith("2,005 items of quiz ask 1,239 different questions") and "1.31 times" in repeated
 
 

@@ -23,7 +23,7 @@ from analyzer.measure.records import Record
 from analyzer.measure.scored import score_run
 from analyzer.report.data.study import Study
 from analyzer.runs.view import RunView
-from analyzer.stats.estimate import Estimate, difference, student
+from analyzer.stats.estimate import Estimate, covariances, difference, student
 from analyzer.studies.cost import Prices, operations
 from schemas.levels import NO_LEVEL
 from schemas.run import DENSE
@@ -90,7 +90,7 @@ def _rates_record(cell: Paired, question: Question, prices: Prices) -> Record:
     after = _rates(cell.after, question)
     before = _rates(cell.before, question) if cell.before else None
     record: dict[str, Any] = {"run": cell.row["name"], "scorer": cell.after.scorer, "protocol": question.protocol}
-    record |= {"n_items": cell.after.view.n_items, "t": student(cell.after.view.n_items - 1)}
+    record |= {"n_items": cell.after.view.n_items, "t": student(after[0].freedom)}
     record |= {"rates": [rate.value for rate in after], "covariance": _covariance(after)}
     change = [difference(*both) for both in zip(after, before, strict=True)] if before else None
     record |= {"change": [rate.value for rate in change] if change else None}
@@ -111,7 +111,5 @@ def size_rates(cell: Cell) -> list[Estimate]:
 
 
 def _covariance(estimates: Sequence[Estimate]) -> list[float]:
-    influence = np.stack([estimate.influence for estimate in estimates])
-    n_items = influence.shape[1]
-    matrix = influence @ influence.T / (n_items * (n_items - 1))
+    matrix = covariances(estimates)
     return [float(value) for value in matrix[np.triu_indices(len(matrix))]]

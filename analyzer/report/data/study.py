@@ -71,7 +71,7 @@ class Study:
 class KeptRuns(Runs):
     """Runs whose arrays are all kept in memory, by name, because every panel uses them."""
 
-    views_by_name: Mapping[str, RunView]
+    views_by_name: Mapping[str, RunView] = field(default_factory=dict)
 
     def view(self, row: Mapping[str, Any]) -> RunView:
         """Return the arrays of one run."""
@@ -107,7 +107,8 @@ def measure_study(runs: Runs, request: ReportRequest) -> Study:
     """
     if len(runs.rows) > MAX_RUNS:
         raise UsageError(f"{len(runs.rows)} runs are selected, but a page shows {MAX_RUNS} at most; select with --model, --task, --method")
-    kept_runs = KeptRuns(runs.reader, runs.rows, {view.row["name"]: view for view in runs.views()})
+    views = {view.row["name"]: view for view in runs.views()}
+    kept_runs = KeptRuns(runs.reader, runs.rows, runs.clustering, views)
     return Study(kept_runs, request, {question.protocol: _cells(kept_runs, question) for question in request.questions})
 
 
