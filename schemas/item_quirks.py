@@ -69,7 +69,7 @@ def _equal_options(item: Item) -> bool:
 
 
 def _seen(text: str) -> str:
-    """What a reader tells options apart by: no invisible characters, any blanks alike, and case only in short ones."""
+    """Return what a reader sees of an option: no invisible characters, one blank for any number, and case only where words are short."""
     plain = " ".join(_INVISIBLE.sub("", unicodedata.normalize("NFC", text)).split())
     return plain.casefold() if _WORD.search(plain) else plain
 

@@ -2,7 +2,7 @@
 
 Workload W: one run of 10,000 items, 6 options, 99 alphas, scorers lac and aps; a cell is one alpha, scorer and split with its coverage
 and set size. Every ratio comes from this one process and one thread, over the same W. Times are wall clock, with processor time beside
-them: on a busy machine they differ, and the second is what the work takes. Logits are simulated; `--ye2024 DIR` (the folder with data/
+them: on a busy machine only the second says how long the work takes. Logits are simulated; `--ye2024 DIR` (the folder with data/
 and outputs_base/) also measures the 54 published runs through a store. Other libraries are timed where installed (`make peers`).
 """
 
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--ye2024", type=Path, metavar="DIR", help="folder with the published data/ and outputs_base/")
     folder = parser.parse_args().ye2024
     if folder:
-        published(folder)  # first: a process is born as large as its parent, as far as its peak memory says
+        published(folder)  # first, because the peak memory reported for a child process starts at its parent's
     view = simulated(N_ITEMS)
     print(f"W: {N_ITEMS:,} items, {N_OPTIONS} options, {len(ALPHAS)} alphas, {len(W)} scorers; best of {REPEATS}; {os.cpu_count()} CPUs")
     print(f"exact law, all splits of W          {best(lambda: exact_law(view))}   (limit {LIMITS['exact']:.2f} s)")

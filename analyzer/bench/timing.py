@@ -41,7 +41,7 @@ class Seconds(NamedTuple):
 
 
 def best(work: Callable[[], object], repeats: int = REPEATS) -> Seconds:
-    """Return the least times of some calls."""
+    """Return the shortest wall-clock and processor times of `repeats` calls."""
     times = []
     for _ in range(repeats):
         wall, busy = time.perf_counter(), time.process_time()
@@ -51,7 +51,7 @@ def best(work: Callable[[], object], repeats: int = REPEATS) -> Seconds:
 
 
 def exact_law(view: RunView, scorers: Iterable[str] = W, alphas: Iterable[Fraction] = ALPHAS) -> None:
-    """Mean and sd over all splits of coverage, set size, empty and singleton rate at every alpha, from probs."""
+    """Compute mean and sd over all splits of coverage, set size, empty and singleton rate at every alpha, from probs."""
     rank_law.cache_clear()  # one run's cost, not that of a second run of as many items
     n_calibration = view.n_items // 2
     for scorer in scorers:

@@ -113,7 +113,7 @@ def _handler(pages: Pages) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             """Answer with the page or the snapshot id."""
             self._deadline.cancel()
-            if not self._asked_here():
+            if not self._names_this_machine():
                 self._say(HTTPStatus.FORBIDDEN, "text/plain", "this server answers to 127.0.0.1 and localhost only\n")
             elif self.path not in answers:
                 self._say(HTTPStatus.NOT_FOUND, "text/plain", "there is / and /snapshot\n")
@@ -124,7 +124,7 @@ def _handler(pages: Pages) -> type[BaseHTTPRequestHandler]:
                 except HedgemarkError as error:
                     self._say(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", f"{error}\n")
 
-        def _asked_here(self) -> bool:
+        def _names_this_machine(self) -> bool:
             """Whether the request's Host is this machine; another name that resolves to 127.0.0.1 is an attack (DNS rebinding)."""
             return self.headers.get("Host", "").rsplit(":", 1)[0] in (LOOPBACK, "localhost")
 

@@ -1,4 +1,4 @@
-"""What a reader must know beside the figures of a table: said below it, without being asked, where the table shows what it is about."""
+"""Sentences below a table without which its figures are easily misread; each stands only where the table shows what it is about."""
 
 from collections.abc import Sequence
 from itertools import groupby

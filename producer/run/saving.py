@@ -21,11 +21,11 @@ def check_saving(groups: Sequence[RunGroup], settings: Settings) -> None:
     """
     compressed = [group for group in groups if not group.is_dense]
     if settings.save is not None:
-        made = [(group, level) for group in compressed for level in group.levels]
-        if len(made) != 1:
-            raise UsageError(f"--save writes one compressed model, and this request makes {len(made)}; --models DIR keeps any number")
-        if reason := unsavable(made[0][0].method, made[0][0].model.config):
-            raise UsageError(f"what method {made[0][0].method.name!r} makes cannot be saved as a checkpoint: {reason}")
+        models = [(group, level) for group in compressed for level in group.levels]
+        if len(models) != 1:
+            raise UsageError(f"--save writes one compressed model, and this request makes {len(models)}; --models DIR keeps any number")
+        if reason := unsavable(models[0][0].method, models[0][0].model.config):
+            raise UsageError(f"what method {models[0][0].method.name!r} makes cannot be saved as a checkpoint: {reason}")
         if settings.save.exists() and any(settings.save.iterdir()):
             raise UsageError(f"the folder {settings.save} of --save is not empty; name one that does not exist yet")
     for group in compressed if settings.saved_models else ():

@@ -12,7 +12,7 @@ from transformers import LlamaConfig
 
 from producer.methods import METHODS
 from producer.methods.shared.linear_layers import target_layers
-from producer.methods.shared.number_formats import FORMATS, RoundInputTo, as_we_write_it, nearest, preset_scheme
+from producer.methods.shared.number_formats import FORMATS, RoundInputTo, canonical_level, nearest, preset_scheme
 from producer.methods.shared.quantization import verify_grid
 from producer.request.request import Request
 from producer.run.plan import choose_levels, make_plan
@@ -156,8 +156,8 @@ def test_a_group_of_zeros_stays_zero() -> None:
 @pytest.mark.parametrize("text", ["FP8_DYNAMIC", "fp8_dynamic", "NVFP4", "MXFP4A16", "FP8", "FP8_BLOCK", "W4AFP8"])
 def test_the_ecosystem_s_names_are_ours(text: str) -> None:
     """A preset's name in any case is the level that we write, so it makes one run; INT8 is w8a8, which other methods have."""
-    assert FORMATS[as_we_write_it(parse_level(text)).text].preset == text.upper()
-    assert as_we_write_it(parse_level("INT8")).text == "w8a8"
+    assert FORMATS[canonical_level(parse_level(text)).text].preset == text.upper()
+    assert canonical_level(parse_level("INT8")).text == "w8a8"
     with pytest.raises(UsageError, match="awq"):
         choose_levels(["awq"], [text])
 

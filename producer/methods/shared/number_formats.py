@@ -45,14 +45,14 @@ FORMATS = {
 _NAMES = {name: name for name in FORMATS} | {entry.preset.lower(): name for name, entry in FORMATS.items()} | {"int8": "w8a8"}
 
 
-def as_we_write_it(level: Level) -> Level:
+def canonical_level(level: Level) -> Level:
     """Return the level under our name if it was given under that of compressed-tensors: `FP8_DYNAMIC` is `w8a8-fp8`, `INT8` is `w8a8`."""
     return parse_level(_NAMES[level.text.lower()]) if level.text.lower() in _NAMES else level
 
 
 def format_of(level: Level) -> NumberFormat | None:
     """Return the format that a level names; None if it names none."""
-    return FORMATS.get(as_we_write_it(level).text)
+    return FORMATS.get(canonical_level(level).text)
 
 
 def preset_scheme(number_format: NumberFormat) -> Any:

@@ -13,7 +13,7 @@ from producer.methods.shared.contract import Job, Method
 from producer.methods.shared.linear_layers import kept_layers, target_layers
 from producer.methods.shared.llm_compressor import oneshot
 from producer.methods.shared.number_formats import (
-    as_we_write_it,
+    canonical_level,
     format_of,
     nearest,
     preset_scheme,
@@ -188,7 +188,7 @@ def verify_grid(model: Any, job: Job) -> dict[str, Any]:
 
 
 def _verify_format(model: Any, level: Level) -> dict[str, Any]:
-    """Return what `verify_grid` does, of a number format; raises it also for a scale that is none of the format's type."""
+    """Check a number format as `verify_grid` checks grids of integers, and that the format can store every scale."""
 
     worst, bits, weights = 0.0, 0.0, 0
     for name, layer in target_layers(model).items():
@@ -255,7 +255,7 @@ ANY_FORMAT = partial(
     fits=fits_groups,
     verify=verify_grid,
     group_for=largest_group,
-    level_of=lambda config, level: as_we_write_it(level),
+    level_of=lambda config, level: canonical_level(level),
 )
 WEIGHTS_AND_ACTIVATIONS = partial(
     Method,
