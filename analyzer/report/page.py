@@ -126,7 +126,7 @@ def _facts(study: Study, all_cards: Sequence[Card]) -> dict[str, Any]:
 
 
 def _errors(all_cards: Sequence[Card]) -> str:
-    """The error probabilities of the gate's checks, which models pass if all are judged together, and when the gate may be asked again."""
+    """Return the gate's error probabilities, which models pass if all are judged together, and when the gate may be asked again."""
     checks = [check for card in all_cards for check in card.checks]
     return " ".join(filter(None, [correction(checks), together(checks), again(checks)]))
 
@@ -139,7 +139,7 @@ def _by_model(chosen: Sequence[Card]) -> Mapping[str, list[Card]]:
 
 
 def _without_partner(study: Study) -> list[str]:
-    """Names of compressed models without a dense run."""
+    """Return the names of compressed models without a dense run."""
     cells = study.cells[study.request.questions[0].protocol]
     alone = [cell.row for cell in cells if not cell.before and cell.row["method"] != DENSE]
     return list(dict.fromkeys(printable(f"{row['model']} ({row['method']})") for row in alone))

@@ -68,7 +68,7 @@ def _sentences(study: Study, named_tables: Tables) -> list[str]:
 
 
 def _with_dense(records: Sequence[Record], is_wanted: Callable[[Record], bool]) -> list[Record]:
-    """The wanted compressed runs and the dense runs of their models, tasks and prompts; [] if there are none."""
+    """Return the wanted compressed runs and the dense runs of their models, tasks and prompts; [] if there are none."""
     chosen = [record for record in records if record["method"] != DENSE and record["compared_with"] and is_wanted(record)]
     beside = {(record["model"], record["task"], record["prompt"]) for record in chosen}
     return [
@@ -79,6 +79,6 @@ def _with_dense(records: Sequence[Record], is_wanted: Callable[[Record], bool]) 
 
 
 def _swept(records: Sequence[Record]) -> list[Record]:
-    """The records of sweeps with more than one level."""
+    """Return the records of sweeps with more than one level."""
     counts = Counter(map(sentences.sweep_of, records))
     return [record for record in records if counts[sentences.sweep_of(record)] > 1]

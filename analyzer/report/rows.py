@@ -96,14 +96,14 @@ def in_script(value: Any) -> str:
 
 
 def _role(row: Record, chosen: Record) -> str:
-    """The role of a run in the chosen pair: `dense`, `compressed` or `other`."""
+    """Return the role of a run in the chosen pair: `dense`, `compressed` or `other`."""
     if row["run"] == chosen.get("run"):
         return "dense" if chosen["dense"] is None else "compressed"
     return "dense" if row["run"] == chosen.get("dense") else "other"
 
 
 def _columns(records: Sequence[Record], fields: Sequence[str]) -> Columns:
-    """Records as columns; a column with the same value in all rows is kept as one value. `n` is the number of records."""
+    """Return records as columns; a column with the same value in all rows is kept as one value. `n` is the number of records."""
     columns = {field: [_short(record.get(field)) for record in records] for field in fields}
     return {"n": [len(records)]} | {field: values[:1] if _constant(values) else values for field, values in columns.items()}
 

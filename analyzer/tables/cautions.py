@@ -40,7 +40,7 @@ def _clusters(record: Record) -> str | None:
 
 
 def _prompts(records: Sequence[Record]) -> list[str]:
-    """How far figures differ between the prompts of one run, or that there is only one prompt."""
+    """Say how far figures differ between the prompts of one run, or that there is only one prompt."""
     prompts = {record["prompt"] for record in records}
     if not prompts or any("+" in prompt for prompt in prompts):
         return []

@@ -41,7 +41,7 @@ MARKUP: dict[str, Callable[[Sequence[Record], Sequence[Column]], str]] = {"markd
 
 
 def _cells(shown: Sheet, records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
-    """Titles and rows; a column without any text is left out."""
+    """Return titles and rows; a column without any text is left out."""
     cells = [(column.title, [column.text(record) for record in records]) for column in shown.columns]
     filled = [(title, texts) for title, texts in cells if any(texts)]
     return [title for title, _ in filled], [list(row) for row in zip(*(texts for _, texts in filled), strict=True)]

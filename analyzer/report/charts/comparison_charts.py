@@ -24,7 +24,7 @@ DENSE_AND_COMPRESSED = alt.Scale(domain=["dense", "compressed", "other"], range=
 
 
 def heat_map(methods: list[str], facts: dict[str, Any]) -> Spec:
-    """Methods and levels by models and tasks; the colour shows how much better or worse than the dense run they are."""
+    """Draw methods and levels by models and tasks; the colour shows how much better or worse than the dense run they are."""
     metric = alt.param(name="metric", value="set_size_change")
     times = " : ".join(f"metric == '{name}' ? {times}" for name, (_, times, _, _) in METRICS.items())
     full = " : ".join(f"metric == '{name}' ? {-full if name in WORSE_BELOW else full}" for name, (_, _, _, full) in METRICS.items())
@@ -53,7 +53,7 @@ def heat_map(methods: list[str], facts: dict[str, Any]) -> Spec:
 
 
 def decoupling(methods: list[str], facts: dict[str, Any]) -> Spec:
-    """Change in set size against change in accuracy, with both intervals and the four quadrants that the tolerances define."""
+    """Draw the change in set size against change in accuracy, with both intervals and the four quadrants that the tolerances define."""
     falls, grows = -100 * facts["accuracy_tolerance"], facts["set_size_tolerance"]
     points = _points(methods).encode(
         x=alt.X("x:Q", title="change in accuracy, points"), y=alt.Y("set_size_change:Q", title="change in set size, options")
@@ -66,17 +66,17 @@ def decoupling(methods: list[str], facts: dict[str, Any]) -> Spec:
 
 
 def set_size_by_alpha(methods: list[str], facts: dict[str, Any]) -> Spec:
-    """Mean set size at every alpha, with a band of two standard deviations over splits."""
+    """Draw the mean set size at every alpha, with a band of two standard deviations over splits."""
     return _by_alpha("set_size", "mean options in a set", None)
 
 
 def coverage_by_alpha(methods: list[str], facts: dict[str, Any]) -> Spec:
-    """Coverage at every alpha, with a band of two standard deviations over splits."""
+    """Draw coverage at every alpha, with a band of two standard deviations over splits."""
     return _by_alpha("coverage", "share of sets with the right answer", ".0%")
 
 
 def set_sizes(methods: list[str], facts: dict[str, Any]) -> Spec:
-    """Share of questions by the size of their set, dense beside compressed, with intervals."""
+    """Draw the share of questions by the size of their set, dense beside compressed, with intervals."""
     base = alt.Chart(ROWS).encode(
         x=alt.X("size:O", title="options in the set", axis=alt.Axis(labelAngle=0)),
         xOffset=alt.XOffset("role:N", sort=["dense", "compressed"]),
@@ -89,7 +89,7 @@ def set_sizes(methods: list[str], facts: dict[str, Any]) -> Spec:
 
 
 def flips(methods: list[str], facts: dict[str, Any]) -> Spec:
-    """Share of flips in each subject: right to wrong points left, wrong to right points right."""
+    """Draw the share of flips in each subject: right to wrong points left, wrong to right points right."""
     base = (
         alt.Chart(ROWS)
         .transform_calculate(
@@ -135,7 +135,7 @@ def _by_alpha(name: str, title: str, form: str | None) -> Spec:
 
 
 def _points(methods: list[str]) -> alt.Chart:
-    """Rows in percentage points, coloured and shaped by method."""
+    """Return rows in percentage points, coloured and shaped by method."""
     return (
         alt.Chart(ROWS)
         .transform_calculate(
@@ -160,7 +160,7 @@ def shaped(methods: list[str]) -> Any:
 
 
 def _quadrants() -> list[Any]:
-    """Names of the quadrants in the corners of the plot."""
+    """Return the names of the quadrants in the corners of the plot."""
     corners: dict[tuple[str, str], tuple[Any, Any, Any, int]] = {
         ("accuracy holds,", "sets grow"): ("width", 0, "right", 12),
         ("both", "degrade"): (0, 0, "left", 12),

@@ -39,7 +39,7 @@ def cliff(name: str, title: str, least: tuple[float, float], times: int = 1) -> 
 
 
 def scale(methods: list[str], facts: dict[str, Any]) -> Spec:
-    """Relative growth of the mean set size against parameters, one line per method and level."""
+    """Draw the relative growth of the mean set size against parameters, one line per method and level."""
     base = (
         alt.Chart(ROWS)
         .transform_filter("datum.parameters != null && datum.inflation != null")
@@ -63,7 +63,7 @@ def scale(methods: list[str], facts: dict[str, Any]) -> Spec:
 
 
 def transfer(methods: list[str], facts: dict[str, Any]) -> Spec:
-    """Coverage with the dense threshold, with its interval, beside that after recalibrating."""
+    """Draw coverage with the dense threshold, with its interval, beside that after recalibrating."""
     goal, floor = 1 - facts["alpha"], 1 - facts["alpha"] - facts["coverage_tolerance"]
     base = alt.Chart(ROWS).encode(y=alt.Y("label:N", sort=None, title=None), tooltip=tooltip("coverage", ".3f"))
     ends = alt.X("coverage_low:Q", title="coverage", scale=alt.Scale(zero=False, padding=12), axis=alt.Axis(format=".1%", orient="top"))
@@ -75,7 +75,7 @@ def transfer(methods: list[str], facts: dict[str, Any]) -> Spec:
 
 
 def cost(methods: list[str], facts: dict[str, Any]) -> Spec:
-    """Cost per 1,000 questions at the given prices, with its interval; a tick marks the dense run's."""
+    """Draw the cost per 1,000 questions at the given prices, with its interval; a tick marks the dense run's."""
     base = alt.Chart(ROWS).encode(y=alt.Y("label:N", sort=None, title=None), tooltip=tooltip("cost", ",.2f"))
     x = alt.X("cost:Q", title="cost per 1,000 questions", axis=alt.Axis(orient="top"))
     bars = base.mark_bar(color=SERIES[5], height={"band": 0.65}).encode(x=x)
@@ -85,6 +85,6 @@ def cost(methods: list[str], facts: dict[str, Any]) -> Spec:
 
 
 def _tolerance(name: str, facts: dict[str, Any]) -> list[float]:
-    """The largest change that counts as none, where the figure has one."""
+    """Return the largest change that counts as none; nothing for a figure without one."""
     limits = {"set_size_change": facts["set_size_tolerance"], "accuracy_change": -100 * facts["accuracy_tolerance"]}
     return [limits[name]] if name in limits else []

@@ -39,7 +39,7 @@ def item_texts(study: Study, items: Sequence[Record]) -> list[Record]:
 
 
 def _one_per_run(study: Study) -> Iterator[Paired]:
-    """One cell of every pair: the chosen options depend on no scorer and no alpha."""
+    """Yield one cell of every pair: the chosen options depend on no scorer and no alpha."""
     seen = set()
     for cell in study.pairs(study.request.questions[0].protocol):
         if cell.row["name"] not in seen and cell.after.view.n_items:

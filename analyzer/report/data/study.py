@@ -122,7 +122,7 @@ def _cells(runs: Runs, question: Question) -> list[Paired]:
 
 
 def _policy(options: Mapping[str, Any], allowed: Tolerances) -> Policy:
-    """The given policy, or the two tolerances as limits if none is given."""
+    """Return the given policy, or one whose limits are the two tolerances if none is given."""
     texts = options["limits"]
     if not texts and not options["policy"]:
         texts = [f"accuracy_loss={allowed.accuracy}", f"set_size_growth={allowed.set_size}"]

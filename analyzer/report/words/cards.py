@@ -134,7 +134,7 @@ class Harm(NamedTuple):
 
 
 def _models(cells: Sequence[Paired]) -> Iterator[list[Paired]]:
-    """The cells of each compressed model that has a dense run, in reading order."""
+    """Yield the cells of each compressed model that has a dense run, in reading order."""
 
     order: dict[tuple[str, str, str], int] = {}
     for cell in cells:
@@ -150,7 +150,7 @@ def _of_model(check: Record) -> tuple[str, str, str]:
 
 
 def _why(result: str, checks: Sequence[Record]) -> str:
-    """The reason for the gate's result: the check furthest beyond its limit, and how many others have the same result."""
+    """Return the reason for the gate's result: the check furthest beyond its limit, and how many others have the same result."""
     if result == PASS:
         return f"Every limit is kept{_worst(checks)}."
     deciding = [check for check in checks if check["result"] == result]
@@ -168,7 +168,7 @@ def _why(result: str, checks: Sequence[Record]) -> str:
 
 
 def _in_words(check: Record) -> str:
-    """A check in words, with its interval, without a final period."""
+    """Return a check in words, with its interval, without a final period."""
     harm = _harm(check)
     if harm is None and check["unreliable"]:
         return f"Cannot be trusted on {check['task']}: {check['unreliable']}"
@@ -186,7 +186,7 @@ def _limit_words(check: Record) -> str:
 
 
 def _harm(check: Record) -> Harm | None:
-    """A check as harm; None if it has no figure or no interval."""
+    """Return a check as harm; None if it has no figure or no interval."""
     if check["limit"] is None or check["amount"] is None or check["amount_low"] is None or check["amount_high"] is None:
         return None
     if LIMITABLE[check["check"]].at_least:
@@ -195,19 +195,19 @@ def _harm(check: Record) -> Harm | None:
 
 
 def _beyond(check: Record) -> float:
-    """How far a check is beyond its limit, as a multiple of the limit; infinite for a check without a figure."""
+    """Return how far a check is beyond its limit, as a multiple of the limit; infinite for a check without a figure."""
     harm = _harm(check)
     return (harm.amount - harm.limit) / max(harm.limit, 1e-9) if harm else math.inf
 
 
 def _would_decide(checks: Sequence[Record]) -> str:
-    """How many questions would be enough to decide, in which direction, and at how many the plan has its next look."""
+    """Return how many questions would be enough to decide, in which direction, and at how many the plan has its next look."""
     words, following = would_decide(checks, "questions"), next_look(checks, "questions")
     return (f" {words[0].upper()}{words[1:]}." if words else "") + (f" {following}" if following else "")
 
 
 def _worst(checks: Sequence[Record]) -> str:
-    """The worst end of the interval of each figure, which is the largest harm that remains possible."""
+    """Return the worst end of the interval of each figure, which is the largest harm that remains possible."""
     parts = []
     for name, words in WORDINGS.items():
         ends = [harm.high for check in checks if check["check"] == name and (harm := _harm(check))]
@@ -217,7 +217,7 @@ def _worst(checks: Sequence[Record]) -> str:
 
 
 def _bar(check: Record) -> Record | None:
-    """The data of a check's bar: start, width, position of the limit, and words; None if the check has no figure."""
+    """Return the data of a check's bar: start, width, position of the limit, and words; None if the check has no figure."""
     harm = _harm(check)
     if harm is None:
         return None
@@ -230,5 +230,5 @@ def _bar(check: Record) -> Record | None:
 
 
 def _largest_amount(checks: Sequence[Record]) -> float:
-    """The largest amount among failed checks of one figure; each has an amount, since only an interval can fail a check."""
+    """Return the largest amount among failed checks of one figure; each has an amount, since only an interval can fail a check."""
     return max(harm.amount for check in checks if (harm := _harm(check)))

@@ -153,7 +153,7 @@ def unreliable(named_tables: Tables) -> str:
 
 
 def _sound(records: Sequence[Record]) -> list[Record]:
-    """The records that sentences may be about: those that have figures and are not flagged."""
+    """Return the records that sentences may be about: those that have figures and are not flagged."""
     return [record for record in records if not record["unreliable"] and record.get("set_size_change", 0) is not None]
 
 
