@@ -7,11 +7,11 @@ import pytest
 from producer_tiny import CONFIGS, logits, tiny, tiny_data
 
 from producer.methods import METHODS
-from producer.methods.shared.contract import Job
+from producer.methods.shared.contract import NOTHING, Job
 from producer.methods.shared.linear_layers import target_layers
 from producer.methods.shared.llm_compressor import oneshot
 from producer.methods.shared.make_linear import make_linear
-from producer.methods.shared.quantization import scheme, simulate_rounding
+from producer.methods.shared.quantization import ANY_FORMAT, WEIGHT_ONLY, scheme, simulate_rounding
 from schemas.errors import PostConditionError
 from schemas.levels import parse_level
 
@@ -146,3 +146,18 @@ def test_a_weight_off_its_grid_violates_the_post_condition() -> None:
     layer.weight.data[3, 5] += 0.5 * layer.weight_scale[3, 0]
     with pytest.raises(PostConditionError, match=r"layers.2.self_attn.o_proj .* off its 4-bit grid"):
         method.verify(model, Job(level, {}, None, 0))
+
+
+def test_a_method_that_leaves_no_grid_is_told_what_the_check_needs() -> None:
+    """Weights rounded by a method itself, without the scales of their grid, cannot be checked, and the message says what is missing."""
+
+    def halve_steps(model: Any, job: Job) -> Any:
+        for layer in target_layers(model).values():
+            layer.weight.data = (layer.weight.data * 2).round() / 2
+        return model
+
+    settings = METHODS["rtn"].settings_for
+    for kind, text in ((WEIGHT_ONLY, "w4a16-g16"), (ANY_FORMAT, "w4a16-g16"), (ANY_FORMAT, "w8a8-fp8")):
+        method = kind(name="halves", paper="-", needs=NOTHING, compress=halve_steps, settings_for=settings)
+        with pytest.raises(PostConditionError, match=r"layer \S+ has no weight_scale and no weight_\w+, so its grid cannot be checked"):
+            method.apply(tiny(), parse_level(text), None, 0)

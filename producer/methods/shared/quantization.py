@@ -171,12 +171,13 @@ def wide(x: Any) -> Any:
 def verify_grid(model: Any, job: Job) -> dict[str, Any]:
     """Return the effective bits per weight and the largest distance of a weight from its grid, in steps.
 
-    Raises PostConditionError if a weight is off its grid by more than the precision of its dtype.
+    Raises PostConditionError if a weight is off its grid by more than the precision of its dtype, or if the method left no grid.
     """
     if format_of(job.level):
         return _verify_format(model, job.level)
     level, worst, bits, weights = job.level, 0.0, 0.0, 0
     for name, layer in target_layers(model).items():
+        _check_left(name, layer, "weight_scale", "weight_zero_point")
         error, in_ulps = off_grid(layer.weight, layer.weight_scale, layer.weight_zero_point, level)
         if not in_ulps <= 1:
             raise PostConditionError(f"layer {name} at level {level.text!r} is {error:.3g} steps off its {level.weight_bits}-bit grid")
@@ -192,6 +193,7 @@ def _verify_format(model: Any, level: Level) -> dict[str, Any]:
 
     worst, bits, weights = 0.0, 0.0, 0
     for name, layer in target_layers(model).items():
+        _check_left(name, layer, "weight_scale", "weight_format")
         args, weight, overall = layer.weight_format, layer.weight.detach().double(), getattr(layer, "weight_global_scale", None)
         if scale_of_the_wrong_type(layer.weight_scale, args):
             raise PostConditionError(f"layer {name} at level {level.text!r} has scales that the format cannot store")
@@ -205,6 +207,14 @@ def _verify_format(model: Any, level: Level) -> dict[str, Any]:
         bits += weight.numel() * args.num_bits + layer.weight_scale.numel() * scale_bits(args) + (0 if overall is None else 32)
         weights += weight.numel()
     return _sizes(model, bits, weights) | {"units_off_format": worst}
+
+
+def _check_left(name: str, layer: Any, *needed: str) -> None:
+    if missing := [one for one in needed if not hasattr(layer, one)]:
+        raise PostConditionError(
+            f"layer {name} has no {' and no '.join(missing)}, so its grid cannot be checked; a method that does "
+            "not use `quantize` registers weight_scale and weight_zero_point, (row, group) each, as buffers of every layer that it rounds"
+        )
 
 
 def _sizes(model: Any, bits: float, weights: int) -> dict[str, Any]:
