@@ -7,7 +7,7 @@ from typing import Any
 from analyzer.measure.records import Record
 from analyzer.tables.numbers import fixed
 
-KL = "KL measures how much the answers changed, not whether for the worse: see the flips to wrong."
+KL = "KL measures how much the answers changed; whether for the worse, the change of accuracy shows."
 RECALIBRATED = "Figures called recalibrated have a threshold made again on the target itself; the others keep the other run's threshold."
 TEMPERED = "The sets are made of recalibrated probs; nll, brier and ece beside them are those of the raw probs."
 ONE_PROMPT = "All figures are of one prompt; another may move them more than compression does. Compare several with `--prompt`."
