@@ -20,6 +20,7 @@ from schemas.errors import UsageError
 from schemas.items import Item
 from schemas.itemset import ItemSet, build_item_set
 from schemas.json_text import parse_json_lines, read_text
+from schemas.private import shareable_message
 from schemas.run import Run
 from store.importers.importer import FILE, Description, Importer, imported_run, origin_of
 from store.importers.lm_eval_answers import read_answers, values_by_metric
@@ -35,12 +36,14 @@ class File(NamedTuple):
     """One samples file, read and checked.
 
     logits : a (option,) array for each sample.
+    note   : which documents are missing, "" if none is.
     """
 
     path: Path
     task: str
     items: list[Item]
     logits: list[NDArray[np.float64]]
+    note: str
 
 
 def read_lm_eval(files: Sequence[Path], described: Description, metric: str | None = None) -> Iterator[tuple[ItemSet, Run]]:
@@ -75,7 +78,19 @@ def _read_file(path: Path, described: Description, metric: str | None) -> File:
     logits = [by_metric[chosen](sample) for sample in samples]
     if moved := sum(int(np.argmax(one) != np.argmax(one.astype(np.float32))) for one in logits):
         log.warning("%s: in %d samples the two likeliest choices are equal to 32 bits; the first of them counts", path.name, moved)
-    return File(path, task, [_item(sample, answer) for sample, answer in zip(samples, answers, strict=True)], logits)
+    if note := _missing(samples, path.name):
+        log.warning("%s", note)
+    return File(path, task, [_item(sample, answer) for sample, answer in zip(samples, answers, strict=True)], logits, note)
+
+
+def _missing(samples: Sequence[Sample], name: str) -> str:
+    """Return a sentence on documents that were not logged: the harness numbers those of a task from 0, and asks the first ones."""
+    found = {int(sample.doc_id) for sample in samples if sample.doc_id.isdecimal()}
+    expected = max(found, default=-1) + 1
+    if len(found) == expected or len(found) < len(samples):
+        return ""
+    first = next(number for number in range(expected) if number not in found)
+    return f"{name}: {expected - len(found)} of {expected} documents are missing, the first of doc_id {first}; figures are of those logged"
 
 
 def _read_samples(path: Path) -> list[Sample]:
@@ -142,7 +157,9 @@ def _run(files: Sequence[File], described: Description, metric: str | None) -> t
         logits[row, : len(values)] = values
     if metric not in (None, "acc"):  # so that it is never compared with a run of other figures
         described = replace(described, prompt=f"{described.prompt}-{metric}")
-    return item_set, imported_run(described, item_set, logits, origin)
+    run = imported_run(described, item_set, logits, origin)
+    notes = tuple(shareable_message(file.note) for file in files if file.note)
+    return item_set, replace(run, env=run.env.model_copy(update={"notes": notes}))
 
 
 IMPORTER = Importer(

@@ -51,6 +51,16 @@ def one_context(i: int, choices: list[str], right: int, gold: int, target: objec
     return sample(i, pairs, likelihoods, gold if target is None else target, **({"acc": float(right == gold)} | results))
 
 
+def test_missing_documents_are_said_and_stored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of two processes one did not log: every second document is missing. A file of the first ones is whole."""
+    rows = [one_context(i, ["red", "blue", "green"], i % 3, i % 2) for i in range(12)]
+    assert read(tmp_path, rows)[1].env.notes == ()
+    assert "missing" not in caplog.text
+    said = "samples_arc.jsonl: 5 of 11 documents are missing, the first of doc_id 1; figures are of those logged"
+    assert read(tmp_path, rows[::2])[1].env.notes == (said,)
+    assert said in caplog.messages
+
+
 SAMPLE = {
     "doc_id": 0,
     "doc": {"question": "2 + 2?"},
