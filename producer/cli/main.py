@@ -75,7 +75,7 @@ def _run(store_url: str, options: dict[str, Any]) -> Iterable[str]:
 
     share_malloc_arena()
     ensure_temporary_folder()
-    if not options.get("models") and "plan" not in options:
+    if not options.get("models") and "plan" not in options and options.get("backend") != "server":
         raise click.UsageError("no --model given; produce --list models shows the known ones")
     requests = read_sweep(options["plan"], options) if "plan" in options else [request_of(options)]
     if "dry_run" in options:

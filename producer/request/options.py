@@ -50,7 +50,13 @@ RUN_OPTIONS = (
     ),
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Ask only N items of each task, drawn by --seed. [all]"),
     click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Folder with the published tasks' files. [the Hub]"),
-    click.option("--backend", metavar="NAME", help="What runs the model: transformers or vllm. [transformers]"),
+    click.option("--backend", metavar="NAME", help="What runs the model: transformers, vllm or server. [transformers]"),
+    click.option("--url", metavar="URL", help="Address of an OpenAI-compatible server, such as http://127.0.0.1:8080. Server only."),
+    click.option(
+        "--tokenizer",
+        metavar="M",
+        help="Tokenizer of the model that the server runs: e.g. a Hub id (owner/name), a folder, or a .gguf file. Server only.",
+    ),
     click.option("--device", metavar="D", help="Where the model runs: cpu, cuda, cuda:1 and so on. [a GPU if there is one]"),
     click.option("--dtype", metavar="D", help="Number format: float32, bfloat16 or float16. [the model's own; float32 on a CPU]"),
     click.option(
@@ -85,6 +91,8 @@ SETTINGS_OPTIONS = (
         help="RAM for intermediate results, e.g. 64G; the rest goes to a temporary file. [half of what is free]",
     ),
     click.option("--tensor-parallel", type=click.IntRange(min=1), metavar="N", help="Devices that share one model; vllm only. [1]"),
+    click.option("--concurrency", type=click.IntRange(1, 1024), metavar="N", help="Requests at a time to a server. [8]"),
+    click.option("--request-timeout", type=click.FloatRange(0.1, 86400), metavar="S", help="Seconds to wait for a server's answer. [300]"),
     click.option(
         "--self-check",
         type=click.IntRange(min=1),

@@ -11,12 +11,15 @@ from typing import Any
 
 from producer.engine.settings import Settings
 from schemas.errors import UsageError
+from schemas.run import CHECKPOINT
 
-TRANSFORMERS, VLLM = "--backend transformers", "--backend vllm"
+TRANSFORMERS, VLLM, SERVER = "--backend transformers", "--backend vllm", "--backend server"
+SERVED_AS = "as served"  # the dtype of a model behind an address, which nobody knows
 NEEDS = {
     "executor": "--plan",
     "workers": "--plan",
     "tensor_parallel": VLLM,
+    **dict.fromkeys(("url", "tokenizer", "concurrency", "request_timeout"), SERVER),
     **dict.fromkeys(("chat_turns", "chat_system"), "--chat"),
     **dict.fromkeys(("device", "batch_tokens", "device_memory", "host_memory", "self_check", "save", "saved_models"), TRANSFORMERS),
 }
@@ -35,6 +38,7 @@ class Request:
     device, dtype : "auto" means a GPU if there is one, with the checkpoint's own dtype; on a CPU float32.
     compression_data : "auto" means each task's default source.
     chat     : whether prompts are in the tokenizer's chat template; chat_turns, chat_system: see `producer.prompts.chat.Chat`.
+    url, tokenizer : address of a server, and the tokenizer of its model; for backend `server`, whose only model needs no name.
     private  : store library versions as the only information about machine and command.
     settings : how batches and memory are used; they change logits by rounding only.
     """
@@ -48,6 +52,8 @@ class Request:
     data: Path | None = None
     prompt_file: Path | None = None
     backend: str = "transformers"
+    url: str = ""
+    tokenizer: str = ""
     device: str = "auto"
     dtype: str = "auto"
     seed: int = 0
@@ -66,6 +72,7 @@ def request_of(options: Mapping[str, Any]) -> Request:
     _check_no_empty_name(options)
     _check_effect(options)
     _check_sweep(options)
+    options = _check_server(options)
     sizes = {name: _size(name, options[name]) for name in SIZES if name in options}
     settings = Settings(**{**_fields(Settings, options), **sizes})
     return Request(**_fields(Request, options), settings=settings)
@@ -107,6 +114,21 @@ def _check_sweep(options: Mapping[str, Any]) -> None:
     number = str(options.get("device", "")).partition("cuda:")[2]
     if number and ("plan" in options or "emit" in options):
         raise UsageError(f"--device cuda:{number} is one device, and a sweep gives each cell its own; set CUDA_VISIBLE_DEVICES={number}")
+
+
+def _check_server(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the options, with the method of a served model unless one is named: checkpoint, since nobody knows its weights."""
+    if options.get("backend") != "server":
+        return options
+    for name in ("url", "tokenizer"):
+        if not str(options.get(name, "")).strip():
+            raise UsageError(f"{SERVER} needs {option_name(name)}")
+    for name in ("dtype", "compression_data", "save", "saved_models"):
+        if name in options:
+            raise UsageError(f"{option_name(name)} has no effect beside {SERVER}: the server decides how its model runs")
+    if "plan" in options or "emit" in options:
+        raise UsageError(f"{SERVER} is not for sweeps: a server runs one model")
+    return {"methods": (CHECKPOINT,), "models": (), **options}
 
 
 def _size(name: str, text: str) -> int:

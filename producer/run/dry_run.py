@@ -11,6 +11,7 @@ from producer.models.weights_hash import BYTES, weight_bytes
 from producer.request.bayes import bayes_runs
 from producer.request.planned import PlannedRun, RunGroup
 from producer.request.request import Request
+from producer.request.served_model import ServedModel
 from producer.run.plan import check_request, make_plan
 from schemas.errors import StoreNotFoundError
 from schemas.fields import FIELDS
@@ -46,7 +47,8 @@ def describe_runs(requests: Sequence[Request], store_url: str) -> Iterator[str]:
     yield from aligned([HEADER, *(row.cells for row in rows)])
     todo = [row for row in rows if row.state != STORED]
     tokens, seconds = sum(row.tokens for row in todo), sum(row.seconds for row in todo)
-    yield f"{counted(len(rows), 'run')}, {len(todo)} to run" + (f", {tokens:,} tokens, {_duration(seconds)}" if todo else "")
+    duration = f", {_duration(seconds)}" if seconds else ""
+    yield f"{counted(len(rows), 'run')}, {len(todo)} to run" + (f", {tokens:,} tokens{duration}" if todo else "")
     groups.sort(key=lambda pair: len(pair[1].levels))  # so that each model's line describes its group with the most levels in memory
     for name, memory in {group.model.files.name: _memory(group, request) for request, group in groups}.items():
         yield f"{name}: {memory}"
@@ -72,6 +74,8 @@ def _seconds(group: RunGroup, tokens: int) -> float:
     from producer.engine.throughput import matrix_peak
 
     model = group.model
+    if isinstance(model, ServedModel):
+        return 0.0  # nobody knows how fast the server is
     weights = model.weight_bytes / BYTES[model.dtype]
     return 2 * weights * tokens / (ASSUMED_SHARE * matrix_peak(Target(model.device, getattr(torch, model.dtype))))
 
@@ -83,6 +87,9 @@ def _duration(seconds: float) -> str:
 
 def _memory(group: RunGroup, request: Request) -> str:
     model = group.model
+    if isinstance(model, ServedModel):
+        server, most = f"{model.identity.kind} {model.identity.version}", request.settings.concurrency
+        return f"asked at {model.client.root}, {server}, by up to {most} requests at a time"
     text = f"{_size(model.weight_bytes)} of weights as {model.dtype} on {model.device}"
     if not weight_bytes(model.files):
         text = f"weights not on this machine, {model.files.hub_id} would be downloaded; {text}"

@@ -19,6 +19,7 @@ from producer.prompts.templates import PROMPTS, instruction_for
 from producer.request.bayes import BAYES
 from producer.request.planned import Model, PlannedRun, PromptedTask, RunGroup
 from producer.request.request import Request, check_names
+from producer.request.served_model import ServedModel, open_served, served_level
 from producer.tasks import EMBEDDED
 from producer.tasks.source import TaskItems, draw, load_task
 from schemas.benchmark import BENCHMARK
@@ -30,6 +31,7 @@ from schemas.run import RunKey
 
 log = logging.getLogger(__name__)
 
+SERVER = "server"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -44,6 +46,8 @@ def make_plan(request: Request, *, download: bool = True) -> list[RunGroup]:
 
     download : whether to fetch weights that are not on this machine; a run has no key without them.
     """
+    if request.backend == SERVER:
+        return [_served_group(request)]
     models = [name for name in request.models if name != BAYES]
     if not models:
         return []
@@ -95,6 +99,25 @@ def _levels_for(config: Any, chosen: Mapping[str, list[Level]]) -> dict[str, lis
         name: list(dict.fromkeys(METHODS[name].level_of(config, level) for level in levels or [METHODS[name].default_for(config)]))
         for name, levels in chosen.items()
     }
+
+
+def _served_group(request: Request) -> RunGroup:
+    """Return the runs of the model behind an address. The server is asked what it is, since that is part of the key."""
+    check_names("method", request.methods, [*METHODS])
+    try:
+        BACKENDS[SERVER].check(None, request.methods)
+    except UsageError as error:
+        raise UsageError(f"cannot run method {request.methods[0]!r} on the model at {request.url}: {error}") from error
+    names = _tasks_of(request, [request.tokenizer])
+    tasks = [draw(load_task(name, request.data), request.limit, request.seed) for name in names]
+    model = open_served(request)
+    method = METHODS[request.methods[0]]
+    level = served_level(model, method.name, request)
+    prompted = [_prompted(model, task, prompt, request) for task in tasks for prompt in request.prompts]
+    for note in dict.fromkeys(note for each in prompted for note in each.notes):
+        log.warning("%s", note)
+    runs = [PlannedRun(each, level, _key(each, _Compression(method, level, None), "", request)) for each in prompted]
+    return RunGroup(model, method, None, request.seed, runs)
 
 
 def _tasks_of(request: Request, models: Sequence[str]) -> list[str]:
@@ -220,7 +243,7 @@ def _key(prompted: PromptedTask, compression: _Compression, weights: str, reques
         weights_hash=weights,
         method=compression.method.name,
         level=compression.level.text,
-        method_settings=compression.method.settings_for(compression.level),
+        method_settings={**compression.method.settings_for(compression.level), **_served_settings(model)},
         compression_data_hash=compression.data.digest if compression.data else "",
         task=task.name,
         items_hash=prompted.item_set.digest,
@@ -234,3 +257,8 @@ def _key(prompted: PromptedTask, compression: _Compression, weights: str, reques
         seed=request.seed,
         sampling={"limit": task.limit} if task.limit else {},
     )
+
+
+def _served_settings(model: Model) -> dict[str, Any]:
+    """Return what a server says of itself; nothing for a model whose weights are hashed."""
+    return model.identity.in_key() if isinstance(model, ServedModel) else {}

@@ -52,6 +52,8 @@ def read_sweep(path: Path, options: Mapping[str, Any]) -> list[Request]:
 
 def _request(block: Mapping[str, Any], options: Mapping[str, Any]) -> Request:
     values = as_model(Block, block).model_dump(exclude_unset=True) | dict(options)
+    if values.get("backend") == "server":
+        raise UsageError("--backend server is not for sweeps: a server runs one model")
     if not values.get("models"):
         raise UsageError("no model; name one with model = '...'")
     return request_of(values)

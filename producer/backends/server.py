@@ -1,0 +1,77 @@
+"""Backend `server`: the model as it is deployed, behind an OpenAI-compatible address. Token ids are sent, never text.
+
+The weights behind an address are unverified: the run's key holds what the server says of itself, and canary prompts show whether the same
+model answers from the start of a run to its end (`producer.served`).
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from producer.backends.base import Ready
+from producer.engine.prefill import Answers, Done
+from producer.engine.settings import Settings
+from producer.prompts.encode import option_tokens, render_prompt
+from producer.request.planned import PromptedTask, RunGroup
+from producer.request.served_model import ServedModel
+from producer.served.canary import LETTERS
+from producer.served.forms import Asker
+from producer.served.questions import Questions, text_names
+from schemas.errors import UsageError
+from schemas.levels import Level
+
+METHODS = ("dense", "checkpoint")
+UNCOMPARED = "the server does not say how it splits text, so that --tokenizer is its model's own could not be checked"
+
+
+class ServerBackend:
+    """Any OpenAI-compatible server (llama.cpp, vLLM, SGLang): the model as it is deployed, at --url."""
+
+    def check(self, config: Any, methods: Sequence[str]) -> None:
+        """Raise UsageError for a method that compresses: a server runs what it was started with."""
+        if unable := [name for name in methods if name not in METHODS]:
+            raise UsageError(f"backend 'server' asks a model as it is served: {', '.join(METHODS)}, not {', '.join(unable)}")
+
+    def ready(self, group: RunGroup, levels: Sequence[Level], settings: Settings) -> Iterator[Ready]:
+        """Yield the served model, after a probe for the form of question that it answers."""
+        model = group.model
+        assert isinstance(model, ServedModel), "plans for this backend hold served models"
+        names = text_names(model.tokenizer)
+        asker = Asker(model.client, model.identity, model.config.get_text_config().vocab_size, names)
+        questions = Questions(asker, model.tokenizer, option_tokens(model.tokenizer, LETTERS).ids, settings.concurrency)
+        compared = min(_compared(questions, run.prompted) for run in group.runs)
+        conditions = {
+            "weights": "as the server says, not verified",
+            "request_form": questions.form.name,
+            "prompts_with_tokens_compared": compared,
+            "canary_spread": questions.canaries.spread,
+            "canary_log_probs": [round(float(value), 5) for value in questions.canaries.table.ravel()],
+        }
+
+        notes = () if compared else (UNCOMPARED,)
+
+        def answer(prompted: PromptedTask, done: Done) -> Answers:
+            return _answer(questions, prompted, done, notes)
+
+        yield Ready(levels[0], conditions, 0, answer)
+
+
+def _compared(questions: Questions, prompted: PromptedTask) -> int:
+    """Return for how many prompts the server's tokens were compared with ours."""
+    whole = [i for i, cut in enumerate(prompted.prompts.cut) if not cut][:3]
+    texts = [
+        render_prompt(prompted.model.tokenizer, prompted.instruction, prompted.task.demonstrations, prompted.task.items[i], prompted.chat)
+        for i in whole
+    ]
+    return questions.compare_tokens(texts, [prompted.prompts.whole(i) for i in whole], special=prompted.chat is None)
+
+
+def _answer(questions: Questions, prompted: PromptedTask, done: Done, before: tuple[str, ...]) -> Answers:
+    prompts, clock = prompted.prompts, time.perf_counter()
+    whole = [prompts.whole(i) for i in range(len(prompts.suffixes))]
+    logprobs, top, notes = questions.answers(whole, prompted.options.ids, prompts.n_options, done)
+    seconds = time.perf_counter() - clock
+    rates = {"items_per_s": len(whole) / seconds, "tokens_per_s": prompts.tokens / seconds}
+    return Answers(logprobs, np.zeros(len(whole), np.float32), top, prompts.tokens, 0.0, rates, notes=(*before, *notes))

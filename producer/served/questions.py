@@ -1,0 +1,123 @@
+"""Ask a served model every prompt of a run: several at a time, with canaries in between.
+
+In: an `Asker`, prompts, option tokens.  Out: log-probabilities (item, option) and most likely tokens, or a ServerError; never a made-up
+number.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from producer.served.bounds import Bounded, check_bounds
+from producer.served.canary import LETTERS, TEXTS, Canaries, Table
+from producer.served.client import ServerError
+from producer.served.forms import Asker, Form, Reply, TopTokens, find_form
+from producer.served.identity import identify
+
+AT_ONCE_PER_THREAD = 16
+COMPARED = 3  # prompts whose tokens the server is asked for
+
+
+class Questions:
+    """One served model, ready to be asked.
+
+    tokenizer : the model's own; texts never go to the server but to compare tokens.
+    letters   : token ids of the letters of the canaries.
+    threads   : requests at a time.
+    """
+
+    def __init__(self, asker: Asker, tokenizer: Any, letters: Sequence[int], threads: int) -> None:
+        self._asker, self._threads, self._letters = asker, threads, list(letters[:LETTERS])
+        self._prompts: list[list[int]] = [tokenizer(text)["input_ids"] for text in TEXTS]
+        self.form: Form = find_form(asker, self._prompts[0], self._letters)
+        self.canaries = Canaries(self._ask_canaries)
+
+    def compare_tokens(self, texts: Sequence[str], prompts: Sequence[Sequence[int]], *, special: bool) -> int:
+        """Return for how many prompts the server gives the same tokens, 0 where it has no tokenizer to ask.
+
+        Raises ServerError where its tokens differ, since the model then reads other words than the prompt's.
+        """
+        for text, ours in list(zip(texts, prompts, strict=True))[:COMPARED]:
+            asked = {"model": self._asker.identity.asked, "prompt": text, "content": text, "add_special": special}
+            said = self._asker.client.offers("/tokenize", {**asked, "add_special_tokens": special})
+            theirs = said.get("tokens") if isinstance(said, dict) else None
+            if not isinstance(theirs, list) or not all(isinstance(token, int) for token in theirs):
+                return 0
+            if theirs[: len(ours)] != list(ours):
+                place = next((i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b), min(len(theirs), len(ours)))
+                raise ServerError(
+                    f"the server's tokenizer gives {theirs[place : place + 3]} at position {place} of a prompt and --tokenizer gives "
+                    f"{list(ours[place : place + 3])}; --tokenizer must be that of the model served"
+                )
+        return min(COMPARED, len(texts))
+
+    def answers(
+        self, prompts: Sequence[Sequence[int]], options: Sequence[int], n_options: Sequence[int], done: Callable[[int], None]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int32], tuple[str, ...]]:
+        """Return log-probabilities (item, option), most likely tokens (item,), -1 if unknown, and notes.
+
+        n_options : (item,) how many of the options an item has.
+        done      : called after every few prompts with their number; it may raise to stop.
+        """
+        self.check("at the start of the run")
+        replies: list[Reply] = []
+        interruptions, step = self._asker.client.interruptions, AT_ONCE_PER_THREAD * self._threads
+        with ThreadPoolExecutor(self._threads) as pool:
+            for start in range(0, len(prompts), step):
+                part = range(start, min(start + step, len(prompts)))
+                asked = [(prompts[item], options[: n_options[item]]) for item in part]
+                try:
+                    replies += pool.map(lambda pair: self.form.ask(*pair), asked)
+                except BaseException:
+                    pool.shutdown(cancel_futures=True)
+                    raise
+                cut = "after a connection broke off" if self._asker.client.interruptions > interruptions else "during the run"
+                self.check(cut if part.stop < len(prompts) else "at the end of the run")
+                interruptions = self._asker.client.interruptions
+                done(len(part))
+        found = Bounded.of(replies, options, n_options)
+        return found.logprobs, np.array([reply.top for reply in replies], np.int32), check_bounds(found)
+
+    def check(self, when: str) -> None:
+        """Raise ServerError if what the server says of itself has changed, or its answers to the canaries have."""
+        now, before = identify(self._asker.client, self._asker.identity.asked), self._asker.identity
+        if now != before:
+            old, new = before.in_key(), now.in_key()
+            names = [name for name in old if old[name] != new[name]]
+            said = ", ".join(f"{name} {old[name]!r:.80} became {new[name]!r:.80}" for name in names) or "its context changed"
+            raise ServerError(f"another model answers at {self._asker.client.root} {when}: {said}; nothing of this run is stored")
+        self.canaries.check(when)
+
+    def _ask_canaries(self, repeats: int) -> list[Table]:
+        with ThreadPoolExecutor(self._threads) as pool:
+            replies = list(pool.map(lambda ids: self.form.ask(ids, self._letters), self._prompts * repeats))
+        rows = [[reply.logprobs.get(token, reply.bound) for token in self._letters] for reply in replies]
+        if any(value is None for row in rows for value in row):
+            raise ServerError(f"the server at {self._asker.client.root} leaves options out of its answers without any bound for them")
+        return list(np.array(rows, np.float64).reshape(repeats, len(self._prompts), -1))
+
+
+def text_names(tokenizer: Any) -> Callable[[], dict[str, int]]:
+    """Return a function for the ids of all tokens by their text, without texts that several tokens share."""
+
+    @cache
+    def names() -> dict[str, int]:
+        texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+        found: dict[str, int] = {}
+        shared = set()
+        for token, text in enumerate(texts):
+            shared.update({text} & found.keys())
+            found[text] = token
+        return {text: token for text, token in found.items() if text not in shared}
+
+    return names
+
+
+def check_names(form: Form, reply: Reply, names: Callable[[], dict[str, int]], options: Sequence[int]) -> None:
+    """Raise ServerError where a server writes tokens as texts and an option's text is not that of one token alone."""
+    if isinstance(form, TopTokens) and reply.listed > len(reply.logprobs) and not set(options) <= set(names().values()):
+        raise ServerError("the server writes tokens as texts, and several tokens have the text of an option; it cannot be told apart")
