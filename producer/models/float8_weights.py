@@ -5,7 +5,7 @@ weight, one per output, or one per block: `weight_scale_inv` for DeepSeek and Qw
 Despite its name, `weight_scale_inv` is a factor and not a divisor (DeepSeek-V3, inference/kernel.py, weight_dequant).
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from producer.models.stored_as import FP8, MODELOPT, Quantization
@@ -13,7 +13,9 @@ from schemas.errors import HedgemarkError, UsageError
 
 SCALES = ("weight_scale", "weight_scale_inv")
 # Scales with which kernels round activations and the key/value cache. Not applied here; the run records that (stored_as.not_simulated).
-ACTIVATION_SCALES = (".input_scale", ".activation_scale", ".k_scale", ".v_scale", ".kv_scale", ".output_scale", ".input_scale_ub")
+CACHE_SCALES = (".k_scale", ".v_scale", ".kv_scale")
+ACTIVATION_SCALES = (".input_scale", ".activation_scale", ".output_scale", ".input_scale_ub", *CACHE_SCALES)
+STATIC = "static"
 ALGORITHMS = ("FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO")
 
 
@@ -45,6 +47,15 @@ def dequantize_floats(tensors: dict[str, Any], stored: Quantization) -> Iterator
             sizes = f"{tuple(found[0].shape)} {found[0].dtype} for a weight of {tuple(weight.shape)}"
             raise HedgemarkError(f"the scales of tensor {name} do not fit it: {sizes}")
         yield name, weight.float() * scale
+
+
+def unstated_rounding(tensors: Collection[str], stored: Quantization) -> dict[str, str]:
+    """Return the settings that scales in the files imply and the config leaves out: rounding of activations, of the key/value cache."""
+    settings = stored.settings
+    cache, inputs = (any(name.endswith(kinds) for name in tensors) for kinds in (CACHE_SCALES, ".input_scale"))
+    cache = cache and not (settings.get("kv_cache_scheme") or settings.get("kv_cache_quant_algo"))
+    inputs = inputs and stored.format == FP8 and not settings.get("activation_scheme")
+    return {**({"kv_cache_scheme": STATIC} if cache else {}), **({"activation_scheme": STATIC} if inputs else {})}
 
 
 def _by_weight(scale: Any, shape: Any, block: Any) -> Any:

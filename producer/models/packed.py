@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from producer.models.compressed_weights import check_compressed, round_inputs, take_modules, unpack_modules
-from producer.models.float8_weights import check_floats, dequantize_floats
+from producer.models.float8_weights import check_floats, dequantize_floats, unstated_rounding
 from producer.models.integer_weights import check_integers, unpack_integers
 from producer.models.stored_as import AWQ, COMPRESSED_TENSORS, FBGEMM, FP8, GGUF, GPTQ, MODELOPT, quantization
 from schemas.errors import UsageError
@@ -42,6 +42,8 @@ def load_packed(paths: list[Path], config: Any, **options: Any) -> tuple[Any, di
     """
     stored, dtype = quantization(config), options["dtype"]
     tensors = read_tensors(paths)
+    if unstated := unstated_rounding(tensors, stored):
+        config.quantization_config = {**stored.settings, **unstated}
     for name, weight in UNPACK[stored.format](tensors, stored):
         tensors[name] = weight.to(config.dtype or weight.dtype) if dtype == "auto" else weight.to(dtype)
     return load_tensors(tensors, config, **options)

@@ -294,6 +294,17 @@ def test_eight_bit_floats_are_used_with_their_scales(form: str, settings: dict[s
     assert (conditions["stored_as"], conditions["not_simulated"]) == (settings["quant_method"], ["rounding of activations"])
 
 
+@pytest.mark.parametrize("settings", [{"quant_method": "fp8"}, {"quant_method": "modelopt", "quant_algo": "FP8"}])
+def test_scales_of_the_cache_are_said_though_the_config_is_silent(settings: dict[str, Any], tmp_path: Path) -> None:
+    """Kernels round keys, values and inputs with the scales that they find; a run of the weights alone says that it does not."""
+    meant = save_float8(tmp_path, "tensor")
+    change(tmp_path, **{f"model.layers.0.self_attn.{kind}_scale": torch.tensor(0.5) for kind in "kv"})
+    write_settings(tmp_path, settings)
+    loaded = assert_same_weights(tmp_path, meant)
+    conditions = METHODS["checkpoint"].apply(loaded, parse_level("FP8"), None, 0).conditions
+    assert conditions["not_simulated"] == ["rounding of activations", "rounding of the key/value cache"]
+
+
 def test_scales_that_are_powers_of_two_are_read_as_such(tmp_path: Path) -> None:
     """DeepSeek-V3.1 stores block scales as eight-bit exponents (ue8m0)."""
     meant = save_float8(tmp_path, "block", scale_dtype=torch.float8_e8m0fnu)
