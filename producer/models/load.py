@@ -6,8 +6,9 @@ tensors that a library would leave out or initialize at random are an error.
 """
 
 import json
+import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +23,8 @@ from producer.models.tokenizer_folder import read_tokenizer
 from schemas.errors import HedgemarkError, UsageError
 
 AS_STORED = "auto"  # the dtype of the files: the weights then are views of memory-mapped files and take no memory of their own
+COUNT = re.compile(r"(?:^|_)(layer|block|expert)s?$")  # fields of a config, such as num_hidden_layers, n_layer and num_local_experts
+MOST = {"layer": 1_000, "block": 1_000, "expert": 10_000}
 ROTARY = "rotary_emb.inv_freq"  # written by older versions of transformers, and left out by newer ones without a word
 
 
@@ -33,10 +36,21 @@ def load_config(files: ModelFiles) -> Any:
         raise UsageError(f"{files.folder} holds an adapter ({ADAPTER}), not a whole model; merge it into its base model and save that")
     with _readable("config", files, UsageError):
         if files.gguf:
-            return gguf_config(open_gguf(files.folder / files.gguf))
-        config = AutoConfig.from_pretrained(files.folder, trust_remote_code=False)
-        complete_config(config, files.folder)
+            config = gguf_config(open_gguf(files.folder / files.gguf))
+        else:
+            config = AutoConfig.from_pretrained(files.folder, trust_remote_code=False)
+            complete_config(config, files.folder)
+        _check_counts(config.to_dict())
         return config
+
+
+def _check_counts(settings: Mapping[str, Any]) -> None:
+    """Raise ValueError for more layers or experts than any model has: transformers would build them one by one, for hours."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            _check_counts(value)
+        elif isinstance(name, str) and isinstance(value, int) and (match := COUNT.search(name)) and value > MOST[match[1]]:
+            raise ValueError(f"{name} is {str(value)[:40]}; no model has more than {MOST[match[1]]:,}")
 
 
 def load_tokenizer(files: ModelFiles) -> Any:

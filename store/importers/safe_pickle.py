@@ -2,7 +2,8 @@
 
 In: bytes of an untrusted pickle.  Out: the object. A pickle is a program. Its opcodes are checked before it runs, so that no length or memo
 index asks for more memory than the file has bytes. When it runs, it may only call three functions and name two types, all of numpy. They
-are replaced by stand-ins that have no settable attributes and create nothing but numbers.
+are replaced by stand-ins that have no settable attributes and create nothing but numbers. No tuple may be a key: hashing one that holds
+another twice, and that another twice, would never end.
 """
 
 import io
@@ -22,7 +23,24 @@ _FIXED = {code: opcode.arg.n if opcode.arg else 0 for code, opcode in _OPCODES.i
 _COUNTED = {pickletools.TAKEN_FROM_ARGUMENT1: 1, pickletools.TAKEN_FROM_ARGUMENT4: 4, pickletools.TAKEN_FROM_ARGUMENT4U: 4}
 _COUNTED[pickletools.TAKEN_FROM_ARGUMENT8U] = 8  # number of bytes that state how many bytes follow
 _LONG_BINPUT, _STOP = ord(pickle.LONG_BINPUT), ord(pickle.STOP)
-_UNUSED = {"EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID", "NEXT_BUFFER", "READONLY_BUFFER", "PUT", "INST"}  # no array needs them
+_UNUSED = {
+    *("EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID", "NEXT_BUFFER", "READONLY_BUFFER", "PUT", "GET", "INST", "DUP"),
+    *("EMPTY_SET", "ADDITEMS", "FROZENSET"),
+}  # no array needs them
+_GETS, _PUTS = {ord(pickle.BINGET), ord(pickle.LONG_BINGET)}, {ord(pickle.BINPUT), ord(pickle.LONG_BINPUT)}
+_MARK, _MEMOIZE, _POP = ord(pickle.MARK), ord(pickle.MEMOIZE), ord(pickle.POP)
+_FILLS = {ord(code) for code in (pickle.BUILD, pickle.APPEND, pickle.APPENDS, pickle.SETITEM, pickle.SETITEMS)}  # leave what they fill
+_SETS = {ord(pickle.SETITEM), ord(pickle.SETITEMS), ord(pickle.DICT)}
+# of each opcode: how many values it takes from the top (None: all above the mark, and then as many as the second number), and of each
+# value that it leaves whether it is a tuple
+_EFFECTS = {
+    code: (
+        (None, before.index(pickletools.markobject)) if pickletools.markobject in before else (len(before), 0),
+        [kind is pickletools.pytuple for kind in opcode.stack_after],
+    )
+    for code, opcode in _OPCODES.items()
+    for before in [opcode.stack_before]
+}
 
 
 def load_plain_pickle(content: bytes, where: str) -> Any:
@@ -38,7 +56,7 @@ def load_plain_pickle(content: bytes, where: str) -> Any:
 
 def _check_steps(content: bytes) -> None:
     """Raise ValueError for an opcode that is truncated, unknown, or asks for more memory than the file could fill."""
-    place, size = 0, len(content)
+    place, size, tuples = 0, len(content), _Tuples()
     while place < size:
         code = content[place]
         if code == _STOP:
@@ -49,8 +67,49 @@ def _check_steps(content: bytes) -> None:
             raise ValueError(f"step {_OPCODES[code].name} at byte {place} needs {end - size} bytes more than there are")
         if code == _LONG_BINPUT and (index := int.from_bytes(content[place + 1 : end], "little")) > size:
             raise ValueError(f"it asks for place {index} in a memo, of a file of {size} bytes")
+        tuples.follow(code, int.from_bytes(content[place + 1 : end], "little") if code in _GETS or code in _PUTS else 0)
         place = end
     raise ValueError("it has no end")
+
+
+class _Tuples:
+    """Which values on a pickle's stack and in its memo are tuples."""
+
+    def __init__(self) -> None:
+        self.stack: list[bool] = []
+        self.marks: list[int] = []  # heights of the stack
+        self.memo: dict[int, bool] = {}
+
+    def follow(self, code: int, index: int) -> None:
+        """Do what an opcode does to the stack. Raises ValueError for a tuple as a key, and where the stack holds too little."""
+        stack, marks = self.stack, self.marks
+        if code == _MARK:
+            marks.append(len(stack))
+        elif code in _GETS:
+            stack.append(self.memo.get(index, False))
+        elif code in _PUTS or code == _MEMOIZE:
+            self.memo[len(self.memo) if code == _MEMOIZE else index] = self._top(1)[0]
+        elif code == _POP and marks and marks[-1] == len(stack):
+            marks.pop()
+        else:
+            (taken, below), left = _EFFECTS[code]
+            if taken is None and not marks:
+                raise ValueError("it looks for a mark that it did not set")
+            above = stack[marks[-1] :] if taken is None else self._top(taken)
+            keys = (above[::2] if taken is None else above[1:2]) if code in _SETS else ()
+            if any(keys):
+                raise ValueError("a key is a tuple")
+            del stack[len(stack) - len(above) :]
+            if taken is None:
+                marks.pop()
+                above = self._top(below) + above
+                del stack[len(stack) - below :]
+            stack += above[:1] if code in _FILLS else left
+
+    def _top(self, count: int) -> list[bool]:
+        if count > len(self.stack):
+            raise ValueError("it takes more values than it has put down")
+        return self.stack[len(self.stack) - count :]
 
 
 def _end(content: bytes, place: int, code: int) -> int:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -109,6 +110,16 @@ def test_a_model_that_transformers_does_not_build_counts_as_its_files(tmp_path: 
     (tmp_path / "model.safetensors").write_bytes(bytes(400))
     assert parameters(T5Config()) == 0
     assert weight_bytes_as(ModelFiles("other", tmp_path), T5Config(), "bfloat16") == 200
+
+
+@pytest.mark.parametrize(("field", "count"), [("num_hidden_layers", 2**80), ("num_hidden_layers", 1_001), ("num_local_experts", 10**9)])
+def test_a_config_with_endless_layers_is_refused(field: str, count: int, tmp_path: Path) -> None:
+    """transformers builds layers one by one, even to count parameters, so that 2**80 of them would never end."""
+    shutil.copytree(find_model("ref-moe").folder, tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, field: count}))
+    with pytest.raises(UsageError, match=f"{field} is {count}; no model has more than"):
+        load_config(find_model(str(tmp_path / "model")))
 
 
 def test_a_damaged_cache_of_hashes_is_not_believed(tmp_path: Path) -> None:
