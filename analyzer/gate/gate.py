@@ -19,6 +19,7 @@ from analyzer.gate.bounds import Bounded, at_worst, too_few_clusters
 from analyzer.gate.items_needed import MOST, Needed, items_needed
 from analyzer.gate.looks import LaterLook, Look, Looks, look_at
 from analyzer.gate.policy import FIGURES, Limit, Limitable, limits_for
+from analyzer.measure.dependence import dependence
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, identity, provenance
 from analyzer.measure.unreliable import cell_faults, run_reasons
@@ -153,6 +154,7 @@ def _record(check: Check, question: Question, n_checks: int, n_models: int) -> R
         | check.look.fields
         | _needed(check, result, n_checks)
         | {"reason": _reason(check, result)}
+        | dependence(check.cell.after.view)
         | {"unreliable": pair_unreliable([check.cell])}
         | provenance([check.cell.after], question)
     )

@@ -1,6 +1,7 @@
 """Items that depend on each other, such as a question that was asked more than once: they carry less information than independent ones."""
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,10 @@ from analyzer.runs.answer_metrics import answer_metrics
 from analyzer.runs.view import RunView
 from analyzer.stats.clusters import design_effect
 
+RECENT = 4  # runs whose answer is cached: every scorer, alpha and check of a run needs the same one
 
+
+@lru_cache(maxsize=RECENT)
 def dependence(view: RunView) -> dict[str, Any]:
     """Return how many units the items are.
 

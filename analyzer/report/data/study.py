@@ -107,6 +107,7 @@ def measure_study(runs: Runs, request: ReportRequest) -> Study:
     """
     if len(runs.rows) > MAX_RUNS:
         raise UsageError(f"{len(runs.rows)} runs are selected, but a page shows {MAX_RUNS} at most; select with --model, --task, --method")
+    runs = runs.clustered(request.questions[0].clustering)
     views = {view.row["name"]: view for view in runs.views()}
     kept_runs = KeptRuns(runs.reader, runs.rows, runs.clustering, views)
     return Study(kept_runs, request, {question.protocol: _cells(kept_runs, question) for question in request.questions})
@@ -130,7 +131,7 @@ def _policy(options: Mapping[str, Any], allowed: Tolerances) -> Policy:
 
 
 def _question(protocol: str, options: Mapping[str, Any]) -> Question:
-    question = ask(alphas=options["alpha"], scorers=options["scorers"], protocol=protocol)
+    question = ask(alphas=options["alpha"], scorers=options["scorers"], protocol=protocol, cluster=options["cluster"])
     if len(question.alphas) != 1:
         raise UsageError(f"alpha {options['alpha']!r} means {len(question.alphas)} alphas; give one, the page's slider offers all others")
     return question
