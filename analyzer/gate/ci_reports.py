@@ -13,7 +13,7 @@ from store.shown import json_text
 
 MARKS = {PASS: "pass", FAIL: "**fail**", INCONCLUSIVE: "*inconclusive*"}
 UNPLANNED = (
-    "Asking again with more items makes a wrong answer more likely: 20 such looks pass about 12 % of the models at a limit instead of "
+    "Asking again with more items makes a wrong answer more likely: 20 such looks pass up to 12 % of the models at a limit instead of "
     f"{100 * TAIL:g} %. Plan further looks under [looks] in the policy, for new items."
 )
 HUB_DATA_SET = "ErikYip/LLM-Uncertainty-Bench"  # contains the published tasks
@@ -111,7 +111,7 @@ def correction(records: Sequence[Record]) -> str:
 def again(records: Sequence[Record]) -> str:
     """Return a sentence about asking the gate again with more items: which planned look this is, or what asking unplanned would do."""
     checks = [record for record in records if record["limit"] is not None]
-    undecided = outcome(checks) == INCONCLUSIVE
+    undecided = [check for model in _by_model(records).values() if outcome(model) == INCONCLUSIVE for check in model]
     plans = sorted({record["looks"] for record in checks if record["looks"]})
     if not plans:
         return UNPLANNED if undecided else ""
@@ -120,7 +120,7 @@ def again(records: Sequence[Record]) -> str:
     for look, of, n_items, error in sorted(taken):
         parts.append(f"Look {look} of {of}, at {n_items:,} items, may err with {_percent(error)}, and its intervals are for that.")
     if undecided:
-        parts.append(next_look(checks) or "This was the last look: its plan has no error left, so a new plan needs new items.")
+        parts.append(next_look(undecided) or "This was the last look: its plan has no error left, so a new plan needs new items.")
     return " ".join(parts)
 
 
@@ -131,15 +131,20 @@ def next_look(records: Sequence[Record], what: str = "items") -> str:
     return f"Look next at {listed} {what}, which the plan has error left for." if counts else ""
 
 
+def _by_model(records: Sequence[Record]) -> dict[tuple[str, ...], list[Record]]:
+    by_model: dict[tuple[str, ...], list[Record]] = {}
+    for record in records:
+        by_model.setdefault((record["model"], record["method"], record["level"]), []).append(record)
+    return by_model
+
+
 def _percent(share: float) -> str:
     return f"{100 * share:.2g} %"
 
 
 def together(records: Sequence[Record]) -> str:
     """Return a sentence about the error probability over several compressed models together; "" for a single model."""
-    by_model: dict[tuple[str, ...], list[Record]] = {}
-    for record in records:
-        by_model.setdefault((record["model"], record["method"], record["level"]), []).append(record)
+    by_model = _by_model(records)
     n_models = len(by_model)
     if n_models < 2:
         return ""

@@ -1,7 +1,7 @@
 """Repeated looks of the gate at a growing number of items, planned so that all of them together err no more often than a single one.
 
 A gate that is undecided, and is asked again every night with more items, has many chances to pass a model that is at its limit: 20 looks
-pass about 12 % of such models instead of 2.5 %. A plan fixes beforehand at which numbers of items the gate may be asked, and a spending
+pass 9 to 12 % of such models instead of 2.5 %. A plan fixes beforehand at which numbers of items the gate may be asked, and a spending
 function says how much of the error probability is used up by then. Each look may err with the part added since the look before it. The
 parts sum to the whole, and the probability of an error at any look is at most that sum (Bonferroni). This holds for every figure and for
 exact bounds, whether the items of one look are among those of the next or all new. The boundaries of Lan & DeMets also use how the looks

@@ -136,11 +136,13 @@ def test_every_form_says_which_look_it_is_and_which_is_next() -> None:
     assert "look 2 of 3" in markdown(records) and "next look at 2,000 items" in junit(records)
     table = render(records, GATE, width=200)
     assert "2 of 3, 0.15 %" in table and "next look" in table and "2,000" in table
-    assert "20 such looks pass about 12 %" in again(gate(runs, LAC, limits)) and "over all looks" not in correction(gate(runs, LAC, limits))
+    assert "20 such looks pass up to 12 %" in again(gate(runs, LAC, limits)) and "over all looks" not in correction(gate(runs, LAC, limits))
     assert again(gate(runs, LAC, limits[1:])) == "" and "Look next" not in again(gate(runs, LAC, limits[1:], looks=THREE))
     ended = again(gate(models(2_000), LAC, [Limit("accuracy_loss", 0.036)], looks=THREE))
     assert "This was the last look: its plan has no error left" in ended
     assert "gate: inconclusive" in last_line(records)
+    failed = [record | {"level": "w3a16", "result": FAIL} for record in records]
+    assert again([*records, *failed]) == said and "Look next" not in again(failed)
 
 
 def test_the_command_and_the_function_agree(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
