@@ -23,6 +23,7 @@ from schemas.errors import UsageError
 from schemas.levels import Level
 
 METHODS = ("dense", "checkpoint")
+CANARIES, SPREAD = "canary_log_probs", "canary_spread"
 UNCOMPARED = "the server does not say how it splits text, so that --tokenizer is its model's own could not be checked"
 
 
@@ -46,8 +47,8 @@ class ServerBackend:
             "weights": "as the server says, not verified",
             "request_form": questions.form.name,
             "prompts_with_tokens_compared": compared,
-            "canary_spread": questions.canaries.spread,
-            "canary_log_probs": [round(float(value), 5) for value in questions.canaries.table.ravel()],
+            SPREAD: questions.canaries.spread,
+            CANARIES: [round(float(value), 5) for value in questions.canaries.table.ravel()],
         }
 
         notes = () if compared else (UNCOMPARED,)

@@ -19,18 +19,18 @@ class Destination:
     """A store's writer; use it in a `with` block, which commits at its end."""
 
     def __init__(self, url: str) -> None:
-        self._url, self._stack = url, ExitStack()
+        self.url, self._stack = url, ExitStack()
         self._writer: Writer | None = None
 
     def __enter__(self) -> "Destination":
         """Open the store. Raises HedgemarkError if it can neither be opened nor be created later."""
-        path = parse_address(self._url).path
+        path = parse_address(self.url).path
         if path is None:
-            init_store(self._url)  # the only way to find out whether a bucket is writable is to write to it
+            init_store(self.url)  # the only way to find out whether a bucket is writable is to write to it
         try:
-            self._writer = self._stack.enter_context(open_writer(self._url))
+            self._writer = self._stack.enter_context(open_writer(self.url))
         except StoreNotFoundError:
-            _check_creatable(self._url, path or Path())
+            _check_creatable(self.url, path or Path())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -46,8 +46,8 @@ class Destination:
             raise HedgemarkError(f"run {run.key.name}: {disagreement}")
         if self._writer is None:
             run.check(items.n_options, allow_nonfinite=allow_nonfinite)
-            init_store(self._url)
-            self._writer = self._stack.enter_context(open_writer(self._url))
+            init_store(self.url)
+            self._writer = self._stack.enter_context(open_writer(self.url))
         return self._writer.write(items, run, allow_nonfinite=allow_nonfinite, replace=replace)
 
 

@@ -20,9 +20,11 @@ from producer.machine.interrupt import Interrupted, Stop, stop_on_signal
 from producer.request.bayes import bayes_runs
 from producer.request.planned import PlannedRun, PromptedTask, RunGroup
 from producer.request.request import Request
+from producer.request.served_model import ServedModel
 from producer.run.destination import Destination
 from producer.run.option_mass import check_option_mass
 from producer.run.plan import check_request, make_plan
+from producer.run.same_served_model import check_same_served_model
 from producer.run.saving import check_saving
 from schemas.options import own_options
 from schemas.private import without_circumstances
@@ -92,6 +94,8 @@ class _Worker:
         for _ in levels:
             with self.stop.raise_immediately():
                 ready = next(models)
+                if isinstance(group.model, ServedModel) and not self.request.replace:
+                    check_same_served_model(group, ready, self.destination.url)
             for run in todo:
                 if run.level == ready.level:
                     self._make(run, ready)

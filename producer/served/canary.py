@@ -24,6 +24,11 @@ LEAST, TIMES = 0.05, 4  # the mean change that is always taken for rounding, and
 Table = NDArray[np.float64]
 
 
+def allowed_change(spread: float) -> float:
+    """Return the mean change of log-probability that is taken for rounding, where repeats at one time differ by `spread`."""
+    return max(LEAST, TIMES * spread)
+
+
 class Canaries:
     """The canaries of one server.
 
@@ -39,7 +44,7 @@ class Canaries:
     @property
     def allowed(self) -> float:
         """Mean absolute change of log-probability that is taken for rounding."""
-        return max(LEAST, TIMES * self.spread)
+        return allowed_change(self.spread)
 
     def check(self, when: str) -> None:
         """Ask again, a second time where the answers moved. Raises ServerError if the same model cannot have given them."""

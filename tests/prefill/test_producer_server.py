@@ -199,6 +199,19 @@ def test_another_model_in_mid_run_is_detected(what: str, tmp_path: Path) -> None
         assert "another model answers" in refused(url, tmp_path, "--limit", "60")
 
 
+def test_another_model_after_a_restart_is_not_taken_for_the_first(tmp_path: Path) -> None:
+    """Other weights under the same name, between two commands: the canaries stored with the first run tell."""
+    fake = Fake("vllm")
+    with serving(fake) as url:
+        assert asked(url, tmp_path).exit_code == 0
+        assert asked(url, tmp_path, "--prompt", "shared").exit_code == 0
+        fake.seed = 1
+        result = asked(url, tmp_path, "--prompt", "task")
+        assert result.exit_code == 5 and "another model is behind the address now" in result.stderr
+        assert asked(url, tmp_path, "--prompt", "task", "--level", "Q4_K_M").exit_code == 0
+    assert len(runs(tmp_path)) == 3
+
+
 def test_what_a_server_says_of_itself_is_part_of_the_key(tmp_path: Path) -> None:
     """Another version or model name is another run; the name in the store is the user's."""
     fake = Fake("vllm", name="/models/secret/served-q8.gguf")

@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -105,7 +105,8 @@ def serving(fake: Fake) -> Iterator[str]:
             for name, value in ({"content-length": str(len(data))} | headers).items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(data)
+            with suppress(OSError):  # a client that gave up
+                self.wfile.write(data)
             if "content-length" in headers:  # a false one: half an answer
                 self.close_connection = True
 
