@@ -46,6 +46,10 @@ def html(store_url: str) -> str:
 @pytest.fixture(scope="module")
 def data(html: str) -> dict[str, Any]:
     """What the page embeds."""
+    return embedded(html)
+
+
+def embedded(html: str) -> dict[str, Any]:
     return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.S)[1])
 
 
@@ -143,6 +147,19 @@ def test_a_card_is_the_gate_of_its_model(store_url: str) -> None:
     own = [check for check in checks if (check["model"], check["method"], check["level"]) == ("small-7b", "wanda", "0.4")]
     assert [check["result"] for check in own] == [check["result"] for check in alone if check["run"] == own[0]["run"]]
     assert [check["amount"] for check in own] == [check["amount"] for check in alone]
+
+
+def test_planned_looks_stand_on_the_page(tmp_path: Path) -> None:
+    """The page says which look it is, how much it may err and where to look next; its table has the same fields as the gate."""
+    items, policy = quiz("quiz", 60), tmp_path / "policy.toml"
+    url = write(str(tmp_path / "store"), [(items, family(items, "toy", 0))])
+    policy.write_text("[limits]\naccuracy_loss = 0.1\n[looks]\nitems = [60, 120]\nspending = 'pocock'\n")
+    html = page(study_of(url, policy=policy))
+    assert "Looks are planned at 60 and 120 items, pocock." in html
+    assert "Look 1 of 2, at 60 items, may err with 1.6 %" in html
+    assert "Look next at 120 items" in html and "Look next at 120 questions" in html
+    checks = [row for row in rows(embedded(html), "checks") if row["check"] == "accuracy_loss"]
+    assert {(row["look"], row["n_looks"]) for row in checks} == {(1, 2)} and 120 in {row["next_look"] for row in checks}
 
 
 def page_checks(whole: Any) -> list[dict[str, Any]]:
