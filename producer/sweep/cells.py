@@ -14,7 +14,7 @@ from producer.run.plan import choose_levels
 
 FAILED_TO_START = 127
 SCALARS = (
-    *("limit", "data", "prompt_file", "backend", "device", "dtype", "seed", "compression_data"),
+    *("limit", "data", "prompt_file", "backend", "device", "dtype", "seed", "compression_data", "chat_system"),
     *("batch_tokens", "device_memory", "host_memory", "tensor_parallel", "self_check", "saved_models"),
 )
 
@@ -70,4 +70,4 @@ def _shared(request: Request, store_url: str) -> Iterator[str]:
         for name in SCALARS:
             if (value := getattr(values, name, None)) != getattr(defaults, name, None):
                 yield from (option_name(name), str(value))
-    yield from (option_name(name) for name in ("allow_nonfinite", "private", "replace") if getattr(request, name))
+    yield from (option_name(name) for name in ("allow_nonfinite", "private", "replace", "chat", "chat_turns") if getattr(request, name))

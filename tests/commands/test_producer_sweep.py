@@ -307,3 +307,11 @@ time.sleep(60)
         ray.shutdown()
     assert (tmp_path / "committed").exists()
     assert not (tmp_path / "never").exists()
+
+
+def test_a_sweep_of_chat_prompts_asks_chat_prompts() -> None:
+    """The cells of a sweep have the chat options of the whole: without them they would be runs of plain prompts."""
+    request = Request(models=("ref-m",), chat=True, chat_turns=True, chat_system="One letter.")
+    (command,) = split([request], "store")
+    assert {"--chat", "--chat-turns"} <= set(command.arguments)
+    assert command.arguments[command.arguments.index("--chat-system") + 1] == "One letter."
