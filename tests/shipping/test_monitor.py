@@ -144,6 +144,20 @@ def test_answers_show_a_loss_of_coverage_that_no_statistic_shows(tmp_path: Path)
     assert alarms == {"exchangeable misses"}
 
 
+def test_the_tolerance_says_what_still_holds(tmp_path: Path) -> None:
+    """400 questions decide coverage with a tolerance of 0.2 and not with none; a tolerance that no one can mean is exit 2."""
+    path = live(tmp_path / "live.parquet", 400)
+    results = {}
+    for tolerance in ("0.2", "0"):
+        done = run(tmp_path, path, "--format", "json", "--coverage-tolerance", tolerance)
+        records = {(one["check"], one["group"]): one["result"] for one in json.loads(done.stdout)}
+        results[tolerance] = records["misses", "all"], done.exit_code
+    assert results == {"0.2": ("holds", 0), "0": ("not enough yet", 3)}
+    for tolerance in ("nan", "-0.1", "inf", "2"):
+        done = run(tmp_path, path, "--coverage-tolerance", tolerance)
+        assert done.exit_code == 2 and "tolerance of coverage" in done.output
+
+
 def test_groups_are_counted_apart(tmp_path: Path) -> None:
     """A group whose sets miss too often is named; its misses and those of the rest add up."""
     path = live(tmp_path / "live.parquet", 2000)
