@@ -23,15 +23,16 @@ CLUSTER_HELP = (
     "Items that depend on each other count as one unit in intervals, tests and verdicts: those of one subject, of one passage, or of one "
     "value in a table with a column id. [question: those that ask the same question]"
 )
+parameter_option = click.option(
+    "--parameter", "parameters", multiple=True, metavar="S.NAME=X", help="Parameter of a scorer, such as raps.penalty=0.1; repeatable."
+)
 OPTIONS: list[Callable[[Any], Any]] = [
     store_option,
     at_option,
     *SELECTION,
     click.option("--alpha", "alphas", multiple=True, metavar="A", help=ALPHA_HELP),
     scorers_option,
-    click.option(
-        "--parameter", "parameters", multiple=True, metavar="S.NAME=X", help="Parameter of a scorer, such as raps.penalty=0.1; repeatable."
-    ),
+    parameter_option,
     click.option("--split", metavar="all|N|seed:K|file:PATH", help=SPLIT_HELP),
     click.option("--stratify", is_flag=True, help="Draw splits within each subject."),
     click.option("--cluster", metavar="subject|context|FILE:COLUMN", help=CLUSTER_HELP),

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from analyzer.cli.options import CLUSTER_HELP, SELECTION, at_option, comparison_options, scorers_option, with_options
+from analyzer.cli.options import CLUSTER_HELP, SELECTION, at_option, comparison_options, parameter_option, scorers_option, with_options
 from analyzer.cli.verdicts import FILE
 from store.command import friendly_errors, store_option
 
@@ -22,6 +22,7 @@ OPTIONS: list[Callable[[Any], Any]] = [
         help="Allowed miscoverage when the page opens; its slider offers all others.",
     ),
     scorers_option,
+    parameter_option,
     click.option("--protocol", "protocols", multiple=True, metavar="P", help="exact, ye2024 or tong2026; repeatable. [exact]"),
     click.option("--cluster", metavar="subject|context|FILE:COLUMN", help=CLUSTER_HELP),
     click.option("--policy", type=FILE, help="TOML with the limits of the release gate. [the two tolerances are the limits]"),

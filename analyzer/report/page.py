@@ -121,6 +121,7 @@ def _facts(study: Study, all_cards: Sequence[Card]) -> dict[str, Any]:
         "alone": _without_partner(study),
         "n_runs": len(rows),
         "snapshot": study.runs.reader.snapshot,
+        "parameters": study.request.parameters,
         "alpha": float(study.request.questions[0].alphas[0]),
     }
 

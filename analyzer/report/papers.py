@@ -43,11 +43,14 @@ def _markdown(study: Study, named_tables: Tables, shown: Sequence[Section]) -> s
     parts += ["\n".join(f"- {in_line(sentence)}" for sentence in _sentences(study, named_tables))]
     for title, records, columns in shown:
         parts += [f"## {title}", markdown(records, columns)]
-    return "\n\n".join([*parts, f"Snapshot `{study.runs.reader.snapshot}`."]) + "\n"
+    given = f" Parameters: {study.request.parameters}." if study.request.parameters else ""
+    return "\n\n".join([*parts, f"Snapshot `{study.runs.reader.snapshot}`.{given}"]) + "\n"
 
 
 def _latex(study: Study, named_tables: Tables, shown: Sequence[Section]) -> str:
     lines = [r"% needs \usepackage{booktabs}", f"% snapshot {study.runs.reader.snapshot}", f"% {escaped(sentences.verdicts(cards(study)))}"]
+    if study.request.parameters:
+        lines.append(f"% parameters: {study.request.parameters}")
     for title, records, columns in shown:
         lines.append(latex(records, columns, title))
     return "\n\n".join(lines) + "\n"

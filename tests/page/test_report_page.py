@@ -23,6 +23,7 @@ from analyzer.report.data.study import MAX_RUNS, ReportRequest, measure_study
 from analyzer.report.data.tables import first_question_tables, tables
 from analyzer.report.page import page
 from analyzer.report.panels import PANELS, Panel, PanelColumn
+from analyzer.report.papers import paper
 from analyzer.report.rows import pack
 from analyzer.report.words.cards import WORDINGS, cards
 from analyzer.runs.loading import select_runs
@@ -125,6 +126,21 @@ def test_pairs_are_those_of_compare(store_url: str, data: dict[str, Any]) -> Non
         assert pair["verdict"] == expected["verdict"] and pair["unreliable"] == expected["unreliable"]
         for name in ("accuracy_change", "set_size_change_low", "flips_high", "kl"):
             assert pair[name] == (None if expected[name] is None else pytest.approx(expected[name], rel=1e-5, abs=CLOSE))
+
+
+def test_a_scorers_parameter_is_measured_and_named(store_url: str) -> None:
+    """With --parameter the page's pairs are those of `analyze compare` with it, and page and tables name it; without, they name none."""
+    asked = {"scorers": ("raps",), "model": ("small-1b",), "parameters": ("raps.penalty=0.7",)}
+    whole = study_of(store_url, **asked)
+    options = {"scorers": ["raps"], "model": ["small-1b"]}
+    plain = {row["run"]: row["set_size"] for row in compare(store_url, **options).to_dicts()}
+    wanted = {row["run"]: row["set_size"] for row in compare(store_url, **options, parameters=["raps.penalty=0.7"]).to_dicts()}
+    assert {pair["run"]: pair["set_size"] for pair in tables(whole)["pairs"]}.items() <= wanted.items()
+    assert wanted != plain
+    assert all("raps.penalty=0.7" in text for text in (page(whole), paper(whole, "md"), paper(whole, "latex")))
+    assert "raps.penalty" not in page(study_of(store_url, **asked | {"parameters": ()}))
+    with pytest.raises(UsageError, match="scorer lac has no parameter 'nonsense'"):
+        study_of(store_url, parameters=("lac.nonsense=1",))
 
 
 def test_curves_are_those_of_sets(store_url: str, data: dict[str, Any]) -> None:

@@ -19,8 +19,8 @@ FORMULA = "=1+1"
 LEVELS = (("wanda", "0.2"), ("wanda", "0.4"), ("wanda", "0.5"), ("wanda", "0.6"), ("rtn", "w4a16-g128"))
 FEW = LEVELS[1:2]
 OPTIONS: dict[str, Any] = {
-    "at": None, "model": (), "method": (), "level": (), "task": (), "prompt": (), "alpha": "0.1", "scorers": (), "protocols": (),
-    "cluster": None,
+    "at": None, "model": (), "method": (), "level": (), "task": (), "prompt": (), "alpha": "0.1", "scorers": (), "parameters": (),
+    "protocols": (), "cluster": None,
     "policy": None, "limits": (), "prices": None, "accuracy_tolerance": 0.02, "set_size_tolerance": 0.1,
 }  # fmt: skip
 

@@ -39,6 +39,12 @@ class ReportRequest:
     prices: Prices = EXAMPLE_PRICES
 
     @property
+    def parameters(self) -> str:
+        """The scorers' parameters that were given, such as raps.penalty=0.2; "" if all scorers have their defaults."""
+        given = self.questions[0].parameters
+        return ", ".join(f"{scorer}.{name}={value:g}" for scorer, values in given.items() for name, value in values.items())
+
+    @property
     def exact(self) -> Question | None:
         """The question under the protocol `exact` over all splits; None if only other protocols are requested."""
         return next((question for question in self.questions if question.protocol == "exact" and question.split.exact), None)
@@ -131,7 +137,9 @@ def _policy(options: Mapping[str, Any], allowed: Tolerances) -> Policy:
 
 
 def _question(protocol: str, options: Mapping[str, Any]) -> Question:
-    question = ask(alphas=options["alpha"], scorers=options["scorers"], protocol=protocol, cluster=options["cluster"])
+    question = ask(
+        alphas=options["alpha"], scorers=options["scorers"], parameters=options["parameters"], protocol=protocol, cluster=options["cluster"]
+    )
     if len(question.alphas) != 1:
         raise UsageError(f"alpha {options['alpha']!r} means {len(question.alphas)} alphas; give one, the page's slider offers all others")
     return question
