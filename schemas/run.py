@@ -50,7 +50,7 @@ class RunKey(BaseModel):
 
     model: str
     revision: str = ""  # commit of a Hub model; "" for a local folder
-    weights_hash: str = ""  # SHA-256 over the weight files; "" only for imported logits
+    weights_hash: str = ""  # SHA-256 over the weight files; "" for imported logits and for models behind a server
     method: str
     level: str = NO_LEVEL
     method_settings: Mapping[str, Any] = Field(default_factory=dict)

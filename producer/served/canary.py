@@ -2,7 +2,7 @@
 
 In: a form of question, prompts.  Out: log-probabilities (canary x option), and a ServerError when they have moved further than rounding.
 They are asked three times at once before a run (which shows how much batching moves them), then during the run and at its end. A change
-of the weights that moves them by less than `LEAST` on average is not seen; a rounding to 4 bits moved SmolLM2's by a multiple of it.
+of the weights that moves them by less than `LEAST` on average is not seen.
 """
 
 from collections.abc import Callable, Sequence

@@ -161,7 +161,10 @@ class TopTokens:
         number, reply = min(FIRST_TOP, self._cap), Reply({}, UNKNOWN)
         while True:
             before, reply = reply, self._most_likely(ids, number)
-            if all(option in reply.logprobs for option in options) or reply.listed <= before.listed or number >= self._cap:
+            missing = [option for option in options if option not in reply.logprobs]
+            if missing and reply.listed > len(reply.logprobs) and not set(missing) <= set(self._asker.names().values()):
+                raise ServerError("the server writes tokens as texts, and the text of an option is that of several tokens")
+            if not missing or reply.listed <= before.listed or number >= self._cap:
                 return reply
             number = min(number * LARGER, self._cap)
 

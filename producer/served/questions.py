@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from producer.served.bounds import Bounded, check_bounds
 from producer.served.canary import LETTERS, TEXTS, Canaries, Table
 from producer.served.client import ServerError
-from producer.served.forms import Asker, Form, Reply, TopTokens, find_form
+from producer.served.forms import Asker, Form, Reply, find_form
 from producer.served.identity import identify
 
 AT_ONCE_PER_THREAD = 16
@@ -115,9 +115,3 @@ def text_names(tokenizer: Any) -> Callable[[], dict[str, int]]:
         return {text: token for text, token in found.items() if text not in shared}
 
     return names
-
-
-def check_names(form: Form, reply: Reply, names: Callable[[], dict[str, int]], options: Sequence[int]) -> None:
-    """Raise ServerError where a server writes tokens as texts and an option's text is not that of one token alone."""
-    if isinstance(form, TopTokens) and reply.listed > len(reply.logprobs) and not set(options) <= set(names().values()):
-        raise ServerError("the server writes tokens as texts, and several tokens have the text of an option; it cannot be told apart")

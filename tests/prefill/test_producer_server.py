@@ -3,19 +3,23 @@
 import json
 import math
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from fake_servers import Fake, log_probs, serving
+from fake_servers import VOCABULARY, Fake, log_probs, serving
 
 from producer.cli.main import main
+from producer.models.find import find_model
+from producer.models.load import load_tokenizer
 from producer.served import client
 from producer.served.bounds import Bounded, check_bounds
 from producer.served.client import Client, ServerError, checked_url
-from producer.served.forms import Reply
+from producer.served.forms import Asker, Reply, TopTokens
+from producer.served.identity import Identity
 from schemas.errors import StoreNotFoundError, UsageError
 from schemas.run import Run
 from store import open_reader
@@ -92,6 +96,30 @@ def test_a_server_with_a_cap_is_refused_where_it_leaves_options_out(tmp_path: Pa
     """With five most likely tokens of 256 the options are nearly never all there, and nothing is filled in."""
     with serving(Fake("other", cap=5)) as url:
         assert "too few tokens" in refused(url, tmp_path)
+
+
+def test_a_text_that_several_tokens_share_is_no_option() -> None:
+    """Where a server writes texts, an option among them is known only if its text is that of one token; a bound would be wrong."""
+
+    class Texts(Asker):
+        def completion(self, ids: Sequence[int], **fields: Any) -> dict[str, Any]:
+            return {"logprobs": {"top_logprobs": [{"A": -0.1, "x": -3.0}]}}
+
+    def asker(names: dict[str, int]) -> Asker:
+        return Texts(Client("http://127.0.0.1:9"), Identity("other", "", "m", {}, None), VOCABULARY, lambda: names)
+
+    assert TopTokens(asker({"A": 7, "x": 5})).ask([1], [7]).logprobs[7] == -0.1
+    with pytest.raises(ServerError, match="that of several tokens"):
+        TopTokens(asker({"x": 5})).ask([1], [7])
+
+
+def test_a_server_with_another_tokenizer_is_refused(tmp_path: Path) -> None:
+    """A server that has /tokenize must give the tokens that are sent; one that gives others belongs to another tokenizer."""
+    tokenizer = load_tokenizer(find_model("ref-m"))
+    with serving(Fake("vllm", tokenize=lambda text: tokenizer(text)["input_ids"])) as url:
+        assert asked(url, tmp_path).exit_code == 0
+    with serving(Fake("vllm", tokenize=lambda text: [*tokenizer(text)["input_ids"][:-1], 9])) as url:
+        assert "--tokenizer must be that of the model served" in refused(url, tmp_path / "other")
 
 
 def test_a_failure_in_mid_run_is_retried(tmp_path: Path) -> None:

@@ -28,11 +28,12 @@ class Fake:
         self.fail: Callable[[str, Any, int], tuple[int, dict[str, str], bytes] | None] = how.get("fail", lambda *_: None)
         self.name, self.version, self.count = how.get("name", "served"), "1.0", 0
         self.asked: list[tuple[str, Any]] = []
+        self.tokenize: Callable[[str], list[int]] | None = how.get("tokenize")
         self.headers: list[dict[str, str]] = []
         self.change: Callable[[Any], Any] = how.get("change", lambda answer: answer)
         self.lock = threading.Lock()
 
-    def answer(self, path: str, body: Any) -> tuple[int, Any]:
+    def answer(self, path: str, body: Any) -> tuple[int, Any]:  # noqa: PLR0911  # one for each address
         if path == "/v1/models":
             owner = {"llama.cpp": "llamacpp", "old vllm": "vllm"}.get(self.kind, self.kind)
             return 200, {"data": [{"id": self.name, "owned_by": owner, "created": self.count}]}
@@ -49,6 +50,8 @@ class Fake:
                 "output_token_ids_logprobs": [[[table[token], token, None] for token in body["token_ids_logprob"]]],
             }
             return 200, {"text": "", "meta_info": meta}
+        if path == "/tokenize" and self.tokenize:
+            return 200, {"tokens": self.tokenize(body["prompt"])}
         if path == "/v1/completions":
             return self.completion(body)
         return 404, {"error": "not here"}
