@@ -57,6 +57,7 @@ def provenance(cells: Sequence[Cell], question: Question) -> Record:
         "reliability": question.reliability,
         "mondrian": question.mondrian,
         "cluster": question.clustering.text,
+        "noted": "; ".join(dict.fromkeys(note for cell in cells for note in cell.view.env.notes)) or None,
         "run": "+".join(dict.fromkeys(cell.view.row["name"] for cell in cells)),
         "snapshot": cells[0].view.snapshot,
     }

@@ -287,6 +287,15 @@ PANELS = (
         sentences.unreliable,
         empty="No run in this selection is flagged.",
     ),
+    Panel(
+        "noted",
+        "Noted when the runs were made",
+        "Doubtful items, truncated prompts, fallbacks. The figures of these runs are shown with the others.",
+        "noted",
+        (PanelColumn("note", "note"),),
+        sentences.noted,
+        empty="Nothing was noted when these runs were made.",
+    ),
 )
 ITEM_FIELDS = ("run", "task", "item", "id", "subject", "answer", "dense", "compressed", "answer_prob_change")
 TEXT_FIELDS = ("task", "item", "question", "options")

@@ -11,6 +11,7 @@ KL = "KL measures how much the answers changed; whether for the worse, the chang
 RECALIBRATED = "Figures called recalibrated have a threshold made again on the target itself; the others keep the other run's threshold."
 TEMPERED = "The sets are made of recalibrated probs; nll, brier and ece beside them are those of the raw probs."
 ONE_PROMPT = "All figures are of one prompt; another may move them more than compression does. Compare several with `--prompt`."
+MOST_NOTED = 5  # different notes that a table tells
 
 
 def cautions(records: Sequence[Record], titles: Sequence[str]) -> list[str]:
@@ -24,7 +25,23 @@ def cautions(records: Sequence[Record], titles: Sequence[str]) -> list[str]:
         sentences.append(RECALIBRATED)
     if any(record.get("reliability", "none") != "none" for record in records):
         sentences.append(TEMPERED)
+    sentences += noted(records)
     return [*sentences, *_prompts([record for record in records if record.get("set_size") is not None and "accuracy" in record])]
+
+
+def noted(records: Sequence[Record]) -> list[str]:
+    """Return what was noted when runs were made (doubtful items, truncated prompts, fallbacks), each note once, with its runs."""
+    runs: dict[str, dict[str, None]] = {}
+    for record in records:
+        if record.get("noted"):
+            runs.setdefault(record["noted"], {})[record["run"]] = None
+    told = [f"Noted when {_named(list(names))} made: {note}." for note, names in runs.items()]
+    more = len(told) - MOST_NOTED
+    return told if more <= 0 else [*told[:MOST_NOTED], f"{more} more runs have notes of their own; `store show RUN` prints them."]
+
+
+def _named(names: Sequence[str]) -> str:
+    return f"{names[0]} was" if len(names) == 1 else f"{names[0]} and {len(names) - 1} more were"
 
 
 def _clusters(record: Record) -> str | None:

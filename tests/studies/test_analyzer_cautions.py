@@ -1,8 +1,14 @@
 """What is said below a table without being asked: repeated questions, KL, prompts, recalibrated figures, missing intervals."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from store_tiny import tiny_items, tiny_run, write_runs
 
+from analyzer.cli.main import main
 from analyzer.measure.dependence import dependence
 from analyzer.runs.view import view_run
 from analyzer.tables.cautions import KL, ONE_PROMPT, RECALIBRATED, TEMPERED, cautions
@@ -10,6 +16,7 @@ from producer.tasks.facts import facts
 from schemas.items import Item
 from schemas.itemset import build_item_set
 from schemas.run import Run, RunKey
+from store import init_store
 
 BASE = {"model": "m", "method": "rtn", "level": "w4a16", "task": "quiz", "scorer": "lac", "alpha": 0.1, "accuracy": 0.5, "set_size": 2.0}
 
@@ -61,3 +68,33 @@ def test_the_spread_over_prompts_is_said() -> None:
     assert cautions(records, []) == [
         "Between 2 prompts the accuracy of one run differs by up to 3.0 points, its set size by up to 0.25 options."
     ]
+
+
+def test_what_was_noted_when_a_run_was_made_is_said_wherever_it_is_shown(tmp_path: Path) -> None:
+    """Doubtful items of the compressed run stand below tables, in JUnit and Markdown, on the page, and in the records."""
+    note = "3 of 60 items hold characters that the tokenizer does not know"
+    items = tiny_items(n_items=60)
+    made = tiny_run(items, method="wanda", level="0.5", seed=1)
+    noted_run = replace(made, env=made.env.model_copy(update={"notes": (note,)}))
+    url = str(tmp_path / "s")
+    init_store(url)
+    write_runs(url, items, [tiny_run(items), noted_run])
+
+    def said(*words: str) -> str:
+        return CliRunner().invoke(main, [*words, "--store", url]).stdout
+
+    for command in (["sets"], ["compare"], ["gate", "--limit", "accuracy_loss=0.9"]):
+        assert f"Noted when {made.key.name} was made: {note}." in " ".join(said(*command).split()), command
+    assert note in said("sets", "--format", "json")
+    said("gate", "--limit", "accuracy_loss=0.9", "--junit", str(tmp_path / "g.xml"), "--markdown", str(tmp_path / "g.md"))
+    assert note in (tmp_path / "g.xml").read_text() and note in (tmp_path / "g.md").read_text()
+    said("report", "--out", str(tmp_path / "r.html"))
+    assert note in (tmp_path / "r.html").read_text()
+    assert "1 of 2 runs has notes." in (tmp_path / "r.html").read_text()
+
+
+def test_many_notes_do_not_bury_a_table() -> None:
+    """Five different notes are told, and how many runs have more."""
+    records = [{"run": f"r{number}", "noted": f"note {number}"} for number in range(8)]
+    told = cautions(records, [])
+    assert len(told) == 6 and told[0] == "Noted when r0 was made: note 0." and told[-1].startswith("3 more runs")

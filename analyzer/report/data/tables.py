@@ -90,6 +90,16 @@ def unreliable_table(study: Study) -> list[Record]:
     return list(reasons.values())
 
 
+def noted_table(study: Study) -> list[Record]:
+    """Return what was noted when the runs were made, each note of a run once."""
+    notes: dict[tuple[str, str], Record] = {}
+    for protocol, cells in study.cells.items():
+        for cell in cells:
+            for note in cell.after.view.env.notes:
+                notes.setdefault((cell.row["name"], note), {"run": cell.row["name"], "protocol": protocol, "note": note})
+    return list(notes.values())
+
+
 TABLES: dict[str, Callable[[Study], list[Record]]] = {
     "runs": run_records,
     "pairs": pair_records,
@@ -102,6 +112,7 @@ TABLES: dict[str, Callable[[Study], list[Record]]] = {
     "transfer": transfer_table,
     "costs": cost_rates,
     "unreliable": unreliable_table,
+    "noted": noted_table,
 }
 
 

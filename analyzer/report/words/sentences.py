@@ -152,6 +152,13 @@ def unreliable(named_tables: Tables) -> str:
     return f"{len(broken)} of {len(runs)} runs cannot be trusted." if broken else f"None of {len(runs)} runs is flagged."
 
 
+def noted(named_tables: Tables) -> str:
+    """Return how many runs have notes."""
+    runs = {record["run"] for record in named_tables["runs"]}
+    told = {record["run"] for record in named_tables["noted"]}
+    return f"{len(told)} of {len(runs)} runs {'has' if len(told) == 1 else 'have'} notes." if told else "No run has a note."
+
+
 def _sound(records: Sequence[Record]) -> list[Record]:
     """Return the records that sentences may be about: those that have figures and are not flagged."""
     return [record for record in records if not record["unreliable"] and record.get("set_size_change", 0) is not None]
