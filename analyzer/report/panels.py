@@ -279,15 +279,6 @@ PANELS = (
         more=("n_items", "t", "rates", "covariance", "change", "change_covariance", "saving", "unreliable"),
     ),
     Panel(
-        "unreliable",
-        "Runs that cannot be trusted",
-        "These runs are flagged by fixed rules. The sentences on this page leave them out.",
-        "unreliable",
-        (PanelColumn("reason", "reason"),),
-        sentences.unreliable,
-        empty="No run in this selection is flagged.",
-    ),
-    Panel(
         "noted",
         "Noted when the runs were made",
         "Doubtful items, truncated prompts, fallbacks. The figures of these runs are shown with the others.",
@@ -295,6 +286,15 @@ PANELS = (
         (PanelColumn("note", "note"),),
         sentences.noted,
         empty="Nothing was noted when these runs were made.",
+    ),
+    Panel(
+        "unreliable",
+        "Runs that cannot be trusted",
+        "These runs are flagged by fixed rules. The sentences on this page leave them out.",
+        "unreliable",
+        (PanelColumn("reason", "reason"),),
+        sentences.unreliable,
+        empty="No run in this selection is flagged.",
     ),
 )
 ITEM_FIELDS = ("run", "task", "item", "id", "subject", "answer", "dense", "compressed", "answer_prob_change")

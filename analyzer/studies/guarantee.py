@@ -20,6 +20,7 @@ from analyzer.conformal.set_size_interval import Threshold, inverted_where_bent
 from analyzer.conformal.split_law import moments, rank_law, set_statistics
 from analyzer.conformal.splits import calibration_size
 from analyzer.measure.cell import Cell
+from analyzer.measure.dependence import dependence
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, identity, interval_fields, provenance
 from analyzer.measure.scored import scores_of
@@ -94,9 +95,17 @@ def _records(view: RunView, scorer: str, question: Question, promise: Promise) -
             | interval_fields("sure_set_size", sizes(sure))
             | {"note": _too_few(n, alpha, delta) if sure > n else None}
             | alone
-            | {"unreliable": "; ".join(run_reasons(view)) or None}
+            | {"unreliable": "; ".join([*run_reasons(view), *_dependent(view)]) or None}
             | provenance([Cell(view, scorer, alpha, n, {})], question)
         )
+
+
+def _dependent(view: RunView) -> list[str]:
+    """Return why the guarantees do not hold for items of which some ask the same question: their laws are those of independent items."""
+    n_questions = dependence(view)["n_questions"]
+    if n_questions == view.n_items:
+        return []
+    return [f"{view.n_items:,} items ask {n_questions:,} different questions, and the guarantees are those of independent items"]
 
 
 def _alone(view: RunView, promise: Promise) -> Record:

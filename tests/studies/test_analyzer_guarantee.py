@@ -11,6 +11,8 @@ from analyzer.measure.question import Question
 from analyzer.runs.loading import select_runs
 from analyzer.studies.guarantee import guarantee
 from schemas.errors import UsageError
+from schemas.items import Item
+from schemas.itemset import build_item_set
 
 ASKED = Question(scorers=("lac",), alphas=(Fraction(1, 10),), calibration_fraction=Fraction(1, 2))
 
@@ -59,3 +61,13 @@ def test_what_cannot_be_promised_is_refused(asked: dict[str, float], said: str) 
         records(np.random.default_rng(2), 40, **asked)
     with pytest.raises(UsageError, match="mondrian"):
         records(np.random.default_rng(2), 40, replace(ASKED, mondrian="label"))
+
+
+def test_repeated_questions_are_no_independent_items() -> None:
+    """The exact laws are those of independent items, so a run over 200 questions asked twice is flagged."""
+    rng = np.random.default_rng(0)
+    asked = [Item(id=str(n), question=f"q{n // 2}", choices={"A": f"a{n}", "B": f"b{n}"}, answer="A") for n in range(400)]
+    items = build_item_set("quiz", asked)
+    run = make_run(items, skilled_logits(rng, items.answer.astype(int), 2))
+    (found,) = guarantee(select_runs(MemoryReader([items], [run]), {}), ASKED)
+    assert "400 items ask 200 different questions" in found["unreliable"]
