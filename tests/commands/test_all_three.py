@@ -77,10 +77,10 @@ def test_compare_prints_the_difference_of_sets(shared_store: str) -> None:
 
 
 def test_the_gate_tells_a_harmless_compression_from_a_ruinous_one(tmp_path: Path) -> None:
-    """Of 200 questions each, weights rounded to 8 bits pass (exit 0) and a model without four fifths of its weights fails (exit 1)."""
+    """Of 300 items each, weights rounded to 8 bits pass (exit 0) and a model without four fifths of its weights fails (exit 1)."""
     address = str(tmp_path / "store")
     succeed("produce", "--model", "ref-s", "--method", "dense", "--method", "rtn", "--level", "w8a16-g32", "--method", "magnitude",
-            "--level", "0.8", "--task", "urn", "--limit", "200", "--store", address)  # fmt: skip
+            "--level", "0.8", "--task", "urn", "--limit", "300", "--store", address)  # fmt: skip
     for method, code, outcome in (("rtn", 0, "pass"), ("magnitude", 1, "fail")):
         words = ("--store", address, "--method", method, "--limit", "accuracy_loss=0.1", "--format", "json")
         result = command("analyze", "gate", *words)

@@ -120,6 +120,7 @@ def test_activations_of_a_layer_stay_below_what_is_planned(
     monkeypatch.setattr("producer.engine.memory_needs.merges_on", lambda *_: merges)
     narrow = {"num_experts": 8, "num_experts_per_tok": 6, "moe_intermediate_size": 16}  # copies for experts outweigh what is within them
     model = tiny(name) if name in CONFIGS else Qwen3MoeForCausalLM(Qwen3MoeConfig(**SIZES, **narrow)).eval()
+    window = None if model.config.model_type == "llama" else window  # a Llama has no window, whatever its config says
     model.config.sliding_window, model.config.use_sliding_window, model.config.layer_types = window, True, None
     n_items, n_tokens = 40, 50
     skeleton, needs = take_apart(model), measure_needs(model, torch.float32, of_length([n_tokens] * n_items, n_prefix)).on("cpu")

@@ -44,7 +44,7 @@ def shards(folder: Path) -> list[str]:
     places = {tensor: names[number % 2] for number, tensor in enumerate(sorted(whole))}
     for name in names:
         save_file({t: whole[t] for t in whole if places[t] == name}, folder / name, metadata={"format": "pt"})
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
     (folder / "model.safetensors").unlink()
     return names
 
