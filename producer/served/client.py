@@ -12,13 +12,14 @@ import weakref
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-
-import httpx
 
 from schemas.errors import HedgemarkError, UsageError
 from store.shown import printable
+
+if TYPE_CHECKING:
+    import httpx  # otherwise imported where it is used: every `produce` command reads this file, and a base install has no httpx
 
 KEY_VARIABLE = "HEDGEMARK_API_KEY"
 ATTEMPTS, TIMEOUTS = 6, 2  # of a request that fails, and of one that is not answered at all
@@ -59,6 +60,8 @@ class Client:
         self._timeout = timeout
         self._key = _key()
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        import httpx
+
         self._http = httpx.Client(
             base_url=self.root,
             headers=headers,
@@ -99,6 +102,8 @@ class Client:
             return None
 
     def _once(self, path: str, body: Any) -> Any:
+        import httpx
+
         try:
             status, headers, text = self._exchange(path, body)
         except httpx.TimeoutException:
@@ -120,8 +125,10 @@ class Client:
         except (ValueError, RecursionError):
             raise _PassingError(f"{self._named(path)} answers something that is not JSON{self._reason(text)}") from None
 
-    def _exchange(self, path: str, body: Any) -> tuple[int, httpx.Headers, bytes]:
+    def _exchange(self, path: str, body: Any) -> "tuple[int, httpx.Headers, bytes]":
         """Return status, headers and content. A trickle is cut off too: httpx limits only the time between two pieces."""
+        import httpx
+
         method, until, pieces, size = "GET" if body is None else "POST", time.monotonic() + 2 * self._timeout, [], 0
         with self._http.stream(method, path, json=body) as reply:
             for piece in reply.iter_bytes():
@@ -183,7 +190,7 @@ def _is_loopback(url: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def _retry_after(headers: httpx.Headers) -> float | None:
+def _retry_after(headers: "httpx.Headers") -> float | None:
     """Return the seconds of a Retry-After header, given as a number or a date; None without one that can be read."""
     text = headers.get("retry-after", "").strip()
     try:
