@@ -63,8 +63,12 @@ def find_saved(library: Path, group: RunGroup, level: Level) -> Saved | None:
     folder = library / json_digest(identity(group, level))
     if not (folder / RECORD).is_file():
         return None
-    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    if record["files"] != weights_hash(find_model(str(folder))):
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        unchanged = record.pop("digest") == json_digest(record) and record["files"] == weights_hash(find_model(str(folder)))
+    except (ValueError, TypeError, AttributeError, KeyError):
+        unchanged = False
+    if not unchanged:
         raise HedgemarkError(f"the saved model in {folder} was changed since it was written; delete that folder to compress again")
     return Saved(folder, record["post_conditions"], record["parameters"])
 
@@ -115,7 +119,9 @@ def keep(made: Made, folder: Path) -> None:
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         write_card(record, partial / "README.md")
-        (partial / RECORD).write_text(json.dumps(record, indent=1, default=str) + "\n", encoding="utf-8")
+        record = json.loads(json.dumps(record, default=str))  # as it will be read, whose digest it carries
+        text = json.dumps(record | {"digest": json_digest(record)}, indent=1)
+        (partial / RECORD).write_text(text + "\n", encoding="utf-8")
         if not folder.exists() or not any(folder.iterdir()):
             partial.rename(folder)
     except OSError as error:

@@ -103,11 +103,12 @@ def test_a_kept_model_is_not_compressed_again(
     np.testing.assert_allclose(stored(tmp_path / "again"), stored(tmp_path / "fresh"), atol=1e-4)
 
 
-def test_a_kept_model_that_was_changed_is_refused(tmp_path: Path) -> None:
-    """One flipped bit in a kept model is one sentence, and no run."""
+@pytest.mark.parametrize("name", ["model.safetensors", "hedgemark.json"])
+def test_a_kept_model_that_was_changed_is_refused(name: str, tmp_path: Path) -> None:
+    """One flipped bit in a kept model, or in what was measured of it, is one sentence, and no run."""
     words = ("--method", "rtn", "--level", "w4a16-g32", "--models", str(tmp_path / "kept"))
     assert run(tmp_path / "first", *words).exit_code == 0
-    (weights,) = (tmp_path / "kept").glob("*/model.safetensors")
+    (weights,) = (tmp_path / "kept").glob(f"*/{name}")
     content = bytearray(weights.read_bytes())
     content[-100] ^= 1
     weights.write_bytes(bytes(content))
