@@ -1,4 +1,4 @@
-"""Stores for the report's tests: two hostile names among ordinary ones, two tasks and prompts, a run of NaN, a run without partner."""
+"""Stores for the report's tests: two hostile names among ordinary ones, two tasks and prompts, a run of NaN, a run with notes and without partner."""
 
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,11 @@ def quiz(task: str, n_items: int = N_ITEMS, subjects: int = 3) -> ItemSet:
     return build_item_set(task, items)
 
 
-def run_of(items: ItemSet, logits: np.ndarray, parameters: int = 0, **key: Any) -> Run:
-    """Return a run with these logits."""
+def run_of(items: ItemSet, logits: np.ndarray, parameters: int = 0, notes: tuple[str, ...] = (), **key: Any) -> Run:
+    """Return a run with these logits and notes of its making."""
     fields = {"method": "dense", "prompt": "base", "task": items.task, "items_hash": items.digest} | key
     n = len(items)
-    env = Environment(parameters=parameters)
+    env = Environment(parameters=parameters, notes=notes)
     return Run(RunKey(**fields), logits.astype(np.float32), np.full(n, np.nan, np.float32), np.full(n, -1, np.int32), env)
 
 
@@ -70,7 +70,8 @@ def mixed_store(folder: Path) -> str:
     """Return the address of the store that most tests look at."""
     first, second = quiz("quiz"), quiz("exam")
     broken = run_of(first, np.full((N_ITEMS, 4), np.nan), model="small-1b", method="rtn", level="w2a16")
-    alone = run_of(first, skilled_logits(np.random.default_rng(9), first.answer, 4), model="optimum", method="bayes")
+    notes = ("3 prompts were cut at the left", f"a name of {MARKUP}")
+    alone = run_of(first, skilled_logits(np.random.default_rng(9), first.answer, 4), model="optimum", method="bayes", notes=notes)
     runs = [*family(first, "small-1b", 1, 10**9), *family(first, "small-7b", 2, 7 * 10**9, FEW), broken, alone]
     runs += [*family(first, "small-13b", 3, 13 * 10**9, FEW), *family(first, MARKUP, 4, levels=FEW)]
     runs += family(first, "small-1b", 5, 10**9, FEW, prompt="shared")
