@@ -1,4 +1,4 @@
-"""Stores for the report's tests: two hostile names among ordinary ones, two tasks and prompts, a run of NaN, a run with notes and without partner."""
+"""Stores for the report tests: hostile names among ordinary ones, two tasks and prompts; runs of NaN, with notes, without dense run."""
 
 from pathlib import Path
 from typing import Any
