@@ -59,7 +59,7 @@ def ls(store_url: str, at: str | None, format_: str, **filters: tuple[str, ...])
 
     Example: store ls --model Llama-2-7b-hf --task mmlu --format json
     """
-    from store.reading.catalog_table import cached_newest, select_runs
+    from store.reading.catalog import cached_newest, select_runs
 
     catalog = cached_newest(store_url) if at is None else None
     if catalog is None:

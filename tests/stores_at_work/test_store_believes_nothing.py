@@ -19,7 +19,7 @@ from store.cli.main import main
 from store.format.documents import dump_document, group_attributes
 from store.format.root import MANIFEST, SIGNATURE, TAG, contents_digest, read_root, root_document
 from store.format.runs import encode_run
-from store.reading.catalog_table import keep_cached, load_cached
+from store.reading.catalog import keep_cached, load_cached
 from store.repository.repository import open_repository
 from store.upkeep.history import history
 from store.upkeep.signature import FORMS, check_signature, digests_manifest, manifest, sign_store

@@ -11,7 +11,7 @@ from schemas.layout import ITEM_ARRAYS, RUN_ARRAYS, TEXT_ARRAYS, chunk_shape
 from store import open_reader
 from store.backend.failures import readable
 from store.backend.session_keys import SessionKeys
-from store.format.codec import decode, encode
+from store.format.arrays import decode, encode
 from store.repository.repository import open_repository
 from store.upkeep.verify import verify_store
 

@@ -20,7 +20,7 @@ from store import open_reader
 from store.backend.session_keys import SessionKeys
 from store.cli.main import main
 from store.exchange.zip_file import import_zip, write_zip
-from store.format.codec import _checksum
+from store.format.arrays import _checksum
 from store.format.documents import dump_document, parse_document
 from store.repository.repository import open_repository
 from store.safety.check_folder import HEADER_BYTES, MAGIC, decompressed_bound

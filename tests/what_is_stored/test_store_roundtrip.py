@@ -27,7 +27,7 @@ from schemas.layout import RUN_ARRAYS, chunk_keys, chunk_shape
 from schemas.run import Environment
 from store import init_store, open_dataset, open_reader, open_writer
 from store.backend.user_cache import _temporary_folder, _warn, ensure_temporary_folder, existing_cache_folder
-from store.reading.catalog_table import cache_path, cached_newest, keep_cached
+from store.reading.catalog import cache_path, cached_newest, keep_cached
 from store.repository.repository import open_repository
 
 
