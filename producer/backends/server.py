@@ -63,7 +63,7 @@ def _compared(questions: Questions, prompted: PromptedTask) -> int:
     """Return for how many prompts the server's tokens were compared with ours."""
     whole = [i for i, cut in enumerate(prompted.prompts.cut) if not cut][:3]
     texts = [
-        render_prompt(prompted.model.tokenizer, prompted.instruction, prompted.task.demonstrations, prompted.task.items[i], prompted.chat)
+        render_prompt(prompted.model.tokenizer, prompted.instruction, prompted.task.demonstrations, prompted.shown[i], prompted.chat)
         for i in whole
     ]
     return questions.compare_tokens(texts, [prompted.prompts.whole(i) for i in whole], special=prompted.chat is None)

@@ -12,6 +12,7 @@ from producer.request.request import Request
 from producer.tasks.source import TaskItems, draw, load_task
 from producer.tasks.urn import bayes_posterior
 from schemas.errors import UsageError
+from schemas.fields import name_in_order
 from schemas.itemset import ItemSet, build_item_set
 from schemas.private import without_circumstances
 from schemas.run import UNKNOWN_TOKEN, Run, RunKey
@@ -34,7 +35,8 @@ def bayes_runs(request: Request) -> Iterator[tuple[ItemSet, Run]]:
     task = draw(load_task(TASK), request.limit, request.seed)
     items = build_item_set(TASK, task.items, revision=task.revision, demonstrations=[item.id for item in task.demonstrations])
     for prompt in request.prompts:
-        yield items, _run(task, items, prompt, request)
+        for order in range(request.options_order):  # the posterior of an option is the same wherever it stands
+            yield items, _run(task, items, name_in_order(prompt, order), request)
 
 
 def _run(task: TaskItems, items: ItemSet, prompt: str, request: Request) -> Run:

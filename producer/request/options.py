@@ -48,6 +48,12 @@ RUN_OPTIONS = (
         default=None,
         help="Show each demonstration as a question and a reply of its own. [all in one message]",
     ),
+    click.option(
+        "--options-order",
+        type=click.IntRange(1, 26),
+        metavar="N",
+        help="Ask every item in N cyclic orders of its options, a run each: prompts base, base@1, and so on. [1]",
+    ),
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Ask only N items of each task, drawn by --seed. [all]"),
     click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Folder with the published tasks' files. [the Hub]"),
     click.option("--backend", metavar="NAME", help="What runs the model: transformers, vllm or server. [transformers]"),

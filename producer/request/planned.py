@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from producer.methods import Method
 from producer.models.find import ModelFiles
 from producer.models.unread_settings import unread_settings
@@ -17,8 +20,10 @@ from producer.prompts.encode import OptionTokens, Prompts, encode
 from producer.prompts.token_quirks import describe_token_quirks
 from producer.tasks.source import TaskItems
 from schemas.errors import UsageError
+from schemas.items import Item
 from schemas.itemset import ItemSet
 from schemas.levels import Level
+from schemas.orders import item_in_order, n_turning, names_others, places
 from schemas.run import DENSE, RunKey
 
 
@@ -45,7 +50,10 @@ class Model:
 
 @dataclass(frozen=True)
 class PromptedTask:
-    """The items of a task with one prompt, for one model, and the tokens of the answers (A, B, ...)."""
+    """The items of a task with one prompt, for one model, and the tokens of the answers (A, B, ...).
+
+    order : the cyclic order in which the options are shown, see `schemas.orders`; 0 is the items' own.
+    """
 
     model: Model
     task: TaskItems
@@ -54,12 +62,25 @@ class PromptedTask:
     options: OptionTokens
     item_set: ItemSet
     chat: Chat | None = None
+    order: int = 0
+
+    @cached_property
+    def shown(self) -> Sequence[Item]:
+        """The items as they are shown, with their options in this order."""
+        return [item_in_order(item, self.order) for item in self.task.items] if self.order else self.task.items
+
+    def in_own_order(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return logits (item, place) of the options as shown as logits (item, option) in the items' own order."""
+        if not self.order:
+            return logits
+        turning = np.array([n_turning(list(item.choices.values())) for item in self.task.items])
+        return np.take_along_axis(logits, places(turning, logits.shape[1], self.order), axis=1)
 
     @cached_property
     def prompts(self) -> Prompts:
         """Token ids of the items' prompts."""
         context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or self.model.tokenizer.model_max_length
-        return encode(self.model.tokenizer, self.instruction, self.task.demonstrations, self.task.items, int(context), self.chat)
+        return encode(self.model.tokenizer, self.instruction, self.task.demonstrations, self.shown, int(context), self.chat)
 
     def check_tokens(self) -> None:
         """Raise UsageError if a prompt or an answer has a token for which the model has no embedding."""
@@ -82,12 +103,24 @@ class PromptedTask:
         )
         without = f"the tokenizer of {name} has a chat template, and the prompts are without it; --chat applies it"
         plain = has_template(self.model.tokenizer) and not self.chat
+        naming = sum(map(names_others, self.task.items)) if self.order else 0
+        turned = (
+            f"{self.task.name}: {naming} of {len(self.item_set)} items have an option that speaks of others by letter or place, such as "
+            "'all of the above', which is untrue in another order"
+        )
         unread = [f"the config of {name} says {each}, which its class in transformers does not read" for each in self.model.unread]
         misread = [
             f"{self.task.name}, prompt {self.prompt}, tokenizer of {name}: {quirk}"
-            for quirk in describe_token_quirks(self.model.tokenizer, self.task.items, self.prompts)
+            for quirk in describe_token_quirks(self.model.tokenizer, self.shown, self.prompts)
         ]
-        return (*self.task.notes, *([note] if truncated else []), *misread, *([without] if plain else []), *unread)
+        return (
+            *self.task.notes,
+            *([note] if truncated else []),
+            *misread,
+            *([turned] if naming else []),
+            *([without] if plain else []),
+            *unread,
+        )
 
 
 @dataclass(frozen=True)

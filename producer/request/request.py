@@ -34,6 +34,7 @@ class Request:
 
     levels   : as text; empty means each method's default level.
     tasks    : names or item files; empty means urn and facts for the embedded models, the published tasks for others.
+    options_order : number of cyclic orders of each item's options to ask it in; 1 is the items' own only.
     limit    : number of items drawn from each task, 0 for all.
     device, dtype : "auto" means a GPU if there is one, with the checkpoint's own dtype; on a CPU float32.
     compression_data : "auto" means each task's default source.
@@ -48,6 +49,7 @@ class Request:
     levels: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     prompts: tuple[str, ...] = ("base",)
+    options_order: int = 1
     limit: int = 0
     data: Path | None = None
     prompt_file: Path | None = None

@@ -6,6 +6,7 @@ items, option tokens, a method that does not support a model) raises here, befor
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from producer.backends import BACKENDS
@@ -24,9 +25,10 @@ from producer.tasks import EMBEDDED
 from producer.tasks.source import TaskItems, draw, load_task
 from schemas.benchmark import BENCHMARK
 from schemas.errors import UsageError
-from schemas.fields import CHAT
+from schemas.fields import CHAT, name_in_order
 from schemas.itemset import build_item_set
 from schemas.levels import Level, parse_levels
+from schemas.orders import n_turning
 from schemas.run import RunKey
 
 log = logging.getLogger(__name__)
@@ -59,7 +61,7 @@ def make_plan(request: Request, *, download: bool = True) -> list[RunGroup]:
             log.warning("%s: --limit %d, and it has %d items: all are asked", task.name, request.limit, len(task.items))
     model_by_name = {name: _open_model(files[name], request, chosen) for name in models}
     prompted = [
-        (model, [_prompted(model, tasks[task], prompt, request) for task in _tasks_of(request, [name]) for prompt in request.prompts])
+        (model, [each for task in _tasks_of(request, [name]) for each in _all_prompted(model, tasks[task], request)])
         for name, model in model_by_name.items()
     ]
     for note in dict.fromkeys(note for _, tasks_of_model in prompted for each in tasks_of_model for note in each.notes):
@@ -113,7 +115,7 @@ def _served_group(request: Request) -> RunGroup:
     model = open_served(request)
     method = METHODS[request.methods[0]]
     level = served_level(model, method.name, request)
-    prompted = [_prompted(model, task, prompt, request) for task in tasks for prompt in request.prompts]
+    prompted = [each for task in tasks for each in _all_prompted(model, task, request)]
     for note in dict.fromkeys(note for each in prompted for note in each.notes):
         log.warning("%s", note)
     runs = [PlannedRun(each, level, _key(each, _Compression(method, level, None), "", request)) for each in prompted]
@@ -172,6 +174,23 @@ def _choose_dtype(dtype: str, device: str, config: Any) -> str:
         return dtype
     stored = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
     return "float32" if device == "cpu" else stored
+
+
+def _all_prompted(model: Model, task: TaskItems, request: Request) -> Iterator[PromptedTask]:
+    """Yield the task in every prompt and order of options. Raises UsageError for more orders than an item has."""
+    fewest = min(task.items, key=lambda item: n_turning(list(item.choices.values())))
+    if request.options_order > (n_orders := n_turning(list(fewest.choices.values()))):
+        raise UsageError(
+            f"--options-order {request.options_order} asks for more orders than item {fewest.id!r} of task {task.name!r} has: {n_orders} "
+            f"of its {len(fewest.choices)} options change places; the most is --options-order {n_orders}"
+        )
+    for prompt in request.prompts:
+        asked = _prompted(model, task, prompt, request)
+        yield asked
+        for order in range(1, request.options_order):
+            turned = replace(asked, prompt=name_in_order(asked.prompt, order), order=order)
+            turned.check_tokens()
+            yield turned
 
 
 def _prompted(model: Model, task: TaskItems, prompt: str, request: Request) -> PromptedTask:

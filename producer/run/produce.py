@@ -130,7 +130,7 @@ class _Worker:
             throughput=dict(answers.throughput),
             noise_floor=dict(answers.noise_floor),
         )
-        logits = _nan_beyond_options(answers.logits, prompted.item_set.n_options)
+        logits = _nan_beyond_options(prompted.in_own_order(answers.logits), prompted.item_set.n_options)
         shared = without_circumstances(env) if self.request.private else env
         return Run(planned.key, logits, answers.logsumexp, answers.top_token, shared)
 

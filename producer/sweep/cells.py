@@ -14,7 +14,7 @@ from producer.run.plan import choose_levels
 
 FAILED_TO_START = 127
 SCALARS = (
-    *("limit", "data", "prompt_file", "backend", "device", "dtype", "seed", "compression_data", "chat_system"),
+    *("limit", "data", "prompt_file", "backend", "device", "dtype", "seed", "compression_data", "chat_system", "options_order"),
     *("batch_tokens", "device_memory", "host_memory", "tensor_parallel", "self_check", "saved_models"),
 )
 
