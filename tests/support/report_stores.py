@@ -1,4 +1,4 @@
-"""Stores for the report tests: hostile names among ordinary ones, two tasks and prompts; runs of NaN, with notes, without dense run."""
+"""Stores for the report's tests: hostile names among ordinary ones, two tasks and prompts, runs of NaN, with notes, without partner."""
 
 from pathlib import Path
 from typing import Any
