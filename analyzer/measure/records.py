@@ -12,7 +12,8 @@ from analyzer.measure.cell import ESTIMATED, MORE, Cell
 from analyzer.measure.dependence import dependence
 from analyzer.measure.question import Question
 from analyzer.measure.unreliable import cell_reasons, run_reasons
-from analyzer.stats.estimate import Estimate, average
+from analyzer.stats.clusters import clusters_of
+from analyzer.stats.estimate import NOTHING, Estimate, average
 from schemas.fields import FIELDS, averaged_together
 
 Record = dict[str, Any]
@@ -31,6 +32,8 @@ def cell_record(cells: Sequence[Cell], question: Question, extra: Mapping[str, E
         record |= interval_fields(name, estimate)
     facts = first.facts if len(cells) == 1 else {name: _mean_fact([cell.facts[name] for cell in cells]) for name in first.facts}
     record |= {name: _number(value) for name, value in facts.items()}
+    if notes := [note for cell in cells if isinstance(note := cell.facts.get("set_size_note"), str)]:
+        record["set_size_note"] = notes[0]  # runs that lack different items have different numbers in it
     return record | dependence(first.view) | {"unreliable": unreliable(cells)} | provenance(cells, question)
 
 
@@ -67,19 +70,27 @@ def mean_over(cells: Sequence[Cell], estimates: Sequence[Estimate]) -> Estimate:
     """Return the mean of one estimate per cell; the cells have the same item set, of which they may lack different items."""
     if len(cells) == 1:
         return estimates[0]
+    if not all(estimate.influence.size for estimate in estimates):
+        return NOTHING
     return average([on_whole_set(estimate, cell) for estimate, cell in zip(estimates, cells, strict=True)])
 
 
 def on_whole_set(estimate: Estimate, cell: Cell) -> Estimate:
-    """Return an estimate with influences over the run's whole item set, 0 for left-out items, so that runs can be averaged."""
+    """Return an estimate with influences over the run's whole item set, 0 for left-out items, so that runs can be averaged.
+
+    A run that lacks the items that repeat others has no clusters of its own, but gets those of the item set, which the other runs have.
+    """
     view = cell.view
     if not estimate.influence.size or view.n_items == len(view.items):
         return estimate
     influence = np.zeros(len(view.items))
     influence[view.position] = estimate.influence * (len(view.items) / view.n_items)
-    if not estimate.clusters:
+    if not view.set_has_clusters:
         return replace(estimate, influence=influence)
-    return replace(estimate, influence=influence, clusters=replace(estimate.clusters, code=view.cluster_of_set))
+    if estimate.clusters:
+        return replace(estimate, influence=influence, clusters=replace(estimate.clusters, code=view.cluster_of_set))
+    viewed = np.isin(np.arange(len(view.items)), view.position)
+    return replace(estimate, influence=influence, clusters=clusters_of(view.cluster_of_set, int(view.cluster_of_set.max()) + 1, viewed))
 
 
 def interval_fields(name: str, estimate: Estimate) -> Record:

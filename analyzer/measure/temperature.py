@@ -34,7 +34,7 @@ def _mean_cell(cells: list[Cell], temperature: float) -> Cell:
     estimates = {name: average([one.estimates[name] for one in cells]) for name in first.estimates if first.estimates[name].influence.size}
     facts: dict[str, float | str] = {f"{name}_sd": _sd([one.estimates[name].value for one in cells]) for name in ("coverage", "set_size")}
     facts["threshold_ties"] = float(np.mean([float(one.facts["threshold_ties"]) for one in cells]))
-    facts |= {"parameters": first.facts["parameters"], "temperature": temperature}
+    facts |= {name: first.facts[name] for name in ("set_size_note", "parameters")} | {"temperature": temperature}
     return replace(first, estimates={**first.estimates, **estimates}, facts=facts)
 
 

@@ -63,6 +63,12 @@ class RunView:
         code = self.cluster_of_set[self.position]
         return None if np.unique(code).size == code.size else clusters_of(code, int(self.cluster_of_set.max()) + 1)
 
+    @property
+    def set_has_clusters(self) -> bool:
+        """Whether questions of the whole item set, demonstrations aside, depend on each other, even if the viewed ones do not."""
+        questions = self.cluster_of_set[~self.items.demonstration]
+        return np.unique(questions).size < questions.size
+
     @cached_property
     def answer(self) -> IntArray:
         """Index of the correct option, (item,)."""

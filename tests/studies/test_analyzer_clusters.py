@@ -7,17 +7,22 @@ import numpy as np
 import polars as pl
 import pytest
 import xarray as xr
+from analyzer_data import MemoryReader, make_run, make_view, skilled_logits
 
 from analyzer.api import compare, example_runs, gate, guarantee, sets, view_of
+from analyzer.compare.compare import compare as run_compare
 from analyzer.measure.measure_run import measure_run
 from analyzer.measure.question import Question
+from analyzer.measure.records import on_whole_set
 from analyzer.protocols.ask import ask
 from analyzer.runs.clustering import cluster_numbers, parse_clustering
+from analyzer.runs.loading import select_runs
 from analyzer.stats.clusters import clusters_of
 from analyzer.stats.estimate import difference, mean
+from analyzer.studies.sets import sets as run_sets
 from schemas.errors import UsageError
 from schemas.items import Item
-from schemas.itemset import build_item_set
+from schemas.itemset import ItemSet, build_item_set
 
 PER_PASSAGE = 10
 
@@ -101,6 +106,51 @@ def test_estimates_with_different_clusters_cannot_be_combined() -> None:
         difference(mean(values, clusters_of(np.array([0, 0, 1, 1]), 2)), mean(values, clusters_of(np.array([0, 1, 1, 1]), 2)))
     with pytest.raises(ValueError, match="different clusters"):
         difference(mean(values, clusters_of(np.array([0, 0, 1, 1]), 2)), mean(values))
+
+
+def repeated(n_items: int = 60) -> ItemSet:
+    """Questions of which the fourth is asked twice."""
+    each = [Item(id=f"{i:04}", question=f"q{i}", choices=dict.fromkeys("ABCD", f"x{i}"), answer="ABCD"[i % 4]) for i in range(n_items)]
+    each[7] = each[3].model_copy(update={"id": "0007"})
+    return build_item_set("t", each)
+
+
+@pytest.mark.parametrize("lost", [7, 3, 20])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_mean_over_prompts_has_clusters_where_one_lost_the_repeated_question(lost: int, first: bool) -> None:
+    """A NaN in the one item that repeats another: that prompt's items are independent, the other's are not, and both are averaged."""
+    stored, rng = repeated(), np.random.default_rng(0)
+    runs = []
+    for prompt, broken in (("base", first), ("shared", not first)):
+        dense = skilled_logits(rng, stored.answer, 4)
+        compressed = dense + rng.normal(size=dense.shape)
+        if broken:
+            compressed[lost] = np.nan
+        runs += [make_run(stored, dense, prompt=prompt), make_run(stored, compressed, prompt=prompt, method="rtn", level="w4a16-g32")]
+    for record in run_compare(select_runs(MemoryReader([stored], runs), {}), Question(), average=True):
+        assert record["prompt"] == "base+shared" and record["accuracy_low"] < record["accuracy"] < record["accuracy_high"]
+        assert "set size has no interval" in record["set_size_note"]
+
+
+def test_clusters_of_the_whole_set_give_a_mean_the_error_of_independent_items() -> None:
+    """A run without the repeated question has the error of independent items, as part of a mean or alone."""
+    stored, rng = repeated(), np.random.default_rng(1)
+    logits = skilled_logits(rng, stored.answer, 4)
+    logits[7] = np.nan
+    cell = next(measure_run(make_view(stored, logits), "lac", Question()))
+    alone = cell.estimates["accuracy"]
+    whole = on_whole_set(alone, cell)
+    assert alone.clusters is None and whole.clusters is not None
+    assert (whole.error, whole.units) == (pytest.approx(alone.error), pytest.approx(alone.units))
+
+
+def test_a_prompt_without_finite_logits_leaves_its_mean_without_figures() -> None:
+    """One of two prompts answered nothing: their mean has no figures, and says which run broke it."""
+    stored, rng = repeated(), np.random.default_rng(2)
+    logits = skilled_logits(rng, stored.answer, 4)
+    runs = [make_run(stored, logits, prompt="base"), make_run(stored, np.full_like(logits, np.nan), prompt="shared")]
+    (record,) = run_sets(select_runs(MemoryReader([stored], runs), {}), Question(scorers=("lac",)), average=True)
+    assert record["accuracy"] is None and "includes shared" in record["unreliable"]
 
 
 def items(contexts: list[str], questions: list[str]) -> list[Item]:
