@@ -5,10 +5,11 @@ from typing import Any
 
 import click
 
-from analyzer.runs.fields import EXECUTOR_NAMES, FORMATS
 from schemas.fields import FIELDS
 from store.command import store_option
 
+FORMATS = ("table", "json", "csv", "parquet", "markdown", "latex")
+EXECUTOR_NAMES = ("plain", "processes", "ray")
 NAMED = dict(zip(FIELDS, ("ref-m", "wanda", "0.5", "urn", "base"), strict=True))  # an example value of each field
 SELECTION = [
     click.option(f"--{field}", field, multiple=True, metavar=field.upper(), help=f"Only this {field}, such as {example}; repeatable.")

@@ -19,10 +19,10 @@ from analyzer.gate.bounds import Bounded, at_worst, too_few_clusters
 from analyzer.gate.items_needed import MOST, Needed, items_needed
 from analyzer.gate.looks import LaterLook, Look, Looks, look_at
 from analyzer.gate.policy import FIGURES, Limit, Limitable, limits_for
-from analyzer.measure.dependence import dependence
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, identity, provenance
 from analyzer.measure.unreliable import cell_faults, run_reasons
+from analyzer.runs.answer_metrics import dependence
 from analyzer.runs.loading import Runs
 from analyzer.runs.pairs import Partners
 from analyzer.stats.estimate import Interval

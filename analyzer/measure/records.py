@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 
 from analyzer.measure.cell import ESTIMATED, MORE, Cell
-from analyzer.measure.dependence import dependence
 from analyzer.measure.question import Question
 from analyzer.measure.unreliable import cell_reasons, run_reasons
+from analyzer.runs.answer_metrics import dependence
 from analyzer.stats.clusters import clusters_of
 from analyzer.stats.estimate import NOTHING, Estimate, average
 from schemas.fields import FIELDS, averaged_together

@@ -1,14 +1,18 @@
-"""Metrics of a run that need no prediction sets: accuracy, likelihood, calibration of the probs, and which answers are chosen.
+"""What a run's answers say without prediction sets: accuracy, likelihood, calibration of the probs, which answers are chosen.
 
-Each is an `Estimate` over items. Names in results: accuracy, nll, brier, ece, aurc, option_mass, idk_rate, none_of_above_rate, tie_rate.
+Each metric is an `Estimate` over items. Names in results: accuracy, nll, brier, ece, aurc, option_mass, idk_rate, none_of_above_rate,
+tie_rate. `dependence` says how many independent units the items are: a question that was asked more than once carries less information.
 """
 
+import math
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from analyzer.runs.view import RunView
 from analyzer.stats.arrays import BoolArray, FloatArray
+from analyzer.stats.clusters import design_effect
 from analyzer.stats.estimate import NOTHING, Estimate, mean
 from analyzer.stats.probs import log_softmax
 from schemas.items import IDK, NONE_OF_THE_ABOVE
@@ -36,6 +40,25 @@ def answer_metrics(view: RunView) -> dict[str, Estimate]:
         "none_of_above_rate": letter_rate(view, NONE_OF_THE_ABOVE),
         "tie_rate": mean(ties(view), view.clusters, share=True),
     }
+
+
+@lru_cache(maxsize=RECENT)
+def dependence(view: RunView) -> dict[str, Any]:
+    """Return how many units the items are.
+
+    n_questions   : number of different questions.
+    n_clusters    : number of clusters, which count as one unit each: the questions, unless another clustering was chosen.
+    design_effect : variance of accuracy with these clusters, divided by the variance for independent items; None if every item is a
+                    cluster of its own, or if nothing varies.
+    """
+    n_questions = np.unique(view.items.question[view.position]).size
+    clusters = view.clusters
+    if clusters is None:
+        return {"n_questions": n_questions, "n_clusters": view.n_items, "design_effect": None}
+    numbers = np.unique(clusters.code, return_inverse=True)[1]
+    effect = design_effect(answer_metrics(view)["accuracy"].influence, numbers)
+    n_clusters = int(np.count_nonzero(clusters.share))
+    return {"n_questions": n_questions, "n_clusters": n_clusters, "design_effect": effect if math.isfinite(effect) else None}
 
 
 def chooses(view: RunView, text: str) -> BoolArray | None:

@@ -20,11 +20,11 @@ from analyzer.conformal.set_size_interval import Threshold, inverted_where_bent
 from analyzer.conformal.split_law import moments, rank_law, set_statistics
 from analyzer.conformal.splits import calibration_size
 from analyzer.measure.cell import Cell
-from analyzer.measure.dependence import dependence
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, identity, interval_fields, provenance
 from analyzer.measure.scored import scores_of
 from analyzer.measure.unreliable import run_reasons
+from analyzer.runs.answer_metrics import dependence
 from analyzer.runs.clustering import BY_QUESTION
 from analyzer.runs.loading import Runs
 from analyzer.runs.view import RunView

@@ -14,8 +14,7 @@ from analyzer.scorers.lac import lac
 from analyzer.stats.clusters import cluster_influence, design_effect, effective_items, kish_items
 from analyzer.stats.estimate import Estimate, mean
 from analyzer.stats.probs import softmax
-from analyzer.stats.sign_flips import sign_flip_p
-from analyzer.stats.significance import mcnemar, paired_p
+from analyzer.stats.significance import mcnemar, paired_p, sign_flip_p
 
 
 def test_sign_flips_equal_enumeration_and_mcnemar_golden() -> None:

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from store_tiny import tiny_items, tiny_run, write_runs
 
 from analyzer.cli.main import main
-from analyzer.measure.dependence import dependence
+from analyzer.runs.answer_metrics import dependence
 from analyzer.runs.view import view_run
 from analyzer.tables.cautions import KL, ONE_PROMPT, RECALIBRATED, TEMPERED, cautions
 from producer.tasks.facts import facts

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from analyzer_data import MemoryReader, item_set, make_run, skilled_logits
 
+from analyzer.cli.options import EXECUTOR_NAMES
 from analyzer.compare.compare import compare
 from analyzer.compare.two_axis_verdict import Tolerances
 from analyzer.measure.question import Question
-from analyzer.runs.fields import EXECUTOR_NAMES
 from analyzer.runs.loading import Runs, open_runs, select_runs
 from analyzer.studies.executors import EXECUTORS, Comparison, Measurement, compare_models, measure_models, model_sources
 from analyzer.studies.sets import sets
