@@ -17,6 +17,7 @@ from analyzer.measure.misaligned_labels import NOISE, SIGMAS, label_reasons
 from analyzer.runs.answer_metrics import RECENT, answer_metrics
 from analyzer.runs.view import RunView
 from analyzer.stats.arrays import FloatArray, IntArray
+from schemas.fields import CHAT
 from schemas.run import CHECKPOINT
 
 ROUNDING = 1e-12
@@ -82,9 +83,16 @@ def against_dense(view: RunView, dense: RunView) -> tuple[str, ...]:
 
 
 def asked_otherwise(view: RunView, dense: RunView) -> tuple[str, ...]:
-    """Return how the prompts of two runs over the same items differ: in truncation, or, for runs of one model, in tokens."""
+    """Return how the prompts of two runs differ: in wording, or over the same items in truncation or, for runs of one model, in tokens.
+
+    Two models may have different chat templates, so that the wording of their chat prompts differs by nature.
+    """
     here, there = view.key, dense.key
-    if (here.items_hash, here.prompt) != (there.items_hash, there.prompt):
+    if here.prompt != there.prompt:
+        return ()
+    if here.prompt_hash and there.prompt_hash not in ("", here.prompt_hash) and not here.prompt.endswith(CHAT):
+        return (f"prompt {here.prompt!r} has other wording or demonstrations than in the run it is compared with",)
+    if here.items_hash != there.items_hash:
         return ()
     if view.env.truncated_items != dense.env.truncated_items:
         return (f"{view.env.truncated_items} of its prompts were truncated, {dense.env.truncated_items} of the dense run's",)

@@ -49,7 +49,7 @@ class Partners:
                 self._dense[row["model"], row["task"], row["prompt"]].append(row)
 
     def of(self, row: Row) -> Row | None:
-        """Return the partner's row, or None; of several candidates, the most similar in items, dtype, backend and seed.
+        """Return the partner's row, or None; of several candidates, the most similar in items, tokens, dtype, backend and seed.
 
         Raises ComparisonError if several are equally similar.
         """
@@ -57,6 +57,7 @@ class Partners:
         if not candidates or (row["method"] == DENSE and self.against in (None, row["model"])):
             return None
         same = [dense for dense in candidates if dense["items_hash"] == row["items_hash"]] or candidates
+        same = [dense for dense in same if row["tokens_hash"] and dense["tokens_hash"] == row["tokens_hash"]] or same
         likeness = [sum(dense[name] == row[name] for name in COMPUTED_AS) for dense in same]
         best = [dense for dense, alike in zip(same, likeness, strict=True) if alike == max(likeness)]
         if len(best) > 1:

@@ -1,6 +1,6 @@
 """Size and hash of a model's weights: the memory they need, and which weights a run used, whatever the model's name is.
 
-In: a model's files.  Out: byte counts; SHA-256 over weight files, config and tokenizer. A file's hash is cached by path, size and time.
+In: a model's files.  Out: byte counts; SHA-256 over weight files, config and tokenizer. A file's hash is cached by path, size, time, inode.
 """
 
 import hashlib
@@ -103,9 +103,9 @@ def _check_length(path: Path) -> None:
 def _file_hash(path: Path) -> str:
     """Return the SHA-256 of a file, from the cache if the file is as it was when it was hashed and the cache entry is whole."""
     status, cache = path.stat(), cache_folder() / "hashes.json"
-    name, stamp = str(path.resolve()), [status.st_size, status.st_mtime_ns]
+    name, stamp = str(path.resolve()), [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
     match _read(cache).get(name):
-        case [_, _, str(digest), _] as entry if entry == _entry(name, stamp, digest):
+        case [*_, str(digest), _] as entry if entry == _entry(name, stamp, digest):
             return digest
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()

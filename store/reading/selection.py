@@ -60,7 +60,10 @@ def name_models_apart(rows: Iterable[Row], wanted: Wanted) -> NamedRows:
     apart = {name: {each: f"{name}@{each[:8]}" for each in sorted(found)} for name, found in hashes.items() if len(found) > 1}
     for name, names in apart.items():
         log.warning(
-            "%d models are called %r; they differ in their weights and are shown as %s", len(names), name, ", ".join(names.values())
+            "%d models are called %r; they differ in the files of their weights, config or tokenizer, and are shown as %s",
+            len(names),
+            name,
+            ", ".join(names.values()),
         )
     named = [
         {**row, "model": apart[row["model"]].get(row["weights_hash"], row["model"])}

@@ -138,6 +138,17 @@ def test_a_damaged_cache_of_hashes_is_not_believed(tmp_path: Path) -> None:
         assert weights_hash(files) == whole
 
 
+def test_a_file_of_the_same_size_and_time_is_hashed_again(tmp_path: Path) -> None:
+    """Weights that are exchanged with their time kept, as copies and archives do, are another model."""
+    folder, other = save_standin(tmp_path / "standin"), save_standin(tmp_path / "other", seed=1)
+    files, weights = find_model(str(folder)), folder / "model.safetensors"
+    before, times = weights_hash(files), weights.stat()
+    weights.write_bytes((other / "model.safetensors").read_bytes())
+    os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert weights.stat().st_size == times.st_size
+    assert weights_hash(files) != before
+
+
 def test_a_single_weights_file_is_hashed_by_name_and_content(tmp_path: Path) -> None:
     """The hash of an ordinary folder is the one of every store written before: weights, config and tokenizer in this order."""
     folder = save_standin(tmp_path / "standin")

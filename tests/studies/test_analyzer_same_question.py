@@ -12,7 +12,7 @@ from analyzer.measure.question import Question
 from analyzer.runs.loading import Runs, select_runs
 from analyzer.runs.pairs import Partners
 from analyzer.studies.sets import sets
-from schemas.errors import RunNotFoundError
+from schemas.errors import ComparisonError, RunNotFoundError
 from schemas.run import Environment, Run
 
 ITEMS = item_set(np.arange(60) % 4)
@@ -98,6 +98,31 @@ def test_a_checkpoint_asked_other_tokens_than_the_model_it_came_from_is_said() -
     rows = selected(original, run(1, model="larger", weights_hash=TWO, tokens_hash=TWO))
     records = compare(rows, Question(scorers=("lac",)), partners=Partners(rows.rows, "original"))
     assert [record["unreliable"] for record in records] == [None, None]
+
+
+@pytest.mark.parametrize("common_items", [False, True])
+def test_other_wording_or_demonstrations_under_one_prompt_name_are_said(common_items: bool) -> None:
+    """Two models that were shown other demonstrations, or another --prompt-file, are flagged; chat templates differ by nature."""
+    for prompt, reason in (("task", "prompt 'task' has other wording or demonstrations than in the run"), ("task-chat", None)):
+        runs = selected(run(model="a", prompt=prompt, prompt_hash=ONE), run(1, model="b", prompt=prompt, prompt_hash=TWO))
+        records = compare(runs, Question(scorers=("lac",)), partners=Partners(runs.rows, "a", common_items))
+        (said,) = [record["unreliable"] for record in records if record["compared_with"]]
+        assert (reason in said) if reason else (said is None)
+    with pytest.raises(ComparisonError, match="differ in wording of the prompt"):
+        compare(selected(run(prompt_hash=ONE), run(1, method="rtn", level="w4a16-g32", prompt_hash=TWO)), Question())
+
+
+def test_of_two_dense_runs_the_one_that_was_asked_the_same_tokens_is_the_partner() -> None:
+    """A folder whose tokenizer settings were changed has two dense runs of one weights hash; neither is taken at random."""
+    dense = [run(seed, tokens_hash=tokens) for seed, tokens in enumerate((ONE, TWO))]
+    compressed = [run(5, method="rtn", level="w4a16-g32", tokens_hash=tokens) for tokens in (TWO, ONE)]
+    runs = selected(*dense, *compressed)
+    partners = Partners(runs.rows)
+    found = {row["tokens_hash"]: partners.of(row)["name"] for row in runs.rows if row["method"] == "rtn"}
+    assert found == {each.key.tokens_hash: each.key.name for each in dense}
+    runs = selected(*dense, run(5, method="rtn", level="w4a16-g32", tokens_hash="3" * 64))
+    with pytest.raises(ComparisonError, match="2 dense partners alike"):
+        compare(runs, Question())
 
 
 def test_a_truncated_run_is_unreliable_by_itself() -> None:
