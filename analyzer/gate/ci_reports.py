@@ -6,7 +6,7 @@ from itertools import groupby
 
 from analyzer.gate.gate import FAIL, INCONCLUSIVE, PASS, TAIL, outcome
 from analyzer.measure.records import Record
-from analyzer.tables.cautions import noted
+from analyzer.tables.cautions import dependent, noted
 from analyzer.tables.markup import piped
 from schemas.benchmark import BENCHMARK
 from schemas.errors import UsageError
@@ -33,7 +33,9 @@ def junit(records: Sequence[Record]) -> str:
             if check["result"] != PASS:
                 ET.SubElement(case, "failure" if check["result"] == FAIL else "error", message=sentence(check), type=check["result"])
         passed = [f"{title(check)}: {sentence(check)}" for check in checks if check["result"] == PASS]
-        ET.SubElement(suite, "system-out").text = "\n".join([*filter(None, (correction(checks), again(checks))), *noted(checks), *passed])
+        ET.SubElement(suite, "system-out").text = "\n".join(
+            [*filter(None, (correction(checks), again(checks))), *dependent(checks), *noted(checks), *passed]
+        )
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
@@ -44,7 +46,7 @@ def markdown(records: Sequence[Record]) -> str:
     lines = [f"## Release gate: {MARKS[outcome(records)]}", "", f"{n_passed} of {len(records)} checks pass."]
     ordered = sorted(records, key=lambda record: bool(record["result"] == PASS))
     rows = [(check["run"], title(check), MARKS[check["result"]], sentence(check)) for check in ordered]
-    words = [text for text in (correction(records), together(records), again(records)) if text] + noted(records)
+    words = [text for text in (correction(records), together(records), again(records)) if text] + dependent(records) + noted(records)
     lines += ["", *piped(("run", "check", "result", "why"), rows), "", *words, "", f"Snapshot `{records[0]['snapshot']}`.", ""]
     return "\n".join(lines)
 

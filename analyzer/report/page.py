@@ -23,6 +23,7 @@ from analyzer.report.words import sentences
 from analyzer.report.words.cards import MEANINGS, WORDS, Card, cards, policy_words
 from analyzer.studies.cost import PER_QUESTION
 from analyzer.studies.threshold_transfer import COVERAGE_TOLERANCE
+from analyzer.tables.cautions import dependent, of_columns, of_prompts, without_interval
 from schemas.run import DENSE
 from store.shown import printable
 
@@ -49,7 +50,8 @@ def page(study: Study, *, live: bool = False) -> str:
     policy = _content_policy(document["scripts"], live)
     first_tables = first_question_tables(named_tables, study.request.questions[0])
     words = {"verdict": sentences.verdicts(all_cards)} | {panel.id: panel.reading(first_tables) for panel in PANELS if panel.reading}
-    html: str = _template().render(**document, policy=policy, live=live, readings=words, **_facts(study, all_cards))
+    said = {"of_runs": _of_runs(first_tables), "of_panel": {panel.id: _of_panel(panel, first_tables) for panel in PANELS}}
+    html: str = _template().render(**document, policy=policy, live=live, readings=words, cautions=said, **_facts(study, all_cards))
     return html
 
 
@@ -60,6 +62,16 @@ def vega_bundle() -> str:
 
     bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # the stub lacks the default of its one argument
     return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def _of_runs(first_tables: Tables) -> list[str]:
+    """Return how the figures of all panels may be misread: dependent items, sets without intervals, one prompt."""
+    runs = first_tables["runs"]
+    return [sentence.replace("`", "") for sentence in (*dependent(runs), *without_interval(runs), *of_prompts(runs))]
+
+
+def _of_panel(panel: Panel, first_tables: Tables) -> list[str]:
+    return of_columns(first_tables[panel.table], [column.title for column in panel.columns])
 
 
 def _scripts(study: Study, live: bool) -> list[str]:

@@ -38,6 +38,7 @@ from analyzer.conformal.split_law import SetStatistics, crossings, moments
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, identity, interval_fields, provenance
 from analyzer.measure.scored import scores_of
+from analyzer.runs.answer_metrics import dependence
 from analyzer.runs.loading import Runs
 from analyzer.runs.pairs import Partners
 from analyzer.runs.view import RunView
@@ -173,7 +174,7 @@ def _record(cell: Paired, question: Question, prices: Prices) -> Record:
     for name in FIGURES:
         record |= interval_fields(f"{name}_change", difference(after[name], before[name]) if before else NOTHING)
     record |= _against_hardware(cell, after, before, prices)
-    return record | {"unreliable": pair_unreliable([cell])} | provenance([cell.after], question)
+    return record | dependence(cell.after.view) | {"unreliable": pair_unreliable([cell])} | provenance([cell.after], question)
 
 
 def _against_hardware(cell: Paired, after: Operations, before: Operations | None, prices: Prices) -> Record:

@@ -95,6 +95,7 @@ def _records(view: RunView, scorer: str, question: Question, promise: Promise) -
             | interval_fields("sure_set_size", sizes(sure))
             | {"note": _too_few(n, alpha, delta) if sure > n else None}
             | alone
+            | dependence(view)
             | {"unreliable": "; ".join([*run_reasons(view), *_dependent(view)]) or None}
             | provenance([Cell(view, scorer, alpha, n, {})], question)
         )

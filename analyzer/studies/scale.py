@@ -20,6 +20,7 @@ from analyzer.compare.compare import averaged, pair_unreliable
 from analyzer.compare.paired import Paired, compressed_pairs
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, identity, interval_fields, on_whole_set, provenance
+from analyzer.runs.answer_metrics import dependence
 from analyzer.runs.loading import Runs, level_strength
 from analyzer.runs.pairs import Partners
 from analyzer.stats.arrays import FloatArray
@@ -126,13 +127,20 @@ def _records(points: list[Point], question: Question) -> list[Record]:
     broken = [pair_unreliable(point.cells) for point in points]
     used = [p for p, reason in zip(points, broken, strict=True) if p.size.parameters and not reason and p.inflation.influence.size]
     shows = _slope_fields(used) | {"note": _note(points, used)}
-    return [_point_fields(point, question) | shows | {"unreliable": reason} for point, reason in zip(points, broken, strict=True)]
+    return [
+        _point_fields(point) | shows | dependence(point.cells[0].after.view) | {"unreliable": reason} | _made_from(point, question)
+        for point, reason in zip(points, broken, strict=True)
+    ]
 
 
-def _point_fields(point: Point, question: Question) -> Record:
+def _made_from(point: Point, question: Question) -> Record:
+    return provenance([cell.after for cell in point.cells], question)
+
+
+def _point_fields(point: Point) -> Record:
     cells = [cell.after for cell in point.cells]
     size = {"family": family(point.cells[0].row["model"]), "parameters": point.size.parameters, "parameters_source": point.size.source}
-    return identity(cells) | size | interval_fields("inflation", point.inflation) | provenance(cells, question)
+    return identity(cells) | size | interval_fields("inflation", point.inflation)
 
 
 def _slope_fields(points: Sequence[Point]) -> Record:

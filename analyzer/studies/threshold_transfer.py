@@ -17,6 +17,7 @@ from analyzer.measure.cell import Cell
 from analyzer.measure.measure_run import measure_run
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, identity, interval_fields, provenance, unreliable
+from analyzer.runs.answer_metrics import dependence
 from analyzer.runs.loading import Runs
 from analyzer.runs.pairs import pair_views
 from analyzer.runs.view import RunView
@@ -162,4 +163,4 @@ def _record(found: Transfer, question: Question, tolerance: float) -> Record:
         record |= interval_fields(f"recalibrated_{name}", found.recalibrated[name])
         record |= interval_fields(f"{name}_change", difference(found.kept[name], found.recalibrated[name]))
     record["finding"] = FINDINGS[limit_side(found.kept["coverage"].complement(), float(cell.alpha) + tolerance)]
-    return record | {"unreliable": found.unreliable} | provenance([cell], question)
+    return record | dependence(cell.view) | {"unreliable": found.unreliable} | provenance([cell], question)

@@ -21,6 +21,7 @@ from analyzer.measure.question import Question
 from analyzer.measure.records import Record, identity, interval_fields, provenance
 from analyzer.measure.scored import scores_of
 from analyzer.measure.unreliable import run_reasons
+from analyzer.runs.answer_metrics import dependence
 from analyzer.runs.loading import Runs
 from analyzer.runs.view import RunView
 from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
@@ -127,7 +128,8 @@ def _record(cell: Cell, question: Question, tolerance: float) -> Record:
     for name, estimate in cell.estimates.items():
         record |= interval_fields(name, estimate)
     record["finding"] = FINDINGS[limit_side(cell.estimates["coverage"].complement(), float(cell.alpha) + tolerance)]
-    return record | {"unreliable": "; ".join(run_reasons(cell.view)) or None} | provenance([cell], question) | {"split": str(N_SPLITS)}
+    record |= dependence(cell.view) | {"unreliable": "; ".join(run_reasons(cell.view)) or None}
+    return record | provenance([cell], question) | {"split": str(N_SPLITS)}
 
 
 def _under_mix(view: RunView, mix: Mapping[str, float]) -> tuple[RunView, FloatArray]:

@@ -16,17 +16,35 @@ MOST_NOTED = 5  # different notes that a table tells
 
 def cautions(records: Sequence[Record], titles: Sequence[str]) -> list[str]:
     """Return the sentences that belong below a table with these records and columns."""
-    notes = list(dict.fromkeys(record["set_size_note"] for record in records if record.get("set_size_note")))
-    sentences = [f"{note[:1].upper()}{note[1:]}." for note in notes]
-    sentences += list(dict.fromkeys(filter(None, map(_clusters, records))))
-    if "KL" in titles and any(record.get("kl") is not None for record in records):
+    return [*without_interval(records), *dependent(records), *of_columns(records, titles), *noted(records), *of_prompts(records)]
+
+
+def without_interval(records: Sequence[Record]) -> list[str]:
+    """Return why set sizes have no interval, each reason once."""
+    notes = dict.fromkeys(record["set_size_note"] for record in records if record.get("set_size_note"))
+    return [f"{note[:1].upper()}{note[1:]}." for note in notes]
+
+
+def dependent(records: Sequence[Record]) -> list[str]:
+    """Return which items count as one unit, and by how much that enlarges the variance of accuracy; once per task."""
+    found: dict[tuple[Any, ...], Record] = {}
+    for record in records:
+        if (n_clusters := record.get("n_clusters")) is not None and n_clusters != record["n_items"]:
+            found.setdefault(_clustering(record), record)
+    effects = {key: [r["design_effect"] for r in records if _clustering(r) == key and r.get("design_effect") is not None] for key in found}
+    return [_clusters(record, effects[key]) for key, record in found.items()]
+
+
+def of_columns(records: Sequence[Record], titles: Sequence[str]) -> list[str]:
+    """Return how figures of columns with these titles may be misread: KL, recalibrated thresholds, probs after temperature scaling."""
+    sentences = []
+    if any("KL" in title for title in titles) and any(record.get("kl") is not None for record in records):
         sentences.append(KL)
-    if "recalibrated" in titles:
+    if records and any("recalibrated" in title for title in titles):
         sentences.append(RECALIBRATED)
     if any(record.get("reliability", "none") != "none" for record in records):
         sentences.append(TEMPERED)
-    sentences += noted(records)
-    return [*sentences, *_prompts([record for record in records if record.get("set_size") is not None and "accuracy" in record])]
+    return sentences
 
 
 def noted(records: Sequence[Record]) -> list[str]:
@@ -44,20 +62,23 @@ def _named(names: Sequence[str]) -> str:
     return f"{names[0]} was" if len(names) == 1 else f"{names[0]} and {len(names) - 1} more were"
 
 
-def _clusters(record: Record) -> str | None:
-    n_clusters, cluster = record.get("n_clusters"), record.get("cluster")
-    if n_clusters is None or n_clusters == record["n_items"]:
-        return None
+def _clustering(record: Record) -> tuple[Any, ...]:
+    return record.get("task"), record.get("n_items"), record.get("n_clusters"), record.get("cluster")
+
+
+def _clusters(record: Record, effects: Sequence[float]) -> str:
+    n_clusters, cluster = record["n_clusters"], record.get("cluster")
     if n_clusters == 1:
         return f"All {record['n_items']:,} items of {record['task']} are one cluster, so figures have no intervals; two are needed."
     asked = f"ask {n_clusters:,} different questions" if cluster == "question" else f"form {n_clusters:,} clusters (--cluster {cluster})"
-    effect = record.get("design_effect")
-    times = "" if effect is None else f": the variance of accuracy is {fixed(effect, 2)} times that of independent items"
+    low, high = (fixed(end(effects), 2) if effects else "" for end in (min, max))
+    times = f": the variance of accuracy is {low if low == high else f'{low} to {high}'} times that of independent items" if effects else ""
     return f"{record['n_items']:,} items of {record['task']} {asked}, which intervals and tests count as one unit each{times}."
 
 
-def _prompts(records: Sequence[Record]) -> list[str]:
-    """Say how far figures differ between the prompts of one run, or that there is only one prompt."""
+def of_prompts(records: Sequence[Record]) -> list[str]:
+    """Return how far figures differ between the prompts of one run, or that there is only one prompt; only where figures of runs stand."""
+    records = [record for record in records if record.get("set_size") is not None and "accuracy" in record]
     prompts = {record["prompt"] for record in records}
     if not prompts or any("+" in prompt for prompt in prompts):
         return []

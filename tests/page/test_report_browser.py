@@ -18,6 +18,7 @@ from analyzer.api import sets
 from analyzer.cli.main import main
 from analyzer.report.page import page
 from analyzer.report.panels import PANELS
+from analyzer.tables.cautions import KL, RECALIBRATED
 
 pytestmark = pytest.mark.browser
 PRICES = {"answer": 0.01, "ask_again": 0.07, "review": 1.5, "abstain": 0.3, "wrong": 3.0}
@@ -71,6 +72,15 @@ def test_the_page_opens_from_disk_without_error_or_request(path: Path, open_page
     opened = open_page(path).drawn()
     assert opened.page.locator(".chart svg").count() == sum(len(panel.charts or {}) for panel in PANELS)
     assert opened.requests == [path.as_uri()]
+
+
+def test_cautions_are_seen_below_their_panels(path: Path, open_page: Any) -> None:
+    """KL's sentence under the panel that can show KL, that of recalibrated thresholds under transfer, the prompts' above all panels."""
+    opened = open_page(path).drawn()
+    for place, words in (("#panel-heat", KL), ("#panel-transfer", RECALIBRATED), ("body > .caution", "Between 2 prompts the accuracy")):
+        found = opened.page.locator(place if place.startswith("body") else f"{place} .caution").filter(has_text=words)
+        assert found.count() == 1 and found.is_visible(), place
+    assert opened.page.locator("#panel-sizes .caution").count() == 0
 
 
 @pytest.mark.parametrize("alpha", ["0.1", "0.37"])

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from analyzer.report.papers import paper
 from analyzer.report.rows import pack
 from analyzer.report.words.cards import WORDINGS, cards
 from analyzer.runs.loading import select_runs
+from analyzer.tables.cautions import KL, ONE_PROMPT, RECALIBRATED
 from schemas.errors import UsageError
 
 CLOSE = 2e-6  # the page keeps six digits
@@ -176,6 +178,28 @@ def test_planned_looks_stand_on_the_page(tmp_path: Path) -> None:
     assert "Look next at 120 items" in html and "Look next at 120 questions" in html
     checks = [row for row in rows(embedded(html), "checks") if row["check"] == "accuracy_loss"]
     assert {(row["look"], row["n_looks"]) for row in checks} == {(1, 2)} and 120 in {row["next_look"] for row in checks}
+
+
+def test_cautions_of_tables_stand_on_the_page(store_url: str, tmp_path: Path) -> None:
+    """Clusters with their design effect, prompts, sets without intervals; KL and recalibrated figures below the panels that show them."""
+    items = quiz("quiz", 60, subjects=20)
+    url = write(str(tmp_path / "store"), [(items, family(items, "toy", 0))])
+    html = unescape(page(study_of(url, cluster="subject")))
+    assert html.count(KL) == 2 and html.count(RECALIBRATED) == 1
+    assert KL in panel_html(html, "heat") and RECALIBRATED in panel_html(html, "transfer") and KL not in panel_html(html, "sizes")
+    above = html[: html.index('<main id="main">')]
+    assert re.search(r"60 items of quiz form 20 clusters \(--cluster subject\).*times that of independent items", above)
+    assert ONE_PROMPT.replace("`", "") in above and "Set size has no interval" in above
+    assert "Between 2 prompts the accuracy of one run differs by up to" in page(study_of(store_url))
+    tables_below = CliRunner().invoke(main, ["gate", "--store", url, "--cluster", "subject", "--markdown", str(tmp_path / "m"), "--junit",
+                                             str(tmp_path / "j"), "--limit", "flips=0.5"])  # fmt: skip
+    assert tables_below.exit_code in (0, 1, 3)
+    for name in ("m", "j"):
+        assert "60 items of quiz form 20 clusters (--cluster subject)" in (tmp_path / name).read_text()
+
+
+def panel_html(html: str, name: str) -> str:
+    return re.search(rf'<section class="panel" id="panel-{name}">(.*?)</section>', html, re.S)[1]
 
 
 def page_checks(whole: Any) -> list[dict[str, Any]]:

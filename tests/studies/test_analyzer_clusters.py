@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 from analyzer_data import MemoryReader, make_run, make_view, skilled_logits
 
-from analyzer.api import compare, example_runs, gate, guarantee, sets, view_of
+from analyzer.api import compare, cost, example_runs, gate, guarantee, scale, sets, transfer, view_of, weighted
 from analyzer.compare.compare import compare as run_compare
 from analyzer.measure.measure_run import measure_run
 from analyzer.measure.question import Question
@@ -19,6 +19,7 @@ from analyzer.runs.clustering import cluster_numbers, parse_clustering
 from analyzer.runs.loading import select_runs
 from analyzer.stats.clusters import clusters_of
 from analyzer.stats.estimate import difference, mean
+from analyzer.studies.cost import Prices
 from analyzer.studies.sets import sets as run_sets
 from schemas.errors import UsageError
 from schemas.items import Item
@@ -66,6 +67,17 @@ def test_items_that_are_each_their_own_cluster_give_the_same_numbers() -> None:
         assert command(runs, cluster=apart).drop("cluster").equals(command(runs).drop("cluster"))
     limits = {"accuracy_loss": 0.02, "set_size_growth": 0.1}
     assert gate(runs, limits, cluster=apart).drop("cluster").equals(gate(runs, limits).drop("cluster"))
+
+
+def test_every_table_says_clusters_and_design_effect() -> None:
+    """Transfer, cost, scale, guarantee and a mix of subjects say into how many units the items fall, like sets and compare."""
+    runs, pairs = example_runs(), {str(one): f"c{one // 4}" for one in range(200)}
+    found = [sets(runs, cluster=pairs), compare(runs, cluster=pairs), transfer(runs, cluster=pairs), scale(runs, cluster=pairs)]
+    found += [cost(runs, Prices(review=1.0), cluster=pairs), weighted(runs, {"law": 1.0}, cluster=pairs)]
+    for table in found:
+        assert table["n_clusters"].min() < table["n_items"].max() and table["design_effect"].null_count() == 0
+        assert table["n_clusters"].to_list() == [50] * len(table)
+    assert guarantee(runs)["n_clusters"].to_list() == guarantee(runs)["n_items"].to_list()
 
 
 def test_one_cluster_has_no_interval_and_passes_no_gate() -> None:
