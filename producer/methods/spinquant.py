@@ -3,6 +3,8 @@
 As in the paper, only activations are rounded while learning, since GPTQ compensates for rounding the weights. The loss is the
 Kullback-Leibler divergence from the dense model's predictions, since the compressed model should predict the same; the paper uses the
 loss of the next token.
+
+The matrices are learned by gradient descent in which every step is a rotation, so that they stay orthogonal up to rounding.
 """
 
 from collections.abc import Sequence
@@ -10,7 +12,6 @@ from typing import Any
 
 from producer.methods.quarot import fits_rotation, quantize_rotated, verify_rotated
 from producer.methods.quarot import settings_for as quarot_settings
-from producer.methods.shared.cayley_sgd import CayleySGD
 from producer.methods.shared.contract import GRADIENTS, Job
 from producer.methods.shared.quantization import WEIGHTS_AND_ACTIVATIONS
 from producer.methods.shared.rotated_forward import DenseStates, RotatedModel, dense_states, rotated
@@ -97,6 +98,45 @@ def settings_for(level: Level) -> dict[str, Any]:
     learning: dict[str, Any] = {"steps": STEPS, "rate": RATE, "sequences": SEQUENCES, "length": LENGTH, "batch": BATCH}
     learning |= {"loss": "KL from dense", "gradient": "with scale"}
     return quarot_settings(level) | {"rotations": "learned R1, R2, random Hadamard R4", "learning": learning}
+
+
+class CayleySGD:
+    """Cayley SGD with momentum; `rate` is the largest angle, in radians, by which one step rotates any plane.
+
+    Source : Li, Fuxin and Todorovic 2020, arXiv:2002.01113, algorithm 1, with the Cayley transform solved exactly.
+    """
+
+    def __init__(self, matrices: list[Any], rate: float, momentum: float = 0.9) -> None:
+        import torch
+
+        self.matrices, self.rate, self.momentum = matrices, rate, momentum
+        self.velocities = [torch.zeros_like(matrix) for matrix in matrices]
+
+    def step(self, gradients: list[Any], factor: float = 1.0) -> None:
+        """Rotate every matrix against its gradient; `factor` multiplies the rate (learning-rate schedule)."""
+        import torch
+
+        for matrix, velocity, gradient in zip(self.matrices, self.velocities, gradients, strict=True):
+            velocity.mul_(self.momentum).sub_(gradient)
+            skew = tangent(velocity, matrix)
+            velocity.copy_(skew @ matrix)  # the next step's momentum is projected onto the tangent space
+            norm = torch.linalg.matrix_norm(skew, 2)
+            if norm > 0:
+                matrix.copy_(cayley(skew * (factor * self.rate / norm)) @ matrix)
+
+
+def tangent(direction: Any, matrix: Any) -> Any:
+    """Return the skew-symmetric A for which A @ matrix is the part of `direction` that keeps the matrix orthogonal."""
+    half = direction @ matrix.T - 0.5 * matrix @ (matrix.T @ direction @ matrix.T)
+    return half - half.T
+
+
+def cayley(skew: Any) -> Any:
+    """Return the orthogonal matrix (I - A/2)^-1 (I + A/2) of a skew-symmetric A."""
+    import torch
+
+    identity = torch.eye(skew.shape[0], dtype=skew.dtype, device=skew.device)
+    return torch.linalg.solve(identity - skew / 2, identity + skew / 2)
 
 
 METHOD = WEIGHTS_AND_ACTIVATIONS(

@@ -22,10 +22,9 @@ from producer.request.planned import PlannedRun, PromptedTask, RunGroup
 from producer.request.request import Request
 from producer.request.served_model import ServedModel
 from producer.run.destination import Destination
-from producer.run.option_mass import check_option_mass
 from producer.run.plan import check_request, make_plan
-from producer.run.same_served_model import check_same_served_model
-from producer.run.saving import check_saving
+from producer.run.ready_checks import check_option_mass, check_same_served_model
+from producer.saved.folder import check_saving
 from schemas.options import own_options
 from schemas.private import without_circumstances
 from schemas.run import Run

@@ -1,16 +1,19 @@
 """Write a compressed model as a checkpoint folder that transformers and vLLM load, and restore it as it was in memory.
 
-In: a compressed model with its method and level, the dense model's files.  Out: config, weights, tokenizer; or the model again.
+In: a compressed model with its method and level, the dense model's files.  Out: config, weights, tokenizer; or the model again. What cannot
+be saved is refused before any work is done.
 Quantized layers are packed by compressed-tensors in the format that fits their level; pruned weights are stored as plain numbers with
 zeros, which is what compressed-tensors has for them since it gave up its sparse formats.
 """
 
+import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from producer.engine.settings import Settings
 from producer.methods import Method
 from producer.methods.shared.linear_layers import kept_layers, target_layers
 from producer.methods.shared.make_linear import make_linear
@@ -19,8 +22,11 @@ from producer.methods.shared.quantization import RoundInput, scheme
 from producer.models.compressed_weights import round_expert_inputs
 from producer.models.find import ModelFiles, find_model
 from producer.models.load import load_model
+from producer.request.planned import RunGroup
+from schemas.errors import UsageError
 from schemas.levels import FULL_BITS, Level
 
+log = logging.getLogger(__name__)
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "merges.txt", "chat_template.jinja", "chat_template.json", "generation_config.json",
@@ -28,6 +34,25 @@ TOKENIZER_FILES = (
 # Types with experts in one tensor whose experts transformers finds in files under the names that they have as linear layers.
 SAVED_EXPERTS = ("qwen2_moe", "qwen3_moe", "olmoe", "glm4_moe", "dots1", "deepseek_v3", "ernie4_5_moe", "flex_olmo", "qwen3_next")
 SHARD = "5GB"
+
+
+def check_saving(groups: Sequence[RunGroup], settings: Settings) -> None:
+    """Raise UsageError if --save cannot write the request's compressed model: none or several, one that cannot be saved, a folder in use.
+
+    A model that --models cannot keep is named on stderr, and compressed again each time.
+    """
+    compressed = [group for group in groups if not group.is_dense]
+    if settings.save is not None:
+        models = [(group, level) for group in compressed for level in group.levels]
+        if len(models) != 1:
+            raise UsageError(f"--save writes one compressed model, and this request makes {len(models)}; --models DIR keeps any number")
+        if reason := unsavable(models[0][0].method, models[0][0].model.config):
+            raise UsageError(f"what method {models[0][0].method.name!r} makes cannot be saved as a checkpoint: {reason}")
+        if settings.save.exists() and any(settings.save.iterdir()):
+            raise UsageError(f"the folder {settings.save} of --save is not empty; name one that does not exist yet")
+    for group in compressed if settings.saved_models else ():
+        if reason := unsavable(group.method, group.model.config):
+            log.warning("%s by %s is not kept among the saved models: %s", group.model.files.name, group.method.name, reason)
 
 
 def unsavable(method: Method, config: Any) -> str:

@@ -6,7 +6,6 @@ import pytest
 from producer_tiny import CONFIGS, logits, tiny, tiny_data
 
 from producer.methods import METHODS
-from producer.methods.shared.cayley_sgd import CayleySGD, cayley
 from producer.methods.shared.contract import Job
 from producer.methods.shared.float64_transform import transform
 from producer.methods.shared.linear_layers import target_layers
@@ -16,7 +15,7 @@ from producer.methods.shared.quantization import RoundInput
 from producer.methods.shared.rotated_forward import RoundStraightThrough, dense_states, rotated
 from producer.methods.shared.rotation import Rotation, random_rotations
 from producer.methods.smoothquant import smoothing_modifier
-from producer.methods.spinquant import learn, orthogonality
+from producer.methods.spinquant import CayleySGD, cayley, learn, orthogonality
 from schemas.errors import PostConditionError
 from schemas.levels import parse_level
 

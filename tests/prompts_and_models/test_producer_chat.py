@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from producer_standin import save_standin, urn_rows, write_items
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-import producer.run.option_mass
+import producer.run.ready_checks
 from producer.cli.main import main
 from producer.prompts.chat import Chat, has_template, render_chat
 from producer.prompts.encode import check_chat_options, encode, option_tokens, other_form, prompt_hash
@@ -110,7 +110,7 @@ def ask(folder: Path, tmp_path: Path, *options: str) -> Any:
 
 def test_a_chat_run_is_another_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
     """Its prompt is named base-chat; the run without the template says so on stderr and in its notes."""
-    monkeypatch.setattr(producer.run.option_mass, "LEAST_MASS", 0.0)
+    monkeypatch.setattr(producer.run.ready_checks, "LEAST_MASS", 0.0)
     plain, chat = ask(folder, tmp_path), ask(folder, tmp_path, "--chat")
     assert (plain.exit_code, chat.exit_code) == (0, 0), plain.output + chat.output
     reader = open_reader(str(tmp_path / "store"))

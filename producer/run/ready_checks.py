@@ -1,0 +1,72 @@
+"""Two checks of a model that is ready to answer, before it answers a run: do its answers mean what the run's key will say?
+
+In: what will be asked, a model ready to answer.  Out: nothing, or an error that says what to change.
+
+In a chat template the option letters may not be what the model answers with. Without `Answer:` at the start of the reply,
+SmolLM2-Instruct gives " A" 0.0003 of the probability and "A" 0.904; a run over " A" would look like any other. And a server that was
+restarted with other weights under the same name makes runs whose keys say that one model made them all; the canaries stored with each run
+tell them apart.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from producer.backends.base import Ready
+from producer.backends.server import CANARIES, SPREAD
+from producer.prompts.encode import OptionTokens, other_form
+from producer.prompts.templates import CUE
+from producer.request.planned import PromptedTask, RunGroup
+from producer.served.canary import allowed_change
+from schemas.errors import HedgemarkError, StoreNotFoundError, UsageError
+from schemas.options import option_mass
+from store import open_reader
+
+ITEMS = 8
+LEAST_MASS = 0.5
+
+
+def check_option_mass(prompted: PromptedTask, ready: Ready) -> None:
+    """Raise UsageError if the option tokens have less than half of the probability, on average over the first items."""
+    mass = _mean_option_mass(prompted, ready, prompted.options)
+    if mass >= LEAST_MASS:
+        return
+    tokenizer = prompted.model.tokenizer
+    n_items = min(ITEMS, len(prompted.task.items))
+    low_mass = f"after the chat template and '{CUE}', the options {', '.join(prompted.options.texts)} get {mass:.3g} of the probability"
+    other = other_form(tokenizer, prompted.options)
+    bare = f"; {', '.join(other.texts)} get {_mean_option_mass(prompted, ready, other):.3g}" if other else ""
+    cure = "leave --chat out, or say with --chat-system or --chat-turns how to answer"
+    raise UsageError(f"{low_mass} on the first {n_items} items of {prompted.task.name}{bare}; at least {LEAST_MASS} is needed; {cure}")
+
+
+def check_same_served_model(group: RunGroup, ready: Ready, store_url: str) -> None:
+    """Raise HedgemarkError if a stored run of the same served model, by its description, has other canaries than these."""
+    key = next(run.key for run in group.runs if run.key)
+    try:
+        reader = open_reader(store_url)
+    except StoreNotFoundError:
+        return
+    alike = [row["name"] for row in reader.catalog.to_dicts() if _described(row) == (key.model, key.method, key.level, key.backend)]
+    for run in reader.runs(alike):
+        stored = run.env.post_conditions
+        if run.key.method_settings != key.method_settings or CANARIES not in stored:
+            continue
+        now, before = np.array(ready.conditions[CANARIES], np.float64), np.array(stored[CANARIES], np.float64)
+        moved = float(np.abs(now - before).mean()) if now.shape == before.shape else np.inf
+        if moved > allowed_change(max(float(ready.conditions[SPREAD]), float(stored[SPREAD]))):
+            raise HedgemarkError(
+                f"run {run.key.name} was made by a served model of the same description that answered the canary prompts otherwise (by "
+                f"{moved:.3g} on average): another model is behind the address now; name it with --model or --level"
+            )
+
+
+def _mean_option_mass(prompted: PromptedTask, ready: Ready, options: OptionTokens) -> float:
+    """Return the probability of all options together in the vocabulary, the mean over the first items."""
+    first = replace(prompted, task=replace(prompted.task, items=prompted.task.items[:ITEMS]), options=options)
+    answers = ready.answer(first, lambda _: None)
+    return float(option_mass(answers.logits, np.array(first.prompts.n_options), answers.logsumexp).mean())
+
+
+def _described(row: dict[str, object]) -> tuple[object, ...]:
+    return row["model"], row["method"], row["level"], row["backend"]
