@@ -9,6 +9,7 @@ untrue elsewhere. `schemas.fields` has the names of prompts asked in an order.
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ def n_turning(choices: Sequence[str]) -> int:
     return len(choices) - len(ADDED) if len(choices) > len(ADDED) + 1 and list(choices[-2:]) == ADDED else len(choices)
 
 
-def places(turning: NDArray[np.int64], width: int, order: int) -> NDArray[np.int64]:
+def places(turning: NDArray[np.integer[Any]], width: int, order: int) -> NDArray[np.int64]:
     """Return the place at which each option of each item stands in an order, (item, option); an option beyond the turning ones stays.
 
     turning : (item,) number of options that change places, at least 1.

@@ -20,7 +20,7 @@ that lacks something.
 from analyzer.api.examples import example_runs
 from analyzer.api.functions import Source, beside_published, compare, p_values, sensitivity, sets, view_of
 from analyzer.api.shipping import calibrate, monitor, predict
-from analyzer.api.verdicts import cliffs, cost, decoupling, gate, guarantee, scale, transfer, weighted
+from analyzer.api.verdicts import cliffs, cost, decoupling, gate, guarantee, position, scale, transfer, weighted
 from analyzer.protocols.ask import ask
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "guarantee",
     "monitor",
     "p_values",
+    "position",
     "predict",
     "scale",
     "sensitivity",

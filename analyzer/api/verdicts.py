@@ -1,6 +1,6 @@
 """The commands that end in a verdict, as functions. `analyzer.api` describes the parameters that all functions have."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +171,32 @@ def guarantee(
 
     asked = open_asked(source, at, options)
     return frame(guarantee_of(asked.runs, asked.question, delta=delta, n_next=n_next, risk=risk))
+
+
+def position(source: Source, *, prompt: str | Sequence[str] = (), at: str | None = None, **options: Any) -> pl.DataFrame:
+    """Return whether the place at which an option stands changes the answers: the command `analyze position`.
+
+    Parameters
+    ----------
+    source, at, options : see `analyzer.api`; a store with runs in several orders of options, which `produce --options-order` makes.
+    prompt : only these prompts, named without their orders.
+
+    Returns
+    -------
+    One row per place (`by` position: how often it is chosen, how often the answer stands there, and the difference, the bias), one per
+    order (accuracy, set_size and their changes from the items' own order) with one for the mean of the probabilities, and one for all.
+
+    Raises
+    ------
+    RunNotFoundError
+        If no selected run was asked in several orders.
+    UsageError
+        If the texts of the items are not kept.
+    """
+    from analyzer.studies.position import position as position_of
+
+    asked = open_asked(source, at, options)
+    return frame(position_of(asked.runs, asked.question, [prompt] if isinstance(prompt, str) else prompt))
 
 
 def scale(source: Source, *, at: str | None = None, **options: Any) -> pl.DataFrame:

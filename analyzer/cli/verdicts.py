@@ -75,6 +75,28 @@ def guarantee_command(delta: float, n_next: int, risk: float, **options: Any) ->
     emit(guarantee(runs, asked.question, delta=delta, n_next=n_next, risk=risk), asked.form, GUARANTEE)
 
 
+@click.command("position")
+@analysis_options
+@friendly_errors
+def position_command(**options: Any) -> None:
+    """Does the place at which an option stands change the answers?
+
+    For runs in several orders of options (produce --options-order): how often each place is chosen, accuracy and set size in every order,
+    and those of the mean over all orders, which every other command calls prompt base@mean4. Name a --prompt without its order.
+
+    Example: analyze position --model ref-m --task urn --scorer lac
+    """
+    from analyzer.cli.request import request
+    from analyzer.runs.loading import open_runs
+    from analyzer.studies.position import position
+    from analyzer.tables.columns import POSITION
+    from analyzer.tables.emit import emit
+
+    asked = request(options)
+    runs = open_runs(asked.store_url, asked.at, {**asked.wanted, "prompt": ()})
+    emit(position(runs, asked.question, asked.wanted["prompt"]), asked.form, POSITION)
+
+
 @click.command("scale")
 @analysis_options
 @friendly_errors
@@ -202,7 +224,7 @@ def gate_command(policy: Path | None, limits: tuple[str, ...], predictor: Path |
     click.get_current_context().exit(EXIT_CODES[outcome(checks)])
 
 
-COMMANDS = (transfer_command, guarantee_command, scale_command, cliffs_command, cost_command, gate_command)
+COMMANDS = (transfer_command, guarantee_command, position_command, scale_command, cliffs_command, cost_command, gate_command)
 
 
 def _check_apart(paths: Sequence[Path]) -> None:

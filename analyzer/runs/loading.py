@@ -1,42 +1,19 @@
 """Select runs of a store and load their arrays. This is the only module in this room that opens a store."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, Self
-
-import polars as pl
+from typing import Any, Self
 
 from analyzer.runs.clustering import BY_QUESTION, Clustering, cluster_numbers
+from analyzer.runs.orders import Reader, with_means_over_orders
 from analyzer.runs.view import RunView, view_run
 from schemas.errors import RunNotFoundError, UsageError
-from schemas.itemset import ItemSet
 from schemas.levels import parse_level
 from schemas.run import DENSE, Run
 from store.reading.selection import matching_rows, name_models_apart
 
 PARTNER = ("model", "task", "prompt")
 FAR = float("inf")
-
-
-class Reader(Protocol):
-    """The part of `store.Reader` that analyses use."""
-
-    @property
-    def snapshot(self) -> str:
-        """Id of the snapshot."""
-
-    @property
-    def catalog(self) -> pl.DataFrame:
-        """One row per run."""
-
-    def run(self, name: str) -> Run:
-        """Return a run by name."""
-
-    def runs(self, names: Iterable[str]) -> Iterator[Run]:
-        """Yield many runs in order; a store's reader prefetches them."""
-
-    def items(self, items_hash: str) -> ItemSet:
-        """Return an item set by hash."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +63,8 @@ def open_runs(
 
 
 def select_runs(reader: Reader, wanted: Mapping[str, Sequence[str]], *, with_dense: bool = False, against: str | None = None) -> Runs:
-    """Return the runs of an open reader that match; see open_runs."""
+    """Return the runs of an open reader that match; see open_runs. A prompt such as base@mean4 is a mean over orders of options."""
+    reader = with_means_over_orders(reader, wanted.get("prompt", ()))
     rows, wanted = name_models_apart(reader.catalog.to_dicts(), wanted)
     where = f"snapshot {reader.snapshot}"
     if not rows:

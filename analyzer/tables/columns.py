@@ -123,6 +123,20 @@ GUARANTEE = (
     Column("must abstain", estimate("least_abstention"), dispensable=2),
     Column("note", words("note"), dispensable=3),
 )
+POSITION = (
+    Column("by", words("by")),
+    Column("part", words("part")),
+    Column("chosen", estimate("chosen"), dispensable=2),
+    Column("answer there", number("answer_there")),
+    Column("bias", estimate("bias", sign=True)),
+    Column("accuracy", estimate("accuracy")),
+    Column("Δ accuracy", estimate("accuracy_change", sign=True)),
+    Column("accuracy spread", estimate("accuracy_spread")),
+    Column("set size", number("set_size", 2)),
+    Column("Δ set size", estimate("set_size_change", 2, sign=True)),
+    Column("set size spread", estimate("set_size_spread", 2), dispensable=1),
+    Column("answered alike", estimate("answered_alike"), dispensable=3),
+)
 SCALE = (
     Column("family", words("family"), dispensable=1),
     Column("parameters", number("parameters", 0)),

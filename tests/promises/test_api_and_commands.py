@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from analyzer_data import item_set, make_run, skilled_logits
+from analyzer_data import make_run, skilled_logits
 from click.testing import CliRunner
 from shipping import data_set
 from store_tiny import write_runs
@@ -18,6 +18,8 @@ from analyzer.api import ask, calibrate, sets
 from analyzer.cli.main import main
 from schemas.errors import UsageError
 from schemas.fields import FIELDS
+from schemas.items import Item
+from schemas.itemset import build_item_set
 from store import init_store
 
 # Option of the command line -> (its words, the same as an argument). A test below asks for one of every option that `ask` takes.
@@ -46,10 +48,12 @@ def store_address(tmp_path_factory: pytest.TempPathFactory) -> str:
     init_store(address)
     rng = np.random.default_rng(0)
     answers = rng.integers(0, 4, 90)
-    items, logits = item_set(answers, subjects=3), skilled_logits(rng, answers, 4)
+    texts = [Item(id=str(i), question=f"{i}?", choices=dict(zip("ABCD", "wxyz", strict=True)), answer="ABCD"[a], subject=f"s{i % 3}")
+             for i, a in enumerate(answers)]  # fmt: skip
+    items, logits = build_item_set("quiz", texts), skilled_logits(rng, answers, 4)
     noisy = logits + rng.normal(size=logits.shape).astype(np.float32)
     runs = [make_run(items, logits), make_run(items, noisy, method="wanda", level="0.5"), make_run(items, noisy / 2, model="other")]
-    write_runs(address, items, runs)
+    write_runs(address, items, [*runs, make_run(items, noisy * 2, prompt="base@1")])
     return address
 
 
@@ -124,6 +128,8 @@ OWN_OPTIONS: dict[tuple[str, str], tuple[list[str], str, dict[str, Any]]] = {
     ("guarantee", "delta"): (["--delta", "0.2"], "guarantee", {"delta": 0.2}),
     ("guarantee", "n_next"): (["--next", "30"], "guarantee", {"n_next": 30}),
     ("guarantee", "risk"): (["--risk", "0.4"], "guarantee", {"risk": 0.4}),
+    ("position", ""): (["--prompt", "base"], "position", {"prompt": "base"}),
+    ("sets", ""): (["--prompt", "base@mean2"], "sets", {"prompt": "base@mean2"}),
     ("scale", ""): ([], "scale", {}),
     ("cliffs", "accuracy_tolerance"): (["--accuracy-tolerance", "0.5"], "cliffs", {"accuracy_tolerance": 0.5}),
     ("cliffs", "set_size_tolerance"): (["--set-size-tolerance", "3"], "cliffs", {"set_size_tolerance": 3.0}),
