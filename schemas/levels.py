@@ -5,6 +5,7 @@
     w8a8           weights per row, activations per token
     0.5            fraction removed (sparsity, or structure)
     2:4            2 of every 4 weights kept (n:m)
+    w4a4+kv-int8   a level whose model also keeps its cached keys and values in a format; `kv-int8` where there is no other level
     Q4_K_M         any other name of a checkpoint's or imported run's compression, such as int4, FP8_BLOCK or exl3-4.25bpw
     0:0.5:0.1      in a request only: the fractions from the first to the second in steps of the third, both ends included
 
@@ -14,7 +15,7 @@ In: text.  Out: a `Level` with a canonical `text`, so that `.50` and `0.5` are t
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from schemas.errors import UsageError
@@ -25,6 +26,9 @@ FULL_BITS = 16
 MOST_IN_RANGE = 1000  # levels; a longer range must be a mistyped step
 MOST_CHARACTERS = 64
 
+CACHE_BITS = {"fp8": 8, "int8": 8, "int4": 4, "nvfp4": 4}  # formats of cached keys and values
+
+_CACHE = re.compile(rf"(?:(.*)\+)?kv-({'|'.join(CACHE_BITS)})", re.IGNORECASE)
 _QUANTIZED = re.compile(r"w(\d{1,3})a(\d{1,3})(?:-(?:g(\d{1,9})|channel))?", re.IGNORECASE | re.ASCII)
 _PATTERN = re.compile(r"(\d{1,6}):(\d{1,6})", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
@@ -57,18 +61,31 @@ class Level:
     kept: int = 0
     of: int = 0
     bits: float | None = None  # per weight, if a name states or implies it
+    cache: str = ""  # format of cached keys and values, "" if they are not rounded
 
     @property
     def strength(self) -> float:
-        """Position along a sweep, larger for stronger compression: fraction removed, or bits removed from weights and activations.
+        """Position along a sweep, larger for stronger compression: fraction removed, or bits removed from weights, activations and cache.
 
-        +inf for a name whose bits are unknown, since it has no position.
+        +inf for a level without a position: a name whose bits are unknown, or a fraction beside the bits of a cache.
         """
+        cache_bits = FULL_BITS - CACHE_BITS[self.cache] if self.cache else 0
         if self.kind == "quantization":
-            return float(2 * FULL_BITS - self.weight_bits - self.activation_bits)
+            return float(2 * FULL_BITS - self.weight_bits - self.activation_bits + cache_bits)
         if self.kind == "name":
-            return math.inf if self.bits is None else FULL_BITS - self.bits
-        return self.fraction
+            return math.inf if self.bits is None else FULL_BITS - self.bits + cache_bits
+        return self.fraction if not self.cache else cache_bits if self.kind == "none" else math.inf
+
+    @property
+    def without_cache(self) -> "Level":
+        """The same level of the weights and activations, with a cache that is not rounded."""
+        return parse_level(self.text[: -len(f"+kv-{self.cache}")]) if self.cache else self
+
+    def with_cache(self, name: str) -> "Level":
+        """Return this level with cached keys and values in a format. Raises UsageError if it has a format already."""
+        if self.cache:
+            raise UsageError(f"level {self.text!r} states the format of cached keys and values already; leave --kv {name} out")
+        return replace(self, text=f"kv-{name}" if self.text == NO_LEVEL else f"{self.text}+kv-{name}", cache=name)
 
 
 def parse_level(text: str) -> Level:
@@ -76,6 +93,8 @@ def parse_level(text: str) -> Level:
     text = text.strip()
     if text in ("", NO_LEVEL):
         return Level(NO_LEVEL, "none")
+    if match := _CACHE.fullmatch(text):
+        return parse_level(match[1] or "").with_cache(match[2].lower())
     if match := _QUANTIZED.fullmatch(text):
         return _quantization(text.lower(), match)
     if match := _PATTERN.fullmatch(text):

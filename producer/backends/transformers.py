@@ -107,7 +107,7 @@ def _loaded(saved: Saved, group: RunGroup, level: Level, settings: Settings) -> 
 
 def _folders(group: RunGroup, level: Level, settings: Settings) -> list[Path]:
     """Return the folders to save a model in; a method that cannot be saved is compressed again each time."""
-    if unsavable(group.method, group.model.config):
+    if unsavable(group.method, group.model.config, [level]):
         return []
     kept = settings.saved_models / json_digest(identity(group, level)) if settings.saved_models else None
     return [folder for folder in (kept, settings.save) if folder]

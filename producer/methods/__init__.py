@@ -5,6 +5,7 @@ from producer.methods import (
     checkpoint,
     dense,
     gptq,
+    kv,
     llm_pruner,
     magnitude,
     quarot,
@@ -30,6 +31,7 @@ METHODS: dict[str, Method] = {
     "sparsegpt": sparsegpt.METHOD,
     "llm-pruner": llm_pruner.METHOD,
     "slicegpt": slicegpt.METHOD,
+    "kv": kv.METHOD,
     "checkpoint": checkpoint.METHOD,
 }
 

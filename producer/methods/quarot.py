@@ -50,5 +50,6 @@ METHOD = WEIGHTS_AND_ACTIVATIONS(
     settings_for=settings_for,
     fits=fits_rotation,
     verify=verify_rotated,
+    rotates=True,
     unsavable="it rotates activations inside the forward pass",
 )

@@ -148,5 +148,6 @@ METHOD = WEIGHTS_AND_ACTIVATIONS(
     settings_for=settings_for,
     fits=fits_rotation,
     verify=verify_learned,
+    rotates=True,
     unsavable="it rotates activations inside the forward pass",
 )

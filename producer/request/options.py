@@ -23,6 +23,13 @@ RUN_OPTIONS = (
         help="How strongly to compress: 0.5, 2:4, w4a16, or a range 0.1:0.5:0.1. Repeatable. [the method's default]",
     ),
     click.option(
+        "--kv",
+        "caches",
+        multiple=True,
+        metavar="F",
+        help="Round cached keys and values as well: fp8, int8, int4 or nvfp4. Repeatable. [they keep the model's own format]",
+    ),
+    click.option(
         "--task",
         "tasks",
         multiple=True,

@@ -21,10 +21,11 @@ NEEDS = {
     "tensor_parallel": VLLM,
     **dict.fromkeys(("url", "tokenizer", "concurrency", "request_timeout"), SERVER),
     **dict.fromkeys(("chat_turns", "chat_system"), "--chat"),
-    **dict.fromkeys(("device", "batch_tokens", "device_memory", "host_memory", "self_check", "save", "saved_models"), TRANSFORMERS),
+    **dict.fromkeys(("device", "batch_tokens", "device_memory", "host_memory", "self_check"), TRANSFORMERS),
+    **dict.fromkeys(("caches", "save", "saved_models"), TRANSFORMERS),
 }
 BESIDE_EMIT = ("executor", "workers", "dry_run")
-OTHER_NAMES = {"saved_models": "models"}
+OTHER_NAMES = {"saved_models": "models", "caches": "kv"}
 SIZES = ("device_memory", "host_memory")
 
 
@@ -33,6 +34,7 @@ class Request:
     """Every combination of models, methods, levels, tasks and prompts is one run.
 
     levels   : as text; empty means each method's default level.
+    caches   : formats to which cached keys and values are rounded, for every level once each; empty leaves them as they are.
     tasks    : names or item files; empty means urn and facts for the embedded models, the published tasks for others.
     options_order : number of cyclic orders of each item's options to ask it in; 1 is the items' own only.
     limit    : number of items drawn from each task, 0 for all.
@@ -47,6 +49,7 @@ class Request:
     models: tuple[str, ...]
     methods: tuple[str, ...] = ("dense",)
     levels: tuple[str, ...] = ()
+    caches: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     prompts: tuple[str, ...] = ("base",)
     options_order: int = 1
@@ -94,9 +97,9 @@ def check_names(kind: str, names: Sequence[str], valid_names: Sequence[str]) -> 
 
 def _check_no_empty_name(options: Mapping[str, Any]) -> None:
     """Raise UsageError for an empty name, as an unset shell variable gives; as a path it would mean the working folder."""
-    for name in ("models", "methods", "levels", "tasks", "prompts"):
+    for name in ("models", "methods", "levels", "caches", "tasks", "prompts"):
         if any(not value.strip() for value in options.get(name, ())):
-            raise UsageError(f"--{name.removesuffix('s')} is empty; give a name, or leave the option out")
+            raise UsageError(f"{option_name(name).removesuffix('s')} is empty; give a name, or leave the option out")
 
 
 def _check_effect(options: Mapping[str, Any]) -> None:

@@ -27,9 +27,9 @@ from schemas.benchmark import BENCHMARK
 from schemas.errors import UsageError
 from schemas.fields import CHAT, name_in_order
 from schemas.itemset import build_item_set
-from schemas.levels import Level, parse_levels
+from schemas.levels import CACHE_BITS, Level, parse_levels
 from schemas.orders import n_turning
-from schemas.run import RunKey
+from schemas.run import DENSE, RunKey
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,9 @@ class _Compression(NamedTuple):
     data: Any
 
 
+KV = "kv"  # the method of a dense model whose cached keys and values are rounded
+
+
 def make_plan(request: Request, *, download: bool = True) -> list[RunGroup]:
     """Return the groups of all runs except those of the model `bayes`, which `producer.request.bayes` makes.
 
@@ -53,7 +56,7 @@ def make_plan(request: Request, *, download: bool = True) -> list[RunGroup]:
     models = [name for name in request.models if name != BAYES]
     if not models:
         return []
-    chosen = choose_levels(request.methods, request.levels)
+    chosen = choose_levels(request.methods, request.levels, request.caches)
     files = {name: find_model(name) for name in models}  # files before configs, which take transformers and seconds to import
     tasks = {name: draw(load_task(name, request.data), request.limit, request.seed) for name in _tasks_of(request, models)}
     for task in tasks.values():
@@ -75,16 +78,23 @@ def check_request(request: Request) -> None:
     check_names("backend", [request.backend], [*BACKENDS])
 
 
-def choose_levels(methods: Sequence[str], levels: Sequence[str]) -> dict[str, list[Level]]:
+def choose_levels(methods: Sequence[str], levels: Sequence[str], caches: Sequence[str] = ()) -> dict[str, list[Level]]:
     """Return for each method the given levels that it accepts; none means its default level, which depends on the model.
 
+    caches : formats of cached keys and values, which `_levels_for` adds to every level. For the dense model they are levels of `kv`.
     Raises UsageError for an unknown method, a level that no method accepts, or a method other than dense that accepts none of the levels.
     """
     check_names("method", methods, [*METHODS])
+    check_names("--kv format", caches, [*CACHE_BITS])
+    if caches and {DENSE, KV} & set(methods):
+        others = [name for name in methods if name not in (DENSE, KV)]
+        if levels and not others:
+            raise UsageError(f"level {levels[0]!r} is no format of cached keys and values; leave it out, --kv names them")
+        return {KV: parse_levels(caches), **(choose_levels(others, levels) if others else {})}
     parsed = parse_levels(levels)
     if not parsed:
         return {name: [] for name in methods}
-    chosen = {name: [level for level in parsed if not METHODS[name].accepts(level)] for name in methods}
+    chosen = {name: [level for level in parsed if not METHODS[name].refusal(level)] for name in methods}
     with_levels = [name for name in methods if name != "dense"] or list(methods)
     for level in parsed:
         if not any(level in chosen[name] for name in methods):
@@ -95,12 +105,18 @@ def choose_levels(methods: Sequence[str], levels: Sequence[str]) -> dict[str, li
     return chosen
 
 
-def _levels_for(config: Any, chosen: Mapping[str, list[Level]]) -> dict[str, list[Level]]:
-    """Return each method's levels for a model: the chosen ones, each once under our name for it, or the method's default level."""
-    return {
-        name: list(dict.fromkeys(METHODS[name].level_of(config, level) for level in levels or [METHODS[name].default_for(config)]))
-        for name, levels in chosen.items()
-    }
+def _levels_for(config: Any, chosen: Mapping[str, list[Level]], caches: Sequence[str]) -> dict[str, list[Level]]:
+    """Return each method's levels for a model: the chosen ones, each once under our name for it, or the method's default level.
+
+    caches : formats of cached keys and values; a method other than `kv` has each level once with each of them.
+    """
+
+    def stated(name: str) -> Iterator[Level]:
+        for level in chosen[name] or [METHODS[name].default_for(config)]:
+            for each in [level.with_cache(cache) for cache in caches] if caches and name != KV else [level]:
+                yield METHODS[name].level_for(config, each)
+
+    return {name: list(dict.fromkeys(stated(name))) for name in chosen}
 
 
 def _served_group(request: Request) -> RunGroup:
@@ -136,7 +152,7 @@ def _open_model(files: ModelFiles, request: Request, chosen: Mapping[str, list[L
     for method in (METHODS[method] for method, levels in chosen.items() if not levels):
         if (level := method.default_for(config).text) != method.default_level:
             log.warning("%s: level of %s is %s; the groups of %s do not divide every layer", name, method.name, level, method.default_level)
-    _check_model(name, config, request, _levels_for(config, chosen))
+    _check_model(name, config, request, _levels_for(config, chosen, request.caches))
     device = _choose_device(request.device)
     return Model(files, config, load_tokenizer(files), device, _choose_dtype(request.dtype, device, config))
 
@@ -222,7 +238,7 @@ def _groups(
         fetch_weights(model.files)
     weights_missing = not download and model.files.hub_id and not weight_bytes(model.files)
     weights = "" if weights_missing else weights_hash(model.files)
-    for name, levels_of_method in _levels_for(model.config, chosen).items():
+    for name, levels_of_method in _levels_for(model.config, chosen, request.caches).items():
         method = METHODS[name]
         without_data = [level for level in levels_of_method if not method.needs_data(level)]
         with_data = [level for level in levels_of_method if method.needs_data(level)]
@@ -262,7 +278,7 @@ def _key(prompted: PromptedTask, compression: _Compression, weights: str, reques
         weights_hash=weights,
         method=compression.method.name,
         level=compression.level.text,
-        method_settings={**compression.method.settings_for(compression.level), **_served_settings(model)},
+        method_settings={**compression.method.settings(compression.level), **_served_settings(model)},
         compression_data_hash=compression.data.digest if compression.data else "",
         task=task.name,
         items_hash=prompted.item_set.digest,

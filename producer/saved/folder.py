@@ -46,20 +46,25 @@ def check_saving(groups: Sequence[RunGroup], settings: Settings) -> None:
         models = [(group, level) for group in compressed for level in group.levels]
         if len(models) != 1:
             raise UsageError(f"--save writes one compressed model, and this request makes {len(models)}; --models DIR keeps any number")
-        if reason := unsavable(models[0][0].method, models[0][0].model.config):
+        if reason := unsavable(models[0][0].method, models[0][0].model.config, models[0][0].levels):
             raise UsageError(f"what method {models[0][0].method.name!r} makes cannot be saved as a checkpoint: {reason}")
         if settings.save.exists() and any(settings.save.iterdir()):
             raise UsageError(f"the folder {settings.save} of --save is not empty; name one that does not exist yet")
     for group in compressed if settings.saved_models else ():
-        if reason := unsavable(group.method, group.model.config):
+        if reason := unsavable(group.method, group.model.config, group.levels):
             log.warning("%s by %s is not kept among the saved models: %s", group.model.files.name, group.method.name, reason)
 
 
-def unsavable(method: Method, config: Any) -> str:
-    """Return why what a method makes of a model cannot be saved as a checkpoint without changing it, or ""; needs no weights."""
+def unsavable(method: Method, config: Any, levels: Sequence[Level]) -> str:
+    """Return why what a method makes of a model cannot be saved as a checkpoint without changing it, or ""; needs no weights.
+
+    levels : the levels to be saved.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
+    if any(method.cache_of(level) for level in levels):
+        return "a checkpoint holds no cached keys and values"
     if method.unsavable or not method.changes:
         return method.unsavable or "it compresses nothing"
     with torch.device("meta"):

@@ -6,11 +6,12 @@ In: requests.  Out: `Command`s with readable names; executors return the outcome
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from producer.engine.settings import Settings
 from producer.request.bayes import BAYES
 from producer.request.request import Request, option_name
-from producer.run.plan import choose_levels
+from producer.run.plan import KV, choose_levels
 
 FAILED_TO_START = 127
 SCALARS = (
@@ -55,10 +56,12 @@ def _commands(request: Request, store_url: str) -> Iterator[Command]:
         if model == BAYES:
             yield Command(BAYES, ("--model", BAYES, "--method", BAYES, *shared))
             continue
-        for method, levels in choose_levels(request.methods, request.levels).items():
-            for level in [level.text for level in levels] or [""]:  # "" is the method's default for the model
-                arguments = ("--model", model, "--method", method, *(("--level", level) if level else ()), *shared)
-                yield Command(f"{model} {method} {level}".strip(), arguments, request.settings.tensor_parallel)
+        for method, levels in choose_levels(request.methods, request.levels, request.caches).items():
+            caches = ("",) if method == KV else request.caches or ("",)
+            for level, cache in product([level.text for level in levels] or [""], caches):  # no level is the method's default for the model
+                chosen = (*(("--level", level) if level else ()), *(("--kv", cache) if cache else ()))
+                name = " ".join(filter(None, (model, method, level, cache and f"kv-{cache}")))
+                yield Command(name, ("--model", model, "--method", method, *chosen, *shared), request.settings.tensor_parallel)
 
 
 def _shared(request: Request, store_url: str) -> Iterator[str]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from producer.methods.shared.architectures import MODELS
+from producer.methods.shared.cache_rounding import cache_settings, no_cache, round_cache
 from schemas.errors import UsageError
 from schemas.levels import NO_LEVEL, Level, parse_level
 
@@ -69,8 +70,11 @@ class Method:
     level_of     : (config, requested level) -> the level stored in the run key; `checkpoint` reads it from the model's own files.
     needs_at     : level -> whether this level takes compression data although the method as such does not.
     group_for    : (config, most) -> largest group of up to `most` columns that divides every layer; None for a method without groups.
+    rotates      : whether it rotates the model, so that keys are rotated before they are rounded.
     unsavable    : why what it makes cannot be saved as a checkpoint, "" where it can.
-    changes      : whether the method changes the model. If not, the level only describes the model, and any change of logits is an error.
+    changes      : whether the method changes the weights. If not, the level only describes them, and any change of logits is an error.
+    cache_of     : level -> the format to which cached keys and values are rounded, "" for none. Every method takes a level with such a
+                   cache; the functions above see the level without it.
 
     >>> from schemas.levels import parse_level
     >>> keep = Method(
@@ -103,10 +107,27 @@ class Method:
     changes: bool = True
     needs_at: Callable[[Level], bool] = lambda level: False
     group_for: Callable[[Any, int], int] | None = None
+    rotates: bool = False
+    cache_of: Callable[[Level], str] = lambda level: level.cache
 
     def needs_data(self, level: Level) -> bool:
         """Return whether `apply` needs compression data for a level."""
-        return self.needs != NOTHING or self.needs_at(level)
+        return self.needs != NOTHING or self.needs_at(level.without_cache)
+
+    def refusal(self, level: Level) -> str:
+        """Return why the method does not have a level, or ""."""
+        return self.accepts(level.without_cache)
+
+    def settings(self, level: Level) -> dict[str, Any]:
+        """Return the settings that a run at a level records, JSON-able."""
+        cache = self.cache_of(level)
+        rounding = cache_settings(cache, rotated=self.rotates) if cache else {}
+        return {**self.settings_for(level.without_cache), **rounding}
+
+    def level_for(self, config: Any, level: Level) -> Level:
+        """Return the level that the run key states for a model, where this one was asked for."""
+        stated = self.level_of(config, level.without_cache)
+        return stated.with_cache(level.cache) if level.cache else stated
 
     def default_for(self, config: Any) -> Level:
         """Return the default level for a model: where its groups do not divide every layer, the largest that do."""
@@ -117,7 +138,7 @@ class Method:
 
     def check_level(self, level: Level) -> None:
         """Raise UsageError for a level that the method does not have."""
-        if reason := self.accepts(level):
+        if reason := self.refusal(level):
             raise UsageError(f"method {self.name!r} has no level {level.text!r}: {reason}; its levels: {self.levels}")
 
     def check_config(self, config: Any, level: Level, name: str = "") -> None:
@@ -125,7 +146,8 @@ class Method:
 
         name : the user's name for the model, used in the message.
         """
-        if reason := self.fits(config, level):
+        cache = self.cache_of(level)
+        if reason := self.fits(config, level.without_cache) or (no_cache(config, cache) if cache else ""):
             name = name or getattr(config, "name_or_path", "") or getattr(config, "model_type", "")
             raise UsageError(f"method {self.name!r} at level {level.text!r} does not support model {name!r}: {reason}")
 
@@ -160,10 +182,13 @@ class Method:
         statistics = self.collect(model, data, device) if self.collect and data is not None else None
         for number, level in enumerate(levels):
             working = model if number == len(levels) - 1 else deepcopy(model)
-            job = Job(level, self.settings_for(level), data if self.needs_data(level) else None, seed, statistics, device)
+            weights = level.without_cache
+            job = Job(weights, self.settings(level), data if self.needs_data(level) else None, seed, statistics, device)
             working = self.compress(working, job).eval()
             conditions = self.verify(working, job)
-            changed_by = level if self.changes else parse_level(NO_LEVEL)
+            if cache := self.cache_of(level):
+                conditions = conditions | round_cache(working, cache, rotated=self.rotates)._asdict()
+            changed_by = level if self.changes or cache else parse_level(NO_LEVEL)
             conditions = verify_change(working, data, dense, changed_by, conditions) | reach | conditions
             yield Applied(working, job.settings, conditions)
             del working  # freed before the next copy is made

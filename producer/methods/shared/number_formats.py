@@ -100,10 +100,24 @@ def nearest(units: Any, args: Any) -> Any:
     if args.num_bits == 8:
         largest = torch.finfo(torch.float8_e4m3fn).max
         return units.clamp(-largest, largest).float().to(torch.float8_e4m3fn).double()
+    return nearest_e2m1(units)
+
+
+def nearest_e2m1(units: Any) -> Any:
+    """Return the nearest 4-bit float to each of these, ties to the one whose last bit is 0; larger ones are clamped to 6."""
+    import torch
+
     magnitudes = torch.tensor(E2M1, dtype=units.dtype, device=units.device)
     borders = (magnitudes[1:] + magnitudes[:-1]) / 2
     low, high = torch.bucketize(units.abs(), borders), torch.bucketize(units.abs(), borders, right=True)
     return magnitudes[torch.where(low % 2 == 0, low, high)] * units.sign()  # they differ only at ties, which go to the even last bit
+
+
+def wide(x: Any) -> Any:
+    """Return a tensor in float32 or wider: in 16 bits, step counts up to 127 are not exact and the step of an all-zero token becomes 0."""
+    import torch
+
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def scale_of_the_wrong_type(scale: Any, args: Any) -> bool:

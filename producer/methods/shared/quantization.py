@@ -21,6 +21,7 @@ from producer.methods.shared.number_formats import (
     scale_bits,
     scale_of_the_wrong_type,
     steps,
+    wide,
 )
 from schemas.errors import PostConditionError
 from schemas.levels import FULL_BITS, Level
@@ -159,13 +160,6 @@ class RoundInput:
     def scale(self, x: Any) -> Any:
         """Return the step size of every token, (..., 1)."""
         return x.abs().amax(dim=-1, keepdim=True).clamp_min(1e-12) / self.largest
-
-
-def wide(x: Any) -> Any:
-    """Return a tensor in float32 or wider: in 16 bits, step counts up to 127 are not exact and the step of an all-zero token becomes 0."""
-    import torch
-
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def verify_grid(model: Any, job: Job) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from producer.methods.shared.layerwise import first_inputs, layer_inputs, moved
 from producer.methods.shared.linear_layers import target_layers
-from producer.methods.shared.quantization import RoundInput, wide
+from producer.methods.shared.number_formats import wide
+from producer.methods.shared.quantization import RoundInput
 from producer.methods.shared.residual_stream import fuse, fuse_norms, mlp_writers, untie
 from producer.methods.shared.rotation import RotateInput, Rotations, rotated_weights
 

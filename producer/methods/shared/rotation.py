@@ -76,8 +76,8 @@ def random_rotations(model: Any, seed: int) -> Rotations:
     down = {}
     for width in widths:
         right = _right_factor(width)
-        down[width] = (_hadamard(width // right, generator), _hadamard(right, generator))
-    return Rotations(_hadamard(hidden, generator), [_hadamard(head, generator) for _ in model.model.layers], down)
+        down[width] = (hadamard(width // right, generator), hadamard(right, generator))
+    return Rotations(hadamard(hidden, generator), [hadamard(head, generator) for _ in model.model.layers], down)
 
 
 class Rotation(NamedTuple):
@@ -143,7 +143,7 @@ def _right_factor(width: int) -> int:
     return int(1 << max(0, min(exponent // 2, exponent if power == width else exponent - 2)))
 
 
-def _hadamard(size: int, generator: Any) -> Any:
+def hadamard(size: int, generator: Any) -> Any:
     """Return a random orthogonal Hadamard matrix, float64."""
     import torch
     from compressed_tensors.transform.utils.hadamard import random_hadamard_matrix  # type: ignore[import-untyped]
