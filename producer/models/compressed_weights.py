@@ -104,6 +104,8 @@ def _check_all_quantized(model: Any, modules: Mapping[str, Any], settings: Mappi
     """Raise HedgemarkError for a layer that the config says is quantized and the files hold without scales."""
     import torch
 
+    if settings.get("config_groups") and not modules:
+        raise HedgemarkError("the quantization settings name groups of layers, and no layer is stored with scales; its weights are plain")
     linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     if not linear & {*modules}:  # the files have other names for the layers than the model has
         return

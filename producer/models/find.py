@@ -39,6 +39,7 @@ HUB = {
 }
 PART = "-?????-of-?????"  # before .gguf, where a file is divided
 ADAPTER = "adapter_config.json"  # of peft: the folder holds what is to be added to another model's weights
+ADAPTERS = (ADAPTER, "adapter_model.safetensors", "adapter_model.bin")
 SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 KINDS = (("model.safetensors", "*.safetensors"), ("pytorch_model.bin", "*.bin"))
 EXPECTED = "model.safetensors, all files of a model.safetensors.index.json, other *.safetensors, or the same as pytorch_model.bin"

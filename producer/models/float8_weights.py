@@ -36,7 +36,10 @@ def dequantize_floats(tensors: dict[str, Any], stored: Quantization) -> Iterator
     """
     for name in [name for name in tensors if name.endswith(ACTIVATION_SCALES)]:
         del tensors[name]
-    for name in [name for name, tensor in tensors.items() if _is_float8(tensor) and not name.endswith(SCALES)]:
+    stored_so = [name for name, tensor in tensors.items() if _is_float8(tensor) and not name.endswith(SCALES)]
+    if not stored_so:
+        raise HedgemarkError(f"the quantization settings say {stored.format}, and no weight is stored as eight-bit floats")
+    for name in stored_so:
         scales = [tensors.pop(f"{name.removesuffix('weight')}{kind}", None) for kind in SCALES]
         found = [scale for scale in scales if scale is not None]
         if len(found) != 1 or not name.endswith(".weight"):

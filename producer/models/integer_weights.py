@@ -13,7 +13,7 @@ The label of a file is not reliable. In a symmetric layer every zero point is 2^
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from producer.models.stored_as import AWQ, GPTQ, Quantization
+from producer.models.stored_as import AWQ, GPTQ, Quantization, names_exceptions
 from schemas.errors import HedgemarkError, UsageError
 
 WORD = 32
@@ -52,6 +52,8 @@ def unpack_integers(tensors: dict[str, Any], stored: Quantization) -> Iterator[t
     Raises HedgemarkError if a layer's parts are missing or inconsistent.
     """
     layers = [name.removesuffix(".qweight") for name in tensors if name.endswith(".qweight")]
+    if not layers:
+        raise HedgemarkError(f"the quantization settings say {stored.format}, and no layer is packed (qweight); its weights are plain")
     parted = [_take(tensors, name, stored) for name in layers]
     offset = _offset(parted, stored) if stored.format == GPTQ else 0
     while parted:
@@ -78,8 +80,12 @@ def _take(tensors: dict[str, Any], name: str, stored: Quantization) -> _Layer:
 
     parts = {part: tensors.pop(f"{name}.{part}", None) for part in PARTS}
     words, zeros, scales = parts["qweight"], parts["qzeros"], parts["scales"]
-    if scales is None:
-        raise HedgemarkError(f"layer {name} has packed integers (qweight) but no scales")
+    if scales is None or not scales.is_floating_point():
+        raise HedgemarkError(f"layer {name} has packed integers (qweight) but no scales that are floating-point numbers")
+    if f"{name}.weight" in tensors:
+        raise HedgemarkError(f"layer {name} has packed integers (qweight) and plain weights as well; one of them is of another save")
+    if parts["g_idx"] is not None and parts["g_idx"].is_floating_point():
+        raise HedgemarkError(f"layer {name} has a g_idx that is not made of whole numbers")
     if any(each is not None and each.dtype != torch.int32 for each in (words, zeros)):
         raise HedgemarkError(f"layer {name} is packed into words of another type than int32, which cannot be unpacked")
     if zeros is None and (stored.format == AWQ or stored.settings.get("sym") is False):
@@ -87,13 +93,27 @@ def _take(tensors: dict[str, Any], name: str, stored: Quantization) -> _Layer:
     if parts["g_idx"] is None and stored.settings.get("desc_act") and len(scales) > 1:
         raise HedgemarkError(f"layer {name} took its inputs in another order (desc_act), and g_idx, which says in which, is missing")
     outputs = scales.shape[1]
-    # Single layers may have other bits than the settings state, so the shapes decide.
+    # The settings may name layers of other bits, so the shapes decide.
     packed_outputs = zeros.shape[1] if zeros is not None else words.shape[1] if stored.format == AWQ else 0
     bits = WORD * packed_outputs // outputs if packed_outputs else int(stored.settings.get("bits", 4))
     known = GPTQ_BITS if stored.format == GPTQ else AWQ_BITS
     if bits not in known or (packed_outputs and bits * outputs != WORD * packed_outputs):
         raise HedgemarkError(f"layer {name} has {bits} bits by the shape of its tensors; bits that can be unpacked: {known}")
+    _check_stated(name, parts, bits, stored)
     return _Layer(name, parts, bits)
+
+
+def _check_stated(name: str, parts: Mapping[str, Any], bits: int, stored: Quantization) -> None:
+    """Raise HedgemarkError for a layer of other bits or groups than the settings state, from which the level of the run is taken."""
+    if names_exceptions(stored.settings):
+        return
+    stated = stored.settings.get("bits", stored.settings.get("w_bit", 4))
+    if bits != stated:
+        raise HedgemarkError(f"layer {name} has {bits} bits by the shape of its tensors, and the quantization settings say {stated}")
+    size, groups, inputs = _stated_group(stored), len(parts["scales"]), len(parts["qweight"])
+    inputs = inputs * WORD // bits if stored.format == GPTQ else inputs
+    if isinstance(size, int) and groups != (-(-inputs // size) if size > 0 else 1):
+        raise HedgemarkError(f"layer {name} has {groups} groups for {inputs} inputs, and the quantization settings say groups of {size}")
 
 
 def _offset(layers: list[_Layer], stored: Quantization) -> int:
@@ -158,7 +178,7 @@ def _dequantize(layer: _Layer, stored: Quantization, offset: int) -> Any:
         raise HedgemarkError(
             f"layer {layer.name} has zero points {tuple(zeros.shape)} and scales {tuple(scales.shape)}, which do not fit its integers"
         )
-    groups = _groups(layer, len(integers), stored.settings.get("group_size", stored.settings.get("q_group_size")))
+    groups = _groups(layer, len(integers), _stated_group(stored))
     return ((integers - zeros[groups]) * scales[groups]).T.contiguous()
 
 
@@ -199,6 +219,10 @@ def _groups(layer: _Layer, n_inputs: int, size: Any) -> Any:
     if int(used.max()) > -(-n_inputs // n_groups) and int(used.min()) == 0:
         raise HedgemarkError(f"layer {layer.name}: g_idx leaves some of its {n_groups} groups without inputs")
     return groups
+
+
+def _stated_group(stored: Quantization) -> Any:
+    return stored.settings.get("group_size", stored.settings.get("q_group_size"))
 
 
 def _layout(stored: Quantization) -> str:

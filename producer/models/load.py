@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from producer.machine.free_memory import out_of_memory
-from producer.models.find import ADAPTER, ModelFiles, weight_files
+from producer.models.find import ADAPTERS, ModelFiles, weight_files
 from producer.models.gguf_file import gguf_config, gguf_tensors, open_gguf, scale_rotary
 from producer.models.gguf_tokenizer import gguf_tokenizer
 from producer.models.packed import UNPACK, load_compressed, load_packed, load_tensors, read_tensors
@@ -32,8 +32,9 @@ def load_config(files: ModelFiles) -> Any:
     """Return the Hugging Face config. Raises UsageError for one that cannot be read, needs Python code of its own or is an adapter's."""
     from transformers import AutoConfig
 
-    if (files.folder / ADAPTER).is_file() and not files.gguf:
-        raise UsageError(f"{files.folder} holds an adapter ({ADAPTER}), not a whole model; merge it into its base model and save that")
+    adapters = [name for name in ADAPTERS if (files.folder / name).is_file()]
+    if adapters and not files.gguf:
+        raise UsageError(f"{files.folder} holds an adapter ({adapters[0]}), not a whole model; merge it into its base model and save that")
     with _readable("config", files, UsageError):
         if files.gguf:
             config = gguf_config(open_gguf(files.folder / files.gguf))

@@ -1,16 +1,20 @@
-"""Check that weights in several files are one model: each tensor once, and where the index says it is.
+"""Check that weight files hold one model: each tensor once, where the index says it is, and experts numbered without a gap.
 
 In: the weight files of a folder.  Out: nothing, or an error. Libraries read all files and keep the last tensor of a name, so a file left
-over from another save changes the model without a word.
+over from another save changes the model without a word. Experts they put together in the order of their numbers, whatever these are.
 """
 
 import json
+import re
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from producer.models.packed import read_tensors
 from schemas.errors import HedgemarkError
+
+EXPERT = re.compile(r"(?P<experts>.*\.experts)\.(?P<number>\d+)\.(?P<part>.+)")
 
 
 def check_shards(paths: list[Path]) -> None:
@@ -25,6 +29,31 @@ def check_shards(paths: list[Path]) -> None:
             first = seen.setdefault(name, path)
             if first != path and not _equal(_tensor(first, name), _tensor(path, name)):
                 raise HedgemarkError(f"{first.name} and {path.name} in {path.parent} hold different tensors {name}; one is of another save")
+    _check_spellings(frozenset(seen), paths[0].parent)
+    _check_experts(frozenset(seen), paths[0].parent)
+
+
+def _check_spellings(names: frozenset[str], folder: Path) -> None:
+    """Raise HedgemarkError for a tensor that is stored a second time with a prefix: transformers strips `model.` and keeps one of both."""
+    for name in sorted(names):
+        shorter = name.partition(".")[2]
+        if shorter in names:
+            raise HedgemarkError(f"the weights in {folder} hold both {name} and {shorter}, which are one tensor of the model; remove one")
+
+
+def _check_experts(names: frozenset[str], folder: Path) -> None:
+    """Raise HedgemarkError for experts that are not numbered 0, 1, 2, ..., or are stored both one by one and in one tensor."""
+    numbers: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for name in names:
+        if match := EXPERT.fullmatch(name):
+            numbers[match["experts"]][match["part"]].add(match["number"])
+    for experts, parts in sorted(numbers.items()):
+        wanted = {str(number) for number in range(max(map(len, parts.values())))}
+        for part, found in sorted(parts.items()):
+            if odd := sorted(found ^ wanted):
+                raise HedgemarkError(f"the weights in {folder} do not number their experts from 0 on: see {experts}.{odd[0]}.{part}")
+        if together := sorted(name for name in names if name.startswith(f"{experts}.") and not EXPERT.fullmatch(name)):
+            raise HedgemarkError(f"the weights in {folder} hold experts one by one and together, as {together[0]}; remove one form")
 
 
 def _names(path: Path) -> Iterator[str]:

@@ -5,7 +5,7 @@ Older checkpoints and NVIDIA's keep the settings in a file of their own beside a
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,11 @@ from schemas.levels import FULL_BITS, NO_LEVEL
 GPTQ, AWQ, COMPRESSED_TENSORS, GGUF, FP8, FBGEMM, MODELOPT = "gptq", "awq", "compressed-tensors", "gguf", "fp8", "fbgemm_fp8", "modelopt"
 MIXED = "mixed"  # layers of different kinds, so that no single number says how strongly the model is compressed
 FILES = {"hf_quant_config.json": MODELOPT, "quantize_config.json": GPTQ, "quant_config.json": AWQ}
+# Settings that decide what packed weights mean, under the one or two names that writers give them.
+DECIDING = (
+    ("quant_method",), ("bits", "w_bit"), ("group_size", "q_group_size"), ("sym",), ("desc_act",), ("checkpoint_format", "format"),
+    ("version",), ("zero_point",), ("quant_algo",), ("kv_cache_quant_algo",), ("weight_block_size",), ("dynamic",),
+)  # fmt: skip
 
 
 class Quantization(NamedTuple):
@@ -35,19 +40,33 @@ def quantization(config: Any) -> Quantization:
 
 
 def complete_config(config: Any, folder: Path) -> None:
-    """Give a config the quantization settings that lie in a file beside it, where it has none itself."""
-    path = settings_file(folder)
-    if path is None or getattr(config, "quantization_config", None):
-        return
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(settings, dict):
-        raise UsageError(f"{path} is no table of settings")
-    config.quantization_config = {"quant_method": FILES[path.name], **settings.pop("quantization", {}), **settings}
+    """Give a config the quantization settings that lie in a file beside it, where it has none itself.
+
+    Raises UsageError for files that contradict the config or each other: other programs read another of them first.
+    """
+    said = quantization(config).settings
+    source = "config.json"
+    for path in (folder / name for name in FILES if (folder / name).is_file()):
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(settings, dict):
+            raise UsageError(f"{path} is no table of settings")
+        settings = {"quant_method": FILES[path.name], **settings.pop("quantization", {}), **settings}
+        if unlike := next(_unlike(said, settings), None):
+            name, one, other = unlike
+            raise UsageError(f"{name} is {one!r} in {source} and {other!r} in {path.name} of {folder}; correct or remove one of them")
+        said, source = (said, source) if said else (settings, path.name)
+    if said and not getattr(config, "quantization_config", None):
+        config.quantization_config = said
 
 
 def settings_file(folder: Path) -> Path | None:
     """Return the file of quantization settings in a folder, which counts where the config has none; None if there is no such file."""
     return next((folder / name for name in FILES if (folder / name).is_file()), None)
+
+
+def names_exceptions(settings: Mapping[str, Any]) -> bool:
+    """Return whether GPTQ or AWQ settings name layers that are quantized in another way than the rest."""
+    return bool(settings.get("dynamic") or settings.get("extra_config"))
 
 
 def stored_level(config: Any) -> str:
@@ -57,7 +76,7 @@ def stored_level(config: Any) -> str:
         return NO_LEVEL
     if name in (GPTQ, AWQ):
         bits, group = settings.get("bits", settings.get("w_bit", 4)), settings.get("group_size", settings.get("q_group_size"))
-        return MIXED if settings.get("dynamic") else _integer_level(bits, FULL_BITS, group)
+        return MIXED if names_exceptions(settings) else _integer_level(bits, FULL_BITS, group)
     if name == COMPRESSED_TENSORS:
         return _compressed_level(settings)
     if name == FP8:
@@ -77,6 +96,14 @@ def not_simulated(config: Any) -> list[str]:
     inputs = (name == FP8 and settings.get("activation_scheme")) or name == FBGEMM or (name == MODELOPT and not algorithm.endswith("_WO"))
     cache = settings.get("kv_cache_scheme") or settings.get("kv_cache_quant_algo")
     return ["rounding of activations"] * bool(inputs) + ["rounding of the key/value cache"] * bool(cache)
+
+
+def _unlike(said: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the name and both values of each deciding setting that two tables state differently; capitals do not count."""
+    for names in DECIDING:
+        one, two = (next((table[name] for name in names if table.get(name) is not None), None) for table in (said, other))
+        if one is not None and two is not None and str(one).lower() != str(two).lower():
+            yield names[0], one, two
 
 
 def _compressed_level(settings: Mapping[str, Any]) -> str:

@@ -106,7 +106,8 @@ def save_gptq(folder: Path, how: Gptq) -> Any:
             f"{name}.g_idx": groups.int(),
         }
     model.config.save_pretrained(folder)
-    settings = {"quant_method": "gptq", "bits": 4, "group_size": GROUP, "desc_act": how.shuffled, "sym": how.symmetric, **how.more}
+    settings = {"quant_method": "gptq", "bits": how.bits(""), "group_size": GROUP, "desc_act": how.shuffled, "sym": how.symmetric}
+    settings |= how.more
     settings |= {} if how.label is None else {"checkpoint_format": how.label}
     write_settings(folder, settings)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

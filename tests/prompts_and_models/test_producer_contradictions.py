@@ -1,0 +1,193 @@
+"""Checkpoints that contradict themselves: two files, names or settings say different things, and neither may win without a word."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from producer_packed import packed_folder
+from producer_tiny import tiny
+from safetensors.torch import load_file, save_file
+
+from producer.models.find import find_model
+from producer.models.load import load_config, load_model
+from schemas.errors import HedgemarkError, UsageError
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.producer
+FIRST = "model.layers.0.self_attn.q_proj"
+EXPERTS = "model.layers.0.mlp.experts"
+PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
+
+
+def change(folder: Path, **changed: Any) -> None:
+    """Replace or add tensors of a folder's weights file; None removes one."""
+    tensors = load_file(folder / "model.safetensors") | changed
+    kept = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def settings_of(folder: Path, **changed: Any) -> None:
+    """Change the quantization settings in config.json."""
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = config.get("quantization_config", {}) | changed
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def load(folder: Path) -> Any:
+    return load_model(find_model(str(folder)), "float32", "cpu")
+
+
+@pytest.mark.parametrize("name", ["lm_head.weight", "model.norm.weight"])
+def test_a_tensor_under_two_spellings_is_refused(name: str, tmp_path: Path) -> None:
+    """transformers strips `model.` from a name and keeps one of the two tensors; which one, the files do not say."""
+    tiny().save_pretrained(tmp_path)
+    change(tmp_path, **{f"model.{name}": torch.ones_like(load_file(tmp_path / "model.safetensors")[name])})
+    with pytest.raises(HedgemarkError, match=re.escape(f"hold both model.{name} and {name}, which are one tensor")):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("parts", [PROJECTIONS, PROJECTIONS[2:]])
+@pytest.mark.parametrize(("old", "new"), [(0, "7"), (3, "7"), (1, "01")])
+def test_experts_are_not_put_together_in_another_order(parts: tuple[str, ...], old: int, new: str, tmp_path: Path) -> None:
+    """Libraries stack experts in the order of their numbers: without expert 0 the router would ask the wrong ones."""
+    tiny("qwen3_moe").save_pretrained(tmp_path)
+    held = load_file(tmp_path / "model.safetensors")
+    moved = {f"{EXPERTS}.{new}.{part}.weight": held[f"{EXPERTS}.{old}.{part}.weight"].clone() for part in parts}
+    change(tmp_path, **moved, **{f"{EXPERTS}.{old}.{part}.weight": None for part in parts})
+    with pytest.raises(HedgemarkError, match="do not number their experts from 0 on"):
+        load(tmp_path)
+
+
+def test_experts_are_not_stored_twice(tmp_path: Path) -> None:
+    """One by one and all in one tensor: the model would have one of the two forms, unsaid which."""
+    tiny("qwen3_moe").save_pretrained(tmp_path)
+    load(tmp_path)
+    change(tmp_path, **{f"{EXPERTS}.down_proj": torch.ones(4, 64, 32)})
+    with pytest.raises(HedgemarkError, match=re.escape(f"one by one and together, as {EXPERTS}.down_proj")):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"])
+def test_an_adapter_beside_the_weights_is_not_left_out(name: str, tmp_path: Path) -> None:
+    """Two adapters over one base model, each saved beside a copy of it, would be one model without them."""
+    tiny().save_pretrained(tmp_path)
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(UsageError, match=rf"holds an adapter \({name}\), not a whole model"):
+        load_config(find_model(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "message"),
+    [
+        ("gptq", {"bits": 8}, "has 4 bits by the shape of its tensors, and the quantization settings say 8"),
+        ("gptq", {"group_size": 32}, "has 4 groups for 64 inputs, and the quantization settings say groups of 32"),
+        ("awq", {"group_size": -1}, "groups for 64 inputs, and the quantization settings say groups of -1"),
+        ("awq", {"group_size": 128}, "groups for 64 inputs, and the quantization settings say groups of 128"),
+    ],
+)
+def test_a_level_that_the_tensors_contradict_is_refused(kind: str, said: dict[str, Any], message: str, tmp_path: Path) -> None:
+    """The level of a run is taken from the settings, so that settings of another checkpoint would name it wrongly."""
+    packed_folder(tmp_path, {"quant_method": kind, "bits": 4, "group_size": 16})
+    only_first(tmp_path)
+    settings_of(tmp_path, **said)
+    with pytest.raises(HedgemarkError, match=re.escape(message)):
+        load(tmp_path)
+    settings_of(tmp_path, dynamic={"+:.*": said})  # exceptions by layer: the level is "mixed", and the tensors decide
+    if kind == "gptq":
+        load(tmp_path)
+
+
+def only_first(folder: Path) -> None:
+    """Pack no layer but the first, so that its shapes are those in messages."""
+    tensors, plain = load_file(folder / "model.safetensors"), tiny().state_dict()
+    kept = {name: tensor for name, tensor in tensors.items() if name.startswith(FIRST) or "_proj" not in name}
+    layers = {name: weight.clone() for name, weight in plain.items() if "_proj" in name and not name.startswith(FIRST)}
+    save_file(kept | layers, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({f"{FIRST}.weight": torch.ones(64, 64)}, f"layer {FIRST} has packed integers (qweight) and plain weights as well"),
+        ({f"{FIRST}.scales": torch.ones(4, 64, dtype=torch.int32)}, "no scales that are floating-point numbers"),
+        ({f"{FIRST}.g_idx": torch.arange(64) / 16}, "has a g_idx that is not made of whole numbers"),
+    ],
+)
+def test_parts_of_other_kinds_are_refused(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
+    """A layer in two forms, scales that are integers, groups that are fractions: each would be read as something else."""
+    packed_folder(tmp_path, {"quant_method": "gptq", "bits": 4, "group_size": 16})
+    change(tmp_path, **changed)
+    with pytest.raises(HedgemarkError, match=re.escape(message)):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"quant_method": "gptq", "bits": 4, "group_size": 16},
+        {"quant_method": "awq", "bits": 4, "group_size": 16},
+        {"quant_method": "fp8", "weight_block_size": [16, 16]},
+        {"quant_method": "modelopt", "quant_algo": "FP8"},
+        {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"targets": ["Linear"], "weights": {"num_bits": 4}}}},
+    ],
+    ids=lambda settings: settings["quant_method"],
+)
+def test_plain_weights_are_not_called_quantized(settings: dict[str, Any], tmp_path: Path) -> None:
+    """The settings of a quantized checkpoint beside the original's weights would give its level to a dense model."""
+    tiny().save_pretrained(tmp_path)
+    settings_of(tmp_path, **settings)
+    with pytest.raises(HedgemarkError, match=r"the quantization settings (say|name)"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "beside", "message"),
+    [
+        ("gptq", "quantize_config.json", {"bits": 8}, "bits is 4 in config.json and 8 in quantize_config.json"),
+        ("gptq", "quantize_config.json", {"desc_act": True}, "desc_act is False in config.json and True in quantize_config.json"),
+        ("gptq", "quant_config.json", {"w_bit": 4}, "quant_method is 'gptq' in config.json and 'awq' in quant_config.json"),
+        ("gptq", "quantize_config.json", {"bits": 4, "group_size": 16, "damp_percent": 0.1}, ""),
+        ("awq", "quant_config.json", {"w_bit": 4, "q_group_size": 16, "version": "GEMM", "zero_point": True}, ""),
+        ("awq", "quant_config.json", {"w_bit": 4, "q_group_size": 64, "version": "GEMM"}, "group_size is 16 in config.json and 64 in"),
+    ],
+)
+def test_settings_in_two_files_must_agree(kind: str, name: str, beside: dict[str, Any], message: str, tmp_path: Path) -> None:
+    """AutoGPTQ reads quantize_config.json first and transformers config.json; where they differ, each reads another model."""
+    packed_folder(tmp_path, {"quant_method": kind, "bits": 4, "group_size": 16, "version": "gemm", "desc_act": False})
+    (tmp_path / name).write_text(json.dumps(beside))
+    if not message:
+        load(tmp_path)
+        return
+    with pytest.raises(UsageError, match=re.escape(message)):
+        load_config(find_model(str(tmp_path)))
+
+
+def test_two_settings_files_must_agree(tmp_path: Path) -> None:
+    """Where config.json says nothing, two files beside it may not say different things either."""
+    packed_folder(tmp_path, {"quant_method": "gptq", "bits": 4, "group_size": 16})
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["quantization_config"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "quantize_config.json").write_text(json.dumps({"bits": 4, "group_size": 16}))
+    load(tmp_path)
+    (tmp_path / "hf_quant_config.json").write_text(json.dumps({"quantization": {"quant_algo": "FP8"}}))
+    with pytest.raises(UsageError, match=r"quant_method is 'modelopt' in hf_quant_config.json and 'gptq' in quantize_config.json"):
+        load_config(find_model(str(tmp_path)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fnuz, torch.float8_e5m2fnuz, torch.float8_e5m2])
+def test_every_kind_of_eight_bit_floats_is_read_as_such(dtype: Any, tmp_path: Path) -> None:
+    """The same byte is another number in each kind, half as large in AMD's e4m3fnuz; the file says which it is."""
+    meant = tiny()
+    tensors = dict(meant.state_dict())
+    for name in [name for name in tensors if "_proj" in name]:
+        raw = (tensors[name] / 0.01).to(dtype)
+        meant.get_parameter(name).data = raw.float() * 0.01
+        tensors |= {name: raw, f"{name}_scale": torch.tensor(0.01)}
+    meant.config.save_pretrained(tmp_path)
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    settings_of(tmp_path, quant_method="fp8")
+    found = load(tmp_path).state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in meant.state_dict().items())
