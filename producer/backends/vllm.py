@@ -1,7 +1,8 @@
 """Backend `vllm`: dense models and compressed checkpoints of any architecture vLLM knows, in its own environment.
 
-Raw logits of the option tokens, prefix caching and continuous batching are vLLM's; log-sum-exp and most likely token come out of the
-same pass (`producer.backends.vllm_columns`).
+Prefix caching and continuous batching are vLLM's. It gives the log-probabilities of chosen tokens over the full vocabulary: logits whose
+log-sum-exp is 0. The most likely token is the one that it samples at temperature 0. A NaN or infinite logit of any token makes the
+log-probabilities of all tokens NaN, and the run is refused like one with NaN logits of options.
 """
 
 import importlib.util
@@ -18,13 +19,12 @@ from producer.engine.prefill import Answers, Done
 from producer.engine.settings import Settings
 from producer.models.weights_hash import stored_parameters
 from producer.request.planned import PromptedTask, RunGroup
-from schemas.errors import UsageError
+from schemas.errors import HedgemarkError, PostConditionError, UsageError
 from schemas.levels import Level
 
 log = logging.getLogger(__name__)
 
 METHODS = ("dense", "checkpoint")
-LOGSUMEXP, TOP_TOKEN = 0, 1  # as in vllm_columns, which cannot be imported where vLLM is not installed
 ITEMS_AT_ONCE = 1000
 
 
@@ -41,13 +41,15 @@ class VllmBackend:
             )
 
     def ready(self, group: RunGroup, levels: Sequence[Level], settings: Settings) -> Iterator[Ready]:
-        """Yield the model without changing it."""
+        """Yield the model without changing it. Raises PostConditionError for an adapter that changes no answer."""
         engine = _load(group, settings)
+        adapter = _adapter(group)
 
         def answer(prompted: PromptedTask, done: Done) -> Answers:
-            return _answer(engine, prompted, done)
+            return _answer(engine, adapter, prompted, done)
 
-        yield Ready(levels[0], {}, stored_parameters(group.model.files) if group.is_dense else 0, answer)
+        conditions = {"adapter_moves_logits_by": _moved(engine, adapter, group.runs[0].prompted)} if adapter else {}
+        yield Ready(levels[0], conditions, stored_parameters(group.model.files) if group.is_dense else 0, answer)
 
 
 def _load(group: RunGroup, settings: Settings) -> Any:
@@ -57,19 +59,30 @@ def _load(group: RunGroup, settings: Settings) -> Any:
     from vllm import LLM
 
     files = group.model.files
-    return LLM(
-        model=str(files.folder / files.gguf) if files.gguf else str(files.folder),
-        tokenizer=str(files.folder),
-        dtype=group.model.dtype,
-        trust_remote_code=False,  # Python code that a model brings along is never run
-        seed=group.seed,
-        tensor_parallel_size=settings.tensor_parallel,
-        enable_prefix_caching=True,
-        logprobs_mode="processed_logits",  # greedy and without penalties: raw, but for the two columns
-        logits_processors=["producer.backends.vllm_columns:VocabularyColumns"],
-        enforce_eager=group.model.device == "cpu",  # compiling costs minutes on a CPU and wins nothing for single prefills
-        max_model_len=_longest(group) + 1,  # vLLM sets memory aside for one sequence of this length, and the whole context can be 131,072
-    )
+    try:
+        return LLM(
+            model=str(files.folder / files.gguf) if files.gguf else str(files.folder),
+            tokenizer=str(files.folder),
+            dtype=group.model.dtype,
+            trust_remote_code=False,  # Python code that a model brings along is never run
+            seed=group.seed,
+            tensor_parallel_size=settings.tensor_parallel,
+            enable_prefix_caching=True,
+            logprobs_mode="raw_logprobs",
+            enforce_eager=group.model.device == "cpu",  # compiling costs minutes on a CPU and wins nothing for single prefills
+            max_model_len=_longest(group) + 1,  # vLLM sets memory aside for one sequence of this length, and the context can be 131,072
+            **group.model.vllm.arguments(),
+        )
+    except (RuntimeError, ValueError, NotImplementedError) as error:  # what its engine, a process of its own, says is on stderr
+        raise HedgemarkError(f"vLLM cannot run {files.name!r} as asked: {str(error).strip().splitlines()[0]}") from error
+
+
+def _adapter(group: RunGroup) -> Any:
+    if group.model.vllm.lora is None:
+        return None
+    from vllm.lora.request import LoRARequest
+
+    return LoRARequest("adapter", 1, str(group.model.vllm.lora.resolve()))
 
 
 def _longest(group: RunGroup) -> int:
@@ -78,20 +91,36 @@ def _longest(group: RunGroup) -> int:
     return max(len(each.prefix) * (not cut) + len(suffix) for each in prompts for suffix, cut in zip(each.suffixes, each.cut, strict=True))
 
 
-def _answer(engine: Any, prompted: PromptedTask, done: Done) -> Answers:
+def _moved(engine: Any, adapter: Any, prompted: PromptedTask) -> float:
+    """Return by how much an adapter changes the log-probabilities of the first item's options, at most."""
+    without, with_it = (np.array(_ask(engine, each, prompted, range(1))[0]) for each in (None, adapter))
+    if not (moved := float(np.abs(with_it - without).max())):
+        raise PostConditionError(f"the adapter of {prompted.model.files.name} changes no answer: its weights are zero, or were not applied")
+    return moved
+
+
+def _answer(engine: Any, adapter: Any, prompted: PromptedTask, done: Done) -> Answers:
+    prompts, clock = prompted.prompts, time.perf_counter()
+    rows: list[list[float]] = []
+    top: list[int] = []
+    for start in range(0, len(prompts.suffixes), ITEMS_AT_ONCE):
+        part = range(start, min(start + ITEMS_AT_ONCE, len(prompts.suffixes)))
+        found, sampled = _ask(engine, adapter, prompted, part)
+        rows, top = rows + found, top + sampled
+        done(len(part))
+    seconds = time.perf_counter() - clock
+    rates = {"items_per_s": len(rows) / seconds, "tokens_per_s": prompts.tokens / seconds}
+    logits = np.array(rows, np.float32)
+    return Answers(logits, np.zeros(len(rows), np.float32), np.array(top, np.int32), prompts.tokens, 0.0, rates)
+
+
+def _ask(engine: Any, adapter: Any, prompted: PromptedTask, items: range) -> tuple[list[list[float]], list[int]]:
+    """Return for some items the log-probabilities of all options, and the most likely tokens."""
     from vllm import SamplingParams
 
     options = list(prompted.options.ids)
-    if {LOGSUMEXP, TOP_TOKEN} & set(options):
-        raise UsageError(f"tokens {LOGSUMEXP} and {TOP_TOKEN} carry other numbers under --backend vllm; this tokenizer has options there")
-    wanted = [*options, LOGSUMEXP, TOP_TOKEN]
-    sampling = SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=wanted, detokenize=False)
-    prompts, rows, clock = prompted.prompts, [], time.perf_counter()
-    for start in range(0, len(prompts.suffixes), ITEMS_AT_ONCE):
-        part = range(start, min(start + ITEMS_AT_ONCE, len(prompts.suffixes)))
-        outputs = engine.generate([{"prompt_token_ids": prompts.whole(i)} for i in part], sampling, use_tqdm=False)
-        rows += [[output.outputs[0].logprobs[0][token].logprob for token in wanted] for output in outputs]
-        done(len(part))
-    table, seconds = np.array(rows, np.float32), time.perf_counter() - clock
-    rates = {"items_per_s": len(rows) / seconds, "tokens_per_s": prompts.tokens / seconds}
-    return Answers(table[:, :-2], table[:, -2], table[:, -1].astype(np.int32), prompts.tokens, 0.0, rates)
+    sampling = SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=options, detokenize=False)
+    asked = [{"prompt_token_ids": prompted.prompts.whole(item)} for item in items]
+    outputs = [output.outputs[0] for output in engine.generate(asked, sampling, lora_request=adapter, use_tqdm=False)]
+    rows = [[output.logprobs[0][token].logprob for token in options] for output in outputs]
+    return rows, [output.token_ids[0] for output in outputs]

@@ -70,6 +70,14 @@ RUN_OPTIONS = (
         metavar="M",
         help="Tokenizer of the model that the server runs: e.g. a Hub id (owner/name), a folder, or a .gguf file. Server only.",
     ),
+    click.option(
+        "--lora",
+        type=click.Path(path_type=Path, file_okay=False),
+        metavar="DIR",
+        help="Adapter to run the model with, such as my-adapter; vllm only.",
+    ),
+    click.option("--kv-cache-dtype", metavar="D", help="Number format of vLLM's key/value cache, such as fp8; vllm only."),
+    click.option("--quantization", metavar="NAME", help="Let vLLM quantize while it loads, such as fp8; vllm only."),
     click.option("--device", metavar="D", help="Where the model runs: cpu, cuda, cuda:1 and so on. [a GPU if there is one]"),
     click.option("--dtype", metavar="D", help="Number format: float32, bfloat16 or float16. [the model's own; float32 on a CPU]"),
     click.option(

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +18,7 @@ from producer.models.weights_hash import weight_bytes_as
 from producer.prompts.chat import Chat, has_template
 from producer.prompts.encode import OptionTokens, Prompts, encode
 from producer.prompts.token_quirks import describe_token_quirks
+from producer.request.vllm_options import VllmOptions
 from producer.tasks.source import TaskItems
 from schemas.errors import UsageError
 from schemas.items import Item
@@ -36,6 +37,8 @@ class Model:
     tokenizer: Any
     device: str
     dtype: str
+    _: KW_ONLY
+    vllm: VllmOptions = field(default_factory=VllmOptions)
 
     @cached_property
     def weight_bytes(self) -> int:

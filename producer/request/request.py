@@ -18,7 +18,7 @@ SERVED_AS = "as served"  # the dtype of a model behind an address, which nobody 
 NEEDS = {
     "executor": "--plan",
     "workers": "--plan",
-    "tensor_parallel": VLLM,
+    **dict.fromkeys(("tensor_parallel", "kv_cache_dtype", "quantization", "lora"), VLLM),
     **dict.fromkeys(("url", "tokenizer", "concurrency", "request_timeout"), SERVER),
     **dict.fromkeys(("chat_turns", "chat_system"), "--chat"),
     **dict.fromkeys(("device", "batch_tokens", "device_memory", "host_memory", "self_check"), TRANSFORMERS),
@@ -42,6 +42,7 @@ class Request:
     compression_data : "auto" means each task's default source.
     chat     : whether prompts are in the tokenizer's chat template; chat_turns, chat_system: see `producer.prompts.chat.Chat`.
     url, tokenizer : address of a server, and the tokenizer of its model; for backend `server`, whose only model needs no name.
+    kv_cache_dtype, quantization, lora : see `producer.request.vllm_options`; for backend `vllm`.
     private  : store library versions as the only information about machine and command.
     settings : how batches and memory are used; they change logits by rounding only.
     """
@@ -59,6 +60,9 @@ class Request:
     backend: str = "transformers"
     url: str = ""
     tokenizer: str = ""
+    kv_cache_dtype: str = ""
+    quantization: str = ""
+    lora: Path | None = None
     device: str = "auto"
     dtype: str = "auto"
     seed: int = 0

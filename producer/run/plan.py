@@ -21,6 +21,7 @@ from producer.request.bayes import BAYES
 from producer.request.planned import Model, PlannedRun, PromptedTask, RunGroup
 from producer.request.request import Request, check_names
 from producer.request.served_model import ServedModel, open_served, served_level
+from producer.request.vllm_options import vllm_options
 from producer.tasks import EMBEDDED
 from producer.tasks.source import TaskItems, draw, load_task
 from schemas.benchmark import BENCHMARK
@@ -153,8 +154,10 @@ def _open_model(files: ModelFiles, request: Request, chosen: Mapping[str, list[L
         if (level := method.default_for(config).text) != method.default_level:
             log.warning("%s: level of %s is %s; the groups of %s do not divide every layer", name, method.name, level, method.default_level)
     _check_model(name, config, request, _levels_for(config, chosen, request.caches))
-    device = _choose_device(request.device)
-    return Model(files, config, load_tokenizer(files), device, _choose_dtype(request.dtype, device, config))
+    device, tokenizer, vllm = _choose_device(request.device), load_tokenizer(files), vllm_options(request, files)
+    if vllm.lora:  # with its adapter it is another model, which has dense and compressed runs of its own
+        files = replace(files, name=f"{name}+{vllm.lora.resolve().name}")
+    return Model(files, config, tokenizer, device, _choose_dtype(request.dtype, device, config), vllm=vllm)
 
 
 def _check_model(name: str, config: Any, request: Request, levels: dict[str, list[Level]]) -> None:
@@ -278,7 +281,7 @@ def _key(prompted: PromptedTask, compression: _Compression, weights: str, reques
         weights_hash=weights,
         method=compression.method.name,
         level=compression.level.text,
-        method_settings={**compression.method.settings(compression.level), **_served_settings(model)},
+        method_settings={**compression.method.settings(compression.level), **_served_settings(model), **model.vllm.in_key()},
         compression_data_hash=compression.data.digest if compression.data else "",
         task=task.name,
         items_hash=prompted.item_set.digest,

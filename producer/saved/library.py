@@ -39,6 +39,7 @@ IDENTITY = ("weights_hash", "method", "level", "method_settings", "compression_d
 # Largest change of an option logit, as a share of the logits' range.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05, "float16": 0.01}
 
+
 @dataclass(frozen=True)
 class Saved:
     """A saved model: its folder, and what was measured when it was made."""

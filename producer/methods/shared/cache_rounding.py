@@ -148,11 +148,7 @@ def round_values(x: Any, name: str) -> Any:
 
 def _attention_layers(model: Any) -> dict[str, Any]:
     """Return the modules that take a cache, by name, without those that only hand it on."""
-    takes = {
-        name: module
-        for name, module in model.named_modules()
-        if "Attention" in type(module).__name__ and _cache_argument(module)
-    }
+    takes = {name: module for name, module in model.named_modules() if "Attention" in type(module).__name__ and _cache_argument(module)}
     return {name: module for name, module in takes.items() if not any(other.startswith(f"{name}.") for other in takes)}
 
 
