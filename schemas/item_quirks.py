@@ -4,18 +4,21 @@ In: items.  Out: kinds of doubtful items with their ids. No item is changed or d
 """
 
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from html.entities import html5
 from typing import NamedTuple
 
-from schemas.items import NONE_OF_THE_ABOVE, Item
+from schemas.items import NONE_OF_THE_ABOVE, Item, as_seen
 
-NOT_A_VALUE = ("nan", "NaN", "NAN", "<NA>", "NaT", "null", "NULL", "Null", "None", "undefined", "#N/A", "#NAME?", "#REF!", "#VALUE!")
-_ENTITY = re.compile(r"&(?:[A-Za-z][A-Za-z0-9]{1,7}|#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6});")
+# What pandas, spreadsheets and JavaScript write for a missing value; pandas also reads most of them as one.
+NOT_A_VALUE = (
+    "nan", "NaN", "NAN", "-nan", "-NaN", "<NA>", "NA", "N/A", "n/a", "NaT", "null", "NULL", "Null", "None", "NONE", "undefined", "#N/A",
+    "#NA", "#NAME?", "#REF!", "#VALUE!", "#DIV/0!", "#NUM!",
+)  # fmt: skip
+_ENTITY = re.compile(r"&(?:(?P<name>[A-Za-z][A-Za-z0-9]{1,31};)|#[0-9]{1,7};|#[xX][0-9a-fA-F]{1,6};)")
 # Zero width, bidirectional and soft hyphen; not the joiners of U+200C and U+200D, which scripts and emoji are written with.
 _INVISIBLE = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\u00ad]")
-_WORD = re.compile(r"\w{4}")  # shorter options may differ in case alone and mean it: AA, Aa and aa, or m and M
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufffd]")  # tabs, line ends and U+0085 are text
 
 
@@ -50,10 +53,10 @@ def _repeats(items: Sequence[Item]) -> list[Quirk]:
     alike: Mapping[str, list[Item]] = defaultdict(list)
     for item in items:
         if item.choices:
-            alike[item.question_key()].append(item)
+            alike[f"{as_seen(item.context)}\0{as_seen(item.question)}\0{sorted(map(as_seen, item.choices.values()))}"].append(item)
     repeated = [group for group in alike.values() if len(group) > 1]
     again = {item.id for group in repeated for item in group[1:]}
-    disputed = {item.id for group in repeated if len({each.choices[each.answer] for each in group}) > 1 for item in group}
+    disputed = {item.id for group in repeated if len({as_seen(each.choices[each.answer]) for each in group}) > 1 for item in group}
     return [
         Quirk("repeating the question and options of an earlier one", tuple(item.id for item in items if item.id in again)),
         Quirk("repeating a question and its options with another answer", tuple(item.id for item in items if item.id in disputed)),
@@ -65,21 +68,19 @@ def _texts(item: Item) -> list[str]:
 
 
 def _equal_options(item: Item) -> bool:
-    return any(text and count > 1 for text, count in Counter(map(_seen, item.choices.values())).items())
+    return any(text and count > 1 for text, count in Counter(map(as_seen, item.choices.values())).items())
 
 
-def _seen(text: str) -> str:
-    """Return what a reader sees of an option: no invisible characters, one blank for any number, and case only where words are short."""
-    plain = " ".join(_INVISIBLE.sub("", unicodedata.normalize("NFC", text)).split())
-    return plain.casefold() if _WORD.search(plain) else plain
+def _has_entity(text: str) -> bool:
+    return any(match["name"] is None or match["name"] in html5 for match in _ENTITY.finditer(text))
 
 
 CHECKS: Mapping[str, Callable[[Item], bool]] = {
     "with two options of equal text": _equal_options,
-    "with an empty option": lambda item: any(not _seen(text) for text in item.choices.values()),
+    "with an empty option": lambda item: any(not as_seen(text) for text in item.choices.values()),
     'with "None of the above" twice': lambda item: sum(map(says_none_of_the_above, item.choices.values())) > 1,
     'with an option that reads "nan" or "null"': lambda item: any(text.strip() in NOT_A_VALUE for text in item.choices.values()),
-    "with HTML entities such as &amp;": lambda item: any(map(_ENTITY.search, _texts(item))),
+    "with HTML entities such as &amp;": lambda item: any(map(_has_entity, _texts(item))),
     "with control or replacement characters": lambda item: any(map(_CONTROL.search, _texts(item))),
     "with invisible characters": lambda item: any(map(_INVISIBLE.search, _texts(item))),
 }

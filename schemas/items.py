@@ -8,6 +8,8 @@ An item may lack its text (`{"id", "answer"}`) if only its logits were published
 
 import hashlib
 import json
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +24,12 @@ from schemas.json_text import parse_json, parse_json_lines, read_text
 MAX_OPTIONS = len(ascii_uppercase)
 IDK, NONE_OF_THE_ABOVE = "I don't know", "None of the above"
 MAX_REPORTED = 5
+_WORD = re.compile(r"\w{4}")  # shorter texts may differ in case alone and mean it: AA, Aa and aa, or m and M
+# Unicode's default ignorable characters: joiners, directions, variants of the character before.
+_UNSEEN = re.compile(
+    "[\u00ad\u034f\u061c\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\U000e0000-\U000e0fff]"
+)
+_BLANK = re.compile("[\u115f\u1160\u2800\u3164\uffa0]")  # fillers and the empty Braille cell: letters and symbols that leave a blank
 
 
 class Item(BaseModel):
@@ -73,6 +81,14 @@ class Item(BaseModel):
         """SHA-256 (32 bytes) of the item's content: texts, options in order, answer and subject."""
         content = [self.context, self.question, list(self.choices.items()), self.answer, self.subject]
         return hashlib.sha256(json.dumps([self.question_key(), content], ensure_ascii=False).encode()).digest()
+
+
+def as_seen(text: str) -> str:
+    """Return what a reader sees of a text: composed, without invisible characters, one blank for any number, no case in words."""
+    if not text.isascii():
+        text = _BLANK.sub(" ", _UNSEEN.sub("", unicodedata.normalize("NFC", text)))
+    plain = " ".join(text.split())
+    return plain.casefold() if _WORD.search(plain) else plain
 
 
 def read_items(path: Path) -> list[Item]:

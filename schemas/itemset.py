@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from schemas.digest import arrays_digest
 from schemas.errors import ItemError, StoreInvalidError
-from schemas.items import MAX_OPTIONS, Item, item_ids
+from schemas.items import MAX_OPTIONS, Item, as_seen, item_ids
 
 FEWEST_OPTIONS = 2
 MOST_ITEMS_ASKING = 10  # one question; what more have in common is an instruction
@@ -64,7 +64,7 @@ class ItemSet:
 
     @cached_property
     def question(self) -> NDArray[np.int64]:
-        """(item,) number of each item's question: the same for items with the same context and question, whatever their options.
+        """(item,) number of each item's question: the same for items whose context and question read the same, whatever their options.
 
         A text that more than 1 % of the items, and more than ten, have in common is an instruction, whose options are the question.
         Without texts items are told apart by their content. Raises StoreInvalidError where a stored text is not an item.
@@ -75,7 +75,7 @@ class ItemSet:
             items = [Item.model_validate_json(text) for text in self.texts]
         except ValueError as error:
             raise StoreInvalidError(f"item set {self.digest[:12]}: a text is not an item: {' '.join(str(error).split())[:120]}") from error
-        questions = [f"{item.context}\0{item.question}" for item in items]
+        questions = [f"{as_seen(item.context)}\0{as_seen(item.question)}" for item in items]
         n_items_asking = Counter(questions)
         most = max(MOST_ITEMS_ASKING, len(items) // 100)
         keys = [

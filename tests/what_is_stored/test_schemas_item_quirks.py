@@ -8,6 +8,7 @@ import pytest
 from schemas.errors import ItemError
 from schemas.item_quirks import CHECKS, describe_quirks, find_quirks
 from schemas.items import parse_items, read_items
+from schemas.itemset import build_item_set
 
 OPTIONS = {"A": "x", "B": "y", "C": "z"}
 
@@ -37,6 +38,13 @@ def quirks(*rows: dict[str, Any]) -> dict[str, tuple[str, ...]]:
         ({"choices": OPTIONS | {"B": "#REF!"}}, 'with an option that reads "nan" or "null"'),
         ({"question": "a zero\u200bwidth blank"}, "with invisible characters"),
         ({"choices": OPTIONS | {"B": "\ufeffy2"}}, "with invisible characters"),
+        ({"choices": OPTIONS | {"B": "N/A"}}, 'with an option that reads "nan" or "null"'),
+        ({"choices": OPTIONS | {"B": "NONE"}}, 'with an option that reads "nan" or "null"'),
+        ({"choices": OPTIONS | {"C": "\u200d"}}, "with an empty option"),
+        ({"choices": OPTIONS | {"C": "\u3164\u2800"}}, "with an empty option"),
+        ({"choices": OPTIONS | {"C": "x\ufe0f"}}, "with two options of equal text"),
+        ({"choices": OPTIONS | {"C": "x\U000e0041"}}, "with two options of equal text"),
+        ({"question": "a &NotEqualTilde; b"}, "with HTML entities such as &amp;"),
         ({"context": "left \u202e right"}, "with invisible characters"),
         ({"question": "Which of AT&amp;T?"}, "with HTML entities such as &amp;"),
         ({"choices": OPTIONS | {"B": "it&#39;s"}}, "with HTML entities such as &amp;"),
@@ -55,6 +63,7 @@ def test_a_doubtful_item_is_found(row: dict[str, Any], what: str) -> None:
     "row",
     [
         {"question": "Is AT&T; R&D larger?"},
+        {"question": "f(&value; &count;)"},
         {"question": "two lines\nand a\ttab, a line\u2028separator"},
         {"choices": {"A": "Nan Goldin", "B": "none", "C": "nullify"}},
         {"choices": {"A": "x", "B": "All of the above", "C": "None of the above"}},
@@ -77,6 +86,16 @@ def test_repeated_questions_are_found_whatever_the_order_of_their_options() -> N
     found = quirks(same, {}, same | {"choices": turned, "answer": "A"})
     assert found["repeating a question and its options with another answer"] == ("0", "2")
     assert quirks(same, same | {"choices": OPTIONS | {"C": "w"}}) == {}
+
+
+@pytest.mark.parametrize("again", ["which  one?", "Which one?\n", "Which o\u200bne?", "Which one\ufe0f?", "W\u200dhich ONE?"])
+def test_a_question_that_reads_the_same_is_a_repeat_and_one_cluster(again: str) -> None:
+    """Blanks, case, composed accents and what nobody sees do not make a question a new one, in the check or in the intervals."""
+    rows = [{"question": "Which one?"}, {}, {"question": again, "choices": {"A": "z ", "B": "x", "C": "y"}, "answer": "B"}]
+    assert quirks(*rows)["repeating the question and options of an earlier one"] == ("2",)
+    filled = [{"id": i, "question": f"Other {i}?", "choices": OPTIONS, "answer": "A"} | row for i, row in enumerate(rows)]
+    first, other, repeated = build_item_set("t", parse_items(filled, "test")).question
+    assert first == repeated != other
 
 
 def test_the_sentence_counts_an_item_once() -> None:
