@@ -1,6 +1,7 @@
 """Read JSON from outside strictly: whatever two JSON readers could interpret differently is an error.
 
-In: a file or a text.  Out: plain Python values. Every failure is a ValueError with a sentence, to which callers add the file's name.
+In: a file or a text.  Out: plain Python values; `json_bytes` goes the other way. Every failure is a ValueError with a sentence,
+to which callers add the file's name.
 """
 
 import json
@@ -30,6 +31,11 @@ def read_text(path: Path) -> str:
         raise ValueError(f"it is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from error
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from error
+
+
+def json_bytes(value: Any) -> bytes:
+    """Return a value as UTF-8 JSON without spaces, the form of the documents in a store. Raises ValueError for NaN and Infinity."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def parse_json(text: str, *, finite: bool = False) -> Any:

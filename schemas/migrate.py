@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from schemas.errors import StoreInvalidError
+from schemas.json_text import json_bytes
 from schemas.layout import ITEMS, SCHEMA_VERSION, SEAL, group_document, sealed
 
 Nodes = Sequence[tuple[str, bytes]]
@@ -31,7 +32,7 @@ def _with_attributes(nodes: Nodes, changed: Mapping[str, Any]) -> Nodes:
     document = json.loads(stored)
     attributes = {key: value for key, value in document["attributes"].items() if key != SEAL}
     document = group_document(sealed({**attributes, **changed}))
-    return [(name, json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()), *arrays]
+    return [(name, json_bytes(document)), *arrays]
 
 
 STEPS: Mapping[int, Step] = {1: to_version_2, 2: to_version_3}  # version -> step to the next one

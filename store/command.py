@@ -8,8 +8,9 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import click
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 DEFAULT_STORE = "./hedgemark-store"
 INTERRUPTED = 130
+FILE = click.Path(dir_okay=False, path_type=Path)  # type of an option: a file to be read or written
+EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 AS_JSON = "hedgemark-as-json"  # name of the error handler for characters that an output's encoding lacks
 MOST = 300  # characters shown of an unexpected error's message
 
@@ -94,6 +97,17 @@ def store_option(command: Callable[P, R]) -> Callable[P, R]:
     """Add `--store URL` to a click command."""
     text = "Store to use. [$HEDGEMARK_STORE, else ./hedgemark-store]"
     return click.option("--store", "store_url", default=default_store, metavar="URL", help=text)(command)
+
+
+def add_options(options: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
+    """Return a decorator that gives a command these options; its help shows them in their order."""
+
+    def add(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 def log_to_stderr(level: int, form: str = "%(message)s") -> None:

@@ -1,12 +1,12 @@
 """Options that every analysis command has. Fast to import, so that `--help` is instant."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from schemas.fields import FIELDS
-from store.command import store_option
+from store.command import add_options, store_option
 
 FORMATS = ("table", "json", "csv", "parquet", "markdown", "latex")
 EXECUTOR_NAMES = ("plain", "processes", "ray")
@@ -94,24 +94,6 @@ TOLERANCES = [
 EXECUTOR_HELP = "Analyze one model after the other, several in parallel processes, or on a Ray cluster."
 executor_option = click.option("--executor", type=click.Choice(EXECUTOR_NAMES), default="plain", show_default=True, help=EXECUTOR_HELP)
 
-
-def analysis_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the common options to a click command."""
-    return with_options(OPTIONS, command)
-
-
-def set_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of `analyze sets`: what is printed of each run."""
-    return with_options(DETAILS, command)
-
-
-def comparison_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of a command that tells small changes from large ones: the tolerances."""
-    return with_options(TOLERANCES, command)
-
-
-def with_options(options: Sequence[Callable[[Any], Any]], command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add options to a command, whose help shows them in their order."""
-    for option in reversed(options):
-        command = option(command)
-    return command
+analysis_options = add_options(OPTIONS)  # what every analysis command has
+set_options = add_options(DETAILS)  # of `analyze sets`: what is printed of each run
+comparison_options = add_options(TOLERANCES)  # of commands that tell small changes from large ones

@@ -6,9 +6,8 @@ from typing import Any
 
 import click
 
-from analyzer.cli.options import CLUSTER_HELP, SELECTION, at_option, comparison_options, parameter_option, scorers_option, with_options
-from analyzer.cli.verdicts import FILE
-from store.command import friendly_errors, store_option
+from analyzer.cli.options import CLUSTER_HELP, SELECTION, TOLERANCES, at_option, parameter_option, scorers_option
+from store.command import FILE, add_options, friendly_errors, store_option
 
 OPTIONS: list[Callable[[Any], Any]] = [
     store_option,
@@ -29,11 +28,7 @@ OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--limit", "limits", multiple=True, metavar="FIGURE=X", help="A limit of the gate, such as flips=0.05; repeatable."),
     click.option("--prices", type=FILE, help="TOML with the prices that the cost calculator starts with. [made-up prices]"),
 ]
-
-
-def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that both commands take: which runs, which question, which policy."""
-    return comparison_options(with_options(OPTIONS, command))
+report_options = add_options([*TOLERANCES, *OPTIONS])  # what both commands take: which runs, which question, which policy
 
 
 @click.command("report")

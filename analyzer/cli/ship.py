@@ -5,10 +5,9 @@ from typing import Any
 
 import click
 
-from analyzer.cli.options import SELECTION, at_option, format_option, with_options
-from store.command import friendly_errors, store_option
+from analyzer.cli.options import SELECTION, at_option, format_option
+from store.command import FILE, add_options, friendly_errors, store_option
 
-FILE = click.Path(path_type=Path, dir_okay=False)
 predictor_option = click.option("--predictor", "path", type=FILE, required=True, help="File that analyze calibrate wrote.")
 EXPECT_HELP = "Refuse a run whose key says otherwise, such as prompt_hash=3f2a9c01 or option_tokens=A,B,C,D; repeatable."
 
@@ -16,6 +15,7 @@ EXPECT_HELP = "Refuse a run whose key says otherwise, such as prompt_hash=3f2a9c
 @click.command("calibrate")
 @store_option
 @at_option
+@add_options(SELECTION)
 @click.option("--alpha", metavar="A", default="0.1", show_default=True, help="Allowed miscoverage.")
 @click.option("--scorer", metavar="S", default="lac", show_default=True, help="Nonconformity score.")
 @click.option("--parameter", "parameters", multiple=True, metavar="S.NAME=X", help="Parameter of the scorer, such as raps.penalty=0.1.")
@@ -62,9 +62,6 @@ def calibrate_command(store_url: str, out: Path, **options: Any) -> None:
     click.echo(predictor.document.value["guarantee"], err=True)
     if reason := predictor.document.value["made_on"]["unreliable"]:
         click.echo(f"unreliable: {reason}", err=True)
-
-
-with_options(SELECTION, calibrate_command)
 
 
 @click.command("predict")

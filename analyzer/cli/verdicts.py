@@ -7,10 +7,9 @@ from typing import Any
 import click
 
 from analyzer.cli.options import analysis_options, comparison_options
-from store.command import friendly_errors
+from store.command import FILE, friendly_errors
 
 SOURCES = ("dense", "prompt", "task", "subject")
-FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command("transfer")

@@ -39,15 +39,12 @@ class Cell:
     forced: bool = False
 
 
-def uacc(accuracy: Estimate, set_size: Estimate, view: RunView) -> Estimate:
-    """Return accuracy / set size * sqrt(number of options), by the delta method. Source: Ye et al. 2024, arXiv:2401.12794, section 4.4."""
-    if not set_size.value > 0:
-        return NOTHING
-    scale = math.sqrt(view.mean_options) / set_size.value
-    value = accuracy.value * scale
-    influence = scale * accuracy.influence - value / set_size.value * set_size.influence
-    inverted = Quotient(accuracy, set_size, math.sqrt(view.mean_options)) if set_size.inverted else None
-    return Estimate(value, influence, items=min(accuracy.items, set_size.items), least=0.0, inverted=inverted, clusters=accuracy.clusters)
+def with_uacc(estimates: Mapping[str, Estimate], view: RunView) -> dict[str, Estimate]:
+    """Return the estimates with uacc, the accuracy per set size: accuracy / set size * sqrt(number of options).
+
+    Source : Ye et al. 2024, arXiv:2401.12794, section 4.4; its interval follows by the delta method.
+    """
+    return {**estimates, "uacc": _uacc(estimates["accuracy"], estimates["set_size"], view)}
 
 
 def unmeasured(view: RunView, scorer: str, alpha: Fraction) -> Cell:
@@ -58,3 +55,13 @@ def unmeasured(view: RunView, scorer: str, alpha: Fraction) -> Cell:
 def too_few(n_calibration: int, alpha: Fraction) -> str:
     """Return the note for a calibration set that is too small for alpha."""
     return f"{n_calibration} calibration items are too few for alpha {float(alpha):g}: every set is full"
+
+
+def _uacc(accuracy: Estimate, set_size: Estimate, view: RunView) -> Estimate:
+    if not set_size.value > 0:
+        return NOTHING
+    scale = math.sqrt(view.mean_options) / set_size.value
+    value = accuracy.value * scale
+    influence = scale * accuracy.influence - value / set_size.value * set_size.influence
+    inverted = Quotient(accuracy, set_size, math.sqrt(view.mean_options)) if set_size.inverted else None
+    return Estimate(value, influence, items=min(accuracy.items, set_size.items), least=0.0, inverted=inverted, clusters=accuracy.clusters)

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from string import ascii_uppercase
 
 import numpy as np
 
@@ -24,7 +25,6 @@ from analyzer.stats.estimate import NOTHING, Estimate, ratio
 from analyzer.stats.shrinkage import shrunken_shares
 
 ENOUGH = 30  # groups with fewer items do not count for the worst group, because the smallest of many noisy shares is low by chance
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def group_cells(scored: ScoredRun, alpha: Fraction, whole: Cell) -> Iterator[Cell]:
@@ -58,7 +58,7 @@ def _binomial_items(share: Estimate) -> float:
 def memberships(view: RunView, by: str) -> dict[str, BoolArray]:
     """Return by name which items, (item,) bool, belong to each subject, or to each label (the answer's letter)."""
     if by == "label":
-        return {LETTERS[label]: view.answer == label for label in np.unique(view.answer)}
+        return {ascii_uppercase[label]: view.answer == label for label in np.unique(view.answer)}
     subject = view.items.subject[view.position]
     return {view.items.subjects[value] or "(none)": subject == value for value in np.unique(subject)}
 

@@ -9,6 +9,7 @@ drawn by the frequencies of the letters alone.
 """
 
 import math
+from string import ascii_uppercase
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +26,6 @@ SMALL, AT_MOST = 0.12, float(ndtri(0.995))  # a link below this share of the cla
 SWAPPED = 0.1  # how much more often answers agree with another column than with their own; real models' biases for letters reach 0.03
 LIKELY = float(ndtri(0.95))
 PART = 0.25  # share of the link of all items; in a sound model, the link of wrongly answered items exceeds it
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 class Link(NamedTuple):
@@ -128,5 +128,6 @@ def _swapped_columns(view: RunView) -> str | None:
     sigmas = -float(ndtri(NOISE / math.factorial(width)))
     if gain[concerned].mean() < SWAPPED or not gain.mean() > sigmas * float(gain.std()) / math.sqrt(n_items):
         return None
-    pairs = ", ".join(f"{LETTERS[letter]} as {LETTERS[order[letter]]}" for letter in np.flatnonzero(moved) if table[letter].sum())
+    letters = [letter for letter in np.flatnonzero(moved) if table[letter].sum()]
+    pairs = ", ".join(f"{ascii_uppercase[letter]} as {ascii_uppercase[order[letter]]}" for letter in letters)
     return f"answers agree with the logits of other options ({pairs}): columns may be swapped"

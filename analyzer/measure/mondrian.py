@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from string import ascii_uppercase
 from typing import NamedTuple
 
 import numpy as np
@@ -19,8 +20,8 @@ from analyzer.conformal.influence import threshold_pull
 from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
 from analyzer.conformal.split_law import Moments, RankLaw, moments, rank_law, set_statistics
 from analyzer.conformal.splits import ALL
-from analyzer.measure.cell import ESTIMATED, MORE, Cell, too_few, uacc
-from analyzer.measure.groups import LETTERS, group_facts, memberships, on_members, worst_group
+from analyzer.measure.cell import ESTIMATED, MORE, Cell, too_few, with_uacc
+from analyzer.measure.groups import group_facts, memberships, on_members, worst_group
 from analyzer.measure.question import Question
 from analyzer.measure.scored import calibration_masks, measure_alpha, parameter_text, score_run, scores_of
 from analyzer.runs.answer_metrics import answer_metrics
@@ -55,7 +56,7 @@ def label_cells(view: RunView, scorer: str, question: Question) -> Iterator[Cell
     scores, parameters = scores_of(view, view.probs, scorer, question), parameter_text(scorer, question)
     for alpha in question.alphas:
         labels = [_label(view, scores, option, question.calibration_fraction, alpha) for option in range(scores.shape[1])]
-        parts = [_of_label(view, scorer, alpha, labels, LETTERS.index(name)) for name in memberships(view, "label")]
+        parts = [_of_label(view, scorer, alpha, labels, ascii_uppercase.index(name)) for name in memberships(view, "label")]
         parts = [replace(part, facts={**part.facts, "parameters": parameters}) for part in parts]
         yield _together(view, question, parts)
         yield from parts
@@ -72,7 +73,7 @@ def _together(view: RunView, question: Question, parts: Sequence[Cell]) -> Cell:
     names = [name for name in ESTIMATED if name not in ("accuracy", "uacc") and usable and _estimated_in_all(name, usable)]
     estimates = dict.fromkeys((*ESTIMATED, *MORE), NOTHING) | answer_metrics(view)
     estimates |= {name: _weighted([part.estimates[name] for part in usable], weight) for name in names}
-    estimates["uacc"] = uacc(estimates["accuracy"], estimates["set_size"], view)
+    estimates = with_uacc(estimates, view)
     spreads = {f"{name}_sd": _spread([part.facts[f"{name}_sd"] for part in usable], weight) for name in ("coverage", "set_size")}
     small = [part.group for part in parts if threshold_rank(part.n_calibration, part.alpha) > part.n_calibration]
     note = f"groups too small for alpha {float(parts[0].alpha):g}, whose sets are full: {', '.join(small)}" if small else None
@@ -170,7 +171,7 @@ def _of_label(view: RunView, scorer: str, alpha: Fraction, labels: list[Label], 
     )
     facts = group_facts(items) | {"coverage_sd": sd}
     note = too_few(label.n, alpha) if label.law is None or label.law.first == items else None
-    return Cell(view, scorer, alpha, label.n, estimates, facts, note, LETTERS[option])
+    return Cell(view, scorer, alpha, label.n, estimates, facts, note, ascii_uppercase[option])
 
 
 def _influence(member: BoolArray, expected: FloatArray, judged_by: list[Label]) -> FloatArray:

@@ -11,7 +11,7 @@ from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
 from analyzer.conformal.set_size_interval import Threshold, inverted_where_bent, no_interval, threshold_design_effect
 from analyzer.conformal.split_law import Moments, RankLaw, SetStatistics, moments, rank_law, set_statistics
 from analyzer.conformal.splits import calibration_size, draw_splits, draw_stratified, given_split
-from analyzer.measure.cell import Cell, too_few, uacc
+from analyzer.measure.cell import Cell, too_few, with_uacc
 from analyzer.measure.question import Question
 from analyzer.runs.answer_metrics import answer_metrics
 from analyzer.runs.view import RunView
@@ -102,7 +102,7 @@ def measure_alpha(scored: ScoredRun, alpha: Fraction) -> Cell:
         scored.scorer,
         alpha,
         n,
-        estimates | {"uacc": uacc(estimates["accuracy"], estimates["set_size"], view)},
+        with_uacc(estimates, view),
         _facts(law, scored, summary, drawn),
         too_few(n, alpha) if k > n else _outside_band(law, scored, float(summary.mean[0])),
         forced=scored.question.empty == "top1",

@@ -19,7 +19,8 @@ FORMAT, VERSION = "hedgemark-predictor", 1
 ANSWER, ASK_AGAIN, REVIEW, ABSTAIN = DECISIONS = ("answer", "ask again", "review", "abstain")
 BINS = 256  # of the histogram of each statistic in LOOKS; none of them needs the correct answer
 LOOKS = ("top_prob", "entropy", "credible_size", "option_mass")
-PRICES = ("answer", "ask_again", "review", "abstain", "wrong")
+DECISION_PRICES = dict(zip(DECISIONS, ("answer", "ask_again", "review", "abstain"), strict=True))  # the name of each decision's price
+PRICES = (*DECISION_PRICES.values(), "wrong")  # names of the prices of one question
 LARGEST = 2**50  # a number of questions; larger counts are rejected
 FIELDS = (
     "format", "version", "guarantee", "alpha", "confidence", "scorer", "parameters", "temperature", "empty", "letters", "option_counts",

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from analyzer.predictor.document import ABSTAIN, ANSWER, ASK_AGAIN, DECISIONS, REVIEW, Document, read_document
+from analyzer.predictor.document import ABSTAIN, ANSWER, ASK_AGAIN, DECISION_PRICES, DECISIONS, REVIEW, Document, read_document
 from analyzer.predictor.partial import Partial, least_top_prob, score_bounds
 from analyzer.scorers import RANDOM, SCORERS, scorer_parameters
 from analyzer.stats.arrays import AnyArray, BoolArray, FloatArray, IntArray
@@ -18,7 +18,6 @@ from schemas.errors import UsageError
 from schemas.options import own_options
 
 FEWEST = 2  # options that a question must have
-PRICES = dict(zip(DECISIONS, ("answer", "ask_again", "review", "abstain"), strict=True))  # the name of each decision's price
 
 
 class Judged(NamedTuple):
@@ -192,7 +191,7 @@ class Predictor:
         prices = self.document.value["rules"]["prices"]
         if prices is None or not len(decisions):
             return float("nan")
-        each = sum(float(prices[PRICES[decision]]) * float((decisions == decision).mean()) for decision in DECISIONS)
+        each = sum(float(prices[DECISION_PRICES[decision]]) * float((decisions == decision).mean()) for decision in DECISIONS)
         return 1000 * (each + float(prices["wrong"]) * share_wrong)
 
     def _counts(self, n_rows: int, width: int, n_options: int | Sequence[int] | IntArray | None) -> IntArray:

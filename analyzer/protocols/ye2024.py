@@ -19,7 +19,7 @@ from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
 from analyzer.conformal.set_size_interval import Threshold, inverted_where_bent, no_interval
 from analyzer.conformal.split_law import SetStatistics, moments, rank_law, set_statistics
 from analyzer.conformal.splits import Split, calibration_size
-from analyzer.measure.cell import FACTS, Cell, too_few, uacc, unmeasured
+from analyzer.measure.cell import FACTS, Cell, too_few, unmeasured, with_uacc
 from analyzer.measure.question import Question
 from analyzer.protocols.avx_sort_order import network_argsort
 from analyzer.runs.answer_metrics import BENCHMARK_OPTIONS, IDK_INDEX, NONE_INDEX, answer_metrics
@@ -96,7 +96,7 @@ def _cell(replay: Replay, alpha: Fraction) -> Cell:
         scorer,
         alpha,
         n,
-        estimates | {"uacc": uacc(estimates["accuracy"], estimates["set_size"], view)},
+        with_uacc(estimates, view),
         {**dict.fromkeys(FACTS, math.nan), "parameters": "", "set_size_note": no_interval(rank_law(view.n_items, n, k)) or math.nan},
         too_few(n, alpha) if k > n else None,
         forced=True,

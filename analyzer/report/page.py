@@ -13,6 +13,7 @@ from typing import Any
 
 from analyzer.gate.ci_reports import again, correction, together
 from analyzer.gate.gate import FAIL, INCONCLUSIVE, PASS
+from analyzer.predictor.document import PRICES
 from analyzer.report.charts import comparison_charts
 from analyzer.report.charts.theme import css_colours, for_page
 from analyzer.report.data.study import Study
@@ -21,7 +22,6 @@ from analyzer.report.panels import FILTERS, PANELS, Panel
 from analyzer.report.rows import in_script, pack
 from analyzer.report.words import sentences
 from analyzer.report.words.cards import MEANINGS, WORDS, Card, cards, policy_words
-from analyzer.studies.cost import PER_QUESTION
 from analyzer.studies.threshold_transfer import COVERAGE_TOLERANCE
 from analyzer.tables.cautions import dependent, of_columns, of_prompts, without_interval
 from schemas.run import DENSE
@@ -99,7 +99,7 @@ def _data(study: Study, named_tables: Tables) -> dict[str, Any]:
         "alpha": facts["alpha"],
         "scorer": first.scorers[0],
         "protocol": first.protocol,
-        "prices": {name: getattr(prices, name) for name in (*PER_QUESTION, "ask_again_up_to")},
+        "prices": {name: getattr(prices, name) for name in (*PRICES, "ask_again_up_to")},
         "filters": FILTERS,
         "panels": [_panel(panel, methods, facts) for panel in PANELS],
     }
@@ -126,7 +126,7 @@ def _facts(study: Study, all_cards: Sequence[Card]) -> dict[str, Any]:
         "options": options,
         "metrics": {name: words for name, (words, *_) in comparison_charts.METRICS.items()},
         "panels": PANELS,
-        "prices": {name: getattr(study.request.prices, name) for name in PER_QUESTION},
+        "prices": {name: getattr(study.request.prices, name) for name in PRICES},
         "up_to": study.request.prices.ask_again_up_to,
         "policy_words": policy_words(study.request.policy.limits),
         "errors": _errors(all_cards),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
 from importlib.metadata import version
+from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,11 @@ import numpy as np
 from analyzer.conformal.guarantees import answered_alone, least_calibration, sure_rank
 from analyzer.conformal.ranks import threshold_rank
 from analyzer.conformal.splits import draw_splits
-from analyzer.measure.groups import LETTERS
 from analyzer.measure.question import Question
 from analyzer.measure.scored import scores_of
 from analyzer.measure.temperature import fit_temperature, tempered_probs
 from analyzer.measure.unreliable import against_dense, run_reasons
-from analyzer.predictor.document import ANSWER, DECISIONS, FORMAT, VERSION, parse_document, sealed
+from analyzer.predictor.document import ANSWER, DECISIONS, FORMAT, PRICES, VERSION, parse_document, sealed
 from analyzer.predictor.looks import count_looks, looks_of
 from analyzer.predictor.runtime import Predictor
 from analyzer.predictor.stored_run import answered_right, judge_view
@@ -31,7 +31,7 @@ from analyzer.runs.pairs import Partners, pair_views
 from analyzer.runs.view import RunView
 from analyzer.scorers import RANDOM, scorer_parameters
 from analyzer.stats.arrays import BoolArray, FloatArray
-from analyzer.studies.cost import PER_QUESTION, Prices
+from analyzer.studies.cost import Prices
 from schemas.errors import UsageError
 from schemas.levels import method_and_level
 from schemas.options import option_mass
@@ -134,7 +134,7 @@ def _value(view: RunView, settings: PredictorSettings) -> dict[str, Any]:
         raise UsageError(f"scorer {settings.scorer} draws a random number, so the same question would get other sets; use aps")
     answer_scores = scores_of(part, probs, settings.scorer, question)[np.arange(part.n_items), part.answer]
     thresholds = [_threshold(answer_scores[chosen], subject, settings) for subject, chosen in _parts(part, settings.by_subject)]
-    letters = LETTERS[: part.logits.shape[1]]
+    letters = ascii_uppercase[: part.logits.shape[1]]
     n_options, counts = np.unique(part.n_options, return_counts=True)
     value: dict[str, Any] = {
         "format": FORMAT,
@@ -194,7 +194,7 @@ def _threshold(scores: FloatArray, subject: str | None, settings: PredictorSetti
 
 
 def _rules(view: RunView, probs: FloatArray, settings: PredictorSettings) -> dict[str, Any]:
-    prices = None if settings.prices is None else {name: repr(float(getattr(settings.prices, name))) for name in PER_QUESTION}
+    prices = None if settings.prices is None else {name: repr(float(getattr(settings.prices, name))) for name in PRICES}
     up_to = settings.ask_again_up_to if settings.prices is None else settings.prices.ask_again_up_to
     rules: dict[str, Any] = {"ask_again_up_to": up_to, "prices": prices, "alone": None}
     if settings.max_wrong is None:

@@ -38,6 +38,7 @@ from analyzer.conformal.split_law import SetStatistics, crossings, moments
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, identity, interval_fields, provenance
 from analyzer.measure.scored import scores_of
+from analyzer.predictor.document import PRICES
 from analyzer.runs.answer_metrics import dependence
 from analyzer.runs.loading import Runs
 from analyzer.runs.pairs import Partners
@@ -92,9 +93,6 @@ class Prices(_PerQuestion, _Rules):
         return self.hardware.get(f"{method}/{level}", self.hardware.get(method, math.nan))
 
 
-PER_QUESTION = tuple(_PerQuestion.model_fields)
-
-
 def read_prices(path: Path) -> Prices:
     """Return the prices of a TOML file.
 
@@ -106,7 +104,7 @@ def read_prices(path: Path) -> Prices:
 
 def _any_price(prices: _PerQuestion) -> _PerQuestion:
     if not any(price for _, price in prices):
-        raise ValueError(f"nothing has a price; give at least one of {', '.join(PER_QUESTION)}")
+        raise ValueError(f"nothing has a price; give at least one of {', '.join(PRICES)}")
     return prices
 
 

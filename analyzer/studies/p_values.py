@@ -4,10 +4,10 @@ Option j of item i is in the set at alpha if and only if its p-value exceeds alp
 """
 
 from collections.abc import Iterator
+from string import ascii_uppercase
 
 import numpy as np
 
-from analyzer.measure.groups import LETTERS
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, same_fields
 from analyzer.measure.scored import calibration_masks, parameter_text, scores_of
@@ -57,8 +57,8 @@ def _records(view: RunView, scorer: str, question: Question) -> Iterator[Record]
         answer, place = int(view.answer[item]), view.position[item]
         found = {"id": view.items.original_ids[place], "item_id": int(view.items.item_id[place])}
         found["subject"] = view.items.subjects[view.items.subject[place]]
-        options = {f"p_{LETTERS[j]}": float(p) for j, p in enumerate(values[item]) if not np.isnan(p)}
-        judged = {"answer": LETTERS[answer], "p_answer": float(values[item, answer])}
+        options = {f"p_{ascii_uppercase[j]}": float(p) for j, p in enumerate(values[item]) if not np.isnan(p)}
+        judged = {"answer": ascii_uppercase[answer], "p_answer": float(values[item, answer])}
         yield run | found | judged | options | {"parameters": parameters, "unreliable": reason} | last
 
 

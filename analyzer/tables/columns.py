@@ -1,8 +1,8 @@
 """The columns of each command's table; a column that its records leave empty is not shown."""
 
 from collections.abc import Callable
+from string import ascii_uppercase
 
-from analyzer.measure.groups import LETTERS
 from analyzer.measure.records import Record
 from analyzer.tables.numbers import fixed_interval
 from analyzer.tables.terminal import Column, estimate, interval, number, p_value, span, words
@@ -51,7 +51,7 @@ P_VALUES = (
     Column("subject", words("subject"), dispensable=1),
     Column("answer", words("answer")),
     Column("p of answer", number("p_answer", 4)),
-    *(Column(letter, number(f"p_{letter}", 4)) for letter in LETTERS),
+    *(Column(letter, number(f"p_{letter}", 4)) for letter in ascii_uppercase),
 )
 COMPARE = (
     Column("accuracy", number("accuracy")),

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from producer.request.options import RUN_OPTIONS, SETTINGS_OPTIONS, add_options
+from producer.request.options import RUN_OPTIONS, SETTINGS_OPTIONS
 from schemas.errors import UsageError
 from store.backend.user_cache import ensure_temporary_folder
-from store.command import ShellCommand, friendly_errors, log_to_stderr, store_option
+from store.command import ShellCommand, add_options, friendly_errors, log_to_stderr, store_option
 from store.shown import counted
 
 if TYPE_CHECKING:

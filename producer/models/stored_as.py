@@ -29,6 +29,11 @@ class Quantization(NamedTuple):
     settings: Mapping[str, Any]
 
 
+def stored_dtype(config: Any) -> str:
+    """Return the dtype that a config names for the weights, such as bfloat16; float32 if it names none."""
+    return str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
+
+
 def quantization(config: Any) -> Quantization:
     """Return what a config says of how its weights are quantized. Raises UsageError for settings that are no table."""
     stored = getattr(config, "quantization_config", None) or {}

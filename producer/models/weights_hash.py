@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from producer.models.find import EXPECTED, ModelFiles, weight_files
-from producer.models.stored_as import settings_file
+from producer.models.stored_as import settings_file, stored_dtype
 from schemas.digest import json_digest
 from schemas.errors import HedgemarkError
 from store.backend.user_cache import cache_folder, warn_once
@@ -43,8 +43,7 @@ def weight_bytes_as(files: ModelFiles, config: Any, dtype: str) -> int:
 
     Where transformers cannot build the model (vLLM may), the files are taken to hold plain weights in the config's dtype.
     """
-    stored = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
-    numbers = parameters(config) or weight_bytes(files) // BYTES.get(stored, BYTES["float32"])
+    numbers = parameters(config) or weight_bytes(files) // BYTES.get(stored_dtype(config), BYTES["float32"])
     return numbers * BYTES[dtype]
 
 

@@ -1,8 +1,6 @@
 """The options that say what is run and how, on the command line and as keys of sweep files."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -134,14 +132,3 @@ SETTINGS_OPTIONS = (
         help="Keep compressed models in this folder, e.g. models, and load those that are there instead of compressing again.",
     ),
 )
-
-
-def add_options(options: tuple[Callable[[Any], Any], ...]) -> Callable[[Any], Any]:
-    """Return a decorator that gives a command these options, in this order."""
-
-    def add(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add

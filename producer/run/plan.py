@@ -13,6 +13,7 @@ from producer.backends import BACKENDS
 from producer.methods import METHODS, Method
 from producer.models.find import REFERENCE, ModelFiles, fetch_weights, find_model
 from producer.models.load import load_config, load_tokenizer
+from producer.models.stored_as import stored_dtype
 from producer.models.weights_hash import weight_bytes, weights_hash
 from producer.prompts.chat import Chat, has_template
 from producer.prompts.encode import check_chat_options, option_tokens, prompt_hash, render_prompt
@@ -191,8 +192,7 @@ def _choose_dtype(dtype: str, device: str, config: Any) -> str:
     check_names("dtype", [dtype], DTYPES)
     if dtype != "auto":
         return dtype
-    stored = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
-    return "float32" if device == "cpu" else stored
+    return "float32" if device == "cpu" else stored_dtype(config)
 
 
 def _all_prompted(model: Model, task: TaskItems, request: Request) -> Iterator[PromptedTask]:

@@ -22,10 +22,11 @@ from typing import Annotated, Any
 import click
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
-from producer.request.options import RUN_OPTIONS, SETTINGS_OPTIONS, add_options
+from producer.request.options import RUN_OPTIONS, SETTINGS_OPTIONS
 from producer.request.request import Request, request_of
 from schemas.errors import UsageError
 from schemas.toml_file import as_model, read_toml
+from store.command import add_options
 
 BLOCKS = "sweep"
 

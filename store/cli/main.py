@@ -10,10 +10,9 @@ from store.cli.imports import import_
 from store.cli.items import items
 from store.cli.printing import format_option, print_table
 from store.cli.share import SHARE_COMMANDS
-from store.command import ShellGroup, friendly_errors, log_to_stderr, store_option
+from store.command import EXISTING_FILE, ShellGroup, friendly_errors, log_to_stderr, store_option
 from store.shown import counted, message
 
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 LS_COLUMNS = ["name", *FIELDS, "n_items", "nonfinite", "created"]
 
 at_option = click.option("--at", metavar="SNAPSHOT|TAG", help="Read this snapshot or tag, such as v1, instead of the newest snapshot.")
@@ -122,7 +121,7 @@ def diff(before: str, after: str, store_url: str, format_: str) -> None:
 @click.argument("name")
 @store_option
 @at_option
-@click.option("--sign", type=FILE, help="First sign the newest snapshot with this private key (PEM).")
+@click.option("--sign", type=EXISTING_FILE, help="First sign the newest snapshot with this private key (PEM).")
 @friendly_errors
 def tag(name: str, store_url: str, at: str | None, sign: Path | None) -> None:
     """Name a snapshot, by default the newest; a tag never moves.
@@ -175,7 +174,7 @@ def migrate(store_url: str) -> None:
 @main.command()
 @store_option
 @at_option
-@click.option("--key", type=FILE, help="Also check the signature with this public key (PEM).")
+@click.option("--key", type=EXISTING_FILE, help="Also check the signature with this public key (PEM).")
 @friendly_errors
 def verify(store_url: str, at: str | None, key: Path | None) -> None:
     """Read every byte of the store and list all problems; exit code 4 if there are any.

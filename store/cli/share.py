@@ -4,10 +4,8 @@ from pathlib import Path
 
 import click
 
-from store.command import friendly_errors, store_option
+from store.command import FILE, friendly_errors, store_option
 from store.shown import counted, message
-
-FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command()

@@ -16,8 +16,9 @@ from numcodecs import zstd  # type: ignore[import-untyped]  # ships no types
 from numpy.typing import NDArray
 
 from schemas.errors import HedgemarkError, StoreInvalidError
+from schemas.json_text import json_bytes
 from schemas.layout import ITEM_SIZES, MAX_ARRAY_BYTES, ZSTD_LEVEL, ArraySpec, array_document, chunk_keys, chunk_shape
-from store.format.documents import dump_document, parse_document
+from store.format.documents import parse_document
 from store.format.keys import Keys
 
 CRC_BYTES = 4
@@ -32,7 +33,7 @@ def encode_arrays(group: str, specs: Mapping[str, ArraySpec], arrays: Mapping[st
                 f"{group}: {name} is {array.dtype} {array.shape}; "
                 f"expected {spec.dtype} with dimensions {spec.dims}, at most {MAX_ARRAY_BYTES} bytes"
             )
-        yield f"{group}/{name}/zarr.json", dump_document(array_document(spec, array.shape))
+        yield f"{group}/{name}/zarr.json", json_bytes(array_document(spec, array.shape))
         for number, key in enumerate(chunk_keys(spec, array.shape)):
             yield f"{group}/{name}/{key}", encode(_chunk(array, spec, number))
 

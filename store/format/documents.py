@@ -3,12 +3,12 @@
 In: the bytes of a zarr.json.  Out: attributes, or a StoreInvalidError.
 """
 
-import json
+from collections.abc import Mapping
 from typing import Any
 
 from schemas.errors import StoreInvalidError
 from schemas.json_text import parse_json
-from schemas.layout import MAX_DOCUMENT_BYTES, MAX_JSON_DEPTH, group_document, seal_holds
+from schemas.layout import MAX_DOCUMENT_BYTES, MAX_JSON_DEPTH, OLDEST_READ, READABLE, SCHEMA_VERSION, group_document, seal_holds
 from schemas.run import LARGEST
 
 
@@ -39,6 +39,12 @@ def group_attributes(stored: bytes | None, where: str, *, seal: bool = True) -> 
     return attributes
 
 
+def check_schema(attributes: Mapping[str, Any], where: str) -> None:
+    """Raise StoreInvalidError if the attributes of a run or an item set have a schema version that this version does not read."""
+    if attributes.get("schema") not in READABLE:
+        raise StoreInvalidError(f"{where} has schema {attributes.get('schema')!r}; this version reads {OLDEST_READ} to {SCHEMA_VERSION}")
+
+
 def text_of(attributes: dict[str, Any], name: str) -> str:
     """Return an attribute that must be a text. Raises KeyError if it is absent, TypeError if it is something else."""
     value = attributes[name]
@@ -55,9 +61,6 @@ def count_of(attributes: dict[str, Any], name: str) -> int:
     return value
 
 
-def dump_document(document: dict[str, Any]) -> bytes:
-    """Return the stored bytes of a document."""
-    return json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def _depth(value: Any) -> int:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from schemas.errors import ItemError, StoreInvalidError
 from schemas.itemset import ItemSet
-from schemas.layout import ITEM_ARRAYS, ITEMS, OLDEST_READ, READABLE, SCHEMA_VERSION, TEXT_ARRAYS, ArraySpec, group_document, sealed
+from schemas.json_text import json_bytes
+from schemas.layout import ITEM_ARRAYS, ITEMS, SCHEMA_VERSION, TEXT_ARRAYS, ArraySpec, group_document, sealed
 from store.format.arrays import encode_arrays, read_arrays
-from store.format.documents import count_of, dump_document, group_attributes, text_of
+from store.format.documents import check_schema, count_of, group_attributes, text_of
 from store.format.keys import Keys
 
 OFFSETS_HASHED = 3  # since this schema version item sets record the SHA-256 of their text offsets
@@ -51,7 +52,7 @@ def encode_items(items: ItemSet) -> Iterator[tuple[str, bytes]]:
     hashes = [sha256(content).hexdigest() if blob else "" for content in (blob, offsets.astype("<i8").tobytes())]
     record = ItemsRecord(items.task, items.revision, items.subjects, len(items), len(blob), *hashes)
     attributes = {"schema": SCHEMA_VERSION, **vars(record), "subjects": list(items.subjects)}
-    yield f"{group}/zarr.json", dump_document(group_document(sealed(attributes)))
+    yield f"{group}/zarr.json", json_bytes(group_document(sealed(attributes)))
     texts: dict[str, NDArray[Any]] = {"texts": np.frombuffer(blob, dtype=np.uint8), "text_offsets": offsets}
     yield from encode_arrays(group, record.specs(), {**items.arrays(), **texts})
 
@@ -75,8 +76,7 @@ def read_items(keys: Keys, digest: str) -> ItemSet:
 def parse_items_record(stored: bytes | None, place: str) -> ItemsRecord:
     """Return an item set's record from its zarr.json. Raises StoreInvalidError if that is not an item set's metadata."""
     attributes = group_attributes(stored, place)
-    if attributes.get("schema") not in READABLE:
-        raise StoreInvalidError(f"{place} has schema {attributes.get('schema')!r}; this version reads {OLDEST_READ} to {SCHEMA_VERSION}")
+    check_schema(attributes, place)
     try:
         return ItemsRecord(
             task=text_of(attributes, "task"),

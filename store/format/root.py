@@ -4,6 +4,7 @@ from typing import Any
 
 from schemas.digest import json_digest
 from schemas.errors import StoreInvalidError
+from schemas.json_text import json_bytes
 from schemas.layout import (
     FORMAT,
     ITEMS,
@@ -17,7 +18,7 @@ from schemas.layout import (
     seal_holds,
     sealed,
 )
-from store.format.documents import dump_document, group_attributes
+from store.format.documents import group_attributes
 from store.format.keys import Keys
 
 SIGNATURE, SIGNED, TAG, MANIFEST = "signature", "signed", "tag", "manifest"  # attributes of the root of a signed or tagged snapshot
@@ -75,12 +76,12 @@ def without_tag(attributes: dict[str, Any]) -> dict[str, Any]:
 
 def root_document(attributes: dict[str, Any]) -> bytes:
     """Return the stored bytes of the root group with these attributes, sealed if their schema version has a seal there."""
-    return dump_document(group_document(sealed(attributes) if attributes["schema"] >= SEALED_ROOT else attributes))
+    return json_bytes(group_document(sealed(attributes) if attributes["schema"] >= SEALED_ROOT else attributes))
 
 
 def root_nodes(schema: int = SCHEMA_VERSION) -> list[tuple[str, bytes]]:
     """Return the keys and bytes of an empty store."""
-    empty = dump_document(group_document({}))
+    empty = json_bytes(group_document({}))
     return [("zarr.json", root_document(root_attributes(schema))), (f"{ITEMS}/zarr.json", empty), (f"{RUNS}/zarr.json", empty)]
 
 

@@ -14,11 +14,12 @@ from pydantic import ValidationError
 
 from schemas.errors import HedgemarkError, StoreInvalidError
 from schemas.itemset import ItemSet
-from schemas.layout import ITEM_SIZES, OLDEST_READ, READABLE, RUN_ARRAYS, RUNS, SCHEMA_VERSION, group_document, sealed
+from schemas.json_text import json_bytes
+from schemas.layout import ITEM_SIZES, RUN_ARRAYS, RUNS, SCHEMA_VERSION, group_document, sealed
 from schemas.options import own_options
 from schemas.run import Environment, Run, RunKey, nonfinite_items
 from store.format.arrays import array_keys, encode_arrays, read_arrays
-from store.format.documents import count_of, dump_document, group_attributes, text_of
+from store.format.documents import check_schema, count_of, group_attributes, text_of
 from store.format.keys import Keys
 
 Shapes = dict[str, tuple[int, ...]]
@@ -52,7 +53,7 @@ def encode_run(run: Run, n_options: NDArray[np.integer[Any]]) -> Iterator[tuple[
         "n_items": run.logits.shape[0],
         "n_options": run.logits.shape[1],
     }
-    yield f"{group}/zarr.json", dump_document(group_document(sealed(attributes)))
+    yield f"{group}/zarr.json", json_bytes(group_document(sealed(attributes)))
     yield from encode_arrays(group, RUN_ARRAYS, run.arrays())
 
 
@@ -97,8 +98,7 @@ def parse_run_record(stored: bytes | None, name: str, where: str) -> RunRecord:
     """Return a run's record from its zarr.json. Raises StoreInvalidError if that is not a run's metadata, or belongs to another run."""
     place = f"store {where}: run {name[:120]!r}"
     attributes = group_attributes(stored, place)
-    if attributes.get("schema") not in READABLE:
-        raise StoreInvalidError(f"{place} has schema {attributes.get('schema')!r}; this version reads {OLDEST_READ} to {SCHEMA_VERSION}")
+    check_schema(attributes, place)
     try:
         key, env = RunKey.model_validate(attributes["key"]), Environment.model_validate(attributes["env"])
         counts = [count_of(attributes, field) for field in ("nonfinite", "n_items", "n_options")]

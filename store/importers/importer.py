@@ -21,7 +21,6 @@ from schemas.run import DENSE, UNKNOWN_TOKEN, Environment, FloatArray, Run, RunK
 
 log = logging.getLogger(__name__)
 
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -50,7 +49,7 @@ class Importer:
     ...     rows = [line.split() for line in file.read_text().splitlines()]
     ...     items = build_item_set(described.task, [Item(id=i, answer=a) for i, a, *_ in rows], n_options=[len(row) - 2 for row in rows])
     ...     yield items, imported_run(described, items, np.array([row[2:] for row in rows], np.float32), origin_of("plain", file))
-    >>> plain = Importer(read, "Import lines of id, answer and logits.", [click.Argument(["file"], type=FILE)], described=True)
+    >>> plain = Importer(read, "Import lines of id, answer and logits.", [click.Argument(["file"], type=EXISTING_FILE)], described=True)
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     file = Path(folder, "logits.txt")

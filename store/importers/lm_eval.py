@@ -22,7 +22,8 @@ from schemas.itemset import ItemSet, build_item_set
 from schemas.json_text import parse_json_lines, read_text
 from schemas.private import shareable_message
 from schemas.run import Run
-from store.importers.importer import FILE, Description, Importer, imported_run, origin_of
+from store.command import EXISTING_FILE
+from store.importers.importer import Description, Importer, imported_run, origin_of
 from store.importers.lm_eval_answers import read_answers, values_by_metric
 from store.importers.lm_eval_samples import Sample, parse_sample
 
@@ -169,7 +170,7 @@ IMPORTER = Importer(
     Example: store import lm-eval --model org/name samples_arc_easy_2026-01-02T03-04-05.jsonl
     """,
     parameters=[
-        click.Argument(["files"], nargs=-1, required=True, type=FILE),
+        click.Argument(["files"], nargs=-1, required=True, type=EXISTING_FILE),
         click.Option(["--metric"], type=click.Choice(METRICS), help="Import the values that this accuracy of the harness compares. [acc]"),
     ],
     described=True,

@@ -21,7 +21,8 @@ from schemas.items import parse_items
 from schemas.itemset import ItemSet, build_item_set
 from schemas.options import own_options
 from schemas.run import UNKNOWN_TOKEN, FloatArray, Run
-from store.importers.importer import FILE, Description, Importer, imported_run, in_32_bits, origin_of
+from store.command import EXISTING_FILE
+from store.importers.importer import Description, Importer, imported_run, in_32_bits, origin_of
 from store.importers.table_columns import flags, load_table, numbers, texts
 from store.importers.table_values import KINDS, LOGITS, PREFIXES, recognised, to_logits
 
@@ -179,7 +180,7 @@ IMPORTER = Importer(
     Example: store import table --model my-model --task mmlu logits.csv
     """,
     parameters=[
-        click.Argument(["file"], type=FILE),
+        click.Argument(["file"], type=EXISTING_FILE),
         click.Option(
             ["--values"],
             type=click.Choice(KINDS),

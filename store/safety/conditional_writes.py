@@ -15,11 +15,11 @@ from uuid import uuid4
 import icechunk
 
 from schemas.errors import UnsafeServerError
+from schemas.json_text import json_bytes
 from schemas.layout import group_document
 from store.backend.failures import readable
 from store.backend.session_keys import SessionKeys
 from store.backend.user_cache import cache_folder, is_remembered, remember
-from store.format.documents import dump_document
 
 ROUNDS = 4
 
@@ -58,7 +58,7 @@ def _probe_update(address: str, ice: icechunk.Repository, branch: str) -> None:
     """Let two writers commit on top of the same snapshot at the same time; only one may succeed."""
     sessions = [ice.writable_session(branch) for _ in range(2)]
     for session in sessions:
-        SessionKeys(session, address).set_many([(f"{uuid4().hex}/zarr.json", dump_document(group_document({})))])
+        SessionKeys(session, address).set_many([(f"{uuid4().hex}/zarr.json", json_bytes(group_document({})))])
     if _race([partial(session.commit, "probe") for session in sessions]) > 1:
         raise UnsafeServerError(f"store {address} is refused: its server ignores If-Match, so a commit could undo another")
 

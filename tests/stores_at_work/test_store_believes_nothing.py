@@ -13,10 +13,11 @@ from store_tiny import tiny_items, tiny_run, write_runs
 import analyzer.cli.main
 from analyzer.runs.loading import Runs
 from schemas.errors import StoreInvalidError
+from schemas.json_text import json_bytes
 from schemas.layout import ITEMS, RUNS, group_document, root_attributes
 from store import Reader, open_reader, open_writer
 from store.cli.main import main
-from store.format.documents import dump_document, group_attributes
+from store.format.documents import group_attributes
 from store.format.root import MANIFEST, SIGNATURE, TAG, contents_digest, read_root, root_document
 from store.format.runs import encode_run
 from store.reading.catalog import keep_cached, load_cached
@@ -210,7 +211,7 @@ def change(url: str, key: str, edit: dict[str, object]) -> None:
     session_keys = repository.keys_of(session)
     attributes = group_attributes(session_keys.get_many([f"{key}/zarr.json"])[0], key)
     attributes = {name: {**value, **edit} if name == "env" else value for name, value in attributes.items()}
-    session_keys.set_many([(f"{key}/zarr.json", dump_document(group_document(attributes)))])
+    session_keys.set_many([(f"{key}/zarr.json", json_bytes(group_document(attributes)))])
     with repository.lock():
         session.commit("change")
 

@@ -15,19 +15,20 @@ from store_tiny import ZSTD_2_GB, tiny_items, tiny_run, write_runs
 
 import analyzer.cli.main
 from schemas.errors import HedgemarkError, StoreInvalidError
+from schemas.json_text import json_bytes
 from schemas.layout import RUN_ARRAYS, array_document, group_document, sealed
 from store import open_reader
 from store.backend.session_keys import SessionKeys
 from store.cli.main import main
 from store.exchange.zip_file import import_zip, write_zip
 from store.format.arrays import _checksum
-from store.format.documents import dump_document, parse_document
+from store.format.documents import parse_document
 from store.repository.repository import open_repository
 from store.safety.check_folder import HEADER_BYTES, MAGIC, decompressed_bound
 from store.upkeep.verify import verify_store
 
 N_ITEMS = 300
-EMPTY_GROUP = dump_document(group_document({}))
+EMPTY_GROUP = json_bytes(group_document({}))
 
 
 @pytest.fixture
@@ -132,7 +133,7 @@ def test_declared_sizes_are_bounded(victim):
     attributes = json.loads(keys.get_many([f"runs/{name}/zarr.json"])[0])["attributes"]
     for changes in ({"n_items": 10**12}, {"n_items": 0}, {"n_items": -5}, {"n_options": 10**9}, {"n_items": "many"}, {"n_items": 1e308}):
         rest = {key: value for key, value in attributes.items() if key != "seal"}
-        _tamper(address, (f"runs/{name}/zarr.json", dump_document(group_document(sealed({**rest, **changes})))))
+        _tamper(address, (f"runs/{name}/zarr.json", json_bytes(group_document(sealed({**rest, **changes})))))
         with pytest.raises(StoreInvalidError):
             open_reader(address).run(name)
         with pytest.raises(StoreInvalidError):

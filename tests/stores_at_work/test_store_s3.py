@@ -10,10 +10,10 @@ from store_servers import need, rclone_server
 from store_tiny import ZSTD_2_GB, tiny_items, tiny_run, write_runs
 
 from schemas.errors import StoreInvalidError, StoreNotFoundError, StoreUnreachableError, UnsafeServerError
+from schemas.json_text import json_bytes
 from schemas.layout import RUN_ARRAYS, array_document
 from store import init_store, open_reader
 from store.backend.session_keys import SessionKeys
-from store.format.documents import dump_document
 from store.repository.repository import open_repository
 from store.safety.check_folder import HEADER_BYTES, MAGIC
 from store.safety.screen import BOUND_BYTES
@@ -107,7 +107,7 @@ def _grow_manifest(address: str, run: str) -> None:
     document = array_document(RUN_ARRAYS["logits"], (3000, 4))
     document["chunk_grid"]["configuration"]["chunk_shape"] = [1, 4]
     session = open_repository(address, screened=True).writable()
-    SessionKeys(session, address).set_many([(f"runs/{run}/logits/zarr.json", dump_document(document))])
+    SessionKeys(session, address).set_many([(f"runs/{run}/logits/zarr.json", json_bytes(document))])
     refs = [icechunk.VirtualChunkSpec([number, 0], f"s3://elsewhere/{uuid4()}", 0, 1) for number in range(3000)]
     session.store.set_virtual_refs(f"runs/{run}/logits", refs, validate_containers=False)
     session.commit("grow")

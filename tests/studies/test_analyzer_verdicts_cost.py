@@ -11,6 +11,7 @@ from analyzer_data import MemoryReader, item_set, make_run, skilled_logits, toy
 
 from analyzer.conformal.ranks import threshold_rank
 from analyzer.measure.question import Question
+from analyzer.predictor import document as predictor
 from analyzer.runs.loading import select_runs
 from analyzer.scorers.lac import lac
 from analyzer.studies.cost import WAYS, Prices, cost, operations, read_prices
@@ -91,6 +92,11 @@ def test_prices_are_read_and_checked(tmp_path: Path) -> None:
     prices = read_prices(path)
     assert (prices.review, prices.ask_again_up_to) == (1.0, 3)
     assert (prices.hardware_of("rtn", "w8a16"), prices.hardware_of("rtn", "w4a16")) == (1.5, 1.0)
+
+
+def test_a_predictor_file_records_every_price() -> None:
+    """The prices that a file may state are those that a predictor records, and the rule beside them."""
+    assert {*Prices.model_fields} == {*predictor.PRICES, "ask_again_up_to", "hardware"}
 
 
 @pytest.mark.parametrize(

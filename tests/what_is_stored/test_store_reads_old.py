@@ -10,13 +10,13 @@ from store_tiny import tiny_items, tiny_run, write_runs
 
 from schemas.digest import json_digest
 from schemas.errors import StoreInvalidError
+from schemas.json_text import json_bytes
 from schemas.layout import SCHEMA_VERSION, group_document, sealed
 from schemas.migrate import STEPS, migrate_nodes
 from schemas.run import RunKey
 from store import init_store, open_reader
 from store.backend.session_keys import SessionKeys
 from store.exchange.zip_file import import_zip, write_zip
-from store.format.documents import dump_document
 from store.format.root import root_nodes, stored_schema
 from store.repository.repository import open_repository
 from store.upkeep.history import history
@@ -65,7 +65,7 @@ def _from_version_0(nodes):
     """Undo what `_make_old` did: version 0, made up for these tests, has no seal."""
     (key, stored), *arrays = nodes
     attributes = {**json.loads(stored)["attributes"], "schema": 1}
-    return [(key, dump_document(group_document(sealed(attributes)))), *arrays]
+    return [(key, json_bytes(group_document(sealed(attributes)))), *arrays]
 
 
 def _make_old(url: str) -> None:
@@ -75,7 +75,7 @@ def _make_old(url: str) -> None:
         for name in keys.children(kind):
             attributes = json.loads(keys.get_many([f"{kind}/{name}/zarr.json"])[0])["attributes"]
             del attributes["seal"]
-            keys.set_many([(f"{kind}/{name}/zarr.json", dump_document(group_document({**attributes, "schema": 0})))])
+            keys.set_many([(f"{kind}/{name}/zarr.json", json_bytes(group_document({**attributes, "schema": 0})))])
     keys.set_many(root_nodes(0)[:1])
     session.commit("as version 0 would have been")
 
@@ -141,7 +141,7 @@ def test_newer_store_is_refused_politely(store_url):
     """A store that needs a newer reader is refused with both versions and what to do, by readers and writers."""
     session = open_repository(store_url).writable()
     newer = {"format": "hedgemark", "schema": SCHEMA_VERSION + 1, "min_reader": SCHEMA_VERSION + 1}
-    SessionKeys(session, store_url).set_many([("zarr.json", dump_document(group_document(newer)))])
+    SessionKeys(session, store_url).set_many([("zarr.json", json_bytes(group_document(newer)))])
     session.commit("newer")
     for function in (open_reader, init_store, migrate_store):
         with pytest.raises(StoreInvalidError, match=rf"needs schema {SCHEMA_VERSION + 1}; .* reads up to {SCHEMA_VERSION}: upgrade"):

@@ -1,13 +1,13 @@
 """The tables of a report: every figure that a panel shows, as records that the functions behind the other commands return."""
 
 from collections.abc import Callable, Iterator, Sequence
+from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
 
 from analyzer.compare.compare import add_holm, pair_record
 from analyzer.compare.paired import Paired
-from analyzer.measure.groups import LETTERS
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, cell_record, interval_fields
 from analyzer.measure.unreliable import cell_reasons, run_reasons
@@ -195,9 +195,9 @@ def _flipped_items(cell: Paired) -> list[Record]:
             "item": f"{int(compressed.items.item_id[compressed.position[i]]):016x}",
             "id": compressed.items.original_ids[compressed.position[i]],
             "subject": compressed.items.subjects[compressed.items.subject[compressed.position[i]]],
-            "answer": LETTERS[compressed.answer[i]],
-            "dense": LETTERS[dense.chosen[i]],
-            "compressed": LETTERS[compressed.chosen[i]],
+            "answer": ascii_uppercase[compressed.answer[i]],
+            "dense": ascii_uppercase[dense.chosen[i]],
+            "compressed": ascii_uppercase[compressed.chosen[i]],
             "answer_prob_change": float(change[i]),
         }
         for i in chosen
