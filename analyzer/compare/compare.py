@@ -23,7 +23,7 @@ from analyzer.measure.records import Record, cell_record, mean_over, unreliable
 from analyzer.measure.scored import scores_of
 from analyzer.runs.loading import Runs, reading_order
 from analyzer.runs.pairs import Partners
-from analyzer.stats.estimate import NOTHING, Estimate
+from analyzer.stats.estimate import NOTHING, Estimate, correlation
 from analyzer.stats.significance import detectable, holm, interval_p, mcnemar, paired_p, sign_flip_p
 from schemas.fields import averaged_together
 
@@ -73,6 +73,7 @@ def pair_record(cells: Sequence[Paired], question: Question, tolerances: Toleran
     record["compared_with"] = "+".join(dict.fromkeys(cell.before.view.row["name"] for cell in cells if cell.before)) or None
     record["accuracy_p"] = _finite(_accuracy_p(cells, changes["accuracy_change"]))
     record["set_size_p"] = _finite(_set_size_p(cells, changes["set_size_change"], question))
+    record["error_correlation"] = _finite(correlation(changes["accuracy_change"], changes["set_size_change"]))
     for name in TESTED:
         record[f"{name}_detectable"] = _finite(detectable(changes[f"{name}_change"]))
     record["verdict"] = verdict(changes["accuracy_change"], changes["set_size_change"], tolerances) if record["compared_with"] else None

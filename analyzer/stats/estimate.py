@@ -215,7 +215,7 @@ class Quotient:
         least, most = self.under.interval(level)
         if math.isnan(most):
             return Interval(math.nan, math.nan)
-        over, under, alike = self.over.value, self.under.value, _correlation(self.over, self.under)
+        over, under, alike = self.over.value, self.under.value, correlation(self.over, self.under)
         alike = -1.0 if math.isnan(alike) else alike
         down = _together((over - low) / under, over * (1 / under - 1 / most), -alike)
         up = _together((high - over) / under, over * (1 / least - 1 / under), -alike) if least > 0 else math.inf
@@ -259,7 +259,7 @@ class _Difference:
 
     def interval(self, level: float) -> Interval:
         after, before = self.after, self.before
-        alike = _correlation(after, before)
+        alike = correlation(after, before)
         alike = 0.0 if math.isnan(alike) else alike
         down, up = _distances(after, level)
         there_down, there_up = _distances(before, level)
@@ -284,7 +284,10 @@ def _common(estimates: Sequence[Estimate]) -> Clusters | None:
     return min(known, key=lambda clusters: clusters.units)
 
 
-def _correlation(one: Estimate, other: Estimate) -> float:
+def correlation(one: Estimate, other: Estimate) -> float:
+    """Return the correlation of the errors of two estimates over the same items; NaN if one of them has none."""
+    if one.influence.size != other.influence.size:
+        return math.nan
     first, second = (e.clusters.sums(e.influence) if e.clusters else e.influence for e in (one, other))
     scale = math.sqrt(float(first @ first) * float(second @ second))
     return float(first @ second) / scale if scale > 0 else math.nan

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from analyzer.compare.compare import pair_record
+from analyzer.compare.compare import add_holm, pair_record
 from analyzer.compare.paired import Paired, compressed_pairs
 from analyzer.compare.two_axis_verdict import Side, Tolerances, limit_side
 from analyzer.measure.question import Question
@@ -55,7 +55,7 @@ def cliffs(runs: Runs, question: Question, *, tolerances: Tolerances | None = No
 def cliff_records(cells: Iterable[Paired], question: Question, tolerances: Tolerances) -> list[Record]:
     """Return the same records from cells that are already measured; none if no cell has a level."""
     levels = [cell for cell in cells if sweep_kind(cell.row["level"]) not in (None, "none")]
-    return [record for sweep in sweeps(levels) for record in _records(sweep, question, tolerances)]
+    return add_holm([record for sweep in sweeps(levels) for record in _records(sweep, question, tolerances)])
 
 
 def sweeps(cells: Iterable[Paired]) -> list[list[Paired]]:

@@ -1,8 +1,9 @@
 """`analyze compare --decoupling`: do changes in accuracy and in set size go together, and how many pairs have which verdict?
 
 Correlations are Spearman's over pairs, for all pairs and by kind of method, task and model, with the interval of Bonett & Wright 2000. All
-pairs with one dense run share its error, so each is taken less their mean. There is no correlation unless both changes differ between
-pairs by more than their errors explain: those of accuracy and of set size come from the same items and correlate without any change.
+pairs with one dense run share its error, so each is taken less their mean. Errors of accuracy and of set size come from the same items and
+correlate without any change: there is no correlation unless both changes differ between pairs by more than their errors explain, and
+the interval reaches as far as the errors alone could have moved it.
 """
 
 import math
@@ -15,11 +16,13 @@ from scipy.stats import rankdata
 
 from analyzer.compare.two_axis_verdict import VERDICTS
 from analyzer.measure.records import Record
+from analyzer.stats.arrays import FloatArray
 from analyzer.stats.estimate import LEVEL
 from schemas.errors import UsageError
 from schemas.levels import parse_level
 
 UNKNOWN = math.nan, math.nan, math.nan
+CHANGES = ("accuracy_change", "set_size_change")
 MIN_PAIRS = 4  # the interval of a rank correlation needs n - 3 > 0
 QUADRANTS = {name: "share_" + name.replace(", ", "_").replace(" ", "_") for name in VERDICTS}
 
@@ -50,13 +53,34 @@ def beyond_noise(pairs: Sequence[Record], name: str) -> bool:
     Where it does not, what correlates is the errors: those of accuracy and of set size come from the same items. Source: Cochran 1954,
     Biometrics 10, the test of heterogeneity.
     """
-    ends = [(pair[f"{name}_low"], pair[f"{name}_high"]) for pair in pairs]
-    if not pairs or any(low is None or high is None or not high > low for low, high in ends):
+    errors = _errors(pairs, name)
+    if not pairs or not (errors > 0).all():
         return False
-    errors = np.array([(high - low) / (2 * float(ndtri((1 + LEVEL) / 2))) for low, high in ends])
     apart = np.array(_within_models(pairs, name)) / errors
     freedom = len(pairs) - len(set(_dense_runs(pairs)))
     return freedom > 0 and float(chdtrc(freedom, float(apart @ apart))) <= 1 - LEVEL
+
+
+def of_errors(pairs: Sequence[Record]) -> float:
+    """Return the part of the correlation of both changes that their errors alone could make, in [-1, 1].
+
+    It is the mean correlation of the errors times the shares of variance that are errors. How much of an error is the dense run's, which
+    pairs share and their mean takes off, is unknown, so that the part lies between 0 and this. Source: Fuller 1987, Measurement Error
+    Models, section 1.1.
+    """
+    shares = 1.0
+    freedom = len(pairs) - len(set(_dense_runs(pairs)))
+    for name in CHANGES:
+        apart = np.array(_within_models(pairs, name))
+        shares *= min(float(np.mean(_errors(pairs, name) ** 2)) * freedom / float(apart @ apart), 1.0)
+    alike = [pair["error_correlation"] for pair in pairs if pair["error_correlation"] is not None]
+    return float(np.mean(alike)) * math.sqrt(shares) if alike else 0.0
+
+
+def _errors(pairs: Sequence[Record], name: str) -> FloatArray:
+    """Standard errors, (pair,), from 95 % intervals; NaN without one."""
+    ends = np.array([(pair[f"{name}_low"], pair[f"{name}_high"]) for pair in pairs], dtype=np.float64).reshape(-1, 2)
+    return np.asarray((ends[:, 1] - ends[:, 0]) / (2 * float(ndtri((1 + LEVEL) / 2))))
 
 
 def _within_models(pairs: Sequence[Record], name: str) -> list[float]:
@@ -95,9 +119,12 @@ GROUPINGS: dict[str, Callable[[Record], str]] = {
 def _group(by: str, value: str, pairs: Sequence[Record], of: Callable[[Record], str]) -> Record:
     members = [pair for pair in pairs if of(pair) == value]
     used = [pair for pair in members if not pair["unreliable"] and pair["set_size_change"] is not None]
-    known = all(beyond_noise(used, name) for name in ("accuracy_change", "set_size_change"))
-    accuracy, size = (_within_models(used, name) for name in ("accuracy_change", "set_size_change"))
+    known = all(beyond_noise(used, name) for name in CHANGES)
+    accuracy, size = (_within_models(used, name) for name in CHANGES)
     r, low, high = rank_correlation(accuracy, size, len(set(_dense_runs(used))) - 1) if known else UNKNOWN
+    if known:
+        moved = of_errors(used)
+        low, high = max(low - max(moved, 0.0), -1.0), min(high - min(moved, 0.0), 1.0)
     counts = Counter(pair["verdict"] for pair in used)
     shares = {name: counts[verdict] / len(used) if used else None for verdict, name in QUADRANTS.items()}
     return (

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from analyzer_data import MemoryReader, equal_items, item_set, make_run
 
+from analyzer.compare.compare import compare
 from analyzer.compare.paired import compressed_pairs
 from analyzer.compare.two_axis_verdict import Tolerances
 from analyzer.measure.question import Question
@@ -144,6 +145,14 @@ def test_levels_of_different_kinds_make_different_sweeps() -> None:
     assert [[cell.row["level"] for cell in sweep] for sweep in found] == [["2:4"], ["w4a16", "w3a16", "w8a8"], ["0.5"]]
     records = cliffs(select_runs(MemoryReader([items], runs), {}), LAC, tolerances=Tolerances(1, 6))
     assert {record["strength"] for record in records} == {0.5, 12, 13, 16}
+
+
+def test_a_sweep_has_the_p_values_and_verdicts_of_compare() -> None:
+    """Corrected over the table, as `compare` prints them for the same pairs."""
+    runs = sweep_of([0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4], n_items=300)
+    names = ("accuracy_p_holm", "set_size_p_holm", "verdict")
+    swept = {record["level"]: [record[name] for name in names] for record in cliffs(runs, LAC)}
+    assert swept == {record["level"]: [record[name] for name in names] for record in compare(runs, LAC) if record["compared_with"]}
 
 
 def test_no_level_is_no_sweep() -> None:

@@ -100,7 +100,7 @@ def pairs_of(rng: np.random.Generator, spread: float, together: float, alone: bo
             x, y = true + dense + rng.multivariate_normal([0, 0], errors)
             names = {"model": f"m{model}", "compared_with": f"m{model}/dense", "level": f"0.{level}", "task": "quiz", "snapshot": "s"}
             ends = {"accuracy_change_low": x - 1.96, "accuracy_change_high": x + 1.96, "set_size_change_low": y - 1.96}
-            ends |= {"set_size_change_high": y + 1.96, "accuracy_change": x, "set_size_change": y}
+            ends |= {"set_size_change_high": y + 1.96, "accuracy_change": x, "set_size_change": y, "error_correlation": -0.5}
             records.append(names | ends | {"verdict": "inconclusive", "unreliable": None})
     return records
 
@@ -116,6 +116,33 @@ def test_no_correlation_is_found_among_errors_alone(alone: bool) -> None:
         _, low, high = rank_correlation([p["accuracy_change"] for p in pairs], [p["set_size_change"] for p in pairs])
         raw += not low <= 0 <= high
     assert false / 300 <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 300) and raw / 300 > 0.3, (false, raw)
+
+
+@pytest.mark.parametrize("spread", [1.0, 2.0, 4.0])
+def test_independent_true_changes_are_not_taken_for_a_correlation(spread: float) -> None:
+    """Both changes differ truly, but independently: their errors, which correlate, make at most 5 % of 300 intervals exclude 0."""
+    rng, false = np.random.default_rng(7), 0
+    for _ in range(300):
+        whole = decoupling(pairs_of(rng, spread, 0.0))[0]
+        false += whole["correlation_low"] is not None and not whole["correlation_low"] <= 0 <= whole["correlation_high"]
+    assert false / 300 <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 300), false
+
+
+@pytest.mark.slow
+def test_several_models_without_a_true_change_show_no_correlation() -> None:
+    """300 samples, four models of different skill, five compressed runs each, all as noisy as the dense run: at most 5 % exclude 0."""
+    rng, items, false = np.random.default_rng(8), item_set(np.arange(200) % 4), 0
+    for _ in range(300):
+        runs = []
+        for number, skill in enumerate((0.5, 1.0, 2.0, 3.0)):
+            core = skilled_logits(rng, items.answer, 4, skill)
+            for level in range(6):
+                key = {"method": "wanda", "level": f"0.{level}"} if level else {}
+                runs.append(make_run(items, core + 0.5 * rng.normal(size=core.shape), model=f"m{number}", **key))
+        whole = decoupling(compare(select_runs(MemoryReader([items], runs), {}), LAC))[0]
+        assert whole["n_pairs"] == 20
+        false += whole["correlation_low"] is not None and not whole["correlation_low"] <= 0 <= whole["correlation_high"]
+    assert false / 300 <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 300), false
 
 
 def test_a_true_correlation_is_found() -> None:
