@@ -82,7 +82,8 @@ class ItemSet:
             question if item.choices and n_items_asking[question] <= most else item.question_key()
             for item, question in zip(items, questions, strict=True)
         ]
-        return np.unique(keys, return_inverse=True)[1].reshape(-1)
+        numbers = {key: number for number, key in enumerate(sorted(set(keys)))}  # np.unique would pad every text to the longest
+        return np.array([numbers[key] for key in keys], dtype=np.int64)
 
     @cached_property
     def passage(self) -> NDArray[np.int64]:

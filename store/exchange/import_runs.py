@@ -4,10 +4,11 @@ In: (item set, run) pairs.  Out: the names written and the snapshot id.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from schemas.errors import HedgemarkError
+from schemas.errors import HedgemarkError, UsageError
 from schemas.itemset import ItemSet
 from schemas.run import Run
 from store.repository.repository import init_store
@@ -26,9 +27,15 @@ def import_runs(
 ) -> Imported:
     """Write every pair in one commit; an absent store is created once the whole input has been read.
 
-    Raises what reading or writing a pair raises; the store is then unchanged.
+    Raises UsageError if two pairs are one run, and what reading or writing a pair raises; the store is then unchanged.
     """
     read = list(pairs)
+    held = Counter(run.key.name for _, run in read)
+    if repeated := [name for name, count in held.items() if count > 1]:
+        raise UsageError(
+            f"the input holds run {repeated[0]} {held[repeated[0]]} times; import runs of several models or settings one by one, and name "
+            "them with --model, --method, --level or --prompt"
+        )
     for items, run in read:
         run.check(items.n_options, allow_nonfinite=allow_nonfinite)
         if disagreement := run.too_much_mass(items.n_options):

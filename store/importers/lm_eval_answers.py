@@ -80,6 +80,11 @@ def read_answers(samples: Sequence[Sample], file_name: str) -> tuple[list[int], 
     if any(answers != fitting[0][0] for answers, _ in fitting):
         why = "its own results fit both" if checked else "it has no results of its own that would tell"
         raise UsageError(f"{file_name}: its targets can be indices or texts of choices, and {why}; it cannot be read")
+    if not checked:
+        log.warning(
+            "%s: no sample has a result such as acc that would show whether its target is read rightly; it is taken as %s",
+            file_name, "an index from 0" if _by_index(samples[0]) == fitting[0][0][0] else "the text or letter of a choice",
+        )  # fmt: skip
     for metric in sorted(_void(samples, fitting[0][0])):
         log.warning(
             "%s: its %s is 0 in all %d samples although the likeliest choice is the target in some, so it was not used as a check",

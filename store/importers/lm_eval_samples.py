@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from schemas.items import MAX_OPTIONS
 
+MOST_LIKELY = 0.01  # largest log-likelihood: 0, and what sums of 16-bit numbers round to
 BLANK = "_"  # marks the place of the choices in a question whose contexts contain the choices
 
 
@@ -89,10 +90,18 @@ def _pair(argument: Any) -> tuple[str, str]:
 
 
 def _likelihood(response: Any) -> float:
-    """Return the log-likelihood of a response [log-likelihood, is_greedy], whose values are numbers or text, depending on the version."""
+    """Return the log-likelihood of a response [log-likelihood, is_greedy], whose values are numbers or text, depending on the version.
+
+    A response that no filter took out of its list is a list of one.
+    """
+    if isinstance(response, list) and len(response) == 1:
+        response = response[0]
     if not isinstance(response, list) or len(response) != 2:
         raise ValueError(f"a response is not a log-likelihood but {str(response)[:40]!r}")
-    return float(response[0])
+    value = float(response[0])
+    if value > MOST_LIKELY:
+        raise ValueError(f"a response of {value:g} is no log-likelihood, which is at most 0")
+    return value
 
 
 def _without_unconditional(requests: Sequence[_Request]) -> tuple[Sequence[_Request], Sequence[_Request]]:

@@ -61,6 +61,38 @@ def test_missing_documents_are_said_and_stored(tmp_path: Path, caplog: pytest.Lo
     assert said in caplog.messages
 
 
+@pytest.mark.parametrize(("targets", "words"), [("0123", "an index from 0"), (["red", "blue"], "the text or letter of a choice")])
+def test_targets_without_a_result_to_check_them_are_said(
+    targets: list[str], words: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Indices from 1 among choices that the last is never right of look like indices from 0: nothing in the file tells."""
+    rows = [{**one_context(i, ["red", "blue", "green", "black"], 0, 0, target), "acc": None} for i, target in enumerate(targets)]
+    read(tmp_path, rows)
+    assert f"no sample has a result such as acc that would show whether its target is read rightly; it is taken as {words}" in caplog.text
+    caplog.clear()
+    read(tmp_path, [*rows[:-1], {**rows[-1], "acc": 0.0}])
+    assert "no sample has a result" not in caplog.text
+
+
+def test_responses_that_no_filter_took_out_of_their_lists_are_read(tmp_path: Path) -> None:
+    """[[log-likelihood, greedy]] is the response itself, as `resps` holds it."""
+    rows = [one_context(i, ["red", "blue"], i % 2, 0) for i in range(4)]
+    _, plain = read(tmp_path, rows)
+    _, nested = read(tmp_path, [{**row, "filtered_resps": [[one] for one in row["filtered_resps"]]} for row in rows])
+    np.testing.assert_array_equal(plain.logits, nested.logits)
+
+
+def test_runs_of_one_key_are_not_written_over_each_other(tmp_path: Path) -> None:
+    """The samples of two models, or of two days, in one folder: with --replace the second took the place of the first."""
+    rows = [one_context(i, ["red", "blue"], i % 2, 0) for i in range(4)]
+    days = [write(tmp_path, rows, f"samples_arc_2026-01-0{day}T03-04-05.123456.jsonl") for day in (1, 2)]
+    asked = ["import", "lm-eval", "--store", str(tmp_path / "s"), "--model", "m", "--replace", *map(str, days)]
+    result = CliRunner().invoke(main, asked)
+    assert result.exit_code == 2
+    assert re.search(r"the input holds run m~dense~arc~imported\.\w+ 2 times; import runs of several models", result.output)
+    assert not (tmp_path / "s").exists()
+
+
 SAMPLE = {
     "doc_id": 0,
     "doc": {"question": "2 + 2?"},
@@ -84,6 +116,7 @@ def test_lm_eval_samples_are_imported(tmp_path, changes):
 
 NOT_SAMPLES = [
     ({"filtered_resps": ["text"]}, "line 1 is not a multiple-choice sample"),
+    ({"filtered_resps": [["3.5", "False"], ["0.5", "True"]]}, "a response of 3.5 is no log-likelihood, which is at most 0"),
     ({"arguments": []}, "line 1 is not a multiple-choice sample"),
     ({"filtered_resps": [["1", "x"]]}, "line 1 is not a multiple-choice sample"),
     ({"filtered_resps": [["-1", "x"]] * 2, "arguments": [["Q", " a"], ["Q", {"until": []}]]}, "not a context and a continuation"),

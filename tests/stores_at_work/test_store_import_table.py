@@ -305,6 +305,14 @@ def test_what_runs_of_one_table_hold_is_said_once_and_is_the_same(tmp_path, capl
         list(read_table(tmp_path / "a.csv", Description(model="m", task="t")))
 
 
+def test_two_spellings_of_one_level_are_not_two_runs(tmp_path):
+    """Levels .50 and 0.5 are one run, which a table holds once."""
+    table = pl.concat([frame(), frame()]).with_columns(method=pl.lit("rtn"), level=pl.Series([".50"] * 10 + ["0.5"] * 10))
+    table.write_csv(tmp_path / "t.csv")
+    with pytest.raises(UsageError, match=r"the input holds run m~rtn~0.5~quiz~imported.* 2 times"):
+        import_runs(str(tmp_path / "s"), read_table(tmp_path / "t.csv", Description(model="m", task="quiz")), "import")
+
+
 def test_a_level_without_a_method_is_said(tmp_path, caplog):
     """A run at level int4 that is called dense would be what others are compared with."""
     frame().write_csv(tmp_path / "a.csv")
