@@ -27,6 +27,8 @@ OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--policy", type=FILE, help="TOML with the limits of the release gate. [the two tolerances are the limits]"),
     click.option("--limit", "limits", multiple=True, metavar="FIGURE=X", help="A limit of the gate, such as flips=0.05; repeatable."),
     click.option("--prices", type=FILE, help="TOML with the prices that the cost calculator starts with. [made-up prices]"),
+    click.option("--predictor", type=FILE, help="Predictor that analyze monitor watches, such as predictor.json. [none]"),
+    click.option("--watch", type=FILE, help="State that analyze monitor --state keeps: adds a panel of live questions. [none]"),
 ]
 report_options = add_options([*TOLERANCES, *OPTIONS])  # what both commands take: which runs, which question, which policy
 

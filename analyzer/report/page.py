@@ -18,7 +18,7 @@ from analyzer.report.charts import comparison_charts
 from analyzer.report.charts.theme import css_colours, for_page
 from analyzer.report.data.study import Study
 from analyzer.report.data.tables import Tables, first_question_tables, tables
-from analyzer.report.panels import FILTERS, PANELS, Panel
+from analyzer.report.panels import FILTERS, Panel, panels_of
 from analyzer.report.rows import in_script, pack
 from analyzer.report.words import sentences
 from analyzer.report.words.cards import MEANINGS, WORDS, Card, cards, policy_words
@@ -32,10 +32,10 @@ ICONS = {PASS: "✓", INCONCLUSIVE: "?", FAIL: "✕"}
 SHOWN_BARS = 4
 
 
-def page(study: Study, *, live: bool = False) -> str:
+def page(study: Study, *, live: str = "") -> str:
     """Return the page of a study as HTML.
 
-    live : whether the page is served by `analyze serve`; it then asks the server every few seconds for a newer snapshot.
+    live : the version of a page that `analyze serve` serves, which asks the server every few seconds for a newer one; "" for a file.
     """
     with ThreadPoolExecutor(1) as beside:
         beside.submit(vega_bundle)  # takes 3 s on another core; cached until it is needed below
@@ -49,9 +49,10 @@ def page(study: Study, *, live: bool = False) -> str:
     }
     policy = _content_policy(document["scripts"], live)
     first_tables = first_question_tables(named_tables, study.request.questions[0])
-    words = {"verdict": sentences.verdicts(all_cards)} | {panel.id: panel.reading(first_tables) for panel in PANELS if panel.reading}
-    said = {"of_runs": _of_runs(first_tables), "of_panel": {panel.id: _of_panel(panel, first_tables) for panel in PANELS}}
-    html: str = _template().render(**document, policy=policy, live=live, readings=words, cautions=said, **_facts(study, all_cards))
+    readings = {"verdict": sentences.verdicts(all_cards)}
+    readings |= {panel.id: panel.reading(first_tables) for panel in _panels(study) if panel.reading}
+    said = {"of_runs": _of_runs(first_tables), "of_panel": {panel.id: _of_panel(panel, first_tables) for panel in _panels(study)}}
+    html: str = _template().render(**document, policy=policy, live=live, readings=readings, cautions=said, **_facts(study, all_cards))
     return html
 
 
@@ -74,7 +75,7 @@ def _of_panel(panel: Panel, first_tables: Tables) -> list[str]:
     return of_columns(first_tables[panel.table], [column.title for column in panel.columns])
 
 
-def _scripts(study: Study, live: bool) -> list[str]:
+def _scripts(study: Study, live: str) -> list[str]:
     shown = [vega_bundle(), "\n".join(_read(name) for name in SCRIPTS)] if study.runs.rows else []
     return [*shown, _read("live.js")] if live else shown
 
@@ -101,8 +102,12 @@ def _data(study: Study, named_tables: Tables) -> dict[str, Any]:
         "protocol": first.protocol,
         "prices": {name: getattr(prices, name) for name in (*PRICES, "ask_again_up_to")},
         "filters": FILTERS,
-        "panels": [_panel(panel, methods, facts) for panel in PANELS],
+        "panels": [_panel(panel, methods, facts) for panel in _panels(study)],
     }
+
+
+def _panels(study: Study) -> tuple[Panel, ...]:
+    return panels_of(study.request.watch is not None)
 
 
 def _panel(panel: Panel, methods: list[str], facts: dict[str, Any]) -> dict[str, Any]:
@@ -125,7 +130,7 @@ def _facts(study: Study, all_cards: Sequence[Card]) -> dict[str, Any]:
         "icons": ICONS,
         "options": options,
         "metrics": {name: words for name, (words, *_) in comparison_charts.METRICS.items()},
-        "panels": PANELS,
+        "panels": _panels(study),
         "prices": {name: getattr(study.request.prices, name) for name in PRICES},
         "up_to": study.request.prices.ask_again_up_to,
         "policy_words": policy_words(study.request.policy.limits),
@@ -158,7 +163,7 @@ def _without_partner(study: Study) -> list[str]:
     return list(dict.fromkeys(printable(f"{row['model']} ({row['method']})") for row in alone))
 
 
-def _content_policy(scripts: Sequence[str], live: bool) -> str:
+def _content_policy(scripts: Sequence[str], live: str) -> str:
     digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     hashes = " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
     server = "; connect-src 'self'" if live else ""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from analyzer.report.charts import comparison_charts, study_charts
+from analyzer.report.charts import comparison_charts, study_charts, watch_charts
 from analyzer.report.charts.theme import Spec
 from analyzer.report.data.tables import Tables
 from analyzer.report.words import sentences
@@ -12,7 +12,7 @@ from analyzer.report.words import sentences
 Chart = Callable[[list[str], dict[str, Any]], Spec]
 NO_PAIRS = "There is nothing to compare in this selection: a compressed run needs a dense run of the same model, task and prompt."
 RUN = ("run", "scorer", "protocol")
-COSTS = "costs"
+COSTS, WATCH = "costs", "watch"
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Selection:
 
 FILTERS = ("model", "method", "task", "prompt", "scorer", "protocol")
 FILTERED = Selection(FILTERS)
+UNFILTERED = Selection(())  # rows about no run of the store
 PAIR_ONLY = Selection(("scorer", "protocol"), pair=True)
 NEIGHBOURS = Selection(("scorer", "protocol"), same=("model", "task", "prompt"))
 SWEEP = Selection(("scorer", "protocol"), same=("model", "task", "prompt", "kind"))
@@ -93,7 +94,12 @@ class Panel:
     def fields(self) -> list[str]:
         """The fields of each record that the page embeds; columns that the page calculates are not among them."""
         columns = () if self.calculated else self.columns
-        return list(dict.fromkeys([*RUN, *(name for column in columns for name in column.fields), *self.more]))
+        return list(dict.fromkeys([*(RUN if self.of_runs else ()), *(name for column in columns for name in column.fields), *self.more]))
+
+    @property
+    def of_runs(self) -> bool:
+        """Whether its rows are about runs of the store."""
+        return self.shows != UNFILTERED
 
     @property
     def calculated(self) -> bool:
@@ -279,6 +285,29 @@ PANELS = (
         more=("n_items", "t", "rates", "covariance", "change", "change_covariance", "saving", "unreliable"),
     ),
     Panel(
+        WATCH,
+        "Does it still hold in production?",
+        "What the monitor knows of the live questions. A line is the evidence of one test that they differ from the questions that "
+        "calibrated; at the dashed line it raises an alarm. Open points: shares of questions as promised. Filled points: as seen.",
+        WATCH,
+        (
+            PanelColumn("check", "check"),
+            PanelColumn("group", "group"),
+            PanelColumn("n_items", "questions", 0),
+            PanelColumn("calibrated", "promised", 4),
+            PanelColumn("live", "seen", 4, interval=True),
+            PanelColumn("e_value", "e-value", 1),
+            PanelColumn("limit", "alarm at", 0),
+            PanelColumn("result", "result"),
+            PanelColumn("began", "since"),
+        ),
+        sentences.watch,
+        {"watch-evidence": watch_charts.evidence, "watch-shares": watch_charts.shares},
+        UNFILTERED,
+        "The monitor has seen no question yet.",
+        more=("test", "questions", "evidence", "share", "outcome"),
+    ),
+    Panel(
         "noted",
         "Noted when the runs were made",
         "Doubtful items, truncated prompts, fallbacks. The figures of these runs are shown with the others.",
@@ -299,3 +328,8 @@ PANELS = (
 )
 ITEM_FIELDS = ("run", "task", "item", "id", "subject", "answer", "dense", "compressed", "answer_prob_change")
 TEXT_FIELDS = ("task", "item", "question", "options")
+
+
+def panels_of(watched: bool) -> tuple[Panel, ...]:
+    """Return the panels of a page; that of live questions only if a predictor is watched."""
+    return tuple(panel for panel in PANELS if watched or panel.id != WATCH)

@@ -9,7 +9,7 @@ from analyzer.report.data.tables import Tables, all_records, first_question_tabl
 from analyzer.report.words import sentences
 from analyzer.report.words.cards import cards, policy_words
 from analyzer.studies.decoupling import method_kind
-from analyzer.tables.columns import CLIFFS, COMPARE
+from analyzer.tables.columns import CLIFFS, COMPARE, MONITOR
 from analyzer.tables.markup import escaped, in_line, latex, markdown
 from analyzer.tables.terminal import Column
 from schemas.run import DENSE
@@ -33,8 +33,9 @@ def sections(study: Study, named_tables: Tables) -> list[Section]:
         ("Quantization", _with_dense(records, lambda record: method_kind(record) in QUANTIZED)),
     ]
     shown: list[Section] = [(title, rows, COMPARE) for title, rows in chosen if rows]
-    swept = _swept(named_tables["cliffs"])
-    return [*shown, ("Sweeps", swept, CLIFFS)] if swept else shown
+    swept, watched = _swept(named_tables["cliffs"]), named_tables["watch"]
+    shown += [("Sweeps", swept, CLIFFS)] if swept else []
+    return [*shown, ("Live questions", watched, MONITOR)] if watched else shown
 
 
 def _markdown(study: Study, named_tables: Tables, shown: Sequence[Section]) -> str:
@@ -67,7 +68,7 @@ def _sentences(study: Study, named_tables: Tables) -> list[str]:
         sentences.heat_map, sentences.decoupling, sentences.cliffs, sentences.flips, sentences.scale, sentences.transfer,
         sentences.unreliable,
     )  # fmt: skip
-    return [sentence(first_tables) for sentence in writers]
+    return [sentence(first_tables) for sentence in (*writers, *([sentences.watch] if study.request.watch is not None else []))]
 
 
 def _with_dense(records: Sequence[Record], is_wanted: Callable[[Record], bool]) -> list[Record]:

@@ -12,7 +12,7 @@ from typing import Any
 from analyzer.measure.records import Record
 from analyzer.report.data.study import Study
 from analyzer.report.data.tables import Tables
-from analyzer.report.panels import ITEM_FIELDS, PANELS, TEXT_FIELDS, Panel
+from analyzer.report.panels import ITEM_FIELDS, TEXT_FIELDS, Panel, panels_of
 from analyzer.runs.loading import level_strength
 from analyzer.runs.pairs import Partners
 from analyzer.studies.cliffs import sweep_kind
@@ -59,9 +59,11 @@ def run_facts(study: Study) -> list[Record]:
 def opening_rows(panel: Panel, records: Sequence[Record], facts: Sequence[Record], chosen: Record) -> list[Record]:
     """Return the rows of a panel when the page opens, before any filter is set; rows.js selects rows in the same way.
 
-    records : records of the panel's table, in which `run` is the number of a run.
+    records : records of the panel's table, in which `run` is the number of a run, where they are about runs.
     facts   : facts of every run.  chosen : facts of the run that panels about one run show.
     """
+    if not panel.of_runs:
+        return list(records)
     rows = [facts[record["run"]] | {field: record.get(field) for field in panel.fields} for record in records]
     rows = [row | {"role": _role(row, chosen)} for row in rows]
     if panel.shows.pair:
@@ -78,7 +80,7 @@ def numbered(study: Study, records: Sequence[Record]) -> list[Record]:
 def pack(study: Study, named_tables: Tables) -> dict[str, Any]:
     """Return the runs and every table that a panel shows, by column; a table of several panels is included once, with the fields of all."""
     fields: dict[str, list[str]] = {table: list(names) for table, names in ITEM_TABLES.items()}
-    for panel in PANELS:
+    for panel in panels_of(study.request.watch is not None):
         fields[panel.table] = list(dict.fromkeys([*fields.get(panel.table, ()), *panel.fields]))
     facts = run_facts(study)
     return {

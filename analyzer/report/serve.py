@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from hashlib import sha256
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import SHUT_RDWR
@@ -28,20 +29,28 @@ class Pages:
         self._lock = Lock()
         self._made: tuple[str, str] = ("", "")
 
-    def snapshot(self) -> str:
-        """Return the id of the newest snapshot."""
+    def version(self) -> str:
+        """Return the id of the newest snapshot; with a watch also a digest of its state, which changes with every log that is read."""
         from store import open_reader
 
-        return open_reader(self._options["store_url"], self._options["at"]).snapshot
+        return self._version_of(open_reader(self._options["store_url"], self._options["at"]).snapshot)
 
     def newest(self) -> str:
         """Return the page as HTML; requests that arrive while it is being built wait for it."""
         with self._lock:
             runs = open_selected(self._options)
-            if runs.reader.snapshot != self._made[0]:
-                self._made = runs.reader.snapshot, page(measure_study(runs, report_request(self._options)), live=True)
-                log.info("made the page of snapshot %s", self._made[0])
+            version = self._version_of(runs.reader.snapshot)
+            if version != self._made[0]:
+                self._made = version, page(measure_study(runs, report_request(self._options)), live=version)
+                log.info("made the page of snapshot %s", version)
             return self._made[1]
+
+    def _version_of(self, snapshot: str) -> str:
+        state = self._options["watch"]
+        try:
+            return snapshot if state is None else f"{snapshot}+{sha256(state.read_bytes()).hexdigest()[:12]}"
+        except OSError as error:
+            raise UsageError(f"cannot read the state {state}: {error.strerror}") from error
 
 
 def make_server(options: Mapping[str, Any], port: int) -> ThreadingHTTPServer:
@@ -87,7 +96,7 @@ class _Server(ThreadingHTTPServer):
 
 
 def _handler(pages: Pages) -> type[BaseHTTPRequestHandler]:
-    answers: dict[str, tuple[str, Callable[[], str]]] = {"/": ("text/html", pages.newest), "/snapshot": ("text/plain", pages.snapshot)}
+    answers: dict[str, tuple[str, Callable[[], str]]] = {"/": ("text/html", pages.newest), "/snapshot": ("text/plain", pages.version)}
 
     class Handler(BaseHTTPRequestHandler):
         """Answers GET requests for two paths only."""

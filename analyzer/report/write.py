@@ -9,7 +9,7 @@ from analyzer.report.charts.theme import Spec, for_paper
 from analyzer.report.data.study import Study
 from analyzer.report.data.tables import first_question_tables, tables
 from analyzer.report.page import chart_facts, method_names, page
-from analyzer.report.panels import PANELS
+from analyzer.report.panels import panels_of
 from analyzer.report.papers import paper
 from analyzer.report.rows import numbered, opening_rows, run_facts
 from schemas.errors import UsageError
@@ -54,7 +54,7 @@ def chart_specs(study: Study) -> Mapping[str, Spec]:
     chosen = facts[max(pairs, key=lambda pair: pair["set_size_change"])["run"]] if pairs else next(iter(facts), {})
     methods, lines = method_names(study), chart_facts(study)
     drawn = {}
-    for panel in PANELS:
+    for panel in panels_of(study.request.watch is not None):
         records = numbered(study, first_tables.get(panel.table, []))
         rows = opening_rows(panel, records, facts, chosen) if not panel.calculated else []
         for name, make in (panel.charts or {}).items() if rows else ():

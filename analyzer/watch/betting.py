@@ -18,6 +18,7 @@ from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
 AT_ONCE = 0.5  # share of the capital that is bet from the first question on
 LATER = 0.2  # divided by the question's number: the share of the cash that is bet from this question on
 MOST = 1e9  # upper limit of a bet's capital; the alarm was raised long before
+POINTS = 200  # largest number of points of a trace
 
 
 class Bets:
@@ -75,3 +76,40 @@ class Bets:
             setattr(bets, name, np.asarray(value[name], dtype=np.float64))
         bets.since, bets.steps = np.asarray(value["since"], dtype=np.int64), int(value["steps"])
         return bets
+
+
+class Trace:
+    """The largest e-value within each of at most 200 stretches of questions of equal length, so that the watch can be drawn.
+
+    every : length of a stretch in questions; it doubles when there would be too many.  largest : one value per stretch, the last one open.
+    """
+
+    def __init__(self) -> None:
+        self.every, self.n, self.largest = 1, 0, list[float]()
+
+    def add(self, e_value: float) -> None:
+        """Take the e-value after the next question."""
+        if self.n % self.every == 0:
+            if len(self.largest) == POINTS:
+                self.largest = [max(pair) for pair in zip(self.largest[::2], self.largest[1::2], strict=True)]
+                self.every *= 2
+            self.largest.append(e_value)
+        else:
+            self.largest[-1] = max(self.largest[-1], e_value)
+        self.n += 1
+
+    @property
+    def questions(self) -> list[int]:
+        """Number of questions seen at the end of each stretch."""
+        return [min((i + 1) * self.every, self.n) for i in range(len(self.largest))]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the trace as JSON, which `from_json` reads."""
+        return {"every": self.every, "n": self.n, "largest": self.largest}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Trace":
+        """Return the trace that `to_json` described."""
+        trace = cls()
+        trace.every, trace.n, trace.largest = int(value["every"]), int(value["n"]), [float(one) for one in value["largest"]]
+        return trace

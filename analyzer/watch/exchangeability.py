@@ -19,7 +19,7 @@ from analyzer.predictor.document import BINS
 from analyzer.predictor.looks import CREDIBLE_SIZE
 from analyzer.stats.arrays import FloatArray, IntArray
 from analyzer.stats.random_words import item_uniform
-from analyzer.watch.betting import Bets
+from analyzer.watch.betting import Bets, Trace
 
 # a bet multiplies its capital by 1 + slope (p - 1/2)
 SLOPES = np.array([sign * size for size in (1.8, 0.9, 0.45, 0.2) for sign in (-1, 1)])
@@ -61,7 +61,7 @@ class LookWatch:
         self.name, self.seed = name, seed
         self.calibration = np.asarray(calibration, dtype=np.int64)
         self.live = np.zeros_like(self.calibration)
-        self.bets = Bets(SLOPES.size)
+        self.bets, self.trace = Bets(SLOPES.size), Trace()
         self.since_sum = np.zeros(SLOPES.size)
         self.since_label = [""] * SLOPES.size
 
@@ -70,6 +70,7 @@ class LookWatch:
         draws = np.arange(self.live.sum(), self.live.sum() + bins.size, dtype=np.uint64) + np.uint64(self.seed)
         for p, value, label in zip(live_p_values(self.calibration + self.live, bins, item_uniform(draws)), bins, labels, strict=True):
             lower = self.bets.step(slope_factors(p))
+            self.trace.add(float(self.bets.total))
             self.since_sum = np.where(lower, 0.0, self.since_sum + value)
             for bet in np.flatnonzero(self.bets.since == self.bets.steps - 1):  # this is the first question after its lowest point
                 self.since_label[bet] = label
@@ -98,7 +99,7 @@ class LookWatch:
     def to_json(self) -> dict[str, Any]:
         """Return the watch as JSON, which `from_json` reads."""
         labels = {"since_sum": self.since_sum.tolist(), "since_label": self.since_label}
-        return {"live": self.live.tolist(), "bets": self.bets.to_json()} | labels
+        return {"live": self.live.tolist(), "bets": self.bets.to_json(), "trace": self.trace.to_json()} | labels
 
     @classmethod
     def from_json(cls, name: str, calibration: Sequence[int], seed: int, value: Mapping[str, Any]) -> "LookWatch":
@@ -106,5 +107,5 @@ class LookWatch:
         watch = cls(name, calibration, seed)
         watch.live = np.asarray(value["live"], dtype=np.int64)
         watch.bets, watch.since_sum = Bets.from_json(value["bets"]), np.asarray(value["since_sum"], dtype=np.float64)
-        watch.since_label = list(value["since_label"])
+        watch.since_label, watch.trace = list(value["since_label"]), Trace.from_json(value["trace"])
         return watch

@@ -19,7 +19,7 @@ from scipy.special import betaincinv, betaln
 from analyzer.predictor.document import Threshold
 from analyzer.stats.arrays import AnyArray, FloatArray
 from analyzer.stats.random_words import item_uniform
-from analyzer.watch.betting import Bets
+from analyzer.watch.betting import Bets, Trace
 
 ODDS = np.array([1.2, 1.5, 2.0, 3.0, 6.0])  # each bet assumes that the odds of a miss are this many times those of the claim
 PRIOR = 0.5  # both parameters of the confidence sequence's mixture, Jeffreys' Beta(1/2, 1/2)
@@ -67,7 +67,7 @@ class MissWatch:
     def __init__(self, threshold: Threshold, seed: int) -> None:
         self.threshold, self.seed = threshold, seed
         self.n = self.misses = self.placed = 0
-        self.bets = Bets(ODDS.size)
+        self.bets, self.trace = Bets(ODDS.size), Trace()
         self.since_label = [""] * ODDS.size
         draw = float(item_uniform(np.array([seed], dtype=np.uint64))[0])
         rank = threshold.k - threshold.below  # rank of the threshold among the scores equal to it
@@ -90,6 +90,7 @@ class MissWatch:
         chance = (one.n + 1 - one.k + self.placed) / (one.n + 1 + self.bets.steps)
         self.placed += above
         self.bets.step(odds_factors(above, chance))
+        self.trace.add(float(self.bets.total))
         for bet in np.flatnonzero(self.bets.since == self.bets.steps - 1):
             self.since_label[bet] = label
 
@@ -104,7 +105,7 @@ class MissWatch:
     def to_json(self) -> dict[str, Any]:
         """Return the watch as JSON, which `from_json` reads."""
         counts = {"n": self.n, "misses": self.misses, "placed": self.placed}
-        return counts | {"bets": self.bets.to_json(), "since_label": self.since_label}
+        return counts | {"bets": self.bets.to_json(), "trace": self.trace.to_json(), "since_label": self.since_label}
 
     @classmethod
     def from_json(cls, threshold: Threshold, seed: int, value: Mapping[str, Any]) -> "MissWatch":
@@ -112,4 +113,5 @@ class MissWatch:
         watch = cls(threshold, seed)
         watch.n, watch.misses, watch.placed = (int(value[name]) for name in ("n", "misses", "placed"))
         watch.bets, watch.since_label = Bets.from_json(value["bets"]), list(value["since_label"])
+        watch.trace = Trace.from_json(value["trace"])
         return watch

@@ -205,6 +205,14 @@ def follow(predictor: Predictor, path: Path, *, delta: float, state: Path | None
     return watch
 
 
+def saved_watch(predictor: Predictor, path: Path) -> Watch:
+    """Return the watch that a state file holds. Raises UsageError if there is none, or if it is damaged or belongs to another predictor."""
+    value = read_state(path, predictor.document.value["digest"], None)
+    if value is None:
+        raise UsageError(f"there is no state {path}; analyze monitor --state writes it")
+    return Watch.from_json(predictor, float(value["delta"]), value)
+
+
 def last_row(log: LiveLog) -> str:
     """Return a digest of the last row, which distinguishes a log with appended rows from another log of the same name."""
     row = [log.logits[-1].tobytes().hex(), int(log.answer[-1]), log.ids[-1] if log.ids else None] if len(log) else None

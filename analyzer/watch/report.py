@@ -18,6 +18,7 @@ from schemas.numbers import check_tolerance
 
 HOLDS, ALARM, UNDECIDED, QUIET = "holds", "alarm", "not enough yet", "quiet"
 EXIT_CODES = {HOLDS: 0, ALARM: 1, UNDECIDED: 3}
+TOLERANCE = 0.02  # of coverage, unless another is given
 ENOUGH = 500  # questions, without answers, after which a shift worth reporting would have been detected: see validity.md
 
 

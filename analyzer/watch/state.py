@@ -18,12 +18,15 @@ from schemas.errors import UsageError
 from schemas.json_text import parse_json, read_text
 from store.exchange.whole_file import write_document
 
-FORMAT, VERSION = "hedgemark-watch", 1
+FORMAT, VERSION = "hedgemark-watch", 2
 PENDING = 255  # stands in place of the answer's index while the answer is unknown
 
 
-def read_state(path: Path, predictor: str, delta: str) -> dict[str, Any] | None:
-    """Return the state in a file; None if there is no file. Raises UsageError if it is damaged or belongs to another predictor."""
+def read_state(path: Path, predictor: str, delta: str | None) -> dict[str, Any] | None:
+    """Return the state in a file; None if there is no file. Raises UsageError if it is damaged or belongs to another predictor.
+
+    delta : the delta that the state must have; None for any.
+    """
     if not path.exists():
         return None
     try:
@@ -34,7 +37,7 @@ def read_state(path: Path, predictor: str, delta: str) -> dict[str, Any] | None:
         raise UsageError(f"state {path} is not one of this version; expected format {FORMAT!r}, version {VERSION}")
     if sealed(value)["digest"] != value.get("digest"):
         raise UsageError(f"state {path} was changed after it was written: its digest does not match; start again without it")
-    if value["predictor"] != predictor or value["delta"] != delta:
+    if value["predictor"] != predictor or delta not in (None, value["delta"]):
         raise UsageError(f"state {path} belongs to another predictor or another delta; give each its own state file")
     return value
 

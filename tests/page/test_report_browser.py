@@ -17,7 +17,7 @@ from report_stores import CLOSING, FORMULA, MARKUP, family, mixed_store, quiz, r
 from analyzer.api import sets
 from analyzer.cli.main import main
 from analyzer.report.page import page
-from analyzer.report.panels import PANELS
+from analyzer.report.panels import panels_of
 from analyzer.tables.cautions import KL, RECALIBRATED
 
 pytestmark = pytest.mark.browser
@@ -70,7 +70,7 @@ def number(text: str) -> float:
 def test_the_page_opens_from_disk_without_error_or_request(path: Path, open_page: Any) -> None:
     """Every chart is drawn, the console is silent, and the file itself is the only thing asked for."""
     opened = open_page(path).drawn()
-    assert opened.page.locator(".chart svg").count() == sum(len(panel.charts or {}) for panel in PANELS)
+    assert opened.page.locator(".chart svg").count() == sum(len(panel.charts or {}) for panel in panels_of(False))
     assert opened.requests == [path.as_uri()]
 
 
@@ -168,7 +168,7 @@ def test_table_and_csv_hold_the_same_numbers(path: Path, open_page: Any) -> None
     """In every panel, row by row and figure by figure, the table's rounding apart; each row cites the snapshot."""
     opened = open_page(path).drawn()
     snapshot = opened.page.locator("footer code").text_content()
-    for panel in PANELS:
+    for panel in panels_of(False):
         shown, saved = table(opened, panel.id), download(opened, panel.id)
         assert len(shown) == len(saved) > 0, panel.id
         for row, record in zip(shown, saved, strict=True):
@@ -187,7 +187,7 @@ def test_names_with_markup_are_shown_as_text(path: Path, open_page: Any) -> None
     opened = open_page(path, f"#model={quote(MARKUP)}").drawn()
     opened.page.eval_on_selector("#flipped", "details => { details.open = true; }")
     opened.page.wait_for_selector("#flipped table")
-    for panel in PANELS:
+    for panel in panels_of(False):
         table(opened, panel.id)
     assert opened.page.evaluate("window.hacked") is None
     assert opened.page.locator("img").count() == 0

@@ -11,7 +11,7 @@ from report_stores import FEW, family, mixed_store, quiz, study_of, write
 from analyzer.cli.main import main
 from analyzer.report.charts.comparison_charts import decoupling
 from analyzer.report.charts.theme import for_paper
-from analyzer.report.panels import PANELS
+from analyzer.report.panels import panels_of
 from analyzer.report.papers import paper
 from analyzer.report.write import chart_specs, write_charts
 
@@ -44,7 +44,7 @@ def test_latex_is_booktabs_and_escapes_names(store_url: str) -> None:
 def test_files_are_the_charts_of_the_page(store_url: str, tmp_path: Path) -> None:
     """Every chart but the calculator's has its rows, and becomes SVG and PNG."""
     drawn = chart_specs(study_of(store_url, model=("small-1b", "small-7b", "small-13b")))
-    assert set(drawn) == {name for panel in PANELS if not panel.calculated for name in panel.charts or {}}
+    assert set(drawn) == {name for panel in panels_of(False) if not panel.calculated for name in panel.charts or {}}
     assert all(spec["datasets"]["rows"] for spec in drawn.values())
     write_charts(study_of(store_url, model=("small-7b",), task=("quiz",), scorers=("lac",)), tmp_path / "charts")
     svg = (tmp_path / "charts" / "heat.svg").read_text(encoding="utf-8")

@@ -21,7 +21,7 @@ FEW = LEVELS[1:2]
 OPTIONS: dict[str, Any] = {
     "at": None, "model": (), "method": (), "level": (), "task": (), "prompt": (), "alpha": "0.1", "scorers": (), "parameters": (),
     "protocols": (), "cluster": None,
-    "policy": None, "limits": (), "prices": None, "accuracy_tolerance": 0.02, "set_size_tolerance": 0.1,
+    "policy": None, "limits": (), "prices": None, "predictor": None, "watch": None, "accuracy_tolerance": 0.02, "set_size_tolerance": 0.1,
 }  # fmt: skip
 
 

@@ -11,7 +11,9 @@ from analyzer.compare.paired import Paired, paired
 from analyzer.compare.two_axis_verdict import Tolerances, tolerances
 from analyzer.gate.policy import Policy, read_policy
 from analyzer.measure.question import Question
+from analyzer.measure.records import Record
 from analyzer.protocols.ask import ask
+from analyzer.report.data.watched import read_watched
 from analyzer.runs.loading import Runs, select_runs
 from analyzer.runs.pairs import Partners
 from analyzer.runs.view import RunView
@@ -31,12 +33,14 @@ class ReportRequest:
     questions : one per protocol, each with one alpha; panels that show a single protocol show the first.
     policy    : the limits and the planned looks of the release gate.
     prices    : the prices that the cost calculator starts with.
+    watch     : what is known of live questions; None if no predictor is watched.
     """
 
     questions: Sequence[Question]
     policy: Policy
     tolerances: Tolerances = field(default_factory=Tolerances)
     prices: Prices = EXAMPLE_PRICES
+    watch: Sequence[Record] | None = None
 
     @property
     def parameters(self) -> str:
@@ -103,7 +107,7 @@ def report_request(options: Mapping[str, Any]) -> ReportRequest:
     allowed = tolerances(options)
     prices = read_prices(options["prices"]) if options["prices"] else EXAMPLE_PRICES
     questions = tuple(_question(name, options) for name in dict.fromkeys(options["protocols"] or ("exact",)))
-    return ReportRequest(questions, _policy(options, allowed), allowed, prices)
+    return ReportRequest(questions, _policy(options, allowed), allowed, prices, read_watched(options))
 
 
 def measure_study(runs: Runs, request: ReportRequest) -> Study:

@@ -129,6 +129,11 @@ def noted_table(study: Study) -> list[Record]:
     return list(notes.values())
 
 
+def watch_table(study: Study) -> list[Record]:
+    """Return what is known of live questions; [] if no predictor is watched."""
+    return list(study.request.watch or ())
+
+
 TABLES: dict[str, Callable[[Study], list[Record]]] = {
     "runs": run_records,
     "pairs": pair_records,
@@ -142,6 +147,7 @@ TABLES: dict[str, Callable[[Study], list[Record]]] = {
     "costs": cost_rates,
     "unreliable": unreliable_table,
     "noted": noted_table,
+    "watch": watch_table,
 }
 
 

@@ -23,6 +23,13 @@ GROWTHS = {
     TOO_FEW: "{} need{} more levels to find the cliff",
 }
 REST = {INCONCLUSIVE: "cannot be decided yet", FAIL: "must not"}
+WATCHED = {"holds": "The guarantee holds", "alarm": "Alarm", "not enough yet": "There is not enough to tell yet"}
+PROMISED = {
+    "set size": ("mean set size", 1, 2, ""),
+    "answer": ("answered alone", 100, 1, " %"),
+    "misses": ("missed", 100, 1, " %"),
+    "cost per 1,000": ("cost per 1,000 questions", 1, 2, ""),
+}
 SLOPE = ("family", "method", "level", "task", "prompt", "scorer")
 NO_PAIRS = "No run here has a dense run of the same model, task and prompt beside it."
 
@@ -157,6 +164,27 @@ def noted(named_tables: Tables) -> str:
     runs = {record["run"] for record in named_tables["runs"]}
     told = {record["run"] for record in named_tables["noted"]}
     return f"{len(told)} of {len(runs)} runs {'has' if len(told) == 1 else 'have'} notes." if told else "No run has a note."
+
+
+def watch(named_tables: Tables) -> str:
+    """Return whether a predictor's guarantee still holds for live questions, what moved, and what was promised beside what is seen."""
+    records = named_tables["watch"]
+    if not records:
+        return "The monitor has seen no question yet."
+    of_all = {record["check"]: record for record in records if record["group"] == "all"}
+    answered = of_all["misses"]["n_items"] if "misses" in of_all else 0
+    state = f"{WATCHED[records[0]['outcome']]} after {of_all['set size']['n_items']:,} questions, {answered:,} of them with answers."
+    alarmed = [record for record in records if record["result"] == "alarm"]
+    moved = [f"{record['test'].replace('_', ' ')} from {record['calibrated']:.3g} to {record['live']:.3g}" for record in alarmed]
+    if moved:
+        strongest = max(alarmed, key=lambda record: record["e_value"] / record["limit"])
+        moved = [f"Moved, since about {strongest['began']}: {', '.join(moved)}."]
+    kept = [
+        f"{words} {times * of_all[check]['live']:.{digits}f}{unit} ({times * of_all[check]['calibrated']:.{digits}f} promised)"
+        for check, (words, times, digits, unit) in PROMISED.items()
+        if check in of_all
+    ]
+    return " ".join([state, *moved, f"Seen: {', '.join(kept)}."])
 
 
 def _sound(records: Sequence[Record]) -> list[Record]:
