@@ -34,7 +34,7 @@ def sets_command(average: bool, executor: str, p_values: bool, **options: Any) -
 
     Example: analyze sets --task mmlu --alpha 0.05 --alpha 0.1 --scorer lac
     """
-    from analyzer.cli.request import request
+    from analyzer.cli.request import parse_request
     from analyzer.runs.loading import open_runs
     from analyzer.studies.executors import Measurement, measure_models, model_sources
     from analyzer.studies.p_values import p_value_records
@@ -42,16 +42,16 @@ def sets_command(average: bool, executor: str, p_values: bool, **options: Any) -
     from analyzer.tables.columns import P_VALUES, SETS
     from analyzer.tables.emit import emit
 
-    parsed = request(options)
-    runs = open_runs(parsed.store_url, parsed.at, parsed.wanted)
+    request = parse_request(options)
+    runs = open_runs(request.store_url, request.at, request.wanted)
     if p_values:
-        emit(p_value_records(runs, parsed.question), parsed.form, P_VALUES)
+        emit(p_value_records(runs, request.question), request.form, P_VALUES)
         return
     if executor == "plain":
-        records = sets(runs, parsed.question, average=average)
+        records = sets(runs, request.question, average=average)
     else:
-        records = measure_models(model_sources(runs, parsed.store_url), Measurement(parsed.question, average), executor)
-    emit(records, parsed.form, SETS)
+        records = measure_models(model_sources(runs, request.store_url), Measurement(request.question, average), executor)
+    emit(records, request.form, SETS)
 
 
 @main.command("compare")
@@ -69,7 +69,7 @@ def compare_command(against: str | None, common_items: bool, **options: Any) -> 
 
     Example: analyze compare --model ref-m --task urn --scorer lac
     """
-    from analyzer.cli.request import request
+    from analyzer.cli.request import parse_request
     from analyzer.compare.compare import compare
     from analyzer.compare.two_axis_verdict import tolerances
     from analyzer.runs.loading import open_runs
@@ -80,20 +80,20 @@ def compare_command(against: str | None, common_items: bool, **options: Any) -> 
     from analyzer.tables.columns import COMPARE, DECOUPLING, PUBLISHED
     from analyzer.tables.emit import emit
 
-    parsed = request(options)
+    request = parse_request(options)
     stated = read_published(options["reference"]) if options["reference"] else None
-    runs = open_runs(parsed.store_url, parsed.at, parsed.wanted, with_dense=True, against=against)
+    runs = open_runs(request.store_url, request.at, request.wanted, with_dense=True, against=against)
     if stated:
-        emit(beside_published(runs, parsed.question, stated), parsed.form, PUBLISHED)
+        emit(beside_published(runs, request.question, stated), request.form, PUBLISHED)
         return
     limits, average = tolerances(options), options["average"]
     if against or options["executor"] == "plain":
         partners = Partners(runs.rows, against, common_items)
-        records = compare(runs, parsed.question, partners=partners, tolerances=limits, average=average)
+        records = compare(runs, request.question, partners=partners, tolerances=limits, average=average)
     else:
-        work = Comparison(parsed.question, limits, common_items, average)
-        records = compare_models(model_sources(runs, parsed.store_url), work, options["executor"])
-    emit(*((decoupling(records), parsed.form, DECOUPLING) if options["decoupling"] else (records, parsed.form, COMPARE)))
+        work = Comparison(request.question, limits, common_items, average)
+        records = compare_models(model_sources(runs, request.store_url), work, options["executor"])
+    emit(*((decoupling(records), request.form, DECOUPLING) if options["decoupling"] else (records, request.form, COMPARE)))
 
 
 for command in (*COMMANDS, *SHIPPING, *REPORTS):
@@ -108,12 +108,12 @@ def sensitivity_command(**options: Any) -> None:
 
     Example: analyze sensitivity --model ref-m --task urn --alpha 0.1 --scorer lac
     """
-    from analyzer.cli.request import request
+    from analyzer.cli.request import parse_request
     from analyzer.runs.loading import open_runs
     from analyzer.studies.sensitivity import sensitivity
     from analyzer.tables.columns import SENSITIVITY
     from analyzer.tables.emit import emit
 
-    parsed = request(options)
-    runs = open_runs(parsed.store_url, parsed.at, parsed.wanted, with_dense=True)
-    emit(sensitivity(runs, parsed.question), parsed.form, SENSITIVITY)
+    request = parse_request(options)
+    runs = open_runs(request.store_url, request.at, request.wanted, with_dense=True)
+    emit(sensitivity(runs, request.question), request.form, SENSITIVITY)

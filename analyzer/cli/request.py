@@ -24,7 +24,7 @@ class Request:
     form: str
 
 
-def request(options: Mapping[str, Any]) -> Request:
+def parse_request(options: Mapping[str, Any]) -> Request:
     """Return the request for parsed options. Raises UsageError that quotes the invalid value."""
     wanted = {field: options[field] for field in FIELDS}
     question = ask(**{name: options[name] for name in ASKED if name in options})

@@ -32,20 +32,20 @@ def transfer_command(source: str, subject_mix: Path | None, coverage_tolerance: 
 
     Example: analyze transfer --model ref-m --from dense
     """
-    from analyzer.cli.request import request
+    from analyzer.cli.request import parse_request
     from analyzer.runs.loading import open_runs
     from analyzer.studies.threshold_transfer import transfer
     from analyzer.studies.weighted_conformal import read_mix, weighted
     from analyzer.tables.columns import TRANSFER, WEIGHTED
     from analyzer.tables.emit import emit
 
-    asked, mix = request(options), read_mix(subject_mix) if subject_mix else None
+    request, mix = parse_request(options), read_mix(subject_mix) if subject_mix else None
     if mix:
-        runs = open_runs(asked.store_url, asked.at, asked.wanted)
-        emit(weighted(runs, asked.question, mix, coverage_tolerance), asked.form, WEIGHTED)
+        runs = open_runs(request.store_url, request.at, request.wanted)
+        emit(weighted(runs, request.question, mix, coverage_tolerance), request.form, WEIGHTED)
         return
-    runs = open_runs(asked.store_url, asked.at, asked.wanted, with_dense=source == "dense")
-    emit(transfer(runs, asked.question, source, coverage_tolerance), asked.form, TRANSFER)
+    runs = open_runs(request.store_url, request.at, request.wanted, with_dense=source == "dense")
+    emit(transfer(runs, request.question, source, coverage_tolerance), request.form, TRANSFER)
 
 
 @click.command("guarantee")
@@ -63,15 +63,15 @@ def guarantee_command(delta: float, n_next: int, risk: float, **options: Any) ->
 
     Example: analyze guarantee --model ref-m --task urn --delta 0.05 --next 200 --risk 0.1
     """
-    from analyzer.cli.request import request
+    from analyzer.cli.request import parse_request
     from analyzer.runs.loading import open_runs
     from analyzer.studies.guarantee import guarantee
     from analyzer.tables.columns import GUARANTEE
     from analyzer.tables.emit import emit
 
-    asked = request(options)
-    runs = open_runs(asked.store_url, asked.at, asked.wanted)
-    emit(guarantee(runs, asked.question, delta=delta, n_next=n_next, risk=risk), asked.form, GUARANTEE)
+    request = parse_request(options)
+    runs = open_runs(request.store_url, request.at, request.wanted)
+    emit(guarantee(runs, request.question, delta=delta, n_next=n_next, risk=risk), request.form, GUARANTEE)
 
 
 @click.command("position")
@@ -85,15 +85,15 @@ def position_command(**options: Any) -> None:
 
     Example: analyze position --model ref-m --task urn --scorer lac
     """
-    from analyzer.cli.request import request
+    from analyzer.cli.request import parse_request
     from analyzer.runs.loading import open_runs
     from analyzer.studies.position import position
     from analyzer.tables.columns import POSITION
     from analyzer.tables.emit import emit
 
-    asked = request(options)
-    runs = open_runs(asked.store_url, asked.at, {**asked.wanted, "prompt": ()})
-    emit(position(runs, asked.question, asked.wanted["prompt"]), asked.form, POSITION)
+    request = parse_request(options)
+    runs = open_runs(request.store_url, request.at, {**request.wanted, "prompt": ()})
+    emit(position(runs, request.question, request.wanted["prompt"]), request.form, POSITION)
 
 
 @click.command("scale")
@@ -106,15 +106,15 @@ def scale_command(**options: Any) -> None:
 
     Example: analyze scale --method wanda --level 0.5
     """
-    from analyzer.cli.request import request
+    from analyzer.cli.request import parse_request
     from analyzer.runs.loading import open_runs
     from analyzer.studies.scale import scale
     from analyzer.tables.columns import SCALE
     from analyzer.tables.emit import emit
 
-    asked = request(options)
-    runs = open_runs(asked.store_url, asked.at, asked.wanted, with_dense=True)
-    emit(scale(runs, asked.question), asked.form, SCALE)
+    request = parse_request(options)
+    runs = open_runs(request.store_url, request.at, request.wanted, with_dense=True)
+    emit(scale(runs, request.question), request.form, SCALE)
 
 
 @click.command("cliffs")
@@ -126,16 +126,16 @@ def cliffs_command(**options: Any) -> None:
 
     Example: analyze cliffs --method wanda --task urn --scorer lac
     """
-    from analyzer.cli.request import request
+    from analyzer.cli.request import parse_request
     from analyzer.compare.two_axis_verdict import tolerances
     from analyzer.runs.loading import open_runs
     from analyzer.studies.cliffs import cliffs
     from analyzer.tables.columns import CLIFFS
     from analyzer.tables.emit import emit
 
-    asked = request(options)
-    runs = open_runs(asked.store_url, asked.at, asked.wanted, with_dense=True)
-    emit(cliffs(runs, asked.question, tolerances=tolerances(options)), asked.form, CLIFFS)
+    request = parse_request(options)
+    runs = open_runs(request.store_url, request.at, request.wanted, with_dense=True)
+    emit(cliffs(runs, request.question, tolerances=tolerances(options)), request.form, CLIFFS)
 
 
 @click.command("cost")
@@ -155,15 +155,15 @@ def cost_command(path: Path, **options: Any) -> None:
 
     Example: analyze cost --prices prices.toml --scorer lac
     """
-    from analyzer.cli.request import request
+    from analyzer.cli.request import parse_request
     from analyzer.runs.loading import open_runs
     from analyzer.studies.cost import cost, read_prices
     from analyzer.tables.columns import COST
     from analyzer.tables.emit import emit
 
-    asked, prices = request(options), read_prices(path)
-    runs = open_runs(asked.store_url, asked.at, asked.wanted, with_dense=True)
-    emit(cost(runs, asked.question, prices), asked.form, COST)
+    request, prices = parse_request(options), read_prices(path)
+    runs = open_runs(request.store_url, request.at, request.wanted, with_dense=True)
+    emit(cost(runs, request.question, prices), request.form, COST)
 
 
 @click.command("gate")
@@ -193,7 +193,7 @@ def gate_command(policy: Path | None, limits: tuple[str, ...], predictor: Path |
 
     Example: analyze gate --method gptq --limit accuracy_loss=0.02 --limit set_size_growth=0.1
     """
-    from analyzer.cli.request import request
+    from analyzer.cli.request import parse_request
     from analyzer.compare.compare import compare
     from analyzer.gate import ci_reports
     from analyzer.gate.gate import EXIT_CODES, gate, outcome
@@ -205,18 +205,18 @@ def gate_command(policy: Path | None, limits: tuple[str, ...], predictor: Path |
     from store.exchange.whole_file import write_document
 
     loaded = Predictor.load(predictor) if predictor else None
-    asked, read = request(options), read_policy(policy, limits, loaded)
+    request, read = parse_request(options), read_policy(policy, limits, loaded)
     _check_apart([options[name] for name in ("junit", "markdown", "eval_results") if options[name]])
-    runs = open_runs(asked.store_url, asked.at, asked.wanted, with_dense=True)
-    checks = gate(runs, asked.question, read.limits, looks=read.looks)
+    runs = open_runs(request.store_url, request.at, request.wanted, with_dense=True)
+    checks = gate(runs, request.question, read.limits, looks=read.looks)
     reports = {options["junit"]: ci_reports.junit(checks), options["markdown"]: ci_reports.markdown(checks)}
     if options["eval_results"]:
         data_sets = dict(ci_reports.hub_data_set(text) for text in options["data_sets"])
-        reports[options["eval_results"]] = ci_reports.eval_results(checks, compare(runs, asked.question), data_sets)
+        reports[options["eval_results"]] = ci_reports.eval_results(checks, compare(runs, request.question), data_sets)
     for path, text in reports.items():
         if path:
             write_document(path, text)
-    emit(checks, asked.form, GATE)
+    emit(checks, request.form, GATE)
     said = (ci_reports.correction, ci_reports.together, ci_reports.again, ci_reports.last_line)
     for line in filter(None, [say(checks) for say in said]):
         click.echo(line, err=True)

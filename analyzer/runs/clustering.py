@@ -34,20 +34,20 @@ class Clustering:
 BY_QUESTION = Clustering()
 
 
-def parse_clustering(given: str | Mapping[str, str]) -> Clustering:
+def parse_clustering(clustering: str | Mapping[str, str]) -> Clustering:
     """Return the clustering that a text or a mapping from ids to clusters describes; clusters are texts, so 0001 is not 1.
 
     A file is CSV or Parquet with a column `id` and one row per item; a column `task` tells equal ids of several tasks apart. Raises
     UsageError for anything else, an empty cell, or an id with two clusters.
     """
-    if isinstance(given, Mapping):
-        return Clustering(GIVEN, {(None, str(name)): _text(cluster, str(name)) for name, cluster in given.items()})
-    if given in (QUESTION, SUBJECT, CONTEXT):
-        return Clustering(given)
-    path, colon, column = given.rpartition(":")
+    if isinstance(clustering, Mapping):
+        return Clustering(GIVEN, {(None, str(name)): _text(cluster, str(name)) for name, cluster in clustering.items()})
+    if clustering in (QUESTION, SUBJECT, CONTEXT):
+        return Clustering(clustering)
+    path, colon, column = clustering.rpartition(":")
     if not colon or not path or not column:
-        raise UsageError(f"cluster {given[:80]!r} is not known; expected {FORMS}")
-    return Clustering(given, _read_column(Path(path), column))
+        raise UsageError(f"cluster {clustering[:80]!r} is not known; expected {FORMS}")
+    return Clustering(clustering, _read_column(Path(path), column))
 
 
 def cluster_numbers(items: ItemSet, clustering: Clustering) -> IntArray:
@@ -71,12 +71,12 @@ def cluster_numbers(items: ItemSet, clustering: Clustering) -> IntArray:
 def _by_id(items: ItemSet, clustering: Clustering) -> IntArray:
     known = clustering.by_id or {}
     by_name, by_number = items.original_ids, [str(one) for one in items.item_id.tolist()]
-    found = [_lookup(known, items.task, ids) for ids in (by_name, by_number)]
-    wanted = ~items.demonstration
-    chosen = max(found, key=lambda clusters: sum(cluster is not None for cluster in clusters))
-    if missing := [name for name, cluster, used in zip(by_name, chosen, wanted, strict=True) if used and cluster is None]:
+    lookups = [_lookup(known, items.task, ids) for ids in (by_name, by_number)]
+    in_use = ~items.demonstration
+    chosen = max(lookups, key=lambda clusters: sum(cluster is not None for cluster in clusters))
+    if missing := [name for name, cluster, used in zip(by_name, chosen, in_use, strict=True) if used and cluster is None]:
         raise UsageError(
-            f"cluster {clustering.text[:80]!r} names no cluster for {len(missing)} of the {int(wanted.sum())} items of task {items.task}, "
+            f"cluster {clustering.text[:80]!r} names no cluster for {len(missing)} of the {int(in_use.sum())} items of task {items.task}, "
             f"such as id {missing[0][:80]!r}; every item needs one"
         )
     return np.unique(["" if cluster is None else cluster for cluster in chosen], return_inverse=True)[1].reshape(-1)
@@ -93,11 +93,11 @@ def _read_column(path: Path, column: str) -> dict[tuple[str | None, str], str]:
     if missing := [name for name in ("id", column) if name not in table.columns]:
         raise UsageError(f"{path.name} has no column {missing[0]!r}; it has: {', '.join(table.columns)[:160]}")
     tasks = texts(table, "task").to_list() if "task" in table.columns and column != "task" else [None] * len(table)
-    found: dict[tuple[str | None, str], str] = {}
+    clusters: dict[tuple[str | None, str], str] = {}
     for task, name, cluster in zip(tasks, texts(table, "id"), texts(table, column), strict=True):
-        if found.setdefault((task, name), _text(cluster, name)) != cluster:
-            raise UsageError(f"{path.name} puts id {name[:80]!r} into two clusters, {found[task, name][:80]!r} and {cluster[:80]!r}")
-    return found
+        if clusters.setdefault((task, name), _text(cluster, name)) != cluster:
+            raise UsageError(f"{path.name} puts id {name[:80]!r} into two clusters, {clusters[task, name][:80]!r} and {cluster[:80]!r}")
+    return clusters
 
 
 def _text(cluster: object, name: str) -> str:

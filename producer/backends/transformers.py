@@ -47,10 +47,10 @@ class TransformersBackend:
 
         Levels whose model is found among the saved ones come first, and are loaded instead of compressed.
         """
-        found = _found(group, levels, settings)
-        for level, saved in found.items():
+        saved_models = _saved(group, levels, settings)
+        for level, saved in saved_models.items():
             yield _loaded(saved, group, level, settings)
-        if levels := [level for level in levels if level not in found]:
+        if levels := [level for level in levels if level not in saved_models]:
             yield from _made(group, levels, settings)
 
 
@@ -87,12 +87,12 @@ def _made(group: RunGroup, levels: Sequence[Level], settings: Settings) -> Itera
         del applied  # frees it before the next one is made
 
 
-def _found(group: RunGroup, levels: Sequence[Level], settings: Settings) -> dict[Level, Saved]:
+def _saved(group: RunGroup, levels: Sequence[Level], settings: Settings) -> dict[Level, Saved]:
     """Return the levels whose model need not be made, with what is saved of it."""
     if settings.saved_models is None or group.is_dense:
         return {}
-    found = {level: find_saved(settings.saved_models, group, level) for level in levels}
-    return {level: saved for level, saved in found.items() if saved}
+    saved_models = {level: find_saved(settings.saved_models, group, level) for level in levels}
+    return {level: saved for level, saved in saved_models.items() if saved}
 
 
 def _loaded(saved: Saved, group: RunGroup, level: Level, settings: Settings) -> Ready:
@@ -109,8 +109,8 @@ def _folders(group: RunGroup, level: Level, settings: Settings) -> list[Path]:
     """Return the folders to save a model in; a method that cannot be saved is compressed again each time."""
     if unsavable(group.method, group.model.config, [level]):
         return []
-    kept = settings.saved_models / json_digest(identity(group, level)) if settings.saved_models else None
-    return [folder for folder in (kept, settings.save) if folder]
+    library = settings.saved_models / json_digest(identity(group, level)) if settings.saved_models else None
+    return [folder for folder in (library, settings.save) if folder]
 
 
 def _answer(  # noqa: PLR0913, PLR0917  # what a partial function fixes comes first

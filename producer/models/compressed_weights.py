@@ -76,9 +76,9 @@ def round_inputs(model: Any, modules: Mapping[str, dict[str, Any]], stored: Quan
         args = _scheme_of(name, stored.settings).input_activations
         if args:
             inputs[name] = Inputs(args, {part: parts[part] for part in FIXED_INPUT if part in parts})
-    held = {name for name, _ in model.named_modules()}
-    _add_hooks(model, {name: each for name, each in inputs.items() if name in held})
-    if waiting := {name: each for name, each in inputs.items() if name not in held}:
+    module_names = {name for name, _ in model.named_modules()}
+    _add_hooks(model, {name: each for name, each in inputs.items() if name in module_names})
+    if waiting := {name: each for name, each in inputs.items() if name not in module_names}:
         setattr(model, WAITING, waiting)
 
 
@@ -92,8 +92,8 @@ def round_expert_inputs(model: Any, make_linear: Callable[[Any], Any]) -> Any:
     if not waiting:
         return model
     model = make_linear(model)
-    held = {name for name, _ in model.named_modules()}
-    if missing := [name for name in waiting if name not in held]:
+    module_names = {name for name, _ in model.named_modules()}
+    if missing := [name for name in waiting if name not in module_names]:
         kind = model.config.model_type
         raise HedgemarkError(f"{missing[0]} should round its inputs, and a model of type {kind!r} has no layer of this name here")
     _add_hooks(model, waiting)

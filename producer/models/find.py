@@ -100,9 +100,9 @@ def fetch_weights(files: ModelFiles) -> ModelFiles:
 def weight_files(folder: Path, gguf: str = "") -> list[Path]:
     """Return the weight files in order of name, none where they are not here or one that the index names is missing."""
     for names in [[gguf]] if gguf else wanted_files(folder):
-        found = [path for name in names for path in (folder.glob(name) if "*" in name else [folder / name]) if path.is_file()]
-        if len(found) >= len(names):
-            return sorted(found)
+        paths = [path for name in names for path in (folder.glob(name) if "*" in name else [folder / name]) if path.is_file()]
+        if len(paths) >= len(names):
+            return sorted(paths)
     return []
 
 
@@ -124,15 +124,15 @@ def _gguf_on_hub(name: str, hub_id: str, revision: str | None, kind: str) -> Mod
     if not kind.replace("_", "").replace("-", "").isalnum():
         raise UsageError(f"{kind!r} in {name!r} is no type of GGUF files, such as Q4_K_M")
     folder = _download(hub_id, SMALL_FILES + patterns, revision)
-    held = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.gguf"))
-    found = [each for each in held if any(fnmatchcase(each, pattern) for pattern in patterns)]
-    if not found:
+    present = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.gguf"))
+    matching = [each for each in present if any(fnmatchcase(each, pattern) for pattern in patterns)]
+    if not matching:
         raise UsageError(f"{hub_id} has no GGUF file whose name ends in {kind}; the part behind the colon is a type, such as Q4_K_M")
-    if any(fnmatchcase(each, f"*{PART}.gguf") for each in found):
-        raise UsageError(f"{hub_id} has {kind} in {len(found)} parts, {found[0]} first; join them with llama-gguf-split --merge")
-    if len(found) > 1:
-        raise UsageError(f"{hub_id} has several GGUF files of type {kind}: {', '.join(found)}; download one and give its path")
-    path = folder / found[0]
+    if any(fnmatchcase(each, f"*{PART}.gguf") for each in matching):
+        raise UsageError(f"{hub_id} has {kind} in {len(matching)} parts, {matching[0]} first; join them with llama-gguf-split --merge")
+    if len(matching) > 1:
+        raise UsageError(f"{hub_id} has several GGUF files of type {kind}: {', '.join(matching)}; download one and give its path")
+    path = folder / matching[0]
     return ModelFiles(name, path.parent, gguf=path.name, hub_id=hub_id, revision=folder.name)
 
 

@@ -41,13 +41,13 @@ def dequantize_floats(tensors: dict[str, Any], stored: Quantization) -> Iterator
         raise HedgemarkError(f"the quantization settings say {stored.format}, and no weight is stored as eight-bit floats")
     for name in stored_so:
         scales = [tensors.pop(f"{name.removesuffix('weight')}{kind}", None) for kind in SCALES]
-        found = [scale for scale in scales if scale is not None]
-        if len(found) != 1 or not name.endswith(".weight"):
-            raise HedgemarkError(f"tensor {name} is stored as eight-bit floats with {len(found)} scales instead of one")
+        present = [scale for scale in scales if scale is not None]
+        if len(present) != 1 or not name.endswith(".weight"):
+            raise HedgemarkError(f"tensor {name} is stored as eight-bit floats with {len(present)} scales instead of one")
         weight = tensors.pop(name)
-        scale = _by_weight(found[0], weight.shape, stored.settings.get("weight_block_size"))
+        scale = _by_weight(present[0], weight.shape, stored.settings.get("weight_block_size"))
         if scale is None or weight.ndim != 2:
-            sizes = f"{tuple(found[0].shape)} {found[0].dtype} for a weight of {tuple(weight.shape)}"
+            sizes = f"{tuple(present[0].shape)} {present[0].dtype} for a weight of {tuple(weight.shape)}"
             raise HedgemarkError(f"the scales of tensor {name} do not fit it: {sizes}")
         yield name, weight.float() * scale
 

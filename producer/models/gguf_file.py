@@ -135,9 +135,9 @@ def open_gguf(path: Path) -> GgufFile:
         raise UsageError(
             f"{path} is of GGUF architecture {name!r}, which is not read; known: {known}; convert it to a folder of safetensors"
         )
-    found = "mixtral" if name == "llama" and keys.get("llama.expert_count") else name
-    file = GgufFile(path, _renamed(keys, name), tensors, ARCHITECTURES[found])
-    _check_complete(file, found)
+    architecture = "mixtral" if name == "llama" and keys.get("llama.expert_count") else name
+    file = GgufFile(path, _renamed(keys, name), tensors, ARCHITECTURES[architecture])
+    _check_complete(file, architecture)
     return file
 
 
@@ -188,12 +188,12 @@ def gguf_tensors(file: GgufFile, config: Any, dtype: Any) -> dict[str, Any]:
     import torch
     from gguf import dequantize
 
-    found: dict[str, Any] = {}
+    tensors: dict[str, Any] = {}
     for stored in file.tensors.values():
         if stored.name != FACTORS:
             weight = torch.from_numpy(np.array(dequantize(stored.data, stored.tensor_type), dtype=np.float32)).to(dtype)
-            found |= _placed(stored.name, weight, file.architecture, config)
-    return found
+            tensors |= _placed(stored.name, weight, file.architecture, config)
+    return tensors
 
 
 def scale_rotary(model: Any, file: GgufFile) -> None:
@@ -259,16 +259,16 @@ def _scaling_keys(keys: Mapping[str, Any]) -> list[str]:
 
 def _rotary(file: GgufFile) -> dict[str, Any]:
     keys, kind = file.keys, _scaling_type(file.keys)
-    found: dict[str, Any] = {"rope_theta": float(keys.get("rope.freq_base", 10000.0)), "rope_type": "default" if kind == "none" else kind}
+    rope: dict[str, Any] = {"rope_theta": float(keys.get("rope.freq_base", 10000.0)), "rope_type": "default" if kind == "none" else kind}
     factor = float(keys.get("rope.scaling.factor", keys.get("rope.scale_linear", 0)))
     if kind == "none":
-        return found
+        return rope
     if not (math.isfinite(factor) and factor > 0):
         raise UsageError(f"{file.path} scales rotary embeddings ({kind}) and states no factor")
     if kind == "yarn":
-        found |= {ours: keys[f"rope.scaling.{name}"] for name, ours in YARN.items() if f"rope.scaling.{name}" in keys}
-        found.setdefault("original_max_position_embeddings", keys.get("context_length"))
-    return found | {"factor": factor}
+        rope |= {ours: keys[f"rope.scaling.{name}"] for name, ours in YARN.items() if f"rope.scaling.{name}" in keys}
+        rope.setdefault("original_max_position_embeddings", keys.get("context_length"))
+    return rope | {"factor": factor}
 
 
 def _hugging_face_name(name: str, architecture: Architecture) -> str:

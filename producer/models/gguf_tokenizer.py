@@ -65,30 +65,30 @@ def gguf_tokenizer(file: GgufFile) -> Any:
 
     Raises UsageError, which names it, for a pre-tokenizer, model or key that is not supported.
     """
-    found = {name.removeprefix(PREFIX): value for name, value in file.keys.items() if name.startswith(PREFIX)}
-    if not found.get("tokens"):
+    settings = {name.removeprefix(PREFIX): value for name, value in file.keys.items() if name.startswith(PREFIX)}
+    if not settings.get("tokens"):
         raise UsageError(f"{file.path} holds no tokenizer")
-    if (beside := _beside(file.path.parent, found)) is not None:
+    if (beside := _beside(file.path.parent, settings)) is not None:
         return beside
-    unread = [name for name in found if name not in KNOWN and not (name in NEUTRAL and not found[name])]
+    unread = [name for name in settings if name not in KNOWN and not (name in NEUTRAL and not settings[name])]
     if unread:
         raise UsageError(f"{file.path} has the tokenizer key {PREFIX}{unread[0]}, which is not read; {CURE}")
-    if len(set(found["tokens"])) != len(found["tokens"]):
+    if len(set(settings["tokens"])) != len(settings["tokens"]):
         raise UsageError(f"{file.path} lists a token twice")
-    model = found.get("model")
+    model = settings.get("model")
     if model == "gpt2":
-        tokenizer = _byte_level(file.path, found)
+        tokenizer = _byte_level(file.path, settings)
     elif model == "llama":
-        tokenizer = _sentence_pieces(file.path, found)
+        tokenizer = _sentence_pieces(file.path, settings)
     else:
         raise UsageError(f"{file.path} has a tokenizer of model {model!r}; known: gpt2, llama; {CURE}")
-    return _finished(tokenizer, found, file.keys)
+    return _finished(tokenizer, settings, file.keys)
 
 
 CURE = "put the original model's tokenizer files (tokenizer.json, tokenizer_config.json) beside it"
 
 
-def _beside(folder: Path, found: Mapping[str, Any]) -> Any:
+def _beside(folder: Path, settings: Mapping[str, Any]) -> Any:
     """Return the tokenizer in a folder, or None if there is none, it is damaged, or it gives other tokens than the GGUF file."""
     if not (folder / "tokenizer.json").is_file() and not (folder / "tokenizer.model").is_file():
         return None
@@ -97,24 +97,24 @@ def _beside(folder: Path, found: Mapping[str, Any]) -> Any:
     except Exception as error:  # libraries raise many kinds of exceptions for a damaged file
         log.warning("the tokenizer in %s cannot be read (%s); the GGUF file's own is used", folder, error)
         return None
-    ours = {token: number for number, token in enumerate(found["tokens"])}
+    ours = {token: number for number, token in enumerate(settings["tokens"])}
     theirs = tokenizer.get_vocab()
     same = all(ours.get(token) == number for token, number in theirs.items()) and len(theirs) > len(ours) // 2
-    begins = tokenizer("x")["input_ids"][:1] == [found.get("bos_token_id")]
-    if not same or begins != _begins(found):
+    begins = tokenizer("x")["input_ids"][:1] == [settings.get("bos_token_id")]
+    if not same or begins != _begins(settings):
         log.warning("the tokenizer in %s is not the GGUF file's (other tokens, or another begin of text); the file's own is used", folder)
         return None
     return tokenizer
 
 
-def _byte_level(path: Path, found: Mapping[str, Any]) -> Any:
+def _byte_level(path: Path, settings: Mapping[str, Any]) -> Any:
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
-    pre = found.get("pre")
+    pre = settings.get("pre")
     if pre not in SPLITS:
         raise UsageError(f"{path} splits text by the pre-tokenizer {pre!r}, which is not known here; known: {', '.join(SPLITS)}; {CURE}")
-    vocabulary = {token: number for number, token in enumerate(found["tokens"])}
-    merges = [tuple(merge.split(" ", 1)) for merge in found.get("merges", ())]
+    vocabulary = {token: number for number, token in enumerate(settings["tokens"])}
+    merges = [tuple(merge.split(" ", 1)) for merge in settings.get("merges", ())]
     if not merges or any(len(merge) != 2 for merge in merges):
         raise UsageError(f"{path} has a byte-level tokenizer without merges, or with damaged ones; {CURE}")
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=pre in WHOLE_WORDS))
@@ -124,11 +124,11 @@ def _byte_level(path: Path, found: Mapping[str, Any]) -> Any:
     return tokenizer
 
 
-def _sentence_pieces(path: Path, found: Mapping[str, Any]) -> Any:
+def _sentence_pieces(path: Path, settings: Mapping[str, Any]) -> Any:
     """Return a SentencePiece tokenizer: of all pairs that can be merged, the one whose result has the highest score is merged first."""
     from tokenizers import Tokenizer, decoders, models, normalizers
 
-    tokens, scores = found["tokens"], found.get("scores", ())
+    tokens, scores = settings["tokens"], settings.get("scores", ())
     if len(scores) != len(tokens):
         raise UsageError(f"{path} has {len(tokens)} tokens and {len(scores)} scores; {CURE}")
     vocabulary = {token: number for number, token in enumerate(tokens)}
@@ -139,27 +139,27 @@ def _sentence_pieces(path: Path, found: Mapping[str, Any]) -> Any:
         if token[:cut] in vocabulary and token[cut:] in vocabulary
     ]
     merges = [(left, right) for _, left, right in sorted(joined, key=lambda merge: merge[0])]
-    unknown = tokens[found["unknown_token_id"]] if "unknown_token_id" in found else None
+    unknown = tokens[settings["unknown_token_id"]] if "unknown_token_id" in settings else None
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
-    prefix = [normalizers.Prepend("▁")] if found.get("add_space_prefix", True) else []
+    prefix = [normalizers.Prepend("▁")] if settings.get("add_space_prefix", True) else []
     tokenizer.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(" ", "▁")])
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     return tokenizer
 
 
-def _finished(tokenizer: Any, found: Mapping[str, Any], keys: Mapping[str, Any]) -> Any:
+def _finished(tokenizer: Any, settings: Mapping[str, Any], keys: Mapping[str, Any]) -> Any:
     """Return the tokenizer with its special tokens added, and with begin and end tokens around texts if the file says so."""
     from tokenizers import AddedToken, processors
     from transformers import PreTrainedTokenizerFast
 
-    tokens, kinds = found["tokens"], found.get("token_type", [NORMAL] * len(found["tokens"]))
+    tokens, kinds = settings["tokens"], settings.get("token_type", [NORMAL] * len(settings["tokens"]))
     added = [(token, kind) for token, kind in zip(tokens, kinds, strict=True) if kind in (CONTROL, USER_DEFINED)]
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token, kind in added if kind == CONTROL])
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token, kind in added if kind == USER_DEFINED])
     ids = {"bos_token": "bos_token_id", "eos_token": "eos_token_id", "unk_token": "unknown_token_id", "pad_token": "padding_token_id"}
-    named = {name: tokens[found[key]] for name, key in ids.items() if 0 <= found.get(key, -1) < len(tokens)}
-    first = [named["bos_token"]] if _begins(found) and "bos_token" in named else []
-    last = [named["eos_token"]] if found.get("add_eos_token") and "eos_token" in named else []
+    named = {name: tokens[settings[key]] for name, key in ids.items() if 0 <= settings.get(key, -1) < len(tokens)}
+    first = [named["bos_token"]] if _begins(settings) and "bos_token" in named else []
+    last = [named["eos_token"]] if settings.get("add_eos_token") and "eos_token" in named else []
     if first or last:
         numbers = [(token, tokens.index(token)) for token in {*first, *last}]
         tokenizer.post_processor = processors.TemplateProcessing(
@@ -169,7 +169,7 @@ def _finished(tokenizer: Any, found: Mapping[str, Any], keys: Mapping[str, Any])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **named, **template)
 
 
-def _begins(found: Mapping[str, Any]) -> bool:
+def _begins(settings: Mapping[str, Any]) -> bool:
     """Return whether texts begin with the begin-of-text token; if the file does not say, llama.cpp's default applies."""
-    default = found.get("model") == "llama" or found.get("pre") in WHOLE_WORDS
-    return bool(found.get("add_bos_token", default))
+    default = settings.get("model") == "llama" or settings.get("pre") in WHOLE_WORDS
+    return bool(settings.get("add_bos_token", default))

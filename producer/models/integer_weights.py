@@ -126,9 +126,9 @@ def _offset(layers: list[_Layer], stored: Quantization) -> int:
     for layer in layers:
         if layer.parts["qzeros"] is not None:
             zeros = unpack(layer.parts["qzeros"], layer.bits)
-            found = 2 ** (layer.bits - 1) - int(zeros.flatten()[0])
-            if found in (0, 1) and bool((zeros == zeros.flatten()[0]).all()):
-                seen.setdefault(found, layer.name)
+            offset = 2 ** (layer.bits - 1) - int(zeros.flatten()[0])
+            if offset in (0, 1) and bool((zeros == zeros.flatten()[0]).all()):
+                seen.setdefault(offset, layer.name)
     if len(seen) == 2:
         raise HedgemarkError(f"the zero points of layer {seen[0]} are stored unchanged, those of layer {seen[1]} minus one")
     if seen:
@@ -205,14 +205,14 @@ def _groups(layer: _Layer, n_inputs: int, size: Any) -> Any:
     """Return the group of each input. Raises HedgemarkError if groups are unknown, out of range, or empty while others are overfull."""
     import torch
 
-    n_groups, given = len(layer.parts["scales"]), layer.parts["g_idx"]
-    if given is None:
+    n_groups, group_of_column = len(layer.parts["scales"]), layer.parts["g_idx"]
+    if group_of_column is None:
         if not (isinstance(size, int) and size > 0 and -(-n_inputs // size) == n_groups):
             size = -(-n_inputs // n_groups)
             if n_inputs % n_groups:
                 raise HedgemarkError(f"layer {layer.name} has {n_groups} groups for {n_inputs} inputs, and no g_idx assigns them")
         return torch.arange(n_inputs) // size
-    groups = given.long()
+    groups = group_of_column.long()
     if len(groups) != n_inputs or int(groups.min()) < 0 or int(groups.max()) >= n_groups:
         raise HedgemarkError(f"layer {layer.name}: g_idx does not name one of {n_groups} groups for each of {n_inputs} inputs")
     used = torch.bincount(groups, minlength=n_groups)

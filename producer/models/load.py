@@ -154,8 +154,9 @@ def _peculiar_tensors(files: ModelFiles) -> Iterator[tuple[str, Any]]:
                     if name.endswith(ROTARY) or tensors.get_slice(name).get_dtype() not in ("F64", "F32", "F16", "BF16"):
                         yield name, tensors.get_tensor(name)
         else:
-            held = read_tensors([path]).items()
-            yield from ((name, each) for name, each in held if name.endswith(ROTARY) or not each.is_floating_point() or each.itemsize < 2)
+            for name, tensor in read_tensors([path]).items():
+                if name.endswith(ROTARY) or not tensor.is_floating_point() or tensor.itemsize < 2:
+                    yield name, tensor
 
 
 def _same_frequencies(stored: Any, model: Any) -> bool:

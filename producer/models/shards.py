@@ -19,13 +19,13 @@ EXPERT = re.compile(r"(?P<experts>.*\.experts)\.(?P<number>\d+)\.(?P<part>.+)")
 
 def check_shards(paths: list[Path]) -> None:
     """Raise HedgemarkError for a tensor that two files hold with different values, or that is not in the file that the index names."""
-    held = {path.name: frozenset(_names(path)) for path in paths}
+    names_by_file = {path.name: frozenset(_names(path)) for path in paths}
     for name, file in _indexed(paths):
-        if name not in held[file]:
+        if name not in names_by_file[file]:
             raise HedgemarkError(f"the index in {paths[0].parent} says that {file} holds tensor {name}, which it does not; get both again")
     seen: dict[str, Path] = {}
     for path in paths:
-        for name in sorted(held[path.name]):
+        for name in sorted(names_by_file[path.name]):
             first = seen.setdefault(name, path)
             if first != path and not _equal(_tensor(first, name), _tensor(path, name)):
                 raise HedgemarkError(f"{first.name} and {path.name} in {path.parent} hold different tensors {name}; one is of another save")
@@ -48,9 +48,9 @@ def _check_experts(names: frozenset[str], folder: Path) -> None:
         if match := EXPERT.fullmatch(name):
             numbers[match["experts"]][match["part"]].add(match["number"])
     for experts, parts in sorted(numbers.items()):
-        wanted = {str(number) for number in range(max(map(len, parts.values())))}
-        for part, found in sorted(parts.items()):
-            if odd := sorted(found ^ wanted):
+        all_numbers = {str(number) for number in range(max(map(len, parts.values())))}
+        for part, stored in sorted(parts.items()):
+            if odd := sorted(stored ^ all_numbers):
                 raise HedgemarkError(f"the weights in {folder} do not number their experts from 0 on: see {experts}.{odd[0]}.{part}")
         if together := sorted(name for name in names if name.startswith(f"{experts}.") and not EXPERT.fullmatch(name)):
             raise HedgemarkError(f"the weights in {folder} hold experts one by one and together, as {together[0]}; remove one form")

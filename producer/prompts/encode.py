@@ -117,9 +117,9 @@ def check_chat_options(tokenizer: Any, prompt: str, options: OptionTokens) -> No
     """
     ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     for letter, token in zip(ascii_uppercase, options.ids, strict=False):
-        found = tokenizer(f"{prompt} {letter}", add_special_tokens=False)["input_ids"]
-        if found != [*ids, token]:
-            seen = tokenizer.convert_ids_to_tokens(found[len(ids) - 1 :])
+        tokens = tokenizer(f"{prompt} {letter}", add_special_tokens=False)["input_ids"]
+        if tokens != [*ids, token]:
+            seen = tokenizer.convert_ids_to_tokens(tokens[len(ids) - 1 :])
             raise UsageError(f"after the chat template the tokenizer encodes '{CUE} {letter}' as {seen}, not as one more token")
 
 

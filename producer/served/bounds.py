@@ -40,30 +40,30 @@ class Bounded:
         return cls(table, left_out)
 
 
-def check_bounds(found: Bounded) -> tuple[str, ...]:
+def check_bounds(table: Bounded) -> tuple[str, ...]:
     """Return a note on the options that were left out, none if there are none. Raises ServerError if a bound could change a set."""
-    number, items = int(found.left_out.sum()), np.flatnonzero(found.left_out.any(axis=1))
+    number, items = int(table.left_out.sum()), np.flatnonzero(table.left_out.any(axis=1))
     if not number:
         return ()
     what = f"the server lists too few tokens: {number} options of {len(items)} items are outside, each below a known bound"
-    if found.left_out.sum(axis=1).max() > 1:
+    if table.left_out.sum(axis=1).max() > 1:
         raise ServerError(f"{what}, and items lack several, whose order is unknown; nothing is stored; serve with a higher limit")
-    for low, high in _score_intervals(found):
+    for low, high in _score_intervals(table):
         if _touches(low, high, items):
             raise ServerError(f"{what}, which is high enough to change a set; nothing is stored; serve with a higher limit")
     stored = f"{number} options of {len(items)} items were outside the tokens that the server lists; their bound is stored"
     return (f"{stored}, and no set of lac or aps depends on it",)
 
 
-def _score_intervals(found: Bounded) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+def _score_intervals(table: Bounded) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Return for lac and aps the lowest and highest scores (item, option), with NaN beyond an item's options."""
-    highest = np.exp(found.logprobs.astype(np.float64))
-    known = np.where(found.left_out, 0.0, highest)
+    highest = np.exp(table.logprobs.astype(np.float64))
+    known = np.where(table.left_out, 0.0, highest)
     low_total, high_total = np.nansum(known, axis=1, keepdims=True), np.nansum(highest, axis=1, keepdims=True)
-    lac_low, lac_high = 1 - highest / np.where(found.left_out, high_total, low_total), 1 - known / high_total
+    lac_low, lac_high = 1 - highest / np.where(table.left_out, high_total, low_total), 1 - known / high_total
     above = np.array([[np.nansum(np.where(row >= value, row, 0.0)) for value in row] for row in known])
     aps_low, aps_high = above / high_total, above / low_total
-    return [(lac_low, lac_high), (np.where(found.left_out, 1.0, aps_low), np.where(found.left_out, 1.0, aps_high))]
+    return [(lac_low, lac_high), (np.where(table.left_out, 1.0, aps_low), np.where(table.left_out, 1.0, aps_high))]
 
 
 def _touches(low: NDArray[np.float64], high: NDArray[np.float64], items: NDArray[np.intp]) -> bool:
@@ -73,8 +73,8 @@ def _touches(low: NDArray[np.float64], high: NDArray[np.float64], items: NDArray
     """
     starts, ends = np.sort(low[~np.isnan(low)]), np.sort(high[~np.isnan(high)])
     for item in items:
-        own = ~np.isnan(low[item])
-        start, end = low[item, own], high[item, own]
+        has_option = ~np.isnan(low[item])
+        start, end = low[item, has_option], high[item, has_option]
         wide = start < end
         met = np.searchsorted(starts, end, side="left") - np.searchsorted(ends, start, side="left")
         met_own = ((start[None, :] < end[:, None]) & (end[None, :] >= start[:, None])).sum(axis=1)

@@ -147,9 +147,9 @@ class Client:
         """Return what the server said, short and without control characters, in brackets; "" for nothing."""
         said = text[:2000].decode(errors="replace")
         try:
-            found = json.loads(text)
-            found = found.get("error", found.get("message", said)) if isinstance(found, dict) else said
-            said = str(found.get("message", found) if isinstance(found, dict) else found)
+            answer = json.loads(text)
+            answer = answer.get("error", answer.get("message", said)) if isinstance(answer, dict) else said
+            said = str(answer.get("message", answer) if isinstance(answer, dict) else answer)
         except (ValueError, RecursionError):
             pass
         said = self._clean(said)

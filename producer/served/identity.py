@@ -58,10 +58,10 @@ class Identity:
         return _level_name(str(stated))
 
 
-def identify(client: Client, wanted: str = "") -> Identity:
-    """Return what a server serves: its only model, or the one that is wanted.
+def identify(client: Client, model: str = "") -> Identity:
+    """Return what a server serves: its only model, or the one of this name.
 
-    wanted : name of a model, "" for the only one. A server with one model serves that one under any name.
+    model : name of a model, "" for the only one. A server with one model serves that one under any name.
     Raises UsageError where the server has several models and none has the name, ServerError where its list cannot be read.
     """
     listed = client.ask("/v1/models")
@@ -70,10 +70,10 @@ def identify(client: Client, wanted: str = "") -> Identity:
     entries = [each for each in models if isinstance(each.get("id"), str) and each["id"]]
     if not entries:
         raise ServerError(f"the server at {client.root} lists no model under /v1/models; expected an OpenAI-compatible server")
-    named = [each for each in entries if each["id"] == wanted]
+    named = [each for each in entries if each["id"] == model]
     if not named and len(entries) > 1:
         ids = ", ".join(printable(each["id"])[:LONGEST] for each in entries[:8])
-        fault = f"none is called {wanted!r}" if wanted else "none was named"
+        fault = f"none is called {model!r}" if model else "none was named"
         raise UsageError(f"the server at {client.root} has {len(entries)} models and {fault}; give one with --model: {ids}")
     entry = (named or entries)[0]
     kind, version, more = _kind(client, entry)
@@ -94,10 +94,10 @@ def check_level(identity: Identity, method: str, level: Level) -> Level:
         if stated in PLAIN:
             return level
         raise UsageError(f"the server says that it runs {stated}, which is not dense; use --method checkpoint --level {stated}")
-    found = parse_level(stated)
+    served = parse_level(stated)
     if level.kind == "none":
-        return level if stated in PLAIN else found
-    if found.bits is not None and level.bits is not None and abs(found.bits - level.bits) > 0.5:
+        return level if stated in PLAIN else served
+    if served.bits is not None and level.bits is not None and abs(served.bits - level.bits) > 0.5:
         raise UsageError(f"the server says that it runs {stated}, and --level says {level.text}; leave --level out to use {stated}")
     return level
 
@@ -122,11 +122,11 @@ def _kind(client: Client, entry: Mapping[str, Any]) -> tuple[str, str, dict[str,
 def _plain(said: Mapping[str, Any], names: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return the words, numbers and truth values of what a server says, paths shortened to their last name."""
     chosen = {name: said[name] for name in names if name in said} if names else said
-    kept = {}
+    plain = {}
     for name, value in chosen.items():
         if isinstance(name, str) and isinstance(value, str | bool | int) and name not in CHANGES_BY_ITSELF and value != "":
-            kept[name[:LONGEST]] = printable(shareable(value))[:LONGEST] if isinstance(value, str) else value
-    return dict(sorted(kept.items()))
+            plain[name[:LONGEST]] = printable(shareable(value))[:LONGEST] if isinstance(value, str) else value
+    return dict(sorted(plain.items()))
 
 
 def _level_name(stated: str) -> str:

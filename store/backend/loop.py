@@ -50,9 +50,9 @@ def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
 
 
 async def _finish() -> None:
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    if left:
-        await asyncio.wait(left, timeout=LAST_S)
+    running = asyncio.all_tasks() - {asyncio.current_task()}
+    if running:
+        await asyncio.wait(running, timeout=LAST_S)
 
 
 def _wait_for_threads() -> None:

@@ -151,10 +151,10 @@ def gc(store_url: str, days: int, dry_run: bool) -> None:
 
     from store.upkeep.garbage import collect_garbage
 
-    found = collect_garbage(store_url, timedelta(days=days), dry_run=dry_run)
+    freed = collect_garbage(store_url, timedelta(days=days), dry_run=dry_run)
     verb = "would delete" if dry_run else "deleted"
-    parts = ((found.chunks, "chunk"), (found.manifests, "manifest"), (found.snapshots, "snapshot"))
-    click.echo(f"{verb} {counted(found.bytes, 'byte')}: {', '.join(counted(*part) for part in parts)}", err=True)
+    parts = ((freed.chunks, "chunk"), (freed.manifests, "manifest"), (freed.snapshots, "snapshot"))
+    click.echo(f"{verb} {counted(freed.bytes, 'byte')}: {', '.join(counted(*part) for part in parts)}", err=True)
 
 
 @main.command()

@@ -20,18 +20,18 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     A link keeps pointing where it does, an older file's permissions stay, and a device or pipe is written to as it is.
     """
-    place = Path(os.path.realpath(path))
-    if place.exists() and not place.is_file():
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
         with _in_words(path):
-            yield place
+            yield target
         return
-    partial = place.with_name(f".{place.name[:100]}.{uuid4().hex[:8]}")
+    partial = target.with_name(f".{target.name[:100]}.{uuid4().hex[:8]}")
     try:
         with _in_words(path):
             yield partial
-            if place.exists():
-                shutil.copymode(place, partial)
-            partial.replace(place)
+            if target.exists():
+                shutil.copymode(target, partial)
+            partial.replace(target)
     finally:
         with suppress(OSError):
             partial.unlink()

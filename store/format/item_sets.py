@@ -59,24 +59,24 @@ def encode_items(items: ItemSet) -> Iterator[tuple[str, bytes]]:
 
 def read_items(keys: Keys, digest: str) -> ItemSet:
     """Return an item set. Raises StoreInvalidError if it is missing, damaged, or has another digest than its name says."""
-    group, place = f"{ITEMS}/{digest}", f"store {keys.where}: item set {digest[:64]!r}"
-    record = parse_items_record(keys.get_many([f"{group}/zarr.json"])[0], place)
+    group, where = f"{ITEMS}/{digest}", f"store {keys.where}: item set {digest[:64]!r}"
+    record = parse_items_record(keys.get_many([f"{group}/zarr.json"])[0], where)
     arrays = read_arrays(keys, group, record.specs(), record.shapes())
-    texts = _unpack(record, arrays.pop("texts"), arrays.pop("text_offsets"), place) if record.text_bytes else ()
+    texts = _unpack(record, arrays.pop("texts"), arrays.pop("text_offsets"), where) if record.text_bytes else ()
     items = ItemSet(record.task, record.revision, subjects=record.subjects, texts=texts, **arrays)
     if items.digest != digest:
-        raise StoreInvalidError(f"{place} is not what was written: its digest is {items.digest}")
+        raise StoreInvalidError(f"{where} is not what was written: its digest is {items.digest}")
     try:
         items.check()
     except ItemError as error:
-        raise StoreInvalidError(f"{place}: {error}") from error
+        raise StoreInvalidError(f"{where}: {error}") from error
     return items
 
 
-def parse_items_record(stored: bytes | None, place: str) -> ItemsRecord:
+def parse_items_record(stored: bytes | None, where: str) -> ItemsRecord:
     """Return an item set's record from its zarr.json. Raises StoreInvalidError if that is not an item set's metadata."""
-    attributes = group_attributes(stored, place)
-    check_schema(attributes, place)
+    attributes = group_attributes(stored, where)
+    check_schema(attributes, where)
     try:
         return ItemsRecord(
             task=text_of(attributes, "task"),
@@ -88,7 +88,7 @@ def parse_items_record(stored: bytes | None, place: str) -> ItemsRecord:
             text_offsets_sha256=text_of(attributes, "text_offsets_sha256") if attributes["schema"] >= OFFSETS_HASHED else "",
         )
     except (KeyError, ValueError, TypeError) as error:
-        raise StoreInvalidError(f"{place} has attributes that are not an item set's: {type(error).__name__} {str(error)[:120]}") from error
+        raise StoreInvalidError(f"{where} has attributes that are not an item set's: {type(error).__name__} {str(error)[:120]}") from error
 
 
 def _subjects(value: Any) -> tuple[str, ...]:
@@ -102,14 +102,14 @@ def _pack(texts: tuple[str, ...]) -> tuple[bytes, NDArray[np.int64]]:
     return b"".join(encoded), np.cumsum([0, *map(len, encoded)], dtype=np.int64)
 
 
-def _unpack(record: ItemsRecord, blob: NDArray[np.uint8], offsets: NDArray[np.int64], place: str) -> tuple[str, ...]:
+def _unpack(record: ItemsRecord, blob: NDArray[np.uint8], offsets: NDArray[np.int64], where: str) -> tuple[str, ...]:
     content = blob.tobytes()
     cut = sha256(offsets.astype("<i8").tobytes()).hexdigest()
     if record.text_offsets_sha256 not in ("", cut):
-        raise StoreInvalidError(f"{place}: the offsets of the texts are not what was written")
+        raise StoreInvalidError(f"{where}: the offsets of the texts are not what was written")
     if sha256(content).hexdigest() != record.text_sha256 or offsets[0] != 0 or offsets[-1] != len(content) or np.any(np.diff(offsets) < 0):
-        raise StoreInvalidError(f"{place}: the texts are not what was written")
+        raise StoreInvalidError(f"{where}: the texts are not what was written")
     try:
         return tuple(content[start:end].decode() for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True))
     except UnicodeDecodeError as error:
-        raise StoreInvalidError(f"{place}: a text is not UTF-8") from error
+        raise StoreInvalidError(f"{where}: a text is not UTF-8") from error

@@ -74,14 +74,14 @@ def check_fit(run: Run, items: ItemSet, where: str, nonfinite: int | None = None
         run.check(items.n_options, allow_nonfinite=True)
     except HedgemarkError as error:
         raise StoreInvalidError(f"{where}: {error}") from error
-    place = f"{where}: run {run.key.name}"
+    about = f"{where}: run {run.key.name}"
     if run.key.task != items.task:
-        raise StoreInvalidError(f"{place} says task {run.key.task[:80]!r}, its items are of task {items.task[:80]!r}")
+        raise StoreInvalidError(f"{about} says task {run.key.task[:80]!r}, its items are of task {items.task[:80]!r}")
     if not np.all(np.isnan(run.logits[~own_options(items.n_options, run.logits.shape[1])])):
-        raise StoreInvalidError(f"{place}: an item has logits beyond its own options")
+        raise StoreInvalidError(f"{about}: an item has logits beyond its own options")
     broken = nonfinite_items(run.logits, items.n_options)
     if nonfinite not in (None, broken):
-        raise StoreInvalidError(f"{place}: {broken} items have NaN or infinite logits, its attributes say {nonfinite}")
+        raise StoreInvalidError(f"{about}: {broken} items have NaN or infinite logits, its attributes say {nonfinite}")
 
 
 def run_bytes(record: RunRecord) -> int:
@@ -96,17 +96,17 @@ def run_keys(name: str, record: RunRecord) -> list[str]:
 
 def parse_run_record(stored: bytes | None, name: str, where: str) -> RunRecord:
     """Return a run's record from its zarr.json. Raises StoreInvalidError if that is not a run's metadata, or belongs to another run."""
-    place = f"store {where}: run {name[:120]!r}"
-    attributes = group_attributes(stored, place)
-    check_schema(attributes, place)
+    about = f"store {where}: run {name[:120]!r}"
+    attributes = group_attributes(stored, about)
+    check_schema(attributes, about)
     try:
         key, env = RunKey.model_validate(attributes["key"]), Environment.model_validate(attributes["env"])
         counts = [count_of(attributes, field) for field in ("nonfinite", "n_items", "n_options")]
         record = RunRecord(key, env, text_of(attributes, "digest"), *counts)
     except (KeyError, ValueError, TypeError, ValidationError, RecursionError) as error:
-        raise StoreInvalidError(f"{place} has attributes that are not a run's: {brief(error)}") from error
+        raise StoreInvalidError(f"{about} has attributes that are not a run's: {brief(error)}") from error
     if record.key.name != name:
-        raise StoreInvalidError(f"{place} holds the key of run {record.key.name[:120]!r}")
+        raise StoreInvalidError(f"{about} holds the key of run {record.key.name[:120]!r}")
     return record
 
 

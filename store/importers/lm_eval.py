@@ -86,17 +86,18 @@ def _read_file(path: Path, described: Description, metric: str | None) -> File:
 
 def _missing(samples: Sequence[Sample], name: str) -> str:
     """Return a sentence on documents that were not logged: the harness numbers those of a task from 0, and asks the first ones."""
-    found = {int(sample.doc_id) for sample in samples if sample.doc_id.isdecimal()}
-    expected = max(found, default=-1) + 1
-    if len(found) == expected or len(found) < len(samples):
+    doc_ids = {int(sample.doc_id) for sample in samples if sample.doc_id.isdecimal()}
+    expected = max(doc_ids, default=-1) + 1
+    if len(doc_ids) == expected or len(doc_ids) < len(samples):
         return ""
-    first = next(number for number in range(expected) if number not in found)
-    return f"{name}: {expected - len(found)} of {expected} documents are missing, the first of doc_id {first}; figures are of those logged"
+    first = next(doc_id for doc_id in range(expected) if doc_id not in doc_ids)
+    n_missing = expected - len(doc_ids)
+    return f"{name}: {n_missing} of {expected} documents are missing, the first of doc_id {first}; figures are of those logged"
 
 
 def _read_samples(path: Path) -> list[Sample]:
     """Return one sample for each document. Raises UsageError that names the first invalid line or doc_id."""
-    found: dict[str, Sample] = {}
+    by_id: dict[str, Sample] = {}
     failed: dict[str, UsageError] = {}
     for number, row in _lines(path):
         try:
@@ -108,18 +109,18 @@ def _read_samples(path: Path) -> list[Sample]:
                 raise refused from error
             failed.setdefault(str(row["doc_id"]), refused)  # a filter may leave no likelihoods; another filter's line may have them
             continue
-        if not found.setdefault(sample.doc_id, sample).same_question(sample):
-            first = found[sample.doc_id].line
+        if not by_id.setdefault(sample.doc_id, sample).same_question(sample):
+            first = by_id[sample.doc_id].line
             raise UsageError(
                 f"{path.name} lines {first} and {number} give doc_id {sample.doc_id} different questions or likelihoods; files of several "
                 "tasks or runs are not to be joined: give them one by one"
             )
     for doc_id, refused in failed.items():
-        if doc_id not in found:
+        if doc_id not in by_id:
             raise refused
-    if not found:
+    if not by_id:
         raise UsageError(f"{path.name} holds no samples")
-    return sorted(found.values(), key=lambda sample: (len(sample.doc_id), sample.doc_id))  # processes on several GPUs log in turns
+    return sorted(by_id.values(), key=lambda sample: (len(sample.doc_id), sample.doc_id))  # processes on several GPUs log in turns
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Any]]:

@@ -56,19 +56,19 @@ def load_plain_pickle(content: bytes, where: str) -> Any:
 
 def _check_steps(content: bytes) -> None:
     """Raise ValueError for an opcode that is truncated, unknown, or asks for more memory than the file could fill."""
-    place, size, tuples = 0, len(content), _Tuples()
-    while place < size:
-        code = content[place]
+    position, size, tuples = 0, len(content), _Tuples()
+    while position < size:
+        code = content[position]
         if code == _STOP:
             return
         fixed = _FIXED.get(code)
-        end = _end(content, place, code) if fixed is None or _OPCODES[code].name in _UNUSED else place + 1 + fixed
+        end = _end(content, position, code) if fixed is None or _OPCODES[code].name in _UNUSED else position + 1 + fixed
         if end > size:
-            raise ValueError(f"step {_OPCODES[code].name} at byte {place} needs {end - size} bytes more than there are")
-        if code == _LONG_BINPUT and (index := int.from_bytes(content[place + 1 : end], "little")) > size:
-            raise ValueError(f"it asks for place {index} in a memo, of a file of {size} bytes")
-        tuples.follow(code, int.from_bytes(content[place + 1 : end], "little") if code in _GETS or code in _PUTS else 0)
-        place = end
+            raise ValueError(f"step {_OPCODES[code].name} at byte {position} needs {end - size} bytes more than there are")
+        if code == _LONG_BINPUT and (index := int.from_bytes(content[position + 1 : end], "little")) > size:
+            raise ValueError(f"it asks for position {index} in a memo, of a file of {size} bytes")
+        tuples.follow(code, int.from_bytes(content[position + 1 : end], "little") if code in _GETS or code in _PUTS else 0)
+        position = end
     raise ValueError("it has no end")
 
 
@@ -92,7 +92,7 @@ class _Tuples:
         elif code == _POP and marks and marks[-1] == len(stack):
             marks.pop()
         else:
-            (taken, below), left = _EFFECTS[code]
+            (taken, below), pushed = _EFFECTS[code]
             if taken is None and not marks:
                 raise ValueError("it looks for a mark that it did not set")
             above = stack[marks[-1] :] if taken is None else self._top(taken)
@@ -104,7 +104,7 @@ class _Tuples:
                 marks.pop()
                 above = self._top(below) + above
                 del stack[len(stack) - below :]
-            stack += above[:1] if code in _FILLS else left
+            stack += above[:1] if code in _FILLS else pushed
 
     def _top(self, count: int) -> list[bool]:
         if count > len(self.stack):
@@ -112,18 +112,18 @@ class _Tuples:
         return self.stack[len(self.stack) - count :]
 
 
-def _end(content: bytes, place: int, code: int) -> int:
+def _end(content: bytes, position: int, code: int) -> int:
     """Return where an opcode with an argument of variable length ends."""
     opcode = _OPCODES.get(code)
     if opcode is None or opcode.name in _UNUSED:
-        raise ValueError(f"step {'of an unknown kind' if opcode is None else opcode.name} at byte {place}")
+        raise ValueError(f"step {'of an unknown kind' if opcode is None else opcode.name} at byte {position}")
     if width := _COUNTED.get(opcode.arg.n if opcode.arg else 0):
-        return place + 1 + width + int.from_bytes(content[place + 1 : place + 1 + width], "little")
+        return position + 1 + width + int.from_bytes(content[position + 1 : position + 1 + width], "little")
     for _ in range(2 if opcode.name == "GLOBAL" else 1):  # lines of text
-        place = content.find(b"\n", place) + 1
-        if place == 0:
+        position = content.find(b"\n", position) + 1
+        if position == 0:
             raise ValueError(f"step {opcode.name} has no end")
-    return place
+    return position
 
 
 class _Stand:

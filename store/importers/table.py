@@ -63,12 +63,12 @@ def read_table(file: Path, described: Description, values: str | None = None) ->
 
 
 def _option_columns(table: pl.DataFrame, path: Path, values: str | None) -> Options:
-    found = {prefix: [name for name in table.columns if name.startswith(prefix)] for prefix in PREFIXES}
-    prefixes = [prefix for prefix, names in found.items() if names] or ["logit_"]
+    columns = {prefix: [name for name in table.columns if name.startswith(prefix)] for prefix in PREFIXES}
+    prefixes = [prefix for prefix, names in columns.items() if names] or ["logit_"]
     if len(prefixes) > 1:
         raise UsageError(f"{path.name} has columns {' and '.join(f'{prefix}A' for prefix in prefixes)} ...; leave one kind in")
     [prefix] = prefixes
-    expected = [f"{prefix}{letter}" for letter in ascii_uppercase[: max(2, len(found[prefix]))]]
+    expected = [f"{prefix}{letter}" for letter in ascii_uppercase[: max(2, len(columns[prefix]))]]
     missing = [name for name in ("id", "answer", *expected) if name not in table.columns]
     if missing:
         raise UsageError(f"{path.name} lacks column {', '.join(missing)}; it has {', '.join(table.columns)[:300]}")
@@ -111,9 +111,9 @@ def _names(table: pl.DataFrame, name: str, described: Description) -> pl.Series:
 
 
 def _pair(rows: pl.DataFrame, named: Description, options: Options, origin: str) -> tuple[ItemSet, Run]:
-    given = _is_given(rows, options.names)
-    n_options = given.sum(axis=1)
-    if np.any(given != own_options(n_options, given.shape[1])) or n_options.min() < 2:
+    has_value = _is_given(rows, options.names)
+    n_options = has_value.sum(axis=1)
+    if np.any(has_value != own_options(n_options, has_value.shape[1])) or n_options.min() < 2:
         raise UsageError(f"{named.task}: an item has fewer than two logits, or a gap among them")
     items = _items(rows, named.task, n_options, origin)
     if np.any(items.answer >= n_options):
@@ -142,19 +142,19 @@ def _check_own_result(rows: pl.DataFrame, items: ItemSet, logits: NDArray[np.flo
     every = np.arange(len(items))
     can_be_right, can_be_wrong = best[every, items.answer], best.sum(axis=1) > best[every, items.answer]
     for name in (name for name in OWN_RESULTS if name in rows.columns):
-        own = texts(rows, name, optional=True)
+        stated = texts(rows, name, optional=True)
         if name == "prediction":
-            predicted = [ascii_uppercase.find(text) if len(text) == 1 else -1 for text in own.to_list()]
+            predicted = [ascii_uppercase.find(text) if len(text) == 1 else -1 for text in stated.to_list()]
             agrees = np.array([0 <= option < best.shape[1] and best[row, option] for row, option in enumerate(predicted)])
         else:
             agrees = np.where(flags(rows, name), can_be_right, can_be_wrong)
-        agrees |= (own == "").to_numpy()
+        agrees |= (stated == "").to_numpy()
         if not agrees.all():
             row = int(np.argmin(agrees))
             largest, answer = ascii_uppercase[int(np.argmax(best[row]))], ascii_uppercase[items.answer[row]]
             raise UsageError(
                 f"{items.task}: item {texts(rows, 'id')[row]!r}: the largest logit is that of {largest}, the answer {answer}, but column "
-                f"{name} says {own[row]}"
+                f"{name} says {stated[row]}"
             )
 
 
@@ -165,12 +165,12 @@ def _logsumexp(rows: pl.DataFrame, run: Run) -> FloatArray:
 def _top_token(rows: pl.DataFrame, run: Run) -> NDArray[np.int32]:
     if "top_token" not in rows.columns:
         return run.top_token
-    given = numbers(rows, ["top_token"])[:, 0]
-    found = np.where(np.isnan(given), UNKNOWN_TOKEN, given)
-    odd = found[(found < UNKNOWN_TOKEN) | (found > np.iinfo(np.int32).max) | (found != np.trunc(found))]
+    stated = numbers(rows, ["top_token"])[:, 0]
+    token = np.where(np.isnan(stated), UNKNOWN_TOKEN, stated)
+    odd = token[(token < UNKNOWN_TOKEN) | (token > np.iinfo(np.int32).max) | (token != np.trunc(token))]
     if len(odd):
         raise UsageError(f"column top_token holds {odd[0]:.10g}; expected token ids, which are whole numbers from 0 (or {UNKNOWN_TOKEN})")
-    return found.astype(np.int32)
+    return token.astype(np.int32)
 
 
 IMPORTER = Importer(

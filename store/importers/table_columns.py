@@ -80,7 +80,7 @@ def _load_csv(path: Path) -> pl.DataFrame:
     for number, row in enumerate(rows, start=1):
         if len(row) != len(header):
             raise UsageError(f"{path.name} row {number} has {len(row)} values for {len(header)} columns")
-    columns = {name: [row[place] or None for row in rows] for place, name in enumerate(header)}
+    columns = {name: [row[column] or None for row in rows] for column, name in enumerate(header)}
     return pl.DataFrame(columns, schema=dict.fromkeys(header, pl.String))
 
 

@@ -57,7 +57,7 @@ def name_models_apart(rows: Iterable[Row], wanted: Wanted) -> NamedRows:
     for row in listed:
         if row["method"] != CHECKPOINT and row.get("weights_hash"):
             hashes[row["model"]].add(row["weights_hash"])
-    apart = {name: {each: f"{name}@{each[:8]}" for each in sorted(found)} for name, found in hashes.items() if len(found) > 1}
+    apart = {name: {each: f"{name}@{each[:8]}" for each in sorted(digests)} for name, digests in hashes.items() if len(digests) > 1}
     for name, names in apart.items():
         log.warning(
             "%d models are called %r; they differ in the files of their weights, config or tokenizer, and are shown as %s",

@@ -40,9 +40,9 @@ def collect_garbage(url: str, older_than: timedelta = SESSION_LIFE, *, dry_run: 
     repository = open_repository(url)
     repository.writable()  # raises if the store is read-only
     with repository.lock(), readable(repository.address):
-        found = repository.ice.garbage_collect(before, dry_run=dry_run)
+        summary = repository.ice.garbage_collect(before, dry_run=dry_run)
         staged = _collect_staged(repository.address.path, before, dry_run) if repository.address.path else 0
-    return Garbage(found.bytes_deleted + staged, found.chunks_deleted, found.manifests_deleted, found.snapshots_deleted)
+    return Garbage(summary.bytes_deleted + staged, summary.chunks_deleted, summary.manifests_deleted, summary.snapshots_deleted)
 
 
 def _collect_staged(folder: Path, before: datetime, dry_run: bool) -> int:

@@ -31,17 +31,17 @@ def record(repository: Repository, snapshot: str, tag: str = "") -> dict[str, An
 
 def differences(repository: Repository, snapshot: str, signed: dict[str, Any], at: str | None) -> tuple[list[str], list[str]]:
     """Return the problems and notes of a snapshot whose history or tags are not those that were signed; `at` as it was asked for."""
-    place = f"store {repository.address}"
+    store_name = f"store {repository.address}"
     problems, notes = [], []
     if history_digest(repository, snapshot) != signed["history"]:
-        problems.append(f"{place}: its history (messages and times of its commits) is not the one that was signed")
+        problems.append(f"{store_name}: its history (messages and times of its commits) is not the one that was signed")
     now = repository.tags()
     chosen = sorted({*now, *signed["tags"]}) if at is None and not repository.address.read_only else [tag for tag in now if tag == at]
     for tag in chosen:
         if tag not in signed["tags"]:
             notes.append(f"tag {tag}: the signature does not cover it, because the tag was given later; sign the store again")
         elif tag not in now or _named(repository, now[tag]) != signed["tags"][tag]:
-            problems.append(f"{place}: tag {tag!r} does not name what it named when the store was signed")
+            problems.append(f"{store_name}: tag {tag!r} does not name what it named when the store was signed")
     return problems, notes
 
 

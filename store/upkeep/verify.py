@@ -58,13 +58,13 @@ def verify_store(url: str, at: str | None = None, key_file: Path | None = None) 
 def _check_signatures(repository: Repository, at: str | None, key_file: Path, report: Report) -> None:
     """Check the signature, and if it is valid the history and the tags that it covers."""
     try:
-        found = [check_signature(repository.keys(at)[1], key_file)]
-        if not found[0].problems:
-            found.append(check_signed_names(repository, at))
+        signatures = [check_signature(repository.keys(at)[1], key_file)]
+        if not signatures[0].problems:
+            signatures.append(check_signed_names(repository, at))
     except StoreInvalidError as error:
         report.problems.append(str(error))
         return
-    for signature in found:
+    for signature in signatures:
         report.problems += signature.problems
         report.notes += signature.notes
 
