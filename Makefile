@@ -44,6 +44,9 @@ peers: ## other conformal libraries and lm-evaluation-harness, in an environment
 test-vllm: ## backend vllm in an environment of its own, built the first time, with the real weights of SmolLM2-135M
 	sh .ci/test-vllm.sh $(PYTHON)
 
+test-packers: setup ## reading GPTQ and AWQ against the packers of AutoGPTQ 0.7.1 and AutoAWQ 0.2.9
+	sh .ci/test-packers.sh $(VENV)
+
 CASES ?= 500
 SEED ?= 0
 fuzz: setup ## damaged stores, caches, files, addresses and model folders: no traceback, no hang, no number that is silently wrong

@@ -7,6 +7,7 @@ Both pack `qzeros` (group, output * bits / 32); `scales` is (group, output); GPT
 
 The first version of GPTQ stores zero points minus one, the second stores them unchanged. The first subtracts 1 from all fields of a packed
 word at once, so a zero point of 0 borrows from the next field; adding 1 to all fields with carry reverses that (AutoGPTQ issue 640).
+AutoGPTQ's own packer writes -1 for a zero point of 0, all ones, over the rest of its word, so that zero points beside it are lost.
 The label of a file is not reliable. In a symmetric layer every zero point is 2^(bits - 1), so its stored values show the version.
 """
 
@@ -56,6 +57,11 @@ def unpack_integers(tensors: dict[str, Any], stored: Quantization) -> Iterator[t
         raise HedgemarkError(f"the quantization settings say {stored.format}, and no layer is packed (qweight); its weights are plain")
     parted = [_take(tensors, name, stored) for name in layers]
     offset = _offset(parted, stored) if stored.format == GPTQ else 0
+    if offset and (damaged := _overwritten(parted)):
+        raise HedgemarkError(
+            f"layer {damaged} has zero points of 0 that were written over those beside them, as AutoGPTQ's packer does, and kernels read "
+            "different numbers there; quantize the model again symmetrically or with GPTQModel"
+        )
     while parted:
         layer = parted.pop()
         yield f"{layer.name}.weight", _dequantize(layer, stored, offset)
@@ -141,6 +147,22 @@ def _offset(layers: list[_Layer], stored: Quantization) -> int:
             f"correct the label in the checkpoint's quantization settings to {'gptq_v2' if label else 'gptq'!r}"
         )
     return label
+
+
+def _overwritten(layers: list[_Layer]) -> str:
+    """Return the name of a layer whose zero points were overwritten by a zero point of 0, "" if there is none.
+
+    Then every largest field of a word is followed by largest fields up to its end. A borrow makes that of zero points 0, 1, ..., 1 alone,
+    and elsewhere leaves other fields after a largest one, which show that nothing was overwritten.
+    """
+    found = ""
+    for layer in layers:
+        if layer.parts["qzeros"] is not None and WORD % layer.bits == 0:
+            largest = (unpack(layer.parts["qzeros"], layer.bits) == 2**layer.bits - 1).unflatten(-1, (-1, WORD // layer.bits))
+            if bool((largest[..., :-1] & ~largest[..., 1:]).any()):
+                return ""
+            found = found or (layer.name if bool((largest[..., :-1] & largest[..., 1:]).any()) else "")
+    return found
 
 
 def _contradicts(layers: list[_Layer], label: int) -> bool:

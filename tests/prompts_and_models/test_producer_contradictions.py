@@ -123,6 +123,19 @@ def test_parts_of_other_kinds_are_refused(changed: dict[str, Any], message: str,
         load(tmp_path)
 
 
+def test_zero_points_that_were_written_over_others_are_refused(tmp_path: Path) -> None:
+    """AutoGPTQ writes 32 ones for a zero point of 0, over all after it in the word; a borrow leaves other fields after 15."""
+    packed_folder(tmp_path, {"quant_method": "gptq", "bits": 4, "group_size": 16})
+    words = load_file(tmp_path / "model.safetensors")[f"{FIRST}.qzeros"]
+    words[0, 0] = 0x765 - 2**12  # fields 5, 6, 7, then ones: zero points 6, 7, 8, 0 and four that are lost
+    change(tmp_path, **{f"{FIRST}.qzeros": words})
+    with pytest.raises(HedgemarkError, match=f"layer {FIRST} has zero points of 0 that were written over those beside them"):
+        load(tmp_path)
+    words[1, 0] = 0x3F5  # a borrow from the third field, so that the first word is 6, 7, 8, 0, 1, 1, 1, 1
+    change(tmp_path, **{f"{FIRST}.qzeros": words})
+    load(tmp_path)
+
+
 @pytest.mark.parametrize(
     "settings",
     [
