@@ -7,13 +7,15 @@ bytes. Standard library only.
 import math
 from collections.abc import Mapping
 from fractions import Fraction
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from schemas.digest import json_digest
 from schemas.errors import UsageError
 from schemas.json_text import parse_json, read_text
 from schemas.numbers import exact_number
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FORMAT, VERSION = "hedgemark-predictor", 1
 ANSWER, ASK_AGAIN, REVIEW, ABSTAIN = DECISIONS = ("answer", "ask again", "review", "abstain")
@@ -90,10 +92,10 @@ def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, "digest": json_digest(content)}
 
 
-def read_document(path: Path | str) -> Document:
+def read_document(path: "Path | str") -> Document:
     """Return the predictor in a file. Raises UsageError if the file cannot be read, was changed after writing, or is no predictor."""
     try:
-        return parse_document(parse_json(read_text(Path(path)), finite=True))
+        return parse_document(parse_json(read_text(path), finite=True))
     except ValueError as error:
         raise UsageError(f"predictor {path}: {error}") from error
 

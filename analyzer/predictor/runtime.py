@@ -4,8 +4,7 @@ In: logits of the options of one question or many.  Out: which options each set 
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +15,9 @@ from analyzer.stats.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from analyzer.stats.probs import softmax, top_option
 from schemas.errors import UsageError
 from schemas.options import own_options
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FEWEST = 2  # options that a question must have
 
@@ -42,7 +44,7 @@ class Predictor:
         self._by_subject = {one.subject: one.value for one in document.thresholds}
 
     @classmethod
-    def load(cls, path: Path | str) -> "Predictor":
+    def load(cls, path: "Path | str") -> "Predictor":
         """Return the predictor in a file, after checking its schema, digest and test vectors.
 
         Raises UsageError if the file is no predictor, has a newer version or was changed by hand, or if a test vector gives another
@@ -52,8 +54,10 @@ class Predictor:
         predictor.check(str(path))
         return predictor
 
-    def save(self, path: Path | str) -> None:
+    def save(self, path: "Path | str") -> None:
         """Write the predictor to a file, completely or not at all. Raises UsageError for a folder that does not exist."""
+        from pathlib import Path
+
         from store.exchange.whole_file import write_document
         from store.shown import json_text
 

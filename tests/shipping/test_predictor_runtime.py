@@ -39,6 +39,20 @@ def test_the_runtime_imports_numpy_and_nothing_else() -> None:
     assert done.stdout.strip() == "['analyzer', 'schemas']"
 
 
+def test_the_runtime_starts_without_what_is_slow_to_import(tmp_path: Path) -> None:
+    """Loading and applying a predictor brings no module that took a tenth of the start or more and is not needed."""
+    made().save(tmp_path / "p.json")
+    slow = {"pathlib", "urllib", "ipaddress", "dataclasses", "inspect", "datetime", "importlib.metadata", "tempfile"}
+    code = (
+        "import sys; import numpy; before = set(sys.modules); from analyzer.predictor import Predictor; "
+        f"Predictor.load({str(tmp_path / 'p.json')!r}).decide([1.0, 2.0, 3.0, 4.0]); print(sorted(({slow!r} & set(sys.modules)) - before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", f"import sys; sys.path[:0] = {sys.path!r}; {code}"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize("reliability", ["none", "temperature"])
 @pytest.mark.parametrize("scorer", DETERMINISTIC)
 @pytest.mark.parametrize("width", [4, 9])
