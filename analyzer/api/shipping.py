@@ -26,6 +26,7 @@ def calibrate(  # noqa: PLR0913  # one argument per option of the command
     empty: str = "keep",
     by: str = "none",
     reliability: str = "none",
+    cluster: str | Mapping[str, str] | None = None,
     guarantee: str = "average",
     max_wrong: Number | None = None,
     prices: Prices | str | Path | None = None,
@@ -41,6 +42,7 @@ def calibrate(  # noqa: PLR0913  # one argument per option of the command
     alpha, scorer, parameters, empty : as in `sets`, but one of each; not aps-rand, which draws random numbers.
     by : "subject" gives every subject its own threshold.
     reliability : "temperature" fits a temperature on a fifth of the items, which are then not used to calibrate.
+    cluster : which items depend on each other, as in `sets`; one of each cluster then calibrates. None: all items calibrate.
     guarantee : "average" over draws of the calibration items, or "pac:0.95" for coverage with that confidence.
     max_wrong : largest share of wrong answers among the questions that are answered without review.
     prices : as in `cost`; they also set the largest set that is asked again.
@@ -67,7 +69,7 @@ def calibrate(  # noqa: PLR0913  # one argument per option of the command
     from analyzer.ship.calibrate import calibrate as calibrate_run
     from analyzer.studies.cost import read_prices
 
-    question = ask(alphas=str(alpha), scorers=scorer, parameters=parameters, empty=empty, by=by, reliability=reliability)
+    question = ask(alphas=str(alpha), scorers=scorer, parameters=parameters, empty=empty, by=by, reliability=reliability, cluster=cluster)
     if len(question.alphas) != 1 or by not in ("none", "subject"):
         raise UsageError(f"a predictor has one alpha and thresholds by none or subject; alpha is {alpha}, by is {by!r}")
     wanted = PredictorSettings(
@@ -80,8 +82,9 @@ def calibrate(  # noqa: PLR0913  # one argument per option of the command
         _confidence(guarantee),
         None if max_wrong is None else _share(str(max_wrong), "max_wrong"),
         prices if prices is None or isinstance(prices, Prices) else read_prices(Path(prices)),
+        one_each=cluster is not None,
     )
-    runs = open_asked(source, at, selection).runs
+    runs = open_asked(source, at, selection).runs.clustered(question.clustering)
     dense = open_asked(source, at, selection, with_dense=True).runs
     return calibrate_run(runs, wanted, dense=dense, expect=_expected(expect), allow_unreliable=allow_unreliable)
 

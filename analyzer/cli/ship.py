@@ -37,6 +37,11 @@ EXPECT_HELP = "Refuse a run whose key says otherwise, such as prompt_hash=3f2a9c
     help="First fit a temperature, on a fifth of the items.",
 )
 @click.option(
+    "--cluster",
+    metavar="question|subject|context|FILE:COLUMN",
+    help="Of items that depend on each other calibrate on one each, drawn at random, to cover questions of new clusters. [all items]",
+)
+@click.option(
     "--guarantee",
     metavar="average|pac:C",
     default="average",
@@ -50,7 +55,7 @@ EXPECT_HELP = "Refuse a run whose key says otherwise, such as prompt_hash=3f2a9c
 @click.option("--out", type=FILE, default="predictor.json", show_default=True, help="File to write.")
 @friendly_errors
 def calibrate_command(store_url: str, out: Path, **options: Any) -> None:
-    """Make the threshold to deploy, with what it guarantees, from one run. All items calibrate.
+    """Make the threshold to deploy, with what it guarantees, from one run. All items calibrate unless --cluster is given.
 
     Example: analyze calibrate --model ref-m --method rtn --level w4a16-g32 --task urn --prompt base
     """

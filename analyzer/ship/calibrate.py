@@ -1,7 +1,9 @@
 """`analyze calibrate`: the threshold to deploy, in a file that states its guarantee, the questions it is for, and test vectors for ports.
 
 In: one run.  Out: the JSON value of a predictor (`schemas/predictor.md`). All items calibrate, because nothing is
-tested here: `analyze sets` measures how good the predictor is. Only fitting a temperature sets a fifth of the items aside.
+tested here: `analyze sets` measures how good the predictor is. Only fitting a temperature sets a fifth of the items aside. Of items that
+depend on each other one per cluster calibrates, drawn at random: these are exchangeable with a random question of a new cluster (Dunn,
+Wasserman & Ramdas 2023, JASA 118, subsampling once).
 """
 
 import math
@@ -26,11 +28,13 @@ from analyzer.predictor.document import ANSWER, DECISIONS, FORMAT, PRICES, VERSI
 from analyzer.predictor.looks import count_looks, looks_of
 from analyzer.predictor.runtime import Predictor
 from analyzer.predictor.stored_run import answered_right, judge_view
+from analyzer.runs.answer_metrics import dependence
 from analyzer.runs.loading import Runs
 from analyzer.runs.pairs import Partners, pair_views
 from analyzer.runs.view import RunView
 from analyzer.scorers import RANDOM, scorer_parameters
 from analyzer.stats.arrays import BoolArray, FloatArray
+from analyzer.stats.random_words import item_uniform
 from analyzer.studies.cost import Prices
 from schemas.errors import UsageError
 from schemas.levels import method_and_level
@@ -53,6 +57,7 @@ class PredictorSettings:
     confidence : probability over draws of the calibration items that coverage holds; None for coverage on average over draws.
     by_subject : whether every subject gets a threshold of its own.
     tempered   : whether to fit a temperature first.
+    one_each   : whether only one item of each cluster calibrates; else all items do, whether they are independent or not.
     max_wrong  : largest share of wrong answers among the questions answered without review; None for no limit.
     prices     : what a question costs under each decision; None without prices.
     """
@@ -67,6 +72,7 @@ class PredictorSettings:
     max_wrong: Fraction | None = None
     prices: Prices | None = None
     ask_again_up_to: int = 2
+    one_each: bool = False
 
 
 def calibrate(
@@ -91,6 +97,7 @@ def calibrate(
         raise UsageError(f"run {view.row['name']} has {view.n_items} items with finite logits; nothing can be calibrated on them")
     if dense and partner and partner["items_hash"] == view.row["items_hash"]:
         reasons += against_dense(*reversed(pair_views(dense.view(partner), view)))
+    view = one_of_each_cluster(view) if settings.one_each else view
     value = _value(view, settings)
     reasons += _set_reasons(value, view)
     if reasons and not allow_unreliable:
@@ -101,6 +108,13 @@ def calibrate(
     predictor = Predictor(parse_document(sealed(_with_vectors(value, view))))
     predictor.check(view.row["name"])
     return predictor
+
+
+def one_of_each_cluster(view: RunView) -> RunView:
+    """Return the view of one item per cluster, drawn by the hash of its id, so that the same items are drawn again."""
+    order = np.argsort(item_uniform(view.items.item_id[view.position]), kind="stable")
+    first = np.unique(view.cluster_of_set[view.position][order], return_index=True)[1]
+    return view.keep(np.sort(order[first]))
 
 
 def _one_run(runs: Runs) -> RunView:
@@ -228,7 +242,20 @@ def _guarantee(view: RunView, settings: PredictorSettings) -> str:
     )
     return (
         f"{share[0].upper()}{share[1:]}{within} {over}, for questions drawn as those of task {row['task']} were, "
-        f"put to {whom} with prompt {row['prompt']}.{alone}"
+        f"put to {whom} with prompt {row['prompt']}.{_depends(view, settings)}{alone}"
+    )
+
+
+def _depends(view: RunView, settings: PredictorSettings) -> str:
+    """Return what items that depend on each other mean for the guarantee; "" if no two ask the same question and no clusters were given."""
+    if settings.one_each:
+        return " One question of each cluster of dependent questions calibrated, so it holds for a question of a new cluster."
+    n_questions = dependence(view)["n_questions"]
+    if n_questions == view.n_items:
+        return ""
+    return (
+        f" It would be exact for independent questions; here only {n_questions} of the {view.n_items} are different, "
+        "and --cluster question calibrates on one of each."
     )
 
 

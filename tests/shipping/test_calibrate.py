@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from analyzer_data import item_set, make_run, skilled_logits
+from analyzer_data import MemoryReader, item_set, make_run, skilled_logits
 from click.testing import CliRunner
 from shipping import data_set, made, rewritten
 from store_tiny import write_runs
 
-from analyzer.api import calibrate, example_runs
+from analyzer.api import calibrate, example_runs, view_of
 from analyzer.cli.main import main
 from analyzer.predictor import Predictor
+from analyzer.runs.loading import select_runs
 from analyzer.scorers import RANDOM, SCORERS
+from analyzer.ship.calibrate import PredictorSettings, one_of_each_cluster
+from analyzer.ship.calibrate import calibrate as calibrate_run
 from analyzer.studies.cost import Prices
 from schemas.errors import UsageError
+from schemas.items import Item
+from schemas.itemset import build_item_set
 
 DETERMINISTIC = [name for name in SCORERS if name not in RANDOM]
 
@@ -51,6 +57,58 @@ def test_sure_threshold_covers_for_all_but_a_share_of_calibration_sets() -> None
 
     assert sure(one.k) >= 0.95 > sure(one.k - 1)
     assert one.k > made().document.thresholds[0].k
+
+
+def passages(n_passages: int, rng: np.random.Generator, per_passage: int = 10) -> tuple[xr.Dataset, dict[str, str]]:
+    """Questions whose difficulty is mostly that of their passage."""
+    code = np.repeat(np.arange(n_passages), per_passage)
+    answer = rng.integers(0, 4, code.size)
+    logits = rng.normal(size=(code.size, 4))
+    logits[np.arange(code.size), answer] += 1.5 + 2 * rng.normal(size=n_passages)[code]
+    data = xr.Dataset({"logits": (("item", "option"), logits), "answer": ("item", answer)}, {"item": np.arange(code.size)})
+    return data.assign_attrs(model="toy", method="dense", task="quiz"), {str(i): str(one) for i, one in enumerate(code)}
+
+
+def test_one_question_of_each_cluster_calibrates() -> None:
+    """As many items as clusters, one of each, the same ones again; the guarantee says so. Clusters that cannot be read are refused."""
+    data, cluster = passages(60, np.random.default_rng(0))
+    predictor = calibrate(data, cluster=cluster)
+    assert predictor.document.thresholds[0].n == 60
+    assert predictor.document.thresholds == calibrate(data, cluster=cluster).document.thresholds
+    assert "60 calibration questions" in predictor.document.value["guarantee"]
+    assert "a question of a new cluster" in predictor.document.value["guarantee"]
+    view = replace(view_of(data), grouping=np.repeat(np.arange(60), 10))
+    assert np.array_equal(view.cluster_of_set[one_of_each_cluster(view).position], np.arange(60))
+    assert made().document.thresholds == made(cluster="question").document.thresholds
+    with pytest.raises(UsageError, match="names no cluster for"):
+        calibrate(data, cluster={"0": "a"})
+    with pytest.raises(UsageError, match="expected question, subject, context"):
+        calibrate(data, cluster="topic")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("one_each", [True, False])
+def test_confidence_holds_for_passages_only_with_one_question_each(one_each: bool) -> None:
+    """pac:0.8 over 200 draws of 40 passages: new passages are covered in at least 80 % of draws with one question each, else in fewer."""
+    rng, scores = np.random.default_rng(1), np.array(naive_lac(passages(20_000, np.random.default_rng(2), 1)[0]))
+    covers = []
+    for _ in range(200):
+        data, cluster = passages(40, rng)
+        predictor = calibrate(data, alpha="0.2", guarantee="pac:0.8", cluster=cluster if one_each else None, allow_unreliable=True)
+        covers.append(np.mean(scores <= predictor.document.thresholds[0].value) >= 0.8)
+    share = float(np.mean(covers))
+    assert share >= 0.8 - 3 * math.sqrt(0.16 / 200) if one_each else share < 0.72, share
+
+
+def test_repeated_questions_are_said_in_the_guarantee() -> None:
+    """Every question asked twice: the guarantee says how many are different, and one of each can calibrate."""
+    choices = [dict(zip("ABCD", (f"{i}{letter}" for letter in "abcd"), strict=True)) for i in range(200)]
+    items = [Item(id=str(i), question=f"q{i // 2}", choices=choices[i], answer="ABCD"[i % 4]) for i in range(200)]
+    stored = build_item_set("quiz", items)
+    run = make_run(stored, skilled_logits(np.random.default_rng(0), stored.answer, 4))
+    runs = select_runs(MemoryReader([stored], [run]), {})
+    assert "only 100 of the 200 are different" in calibrate_run(runs, PredictorSettings()).document.value["guarantee"]
+    assert calibrate_run(runs, PredictorSettings(one_each=True)).document.thresholds[0].n == 100
 
 
 def test_every_subject_has_a_threshold_of_its_own() -> None:
