@@ -11,5 +11,5 @@ if [ ! -e "$venv/.ready" ] || [ pyproject.toml -nt "$venv/.ready" ] || [ tests/p
 fi
 shift
 HEDGEMARK_PEERS=1 "$venv/bin/python" -m pytest tests/numbers/test_analyzer_peers.py tests/numbers/test_analyzer_drawn.py \
-  tests/stores_at_work/test_store_import_from_lm_eval.py
+  tests/stores_at_work/test_store_import_from_lm_eval.py tests/prompts_and_models/test_producer_lm_eval_tasks.py
 "$venv/bin/python" -m analyzer.bench "$@"

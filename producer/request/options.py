@@ -32,7 +32,7 @@ RUN_OPTIONS = (
         "tasks",
         multiple=True,
         metavar="T",
-        help="Items to ask: a name from --list tasks, or a .json or .jsonl file. Repeatable. "
+        help="Items to ask: a name from --list tasks, a .json or .jsonl file, or lm-eval:NAME. Repeatable. "
         "[urn and facts for the embedded models, the published tasks for others]",
     ),
     click.option(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from producer.tasks import EMBEDDED, TASKS
+from producer.tasks.lm_eval_task import PREFIX, load_lm_eval
 from schemas.benchmark import BENCHMARK, ODD
 from schemas.errors import HedgemarkError, ItemError, UsageError
 from schemas.item_quirks import describe_quirks, says_none_of_the_above
@@ -58,9 +59,12 @@ def load_task(name: str, data: Path | None = None) -> TaskItems:
         items, ids = _with_text(read_items(path), path), BENCHMARK[name].demonstrations
         task = _without_demonstrations(name, items, ids, _file_revision(path))
         return _unambiguous(task) if name == "cosmosqa" else task
+    if name.startswith(PREFIX):
+        loaded = load_lm_eval(name.removeprefix(PREFIX))
+        return TaskItems(loaded.name, loaded.items, (), loaded.revision)
     path = Path(name)
     if path.suffix not in (".json", ".jsonl"):
-        raise UsageError(f"unknown task {name!r}; known: {', '.join(TASKS)}; also any .json or .jsonl file of items")
+        raise UsageError(f"unknown task {name!r}; known: {', '.join(TASKS)}; also any .json or .jsonl file of items, and {PREFIX}NAME")
     return TaskItems(path.stem, _with_text(read_items(path), path), (), _file_revision(path))
 
 
