@@ -3,7 +3,8 @@
 from typing import Any
 
 from producer.methods.shared.contract import DATA, Job
-from producer.methods.shared.quantization import ANY_FORMAT, quantization_settings, quantize, scheme
+from producer.methods.shared.llm_compressor import ROUTED, FromRoutedTokens
+from producer.methods.shared.quantization import ANY_FORMAT, calibrated, quantization_settings, quantize, scheme
 from schemas.errors import PostConditionError
 from schemas.levels import Level
 
@@ -19,11 +20,14 @@ def gptq(model: Any, job: Job) -> Any:
 def gptq_modifier(model: Any, level: Level) -> Any:
     """Return llm-compressor's modifier, changed to raise PostConditionError if a Hessian cannot be inverted.
 
-    The library itself would round the weights of such a layer to nearest and only log a summary.
+    The library itself would round the weights of such a layer to nearest and only log a summary. At a level that fixes the scale of
+    activations beforehand, every expert sees every token, so that no expert is left without a scale.
     """
     from llmcompressor.modifiers.gptq import GPTQModifier
 
-    class StrictGPTQ(GPTQModifier):
+    bases = (GPTQModifier,) if calibrated(level) else (FromRoutedTokens, GPTQModifier)
+
+    class StrictGPTQ(*bases):  # type: ignore[misc]
         """GPTQ that raises instead of rounding a layer to nearest."""
 
         def _log_rtn_fallback_summary(self) -> None:
@@ -37,7 +41,12 @@ def gptq_modifier(model: Any, level: Level) -> Any:
 def settings_for(level: Level) -> dict[str, Any]:
     """Return the settings that a GPTQ run records."""
     order = "by Hessian diagonal, groups as they lie"
-    return quantization_settings(level) | {"dampening": DAMPENING, "block": BLOCK, "column_order": order}
+    return quantization_settings(level) | {"dampening": DAMPENING, "block": BLOCK, "column_order": order, **experts_of(level)}
+
+
+def experts_of(level: Level) -> dict[str, str]:
+    """Return the setting that says which tokens an expert's Hessian comes from."""
+    return {} if calibrated(level) else {"experts": ROUTED}
 
 
 METHOD = ANY_FORMAT(

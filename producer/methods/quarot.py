@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from producer.methods.gptq import BLOCK, DAMPENING, gptq_modifier
+from producer.methods.gptq import BLOCK, DAMPENING, experts_of, gptq_modifier
 from producer.methods.shared.contract import DATA, Job
 from producer.methods.shared.float64_transform import require_same_function, transform
 from producer.methods.shared.linear_layers import probe_tokens
@@ -38,7 +38,8 @@ def fits_rotation(config: Any, level: Level) -> str:
 
 def settings_for(level: Level) -> dict[str, Any]:
     """Return the settings that a QuaRot run records."""
-    return quantization_settings(level) | {"rotations": "random Hadamard R1, R2, R4", "dampening": DAMPENING, "block": BLOCK}
+    solver = {"dampening": DAMPENING, "block": BLOCK, **experts_of(level)}
+    return quantization_settings(level) | {"rotations": "random Hadamard R1, R2, R4", **solver}
 
 
 METHOD = WEIGHTS_AND_ACTIVATIONS(

@@ -4,7 +4,7 @@ from typing import Any
 
 from producer.methods.shared.contract import DATA, Job
 from producer.methods.shared.linear_layers import kept_layers
-from producer.methods.shared.llm_compressor import by_sequence, oneshot
+from producer.methods.shared.llm_compressor import ROUTED, FromRoutedTokens, oneshot
 from producer.methods.shared.sparsity import pattern_zeros, pruned_of, pruning_method
 from schemas.errors import PostConditionError
 from schemas.levels import Level
@@ -28,12 +28,8 @@ def sparsegpt_modifier(model: Any, level: Level) -> Any:
     from llmcompressor.modifiers.pruning.sparsegpt import SparseGPTModifier
     from llmcompressor.modifiers.pruning.sparsegpt.sgpt_sparsify import sparsify_weight
 
-    class ExactSparseGPT(SparseGPTModifier):
+    class ExactSparseGPT(FromRoutedTokens, SparseGPTModifier):  # type: ignore[misc]
         """SparseGPT that prunes an exact number of weights and raises if it cannot use a Hessian."""
-
-        def calibrate_module(self, module: Any, args: tuple[Any, ...], output: Any) -> None:
-            """Take in a layer's inputs."""
-            super().calibrate_module(module, by_sequence(args), output)
 
         @torch.no_grad()
         def compress_modules(self) -> None:
@@ -89,6 +85,6 @@ METHOD = pruning_method(
     needs=DATA,
     prune=sparsegpt,
     expected_zeros=expected_zeros,
-    settings_for=lambda level: {"dampening": DAMPENING, "block": block_of(level)},
+    settings_for=lambda level: {"dampening": DAMPENING, "block": block_of(level), "experts": ROUTED},
     ties=TIES,
 )

@@ -8,13 +8,13 @@ from typing import Any
 
 from producer.methods.shared.contract import DATA, Job
 from producer.methods.shared.linear_layers import kept_layers
-from producer.methods.shared.llm_compressor import by_sequence, oneshot
+from producer.methods.shared.llm_compressor import ROUTED, FromRoutedTokens, oneshot
 from producer.methods.shared.sparsity import pattern_zeros, pruned_of, pruning_method
 from schemas.levels import Level
 
 
 def wanda(model: Any, job: Job) -> Any:
-    """Return the model with the least important weights of every row set to zero; every expert's inputs include every token."""
+    """Return the model with the least important weights of every row set to zero."""
     return oneshot(model, lambda: [wanda_modifier(model, job.level)], job.data, job.device)
 
 
@@ -26,12 +26,8 @@ def wanda_modifier(model: Any, level: Level) -> Any:
 
     pattern = level.of - level.kept, level.of  # both 0 unless the level is n:m
 
-    class ExactWanda(WandaPruningModifier):
+    class ExactWanda(FromRoutedTokens, WandaPruningModifier):  # type: ignore[misc]
         """Wanda that prunes `pruned_of` weights in every row."""
-
-        def calibrate_module(self, module: Any, args: tuple[Any, ...], output: Any) -> None:
-            """Take in a layer's inputs."""
-            super().calibrate_module(module, by_sequence(args), output)
 
         @torch.no_grad()
         def compress_modules(self) -> None:
@@ -53,7 +49,8 @@ def expected_zeros(weight: Any, level: Level) -> int:
 
 def settings_for(level: Level) -> dict[str, Any]:
     """Return the settings that a Wanda run records."""
-    return {"ranked_within": "m neighbours" if level.kind == "pattern" else "row", "input_norms": "behind pruned layers"}
+    ranked_within = "m neighbours" if level.kind == "pattern" else "row"
+    return {"ranked_within": ranked_within, "input_norms": "behind pruned layers", "experts": ROUTED}
 
 
 METHOD = pruning_method(

@@ -29,6 +29,8 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def levels_of(name: str) -> list[Any]:
+    if name == "kv":
+        return [parse_level(text) for text in ("fp8", "int8", "int4")]
     default = parse_level(METHODS[name].default_level)
     kind = "sparsity" if default.kind == "sparsity" else "w4a16" if default.activation_bits == 16 else "w4a4"
     return [parse_level(text) for text in LEVELS[kind]]

@@ -74,19 +74,34 @@ def test_wanda_prunes_by_weight_times_input_norm(text: str) -> None:
         assert torch.equal(mask, smallest(weights[name].abs() * inputs[name].norm(dim=0), text)), name
 
 
-def test_wanda_calibrates_every_expert_on_every_token() -> None:
-    """In a mixture of experts each expert's norms come from all tokens, not from those routed to it."""
-    model, data = make_linear(tiny("qwen3_moe")), tiny_data()
-    experts = model.model.layers[0].mlp.experts
+@pytest.mark.parametrize("sequences", [16, 2])
+def test_wanda_measures_an_expert_on_the_tokens_routed_to_it(sequences: int) -> None:
+    """In a mixture of experts each expert's norms come from its own tokens, or from all where they are fewer than its columns."""
+    model, data = make_linear(tiny("qwen3_moe")), tiny_data(sequences)
+    mlp = model.model.layers[0].mlp
     seen: list[Any] = []
-    hook = model.model.layers[0].mlp.register_forward_pre_hook(lambda _, args: seen.append(args[0].double().flatten(0, -2)))
+    hook = mlp.register_forward_pre_hook(lambda _, args: seen.append(args[0].flatten(0, -2)))
     with torch.no_grad():
         model(input_ids=torch.tensor(data.input_ids), use_cache=False)
     hook.remove()
-    scores = [experts[i].up_proj.weight.detach().double().abs() * torch.cat(seen).norm(dim=0) for i in range(4)]
-    after = METHODS["wanda"].apply(model, parse_level("0.5"), data, 0).model
+    x = torch.cat(seen)
+    chosen = (x @ mlp.gate.weight.T).topk(2).indices
+    own = [x[(chosen == i).any(1)] for i in range(4)]
+    assert {len(tokens) < x.shape[1] for tokens in own} == {sequences == 2}
+    norms = [(tokens if sequences == 16 else x).double().norm(dim=0) for tokens in own]
+    scores = [mlp.experts[i].up_proj.weight.detach().double().abs() * norms[i] for i in range(4)]
+    applied = METHODS["wanda"].apply(model, parse_level("0.5"), data, 0)
     for i, score in enumerate(scores):
-        assert torch.equal(after.model.layers[0].mlp.experts[i].up_proj.weight == 0, smallest(score, "0.5"))
+        assert torch.equal(applied.model.model.layers[0].mlp.experts[i].up_proj.weight == 0, smallest(score, "0.5"))
+    assert (applied.conditions["experts_from_all_tokens"] > 0.6) == (sequences == 2)
+
+
+@pytest.mark.parametrize("name", ["sparsegpt", "gptq", "quarot"])
+def test_second_order_methods_say_for_how_many_experts_all_tokens_were_used(name: str) -> None:
+    """No expert's matrix where each saw more tokens than it has columns, all where there are few; nothing without experts."""
+    many, few = (METHODS[name].apply(tiny("qwen3_moe"), tiny_level(name), tiny_data(n), 0).conditions for n in (16, 2))
+    assert many["experts_from_all_tokens"] == 0 and few["experts_from_all_tokens"] > 0.6
+    assert "experts_from_all_tokens" not in METHODS[name].apply(tiny(), tiny_level(name), tiny_data(), 0).conditions
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)

@@ -185,7 +185,7 @@ class Method:
             weights = level.without_cache
             job = Job(weights, self.settings(level), data if self.needs_data(level) else None, seed, statistics, device)
             working = self.compress(working, job).eval()
-            conditions = self.verify(working, job)
+            conditions = self.verify(working, job) | vars(working).get("expert_statistics", {})
             if cache := self.cache_of(level):
                 conditions = conditions | round_cache(working, cache, rotated=self.rotates)._asdict()
             changed_by = level if self.changes or cache else parse_level(NO_LEVEL)

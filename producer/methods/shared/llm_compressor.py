@@ -5,12 +5,16 @@ In: a model, a recipe of llm-compressor modifiers, compression data.  Out: the s
 The library's own sequential pipeline traces the model's Python code and thereby loses the causal mask of Qwen3-MoE (seen with version
 0.14: the inputs of `o_proj` in layer 0 have 0.4 to 0.9 of their true norm). The pipeline in this file instead runs the decoder layers on
 the arguments that the model passes to them.
+
+A modifier that is `FromRoutedTokens` takes the statistics of an expert from the tokens that the router sends to it, and from all tokens
+where those are fewer than a matrix has columns, which would leave its Hessian singular. Any other modifier shows every expert every token.
 """
 
 import contextlib
 import io
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextvars import ContextVar
 from functools import cache
 from typing import Any
@@ -21,11 +25,15 @@ from producer.methods.shared.linear_layers import BATCH
 
 log = logging.getLogger(__name__)
 PIPELINE = "decoder-layers"
+ROUTED = "routed tokens, all where they are fewer than columns"  # the setting of methods with `FromRoutedTokens`
 working_device: ContextVar[Any] = ContextVar("device on which layers are compressed, None for the model's own", default=None)
+_routing: ContextVar["_Routing | None"] = ContextVar("which experts see which tokens; None if all see all", default=None)
 
 
 def oneshot(model: Any, recipe: Callable[[], Sequence[Any]], data: Any = None, device: Any = None) -> Any:
-    """Run a recipe on a model in place: layer by layer if there is data (every expert sees every token), else without a forward pass.
+    """Run a recipe on a model in place: layer by layer if there is data, else without a forward pass.
+
+    What share of the experts' matrices all tokens were used for is left as `model.expert_statistics`.
 
     recipe : returns the modifiers; a function, because importing them prints, which only `quiet` suppresses.
     data   : CompressionData or None.
@@ -36,11 +44,78 @@ def oneshot(model: Any, recipe: Callable[[], Sequence[Any]], data: Any = None, d
 
         entry = _entry_point()
         working_device.set(device)
-        with _cpu_cache():
-            entry(model=model, recipe=list(recipe()), dataset=_loader(data), processor=object(), pipeline=PIPELINE)()
+        modifiers = list(recipe())
+        routed = [modifier for modifier in modifiers if isinstance(modifier, FromRoutedTokens)]
+        routing = _Routing(routed) if routed else None
+        token = _routing.set(routing)
+        options = {"processor": object(), "pipeline": PIPELINE, "moe_calibrate_all_experts": not routed}
+        try:
+            with _cpu_cache():
+                entry(model=model, recipe=modifiers, dataset=_loader(data), **options)()
+        finally:
+            _routing.reset(token)
+        model.expert_statistics = routing.measured() if routing else {}
         active_session().reset()  # type: ignore[no-untyped-call]  # else the global session would keep the model alive
         vars(model).pop("save_pretrained", None)  # the library's method refers to the model, which would keep it alive too
     return model
+
+
+class FromRoutedTokens:
+    """Mixin for the library's modifiers that sum statistics of every layer's inputs: an expert's come from the tokens routed to it."""
+
+    def calibrate_module(self, module: Any, args: tuple[Any, ...], output: Any) -> None:
+        """Take in a layer's inputs, unless this pass is for other layers."""
+        routing = _routing.get()
+        if args[0].numel() and (routing is None or routing.counts(module, args[0])):
+            super().calibrate_module(module, by_sequence(args), output)  # type: ignore[misc]
+
+    def forget(self, modules: Collection[Any]) -> None:
+        """Drop what was summed for some layers."""
+        for name in ("_num_samples", "_hessians", "_row_scalars"):
+            for module in modules:
+                getattr(self, name, {}).pop(module, None)
+
+
+class _Routing:
+    """How many tokens the experts' matrices saw, and which of them are to see all."""
+
+    def __init__(self, modifiers: Sequence[FromRoutedTokens]) -> None:
+        self.modifiers, self.tokens = modifiers, Counter[Any]()
+        self.only: Collection[Any] | None = None
+        self.n_starved = self.n_matrices = 0
+
+    def counts(self, module: Any, x: Any) -> bool:
+        """Return whether a layer takes in these inputs, (..., column), and count them."""
+        self.tokens[module] += x.numel() // x.shape[-1]
+        return self.only is None or module in self.only
+
+    def observe(self, layer: Any, run: Callable[[], None]) -> None:
+        """Show a decoder layer the data: first every expert its own tokens, then all tokens to those that saw too few."""
+        from llmcompressor.modeling.moe.context import moe_calibration_context
+
+        run()
+        matrices = _expert_matrices(layer)
+        starved = {module for module in matrices if self.tokens[module] < module.weight.shape[1]}
+        self.n_matrices, self.n_starved = self.n_matrices + len(matrices), self.n_starved + len(starved)
+        if starved:
+            for modifier in self.modifiers:
+                modifier.forget(starved)
+            self.only = starved
+            with moe_calibration_context():
+                run()
+            self.only = None
+
+    def measured(self) -> dict[str, float]:
+        """Return the share of the experts' matrices for which all tokens were used; nothing for a model without experts."""
+        return {"experts_from_all_tokens": self.n_starved / self.n_matrices} if self.n_matrices else {}
+
+
+def _expert_matrices(layer: Any) -> list[Any]:
+    import torch
+    from llmcompressor.modeling.moe.linear_experts import LinearExperts2D
+
+    experts = [module for module in layer.modules() if isinstance(module, LinearExperts2D)]
+    return [module for each in experts for module in each.modules() if isinstance(module, torch.nn.Linear)]
 
 
 def by_sequence(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -100,7 +175,10 @@ def _entry_point() -> Any:
             else:
                 with calibration_forward_context(model), DisableQuantization(model):
                     for layer, run in layer_inputs(model, (batch["input_ids"] for batch in dataloader), working_device.get()):
-                        run()
+                        if routing := _routing.get():
+                            routing.observe(layer, run)
+                        else:
+                            run()
                         callbacks.sequential_epoch_end(list(layer.modules()))
                         with HooksMixin.disable_hooks():
                             run(advance=True)
