@@ -19,8 +19,9 @@ that lacks something.
 
 from analyzer.api.examples import example_runs
 from analyzer.api.functions import Source, beside_published, compare, p_values, sensitivity, sets, view_of
+from analyzer.api.in_use import cost, guarantee, transfer, weighted
 from analyzer.api.shipping import calibrate, monitor, predict
-from analyzer.api.verdicts import cliffs, cost, decoupling, gate, guarantee, position, scale, transfer, weighted
+from analyzer.api.verdicts import cliffs, decoupling, gate, position, scale
 from analyzer.protocols.ask import ask
 
 __all__ = [
