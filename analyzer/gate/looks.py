@@ -4,8 +4,9 @@ A gate that is undecided, and is asked again every night with more items, has ma
 pass 9 to 12 % of such models instead of 2.5 %. A plan fixes beforehand at which numbers of items the gate may be asked, and a spending
 function says how much of the error probability is used up by then. Each look may err with the part added since the look before it. The
 parts sum to the whole, and the probability of an error at any look is at most that sum (Bonferroni). This holds for every figure and for
-exact bounds, whether the items of one look are among those of the next or all new. The boundaries of Lan & DeMets also use how the looks
-are correlated; they decide a little earlier, but are exact for normal means only.
+exact bounds, whether the items of one look are among those of the next or all new. A look is counted in items, with clusters of dependent
+items as well: the bounds of each look then count clusters, and how the error is shared out does not need independent items.
+The boundaries of Lan & DeMets also use how the looks are correlated; they decide a little earlier, but are exact for normal means only.
 
 Source : Lan & DeMets 1983, Biometrika 70 (the spending functions).
 """

@@ -6,7 +6,7 @@ prints the rows of analyzer/validity.md; tests/support must be on PYTHONPATH.
 
 import math
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from gate_models import ALPHA, N_OPTIONS, WORST
 from analyzer.compare.paired import Paired, paired
 from analyzer.gate.bounds import at_worst
 from analyzer.gate.gate import TAIL
+from analyzer.gate.looks import Looks
 from analyzer.gate.policy import LIMITABLE
 from analyzer.measure.question import Question
 from analyzer.runs.clustering import parse_clustering
@@ -27,7 +28,12 @@ QUESTION = Question(scorers=("lac",), alphas=(ALPHA,))
 
 
 def cells(rng: np.random.Generator, n_passages: int, *, clustered: bool = True) -> Paired:
-    """A dense and a compressed run of one sample: difficulty and damage of an item are half those of its passage."""
+    """A dense and a compressed run of one sample."""
+    return compared(*draw(rng, n_passages), clustered=clustered)
+
+
+def draw(rng: np.random.Generator, n_passages: int) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of a dense and a compressed run: difficulty and damage of an item are half those of its passage."""
     code = np.repeat(np.arange(n_passages), PER_PASSAGE)
 
     def of_items() -> np.ndarray:
@@ -39,6 +45,12 @@ def cells(rng: np.random.Generator, n_passages: int, *, clustered: bool = True) 
     dense[right] += 1.2 + 2.5 * of_items()
     compressed = dense + 0.3 * rng.normal(size=dense.shape)
     compressed[right] += of_items() - 0.3
+    return dense, compressed
+
+
+def compared(dense: np.ndarray, compressed: np.ndarray, *, clustered: bool) -> Paired:
+    """The compressed run beside the dense run, ten items a passage."""
+    items, code = equal_items(len(dense), N_OPTIONS), np.arange(len(dense)) // PER_PASSAGE
     reader = MemoryReader([items], [make_run(items, dense), make_run(items, compressed, method="rtn")])
     by_id = {str(one): str(number) for one, number in zip(items.item_id.tolist(), code.tolist(), strict=True)}
     question = replace(QUESTION, clustering=parse_clustering(by_id)) if clustered else QUESTION
@@ -87,6 +99,36 @@ def test_gates_and_intervals_over_passages_err_no_more_than_stated() -> None:
 def test_known_truth_over_passages(n_passages: int) -> None:
     """400 samples: 95 % intervals hold 93 to 97 % but for noise, and a model at its limit passes or fails in at most 2.5 %."""
     check(rates(n_passages, 400), 400)
+
+
+def errors_over_looks(trials: int, n_items: tuple[int, ...], *, clustered: bool, planned: bool) -> dict[str, Counter[str]]:
+    """By figure, how many models at their limit at every look ever pass, and ever fail; a look's passages are among the next one's."""
+    rng, truth = np.random.default_rng(6), compared(*draw(np.random.default_rng(7), 5_000), clustered=False)
+    tails = Looks(items=n_items, spending="pocock").tails(TAIL) if planned else [TAIL] * len(n_items)
+    limits = {name: LIMITABLE[name].amount(truth, QUESTION).estimate.value for name in ("accuracy_loss", "flips", "flips_to_wrong")}
+    counts = {name: Counter[str]() for name in limits}
+    for _ in range(trials):
+        dense, compressed = draw(rng, n_items[-1] // PER_PASSAGE)
+        ever: dict[str, set[str]] = {name: set() for name in limits}
+        for n, tail in zip(n_items, tails, strict=True):
+            cell = compared(dense[:n], compressed[:n], clustered=clustered)
+            for name, limit in limits.items():
+                amount = LIMITABLE[name].amount(cell, QUESTION)
+                ever[name] |= {"pass"} if amount.high(tail) < limit else {"fail"} if amount.low(tail) > limit else set()
+        for name, found in ever.items():
+            counts[name].update(found)
+    return counts
+
+
+@pytest.mark.slow
+def test_planned_looks_at_passages_err_as_little_as_one() -> None:
+    """Ten looks at 200 to 1,100 items, counted in items and with passages as units: neither error beyond 2.5 % and noise in 60 samples."""
+    looks = tuple(range(200, 1_101, 100))
+    allowed = 0.025 * 60 + 3.1 * math.sqrt(0.025 * 60) + 1
+    sure = errors_over_looks(60, looks, clustered=True, planned=True)
+    assert max(max(found["pass"], found["fail"]) for found in sure.values()) <= allowed, sure
+    unplanned = errors_over_looks(60, looks, clustered=False, planned=False)
+    assert max(max(found["pass"], found["fail"]) for found in unplanned.values()) > 0.15 * 60, unplanned
 
 
 if __name__ == "__main__":
