@@ -32,8 +32,13 @@ RUN_OPTIONS = (
         "tasks",
         multiple=True,
         metavar="T",
-        help="Items to ask: a name from --list tasks, a .json or .jsonl file, or lm-eval:NAME. Repeatable. "
+        help="Items to ask: a name from --list tasks, a .json or .jsonl file, lm-eval:NAME, or hub:DATASET#SPLIT. Repeatable. "
         "[urn and facts for the embedded models, the published tasks for others]",
+    ),
+    click.option(
+        "--columns",
+        metavar="PART=COLUMN,..",
+        help="Which columns of a data set of the Hub have question, choices and answer, e.g. question=stem,choices=a+b+c+d,answer=key.",
     ),
     click.option(
         "--prompt", "prompts", multiple=True, metavar="P", help="Wording around each item: base, shared or task. Repeatable. [base]"

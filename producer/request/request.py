@@ -37,6 +37,7 @@ class Request:
     caches   : formats to which cached keys and values are rounded, for every level once each; empty leaves them as they are.
     tasks    : names or item files; empty means urn and facts for the embedded models, the published tasks for others.
     options_order : number of cyclic orders of each item's options to ask it in; 1 is the items' own only.
+    columns  : which columns of a data set of the Hub have question, choices and answer, as in "question=stem,answer=key".
     limit    : number of items drawn from each task, 0 for all.
     device, dtype : "auto" means a GPU if there is one, with the checkpoint's own dtype; on a CPU float32.
     compression_data : "auto" means each task's default source.
@@ -56,6 +57,7 @@ class Request:
     options_order: int = 1
     limit: int = 0
     data: Path | None = None
+    columns: str = ""
     prompt_file: Path | None = None
     backend: str = "transformers"
     url: str = ""
@@ -101,6 +103,8 @@ def check_names(kind: str, names: Sequence[str], valid_names: Sequence[str]) -> 
 
 def _check_no_empty_name(options: Mapping[str, Any]) -> None:
     """Raise UsageError for an empty name, as an unset shell variable gives; as a path it would mean the working folder."""
+    if "columns" in options and not any(task.startswith("hub:") for task in options.get("tasks", ())):
+        raise UsageError("--columns has no effect without a --task hub:DATASET#SPLIT")
     for name in ("models", "methods", "levels", "caches", "tasks", "prompts"):
         if any(not value.strip() for value in options.get(name, ())):
             raise UsageError(f"{option_name(name).removesuffix('s')} is empty; give a name, or leave the option out")

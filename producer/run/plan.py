@@ -60,7 +60,7 @@ def make_plan(request: Request, *, download: bool = True) -> list[RunGroup]:
         return []
     chosen = choose_levels(request.methods, request.levels, request.caches)
     files = {name: find_model(name) for name in models}  # files before configs, which take transformers and seconds to import
-    tasks = {name: draw(load_task(name, request.data), request.limit, request.seed) for name in _tasks_of(request, models)}
+    tasks = {name: draw(load_task(name, request.data, request.columns), request.limit, request.seed) for name in _tasks_of(request, models)}
     for task in tasks.values():
         if request.limit > len(task.items):
             log.warning("%s: --limit %d, and it has %d items: all are asked", task.name, request.limit, len(task.items))
@@ -129,7 +129,7 @@ def _served_group(request: Request) -> RunGroup:
     except UsageError as error:
         raise UsageError(f"cannot run method {request.methods[0]!r} on the model at {request.url}: {error}") from error
     names = _tasks_of(request, [request.tokenizer])
-    tasks = [draw(load_task(name, request.data), request.limit, request.seed) for name in names]
+    tasks = [draw(load_task(name, request.data, request.columns), request.limit, request.seed) for name in names]
     model = open_served(request)
     method = METHODS[request.methods[0]]
     level = served_level(model, method.name, request)

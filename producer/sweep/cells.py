@@ -15,7 +15,7 @@ from producer.run.plan import KV, choose_levels
 
 FAILED_TO_START = 127
 SCALARS = (
-    *("limit", "data", "prompt_file", "backend", "device", "dtype", "seed", "compression_data", "chat_system", "options_order"),
+    *("limit", "data", "prompt_file", "backend", "device", "dtype", "seed", "compression_data", "chat_system", "options_order", "columns"),
     *("lora", "kv_cache_dtype", "quantization"),
     *("batch_tokens", "device_memory", "host_memory", "tensor_parallel", "self_check", "saved_models"),
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from producer.tasks import EMBEDDED, TASKS
+from producer.tasks.hub_task import HUB, load_hub
 from producer.tasks.lm_eval_task import PREFIX, load_lm_eval
 from schemas.benchmark import BENCHMARK, ODD
 from schemas.errors import HedgemarkError, ItemError, UsageError
@@ -47,9 +48,10 @@ class TaskItems:
         return tuple(f"{self.name}: {note}" for note in (doubtful, dropped) if note)
 
 
-def load_task(name: str, data: Path | None = None) -> TaskItems:
+def load_task(name: str, data: Path | None = None, columns: str = "") -> TaskItems:
     """Return all items of a named task or of a .json/.jsonl file.
 
+    columns : which columns of a data set of the Hub have question, choices and answer, see `producer.tasks.hub_task`.
     Raises UsageError for an unknown name, ItemError for items that are invalid or have no text.
     """
     if name in EMBEDDED:
@@ -62,9 +64,13 @@ def load_task(name: str, data: Path | None = None) -> TaskItems:
     if name.startswith(PREFIX):
         loaded = load_lm_eval(name.removeprefix(PREFIX))
         return TaskItems(loaded.name, loaded.items, (), loaded.revision)
+    if name.startswith(HUB):
+        loaded = load_hub(name.removeprefix(HUB), columns)
+        return TaskItems(loaded.name, loaded.items, (), loaded.revision)
     path = Path(name)
     if path.suffix not in (".json", ".jsonl"):
-        raise UsageError(f"unknown task {name!r}; known: {', '.join(TASKS)}; also any .json or .jsonl file of items, and {PREFIX}NAME")
+        others = f"also any .json or .jsonl file of items, {PREFIX}NAME, and {HUB}DATASET#SPLIT"
+        raise UsageError(f"unknown task {name!r}; known: {', '.join(TASKS)}; {others}")
     return TaskItems(path.stem, _with_text(read_items(path), path), (), _file_revision(path))
 
 
