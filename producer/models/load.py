@@ -10,6 +10,7 @@ import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from producer.machine.free_memory import out_of_memory
@@ -39,10 +40,25 @@ def load_config(files: ModelFiles) -> Any:
         if files.gguf:
             config = gguf_config(open_gguf(files.folder / files.gguf))
         else:
+            _check_rotary(files.folder)
             config = AutoConfig.from_pretrained(files.folder, trust_remote_code=False)
             complete_config(config, files.folder)
         _check_counts(config.to_dict())
         return config
+
+
+def _check_rotary(folder: Path) -> None:
+    """Raise UsageError for a config.json that states rotary settings twice, older (rope_theta, rope_scaling) and newer, and differently."""
+    said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    newer = said.get("rope_parameters") if isinstance(said, dict) else None
+    if not isinstance(newer, dict) or any(isinstance(value, dict) for value in newer.values()):
+        return  # none, or one table for each type of layers
+    older = {"rope_theta": said["rope_theta"]} if said.get("rope_theta") is not None else {}
+    older |= scaling if isinstance(scaling := said.get("rope_scaling"), dict) else {}
+    older["rope_type"] = older.get("rope_type", older.pop("type", newer.get("rope_type")))
+    for name, value in older.items():
+        if newer.get(name) is not None and newer[name] != value:
+            raise UsageError(f"config.json says {name} {value} and, in rope_parameters, {newer[name]}; correct or remove one of them")
 
 
 def _check_counts(settings: Mapping[str, Any]) -> None:

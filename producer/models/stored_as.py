@@ -40,7 +40,7 @@ def quantization(config: Any) -> Quantization:
     settings = stored if isinstance(stored, Mapping) else stored.to_dict() if hasattr(stored, "to_dict") else None
     if settings is None:
         raise UsageError(f"quantization_config is {stored!r}, not a table of settings")
-    name = settings.get("quant_method", "")
+    name = settings.get("quant_method") or ""
     return Quantization(str(getattr(name, "value", name)), settings)
 
 

@@ -11,9 +11,10 @@ from typing import Any
 ELSEWHERE = (
     "sliding_window", "attn_logit_softcapping", "final_logit_softcapping", "logit_scale", "logits_scaling", "embedding_multiplier",
     "attention_multiplier", "residual_multiplier", "query_pre_attn_scalar", "scale_emb", "scale_depth", "dim_model_base", "alibi",
-    "clip_qkv", "qk_layernorm", "use_qk_norm", "no_rope_layers", "partial_rotary_factor",
+    "clip_qkv", "qk_layernorm", "use_qk_norm", "no_rope_layers", "partial_rotary_factor", "rotary_pct", "pruned_heads", "layer_types",
 )  # fmt: skip
-WITHOUT_EFFECT: tuple[Any, ...] = (None, False, 1, [])
+WITHOUT_EFFECT: tuple[Any, ...] = (None, False, 1, [], {})
+FULL = "full_attention"  # what every layer has whose class knows no windows
 
 
 def unread_settings(config: Any) -> list[str]:
@@ -27,5 +28,10 @@ def unread_settings(config: Any) -> list[str]:
     stated = {name: value for name, value in stated.items() if value not in WITHOUT_EFFECT}
     if getattr(config, "use_sliding_window", True) is False:
         stated.pop("sliding_window", None)
+    if set(stated.get("layer_types") or ()) == {FULL}:
+        del stated["layer_types"]
     code = inspect.getsource(sys.modules[MODEL_FOR_CAUSAL_LM_MAPPING[kind].__module__]) if stated else ""
-    return [f"{name} = {value}" for name, value in stated.items() if name not in code]
+    unread = [f"{name} = {value}" for name, value in stated.items() if name not in code]
+    rope = getattr(config, "rope_parameters", None) or {}
+    untyped = rope.get("rope_type") == "default" and rope.get("factor") not in WITHOUT_EFFECT
+    return [*unread, *([f"rope_scaling factor = {rope['factor']} without a type"] if untyped else [])]

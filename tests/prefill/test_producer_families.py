@@ -78,13 +78,23 @@ def test_settings_of_another_family_change_nothing(name: str) -> None:
     np.testing.assert_allclose(answers.logits, asked(family_model("llama")).logits, atol=1e-6)
     if name != "layer_types":  # with which transformers makes a cache for windows, and then misses their size
         np.testing.assert_allclose(answers.logits, plain(model, prompts)[:, OPTIONS], atol=2e-5, rtol=0)
-        assert unread_settings(model.config) == [f"{name} = {OTHERS[name]}"]
+    assert unread_settings(model.config) == [f"{name} = {OTHERS[name]}"]
 
 
 def test_what_a_family_reads_is_not_called_unread() -> None:
     """Each family with the settings that its own class gives it, and a window that is turned off."""
     assert {name: unread_settings(family_config(name)) for name in families()} == {name: [] for name in families()}
     assert unread_settings(family_config("llama", sliding_window=4, use_sliding_window=False)) == []
+    assert unread_settings(family_config("llama", layer_types=["full_attention"] * 3)) == []
+
+
+def test_a_rotary_factor_without_a_type_is_named() -> None:
+    """transformers takes no type for no scaling, and the factor has no effect; it is the same as without, and said."""
+    plainly, untyped = ({"rope_theta": 1e4, "rope_type": "default"} | more for more in ({}, {"factor": 4.0}))
+    config = family_config("llama", rope_parameters=untyped)
+    assert unread_settings(config) == ["rope_scaling factor = 4.0 without a type"]
+    answers = [asked(family_model("llama", rope_parameters=each)).logits for each in (plainly, untyped)]
+    np.testing.assert_array_equal(*answers)
 
 
 @pytest.mark.parametrize(

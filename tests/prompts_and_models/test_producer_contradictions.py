@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from producer_packed import packed_folder
+from producer_standin import save_standin
 from producer_tiny import tiny
 from safetensors.torch import load_file, save_file
 
+from producer.cli.main import main
 from producer.models.find import find_model
 from producer.models.load import load_config, load_model
 from schemas.errors import HedgemarkError, UsageError
@@ -175,6 +178,38 @@ def test_settings_in_two_files_must_agree(kind: str, name: str, beside: dict[str
         return
     with pytest.raises(UsageError, match=re.escape(message)):
         load_config(find_model(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"rope_theta": 5e5}, "config.json says rope_theta 500000.0 and, in rope_parameters, 10000.0"),
+        ({"rope_scaling": {"type": "linear", "factor": 4.0}}, "config.json says rope_type linear and, in rope_parameters, default"),
+        ({"rope_theta": 1e4, "rope_scaling": None}, ""),
+        ({"rope_scaling": {"rope_type": "default"}}, ""),
+    ],
+)
+def test_rotary_settings_in_two_forms_must_agree(said: dict[str, Any], message: str, tmp_path: Path) -> None:
+    """Older and newer versions of transformers read different ones of the two, and so a different model."""
+    tiny().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["rope_parameters"] == {"rope_theta": 10000.0, "rope_type": "default"}
+    (tmp_path / "config.json").write_text(json.dumps(config | said))
+    if not message:
+        load(tmp_path)
+        return
+    with pytest.raises(UsageError, match=re.escape(message)):
+        load_config(find_model(str(tmp_path)))
+
+
+def test_damaged_weights_are_called_so(tmp_path: Path) -> None:
+    """A NaN among the weights is no change by a method that changes nothing."""
+    save_standin(tmp_path, tie_word_embeddings=False)
+    change(tmp_path, **{f"{FIRST}.weight": torch.full((32, 32), torch.nan)})
+    asked = ["--model", str(tmp_path), "--task", "urn", "--limit", "2", "--method", "checkpoint", "--device", "cpu"]
+    result = CliRunner().invoke(main, [*asked, "--store", str(tmp_path / "store")])
+    assert result.exit_code == 5
+    assert "some logits of the model are NaN or infinite as it was given" in result.stderr
 
 
 def test_two_settings_files_must_agree(tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ def verify_change(model: Any, data: Any, dense: Any, level: Level, conditions: M
     """
     change = relative_change(dense_logits(model, data), dense)
     identity = level.kind == "none" or (level.kind == "sparsity" and level.fraction == 0) or conditions.get("weights_pruned") == 0
+    if identity and math.isnan(change):
+        raise PostConditionError("some logits of the model are NaN or infinite as it was given, so its weights are damaged; get them again")
     if identity and _is_precise(model.dtype) and not change <= EXACT:
         raise PostConditionError(f"level {level.text!r} compresses nothing, yet logits changed by {change:.2g} of their range")
     if not identity and change == 0:
