@@ -33,6 +33,7 @@ from analyzer.runs.loading import Runs
 from analyzer.runs.pairs import Partners, pair_views
 from analyzer.runs.view import RunView
 from analyzer.scorers import RANDOM, scorer_parameters
+from analyzer.ship.vectors import with_vectors
 from analyzer.stats.arrays import BoolArray, FloatArray
 from analyzer.stats.random_words import item_uniform
 from analyzer.studies.cost import Prices
@@ -42,8 +43,6 @@ from schemas.options import option_mass
 
 FITTED = 5  # one in this many items is used to fit the temperature
 ALONE_CONFIDENCE = Fraction(19, 20)  # of the limit on wrong answers, if none is given
-CLEAR = 1e-6  # smallest distance of a test vector's scores from the threshold, so that rounding in a port cannot fail it
-N_VECTORS, SYNTHETIC = 12, 4
 KEY_FIELDS = (
     "model", "revision", "weights_hash", "method", "level", "method_settings", "compression_data_hash", "task", "items_hash", "prompt",
     "prompt_hash", "tokens_hash", "option_token_ids", "option_tokens", "dtype", "backend",
@@ -105,7 +104,7 @@ def calibrate(
             f"run {view.row['name']} is unreliable: {'; '.join(reasons)}; no predictor was made. --allow-unreliable makes one that says so"
         )
     value["made_on"]["unreliable"] = "; ".join(reasons) or None
-    predictor = Predictor(parse_document(sealed(_with_vectors(value, view))))
+    predictor = Predictor(parse_document(sealed(with_vectors(value, view))))
     predictor.check(view.row["name"])
     return predictor
 
@@ -292,34 +291,3 @@ def _promised(predictor: Predictor, part: RunView, settings: PredictorSettings) 
 def _set_reasons(value: Mapping[str, Any], view: RunView) -> list[str]:
     size, widest = float(value["promised"]["set_size"]), view.mean_options
     return ["every set is full"] if abs(size - widest) < 1e-12 else []
-
-
-def _with_vectors(value: Mapping[str, Any], view: RunView) -> dict[str, Any]:
-    """Return the value with test vectors: items of every set size, and rows that ports often get wrong: ties, large values, few options."""
-    predictor = Predictor(parse_document(sealed(value)))
-    width = view.logits.shape[1]
-    hard_rows = [np.zeros(width), np.linspace(700, -700, width), 1e4 + np.arange(width) / 4, np.array([1.0, 0.25])]
-    subject_of = view.items.subject[view.position]
-    subjects = predictor.subjects
-    rows: list[tuple[FloatArray, str | None]] = [(row, subjects[0] if subjects else None) for row in hard_rows]
-    size = judge_view(predictor, view).sets.sum(axis=1)
-    by_size = [np.flatnonzero(size == one) for one in np.unique(size)]
-    order = np.argsort(np.concatenate([np.arange(same.size) for same in by_size]), kind="stable")  # the first of each size, the second, ...
-    positions = np.concatenate(by_size)[order]
-    for position in positions[: 4 * N_VECTORS]:
-        row = view.logits[position, : view.n_options[position]].astype(np.float64)
-        rows.append((row, view.items.subjects[subject_of[position]] if subjects else None))
-    vectors = [vector for row, subject in rows if (vector := _vector(predictor, row, subject))]
-    return {**value, "test_vectors": vectors[: N_VECTORS + SYNTHETIC]}
-
-
-def _vector(predictor: Predictor, row: FloatArray, subject: str | None) -> dict[str, Any] | None:
-    """Return one test vector; None if a score or the top prob is so close to its threshold that rounding elsewhere may cross it."""
-    judged = predictor.judge(row[None], [row.size], subject)
-    near = predictor.document.scorer != "topk" and np.nanmin(np.abs(judged.scores[0] - judged.threshold[0])) < CLEAR  # topk's are ranks
-    alone = predictor.document.alone
-    if near or (alone is not None and abs(np.nanmax(judged.probs[0]) - alone.threshold) < CLEAR):
-        return None
-    decision = str(predictor.decisions(judged)[0])
-    inside = list(predictor.names(judged.sets[0]))
-    return {"logits": [repr(float(one)) for one in row], "subject": subject, "set": inside, "decision": decision}
