@@ -75,6 +75,31 @@ def position(source: Source, *, prompt: str | Sequence[str] = (), at: str | None
     return frame(position_of(asked.runs, asked.question, [prompt] if isinstance(prompt, str) else prompt))
 
 
+def frontier(source: Source, *, at: str | None = None, against: str | None = None, **options: Any) -> pl.DataFrame:
+    """Return accuracy and set size against the bytes of the weights: the command `analyze frontier`.
+
+    Parameters
+    ----------
+    source, at, options : see `analyzer.api`.
+    against : as in `compare`.
+
+    Returns
+    -------
+    One row per run, scorer and alpha, by rising bytes: bytes, bits per weight and per cached value, accuracy, set_size and flips with their
+    95 % intervals, and the finding: frontier, dominated (and by which run), inconclusive.
+
+    Raises
+    ------
+    RunNotFoundError
+        If no selected run has a dense run, or none says what its weights take.
+    """
+    from analyzer.runs.pairs import Partners
+    from analyzer.studies.frontier import frontier as frontier_of
+
+    asked = open_asked(source, at, options, with_dense=True, against=against)
+    return frame(frontier_of(asked.runs, asked.question, Partners(asked.runs.rows, against)))
+
+
 def scale(source: Source, *, at: str | None = None, **options: Any) -> pl.DataFrame:
     """Return the growth of the sets by number of parameters: the command `analyze scale`.
 

@@ -96,6 +96,29 @@ def position_command(**options: Any) -> None:
     emit(position(runs, request.question, request.wanted["prompt"]), request.form, POSITION)
 
 
+@click.command("frontier")
+@analysis_options
+@click.option("--against", metavar="MODEL", help="Compare with the dense runs of this model, such as ref-l.")
+@friendly_errors
+def frontier_command(against: str | None, **options: Any) -> None:
+    """Which compression to pick for a memory: accuracy and set size against the bytes of the weights.
+
+    A run is dominated if another one with no more bytes is better beyond noise, and on the frontier if every such run is worse.
+
+    Example: analyze frontier --model ref-m --task urn --scorer lac
+    """
+    from analyzer.cli.request import parse_request
+    from analyzer.runs.loading import open_runs
+    from analyzer.runs.pairs import Partners
+    from analyzer.studies.frontier import frontier
+    from analyzer.tables.columns import FRONTIER
+    from analyzer.tables.emit import emit
+
+    request = parse_request(options)
+    runs = open_runs(request.store_url, request.at, request.wanted, with_dense=True, against=against)
+    emit(frontier(runs, request.question, Partners(runs.rows, against)), request.form, FRONTIER)
+
+
 @click.command("scale")
 @analysis_options
 @friendly_errors
@@ -223,7 +246,16 @@ def gate_command(policy: Path | None, limits: tuple[str, ...], predictor: Path |
     click.get_current_context().exit(EXIT_CODES[outcome(checks)])
 
 
-COMMANDS = (transfer_command, guarantee_command, position_command, scale_command, cliffs_command, cost_command, gate_command)
+COMMANDS = (
+    transfer_command,
+    guarantee_command,
+    position_command,
+    frontier_command,
+    scale_command,
+    cliffs_command,
+    cost_command,
+    gate_command,
+)
 
 
 def _check_apart(paths: Sequence[Path]) -> None:

@@ -137,6 +137,16 @@ POSITION = (
     Column("set size spread", estimate("set_size_spread", 2), dispensable=1),
     Column("answered alike", estimate("answered_alike"), dispensable=3),
 )
+FRONTIER = (
+    Column("bytes", count("bytes")),
+    Column("bits per weight", number("bits_per_weight", 2), dispensable=2),
+    Column("bits per cached value", number("cache_bits", 1), dispensable=1),
+    Column("accuracy", estimate("accuracy")),
+    Column("set size", estimate("set_size", 2)),
+    Column("flips", estimate("flips"), dispensable=3),
+    Column("finding", words("finding")),
+    Column("dominated by", words("dominated_by")),
+)
 SCALE = (
     Column("family", words("family"), dispensable=1),
     Column("parameters", number("parameters", 0)),

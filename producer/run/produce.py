@@ -17,6 +17,7 @@ from producer.backends import BACKENDS
 from producer.backends.base import Ready
 from producer.machine.environment import environment, reset_peak
 from producer.machine.interrupt import Interrupted, Stop, stop_on_signal
+from producer.models.weights_hash import weight_bytes
 from producer.request.bayes import bayes_runs
 from producer.request.planned import PlannedRun, PromptedTask, RunGroup
 from producer.request.request import Request
@@ -27,7 +28,7 @@ from producer.run.ready_checks import check_option_mass, check_same_served_model
 from producer.saved.folder import check_saving
 from schemas.options import own_options
 from schemas.private import without_circumstances
-from schemas.run import Run
+from schemas.run import CHECKPOINT, Run
 from store.shown import printable
 
 log = logging.getLogger(__name__)
@@ -125,7 +126,7 @@ class _Worker:
             truncated_items=prompted.prompts.truncated,
             dropped_items=prompted.task.dropped,
             notes=(*prompted.notes, *answers.notes),
-            post_conditions=dict(ready.conditions),
+            post_conditions={**_file_bytes(planned), **ready.conditions},
             throughput=dict(answers.throughput),
             noise_floor=dict(answers.noise_floor),
         )
@@ -149,6 +150,13 @@ def _item_bar(planned: PlannedRun, *, shown: bool) -> Any:
     prompted = planned.prompted
     label = " ".join(part for part in (prompted.model.files.name, planned.level.text, prompted.task.name, prompted.prompt) if part != "-")
     return progress_bar(len(prompted.item_set), label, "item", shown=shown)
+
+
+def _file_bytes(planned: PlannedRun) -> dict[str, int]:
+    """Return the bytes of the weight files of a model that somebody else compressed; its parameters do not say what it takes."""
+    model, key = planned.prompted.model, planned.key
+    there = key is not None and key.method == CHECKPOINT and not isinstance(model, ServedModel)
+    return {"bytes": weight_bytes(model.files)} if there else {}
 
 
 def _nan_beyond_options(logits: NDArray[np.float32], n_options: NDArray[np.int16]) -> NDArray[np.float32]:

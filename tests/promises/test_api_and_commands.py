@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from schemas.errors import UsageError
 from schemas.fields import FIELDS
 from schemas.items import Item
 from schemas.itemset import build_item_set
+from schemas.run import Environment
 from store import init_store
 
 # Option of the command line -> (its words, the same as an argument). A test below asks for one of every option that `ask` takes.
@@ -52,7 +54,8 @@ def store_address(tmp_path_factory: pytest.TempPathFactory) -> str:
              for i, a in enumerate(answers)]  # fmt: skip
     items, logits = build_item_set("quiz", texts), skilled_logits(rng, answers, 4)
     noisy = logits + rng.normal(size=logits.shape).astype(np.float32)
-    runs = [make_run(items, logits), make_run(items, noisy, method="wanda", level="0.5"), make_run(items, noisy / 2, model="other")]
+    dense = replace(make_run(items, logits), env=Environment(parameters=1000))
+    runs = [dense, make_run(items, noisy, method="wanda", level="0.5"), make_run(items, noisy / 2, model="other")]
     write_runs(address, items, [*runs, make_run(items, noisy * 2, prompt="base@1")])
     return address
 
@@ -130,6 +133,7 @@ OWN_OPTIONS: dict[tuple[str, str], tuple[list[str], str, dict[str, Any]]] = {
     ("guarantee", "risk"): (["--risk", "0.4"], "guarantee", {"risk": 0.4}),
     ("position", ""): (["--prompt", "base"], "position", {"prompt": "base"}),
     ("sets", ""): (["--prompt", "base@mean2"], "sets", {"prompt": "base@mean2"}),
+    ("frontier", "against"): (["--against", "toy"], "frontier", {"against": "toy"}),
     ("scale", ""): ([], "scale", {}),
     ("cliffs", "accuracy_tolerance"): (["--accuracy-tolerance", "0.5"], "cliffs", {"accuracy_tolerance": 0.5}),
     ("cliffs", "set_size_tolerance"): (["--set-size-tolerance", "3"], "cliffs", {"set_size_tolerance": 3.0}),
