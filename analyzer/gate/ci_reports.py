@@ -199,6 +199,8 @@ def sentence(record: Record) -> str:
     worst = "" if record["worst_value"] is None else f", no item taken to exceed {record['worst_value']:g}"
     reason = f"; {record['reason']}" if record["reason"] else ""
     needed = f"; {_needed(record)}" if record["items_needed"] else ""
+    if record["result"] == INCONCLUSIVE and not record["items_needed"] and not record["reason"]:
+        needed = "; too near its limit to say how many items would decide"
     look = f", look {record['look']} of {record['n_looks']}" if record["look"] else ""
     following = f"; next look at {record['next_look']:,} items" if record["next_look"] else ""
     return f"{record['amount']:.4g}{interval}, limit {record['limit']:g}{worst}{look}{reason}{needed}{following}"

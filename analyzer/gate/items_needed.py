@@ -9,6 +9,7 @@ from analyzer.gate.bounds import Bounded
 from analyzer.stats.significance import POWER
 
 MOST = 1_000_000  # items; a figure that needs more is practically at its limit
+NEAR = 0.5  # standard errors; nearer to its limit, a figure says neither how many items decide nor on which side it is
 
 
 class Needed(NamedTuple):
@@ -26,7 +27,7 @@ class Needed(NamedTuple):
 
 
 def items_needed(amount: Bounded, limit: float, *, at_least: bool, pass_tail: float, fail_tail: float) -> Needed | None:
-    """Return how many items are needed; None where no number of items is known to be enough.
+    """Return how many items are needed; None where none is known to be enough, or the figure is too near its limit.
 
     at_least : whether values of at least the limit pass.
     """
@@ -40,7 +41,8 @@ def items_needed(amount: Bounded, limit: float, *, at_least: bool, pass_tail: fl
     spread, share = float(values.std()), own / values.size
     reach = ((amount.of_unit(amount.most) - value) if upper else (value - amount.of_unit(amount.least))) * share
     tail = pass_tail if passes else fail_tail
-    if not math.isfinite(reach):
+    error = spread * math.sqrt(share / own)
+    if not math.isfinite(reach) or distance < NEAR * error:
         return None
 
     def count(apart: float) -> int | None:
@@ -51,7 +53,6 @@ def items_needed(amount: Bounded, limit: float, *, at_least: bool, pass_tail: fl
         needed = max(math.hypot(by_spread, by_unseen) * per_unit, (own + 1) * per_unit, amount.fewest)
         return two_digits(needed) if needed <= MOST else None
 
-    error = spread * math.sqrt(share / own)
     items, low = count(distance), count(distance + error)
     return None if items is None or low is None else Needed(items, low, count(distance - error), passes)
 
