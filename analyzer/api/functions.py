@@ -135,12 +135,13 @@ def beside_published(source: Source, figures: str | Path, *, at: str | None = No
     return frame(beside(asked.runs, asked.question, stated))
 
 
-def sensitivity(source: Source, *, at: str | None = None, **options: Any) -> pl.DataFrame:
+def sensitivity(source: Source, *, at: str | None = None, against: str | None = None, **options: Any) -> pl.DataFrame:
     """Return how every conclusion depends on alpha, scorer, prompt, calibration fraction, items and split: `analyze sensitivity`.
 
     Parameters
     ----------
     source, at, options : see `analyzer.api`; the first alpha and scorer are the choices with which all others are compared.
+    against : as in `compare`.
 
     Returns
     -------
@@ -161,8 +162,8 @@ def sensitivity(source: Source, *, at: str | None = None, **options: Any) -> pl.
     """
     from analyzer.studies.sensitivity import sensitivity as sensitivity_of
 
-    asked = open_asked(source, at, options, with_dense=True)
-    return frame(sensitivity_of(asked.runs, asked.question))
+    asked = open_asked(source, at, options, with_dense=True, against=against)
+    return frame(sensitivity_of(asked.runs, asked.question, Partners(asked.runs.rows, against)))
 
 
 def p_values(data: xr.Dataset, scorer: str = "lac", *, calibration_ids: Sequence[int] = (), **parameters: float) -> xr.DataArray:

@@ -8,6 +8,7 @@ import polars as pl
 
 from analyzer.api.functions import Source, open_asked
 from analyzer.measure.records import frame
+from analyzer.runs.pairs import Partners
 from analyzer.studies.cost import Prices
 from analyzer.studies.guarantee import DELTA, N_NEXT, RISK
 from analyzer.studies.threshold_transfer import COVERAGE_TOLERANCE
@@ -18,6 +19,7 @@ def transfer(
     kept_from: str = "dense",
     *,
     at: str | None = None,
+    against: str | None = None,
     coverage_tolerance: float = COVERAGE_TOLERANCE,
     **options: Any,
 ) -> pl.DataFrame:
@@ -27,6 +29,7 @@ def transfer(
     ----------
     source, at, options : see `analyzer.api`; only split "all".
     kept_from : whose threshold is reused: "dense" (the dense run's, for compressed runs), another "prompt", "task" or "subject".
+    against : name of a model whose dense runs' thresholds are reused, instead of those of each model's own; only from "dense".
     coverage_tolerance : coverage up to this far below 1 - alpha counts as covering.
 
     Returns
@@ -48,10 +51,12 @@ def transfer(
     >>> table["coverage"].round(2).item(), table["recalibrated_coverage"].round(2).item()
     (0.7, 0.9)
     """
+    from analyzer.studies.threshold_transfer import check_source
     from analyzer.studies.threshold_transfer import transfer as transfer_of
 
-    asked = open_asked(source, at, options, with_dense=kept_from == "dense")
-    return frame(transfer_of(asked.runs, asked.question, kept_from, coverage_tolerance))
+    check_source(kept_from, against)
+    asked = open_asked(source, at, options, with_dense=kept_from == "dense", against=against)
+    return frame(transfer_of(asked.runs, asked.question, kept_from, coverage_tolerance, Partners(asked.runs.rows, against)))
 
 
 def weighted(
@@ -134,13 +139,14 @@ def guarantee(
     return frame(guarantee_of(asked.runs, asked.question, delta=delta, n_next=n_next, risk=risk))
 
 
-def cost(source: Source, prices: Prices | str | Path, *, at: str | None = None, **options: Any) -> pl.DataFrame:
+def cost(source: Source, prices: Prices | str | Path, *, at: str | None = None, against: str | None = None, **options: Any) -> pl.DataFrame:
     """Return the cost of acting on the sets, per 1,000 questions at given prices: the command `analyze cost`.
 
     Parameters
     ----------
     source, at, options : see `analyzer.api`; only split "all".
     prices : `analyzer.studies.cost.Prices`, or a TOML file with the tables [prices], [rules] and [hardware].
+    against : as in `compare`.
 
     Returns
     -------
@@ -165,5 +171,5 @@ def cost(source: Source, prices: Prices | str | Path, *, at: str | None = None, 
     from analyzer.studies.cost import read_prices
 
     read = prices if isinstance(prices, Prices) else read_prices(Path(prices))
-    asked = open_asked(source, at, options, with_dense=True)
-    return frame(cost_of(asked.runs, asked.question, read))
+    asked = open_asked(source, at, options, with_dense=True, against=against)
+    return frame(cost_of(asked.runs, asked.question, read, Partners(asked.runs.rows, against)))

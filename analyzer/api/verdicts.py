@@ -10,6 +10,7 @@ from analyzer.api.functions import Source, open_asked
 from analyzer.compare.two_axis_verdict import Tolerances
 from analyzer.measure.records import frame
 from analyzer.predictor import Predictor
+from analyzer.runs.pairs import Partners
 
 
 def decoupling(
@@ -133,6 +134,7 @@ def cliffs(
     source: Source,
     *,
     at: str | None = None,
+    against: str | None = None,
     accuracy_tolerance: float = Tolerances.accuracy,
     set_size_tolerance: float = Tolerances.set_size,
     **options: Any,
@@ -142,7 +144,7 @@ def cliffs(
     Parameters
     ----------
     source, at, options : see `analyzer.api`.
-    accuracy_tolerance, set_size_tolerance : as in `compare`.
+    against, accuracy_tolerance, set_size_tolerance : as in `compare`.
 
     Returns
     -------
@@ -162,17 +164,19 @@ def cliffs(
     """
     from analyzer.studies.cliffs import cliffs as cliffs_of
 
-    asked = open_asked(source, at, options, with_dense=True)
-    return frame(cliffs_of(asked.runs, asked.question, tolerances=Tolerances(accuracy_tolerance, set_size_tolerance)))
+    asked = open_asked(source, at, options, with_dense=True, against=against)
+    partners, tolerances = Partners(asked.runs.rows, against), Tolerances(accuracy_tolerance, set_size_tolerance)
+    return frame(cliffs_of(asked.runs, asked.question, tolerances=tolerances, partners=partners))
 
 
-def gate(
+def gate(  # noqa: PLR0913  # one argument per option of the command
     source: Source,
     limits: Mapping[str, float] | None = None,
     *,
     policy: str | Path | None = None,
     predictor: Predictor | str | Path | None = None,
     at: str | None = None,
+    against: str | None = None,
     **options: Any,
 ) -> pl.DataFrame:
     """Return the checks of the release gate: the command `analyze gate`.
@@ -183,6 +187,7 @@ def gate(
     limits : by figure, such as {"accuracy_loss": 0.02, "set_size_growth": 0.1}; they override those of the policy.
     policy : TOML file with the tables [limits], [task.<name>], [worst_subject], [worst_value] and [looks].
     predictor : also check that the threshold of this predictor, or of its file, still covers under the compressed model.
+    against : as in `compare`.
 
     Returns
     -------
@@ -210,5 +215,5 @@ def gate(
     loaded = Predictor.load(predictor) if isinstance(predictor, str | Path) else predictor
     texts = [f"{name}={value}" for name, value in (limits or {}).items()]
     read = read_policy(None if policy is None else Path(policy), texts, loaded)
-    asked = open_asked(source, at, options, with_dense=True)
-    return frame(gate_of(asked.runs, asked.question, read.limits, looks=read.looks))
+    asked = open_asked(source, at, options, with_dense=True, against=against)
+    return frame(gate_of(asked.runs, asked.question, read.limits, Partners(asked.runs.rows, against), read.looks))

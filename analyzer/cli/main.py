@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from analyzer.cli.options import analysis_options, comparison_options, executor_option, set_options
+from analyzer.cli.options import against_option, analysis_options, comparison_options, executor_option, set_options
 from analyzer.cli.report import COMMANDS as REPORTS
 from analyzer.cli.ship import COMMANDS as SHIPPING
 from analyzer.cli.verdicts import COMMANDS
@@ -57,7 +57,7 @@ def sets_command(average: bool, executor: str, p_values: bool, **options: Any) -
 @main.command("compare")
 @analysis_options
 @comparison_options
-@click.option("--against", metavar="MODEL", help="Compare with the dense runs of this model, such as ref-l.")
+@against_option
 @click.option("--common-items", is_flag=True, help="Compare runs that answered different items on the items they share.")
 @click.option("--average", is_flag=True, help="Print means over prompts and scorers; runs that differ otherwise stay apart.")
 @click.option("--decoupling", is_flag=True, help="Print how changes in accuracy and set size go together, over all pairs.")
@@ -102,18 +102,20 @@ for command in (*COMMANDS, *SHIPPING, *REPORTS):
 
 @main.command("sensitivity")
 @analysis_options
+@against_option
 @friendly_errors
-def sensitivity_command(**options: Any) -> None:
+def sensitivity_command(against: str | None, **options: Any) -> None:
     """Which conclusions survive other choices of alpha, scorer, prompt, calibration fraction, items and split?
 
     Example: analyze sensitivity --model ref-m --task urn --alpha 0.1 --scorer lac
     """
     from analyzer.cli.request import parse_request
     from analyzer.runs.loading import open_runs
+    from analyzer.runs.pairs import Partners
     from analyzer.studies.sensitivity import sensitivity
     from analyzer.tables.columns import SENSITIVITY
     from analyzer.tables.emit import emit
 
     request = parse_request(options)
-    runs = open_runs(request.store_url, request.at, request.wanted, with_dense=True)
-    emit(sensitivity(runs, request.question), request.form, SENSITIVITY)
+    runs = open_runs(request.store_url, request.at, request.wanted, with_dense=True, against=against)
+    emit(sensitivity(runs, request.question, Partners(runs.rows, against)), request.form, SENSITIVITY)

@@ -91,6 +91,7 @@ TOLERANCES = [
         help="Growth of the mean set size up to this counts as none.",
     ),
 ]
+against_option = click.option("--against", metavar="MODEL", help="Compare with the dense runs of this model, such as ref-l. [its own]")
 EXECUTOR_HELP = "Analyze one model after the other, several in parallel processes, or on a Ray cluster."
 executor_option = click.option("--executor", type=click.Choice(EXECUTOR_NAMES), default="plain", show_default=True, help=EXECUTOR_HELP)
 

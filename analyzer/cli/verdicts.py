@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from analyzer.cli.options import analysis_options, comparison_options
+from analyzer.cli.options import against_option, analysis_options, comparison_options
 from store.command import FILE, friendly_errors
 
 SOURCES = ("dense", "prompt", "task", "subject")
@@ -14,6 +14,7 @@ SOURCES = ("dense", "prompt", "task", "subject")
 
 @click.command("transfer")
 @analysis_options
+@against_option
 @click.option("--from", "source", type=click.Choice(SOURCES), default="dense", show_default=True, help="Whose threshold is reused.")
 @click.option(
     "--subject-mix",
@@ -24,7 +25,7 @@ SOURCES = ("dense", "prompt", "task", "subject")
     "--coverage-tolerance", metavar="X", type=float, default=0.01, show_default=True, help="Coverage losses up to this count as no loss."
 )
 @friendly_errors
-def transfer_command(source: str, subject_mix: Path | None, coverage_tolerance: float, **options: Any) -> None:
+def transfer_command(against: str | None, source: str, subject_mix: Path | None, coverage_tolerance: float, **options: Any) -> None:
     """What happens if you reuse the dense model's threshold?
 
     Prints coverage and set size of compressed runs with the dense run's threshold instead of their own, or with the threshold of another
@@ -34,18 +35,20 @@ def transfer_command(source: str, subject_mix: Path | None, coverage_tolerance: 
     """
     from analyzer.cli.request import parse_request
     from analyzer.runs.loading import open_runs
-    from analyzer.studies.threshold_transfer import transfer
+    from analyzer.runs.pairs import Partners
+    from analyzer.studies.threshold_transfer import check_source, transfer
     from analyzer.studies.weighted_conformal import read_mix, weighted
     from analyzer.tables.columns import TRANSFER, WEIGHTED
     from analyzer.tables.emit import emit
 
+    check_source("subject" if subject_mix else source, against)
     request, mix = parse_request(options), read_mix(subject_mix) if subject_mix else None
     if mix:
         runs = open_runs(request.store_url, request.at, request.wanted)
         emit(weighted(runs, request.question, mix, coverage_tolerance), request.form, WEIGHTED)
         return
-    runs = open_runs(request.store_url, request.at, request.wanted, with_dense=source == "dense")
-    emit(transfer(runs, request.question, source, coverage_tolerance), request.form, TRANSFER)
+    runs = open_runs(request.store_url, request.at, request.wanted, with_dense=source == "dense", against=against)
+    emit(transfer(runs, request.question, source, coverage_tolerance, Partners(runs.rows, against)), request.form, TRANSFER)
 
 
 @click.command("guarantee")
@@ -143,8 +146,9 @@ def scale_command(**options: Any) -> None:
 @click.command("cliffs")
 @analysis_options
 @comparison_options
+@against_option
 @friendly_errors
-def cliffs_command(**options: Any) -> None:
+def cliffs_command(against: str | None, **options: Any) -> None:
     """Find the strongest compression that is still safe. Does quality drop gradually or suddenly along the levels of a method?
 
     Example: analyze cliffs --method wanda --task urn --scorer lac
@@ -152,13 +156,15 @@ def cliffs_command(**options: Any) -> None:
     from analyzer.cli.request import parse_request
     from analyzer.compare.two_axis_verdict import tolerances
     from analyzer.runs.loading import open_runs
+    from analyzer.runs.pairs import Partners
     from analyzer.studies.cliffs import cliffs
     from analyzer.tables.columns import CLIFFS
     from analyzer.tables.emit import emit
 
     request = parse_request(options)
-    runs = open_runs(request.store_url, request.at, request.wanted, with_dense=True)
-    emit(cliffs(runs, request.question, tolerances=tolerances(options)), request.form, CLIFFS)
+    runs = open_runs(request.store_url, request.at, request.wanted, with_dense=True, against=against)
+    partners = Partners(runs.rows, against)
+    emit(cliffs(runs, request.question, tolerances=tolerances(options), partners=partners), request.form, CLIFFS)
 
 
 @click.command("cost")
@@ -170,8 +176,9 @@ def cliffs_command(**options: Any) -> None:
     required=True,
     help="TOML with your prices: [prices] per question, [rules], [hardware] per 1,000 questions.",
 )
+@against_option
 @friendly_errors
-def cost_command(path: Path, **options: Any) -> None:
+def cost_command(path: Path, against: str | None, **options: Any) -> None:
     """What does acting on the prediction sets cost per 1,000 questions?
 
     Compares the cost of review, of asking again and of wrong answers with what compression saves in hardware.
@@ -180,17 +187,19 @@ def cost_command(path: Path, **options: Any) -> None:
     """
     from analyzer.cli.request import parse_request
     from analyzer.runs.loading import open_runs
+    from analyzer.runs.pairs import Partners
     from analyzer.studies.cost import cost, read_prices
     from analyzer.tables.columns import COST
     from analyzer.tables.emit import emit
 
     request, prices = parse_request(options), read_prices(path)
-    runs = open_runs(request.store_url, request.at, request.wanted, with_dense=True)
-    emit(cost(runs, request.question, prices), request.form, COST)
+    runs = open_runs(request.store_url, request.at, request.wanted, with_dense=True, against=against)
+    emit(cost(runs, request.question, prices, Partners(runs.rows, against)), request.form, COST)
 
 
 @click.command("gate")
 @analysis_options
+@against_option
 @click.option(
     "--policy", type=FILE, help="TOML with limits under [limits], [task.<name>] and [worst_subject], and planned looks under [looks]."
 )
@@ -211,7 +220,7 @@ def cost_command(path: Path, **options: Any) -> None:
     help="Hub data set of a task in the results, such as urn=me/urns; repeatable. [the published tasks' own]",
 )
 @friendly_errors
-def gate_command(policy: Path | None, limits: tuple[str, ...], predictor: Path | None, **options: Any) -> None:
+def gate_command(policy: Path | None, limits: tuple[str, ...], predictor: Path | None, against: str | None, **options: Any) -> None:
     """Check compressed models against release limits. Exits with 0 if all limits are kept, 1 if one is exceeded, 3 if undecided.
 
     Example: analyze gate --method gptq --limit accuracy_loss=0.02 --limit set_size_growth=0.1
@@ -223,6 +232,7 @@ def gate_command(policy: Path | None, limits: tuple[str, ...], predictor: Path |
     from analyzer.gate.policy import read_policy
     from analyzer.predictor import Predictor
     from analyzer.runs.loading import open_runs
+    from analyzer.runs.pairs import Partners
     from analyzer.tables.columns import GATE
     from analyzer.tables.emit import emit
     from store.exchange.whole_file import write_document
@@ -230,12 +240,13 @@ def gate_command(policy: Path | None, limits: tuple[str, ...], predictor: Path |
     loaded = Predictor.load(predictor) if predictor else None
     request, read = parse_request(options), read_policy(policy, limits, loaded)
     _check_apart([options[name] for name in ("junit", "markdown", "eval_results") if options[name]])
-    runs = open_runs(request.store_url, request.at, request.wanted, with_dense=True)
-    checks = gate(runs, request.question, read.limits, looks=read.looks)
+    runs = open_runs(request.store_url, request.at, request.wanted, with_dense=True, against=against)
+    partners = Partners(runs.rows, against)
+    checks = gate(runs, request.question, read.limits, partners, read.looks)
     reports = {options["junit"]: ci_reports.junit(checks), options["markdown"]: ci_reports.markdown(checks)}
     if options["eval_results"]:
         data_sets = dict(ci_reports.hub_data_set(text) for text in options["data_sets"])
-        reports[options["eval_results"]] = ci_reports.eval_results(checks, compare(runs, request.question), data_sets)
+        reports[options["eval_results"]] = ci_reports.eval_results(checks, compare(runs, request.question, partners=partners), data_sets)
     for path, text in reports.items():
         if path:
             write_document(path, text)

@@ -54,7 +54,7 @@ def open_runs(
 
     wanted     : field (model, method, level, task, prompt) -> accepted values; an empty list accepts all.
     with_dense : also the dense runs of the same models, tasks and prompts, whatever method and level are wanted.
-    against    : also this model's dense runs of the same tasks and prompts.
+    against    : this model's dense runs of the same tasks and prompts in place of those.
     Raises RunNotFoundError that lists the known names.
     """
     from store import open_reader
@@ -74,7 +74,7 @@ def select_runs(reader: Reader, wanted: Mapping[str, Sequence[str]], *, with_den
         matching_rows(dense, {"model": [against]}, f"{where} among the dense runs")
     rows = matching_rows(rows, wanted, where)
     chosen = {row["name"] for row in rows}
-    same = {tuple(row[field] for field in PARTNER) for row in rows} | {(against, row["task"], row["prompt"]) for row in rows}
+    same = {(row["model"] if against is None else against, row["task"], row["prompt"]) for row in rows}
     rows += [row for row in dense if row["name"] not in chosen and tuple(row[field] for field in PARTNER) in same]
     return Runs(reader, sorted(rows, key=reading_order))
 

@@ -20,6 +20,7 @@ from analyzer.measure.question import Question
 from analyzer.measure.records import Record
 from analyzer.protocols import protocol_named
 from analyzer.runs.loading import Runs
+from analyzer.runs.pairs import Partners
 from analyzer.runs.view import RunView
 from analyzer.scorers import SCORERS
 from analyzer.stats.estimate import Estimate
@@ -50,13 +51,13 @@ class Variant(NamedTuple):
     snapshot: str
 
 
-def sensitivity(runs: Runs, question: Question) -> list[Record]:
+def sensitivity(runs: Runs, question: Question, partners: Partners | None = None) -> list[Record]:
     """Return one record per varied choice and compressed run: the range of set size and of its growth, and what survives.
 
     The question's first alpha and scorer are the choices that all others are compared with.
     """
     table: dict[tuple[str, Case, Case], list[Variant]] = defaultdict(list)
-    for variant in variants(runs, question):
+    for variant in variants(runs, question, partners):
         table[variant.varied, variant.group, variant.run].append(variant)
     agreement = _rank_agreement(table.values())
     kept = (found for found in table.values() if len(found) > 1 and any(variant.base for variant in found))
@@ -64,27 +65,27 @@ def sensitivity(runs: Runs, question: Question) -> list[Record]:
     return sorted(records, key=lambda record: tuple(record[name] for name in ("model", "task", "prompt", "method", "level")))
 
 
-def variants(runs: Runs, question: Question) -> Iterator[Variant]:
-    """Yield every compressed run under every variant. Choices that the protocol or a split from a file fixes are not varied."""
+def variants(runs: Runs, question: Question, partners: Partners | None = None) -> Iterator[Variant]:
+    """Yield every compared run under every variant. Choices that the protocol or a split from a file fixes are not varied."""
     base = replace(question, alphas=question.alphas[:1], scorers=question.scorers[:1])
     fraction, split, protocol = base.calibration_fraction, base.split, protocol_named(base.protocol)
-    for cell in compressed_pairs(runs, replace(base, alphas=_with(base.alphas, ALPHAS))):
+    for cell in compressed_pairs(runs, replace(base, alphas=_with(base.alphas, ALPHAS)), partners):
         yield _variant(cell, "alpha", f"{float(cell.after.alpha):g}", cell.after.alpha == base.alphas[0])
-    for cell in compressed_pairs(runs, replace(base, scorers=_with(base.scorers, protocol.scorers or tuple(SCORERS)))):
+    for cell in compressed_pairs(runs, replace(base, scorers=_with(base.scorers, protocol.scorers or tuple(SCORERS))), partners):
         yield _variant(cell, "scorer", cell.after.scorer, cell.after.scorer == base.scorers[0])
     first_prompt = min(row["prompt"] for row in runs.rows)
-    for cell in compressed_pairs(runs, base):
+    for cell in compressed_pairs(runs, base, partners):
         yield _variant(cell, "prompt", cell.row["prompt"], cell.row["prompt"] == first_prompt)
     settled = "calibration_fraction" in protocol.fixed or split.calibration_ids is not None
     for share in () if settled else _with((fraction,), FRACTIONS):
-        for cell in compressed_pairs(runs, replace(base, calibration_fraction=share)):
+        for cell in compressed_pairs(runs, replace(base, calibration_fraction=share), partners):
             yield _variant(cell, "calibration fraction", f"{float(share):g}", share == fraction)
     for share in (Fraction(1), *SHARES):
-        for cell in compressed_pairs(FewerItems(runs.reader, runs.rows, share=share), base):
+        for cell in compressed_pairs(FewerItems(runs.reader, runs.rows, share=share), base, partners):
             yield _variant(cell, "items", f"{float(share):.0%}", share == 1)
     seeds = (parse_split(f"seed:{seed}") for seed in range(N_SPLITS))
     for drawn in () if "split" in protocol.fixed else (split, *(one for one in seeds if one != split)):
-        for cell in compressed_pairs(runs, replace(base, split=drawn)):
+        for cell in compressed_pairs(runs, replace(base, split=drawn), partners):
             yield _variant(cell, "split", drawn.text, drawn == split)
 
 

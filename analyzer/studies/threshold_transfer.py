@@ -19,12 +19,12 @@ from analyzer.measure.question import Question
 from analyzer.measure.records import Record, identity, interval_fields, provenance, unreliable
 from analyzer.runs.answer_metrics import dependence
 from analyzer.runs.loading import Runs
-from analyzer.runs.pairs import pair_views
+from analyzer.runs.pairs import Partners, pair_views
 from analyzer.runs.view import RunView
 from analyzer.stats.arrays import BoolArray
 from analyzer.stats.estimate import NOTHING, Estimate, difference
 from analyzer.studies.carry_threshold import CARRIED, carry, carry_apart, carry_to_subject, check_exact, joined
-from schemas.errors import RunNotFoundError
+from schemas.errors import RunNotFoundError, UsageError
 from schemas.numbers import check_tolerance
 
 COVERAGE_TOLERANCE = 0.01
@@ -44,16 +44,30 @@ class Transfer:
     unreliable: str | None
 
 
-def transfer(runs: Runs, question: Question, source: str = "dense", tolerance: float = COVERAGE_TOLERANCE) -> list[Record]:
+def check_source(source: str, against: str | None) -> None:
+    """Raise UsageError for an unknown source, or if another model's dense run is named and the reused threshold is not a dense run's."""
+    if source != "dense" and source not in SOURCES:
+        raise UsageError(f"a threshold cannot be reused from {source!r:.40}; expected dense, {', '.join(SOURCES)}")
+    if against is not None and source != "dense":
+        raise UsageError(f"--against names the model whose dense threshold is reused, and here that of another {source} is; leave one out")
+
+
+def transfer(
+    runs: Runs, question: Question, source: str = "dense", tolerance: float = COVERAGE_TOLERANCE, partners: Partners | None = None
+) -> list[Record]:
     """Return one record per source and target, scorer and alpha.
 
-    source    : whose threshold is reused, a name of SOURCES.
+    source    : whose threshold is reused: dense, or a name of SOURCES.
     tolerance : how far coverage may fall below 1 - alpha and still count as covering, a share.
+    partners  : whose dense threshold each run gets; None means that of its own model.
     Raises RunNotFoundError if no two selected runs differ only in the source, UsageError for drawn splits.
     """
     check_exact(question, "transfer")
     check_tolerance(tolerance, "the tolerance of coverage")
-    found = SOURCES[source](runs.clustered(question.clustering), question)
+    check_source(source, partners.against if partners else None)
+    clustered = runs.clustered(question.clustering)
+    cells = compressed_pairs(clustered, question, partners) if source == "dense" else ()
+    found = _kept_from_dense(cells, question) if source == "dense" else SOURCES[source](clustered, question)
     records = [_record(one, question, tolerance) for one in found]
     if not records:
         raise RunNotFoundError(f"no threshold to keep: the {len(runs.rows)} selected runs hold no two that differ only in {source}")
@@ -79,10 +93,6 @@ def carried_coverage(cell: Paired, question: Question, chosen: BoolArray | None 
     if chosen is None:
         return carry(dense, compressed, cell.after, question)["coverage"]
     return carry_to_subject(dense, compressed, chosen, cell.after, question)["coverage"]
-
-
-def _from_dense(runs: Runs, question: Question) -> Iterator[Transfer]:
-    return _kept_from_dense(compressed_pairs(runs, question), question)
 
 
 def _kept_from_dense(cells: Iterable[Paired], question: Question) -> Iterator[Transfer]:
@@ -122,7 +132,6 @@ def _from_subjects(runs: Runs, question: Question) -> Iterator[Transfer]:
 
 
 SOURCES: dict[str, Callable[[Runs, Question], Iterator[Transfer]]] = {
-    "dense": _from_dense,
     "prompt": _from_prompts,
     "task": _from_tasks,
     "subject": _from_subjects,

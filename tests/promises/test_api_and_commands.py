@@ -118,6 +118,11 @@ def test_what_cannot_be_meant_is_refused(arguments: dict[str, Any], said: str, s
 OWN_OPTIONS: dict[tuple[str, str], tuple[list[str], str, dict[str, Any]]] = {
     ("sets", "average"): (["--average"], "sets", {"average": True}),
     ("compare", "against"): (["--against", "other"], "compare", {"against": "other"}),
+    ("sensitivity", "against"): (["--against", "other"], "sensitivity", {"against": "other"}),
+    ("transfer", "against"): (["--against", "other"], "transfer", {"against": "other"}),
+    ("cliffs", "against"): (["--against", "other"], "cliffs", {"against": "other"}),
+    ("cost", "against"): (["--against", "other", "--prices", "prices.toml"], "cost", {"against": "other", "prices": "prices.toml"}),
+    ("gate", "against"): (["--against", "other", "--limit", "kl=2"], "gate", {"against": "other", "limits": {"kl": 2.0}}),
     ("compare", "common_items"): (["--common-items"], "compare", {"common_items": True}),
     ("compare", "average"): (["--average"], "compare", {"average": True}),
     ("compare", "accuracy_tolerance"): (["--accuracy-tolerance", "0.5"], "compare", {"accuracy_tolerance": 0.5}),

@@ -139,3 +139,37 @@ def test_two_data_sets_of_one_name_are_refused() -> None:
 def test_a_level_is_one_however_it_is_written() -> None:
     """`.50` names the level 0.5, so that it is selected as such."""
     assert sets([data_set(method="wanda", level=".50")], level="0.5", scorers="lac")["level"].to_list() == ["0.5"]
+
+
+def test_every_comparison_is_against_the_model_that_is_named() -> None:
+    """Renaming the dense model and naming it gives the figures of its own comparison; a checkpoint without a dense run needs no other."""
+    shipped = [data_set(0.2, model="ships", method="wanda", level="0.3"), data_set(1.5, model="ships", method="wanda", level="0.5")]
+    own, apart = [data_set(model="ships"), *shipped], [data_set(model="teacher"), *shipped]
+    prices, named = Prices(review=2.0), {"against": "teacher", "model": "ships", "scorers": "lac"}
+    plain = {"model": "ships", "scorers": "lac"}
+    for one, other, fields in (
+        (cliffs(own, **plain), cliffs(apart, **named), ["set_size_change", "safe_level"]),
+        (cost(own, prices, **plain).filter(method="wanda"), cost(apart, prices, **named).filter(method="wanda"), ["cost", "cost_change"]),
+        (transfer(own, **plain), transfer(apart, **named), ["coverage", "set_size"]),
+        (sensitivity(own, **plain), sensitivity(apart, **named), ["set_size_change_least", "set_size_change_most", "conclusion"]),
+        (gate(own, {"flips": 0.1}, **plain), gate(apart, {"flips": 0.1}, **named), ["check", "amount", "result"]),
+    ):
+        assert one.select(fields).rows() == other.select(fields).rows() and one.height
+    with pytest.raises(HedgemarkError, match="nothing to compare"):
+        gate(apart, {"flips": 0.1}, **plain)
+
+
+def test_only_selected_runs_are_held_against_another_model() -> None:
+    """The dense run of a selected run's own model is not judged beside it."""
+    rows = [*sweep(), data_set(model="teacher")]
+    judged = gate(rows, {"flips": 0.9}, against="teacher", method="wanda", scorers="lac")
+    assert set(judged["method"]) == {"wanda"}
+    assert compare(rows, against="teacher", method="wanda", scorers="lac").filter(method="dense")["model"].to_list() == ["teacher"]
+
+
+def test_a_threshold_is_reused_from_a_known_source() -> None:
+    """An unknown source, or another model's dense run beside a source that is none, is a sentence."""
+    with pytest.raises(UsageError, match="cannot be reused from 'nowhere'"):
+        transfer(sweep(), "nowhere")
+    with pytest.raises(UsageError, match="that of another prompt is"):
+        transfer(sweep(), "prompt", against="m")
