@@ -10,12 +10,16 @@ from schemas.levels import Level
 
 
 class Ready(NamedTuple):
-    """A model ready to answer: compressed to a level, with the post-conditions measured on it."""
+    """A model ready to answer: compressed to a level, with the post-conditions measured on it.
+
+    forget : delete the answers that were kept so that a run which is cut off can go on; called when the runs are committed.
+    """
 
     level: Level
     conditions: Mapping[str, Any]
     parameters: int
     answer: Callable[[PromptedTask, Done], Answers]
+    forget: Callable[[], None] = lambda: None
 
 
 class Backend(Protocol):

@@ -13,6 +13,7 @@ import numpy as np
 from producer.backends.base import Ready
 from producer.engine.prefill import Answers, Done
 from producer.engine.settings import Settings
+from producer.machine.journal import Journal
 from producer.prompts.encode import option_tokens, render_prompt
 from producer.request.planned import PromptedTask, RunGroup
 from producer.request.served_model import ServedModel
@@ -24,6 +25,9 @@ from schemas.levels import Level
 
 METHODS = ("dense", "checkpoint")
 CANARIES, SPREAD = "canary_log_probs", "canary_spread"
+QUESTION = (  # fields of a run's key that are about what is asked, which the tokens of each prompt say exactly
+    *("task", "items_hash", "prompt", "prompt_hash", "tokens_hash", "option_token_ids", "option_tokens", "sampling"),
+)
 UNCOMPARED = "the server does not say how it splits text, so that --tokenizer is its model's own could not be checked"
 
 
@@ -53,10 +57,19 @@ class ServerBackend:
 
         notes = () if compared else (UNCOMPARED,)
 
-        def answer(prompted: PromptedTask, done: Done) -> Answers:
-            return _answer(questions, prompted, done, notes)
+        journal = questions.journal(_answerer(group), fresh=settings.fresh)
 
-        yield Ready(levels[0], conditions, 0, answer)
+        def answer(prompted: PromptedTask, done: Done) -> Answers:
+            return _answer(questions, journal, prompted, done, notes)
+
+        yield Ready(levels[0], conditions, 0, answer, journal.remove)
+
+
+def _answerer(group: RunGroup) -> dict[str, Any]:
+    """Return what the group's keys say of everything but the questions."""
+    key = group.runs[0].key
+    assert key is not None, "the key of a served model needs no weights"
+    return {name: value for name, value in key.content().items() if name not in QUESTION}
 
 
 def _compared(questions: Questions, prompted: PromptedTask) -> int:
@@ -69,10 +82,10 @@ def _compared(questions: Questions, prompted: PromptedTask) -> int:
     return questions.compare_tokens(texts, [prompted.prompts.whole(i) for i in whole], special=prompted.chat is None)
 
 
-def _answer(questions: Questions, prompted: PromptedTask, done: Done, before: tuple[str, ...]) -> Answers:
+def _answer(questions: Questions, journal: Journal, prompted: PromptedTask, done: Done, before: tuple[str, ...]) -> Answers:
     prompts, clock = prompted.prompts, time.perf_counter()
     whole = [prompts.whole(i) for i in range(len(prompts.suffixes))]
-    logprobs, top, notes = questions.answers(whole, prompted.options.ids, prompts.n_options, done)
+    logprobs, top, notes = questions.answers(whole, prompted.options.ids, prompts.n_options, journal, done)
     seconds = time.perf_counter() - clock
     rates = {"items_per_s": len(whole) / seconds, "tokens_per_s": prompts.tokens / seconds}
     return Answers(logprobs, np.zeros(len(whole), np.float32), top, prompts.tokens, 0.0, rates, notes=(*before, *notes))

@@ -14,6 +14,7 @@ class Settings:
     tensor_parallel : devices that share one model (vLLM).
     concurrency     : requests to a server at a time.
     request_timeout : seconds to wait for an answer of a server.
+    fresh           : take no answers that an earlier command left behind (servers).
     self_check      : items on which the noise floor is measured, 0 for none.
     save            : folder to write the one compressed model of the request to.
     saved_models    : folder of compressed models; those found there are loaded, the others are added.
@@ -25,6 +26,7 @@ class Settings:
     tensor_parallel: int = 1
     concurrency: int = 8
     request_timeout: float = 300.0
+    fresh: bool = False
     self_check: int = 0
     save: Path | None = None
     saved_models: Path | None = None

@@ -118,6 +118,12 @@ SETTINGS_OPTIONS = (
     click.option("--concurrency", type=click.IntRange(1, 1024), metavar="N", help="Requests at a time to a server. [8]"),
     click.option("--request-timeout", type=click.FloatRange(0.1, 86400), metavar="S", help="Seconds to wait for a server's answer. [300]"),
     click.option(
+        "--fresh",
+        is_flag=True,
+        default=None,
+        help="Ask a server everything, also what it answered to a command that was cut off.",
+    ),
+    click.option(
         "--self-check",
         type=click.IntRange(min=1),
         metavar="N",

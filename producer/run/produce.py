@@ -23,7 +23,7 @@ from producer.request.planned import PlannedRun, PromptedTask, RunGroup
 from producer.request.request import Request
 from producer.request.served_model import ServedModel
 from producer.run.destination import Destination
-from producer.run.plan import check_request, make_plan
+from producer.run.plan import SERVER, check_request, make_plan
 from producer.run.ready_checks import check_option_mass, check_same_served_model
 from producer.saved.folder import check_saving
 from schemas.options import own_options
@@ -63,7 +63,9 @@ def produce(request: Request, store_url: str, *, show_progress: bool = False) ->
             for group in groups:
                 worker.run_group(group)
         except Interrupted as interrupted:
-            raise _with_advice(interrupted, len(outcome.written)) from interrupted
+            raise _with_advice(interrupted, len(outcome.written), request.backend) from interrupted
+    for forget in worker.forget:
+        forget()
     return outcome
 
 
@@ -81,6 +83,7 @@ class _Worker:
     stop: Stop
     show_progress: bool
     outcome: Outcome
+    forget: list[Callable[[], None]] = field(default_factory=list)
 
     def run_group(self, group: RunGroup) -> None:
         """Make the runs of a group that are not in the store."""
@@ -99,6 +102,7 @@ class _Worker:
             for run in todo:
                 if run.level == ready.level:
                     self._make(run, ready)
+            self.forget.append(ready.forget)
             del ready  # frees the model's memory for the next level
 
     def _make(self, planned: PlannedRun, ready: Ready) -> None:
@@ -169,7 +173,8 @@ def _rates(throughput: Mapping[str, float]) -> str:
     return "".join(", " + text.format(throughput[name]) for name, text in parts if name in throughput)
 
 
-def _with_advice(interrupted: Interrupted, n_written: int) -> Interrupted:
+def _with_advice(interrupted: Interrupted, n_written: int, backend: str) -> Interrupted:
     finished = "1 finished run is" if n_written == 1 else f"{n_written} finished runs are"
-    message = f"{interrupted}; {finished} in the store, the unfinished run is lost; run the same command again to continue"
+    unfinished = "the answers to the unfinished run are kept" if backend == SERVER else "the unfinished run is lost"
+    message = f"{interrupted}; {finished} in the store, {unfinished}; run the same command again to continue"
     return Interrupted(message, interrupted.signal_number)

@@ -32,6 +32,16 @@ class Reply(NamedTuple):
     bound: float | None = None
     listed: int = 0
 
+    def as_json(self) -> list[Any]:
+        """Return the reply as a JSON value."""
+        return [list(self.logprobs.items()), self.top, self.bound, self.listed]
+
+    @classmethod
+    def from_json(cls, value: list[Any]) -> "Reply":
+        """Return the reply that `as_json` gave."""
+        logprobs, top, bound, listed = value
+        return cls(dict(logprobs), top, bound, listed)
+
 
 @dataclass
 class Asker:

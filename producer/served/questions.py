@@ -4,7 +4,8 @@ In: an `Asker`, prompts, option tokens.  Out: log-probabilities (item, option) a
 number.
 """
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
@@ -12,11 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from producer.machine.journal import Journal, question_id
 from producer.served.bounds import Bounded, check_bounds
-from producer.served.canary import LETTERS, TEXTS, Canaries, Table
+from producer.served.canary import LETTERS, TEXTS, Canaries, Table, allowed_change
 from producer.served.client import ServerError
 from producer.served.forms import Asker, Form, Reply, find_form
 from producer.served.identity import identify
+
+log = logging.getLogger(__name__)
 
 AT_ONCE_PER_THREAD = 16
 COMPARED = 3  # prompts whose tokens the server is asked for
@@ -55,32 +59,71 @@ class Questions:
                 )
         return min(COMPARED, len(texts))
 
+    def journal(self, answerer: Mapping[str, Any], *, fresh: bool) -> Journal:
+        """Return the journal of this server's answers; those under which other canaries stand are not taken.
+
+        fresh : whether to take none.
+        """
+
+        def accept(given_under: Any) -> bool:
+            before, spread = np.array(given_under["canaries"], np.float64), float(given_under["spread"])
+            now = self.canaries
+            same = before.shape == now.table.shape
+            return not fresh and same and float(np.abs(now.table - before).mean()) <= allowed_change(max(now.spread, spread))
+
+        where = {"url": self._asker.client.root, "form": self.form.name}
+        journal = Journal({**answerer, **where}, {"canaries": self.canaries.table.tolist(), "spread": self.canaries.spread}, accept)
+        if journal.left_out and not fresh:
+            log.warning(
+                "%d answers that an earlier command did not store are left out: the server answers the canary prompts otherwise now, so "
+                "that they may be another model's",
+                journal.left_out,
+            )
+        return journal
+
     def answers(
-        self, prompts: Sequence[Sequence[int]], options: Sequence[int], n_options: Sequence[int], done: Callable[[int], None]
+        self,
+        prompts: Sequence[Sequence[int]],
+        options: Sequence[int],
+        n_options: Sequence[int],
+        journal: Journal,
+        done: Callable[[int], None],
     ) -> tuple[NDArray[np.float32], NDArray[np.int32], tuple[str, ...]]:
         """Return log-probabilities (item, option), most likely tokens (item,), -1 if unknown, and notes.
 
         n_options : (item,) how many of the options an item has.
+        journal   : its answers are taken, and what is asked is added, once the canaries have shown that the same model still answers.
         done      : called after every few prompts with their number; it may raise to stop.
         """
+        questions = [(prompt, options[:number]) for prompt, number in zip(prompts, n_options, strict=True)]
+        ids = [question_id(list(prompt), list(own)) for prompt, own in questions]
+        replies = {item: Reply.from_json(journal.found[each]) for item, each in enumerate(ids) if each in journal.found}
+        notes: tuple[str, ...] = ()
+        if replies:
+            notes = (f"{len(replies)} of {len(questions)} answers are those to an earlier command, which was cut off",)
+            log.warning("%d items: %d found, %d asked", len(questions), len(replies), len(questions) - len(replies))
+            done(len(replies))
         self.check("at the start of the run")
-        replies: list[Reply] = []
+        asked = [item for item in range(len(questions)) if item not in replies]
         interruptions, step = self._asker.client.interruptions, AT_ONCE_PER_THREAD * self._threads
         with ThreadPoolExecutor(self._threads) as pool:
-            for start in range(0, len(prompts), step):
-                part = range(start, min(start + step, len(prompts)))
-                asked = [(prompts[item], options[: n_options[item]]) for item in part]
+            for start in range(0, len(asked), step):
+                part = asked[start : start + step]
                 try:
-                    replies += pool.map(lambda pair: self.form.ask(*pair), asked)
+                    answered = dict(zip(part, pool.map(lambda item: self.form.ask(*questions[item]), part), strict=True))
                 except BaseException:
                     pool.shutdown(cancel_futures=True)
                     raise
                 cut = "after a connection broke off" if self._asker.client.interruptions > interruptions else "during the run"
-                self.check(cut if part.stop < len(prompts) else "at the end of the run")
+                self.check(cut if start + step < len(asked) else "at the end of the run")
                 interruptions = self._asker.client.interruptions
+                whole = {item: reply for item, reply in answered.items() if reply.logprobs.keys() >= set(questions[item][1])}
+                journal.add({ids[item]: reply.as_json() for item, reply in whole.items()})  # another time, the server may list more
+                replies |= answered
                 done(len(part))
-        found = Bounded.of(replies, options, n_options)
-        return found.logprobs, np.array([reply.top for reply in replies], np.int32), check_bounds(found)
+        in_order = [replies[item] for item in range(len(questions))]
+        found = Bounded.of(in_order, options, n_options)
+        return found.logprobs, np.array([reply.top for reply in in_order], np.int32), (*notes, *check_bounds(found))
 
     def check(self, when: str) -> None:
         """Raise ServerError if what the server says of itself has changed, or its answers to the canaries have."""

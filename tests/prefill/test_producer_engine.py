@@ -16,6 +16,7 @@ from schemas.errors import HedgemarkError
 
 pytestmark = pytest.mark.producer
 
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_engine_agrees_with_a_plain_forward_pass(name: str) -> None:
     """Option logits, log-sum-exp and top token equal those of the model's own forward pass, prompt by prompt."""

@@ -287,8 +287,6 @@ def test_what_a_server_cannot_do_is_refused_by_name(more: list[str], tmp_path: P
         assert more[0].removeprefix("--") in refused(url, tmp_path, *more)
 
 
-
-
 def test_a_bound_that_no_set_depends_on_is_kept_and_any_other_refused() -> None:
     """One option far below all scores of others is kept as its bound; two in one item, or one among the scores, are not."""
     rows = [[-0.1, -2.5, -6.0, -7.0], [-0.3, -1.5, -4.0, -6.5]]

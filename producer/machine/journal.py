@@ -1,0 +1,109 @@
+"""Answers that are not stored yet, on disk: a run that was cut off, even by `kill -9`, goes on where it was.
+
+In: who answers (everything that determines an answer but the question), questions, answers as JSON values.  Out: the answers found.
+
+Every process has a file of its own, so that two at once never write into one: `journal/<digest of who answers>/<random name>` in the
+cache folder. Its first record says under which circumstances the answers were given; a reader takes a file only if it accepts these.
+A record is a line with a checksum over the file's name, who answers, question and answer; a record that is damaged, cut off, or another
+file's counts as absent.
+"""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from schemas.digest import json_digest
+from store.backend.user_cache import existing_cache_folder, warn_once
+
+log = logging.getLogger(__name__)
+
+CIRCUMSTANCES = "circumstances"
+ENDING = ".answers"
+KEPT_DAYS = 30  # without being written to
+
+
+class Journal:
+    """The answers of one answerer that earlier processes left, and a file for those of this process.
+
+    answerer      : JSON value of everything that determines an answer but the question.
+    circumstances : JSON value that other processes compare with theirs.
+    accept        : whether answers given under other circumstances may be taken.
+
+    Attributes
+    ----------
+    found    : answers by question, as `question_id` names it.
+    left_out : number of answers in files whose circumstances were not accepted.
+    """
+
+    def __init__(self, answerer: Any, circumstances: Any, accept: Callable[[Any], bool]) -> None:
+        self._answerer, self._circumstances = json_digest(answerer), circumstances
+        self._folder = existing_cache_folder() / "journal" / self._answerer
+        self._own, self._taken = self._folder / f"{uuid4().hex}{ENDING}", list[Path]()
+        self.found: dict[str, Any] = {}
+        self.left_out = 0
+        _delete_old(self._folder.parent)
+        for path in sorted(self._folder.glob(f"*{ENDING}")):
+            answers = dict(self._records(path))
+            given_under = answers.pop(CIRCUMSTANCES, None)
+            if given_under is None or not accept(given_under):
+                self.left_out += len(answers)
+                continue
+            self.found |= answers
+            self._taken.append(path)
+
+    def add(self, answers: Mapping[str, Any]) -> None:
+        """Append answers by question; they are on disk when this returns. A full disk costs a warning and the answers' safety only."""
+        try:
+            records = dict(answers) if self._own.exists() else {CIRCUMSTANCES: self._circumstances, **answers}
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with self._own.open("ab") as stream:  # a line begins with its break too, so that a line that was cut off spoils no other
+                stream.write("".join(f"\n{self._line(self._own, *record)}\n" for record in records.items()).encode())
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            warn_once(error)
+
+    def remove(self) -> None:
+        """Delete the answers that were found or added; call this when they are stored."""
+        for path in (*self._taken, self._own):
+            path.unlink(missing_ok=True)
+        with suppress(OSError):  # another process has a file in it
+            self._folder.rmdir()
+
+    def _line(self, path: Path, question: str, answer: Any) -> str:
+        return json.dumps([question, answer, self._checksum(path, question, answer)], allow_nan=False)
+
+    def _checksum(self, path: Path, question: str, answer: Any) -> str:
+        return json_digest([self._answerer, path.name, question, answer])[:16]
+
+    def _records(self, path: Path) -> Iterator[tuple[str, Any]]:
+        """Yield the whole records of a file as question and answer."""
+        try:
+            lines = path.read_bytes().splitlines()
+        except OSError as error:
+            log.warning("%s cannot be read (%s); its questions are asked again", path, error.strerror or error)
+            return
+        for line in filter(None, lines):
+            with suppress(ValueError, TypeError, RecursionError):
+                question, answer, checksum = json.loads(line)
+                if isinstance(question, str) and checksum == self._checksum(path, question, answer):
+                    yield question, answer
+
+
+def question_id(*parts: Any) -> str:
+    """Return the name of a question: a digest of the JSON values that make it what it is."""
+    return json_digest(parts)
+
+
+def _delete_old(journals: Path) -> None:
+    """Delete files that no run came back for."""
+    for path in journals.glob(f"*/*{ENDING}"):
+        with suppress(OSError):
+            if path.stat().st_mtime < time.time() - KEPT_DAYS * 86400:
+                path.unlink()
