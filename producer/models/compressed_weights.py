@@ -137,15 +137,52 @@ def _unpacked(name: str, stored: dict[str, Any], scheme: Any) -> Any:
     from compressed_tensors.quantization.lifecycle.forward import dequantize  # type: ignore[import-untyped]
 
     compressor = BaseCompressor.get_value_from_registry(CompressionFormat(scheme.format).value)
-    if absent := {"weight_scale", "weight_packed"} & {*compressor.compression_param_names(scheme)} - {*stored}:
+    announced = {*compressor.compression_param_names(scheme)}
+    if absent := {"weight_scale", "weight_packed"} & announced - {*stored}:
         raise HedgemarkError(f"module {name} lacks {', '.join(sorted(absent))}, which its quantization_config announces")
+    _check_announced(name, stored, announced, scheme)
     unpacked = compressor.decompress(stored, scheme)
     weight = unpacked["weight"]
+    _check_sizes(name, stored, scheme.weights, tuple(weight.shape))
     if scheme.weights.type == "float" and "weight_packed" in stored:  # the library rounds products of value and scale to bfloat16
         values = unpack_fp4_from_uint8(stored["weight_packed"], *weight.shape, dtype=torch.float32)
         overall = stored.get("weight_global_scale")
         weight = dequantize(values, unpacked["weight_scale"].float(), args=scheme.weights, global_scale=overall, dtype=torch.float32)
     return weight
+
+
+def _check_announced(name: str, stored: Mapping[str, Any], announced: set[str], scheme: Any) -> None:
+    """Raise HedgemarkError for a tensor that the module's scheme has no use for; zero points that are all 0 say nothing."""
+    used = announced | ({*FIXED_INPUT} if scheme.input_activations else set())
+    for part in sorted({*stored} - used):
+        if not (part.endswith("zero_point") and not stored[part].any()):
+            raise HedgemarkError(f"module {name} is stored with {part}, which its quantization_config does not announce")
+
+
+def _check_sizes(name: str, stored: Mapping[str, Any], args: Any, shape: tuple[int, ...]) -> None:
+    """Raise HedgemarkError for scales or packed words that do not cover a weight of this shape, which libraries stretch or pad."""
+    import torch
+
+    scale, packed = stored["weight_scale"], stored.get("weight_packed")
+    rows, columns = shape
+    group, block = args.group_size or columns, args.block_structure or (rows, columns)
+    sizes = {
+        "tensor": (1,),
+        "channel": (rows,),
+        "group": (rows, -(-columns // group)),
+        "tensor_group": (rows, -(-columns // group)),
+        "block": (-(-rows // block[0]), -(-columns // block[1])),
+    }
+    expected = sizes.get(str(getattr(args.strategy, "value", args.strategy)))
+    found = (scale.numel(),) if expected and len(expected) == 1 else tuple(scale.shape)
+    if (expected and found != expected) or not (scale.is_floating_point() or scale.dtype == torch.uint8):
+        raise HedgemarkError(
+            f"module {name} has scales {tuple(scale.shape)} {scale.dtype} for a weight of {shape}, not those that its config announces"
+        )
+    words = -(-columns * args.num_bits // (8 * packed.itemsize)) if packed is not None else 0
+    stated = tuple(stored["weight_shape"].tolist()) if "weight_shape" in stored else shape
+    if packed is not None and (tuple(packed.shape) != (rows, words) or stated != shape):
+        raise HedgemarkError(f"module {name} has packed words {tuple(packed.shape)} for a weight of {stated} in {args.num_bits} bits")
 
 
 class RoundInputTo:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from producer_packed import packed_folder
+from producer_packed import into_words, packed_folder
 from producer_standin import save_standin
 from producer_tiny import tiny
 from safetensors.torch import load_file, save_file
@@ -155,6 +155,46 @@ def test_plain_weights_are_not_called_quantized(settings: dict[str, Any], tmp_pa
     tiny().save_pretrained(tmp_path)
     settings_of(tmp_path, **settings)
     with pytest.raises(HedgemarkError, match=r"the quantization settings (say|name)"):
+        load(tmp_path)
+
+
+def packed_by_compressed_tensors(folder: Path) -> Any:
+    """Write a model whose first layer is packed in 4 bits, 32 inputs to a scale, and return the layer's weight."""
+    draw = torch.Generator().manual_seed(0)
+    integers, scale = torch.randint(-8, 8, (64, 64), generator=draw), torch.rand(64, 2, generator=draw)
+    tiny().save_pretrained(folder)
+    packed = {"packed": into_words(integers + 8, 4, range(8)), "scale": scale, "shape": torch.tensor([64, 64])}
+    change(folder, **{f"{FIRST}.weight": None}, **{f"{FIRST}.weight_{part}": tensor for part, tensor in packed.items()})
+    weights = {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": 32}
+    group = {"targets": [f"re:.*{FIRST}"], "weights": weights, "format": "pack-quantized"}
+    settings_of(folder, quant_method="compressed-tensors", format="pack-quantized", config_groups={"group_0": group})
+    return integers * scale.repeat_interleave(32, 1)
+
+
+@pytest.mark.parametrize(
+    ("part", "tensor", "message"),
+    [
+        ("", None, ""),
+        ("weight_zero_point", torch.zeros(64, 2, dtype=torch.int8), ""),
+        ("weight_zero_point", torch.ones(64, 2, dtype=torch.int8), "is stored with weight_zero_point, which its quantization_config"),
+        ("weight_g_idx", torch.arange(64).flip(0) // 32, "is stored with weight_g_idx, which"),
+        ("weight_global_scale", torch.ones(1), "is stored with weight_global_scale, which"),
+        ("input_scale", torch.ones(1), "is stored with input_scale, which"),
+        ("weight", torch.ones(64, 64), "is stored with weight, which"),
+        ("weight_scale", torch.ones(64, 1), "has scales (64, 1) torch.float32 for a weight of (64, 64), not those that its config"),
+        ("weight_scale", torch.ones(64, 2).int(), "has scales (64, 2) torch.int32 for a weight of (64, 64), not those that"),
+        ("weight_packed", torch.zeros(64, 4, dtype=torch.int32), "has packed words (64, 4) for a weight of (64, 64) in 4 bits"),
+        ("weight_shape", torch.tensor([64, 32]), "has packed words (64, 8) for a weight of (64, 32) in 4 bits"),
+    ],
+)
+def test_compressed_tensors_uses_or_names_every_tensor_of_a_module(part: str, tensor: Any, message: str, tmp_path: Path) -> None:
+    """What a scheme does not announce its library leaves out, scales that are too few it repeats, and missing words it pads."""
+    meant = packed_by_compressed_tensors(tmp_path)
+    change(tmp_path, **({f"{FIRST}.{part}": tensor} if part else {}))
+    if not message:
+        torch.testing.assert_close(load(tmp_path).get_parameter(f"{FIRST}.weight"), meant, atol=0, rtol=0)
+        return
+    with pytest.raises(HedgemarkError, match=re.escape(f"module {FIRST} {message}")):
         load(tmp_path)
 
 
