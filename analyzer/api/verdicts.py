@@ -191,7 +191,8 @@ def gate(  # noqa: PLR0913  # one argument per option of the command
 
     Returns
     -------
-    One row per check: the figure, the two ends of the interval that decide, the limit, and `result`, which is pass, fail or inconclusive.
+    One row per check: the figure, the two ends of the interval that decide, the limit, and `result`, which is pass, fail or inconclusive,
+    or not judged for a compressed model without any matching dense run.
     A check passes wrongly with a probability of at most 2.5 %; the model's `n_checks` checks together fail wrongly with at most 2.5 %.
     With planned looks both hold over all of them; `look` of `n_looks` is this one, `next_look` the number of items to ask with next.
     `result_together` is the result if all `n_models` compressed models of the table share both error probabilities.

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from analyzer.cli.options import CLUSTER_HELP, SELECTION, TOLERANCES, at_option, parameter_option, scorers_option
+from analyzer.cli.options import CLUSTER_HELP, SELECTION, TOLERANCES, against_option, at_option, parameter_option, scorers_option
 from store.command import FILE, add_options, friendly_errors, store_option
 
 OPTIONS: list[Callable[[Any], Any]] = [
@@ -20,6 +20,7 @@ OPTIONS: list[Callable[[Any], Any]] = [
         show_default=True,
         help="Allowed miscoverage when the page opens; its slider offers all others.",
     ),
+    against_option,
     scorers_option,
     parameter_option,
     click.option("--protocol", "protocols", multiple=True, metavar="P", help="exact, ye2024 or tong2026; repeatable. [exact]"),

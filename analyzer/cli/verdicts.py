@@ -251,7 +251,7 @@ def gate_command(policy: Path | None, limits: tuple[str, ...], predictor: Path |
         if path:
             write_document(path, text)
     emit(checks, request.form, GATE)
-    said = (ci_reports.correction, ci_reports.together, ci_reports.again, ci_reports.last_line)
+    said = (ci_reports.correction, ci_reports.together, ci_reports.again, ci_reports.not_judged, ci_reports.last_line)
     for line in filter(None, [say(checks) for say in said]):
         click.echo(line, err=True)
     click.get_current_context().exit(EXIT_CODES[outcome(checks)])

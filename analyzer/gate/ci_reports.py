@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
-from analyzer.gate.gate import FAIL, INCONCLUSIVE, PASS, TAIL, outcome
+from analyzer.gate.gate import FAIL, INCONCLUSIVE, NOT_JUDGED, PASS, TAIL, outcome
 from analyzer.measure.records import Record
 from analyzer.tables.cautions import dependent, noted
 from analyzer.tables.markup import piped
@@ -12,7 +12,8 @@ from schemas.benchmark import BENCHMARK
 from schemas.errors import UsageError
 from store.shown import json_text
 
-MARKS = {PASS: "pass", FAIL: "**fail**", INCONCLUSIVE: "*inconclusive*"}
+MARKS = {PASS: "pass", FAIL: "**fail**", INCONCLUSIVE: "*inconclusive*", NOT_JUDGED: "not judged"}
+ELEMENTS = {FAIL: "failure", INCONCLUSIVE: "error", NOT_JUDGED: "skipped"}  # of JUnit
 UNPLANNED = (
     "Asking again with more items makes a wrong answer more likely: 20 such looks pass up to 12 % of the models at a limit instead of "
     f"{100 * TAIL:g} %. Plan further looks under [looks] in the policy, for new items."
@@ -21,17 +22,20 @@ HUB_DATA_SET = "ErikYip/LLM-Uncertainty-Bench"  # contains the published tasks
 
 
 def junit(records: Sequence[Record]) -> str:
-    """Return JUnit XML with one suite per compressed run and one case per check; an inconclusive check is an error, not a failure."""
+    """Return JUnit XML with one suite per compressed run and one case per check; an inconclusive check is an error, not a failure.
+
+    A run that was not judged is skipped.
+    """
     root = ET.Element("testsuites", name="hedgemark gate")
     for run, group in groupby(records, key=lambda record: record["run"]):
         checks = list(group)
-        counts = {"failures": FAIL, "errors": INCONCLUSIVE}
+        counts = {"failures": FAIL, "errors": INCONCLUSIVE, "skipped": NOT_JUDGED}
         numbers = {name: str(sum(check["result"] == result for check in checks)) for name, result in counts.items()}
         suite = ET.SubElement(root, "testsuite", {"name": run, "tests": str(len(checks)), **numbers})
         for check in checks:
             case = ET.SubElement(suite, "testcase", classname=run, name=title(check))
             if check["result"] != PASS:
-                ET.SubElement(case, "failure" if check["result"] == FAIL else "error", message=sentence(check), type=check["result"])
+                ET.SubElement(case, ELEMENTS[check["result"]], message=sentence(check), type=check["result"])
         passed = [f"{title(check)}: {sentence(check)}" for check in checks if check["result"] == PASS]
         ET.SubElement(suite, "system-out").text = "\n".join(
             [*filter(None, (correction(checks), again(checks))), *dependent(checks), *noted(checks), *passed]
@@ -43,7 +47,9 @@ def junit(records: Sequence[Record]) -> str:
 def markdown(records: Sequence[Record]) -> str:
     """Return a Markdown summary for CI: outcome, number of passed checks, a table with failed checks first, and error probabilities."""
     n_passed = sum(record["result"] == PASS for record in records)
-    lines = [f"## Release gate: {MARKS[outcome(records)]}", "", f"{n_passed} of {len(records)} checks pass."]
+    n_judged = sum(record["result"] != NOT_JUDGED for record in records)
+    lines = [f"## Release gate: {MARKS[outcome(records)]}", "", f"{n_passed} of {n_judged} checks pass."]
+    lines += [f"{not_judged(records)}"] if not_judged(records) else []
     ordered = sorted(records, key=lambda record: bool(record["result"] == PASS))
     rows = [(check["run"], title(check), MARKS[check["result"]], sentence(check)) for check in ordered]
     words = [text for text in (correction(records), together(records), again(records)) if text] + dependent(records) + noted(records)
@@ -59,7 +65,7 @@ def eval_results(records: Sequence[Record], results: Sequence[Record], data_sets
     Raises UsageError unless exactly one compressed model is selected, since each has its own repository, and for a task without a data set.
     """
     by_run = {run: outcome(list(group)) for run, group in groupby(records, key=lambda record: record["run"])}
-    judged = [record for record in results if record["run"] in by_run and record["accuracy"] is not None]
+    judged = [record for record in results if by_run.get(record["run"], NOT_JUDGED) != NOT_JUDGED and record["accuracy"] is not None]
     if len(models := {(record["model"], record["method"], record["level"]) for record in judged}) != 1:
         raise UsageError(f"evaluation results are of one compressed model, and {len(models)} are selected; name model, method and level")
     known = dict.fromkeys(BENCHMARK, HUB_DATA_SET) | dict(data_sets)
@@ -89,6 +95,13 @@ def _entry(record: Record, data_set: str, gate_result: str) -> str:
 
 def _share(value: float | None) -> str:
     return "an unknown share" if value is None else f"{100 * value:.3g} %"
+
+
+def not_judged(records: Sequence[Record]) -> str:
+    """Return which runs were not judged because they have no matching dense run; "" if all were."""
+    names = list(dict.fromkeys(record["run"] for record in records if record["result"] == NOT_JUDGED))
+    which = f"{', '.join(names[:-1])} and {names[-1]} have" if len(names) > 1 else f"{''.join(names)} has"
+    return f"Not judged: {which} no matching dense run. Name one with --against." if names else ""
 
 
 def last_line(records: Sequence[Record]) -> str:
@@ -135,8 +148,9 @@ def next_look(records: Sequence[Record], what: str = "items") -> str:
 
 
 def _by_model(records: Sequence[Record]) -> dict[tuple[str, ...], list[Record]]:
+    """Return the records of each compressed model that was judged."""
     by_model: dict[tuple[str, ...], list[Record]] = {}
-    for record in records:
+    for record in (record for record in records if record["result"] != NOT_JUDGED):
         by_model.setdefault((record["model"], record["method"], record["level"]), []).append(record)
     return by_model
 

@@ -30,6 +30,7 @@ from schemas.errors import RunNotFoundError
 from schemas.run import DENSE
 
 PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
+NOT_JUDGED = "not judged"  # a compressed model none of whose runs has a dense run says nothing about those that were judged
 EXIT_CODES = {PASS: 0, FAIL: 1, INCONCLUSIVE: 3}
 TAIL = 0.025  # the chance that a model at a limit passes, and that one fails
 EVERY = "-"
@@ -78,8 +79,13 @@ def check_pairs(cells: Iterable[Paired], question: Question, limits: Sequence[Li
     """Return the records of `gate` for cells that are already measured."""
     checks = [check for pair in _by_pair(cells) for check in _checks(pair, question, limits, looks)]
     n_checks = Counter(check.model for check in checks if check.amount is not None)
-    n_models = len({check.model for check in checks})
-    return [_record(check, question, n_checks[check.model], n_models) for check in checks]
+    judged = {check.model for check in checks if check.cell.before}
+    return [_record(check, question, n_checks[check.model], max(len(judged), 1)) | _stray(check, judged) for check in checks]
+
+
+def _stray(check: Check, judged: set[CompressedModel]) -> Record:
+    """Return the result of a model that was not judged at all; a model of which only some runs have a dense run stays undecided."""
+    return {} if not judged or check.model in judged else {"result": NOT_JUDGED, "result_together": NOT_JUDGED}
 
 
 def compressed_model(cell: Paired) -> CompressedModel:
@@ -88,9 +94,12 @@ def compressed_model(cell: Paired) -> CompressedModel:
 
 
 def outcome(records: Iterable[Record], result: str = "result") -> str:
-    """Return `fail` if any check fails, else `inconclusive` if any is, else `pass`; reads the field `result` or `result_together`."""
+    """Return `fail` if any check fails, else `inconclusive` if any is, else `pass`; reads the field `result` or `result_together`.
+
+    Models that were not judged do not count; without any other there is no outcome but `not judged`.
+    """
     results = {record[result] for record in records}
-    return FAIL if FAIL in results else INCONCLUSIVE if INCONCLUSIVE in results else PASS
+    return next((one for one in (FAIL, INCONCLUSIVE, PASS) if one in results), NOT_JUDGED)
 
 
 def _by_pair(cells: Iterable[Paired]) -> Iterator[list[Paired]]:
@@ -106,7 +115,7 @@ def _checks(cells: list[Paired], question: Question, limits: Sequence[Limit], lo
     first = cells[0]
     look = look_at(looks, first.after.view.n_items, TAIL)
     if first.before is None:
-        yield Check(first, "dense run", look, reason="there is no dense run of the same model, task and prompt to compare with")
+        yield Check(first, "dense run", look, reason="there is no matching dense run; name one with --against")
         return
     yield Check(first, "reliable", look, reason=pair_unreliable(cells), broken=_broken(cells))
     for limit in limits_for(first.row["task"], limits):

@@ -37,7 +37,7 @@ def run_facts(study: Study) -> list[Record]:
     kind       : unit of its level: share, n:m or bits; levels of one kind are on one axis.
     strength   : position on that axis; None for a name whose bits are not known.
     """
-    rows, partners = study.runs.rows, Partners(study.runs.rows)
+    rows, partners = study.runs.rows, Partners(study.runs.rows, study.request.against)
     number = {row["name"]: index for index, row in enumerate(rows)}
     shown = Counter(tuple(row[field] for field in FIELDS) for row in rows)
     many_prompts = len({row["prompt"] for row in rows}) > 1

@@ -29,7 +29,7 @@ from analyzer.report.rows import pack
 from analyzer.report.words.cards import WORDINGS, cards
 from analyzer.runs.loading import select_runs
 from analyzer.tables.cautions import KL, ONE_PROMPT, RECALIBRATED
-from schemas.errors import UsageError
+from schemas.errors import HedgemarkError, UsageError
 
 PANELS = panels_of(False)
 CLOSE = 2e-6  # the page keeps six digits
@@ -297,3 +297,20 @@ def test_a_policy_of_any_figure_is_said_and_drawn(store_url: str) -> None:
     assert [bar["nearness"] for bar in card.bars] == sorted((bar["nearness"] for bar in card.bars), reverse=True)
     assert {bar["subject"] for bar in card.bars} == {None, "s0", "s1", "s2"}
     assert card.why.endswith(".") and "None" not in card.why
+
+
+def test_the_page_compares_with_the_model_that_is_named(tmp_path: Path) -> None:
+    """A checkpoint without a dense run is named as not judged; with --against it is judged, with the figures of `compare --against`."""
+    items = quiz("quiz", 60)
+    teacher = family(items, "teacher", 0, levels=FEW)
+    ships = run_of(items, teacher[1].logits, model="ships", method="checkpoint", level="as found")
+    url = write(str(tmp_path / "store"), [(items, [*teacher, ships])])
+    assert "Not judged: ships (checkpoint) has no matching dense run. Name one with <code>--against</code>." in page(study_of(url))
+    wanted = {"model": ("ships",), "scorers": ("lac",), "against": "teacher"}
+    study = study_of(url, **wanted)
+    [pair] = tables(study)["pairs"]
+    [expected] = compare(url, model="ships", scorers="lac", against="teacher").filter(method="checkpoint").to_dicts()
+    assert pair["set_size_change"] == expected["set_size_change"] and pair["flips"] == expected["flips"]
+    assert "Not judged" not in page(study) and [card.model for card in cards(study)] == ["ships"]
+    with pytest.raises(HedgemarkError, match="stranger"):
+        study_of(url, **wanted | {"against": "stranger"})

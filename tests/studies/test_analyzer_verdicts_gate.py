@@ -14,15 +14,16 @@ from click.testing import CliRunner
 from analyzer.cli.main import main
 from analyzer.compare.compare import compare
 from analyzer.gate.bounds import of_items
-from analyzer.gate.ci_reports import correction, eval_results, hub_data_set, junit, last_line, markdown, together, would_decide
+from analyzer.gate.ci_reports import correction, eval_results, hub_data_set, junit, last_line, markdown, not_judged, together, would_decide
 from analyzer.gate.ci_reports import sentence as ci_sentence
-from analyzer.gate.gate import EXIT_CODES, FAIL, INCONCLUSIVE, PASS, gate, outcome
+from analyzer.gate.gate import EXIT_CODES, FAIL, INCONCLUSIVE, NOT_JUDGED, PASS, gate, outcome
 from analyzer.gate.items_needed import items_needed
 from analyzer.gate.policy import LIMITABLE, Limit, limits_for, read_policy
 from analyzer.measure.question import Question
 from analyzer.runs.loading import Runs, select_runs
 from analyzer.stats.estimate import mean
 from schemas.errors import UsageError
+from schemas.run import Run
 
 LAC = Question(scorers=("lac",))
 
@@ -231,8 +232,34 @@ def test_an_unreliable_run_cannot_pass_and_a_missing_dense_run_decides_nothing()
     assert {(r["method"], r["check"]): r["result"] for r in records} == {
         ("rtn", "reliable"): FAIL,
         ("rtn", "flips"): PASS,
-        ("awq", "dense run"): INCONCLUSIVE,
+        ("awq", "dense run"): NOT_JUDGED,
     }
+
+
+def test_a_stray_run_without_a_dense_run_is_named_and_decides_nothing() -> None:
+    """It is in the table, JUnit and Markdown; a model of which one run is judged and another cannot be stays undecided."""
+    rng = np.random.default_rng(0)
+    answers = rng.integers(0, 4, 400)
+    items = item_set(answers)
+    logits = skilled_logits(rng, answers, 4)
+    pair = [make_run(items, logits), make_run(items, logits, method="rtn")]
+    limits = [Limit("flips", 0.1)]
+
+    def records(*more: Run) -> list[dict[str, Any]]:
+        return gate(select_runs(MemoryReader([items], [*pair, *more]), {}), LAC, limits)
+
+    alone, stray = records(), records(make_run(items, logits, model="other", method="awq"))
+    assert outcome(alone) == outcome(stray) == PASS
+    assert [r["n_models"] for r in alone] == [r["n_models"] for r in stray][: len(alone)]
+    assert [r["result"] for r in stray if r["model"] == "other"] == [NOT_JUDGED]
+    suites = {suite.get("name", ""): suite for suite in ET.fromstring(junit(stray))}
+    [skipped] = [suite for name, suite in suites.items() if name.startswith("other")]
+    assert skipped.get("skipped") == "1" and skipped.get("errors") == "0" and skipped.find("testcase/skipped") is not None
+    assert "2 of 2 checks pass" in markdown(stray) and "Not judged: other~awq" in markdown(stray)
+    assert not_judged(stray).endswith(" has no matching dense run. Name one with --against.") and not_judged(alone) == ""
+    assert "not judged" not in last_line(stray) and together(stray) == ""
+    half = records(make_run(items, logits, method="rtn", prompt="task"))
+    assert outcome(half) == INCONCLUSIVE and [r["result"] for r in half if r["prompt"] == "task"] == [INCONCLUSIVE]
 
 
 def test_too_few_items_for_an_alpha_decide_nothing() -> None:

@@ -20,7 +20,7 @@ LEVELS = (("wanda", "0.2"), ("wanda", "0.4"), ("wanda", "0.5"), ("wanda", "0.6")
 FEW = LEVELS[1:2]
 OPTIONS: dict[str, Any] = {
     "at": None, "model": (), "method": (), "level": (), "task": (), "prompt": (), "alpha": "0.1", "scorers": (), "parameters": (),
-    "protocols": (), "cluster": None,
+    "protocols": (), "cluster": None, "against": None,
     "policy": None, "limits": (), "prices": None, "predictor": None, "watch": None, "accuracy_tolerance": 0.02, "set_size_tolerance": 0.1,
 }  # fmt: skip
 

@@ -34,6 +34,7 @@ class ReportRequest:
     policy    : the limits and the planned looks of the release gate.
     prices    : the prices that the cost calculator starts with.
     watch     : what is known of live questions; None if no predictor is watched.
+    against   : the model with whose dense runs all runs are compared; None means their own models'.
     """
 
     questions: Sequence[Question]
@@ -41,6 +42,7 @@ class ReportRequest:
     tolerances: Tolerances = field(default_factory=Tolerances)
     prices: Prices = EXAMPLE_PRICES
     watch: Sequence[Record] | None = None
+    against: str | None = None
 
     @property
     def parameters(self) -> str:
@@ -99,7 +101,7 @@ def open_selected(options: Mapping[str, Any]) -> Runs:
 
     reader = open_reader(options["store_url"], options["at"])
     chosen = {field: options[field] for field in FIELDS}
-    return select_runs(reader, chosen, with_dense=True) if reader.catalog.height else Runs(reader, ())
+    return select_runs(reader, chosen, with_dense=True, against=options["against"]) if reader.catalog.height else Runs(reader, ())
 
 
 def report_request(options: Mapping[str, Any]) -> ReportRequest:
@@ -107,7 +109,7 @@ def report_request(options: Mapping[str, Any]) -> ReportRequest:
     allowed = tolerances(options)
     prices = read_prices(options["prices"]) if options["prices"] else EXAMPLE_PRICES
     questions = tuple(_question(name, options) for name in dict.fromkeys(options["protocols"] or ("exact",)))
-    return ReportRequest(questions, _policy(options, allowed), allowed, prices, read_watched(options))
+    return ReportRequest(questions, _policy(options, allowed), allowed, prices, read_watched(options), options["against"])
 
 
 def measure_study(runs: Runs, request: ReportRequest) -> Study:
@@ -120,12 +122,12 @@ def measure_study(runs: Runs, request: ReportRequest) -> Study:
     runs = runs.clustered(request.questions[0].clustering)
     views = {view.row["name"]: view for view in runs.views()}
     kept_runs = KeptRuns(runs.reader, runs.rows, runs.clustering, views)
-    return Study(kept_runs, request, {question.protocol: _cells(kept_runs, question) for question in request.questions})
+    return Study(kept_runs, request, {question.protocol: _cells(kept_runs, question, request.against) for question in request.questions})
 
 
-def _cells(runs: Runs, question: Question) -> list[Paired]:
+def _cells(runs: Runs, question: Question, against: str | None) -> list[Paired]:
     question = replace(question, sizes=question.protocol == "exact")
-    partners = Partners(runs.rows)
+    partners = Partners(runs.rows, against)
     if not any(partners.of(row) for row in runs.rows):
         return [Paired(cell) for cell in measure_runs(runs, question)]
     order = {row["name"]: number for number, row in enumerate(runs.rows)}
