@@ -18,7 +18,8 @@ from analyzer.report.charts import comparison_charts
 from analyzer.report.charts.theme import css_colours, for_page
 from analyzer.report.data.study import Study
 from analyzer.report.data.tables import Tables, first_question_tables, tables
-from analyzer.report.panels import FILTERS, Panel, panels_of
+from analyzer.report.panel import FILTERS, Panel
+from analyzer.report.panels import panels_of
 from analyzer.report.rows import in_script, pack
 from analyzer.report.words import sentences
 from analyzer.report.words.cards import MEANINGS, WORDS, Card, cards, policy_words

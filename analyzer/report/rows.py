@@ -12,7 +12,8 @@ from typing import Any
 from analyzer.measure.records import Record
 from analyzer.report.data.study import Study
 from analyzer.report.data.tables import Tables
-from analyzer.report.panels import ITEM_FIELDS, TEXT_FIELDS, Panel, panels_of
+from analyzer.report.panel import Panel
+from analyzer.report.panels import ITEM_FIELDS, TEXT_FIELDS, panels_of
 from analyzer.runs.loading import level_strength
 from analyzer.runs.pairs import Partners
 from analyzer.studies.cliffs import sweep_kind

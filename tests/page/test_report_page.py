@@ -23,7 +23,8 @@ from analyzer.report.charts import theme
 from analyzer.report.data.study import MAX_RUNS, ReportRequest, measure_study
 from analyzer.report.data.tables import first_question_tables, tables
 from analyzer.report.page import page
-from analyzer.report.panels import Panel, PanelColumn, panels_of
+from analyzer.report.panel import Panel, PanelColumn
+from analyzer.report.panels import panels_of
 from analyzer.report.papers import paper
 from analyzer.report.rows import pack
 from analyzer.report.words.cards import WORDINGS, cards
