@@ -20,7 +20,7 @@ from schemas.options import option_mass
 
 METRICS = ("accuracy", "nll", "brier", "ece", "aurc", "option_mass", "idk_rate", "none_of_above_rate", "tie_rate")
 BINS = 15
-RECENT = 4  # runs whose metrics are cached, because every scorer of a run needs the same ones
+RECENT = 16  # runs whose metrics are cached: every scorer needs the same ones, and the dense runs of up to 8 prompts recur in turn
 IDK_INDEX, NONE_INDEX, BENCHMARK_OPTIONS = 4, 5, 6  # options E and F of the benchmark's items
 
 
