@@ -1,7 +1,6 @@
 """Backend `transformers`: any causal language model, every method, on any device."""
 
 import logging
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -22,7 +21,7 @@ from producer.models.load import AS_STORED, load_model
 from producer.models.packed import check_stored
 from producer.request.planned import Model, PromptedTask, RunGroup
 from producer.saved.folder import unsavable
-from producer.saved.library import PROBED, Made, Saved, find_saved, identity, keep, load_saved
+from producer.saved.library import PROBED, Made, Saved, copy_saved, find_saved, identity, keep, load_saved
 from schemas.digest import json_digest
 from schemas.errors import UsageError
 from schemas.levels import Level
@@ -97,7 +96,7 @@ def _saved(group: RunGroup, levels: Sequence[Level], settings: Settings) -> dict
 
 def _loaded(saved: Saved, group: RunGroup, level: Level, settings: Settings) -> Ready:
     if settings.save is not None:
-        shutil.copytree(saved.folder, settings.save, dirs_exist_ok=True)
+        copy_saved(saved, settings.save)
     log.warning("%s %s %s is loaded from %s", group.model.files.name, group.method.name, level.text, saved.folder)
     resident = fits(group.model, 1, settings)
     with memory_for("the weights", device := group.model.device if resident else "cpu"):

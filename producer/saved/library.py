@@ -79,6 +79,19 @@ def load_saved(saved: Saved, group: RunGroup, level: Level, device: str) -> Any:
     return restore(saved.folder, level, group.model.dtype, device)
 
 
+def copy_saved(saved: Saved, folder: Path) -> None:
+    """Copy a saved model to a folder that is empty or does not exist, whole or not at all. Raises HedgemarkError where there is no room."""
+    partial = folder.parent / f".{folder.name[:32]}-{uuid4().hex[:8]}.partial"
+    try:
+        shutil.copytree(saved.folder, partial)
+        partial.rename(folder)
+    except OSError as error:
+        whys = [why for *_, why in error.args[0]] if isinstance(error, shutil.Error) else [error.strerror or str(error)]
+        raise HedgemarkError(f"cannot copy the saved model in {saved.folder} to {folder} ({whys[0]})") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 class Made(NamedTuple):
     """A compressed model in memory, what it was made for, and how models answer.
 

@@ -1,6 +1,7 @@
 """A compressed model that is saved is the model that was measured: loaded again it has its weights and its answers, or it is not saved."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +83,7 @@ def test_transformers_loads_a_saved_model(tmp_path: Path) -> None:
         assert float((theirs(input_ids=ids).logits - ours(input_ids=ids).logits).abs().max()) < 1e-4
 
 
-def test_a_kept_model_is_not_compressed_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_kept_model_is_not_compressed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """With `--models` another prompt a week later costs a load, and its run is the one that compressing again would have made."""
     words = ("--method", "smoothquant", "--level", "w8a8")
     kept = ("--models", str(tmp_path / "kept"))
@@ -131,6 +130,27 @@ def test_half_a_saved_model_is_never_found(tmp_path: Path, monkeypatch: pytest.M
     assert not list((tmp_path / "kept").iterdir())
     assert run(tmp_path / "s", *words).exit_code == 0
     assert len(list((tmp_path / "kept").iterdir())) == 1
+
+
+def test_a_disk_that_fills_up_while_a_kept_model_is_copied_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--save` of a model that `--models` has: one sentence, exit 5, no folder, no run; with room again the copy is whole."""
+    words = ("--method", "rtn", "--level", "w4a16-g32", "--models", str(tmp_path / "kept"))
+    assert run(tmp_path / "first", *words).exit_code == 0
+    copying = shutil.copy2
+
+    def full(source: str, *rest: Any, **more: Any) -> Any:
+        if str(source).endswith(".safetensors"):
+            raise OSError(28, "No space left on device")
+        return copying(source, *rest, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil.copytree, "__defaults__", (False, None, full, False, False))
+        result = run(tmp_path / "s", *words, "--save", str(tmp_path / "out"))
+    assert result.exit_code == 5 and "No space left on device" in result.stderr and result.stderr.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"cache", "first", "kept"}
+    assert run(tmp_path / "s", *words, "--save", str(tmp_path / "out")).exit_code == 0
+    (kept,) = (tmp_path / "kept").iterdir()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == {p.name: p.read_bytes() for p in kept.iterdir()}
 
 
 def test_a_model_that_comes_back_different_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
