@@ -23,15 +23,16 @@ from producer.request.planned import Model, PlannedRun, PromptedTask, RunGroup
 from producer.request.request import Request, check_names
 from producer.request.served_model import ServedModel, open_served, served_level
 from producer.request.vllm_options import vllm_options
+from producer.run.levels import choose_levels, levels_for
 from producer.tasks import EMBEDDED
 from producer.tasks.source import TaskItems, draw, load_task
 from schemas.benchmark import BENCHMARK
 from schemas.errors import UsageError
 from schemas.fields import CHAT, name_in_order
 from schemas.itemset import build_item_set
-from schemas.levels import CACHE_BITS, Level, parse_levels
+from schemas.levels import Level
 from schemas.orders import n_turning
-from schemas.run import DENSE, RunKey
+from schemas.run import RunKey
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +44,6 @@ class _Compression(NamedTuple):
     method: Method
     level: Level
     data: Any
-
-
-KV = "kv"  # the method of a dense model whose cached keys and values are rounded
 
 
 def make_plan(request: Request, *, download: bool = True) -> list[RunGroup]:
@@ -78,47 +76,6 @@ def check_request(request: Request) -> None:
     """Raise UsageError for an unknown prompt or backend."""
     check_names("prompt", request.prompts, PROMPTS)
     check_names("backend", [request.backend], [*BACKENDS])
-
-
-def choose_levels(methods: Sequence[str], levels: Sequence[str], caches: Sequence[str] = ()) -> dict[str, list[Level]]:
-    """Return for each method the given levels that it accepts; none means its default level, which depends on the model.
-
-    caches : formats of cached keys and values, which `_levels_for` adds to every level. For the dense model they are levels of `kv`.
-    Raises UsageError for an unknown method, a level that no method accepts, or a method other than dense that accepts none of the levels.
-    """
-    check_names("method", methods, [*METHODS])
-    check_names("--kv format", caches, [*CACHE_BITS])
-    if caches and {DENSE, KV} & set(methods):
-        others = [name for name in methods if name not in (DENSE, KV)]
-        if levels and not others:
-            raise UsageError(f"level {levels[0]!r} is no format of cached keys and values; leave it out, --kv names them")
-        return {KV: parse_levels(caches), **(choose_levels(others, levels) if others else {})}
-    parsed = parse_levels(levels)
-    if not parsed:
-        return {name: [] for name in methods}
-    chosen = {name: [level for level in parsed if not METHODS[name].refusal(level)] for name in methods}
-    with_levels = [name for name in methods if name != "dense"] or list(methods)
-    for level in parsed:
-        if not any(level in chosen[name] for name in methods):
-            METHODS[with_levels[0]].check_level(level)
-    for name in with_levels:
-        if not chosen[name]:
-            METHODS[name].check_level(parsed[0])
-    return chosen
-
-
-def _levels_for(config: Any, chosen: Mapping[str, list[Level]], caches: Sequence[str]) -> dict[str, list[Level]]:
-    """Return each method's levels for a model: the chosen ones, each once under our name for it, or the method's default level.
-
-    caches : formats of cached keys and values; a method other than `kv` has each level once with each of them.
-    """
-
-    def stated(name: str) -> Iterator[Level]:
-        for level in chosen[name] or [METHODS[name].default_for(config)]:
-            for each in [level.with_cache(cache) for cache in caches] if caches and name != KV else [level]:
-                yield METHODS[name].level_for(config, each)
-
-    return {name: list(dict.fromkeys(stated(name))) for name in chosen}
 
 
 def _served_group(request: Request) -> RunGroup:
@@ -154,7 +111,7 @@ def _open_model(files: ModelFiles, request: Request, chosen: Mapping[str, list[L
     for method in (METHODS[method] for method, levels in chosen.items() if not levels):
         if (level := method.default_for(config).text) != method.default_level:
             log.warning("%s: level of %s is %s; the groups of %s do not divide every layer", name, method.name, level, method.default_level)
-    _check_model(name, config, request, _levels_for(config, chosen, request.caches))
+    _check_model(name, config, request, levels_for(config, chosen, request.caches))
     device, tokenizer, vllm = _choose_device(request.device), load_tokenizer(files), vllm_options(request, files)
     if vllm.lora:  # with its adapter it is another model, which has dense and compressed runs of its own
         files = replace(files, name=f"{name}+{vllm.lora.resolve().name}")
@@ -241,7 +198,7 @@ def _groups(
         fetch_weights(model.files)
     weights_missing = not download and model.files.hub_id and not weight_bytes(model.files)
     weights = "" if weights_missing else weights_hash(model.files)
-    for name, levels_of_method in _levels_for(model.config, chosen, request.caches).items():
+    for name, levels_of_method in levels_for(model.config, chosen, request.caches).items():
         method = METHODS[name]
         without_data = [level for level in levels_of_method if not method.needs_data(level)]
         with_data = [level for level in levels_of_method if method.needs_data(level)]

@@ -11,7 +11,7 @@ from itertools import product
 from producer.engine.settings import Settings
 from producer.request.bayes import BAYES
 from producer.request.request import Request, option_name
-from producer.run.plan import KV, choose_levels
+from producer.run.levels import KV, choose_levels
 
 FAILED_TO_START = 127
 SCALARS = (

@@ -11,7 +11,7 @@ from test_producer_methods_formats import E2M1, E4M3, closest
 from producer.methods import METHODS
 from producer.methods.shared.cache_rounding import no_cache, round_cache, round_values
 from producer.request.request import Request, request_of
-from producer.run.plan import choose_levels
+from producer.run.levels import choose_levels
 from producer.sweep.cells import split
 from schemas.errors import PostConditionError, UsageError
 from schemas.levels import CACHE_BITS, parse_level

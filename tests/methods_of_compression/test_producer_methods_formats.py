@@ -15,7 +15,8 @@ from producer.methods.shared.linear_layers import target_layers
 from producer.methods.shared.number_formats import FORMATS, RoundInputTo, canonical_level, nearest, preset_scheme
 from producer.methods.shared.quantization import verify_grid
 from producer.request.request import Request
-from producer.run.plan import choose_levels, make_plan
+from producer.run.levels import choose_levels
+from producer.run.plan import make_plan
 from schemas.errors import PostConditionError, UsageError
 from schemas.levels import parse_level
 
