@@ -32,6 +32,10 @@ class Reply(NamedTuple):
     bound: float | None = None
     listed: int = 0
 
+    def of(self, options: Sequence[int]) -> "Reply":
+        """Return the reply about these tokens alone, which it has: a server may list thousands."""
+        return self._replace(logprobs={token: self.logprobs[token] for token in options}, listed=len(options))
+
     def as_json(self) -> list[Any]:
         """Return the reply as a JSON value."""
         return [list(self.logprobs.items()), self.top, self.bound, self.listed]

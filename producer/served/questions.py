@@ -118,7 +118,7 @@ class Questions:
                 self.check(cut if start + step < len(asked) else "at the end of the run")
                 interruptions = self._asker.client.interruptions
                 whole = {item: reply for item, reply in answered.items() if reply.logprobs.keys() >= set(questions[item][1])}
-                journal.add({ids[item]: reply.as_json() for item, reply in whole.items()})  # another time, the server may list more
+                journal.add({ids[item]: reply.of(questions[item][1]).as_json() for item, reply in whole.items()})
                 replies |= answered
                 done(len(part))
         in_order = [replies[item] for item in range(len(questions))]

@@ -16,6 +16,7 @@ from fake_servers import Fake, serving
 from producer.cli.main import main
 from producer.machine.journal import KEPT_DAYS, Journal, question_id
 from producer.served import client, questions
+from producer.served.forms import Reply
 from schemas.run import Run
 from store import open_reader
 from store.backend.user_cache import cache_folder
@@ -153,6 +154,12 @@ def test_a_damaged_record_is_asked_again(damage: str, tmp_path: Path, undisturbe
     np.testing.assert_array_equal(run_in(tmp_path).logits, undisturbed.logits)
     rest = len(prompts_asked(fake))
     assert rest == LIMIT if damage == "another file's name" else rest < LIMIT
+
+
+def test_only_the_options_are_kept() -> None:
+    """A record of 2,000 tokens takes 57 kB, one of six options 300 bytes."""
+    reply = Reply({token: -1.0 - token for token in range(100)}, top=0, bound=-101.0, listed=100)
+    assert Reply.from_json(reply.of([3, 5]).as_json()) == Reply({3: -4.0, 5: -6.0}, top=0, bound=-101.0, listed=2)
 
 
 def test_an_answer_with_a_bound_is_asked_again(tmp_path: Path) -> None:
