@@ -302,3 +302,27 @@ def test_a_file_read_again_is_the_same(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "p.json").read_text())["parameters"] == {"penalty": "0.3", "k_reg": "2.0"}
     with pytest.raises(UsageError, match="cannot write"):
         predictor.save(tmp_path / "no" / "p.json")
+
+
+@pytest.mark.slow
+def test_answers_given_alone_are_wrong_as_seldom_as_promised() -> None:
+    """500 draws of 300 calibration questions whose law is known: at most 5 % of the rules answer over 10 % wrongly, and most answer."""
+    population = data_set(200_000, seed=9, skill=2.5)
+    logits, answer = population["logits"].to_numpy().astype(float), population["answer"].to_numpy()
+    power = np.exp(logits - np.nanmax(logits, axis=1, keepdims=True))
+    top = np.nanmax(power, axis=1) / np.nansum(power, axis=1)
+    wrong = np.nanargmax(logits, axis=1) != answer
+    order = np.argsort(-top)
+    sorted_top, wrong_so_far = top[order], np.cumsum(wrong[order])
+    broken = answering = 0
+    for seed in range(500):
+        try:
+            alone = calibrate(data_set(300, seed=10_000 + seed, skill=2.5), max_wrong="0.1").document.alone
+        except UsageError:  # no rule can be certified on these questions, so nothing is answered alone
+            continue
+        assert alone is not None
+        answering += 1
+        n_answered = int(np.searchsorted(-sorted_top, -alone.threshold, side="right"))
+        broken += bool(n_answered and wrong_so_far[n_answered - 1] / n_answered > 0.1)
+    print(f"{answering} of 500 rules answer, {broken} wrongly too often")
+    assert broken <= 500 * 0.05 + 3 * np.sqrt(500 * 0.05 * 0.95) and answering >= 250
