@@ -19,7 +19,7 @@ from analyzer.stats.arrays import AnyArray
 from analyzer.watch.exchangeability import STREAM, LookWatch
 from analyzer.watch.live_log import UNKNOWN, LiveLog, read_log
 from analyzer.watch.miscoverage import MissWatch
-from analyzer.watch.state import PENDING, id_hash, pack_answers, read_state, unpack_answers, write_state
+from analyzer.watch.state import PENDING, id_hash, pack_answers, read_state, sole_use, unpack_answers, write_state
 from schemas.digest import json_digest
 from schemas.errors import UsageError
 from schemas.options import option_mass
@@ -187,22 +187,32 @@ class Watch:
 def follow(predictor: Predictor, path: Path, *, delta: float, state: Path | None) -> Watch:
     """Return the watch after the new rows of a log; if a state file is named, the watch is loaded from it and saved to it.
 
-    Raises UsageError if the log is not the one read before with rows appended, and whatever `Watch.see` raises.
+    Raises UsageError if the log is not the one read before with rows appended, HedgemarkError if another monitor is using the state, and
+    whatever `Watch.see` raises.
     """
     if not 0 < delta < 1:
         raise UsageError(f"delta is {delta}; expected a chance of a false alarm in (0, 1), such as 0.01")
-    old = None if state is None else read_state(state, predictor.document.value["digest"], repr(delta))
-    watch = Watch(predictor, delta) if old is None else Watch.from_json(predictor, delta, old)
+    if state is None:
+        watch = Watch(predictor, delta)
+        _see_new_rows(watch, path)
+        return watch
+    with sole_use(state):
+        old = read_state(state, predictor.document.value["digest"], repr(delta))
+        watch = Watch(predictor, delta) if old is None else Watch.from_json(predictor, delta, old)
+        _see_new_rows(watch, path)
+        write_state(state, watch.to_json())
+    return watch
+
+
+def _see_new_rows(watch: Watch, path: Path) -> None:
+    """Count the rows of a log that the watch has not seen, after checking that the last row it saw is still there."""
     n_read = watch.rows_read(path.name)
-    log = read_log(path, predictor, skip=n_read, answers_alone=True)
+    log = read_log(path, watch.predictor, skip=n_read, answers_alone=True)
     if n_read:
-        before = read_log(path, predictor, skip=n_read - 1, most=1, answers_alone=True)
+        before = read_log(path, watch.predictor, skip=n_read - 1, most=1, answers_alone=True)
         if last_row(before) != watch.logs[path.name]["last"]:
             raise UsageError(f"{path.name} row {n_read} is not what it was when it was read; a log only grows, and each has its own name")
     watch.see(log)
-    if state is not None:
-        write_state(state, watch.to_json())
-    return watch
 
 
 def saved_watch(predictor: Predictor, path: Path) -> Watch:

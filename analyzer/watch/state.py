@@ -6,20 +6,44 @@ their id.
 
 import base64
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from analyzer.predictor.document import sealed
-from schemas.errors import UsageError
+from schemas.errors import HedgemarkError, UsageError
 from schemas.json_text import parse_json, read_text
-from store.exchange.whole_file import write_document
+from store.exchange.whole_file import check_writable, write_document
 
 FORMAT, VERSION = "hedgemark-watch", 2
 PENDING = 255  # stands in place of the answer's index while the answer is unknown
+
+
+@contextmanager
+def sole_use(path: Path) -> Iterator[None]:
+    """Keep other monitors from a state file, from before it is read until it is written, so that none erases what another counted.
+
+    Raises HedgemarkError at once if another monitor uses the file, and UsageError for a folder that cannot be written to.
+    """
+    check_writable(path)
+    target = Path(os.path.realpath(path))
+    lock = FileLock(target.with_name(f".{target.name[:100]}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise HedgemarkError(f"another monitor is using the state {path}; nothing was counted here, so run this one again") from None
+    except (OSError, NotImplementedError) as error:
+        raise HedgemarkError(f"the state {path} cannot be locked ({error}); keep it on a file system that has locks") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def read_state(path: Path, predictor: str, delta: str | None) -> dict[str, Any] | None:

@@ -42,11 +42,16 @@ def write_document(path: Path, content: str | bytes) -> Path:
 
     Raises UsageError for a folder that is not there or cannot be written to, HedgemarkError where the disk is full.
     """
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise UsageError(f"cannot write {path}: {path.parent} is no folder that can be written to")
+    check_writable(path)
     with whole_file(path) as partial:
         partial.write_bytes(lines(content).encode() if isinstance(content, str) else content)
     return path
+
+
+def check_writable(path: Path) -> None:
+    """Raise UsageError if the folder of a file is not there or cannot be written to."""
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UsageError(f"cannot write {path}: {path.parent} is no folder that can be written to")
 
 
 @contextmanager

@@ -273,6 +273,36 @@ def test_a_state_or_a_log_that_is_another_is_refused(tmp_path: Path) -> None:
         monitor(tmp_path / "p.json", log, delta=0.0)
 
 
+def test_two_monitors_of_one_state_lose_no_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A monitor that comes while another reads is refused, exit 5; asked again it adds its questions, and none is lost or counted twice."""
+    first, second, state = live(tmp_path / "a.parquet", 30), live(tmp_path / "b.parquet", 20, seed=2), tmp_path / "s.json"
+    made().save(tmp_path / "p.json")
+    (tmp_path / "link.json").symlink_to(state)
+    refused: list[Any] = []
+
+    def monitored(log: Path, name: str = "s.json") -> Any:
+        words = ["monitor", "--predictor", str(tmp_path / "p.json"), "--log", str(log), "--state", str(tmp_path / name)]
+        return CliRunner().invoke(main, words)
+
+    def meanwhile(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.undo()
+        refused.extend(monitored(second, name) for name in ("s.json", "link.json"))
+        return read_log(*arguments, **options)
+
+    monkeypatch.setattr("analyzer.watch.monitor.read_log", meanwhile)
+    assert "after 30 questions" in monitored(first).stderr
+    assert [done.exit_code for done in refused] == [5, 5]
+    assert all("another monitor is using the state" in done.output for done in refused)
+    assert "after 50 questions" in monitored(second).stderr
+    assert "after 50 questions" in monitored(first).stderr
+
+
+def test_a_state_in_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    """The folder is not made by the way: exit 2, before the log is read."""
+    done = run(tmp_path, tmp_path / "no.parquet", "--state", str(tmp_path / "none" / "s.json"))
+    assert done.exit_code == 2 and "no folder that can be written to" in done.output and not (tmp_path / "none").exists()
+
+
 def test_the_watch_needs_every_value(tmp_path: Path) -> None:
     """Bounds will not do: questions whose values are all known are not like those that calibrated."""
     made().save(tmp_path / "p.json")
