@@ -138,8 +138,6 @@ def _unpacked(name: str, stored: dict[str, Any], scheme: Any) -> Any:
 
     compressor = BaseCompressor.get_value_from_registry(CompressionFormat(scheme.format).value)
     announced = {*compressor.compression_param_names(scheme)}
-    if absent := {"weight_scale", "weight_packed"} & announced - {*stored}:
-        raise HedgemarkError(f"module {name} lacks {', '.join(sorted(absent))}, which its quantization_config announces")
     _check_announced(name, stored, announced, scheme)
     unpacked = compressor.decompress(stored, scheme)
     weight = unpacked["weight"]
@@ -152,11 +150,26 @@ def _unpacked(name: str, stored: dict[str, Any], scheme: Any) -> Any:
 
 
 def _check_announced(name: str, stored: Mapping[str, Any], announced: set[str], scheme: Any) -> None:
-    """Raise HedgemarkError for a tensor that the module's scheme has no use for; zero points that are all 0 say nothing."""
+    """Raise HedgemarkError for a tensor that the scheme needs and the module lacks, or holds without a use; zero points of 0 say nothing.
+
+    The library takes a zero point that is missing for 0, and an overall scale that is missing for 1.
+    """
+    if absent := (announced | _fixed_inputs(scheme.input_activations)) - {*stored}:
+        raise HedgemarkError(f"module {name} lacks {', '.join(sorted(absent))}, which its quantization_config announces")
     used = announced | ({*FIXED_INPUT} if scheme.input_activations else set())
     for part in sorted({*stored} - used):
         if not (part.endswith("zero_point") and not stored[part].any()):
             raise HedgemarkError(f"module {name} is stored with {part}, which its quantization_config does not announce")
+
+
+def _fixed_inputs(args: Any) -> set[str]:
+    """Return the names of the tensors without which a layer cannot round its inputs as its scheme says."""
+    if args is None:
+        return set()
+    overall = {"input_global_scale"} if getattr(args.strategy, "value", args.strategy) == "tensor_group" else set()
+    if args.dynamic:
+        return overall
+    return overall | {"input_scale"} | (set() if args.symmetric else {"input_zero_point"})
 
 
 def _check_sizes(name: str, stored: Mapping[str, Any], args: Any, shape: tuple[int, ...]) -> None:

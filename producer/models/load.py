@@ -98,6 +98,7 @@ def load_model(files: ModelFiles, dtype: str, device: str) -> Any:
     disable_progress_bar()  # type: ignore[no-untyped-call]  # one progress bar per command, and that is ours, over items
     config = load_config(files)
     options: dict[str, Any] = {"dtype": dtype if dtype == AS_STORED else getattr(torch, dtype), "attn_implementation": attention(config)}
+    options["ignore_mismatched_sizes"] = True  # they are reported then, and refused by `_check_report` with a sentence that names them
     with _readable("weights", files, HedgemarkError):
         plain = not quantization(config).format
         if not files.gguf:
@@ -137,6 +138,11 @@ def _load_gguf(files: ModelFiles, config: Any, **options: Any) -> tuple[Any, dic
 
 def _check_report(files: ModelFiles, report: dict[str, Any]) -> None:
     """Raise HedgemarkError for tensors that transformers would draw at random, or would leave out."""
+    for name, stored, expected in sorted(report["mismatched_keys"]):
+        raise HedgemarkError(
+            f"tensor {name} of {files.name!r} in {files.folder} has shape {tuple(stored)}, and its config describes one of "
+            f"{tuple(expected)}; the weights and the config belong to different models, or one was changed without the other"
+        )
     if missing := sorted(report["missing_keys"]):
         raise HedgemarkError(f"the weights of {files.name!r} in {files.folder} lack {len(missing)} of its tensors, {missing[0]} among them")
     if unexpected := sorted(report["unexpected_keys"]):

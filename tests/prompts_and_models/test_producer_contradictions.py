@@ -181,6 +181,7 @@ def packed_by_compressed_tensors(folder: Path) -> Any:
         ("weight_global_scale", torch.ones(1), "is stored with weight_global_scale, which"),
         ("input_scale", torch.ones(1), "is stored with input_scale, which"),
         ("weight", torch.ones(64, 64), "is stored with weight, which"),
+        ("weight_shape", None, "lacks weight_shape, which its quantization_config announces"),
         ("weight_scale", torch.ones(64, 1), "has scales (64, 1) torch.float32 for a weight of (64, 64), not those that its config"),
         ("weight_scale", torch.ones(64, 2).int(), "has scales (64, 2) torch.int32 for a weight of (64, 64), not those that"),
         ("weight_packed", torch.zeros(64, 4, dtype=torch.int32), "has packed words (64, 4) for a weight of (64, 64) in 4 bits"),
@@ -196,6 +197,45 @@ def test_compressed_tensors_uses_or_names_every_tensor_of_a_module(part: str, te
         return
     with pytest.raises(HedgemarkError, match=re.escape(f"module {FIRST} {message}")):
         load(tmp_path)
+
+
+STATIC = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "tensor", "dynamic": False}
+
+
+@pytest.mark.parametrize(
+    ("weights", "inputs", "beside", "lacks"),
+    [
+        ({"symmetric": False}, None, {}, "weight_zero_point"),
+        ({}, STATIC, {}, "input_scale"),
+        ({}, STATIC | {"symmetric": False}, {"input_scale": torch.ones(1)}, "input_zero_point"),
+        ({}, STATIC | {"strategy": "tensor_group", "group_size": 16, "dynamic": "local"}, {}, "input_global_scale"),
+    ],
+)
+def test_compressed_tensors_lacks_nothing_that_its_scheme_needs(
+    weights: dict[str, Any], inputs: Any, beside: dict[str, Any], lacks: str, tmp_path: Path
+) -> None:
+    """A zero point that is missing would be taken for 0, and an overall scale for 1."""
+    packed_by_compressed_tensors(tmp_path)
+    group = json.loads((tmp_path / "config.json").read_text())["quantization_config"]["config_groups"]["group_0"]
+    changed = group | {"weights": group["weights"] | weights, "input_activations": inputs}
+    settings_of(tmp_path, config_groups={"group_0": changed})
+    change(tmp_path, **{f"{FIRST}.{part}": tensor for part, tensor in beside.items()})
+    with pytest.raises(HedgemarkError, match=re.escape(f"module {FIRST} lacks {lacks}, which its quantization_config announces")):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float32"])
+@pytest.mark.parametrize(
+    ("name", "shape"), [("model.embed_tokens.weight", (600, 64)), (f"{FIRST}.weight", (64, 32)), ("model.norm.weight", (32,))]
+)
+def test_a_tensor_of_another_shape_than_the_configs_is_named(name: str, shape: tuple[int, ...], dtype: str, tmp_path: Path) -> None:
+    """A vocabulary that was enlarged in the weights alone, or a width of another model: both shapes are said."""
+    tiny().save_pretrained(tmp_path)
+    held = load_file(tmp_path / "model.safetensors")[name].shape
+    change(tmp_path, **{name: torch.zeros(shape)})
+    said = f"tensor {name} of '{tmp_path.name}' in {tmp_path} has shape {shape}, and its config describes one of {tuple(held)}; the weights"
+    with pytest.raises(HedgemarkError, match=re.escape(said)):
+        load_model(find_model(str(tmp_path)), dtype, "cpu")
 
 
 @pytest.mark.parametrize(
