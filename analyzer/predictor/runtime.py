@@ -64,7 +64,9 @@ class Predictor:
         write_document(Path(path), (json_text(self.document.value, indent=1) + "\n").encode())
 
     def check(self, name: str = "") -> None:
-        """Raise UsageError if a test vector gives another set or another decision on this machine."""
+        """Raise UsageError if a test vector gives another set or another decision on this machine, or there is none."""
+        if not self.document.vectors:
+            raise UsageError(f"predictor {name} has no test vectors to check this machine with; write it again with analyze calibrate")
         for number, vector in enumerate(self.document.vectors, start=1):
             try:
                 letters = self.names(self.predict(vector.logits, n_options=len(vector.logits), subject=vector.subject))

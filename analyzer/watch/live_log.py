@@ -5,7 +5,9 @@ n_options and at_most.  Out: a `LiveLog` in the order of the file. Columns are f
 """
 
 import json
+import math
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,6 +70,7 @@ def read_log(path: Path, predictor: Predictor, *, skip: int = 0, most: int | Non
         raise UsageError(f"{path.name} has a column {unknown[0][:80]!r}; known beside the logits: {', '.join(OPTIONAL)}")
     if skip > len(table):
         raise UsageError(f"{path.name} has {len(table)} rows, but {skip} were read before; a log only grows")
+    _check_order(table.slice(max(skip - 1, 0)), max(skip, 1), path)
     table = table.slice(skip, most)
     logits, first_row = numbers(table, columns), skip + 1
     infinite = np.asarray(np.isinf(logits).any(axis=1))
@@ -77,17 +80,14 @@ def read_log(path: Path, predictor: Predictor, *, skip: int = 0, most: int | Non
     n_options = _n_options(table, is_present, at_most, first_row, path)
     if not answers_alone:
         _refuse(n_options == 0, first_row, path, "has no logits")
-    ids = _column(table, "id")
+    ids, time, group = (_column(table, name, first_row, path) for name in ("id", "time", "group"))
     answer = _answers(table, predictor, n_options, first_row, path)
     _refuse((n_options == 0) & (answer == UNKNOWN), first_row, path, "has neither logits nor an answer")
-    time = _column(table, "time")
-    if time and (late := np.flatnonzero(np.array(time[1:]) < np.array(time[:-1]))).size:
-        raise UsageError(f"{path.name} row {first_row + int(late[0]) + 1} is earlier than the row before it; a log is in the order of time")
-    subject = _column(table, "subject") if predictor.subjects else None
+    subject = _column(table, "subject", first_row, path) if predictor.subjects else None
     if predictor.subjects and subject is None:
         raise UsageError(f"{path.name} has no column subject; the predictor has a threshold for each of its subjects")
     logsumexp = _optional(table, "logsumexp") if "logsumexp" in table.columns else None
-    return LiveLog(path.name, first_row, ids, logits, n_options, at_most, answer, subject, _column(table, "group"), time, logsumexp)
+    return LiveLog(path.name, first_row, ids, logits, n_options, at_most, answer, subject, group, time, logsumexp)
 
 
 def _load(path: Path) -> pl.DataFrame:
@@ -127,9 +127,9 @@ def _n_options(table: pl.DataFrame, is_present: BoolArray, at_most: FloatArray, 
 
 
 def _answers(table: pl.DataFrame, predictor: Predictor, n_options: IntArray, first_row: int, path: Path) -> IntArray:
-    words = _column(table, "answer")
-    if words is None:
+    if "answer" not in table.columns:
         return np.full(len(n_options), UNKNOWN)
+    words = texts(table, "answer", optional=True).to_list()
     index_of = {"": UNKNOWN} | {letter: index for index, letter in enumerate(predictor.letters)}
     for row, word in enumerate(words):
         if word not in index_of:
@@ -139,9 +139,49 @@ def _answers(table: pl.DataFrame, predictor: Predictor, n_options: IntArray, fir
     return answer
 
 
-def _column(table: pl.DataFrame, name: str) -> list[str] | None:
-    """Return a column as text; None if the table lacks it. Only the column `answer` may have empty values."""
-    return texts(table, name, optional=name == "answer").to_list() if name in table.columns else None
+def _column(table: pl.DataFrame, name: str, first_row: int, path: Path) -> list[str] | None:
+    """Return a column as text; None if the table lacks it. Raises UsageError for an empty value, with its row in the whole log."""
+    if name not in table.columns:
+        return None
+    values = texts(table, name, optional=True)
+    _refuse((values == "").to_numpy(), first_row, path, f"has nothing in column {name}; fill it in every row, or leave the column out")
+    return values.to_list()
+
+
+def _check_order(table: pl.DataFrame, first_row: int, path: Path) -> None:
+    """Raise UsageError where a row is earlier than the row before it, or where times cannot be compared."""
+    values = _column(table, "time", first_row, path)
+    if values is None:
+        return
+    times: list[Any] = table["time"].to_list() if table["time"].dtype.is_temporal() else _moments(values, first_row, path)
+    try:
+        late = next((row for row in range(1, len(times)) if times[row] < times[row - 1]), 0)
+    except TypeError:
+        raise UsageError(
+            f"{path.name} has times with and without a time zone; give one to all of them, such as 2026-01-31T12:00Z"
+        ) from None
+    if late:
+        raise UsageError(f"{path.name} row {first_row + late} is earlier than the row before it; a log is in the order of time")
+
+
+def _moments(values: Sequence[str], first_row: int, path: Path) -> list[Any]:
+    """Return times that can be compared: numbers if the first is a number, else dates and times of ISO 8601."""
+    kind = float if _is_number(values[0]) else datetime.fromisoformat
+    moments: list[Any] = []
+    for row, value in enumerate(values):
+        try:
+            moments.append(kind(value))
+        except ValueError:
+            expected = "a number as in the first" if kind is float else "one such as 2026-01-31T12:00Z, or a number of seconds"
+            raise UsageError(f"{path.name} row {first_row + row} has time {value[:40]!r}; expected {expected}") from None
+    return moments
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _optional(table: pl.DataFrame, name: str) -> FloatArray:

@@ -25,6 +25,7 @@ from schemas.errors import UsageError
 from schemas.options import option_mass
 
 ALL = "all"
+MOST_ROUNDING = 2.0**-7  # relative error of 16-bit logits, whose options and vocabulary may come from separate products
 
 
 class Watch:
@@ -81,6 +82,7 @@ class Watch:
     def _check_ids(self, log: LiveLog) -> None:
         """Raise UsageError for a question that is logged twice, answered twice, or answered before it was asked."""
         logged: dict[int, tuple[int, str]] = {}
+        belongs = {key: (question["subject"], question["group"]) for key, question in self.pending.items()}
         counts = {key: int(question["n_options"]) for key, question in self.pending.items()}
         for row in range(len(log)):
             has_logits, answer = log.n_options[row] > 0, int(log.answer[row])
@@ -100,6 +102,10 @@ class Watch:
             if seen and (has_logits or before not in (UNKNOWN, PENDING)):
                 raise UsageError(f"{where} repeats question {name!r:.60} of {logged_at}; every question counts once")
             counts.setdefault(key, int(log.n_options[row]))
+            own = (log.subject[row] if log.subject else None, log.group[row] if log.group else None)
+            for what, now, was in zip(("subject", "group"), own, belongs.setdefault(key, own), strict=True):
+                if now is not None and now != was:
+                    raise UsageError(f"{where} says that the {what} of {name!r:.60} is {now!r:.60}, but it was logged with {was!r:.60}")
             if answer >= counts[key]:
                 raise UsageError(f"{where} has an answer that is none of its question's options")
             logged[key] = (PENDING if answer == UNKNOWN else answer, f"row {log.first_row + row}")
@@ -111,6 +117,10 @@ class Watch:
         mass = None
         if log.logsumexp is not None and np.isfinite(log.logsumexp[rows]).all():
             mass = option_mass(log.logits[rows], log.n_options[rows], log.logsumexp[rows])
+            beyond = np.log(mass) > MOST_ROUNDING * (1 + np.abs(np.nanmax(log.logits[rows], axis=1)))
+            if beyond.any():
+                row = log.first_row + int(rows[beyond][0])
+                raise UsageError(f"{log.name} row {row} has a logsumexp below that of its options alone; it goes over the whole vocabulary")
         bins = looks_of(judged.probs, self.predictor.document.alpha, mass)
         names = [name for name in counted if name in bins]
         if self.looks is None:
@@ -208,11 +218,25 @@ def _see_new_rows(watch: Watch, path: Path) -> None:
     """Count the rows of a log that the watch has not seen, after checking that the last row it saw is still there."""
     n_read = watch.rows_read(path.name)
     log = read_log(path, watch.predictor, skip=n_read, answers_alone=True)
+    if log.ids is None and not n_read:
+        _check_not_a_copy(watch, path, len(log))
     if n_read:
         before = read_log(path, watch.predictor, skip=n_read - 1, most=1, answers_alone=True)
         if last_row(before) != watch.logs[path.name]["last"]:
             raise UsageError(f"{path.name} row {n_read} is not what it was when it was read; a log only grows, and each has its own name")
     watch.see(log)
+
+
+def _check_not_a_copy(watch: Watch, path: Path, n_rows: int) -> None:
+    """Raise UsageError if a log without ids has the last row that was read of another log, and so holds questions that were counted."""
+    for name, read in watch.logs.items():
+        if 0 < read["rows"] <= n_rows:
+            same = read_log(path, watch.predictor, skip=read["rows"] - 1, most=1, answers_alone=True)
+            if last_row(same) == read["last"]:
+                raise UsageError(
+                    f"{path.name} row {read['rows']} is the last row that was read of {name}; without a column id its questions would "
+                    "count twice, so keep a log's name or give its questions an id"
+                )
 
 
 def saved_watch(predictor: Predictor, path: Path) -> Watch:

@@ -7,6 +7,7 @@ import numpy as np
 from analyzer.measure.records import Record
 from analyzer.predictor import Partial, Predictor
 from analyzer.watch.live_log import LiveLog
+from schemas.errors import UsageError
 
 
 def predict(predictor: Predictor, log: LiveLog) -> list[Record]:
@@ -47,4 +48,7 @@ def partial_row(predictor: Predictor, log: LiveLog, row: int) -> Partial:
     """Return the set of a row with missing values."""
     returned = {letter: float(value) for letter, value in zip(predictor.letters, log.logits[row], strict=True) if not np.isnan(value)}
     subject = log.subject[row] if log.subject else None
-    return predictor.predict_partial(returned, float(log.at_most[row]), n_options=int(log.n_options[row]), subject=subject)
+    try:
+        return predictor.predict_partial(returned, float(log.at_most[row]), n_options=int(log.n_options[row]), subject=subject)
+    except UsageError as error:
+        raise UsageError(f"{log.name} row {log.first_row + row}: {error}") from error

@@ -68,9 +68,12 @@ def numbers(table: pl.DataFrame, names: list[str]) -> NDArray[np.float64]:
 
 def _load_csv(path: Path) -> pl.DataFrame:
     try:
-        header, *rows = [row for row in csv.reader(io.StringIO(read_text(path), newline=""), strict=True) if row]
+        lines = [row for row in csv.reader(io.StringIO(read_text(path), newline=""), strict=True) if row]
     except (ValueError, csv.Error) as error:
-        raise UsageError(f"{path.name} is not a CSV table: {str(error)[:160] or 'it is empty'}") from error
+        raise UsageError(f"{path.name} is not a CSV table: {str(error)[:160]}") from error
+    if not lines:
+        raise UsageError(f"{path.name} is empty; expected a line with the names of the columns, and rows")
+    header, *rows = lines
     if len(header) == 1 and (separator := next((each for each in SEPARATORS if each in header[0]), "")):
         raise UsageError(
             f"{path.name} has {SEPARATORS[separator]} between its columns; save it with commas there and with points in its numbers"

@@ -261,6 +261,7 @@ CHANGES: list[tuple[Any, str]] = [
     (lambda v: v["thresholds"][0].update(below=390), "cannot have"),
     (lambda v: v["thresholds"].append(dict(v["thresholds"][0])), "doubled"),
     (lambda v: v["test_vectors"][5].update(set=[]), "test vector 6 gives"),
+    (lambda v: v.update(test_vectors=[]), "no test vectors"),
     (lambda v: v["rules"].update(ask_again_up_to=0), "1 or more"),
     (lambda v: v["rules"].update(prices={"review": "1.0"}), "price answer is None"),
     (lambda v: v["looks"].update(top_prob=[1, 2]), "'top_prob' with 2 counts; expected 256"),

@@ -229,7 +229,7 @@ HEADER = "id,logit_A,logit_B,logit_C,logit_D,answer\n"
         ("q1,1,2,3,,\nq1,,,,,D\n", "none of its question's options"),
         ("q1,1,,3,4,A\n", "lacks the logit of an option before its last"),
         ("q1,,,,,\n", "neither logits nor an answer"),
-        (",1,2,3,4,A\n", "column id is empty in row 1"),
+        (",1,2,3,4,A\n", "row 1 has nothing in column id"),
     ],
 )
 def test_a_log_that_would_be_counted_wrongly_is_refused(rows: str, said: str, tmp_path: Path) -> None:
@@ -238,6 +238,44 @@ def test_a_log_that_would_be_counted_wrongly_is_refused(rows: str, said: str, tm
     done = run(tmp_path, tmp_path / "live.csv", "--state", str(tmp_path / "state.json"))
     assert done.exit_code == 2 and said in done.output, done.output
     assert not (tmp_path / "state.json").exists()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_answer_cannot_move_its_question_to_another_group(known: bool, tmp_path: Path) -> None:
+    """A row that adds an answer and names another group than its question had is refused, in one log and over two."""
+    made().save(tmp_path / "p.json")
+    header, asked, answered = HEADER.replace("\n", ",group\n"), "q1,1,2,3,4,,new\n", "q1,,,,,A,old\n"
+    (tmp_path / "one.csv").write_text(header + asked + answered * known)
+    (tmp_path / "two.csv").write_text(header + answered)
+    with pytest.raises(UsageError, match="the group of 'q1' is 'old', but it was logged with 'new'"):
+        for name in ("one.csv", "two.csv"):
+            monitor(tmp_path / "p.json", tmp_path / name, state=tmp_path / "s.json")
+
+
+def test_a_copy_of_a_log_without_ids_is_refused(tmp_path: Path) -> None:
+    """A log that was renamed and has grown holds questions that were counted; with ids each of them would be known."""
+    made().save(tmp_path / "p.json")
+    frame = pl.read_parquet(live(tmp_path / "a.parquet", 40)).drop("id")
+    frame[:30].write_parquet(tmp_path / "a.parquet")
+    frame.write_parquet(tmp_path / "b.parquet")
+    frame[30:].write_parquet(tmp_path / "c.parquet")
+    monitor(tmp_path / "p.json", tmp_path / "a.parquet", state=tmp_path / "s.json")
+    with pytest.raises(UsageError, match=r"b\.parquet row 30 is the last row that was read of a\.parquet"):
+        monitor(tmp_path / "p.json", tmp_path / "b.parquet", state=tmp_path / "s.json")
+    monitor(tmp_path / "p.json", tmp_path / "c.parquet", state=tmp_path / "s.json")
+
+
+def test_rows_of_a_later_night_are_named_by_their_place_in_the_whole_log(tmp_path: Path) -> None:
+    """Row 3 is row 3 although only it is new; it must not be earlier than row 2 of the night before."""
+    made().save(tmp_path / "p.json")
+    header, rows = HEADER.replace("\n", ",time\n"), "q1,1,2,3,4,A,2026-01-02\nq2,1,2,3,4,A,2026-01-03\n"
+    for new, said in ((",1,2,3,4,A,2026-01-04\n", "row 3 has nothing in column id"), ("q3,1,2,3,4,A,2026-01-01\n", "row 3 is earlier")):
+        for text in (rows, rows + new):
+            (tmp_path / "live.csv").write_text(header + text)
+            if text == rows:
+                monitor(tmp_path / "p.json", tmp_path / "live.csv", state=tmp_path / "s.json")
+        with pytest.raises(UsageError, match=said):
+            monitor(tmp_path / "p.json", tmp_path / "live.csv", state=tmp_path / "s.json")
 
 
 def test_an_answer_cannot_change_overnight(tmp_path: Path) -> None:
@@ -327,6 +365,10 @@ def test_option_mass_is_watched_only_while_it_is_known(tmp_path: Path) -> None:
         expected[int(256 * sum(math.exp(value) for value in row if not np.isnan(value)) / whole_vocabulary)] += 1
     assert watch.looks is not None
     assert watch.looks["option_mass"].live.tolist() == expected.tolist()
+    small = np.where(np.arange(50) == 3, np.nanmax(values, axis=1) - 0.5, np.log(total))
+    frame.with_columns(id=pl.col("id") + "y", logsumexp=small).write_parquet(tmp_path / "small.parquet")
+    with pytest.raises(UsageError, match="row 4 has a logsumexp below that of its options alone"):
+        watch.see(read_log(tmp_path / "small.parquet", predictor))
     total[3] = math.inf
     frame.with_columns(id=pl.col("id") + "x", logsumexp=np.log(total)).write_parquet(tmp_path / "infinite.parquet")
     with pytest.raises(UsageError, match="no finite logsumexp in every row"):

@@ -23,6 +23,7 @@ from analyzer.predictor import Predictor
 from analyzer.predictor.partial import BOUNDS, ROUNDING
 from analyzer.scorers import RANDOM, SCORERS
 from analyzer.stats.arrays import FloatArray
+from analyzer.watch.live_log import read_log
 from schemas.errors import UsageError
 
 DETERMINISTIC = [name for name in SCORERS if name not in RANDOM]
@@ -283,7 +284,15 @@ def test_command_bounds_rows_with_missing_values(tmp_path: Path) -> None:
         ("logit_A,logit_B,logit_C,logit_D,answer\n1,2,3,4,E\n", "answer 'E'"),
         ("logit_A,logit_B,logit_C,logit_D,answer\n1,2,3,,D\n", "none of its options"),
         ("logit_A,logit_B,logit_C,logit_D,time\n1,2,3,4,2026-02-01\n1,2,3,4,2026-01-01\n", "row 2 is earlier"),
+        ("logit_A,logit_B,logit_C,logit_D,time\n1,2,3,4,10\n1,2,3,4,9\n", "row 2 is earlier"),
+        ("logit_A,logit_B,logit_C,logit_D,time\n1,2,3,4,2026-02-01T10:00Z\n1,2,3,4,2026-02-01T10:30+01:00\n", "row 2 is earlier"),
+        ("logit_A,logit_B,logit_C,logit_D,time\n1,2,3,4,2026-02-01T10:00Z\n1,2,3,4,2026-02-01T10:30\n", "with and without a time zone"),
+        ("logit_A,logit_B,logit_C,logit_D,time\n1,2,3,4,Monday\n", "row 1 has time 'Monday'; expected one such as"),
+        ("logit_A,logit_B,logit_C,logit_D,time\n1,2,3,4,1\n1,2,3,4,2026-02-01\n", "row 2 has time '2026-02-01'; expected a number"),
+        ("logit_A,logit_B,logit_C,logit_D,id\n1,2,3,4,q\n1,2,3,4,\n", "row 2 has nothing in column id"),
+        ("logit_A,logit_B,logit_C,logit_D,at_most\n1,2,3,4,\n1,,,,5\n", "row 2: an option has 1, below at_most 5"),
         ("logit_A,logit_B,logit_C,logit_D\n", "no rows"),
+        ("", "live.csv is empty"),
     ],
 )
 def test_a_log_that_does_not_fit_is_refused(text: str, said: str, tmp_path: Path) -> None:
@@ -292,6 +301,14 @@ def test_a_log_that_does_not_fit_is_refused(text: str, said: str, tmp_path: Path
     (tmp_path / "live.csv").write_text(text)
     done = CliRunner().invoke(main, ["predict", "--predictor", str(tmp_path / "p.json"), "--logits", str(tmp_path / "live.csv")])
     assert done.exit_code == 2 and said in done.output and not done.stdout, done.output
+
+
+def test_times_are_compared_as_times(tmp_path: Path) -> None:
+    """Seconds 9 and 10, and one moment in two time zones, are in order although their texts are not."""
+    for times in (("9", "10"), ("2026-02-01T10:30+01:00", "2026-02-01T10:00Z")):
+        rows = "".join(f"1,2,3,4,{time}\n" for time in times)
+        (tmp_path / "live.csv").write_text(f"logit_A,logit_B,logit_C,logit_D,time\n{rows}")
+        assert read_log(tmp_path / "live.csv", made()).time == list(times)
 
 
 def test_a_threshold_of_infinity_fills_every_set(tmp_path: Path) -> None:
