@@ -14,7 +14,7 @@ from producer.backends.base import Ready
 from producer.engine.prefill import Answers, Done
 from producer.engine.settings import Settings
 from producer.machine.journal import Journal
-from producer.prompts.encode import option_tokens, render_prompt
+from producer.prompts.encode import option_tokens
 from producer.request.planned import PromptedTask, RunGroup
 from producer.request.served_model import ServedModel
 from producer.served.canary import LETTERS
@@ -75,11 +75,9 @@ def _answerer(group: RunGroup) -> dict[str, Any]:
 def _compared(questions: Questions, prompted: PromptedTask) -> int:
     """Return for how many prompts the server's tokens were compared with ours."""
     whole = [i for i, cut in enumerate(prompted.prompts.cut) if not cut][:3]
-    texts = [
-        render_prompt(prompted.model.tokenizer, prompted.instruction, prompted.task.demonstrations, prompted.shown[i], prompted.chat)
-        for i in whole
-    ]
-    return questions.compare_tokens(texts, [prompted.prompts.whole(i) for i in whole], special=prompted.chat is None)
+    return questions.compare_tokens(
+        [prompted.text(i) for i in whole], [prompted.prompts.whole(i) for i in whole], special=prompted.chat is None
+    )
 
 
 def _answer(questions: Questions, journal: Journal, prompted: PromptedTask, done: Done, before: tuple[str, ...]) -> Answers:

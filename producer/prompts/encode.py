@@ -89,18 +89,23 @@ def encode(  # noqa: PLR0913, PLR0917
     context : most tokens the model takes; longer prompts keep their right end, and the begin-of-text token where there is one.
     chat    : how to lay out prompts in the tokenizer's chat template, None for prompts without one.
     """
-    logging.getLogger("transformers.tokenization_utils_base").setLevel(logging.ERROR)  # it warns of long prompts, which are cut below
     texts = [render_prompt(tokenizer, instruction, demonstrations, item, chat) for item in items]
-    read: list[list[int]] = tokenizer(texts, add_special_tokens=chat is None)["input_ids"]
-    after = 0 if chat else n_after_text(tokenizer)
-    encoded = [ids[: len(ids) - after] for ids in read]
+    return encode_texts(tokenizer, texts, [len(item.choices) for item in items], context, special=chat is None)
+
+
+def encode_texts(tokenizer: Any, texts: Sequence[str], n_options: Sequence[int], context: int, *, special: bool = True) -> Prompts:
+    """Return the token ids of prompts given as texts, each with as many options as said.
+
+    special : whether the tokenizer adds its special tokens; False where they stand in the texts.
+    """
+    encoded = _read(tokenizer, texts, special=special)
     cut = [len(ids) > context for ids in encoded]
     prefix = _shared([ids for ids, is_cut in zip(encoded, cut, strict=True) if not is_cut])
     suffixes = [
         _keep_right(ids, context, tokenizer.bos_token_id) if is_cut else ids[len(prefix) :]
         for ids, is_cut in zip(encoded, cut, strict=True)
     ]
-    return Prompts(tuple(prefix), suffixes, cut, [len(item.choices) for item in items])
+    return Prompts(tuple(prefix), suffixes, cut, n_options)
 
 
 def render_prompt(tokenizer: Any, instruction: str, demonstrations: Sequence[Item], item: Item, chat: Chat | None) -> str:
@@ -155,6 +160,32 @@ def option_tokens(tokenizer: Any, n_options: int) -> OptionTokens:
     return OptionTokens(tuple(ids), texts)
 
 
+def label_tokens(tokenizer: Any, texts: Sequence[str], labels: Sequence[str], n_options: Sequence[int]) -> OptionTokens:
+    """Return the tokens of labels that follow prompts of any wording.
+
+    texts     : the prompts.
+    labels    : what follows for each option, the white space before it included.
+    n_options : number of options of each prompt, the first so many labels.
+    Raises UsageError where a label is not exactly one token after every prompt, and the same one after all.
+    """
+    alone = _read(tokenizer, texts)
+    ids = []
+    for place, label in enumerate(labels):
+        followed = [at for at, count in enumerate(n_options) if count > place]
+        whole = _read(tokenizer, [f"{texts[at]}{label}" for at in followed])
+        for at, read in zip(followed, whole, strict=True):
+            if read[:-1] != alone[at] or read[-1] != whole[0][-1]:
+                seen = tokenizer.convert_ids_to_tokens(read[max(0, len(alone[at]) - 1) :])
+                raise UsageError(
+                    f"after a prompt that ends in {texts[at][-20:]!r} the tokenizer encodes option {label!r} as {seen}: it is not one "
+                    "and the same token after every prompt and cannot be scored"
+                )
+        ids.append(whole[0][-1])
+    tokens = tuple(str(text) for text in tokenizer.convert_ids_to_tokens(ids))
+    _check_distinct(ids, tokens, getattr(tokenizer, "unk_token_id", None))
+    return OptionTokens(tuple(ids), tokens)
+
+
 def n_after_text(tokenizer: Any) -> int:
     """Return how many special tokens, such as an end of text, a tokenizer puts after a text; the option must follow the cue itself."""
     alone, whole = tokenizer(CUE, add_special_tokens=False)["input_ids"], tokenizer(CUE)["input_ids"]
@@ -169,6 +200,14 @@ def prompt_hash(tokenizer: Any, instruction: str, demonstrations: Sequence[Item]
     if chat:
         return json_digest([render_chat(tokenizer, chat, instruction, demonstrations, _TEMPLATE)])
     return json_digest([render_prefix(instruction, demonstrations), render_item(_TEMPLATE)])
+
+
+def _read(tokenizer: Any, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
+    """Return the token ids of texts, without special tokens that the tokenizer puts after them."""
+    logging.getLogger("transformers.tokenization_utils_base").setLevel(logging.ERROR)  # it warns of long prompts, which `encode` cuts
+    after = n_after_text(tokenizer) if special else 0
+    read: list[list[int]] = tokenizer(list(texts), add_special_tokens=special)["input_ids"]
+    return [ids[: len(ids) - after] for ids in read]
 
 
 def _bytes_of(ids: Sequence[int]) -> bytes:

@@ -41,7 +41,11 @@ RUN_OPTIONS = (
         help="Which columns of a data set of the Hub have question, choices and answer, e.g. question=stem,choices=a+b+c+d,answer=key.",
     ),
     click.option(
-        "--prompt", "prompts", multiple=True, metavar="P", help="Wording around each item: base, shared or task. Repeatable. [base]"
+        "--prompt",
+        "prompts",
+        multiple=True,
+        metavar="P",
+        help="Wording around each item: base, shared, task, or native for that of an lm-eval:NAME task itself. Repeatable. [base]",
     ),
     click.option(
         "--prompt-file",

@@ -16,11 +16,13 @@ from producer.models.find import ModelFiles
 from producer.models.unread_settings import unread_settings
 from producer.models.weights_hash import weight_bytes_as
 from producer.prompts.chat import Chat, has_template
-from producer.prompts.encode import OptionTokens, Prompts, encode
+from producer.prompts.encode import OptionTokens, Prompts, encode, encode_texts, render_prompt
 from producer.prompts.token_quirks import describe_token_quirks
 from producer.request.vllm_options import VllmOptions
+from producer.tasks.native_prompt import Native
 from producer.tasks.source import TaskItems
 from schemas.errors import UsageError
+from schemas.fields import NATIVE
 from schemas.items import Item
 from schemas.itemset import ItemSet
 from schemas.levels import Level
@@ -79,10 +81,24 @@ class PromptedTask:
         turning = np.array([n_turning(list(item.choices.values())) for item in self.task.items])
         return np.take_along_axis(logits, places(turning, logits.shape[1], self.order), axis=1)
 
+    @property
+    def native(self) -> Native | None:
+        """The task's own prompts where they are asked, else None."""
+        return self.task.native if self.prompt == NATIVE else None
+
+    def text(self, item: int) -> str:
+        """Return the prompt of one item as text."""
+        if self.native:
+            return self.native.contexts[self.task.items[item].id]
+        return render_prompt(self.model.tokenizer, self.instruction, self.task.demonstrations, self.shown[item], self.chat)
+
     @cached_property
     def prompts(self) -> Prompts:
         """Token ids of the items' prompts."""
         context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or self.model.tokenizer.model_max_length
+        if self.native:
+            texts = [self.text(item) for item in range(len(self.task.items))]
+            return encode_texts(self.model.tokenizer, texts, [len(item.choices) for item in self.task.items], int(context))
         return encode(self.model.tokenizer, self.instruction, self.task.demonstrations, self.shown, int(context), self.chat)
 
     def check_tokens(self) -> None:
@@ -106,6 +122,8 @@ class PromptedTask:
         )
         without = f"the tokenizer of {name} has a chat template, and the prompts are without it; --chat applies it"
         plain = has_template(self.model.tokenizer) and not self.chat
+        told = self.native.answer_shown if self.native else 0
+        shown = f"{self.task.name}, prompt {self.prompt}: {told} of its items stand with their answer among their own demonstrations"
         naming = sum(map(names_others, self.task.items)) if self.order else 0
         turned = (
             f"{self.task.name}: {naming} of {len(self.item_set)} items have an option that speaks of others by letter or place, such as "
@@ -121,6 +139,7 @@ class PromptedTask:
             *([note] if truncated else []),
             *misread,
             *([turned] if naming else []),
+            *([shown] if told else []),
             *([without] if plain else []),
             *unread,
         )

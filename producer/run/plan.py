@@ -16,7 +16,7 @@ from producer.models.load import load_config, load_tokenizer
 from producer.models.stored_as import stored_dtype
 from producer.models.weights_hash import weight_bytes, weights_hash
 from producer.prompts.chat import Chat, has_template
-from producer.prompts.encode import check_chat_options, option_tokens, prompt_hash, render_prompt
+from producer.prompts.encode import OptionTokens, check_chat_options, label_tokens, option_tokens, prompt_hash, render_prompt
 from producer.prompts.templates import PROMPTS, instruction_for
 from producer.request.bayes import BAYES
 from producer.request.planned import Model, PlannedRun, PromptedTask, RunGroup
@@ -28,7 +28,7 @@ from producer.tasks import EMBEDDED
 from producer.tasks.source import TaskItems, draw, load_task
 from schemas.benchmark import BENCHMARK
 from schemas.errors import UsageError
-from schemas.fields import CHAT, name_in_order
+from schemas.fields import CHAT, NATIVE, name_in_order
 from schemas.itemset import build_item_set
 from schemas.levels import Level
 from schemas.orders import n_turning
@@ -58,7 +58,7 @@ def make_plan(request: Request, *, download: bool = True) -> list[RunGroup]:
         return []
     chosen = choose_levels(request.methods, request.levels, request.caches)
     files = {name: find_model(name) for name in models}  # files before configs, which take transformers and seconds to import
-    tasks = {name: draw(load_task(name, request.data, request.columns), request.limit, request.seed) for name in _tasks_of(request, models)}
+    tasks = {name: _load(name, request) for name in _tasks_of(request, models)}
     for task in tasks.values():
         if request.limit > len(task.items):
             log.warning("%s: --limit %d, and it has %d items: all are asked", task.name, request.limit, len(task.items))
@@ -73,8 +73,13 @@ def make_plan(request: Request, *, download: bool = True) -> list[RunGroup]:
 
 
 def check_request(request: Request) -> None:
-    """Raise UsageError for an unknown prompt or backend."""
-    check_names("prompt", request.prompts, PROMPTS)
+    """Raise UsageError for an unknown prompt or backend, or for a prompt that cannot be asked in the way wanted."""
+    check_names("prompt", request.prompts, [*PROMPTS, NATIVE])
+    if NATIVE in request.prompts and (request.chat or request.options_order > 1):
+        option = "--chat" if request.chat else "--options-order"
+        raise UsageError(
+            f"{option} cannot change --prompt native, which is asked word by word as its task writes it; ask it in a run of its own"
+        )
     check_names("backend", [request.backend], [*BACKENDS])
 
 
@@ -85,8 +90,7 @@ def _served_group(request: Request) -> RunGroup:
         BACKENDS[SERVER].check(None, request.methods)
     except UsageError as error:
         raise UsageError(f"cannot run method {request.methods[0]!r} on the model at {request.url}: {error}") from error
-    names = _tasks_of(request, [request.tokenizer])
-    tasks = [draw(load_task(name, request.data, request.columns), request.limit, request.seed) for name in names]
+    tasks = [_load(name, request) for name in _tasks_of(request, [request.tokenizer])]
     model = open_served(request)
     method = METHODS[request.methods[0]]
     level = served_level(model, method.name, request)
@@ -104,6 +108,10 @@ def _tasks_of(request: Request, models: Sequence[str]) -> list[str]:
     embedded = [*EMBEDDED] if any(name in REFERENCE for name in models) else []
     published = [*BENCHMARK] if any(name not in REFERENCE for name in models) else []
     return embedded + published
+
+
+def _load(name: str, request: Request) -> TaskItems:
+    return draw(load_task(name, request.data, request.columns, native=NATIVE in request.prompts), request.limit, request.seed)
 
 
 def _open_model(files: ModelFiles, request: Request, chosen: Mapping[str, list[Level]]) -> Model:
@@ -171,8 +179,11 @@ def _all_prompted(model: Model, task: TaskItems, request: Request) -> Iterator[P
 
 def _prompted(model: Model, task: TaskItems, prompt: str, request: Request) -> PromptedTask:
     demonstrated = [item.id for item in task.demonstrations]
-    instruction = instruction_for(task.name, prompt, request.prompt_file)
-    options = option_tokens(model.tokenizer, max(len(item.choices) for item in task.items))
+    if prompt == NATIVE:
+        instruction, options = "", _label_tokens(model, task)
+    else:
+        instruction = instruction_for(task.name, prompt, request.prompt_file)
+        options = option_tokens(model.tokenizer, max(len(item.choices) for item in task.items))
     chat = Chat(request.chat_system, request.chat_turns) if request.chat else None
     if chat and not has_template(model.tokenizer):
         raise UsageError(f"the tokenizer of {model.files.name!r} has no chat template; leave --chat out")
@@ -189,6 +200,16 @@ def _prompted(model: Model, task: TaskItems, prompt: str, request: Request) -> P
     )
     prompted.check_tokens()
     return prompted
+
+
+def _label_tokens(model: Model, task: TaskItems) -> OptionTokens:
+    """Return the option tokens of the task's own prompts."""
+    assert task.native is not None, "a task is loaded with its own prompts where they are asked"
+    texts, n_options = [task.native.contexts[item.id] for item in task.items], [len(item.choices) for item in task.items]
+    try:
+        return label_tokens(model.tokenizer, texts, task.native.labels[: max(n_options)], n_options)
+    except UsageError as error:
+        raise UsageError(f"cannot ask task {task.name!r} of model {model.files.name!r} with --prompt native: {error}") from error
 
 
 def _groups(
@@ -243,7 +264,9 @@ def _key(prompted: PromptedTask, compression: _Compression, weights: str, reques
         task=task.name,
         items_hash=prompted.item_set.digest,
         prompt=prompted.prompt,
-        prompt_hash=prompt_hash(model.tokenizer, prompted.instruction, task.demonstrations, prompted.chat),
+        prompt_hash=prompted.native.digest
+        if prompted.native
+        else prompt_hash(model.tokenizer, prompted.instruction, task.demonstrations, prompted.chat),
         tokens_hash=prompted.prompts.digest,
         option_token_ids=prompted.options.ids,
         option_tokens=prompted.options.texts,

@@ -1,8 +1,8 @@
 """Tasks of an installed lm-evaluation-harness as items: `--task lm-eval:arc_easy`, a group such as `lm-eval:mmlu`, or `lm-eval:task.yaml`.
 
-In: the name of a task.  Out: `LoadedItems`. Documents, choices and targets are the harness's own, the wording around them is ours. Where
-its choices are letters, the texts of the options are those of the document that its prompt shows. What cannot be read as one question with
-one right option is refused with the reason.
+In: the name of a task.  Out: `LoadedItems`. Documents, choices and targets are the harness's own, the wording around them is ours, or the
+harness's too for `--prompt native`. Where its choices are letters, the texts of the options are those of the document that its prompt
+shows. What cannot be read as one question with one right option is refused with the reason.
 """
 
 import logging
@@ -14,6 +14,7 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, NamedTuple
 
+from producer.tasks.native_prompt import Native, native_prompt
 from schemas.errors import HedgemarkError, ItemError, UsageError
 from schemas.items import MAX_OPTIONS, Item, item_problems
 
@@ -23,17 +24,22 @@ _COMMIT = re.compile(r"@([0-9a-f]{40})/")
 
 
 class LoadedItems(NamedTuple):
-    """Items of a task under its name, and where they come from: data set, its commit and split, versions of task and library."""
+    """Items of a task under its name, and where they come from: data set, its commit and split, versions of task and library.
+
+    native : the source's own prompts, None where they were not wanted.
+    """
 
     name: str
     items: Sequence[Item]
     revision: str
+    native: Native | None = None
 
 
-def load_lm_eval(name: str) -> LoadedItems:
+def load_lm_eval(name: str, *, native: bool = False) -> LoadedItems:
     """Return the items of one of the harness's tasks or groups; a group's tasks are the subjects.
 
-    name : without the prefix; a .yaml file is a task, which may have Python functions beside it, and they are run.
+    name   : without the prefix; a .yaml file is a task, which may have Python functions beside it, and they are run.
+    native : whether to return the harness's own prompts too.
     Raises UsageError if the harness is missing, has no such task, or the task is of another kind; ItemError for a document that cannot be
     read; HedgemarkError if its data set cannot be had.
     """
@@ -43,9 +49,10 @@ def load_lm_eval(name: str) -> LoadedItems:
         raise UsageError(f"--task {PREFIX}{name}: there is no such file")
     known = _task_in(path) if is_file else name
     tasks = _tasks(known, path.parent.resolve() if is_file else None)
-    items = [item for task in tasks for item in _items(known, task, subject=_name(task) if len(tasks) > 1 else "")]
+    asked = [(task, list(_items(known, task, subject=_name(task) if len(tasks) > 1 else ""))) for task in tasks]
+    items = [item for _, documents in asked for item, _ in documents]
     sources = "; ".join(dict.fromkeys(_source(task) for task in tasks))
-    return LoadedItems(f"{PREFIX}{known}", items, f"lm_eval {version('lm_eval')}, {sources}")
+    return LoadedItems(f"{PREFIX}{known}", items, f"lm_eval {version('lm_eval')}, {sources}", native_prompt(asked) if native else None)
 
 
 def _tasks(name: str, folder: Path | None) -> list[Any]:
@@ -80,8 +87,8 @@ def _task_in(path: Path) -> str:
     raise UsageError(f"{path} has no line 'task: NAME'; expected a task of lm-evaluation-harness")
 
 
-def _items(name: str, task: Any, subject: str) -> Iterator[Item]:
-    """Yield the items of one task."""
+def _items(name: str, task: Any, subject: str) -> Iterator[tuple[Item, Mapping[str, Any]]]:
+    """Yield the items of one task with their documents."""
     _check_kind(task)
     documents = list(task.test_docs() if task.has_test_docs() else task.validation_docs() or ())
     if not documents:
@@ -94,7 +101,7 @@ def _items(name: str, task: Any, subject: str) -> Iterator[Item]:
             problems = [str(error)]
         if problems:
             raise ItemError(f"task {_name(task)!r} of lm-evaluation-harness, document {number}: {'; '.join(problems)}")
-        yield item
+        yield item, document
 
 
 def _check_kind(task: Any) -> None:

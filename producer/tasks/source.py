@@ -11,6 +11,7 @@ import numpy as np
 from producer.tasks import EMBEDDED, TASKS
 from producer.tasks.hub_task import HUB, load_hub
 from producer.tasks.lm_eval_task import PREFIX, load_lm_eval
+from producer.tasks.native_prompt import Native
 from schemas.benchmark import BENCHMARK, ODD
 from schemas.errors import HedgemarkError, ItemError, UsageError
 from schemas.item_quirks import describe_quirks, says_none_of_the_above
@@ -30,6 +31,7 @@ class TaskItems:
     revision       : the file's SHA-256, or the embedded generator's name.
     limit          : number of items drawn by seed, 0 for all.
     dropped        : number of items of the file that are left out because they are ambiguous.
+    native         : the source's own prompts, None where it has none or they were not wanted.
     """
 
     name: str
@@ -38,6 +40,7 @@ class TaskItems:
     revision: str
     limit: int = 0
     dropped: int = 0
+    native: Native | None = None
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
@@ -48,12 +51,17 @@ class TaskItems:
         return tuple(f"{self.name}: {note}" for note in (doubtful, dropped) if note)
 
 
-def load_task(name: str, data: Path | None = None, columns: str = "") -> TaskItems:
+def load_task(name: str, data: Path | None = None, columns: str = "", *, native: bool = False) -> TaskItems:
     """Return all items of a named task or of a .json/.jsonl file.
 
     columns : which columns of a data set of the Hub have question, choices and answer, see `producer.tasks.hub_task`.
+    native  : whether its own prompts are wanted, see `producer.tasks.native_prompt`.
     Raises UsageError for an unknown name, ItemError for items that are invalid or have no text.
     """
+    if native and not name.startswith(PREFIX):
+        raise UsageError(
+            f"--prompt native is the wording of lm-evaluation-harness, for --task {PREFIX}NAME; task {name!r} has none of its own"
+        )
     if name in EMBEDDED:
         return _without_demonstrations(name, EMBEDDED[name](), ODD, f"{GENERATED}{name}")
     if name in BENCHMARK:
@@ -62,8 +70,8 @@ def load_task(name: str, data: Path | None = None, columns: str = "") -> TaskIte
         task = _without_demonstrations(name, items, ids, _file_revision(path))
         return _unambiguous(task) if name == "cosmosqa" else task
     if name.startswith(PREFIX):
-        loaded = load_lm_eval(name.removeprefix(PREFIX))
-        return TaskItems(loaded.name, loaded.items, (), loaded.revision)
+        loaded = load_lm_eval(name.removeprefix(PREFIX), native=native)
+        return TaskItems(loaded.name, loaded.items, (), loaded.revision, native=loaded.native)
     if name.startswith(HUB):
         loaded = load_hub(name.removeprefix(HUB), columns)
         return TaskItems(loaded.name, loaded.items, (), loaded.revision)
