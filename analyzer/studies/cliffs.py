@@ -121,7 +121,7 @@ def _records(sweep: Sequence[Paired], question: Question, tolerances: Tolerances
     grown = growth(sweep, tolerances.set_size)
     line = grown.line
     shows = {
-        "n_levels": len(sweep),
+        "n_levels": len({level_strength(cell.row["level"]) for cell in sweep}),
         "safe_level": safe_level(sweep, "set_size_change", tolerances.set_size),
         "accuracy_safe_level": safe_level(sweep, "accuracy_change", tolerances.accuracy),
         "growth": grown.result,

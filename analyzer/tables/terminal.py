@@ -35,17 +35,22 @@ class Sheet(NamedTuple):
 
 
 def sheet(records: Sequence[Record], columns: Sequence[Column]) -> Sheet:
-    """Return the sheet of records: names that differ between rows become columns, the others go into the caption."""
+    """Return the sheet of records: names that differ between rows become columns, the others go into the caption.
+
+    Rows of different runs that all these names do not tell apart have the end of their run's name as well.
+    """
     fields = [key for key in (*KEYS, *SHARED) if all(key in record for record in records)]
     fields = [key for key in fields if any(record[key] is not None for record in records)]
     keys = [key for key in KEYS if key in fields and len({record[key] for record in records}) > 1]
     reasons = list(dict.fromkeys(record["unreliable"] for record in records if record.get("unreliable")))
     leading = [Column(key, _plain_field(key)) for key in keys]
+    if _has_twins(records):
+        leading.append(Column("run", _digests))
     flag = [Column("!", lambda record: f"!{reasons.index(record['unreliable']) + 1}" if record["unreliable"] else "")] if reasons else []
     caption = " · ".join(f"{WORDS.get(key, key)} {_common(records, key)}" for key in fields if key not in keys)
     notes = [f"!{number + 1} unreliable: {reason}" for number, reason in enumerate(reasons)]
     notes += cautions(records, [column.title for column in columns])
-    return Sheet(caption, [*leading, *columns, *flag], len(keys), notes)
+    return Sheet(caption, [*leading, *columns, *flag], len(leading), notes)
 
 
 def render(records: Sequence[Record], columns: Sequence[Column], width: int | None = None) -> str:
@@ -154,6 +159,20 @@ def _blank_repeats(rows: list[list[str]], n_keys: int) -> list[list[str]]:
 def _common(records: Sequence[Record], key: str) -> str:
     values = [record[key] for record in records if record[key] is not None]
     return " to ".join(dict.fromkeys([_plain(min(values)), _plain(max(values))]))
+
+
+def _has_twins(records: Sequence[Record]) -> bool:
+    """Whether different runs have the same names, such as two checkpoints at one level, or two seeds."""
+    runs: dict[tuple[object, ...], set[str]] = {}
+    for record in records:
+        if record.get("run"):
+            runs.setdefault(tuple(record.get(key) for key in KEYS), set()).add(record["run"])
+    return any(len(names) > 1 for names in runs.values())
+
+
+def _digests(record: Record) -> str:
+    """Return the ends of the names of a record's runs, such as `#1a2b3c4d`, which `store show` takes with what stands before."""
+    return "+".join(f"#{name.rpartition('.')[2]}" for name in (record.get("run") or "").split("+") if name)
 
 
 def _plain_field(key: str) -> Callable[[Record], str]:

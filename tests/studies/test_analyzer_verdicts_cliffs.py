@@ -11,6 +11,8 @@ from analyzer.measure.question import Question
 from analyzer.runs.loading import Runs, select_runs
 from analyzer.stats.broken_line import BrokenLine, broken_line
 from analyzer.studies.cliffs import GRADUAL, NO_GROWTH, SIGNIFICANT, THRESHOLD, TOO_FEW, cliffs, growth, safe_level, sweeps
+from analyzer.tables.columns import CLIFFS
+from analyzer.tables.terminal import render
 from schemas.errors import RunNotFoundError
 
 LAC = Question(scorers=("lac",))
@@ -174,3 +176,19 @@ def test_named_levels_stand_in_the_order_of_their_bits() -> None:
         ("Q4_K_M", 11.1),
         ("Q2_K", 12.83),
     ]
+
+
+def test_two_checkpoints_at_one_level_are_two_rows_that_are_told_apart() -> None:
+    """A second checkpoint with as many bits is a run of its own: both must be safe, and the table has the end of each one's name."""
+    rng = np.random.default_rng(0)
+    items = item_set(np.arange(400) % 4)
+    good = rng.normal(size=(400, 4)) + 4 * np.eye(4)[items.answer]
+    logits = {"a" * 8: good, "b" * 8: rng.normal(size=(400, 4)), "": good}
+    keys = {digest: {"method": "checkpoint", "level": "w4a16-g128", "weights_hash": digest} if digest else {} for digest in logits}
+    runs = select_runs(MemoryReader([items], [make_run(items, logits[digest], **key) for digest, key in keys.items()]), {})
+    records = cliffs(runs, LAC)
+    assert [(record["n_levels"], record["safe_level"]) for record in records] == [(1, None)] * 2
+    first, second = (record["run"].rpartition(".")[2] for record in records)
+    lines = render(records, CLIFFS).splitlines()
+    assert [sum(f"#{digest}" in line for line in lines) for digest in (first, second)] == [1, 1]
+    assert "run" not in render(records[:1], CLIFFS).split()
