@@ -24,7 +24,7 @@ from schemas.run import UNKNOWN_TOKEN, FloatArray, Run
 from store.command import EXISTING_FILE
 from store.importers.importer import Description, Importer, imported_run, in_32_bits, origin_of
 from store.importers.table_columns import flags, load_table, numbers, texts
-from store.importers.table_values import KINDS, LOGITS, PREFIXES, recognised, to_logits
+from store.importers.table_values import KINDS, LOGITS, PREFIXES, ROUNDED, recognised, to_logits
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +69,11 @@ def _option_columns(table: pl.DataFrame, path: Path, values: str | None) -> Opti
         raise UsageError(f"{path.name} has columns {' and '.join(f'{prefix}A' for prefix in prefixes)} ...; leave one kind in")
     [prefix] = prefixes
     expected = [f"{prefix}{letter}" for letter in ascii_uppercase[: max(2, len(columns[prefix]))]]
+    if not columns[prefix]:
+        raise UsageError(
+            f"{path.name} has no number for each option (logit_A, logit_B, ..., or prob_A, logprob_A ...); it has "
+            f"{', '.join(table.columns)[:300]}; which option was predicted does not say how sure the model was, and makes no prediction set"
+        )
     missing = [name for name in ("id", "answer", *expected) if name not in table.columns]
     if missing:
         raise UsageError(f"{path.name} lacks column {', '.join(missing)}; it has {', '.join(table.columns)[:300]}")
@@ -96,7 +101,7 @@ def _recognise(runs: Sequence[pl.DataFrame], names: list[str], path: Path) -> st
 
 def _within_one(runs: Sequence[pl.DataFrame], names: list[str]) -> bool:
     every = np.concatenate([numbers(rows, names) for rows in runs])
-    return bool(np.nanmin(every) >= 0 and np.nanmax(every) <= 1)
+    return bool(np.nanmin(every) >= 0 and np.nanmax(every) <= 1 + ROUNDED)
 
 
 def _is_given(rows: pl.DataFrame, names: list[str]) -> NDArray[np.bool_]:

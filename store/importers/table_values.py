@@ -19,7 +19,7 @@ PREFIXES = {"logit_": LOGITS, "logprob_": LOG_PROBABILITIES, "prob_": PROBABILIT
 Array = NDArray[np.float64]
 
 SMALLEST = float(np.nextafter(0, 1))  # replaces a probability of 0, which has no logarithm; softmax gives 0 back
-ROUNDED = 0.005  # rounding error of each number in a file with two decimals
+ROUNDED = 0.005  # rounding error of each number in a file with two decimals, and above that of 16-bit floats (0.004 in bfloat16)
 
 
 def recognised(values: Array, n_options: NDArray[np.int_]) -> str:
@@ -29,7 +29,7 @@ def recognised(values: Array, n_options: NDArray[np.int_]) -> str:
         return LOGITS  # log-probabilities too, for they are logits
     for kind, total, probs in ((PROBABILITIES, 1, whole), (PERCENTAGES, 100, whole), (NEGATIVE, 1, np.exp(-whole))):
         room = total * (ROUNDED * np.isfinite(probs).sum(axis=1) + 1e-6)
-        if np.nanmax(probs) <= total and np.all(np.abs(np.nansum(probs, axis=1) - total) <= room):
+        if np.all(np.abs(np.nansum(probs, axis=1) - total) <= room):
             return kind
     return LOGITS
 
@@ -56,7 +56,7 @@ def to_logits(values: Array, kind: str, where: str) -> Array:
 def _check(probs: Array, where: str, kind: str) -> None:
     """Refuse rows that are no probabilities; over the options they sum to 1, over option tokens within a whole vocabulary to less."""
     room = ROUNDED * np.isfinite(probs).sum(axis=1) + 1e-6
-    wrong = np.any((probs < 0) | (probs > 1 + 1e-6), axis=1) | (np.nansum(probs, axis=1) > 1 + room)
+    wrong = np.any((probs < 0) | (probs > 1 + ROUNDED), axis=1) | (np.nansum(probs, axis=1) > 1 + room)
     if wrong.any():
         row = int(np.argmax(wrong))
         raise UsageError(f"{where}: row {row + 1} cannot be {kind}: as probabilities its numbers sum to {np.nansum(probs[row]):.4g}")

@@ -6,6 +6,7 @@ import io
 import json
 import os
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,8 @@ def test_csv_of_logits_is_imported(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("id,dense,rtn,gold\n1,A,B,A\n", "has no number for each option (logit_A, logit_B, ..., or prob_A, logprob_A ...); it has id"),
+        ("id,answer,prediction\n1,A,B\n", "which option was predicted does not say how sure the model was"),
         ("id,answer,logit_A\n1,A,0\n", "logit_B"),
         ("id,answer,logit_A,logit_C\n1,A,0,1\n", "logit_B"),
         ("id,answer,logit_A,logit_B\n1,C,0,1\n", "without a logit"),
@@ -72,7 +75,7 @@ def test_csv_of_logits_is_imported(tmp_path):
         ("id,answer,logit_A,logit_B\n1,A,x,1\n", "not a number"),
         ("id,answer,logit_A,logit_B\n1,A,,1\n", "gap"),
         ("id,answer,logit_A,logit_B\n1,A,nan,1\n", "NaN or infinite"),
-        ("", "not a CSV"),
+        ("", "mine.csv is empty; expected a line with the names of the columns"),
         ("id,answer,logit_A,logit_B\n", "a header and no rows"),
         ("id,answer,logit_A,logit_B,logit_B\n1,A,1,2,3\n", "two columns called 'logit_B'"),
         ("id,answer,logit_A,logit_B\n1,A,1,2\n2,A,1\n", "row 2 has 3 values for 4 columns"),
@@ -271,6 +274,31 @@ def test_probabilities_in_any_form_are_what_softmax_gives_back(tmp_path, caplog,
     np.testing.assert_allclose(softmax(run.logits.astype(np.float64)), probs, atol=1e-6)
     assert ("taken as such" in caplog.text) == (not said and values != "log-probabilities")
     assert run.env.origin.endswith(f", {values}") or not (said or "taken" in caplog.text)
+
+
+def rounded(probs: np.ndarray, kind: str) -> np.ndarray:
+    """Return probabilities as a file of this precision has them: float16, float32, and bfloat16, which is float32 cut to 8 bits."""
+    if kind != "bfloat16":
+        return probs.astype(kind)
+    bits = probs.astype(np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32)
+
+
+@pytest.mark.parametrize("said", [True, False])
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("n_options", [2, 4, 26])
+def test_probabilities_of_each_precision_sum_to_1_within_its_rounding(tmp_path, caplog, n_options, kind, said):
+    """In 16 and 32 bits every row is a distribution, under prob_A ... as under logit_A ..., and so is one that rounds above 1."""
+    rng = np.random.default_rng(0)
+    probs = rounded(softmax(3 * rng.normal(size=(200, n_options))), kind)
+    probs[0], probs[0, 0] = 0, np.nextafter(np.float32(1), np.float32(2)) if kind != "float16" else np.float16(1.001)
+    assert np.abs(probs.astype(np.float64).sum(axis=1) - 1).max() > (1e-8 if kind == "float32" else 1e-4)
+    columns = {f"{'prob' if said else 'logit'}_{ascii_uppercase[k]}": probs[:, k] for k in range(n_options)}
+    pl.DataFrame({"id": list(map(str, range(200))), "answer": ["A"] * 200, **columns}).write_parquet(tmp_path / "a.parquet")
+    _, run = next(read_table(tmp_path / "a.parquet", Description("m", task="t")))
+    wanted = probs.astype(np.float64) / probs.astype(np.float64).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(softmax(run.logits.astype(np.float64)), wanted, atol=1e-6)
+    assert ("the numbers of every row are probabilities" in caplog.text) is not said
 
 
 def test_numbers_are_logits_where_the_user_says_so(tmp_path):
