@@ -76,7 +76,9 @@ def _compared(questions: Questions, prompted: PromptedTask) -> int:
     """Return for how many prompts the server's tokens were compared with ours."""
     whole = [i for i, cut in enumerate(prompted.prompts.cut) if not cut][:3]
     return questions.compare_tokens(
-        [prompted.text(i) for i in whole], [prompted.prompts.whole(i) for i in whole], special=prompted.chat is None
+        [prompted.text(i) for i in whole],
+        [prompted.prompts.whole(i) for i in whole],
+        special=prompted.chat is None or prompted.chat.adds_special,
     )
 
 

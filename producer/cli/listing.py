@@ -3,6 +3,7 @@
 from producer.backends import BACKENDS
 from producer.methods import METHODS, Method
 from producer.models.find import HUB, REFERENCE
+from producer.prompts.chat import YE2024
 from producer.prompts.templates import PROMPTS
 from producer.tasks import EMBEDDED, TASKS
 from schemas.fields import NATIVE
@@ -10,7 +11,10 @@ from store.shown import aligned
 
 _HEADINGS = ("method", "kind", "default", "levels", "needs", "models", "paper")
 _PROMPTS = {"base": "no instruction", "shared": "one instruction for all tasks", "task": "one instruction per task"}
-_NATIVE = {NATIVE: "the wording of the task itself, for lm-eval:NAME with options that are labels"}
+_OTHERS = {
+    NATIVE: "the wording of the task itself, for lm-eval:NAME with options that are labels",
+    YE2024: "the published benchmark's chat prompt, with --chat, for its tasks",
+}
 
 
 def list_names(kind: str) -> list[str]:
@@ -20,7 +24,7 @@ def list_names(kind: str) -> list[str]:
     rows: dict[str, str] = {
         "models": {"bayes": "exact posterior of task urn", **dict.fromkeys(REFERENCE, "embedded"), **HUB},
         "tasks": {name: "embedded" if name in EMBEDDED else "published benchmark, needs --data or the Hub" for name in TASKS},
-        "prompts": {name: _PROMPTS[name] for name in PROMPTS} | _NATIVE,
+        "prompts": {name: _PROMPTS[name] for name in PROMPTS} | _OTHERS,
         "backends": {name: (type(backend).__doc__ or "").split("\n", maxsplit=1)[0] for name, backend in BACKENDS.items()},
     }[kind]
     return aligned(list(rows.items()))

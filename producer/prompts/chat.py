@@ -3,6 +3,9 @@
 In: a tokenizer with a chat template, an instruction, demonstrations, an item.  Out: a string ending in `Answer:`, special tokens included.
 The reply is begun with `Answer:`, so that the option letters follow the same text as in a prompt without a template. Templates that put
 the date into the prompt get a fixed one, and thinking is turned off where the template can do so.
+
+`ye2024` is the chat prompt of the published benchmark (Ye et al. 2024, arXiv:2401.12794, its base prompt): `Answer:` ends the user's
+message and the reply is not begun, the tokenizer adds its special tokens to those of the template, and 2,048 tokens are kept.
 """
 
 import datetime
@@ -15,6 +18,9 @@ from producer.prompts.templates import CUE, render_item
 from schemas.errors import UsageError
 from schemas.items import Item
 
+YE2024 = "ye2024"
+YE2024_TOKENS = 2048
+YE2024_LABELS = {"haludial": "Dialogue", "halusum": "Document"}  # before an item's context; others have "Context"
 DAY = datetime.datetime(2025, 1, 1, tzinfo=datetime.UTC)
 # Names that common templates look for; others ignore them.
 SETTINGS = {"enable_thinking": False, "thinking": False, "date_string": DAY.strftime("%d %b %Y")}
@@ -26,10 +32,17 @@ class Chat:
 
     system : text of the system message, "" for none.
     turns  : whether each demonstration is a question and a reply of its own; else they stand in the one user message.
+    ye2024 : the word before an item's context in the published benchmark's own chat prompt; "" for our layout.
     """
 
     system: str = ""
     turns: bool = False
+    ye2024: str = ""
+
+    @property
+    def adds_special(self) -> bool:
+        """Whether the tokenizer adds its special tokens to those that the template writes."""
+        return bool(self.ye2024)
 
 
 def has_template(tokenizer: Any) -> bool:
@@ -38,7 +51,10 @@ def has_template(tokenizer: Any) -> bool:
 
 
 def render_chat(tokenizer: Any, chat: Chat, instruction: str, demonstrations: Sequence[Item], item: Item) -> str:
-    """Return a chat prompt; encode it without adding special tokens. Raises UsageError if the template refuses the messages."""
+    """Return a chat prompt; `chat.adds_special` says how to encode it. Raises UsageError if the template refuses the messages."""
+    if chat.ye2024:
+        shown = "".join(f"{render_item(d, chat.ye2024)} {d.answer}\n" for d in demonstrations)
+        return _applied(tokenizer, [{"role": "user", "content": f"{shown}{render_item(item, chat.ye2024)}"}])
     messages = [{"role": "system", "content": chat.system}] if chat.system else []
     shown = "" if chat.turns else "".join(f"{render_item(d)} {d.answer}\n\n" for d in demonstrations)
     for number, each in enumerate([*(demonstrations if chat.turns else []), item]):

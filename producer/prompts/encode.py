@@ -90,7 +90,7 @@ def encode(  # noqa: PLR0913, PLR0917
     chat    : how to lay out prompts in the tokenizer's chat template, None for prompts without one.
     """
     texts = [render_prompt(tokenizer, instruction, demonstrations, item, chat) for item in items]
-    return encode_texts(tokenizer, texts, [len(item.choices) for item in items], context, special=chat is None)
+    return encode_texts(tokenizer, texts, [len(item.choices) for item in items], context, special=chat is None or chat.adds_special)
 
 
 def encode_texts(tokenizer: Any, texts: Sequence[str], n_options: Sequence[int], context: int, *, special: bool = True) -> Prompts:
@@ -184,6 +184,19 @@ def label_tokens(tokenizer: Any, texts: Sequence[str], labels: Sequence[str], n_
     tokens = tuple(str(text) for text in tokenizer.convert_ids_to_tokens(ids))
     _check_distinct(ids, tokens, getattr(tokenizer, "unk_token_id", None))
     return OptionTokens(tuple(ids), tokens)
+
+
+def ye2024_option_tokens(tokenizer: Any, n_options: int, *, yi: bool) -> OptionTokens:
+    """Return the tokens whose logits the published benchmark reads: the last of `Answer: A`, and for Yi's models of a line break and `A`.
+
+    Raises UsageError where a letter has no token of its own.
+    """
+    if not yi:
+        return option_tokens(tokenizer, n_options)
+    ids = [int(tokenizer(f"\n{letter}", add_special_tokens=False)["input_ids"][-1]) for letter in ascii_uppercase[:n_options]]
+    texts = tuple(str(text) for text in tokenizer.convert_ids_to_tokens(ids))
+    _check_distinct(ids, texts, getattr(tokenizer, "unk_token_id", None))
+    return OptionTokens(tuple(ids), texts)
 
 
 def n_after_text(tokenizer: Any) -> int:

@@ -64,8 +64,8 @@ def render_prefix(instruction: str, demonstrations: Sequence[Item]) -> str:
     return "".join(part + "\n\n" for part in parts + [f"{render_item(d)} {d.answer}" for d in demonstrations])
 
 
-def render_item(item: Item) -> str:
-    """Return one item as text ending in `Answer:`, options one per line."""
-    context = [f"Context: {item.context}"] if item.context else []
+def render_item(item: Item, label: str = "Context") -> str:
+    """Return one item as text ending in `Answer:`, options one per line. label : the word before its context."""
+    context = [f"{label}: {item.context}"] if item.context else []
     options = [f"{letter}. {text}" for letter, text in item.choices.items()]
     return "\n".join([*context, f"Question: {item.question}", "Choices:", *options, CUE])

@@ -45,7 +45,8 @@ RUN_OPTIONS = (
         "prompts",
         multiple=True,
         metavar="P",
-        help="Wording around each item: base, shared, task, or native for that of an lm-eval:NAME task itself. Repeatable. [base]",
+        help="Wording around each item: base, shared, task, native for that of an lm-eval:NAME task itself, "
+        "or ye2024 for the published benchmark's with --chat. Repeatable. [base]",
     ),
     click.option(
         "--prompt-file",

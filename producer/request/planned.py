@@ -15,7 +15,7 @@ from producer.methods import Method
 from producer.models.find import ModelFiles
 from producer.models.unread_settings import unread_settings
 from producer.models.weights_hash import weight_bytes_as
-from producer.prompts.chat import Chat, has_template
+from producer.prompts.chat import YE2024_TOKENS, Chat, has_template
 from producer.prompts.encode import OptionTokens, Prompts, encode, encode_texts, render_prompt
 from producer.prompts.token_quirks import describe_token_quirks
 from producer.request.vllm_options import VllmOptions
@@ -99,6 +99,8 @@ class PromptedTask:
         if self.native:
             texts = [self.text(item) for item in range(len(self.task.items))]
             return encode_texts(self.model.tokenizer, texts, [len(item.choices) for item in self.task.items], int(context))
+        if self.chat and self.chat.ye2024:
+            context = min(int(context), YE2024_TOKENS)
         return encode(self.model.tokenizer, self.instruction, self.task.demonstrations, self.shown, int(context), self.chat)
 
     def check_tokens(self) -> None:

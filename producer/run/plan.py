@@ -15,23 +15,22 @@ from producer.models.find import REFERENCE, ModelFiles, fetch_weights, find_mode
 from producer.models.load import load_config, load_tokenizer
 from producer.models.stored_as import stored_dtype
 from producer.models.weights_hash import weight_bytes, weights_hash
-from producer.prompts.chat import Chat, has_template
-from producer.prompts.encode import OptionTokens, check_chat_options, label_tokens, option_tokens, prompt_hash, render_prompt
-from producer.prompts.templates import PROMPTS, instruction_for
+from producer.prompts.chat import YE2024
+from producer.prompts.encode import prompt_hash
+from producer.prompts.templates import PROMPTS
 from producer.request.bayes import BAYES
 from producer.request.planned import Model, PlannedRun, PromptedTask, RunGroup
 from producer.request.request import Request, check_names
 from producer.request.served_model import ServedModel, open_served, served_level
 from producer.request.vllm_options import vllm_options
 from producer.run.levels import choose_levels, levels_for
+from producer.run.prompted import all_prompted
 from producer.tasks import EMBEDDED
 from producer.tasks.source import TaskItems, draw, load_task
 from schemas.benchmark import BENCHMARK
 from schemas.errors import UsageError
-from schemas.fields import CHAT, NATIVE, name_in_order
-from schemas.itemset import build_item_set
+from schemas.fields import NATIVE
 from schemas.levels import Level
-from schemas.orders import n_turning
 from schemas.run import RunKey
 
 log = logging.getLogger(__name__)
@@ -64,7 +63,7 @@ def make_plan(request: Request, *, download: bool = True) -> list[RunGroup]:
             log.warning("%s: --limit %d, and it has %d items: all are asked", task.name, request.limit, len(task.items))
     model_by_name = {name: _open_model(files[name], request, chosen) for name in models}
     prompted = [
-        (model, [each for task in _tasks_of(request, [name]) for each in _all_prompted(model, tasks[task], request)])
+        (model, [each for task in _tasks_of(request, [name]) for each in all_prompted(model, tasks[task], request)])
         for name, model in model_by_name.items()
     ]
     for note in dict.fromkeys(note for _, tasks_of_model in prompted for each in tasks_of_model for note in each.notes):
@@ -74,11 +73,16 @@ def make_plan(request: Request, *, download: bool = True) -> list[RunGroup]:
 
 def check_request(request: Request) -> None:
     """Raise UsageError for an unknown prompt or backend, or for a prompt that cannot be asked in the way wanted."""
-    check_names("prompt", request.prompts, [*PROMPTS, NATIVE])
+    check_names("prompt", request.prompts, [*PROMPTS, NATIVE, YE2024])
     if NATIVE in request.prompts and (request.chat or request.options_order > 1):
         option = "--chat" if request.chat else "--options-order"
         raise UsageError(
             f"{option} cannot change --prompt native, which is asked word by word as its task writes it; ask it in a run of its own"
+        )
+    if YE2024 in request.prompts and not (request.chat and not request.chat_turns and not request.chat_system):
+        raise UsageError(
+            "--prompt ye2024 is the published benchmark's chat prompt as it is: it needs --chat, without --chat-turns and --chat-system; "
+            "its prompt without a chat template is --prompt base"
         )
     check_names("backend", [request.backend], [*BACKENDS])
 
@@ -94,7 +98,7 @@ def _served_group(request: Request) -> RunGroup:
     model = open_served(request)
     method = METHODS[request.methods[0]]
     level = served_level(model, method.name, request)
-    prompted = [each for task in tasks for each in _all_prompted(model, task, request)]
+    prompted = [each for task in tasks for each in all_prompted(model, task, request)]
     for note in dict.fromkeys(note for each in prompted for note in each.notes):
         log.warning("%s", note)
     runs = [PlannedRun(each, level, _key(each, _Compression(method, level, None), "", request)) for each in prompted]
@@ -158,58 +162,6 @@ def _choose_dtype(dtype: str, device: str, config: Any) -> str:
     if dtype != "auto":
         return dtype
     return "float32" if device == "cpu" else stored_dtype(config)
-
-
-def _all_prompted(model: Model, task: TaskItems, request: Request) -> Iterator[PromptedTask]:
-    """Yield the task in every prompt and order of options. Raises UsageError for more orders than an item has."""
-    fewest = min(task.items, key=lambda item: n_turning(list(item.choices.values())))
-    if request.options_order > (n_orders := n_turning(list(fewest.choices.values()))):
-        raise UsageError(
-            f"--options-order {request.options_order} asks for more orders than item {fewest.id!r} of task {task.name!r} has: {n_orders} "
-            f"of its {len(fewest.choices)} options change places; the most is --options-order {n_orders}"
-        )
-    for prompt in request.prompts:
-        asked = _prompted(model, task, prompt, request)
-        yield asked
-        for order in range(1, request.options_order):
-            turned = replace(asked, prompt=name_in_order(asked.prompt, order), order=order)
-            turned.check_tokens()
-            yield turned
-
-
-def _prompted(model: Model, task: TaskItems, prompt: str, request: Request) -> PromptedTask:
-    demonstrated = [item.id for item in task.demonstrations]
-    if prompt == NATIVE:
-        instruction, options = "", _label_tokens(model, task)
-    else:
-        instruction = instruction_for(task.name, prompt, request.prompt_file)
-        options = option_tokens(model.tokenizer, max(len(item.choices) for item in task.items))
-    chat = Chat(request.chat_system, request.chat_turns) if request.chat else None
-    if chat and not has_template(model.tokenizer):
-        raise UsageError(f"the tokenizer of {model.files.name!r} has no chat template; leave --chat out")
-    if chat:
-        check_chat_options(model.tokenizer, render_prompt(model.tokenizer, instruction, task.demonstrations, task.items[0], chat), options)
-    prompted = PromptedTask(
-        model=model,
-        task=task,
-        prompt=f"{prompt}{CHAT}" if chat else prompt,
-        instruction=instruction,
-        options=options,
-        chat=chat,
-        item_set=build_item_set(task.name, task.items, revision=task.revision, demonstrations=demonstrated),
-    )
-    prompted.check_tokens()
-    return prompted
-
-
-def _label_tokens(model: Model, task: TaskItems) -> OptionTokens:
-    """Return the option tokens of the task's own prompts."""
-    assert task.native is not None, "a task is loaded with its own prompts where they are asked"
-    texts, n_options = [task.native.contexts[item.id] for item in task.items], [len(item.choices) for item in task.items]
-    try:
-        return label_tokens(model.tokenizer, texts, task.native.labels[: max(n_options)], n_options)
-    except UsageError as error:
-        raise UsageError(f"cannot ask task {task.name!r} of model {model.files.name!r} with --prompt native: {error}") from error
 
 
 def _groups(

@@ -114,9 +114,10 @@ class _Worker:
 
     def _answer(self, planned: PlannedRun, ready: Ready) -> Run:
         prompted = planned.prompted
-        if prompted.chat:
-            with self.stop.raise_immediately():
-                check_option_mass(prompted, ready)
+        with self.stop.raise_immediately():
+            low_mass = check_option_mass(prompted, ready)
+        for note in low_mass:
+            log.warning("%s", note)
         peak_reset, clock = reset_peak(prompted.model.device), time.monotonic()
         with _item_bar(planned, shown=self.show_progress) as bar:
             answers = ready.answer(prompted, self._after_batch(bar, prompted))
@@ -129,7 +130,7 @@ class _Worker:
             parameters=ready.parameters,
             truncated_items=prompted.prompts.truncated,
             dropped_items=prompted.task.dropped,
-            notes=(*prompted.notes, *answers.notes),
+            notes=(*prompted.notes, *low_mass, *answers.notes),
             post_conditions={**_file_bytes(planned), **ready.conditions},
             throughput=dict(answers.throughput),
             noise_floor=dict(answers.noise_floor),

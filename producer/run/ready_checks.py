@@ -2,6 +2,8 @@
 
 In: what will be asked, a model ready to answer.  Out: nothing, or an error that says what to change.
 
+A run of the published benchmark's own chat prompt is made all the same, with a note, since its reply is not begun.
+
 In a chat template the option letters may not be what the model answers with. Without `Answer:` at the start of the reply,
 SmolLM2-Instruct gives " A" 0.0003 of the probability and "A" 0.904; a run over " A" would look like any other. And a server that was
 restarted with other weights under the same name makes runs whose keys say that one model made them all; the canaries stored with each run
@@ -26,18 +28,27 @@ ITEMS = 8
 LEAST_MASS = 0.5
 
 
-def check_option_mass(prompted: PromptedTask, ready: Ready) -> None:
-    """Raise UsageError if the option tokens have less than half of the probability, on average over the first items."""
+def check_option_mass(prompted: PromptedTask, ready: Ready) -> tuple[str, ...]:
+    """Raise UsageError if the option tokens have less than half of the probability, on average over the first items of a chat.
+
+    For the published benchmark's own chat prompt, which is what it is, return a note instead.
+    """
+    if not prompted.chat:
+        return ()
     mass = _mean_option_mass(prompted, ready, prompted.options)
     if mass >= LEAST_MASS:
-        return
+        return ()
     tokenizer = prompted.model.tokenizer
     n_items = min(ITEMS, len(prompted.task.items))
-    low_mass = f"after the chat template and '{CUE}', the options {', '.join(prompted.options.texts)} get {mass:.3g} of the probability"
+    begun = "" if prompted.chat.ye2024 else f" and '{CUE}'"
+    low_mass = f"after the chat template{begun}, the options {', '.join(prompted.options.texts)} get {mass:.3g} of the probability"
     other = other_form(tokenizer, prompted.options)
     bare = f"; {', '.join(other.texts)} get {_mean_option_mass(prompted, ready, other):.3g}" if other else ""
+    where = f"on the first {n_items} items of {prompted.task.name}"
+    if prompted.chat.ye2024:
+        return (f"{low_mass} {where}{bare}; the published prompt does not begin the reply, and it is asked as it is",)
     cure = "leave --chat out, or say with --chat-system or --chat-turns how to answer"
-    raise UsageError(f"{low_mass} on the first {n_items} items of {prompted.task.name}{bare}; at least {LEAST_MASS} is needed; {cure}")
+    raise UsageError(f"{low_mass} {where}{bare}; at least {LEAST_MASS} is needed; {cure}")
 
 
 def check_same_served_model(group: RunGroup, ready: Ready, store_url: str) -> None:
