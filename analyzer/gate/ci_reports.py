@@ -2,6 +2,7 @@
 
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from itertools import groupby
 
 from analyzer.gate.gate import FAIL, INCONCLUSIVE, NOT_JUDGED, PASS, TAIL, outcome
@@ -18,13 +19,14 @@ UNPLANNED = (
     "Asking again with more items makes a wrong answer more likely: 20 such looks pass up to 12 % of the models at a limit instead of "
     f"{100 * TAIL:g} %. Plan further looks under [looks] in the policy, for new items."
 )
+JUDGED = ("model", "method", "level", "task", "prompt")  # what a run is called by in a report
 HUB_DATA_SET = "ErikYip/LLM-Uncertainty-Bench"  # contains the published tasks
 
 
 def junit(records: Sequence[Record]) -> str:
     """Return JUnit XML with one suite per compressed run and one case per check; an inconclusive check is an error, not a failure.
 
-    A run that was not judged is skipped.
+    A run that was not judged is skipped. A suite's properties name what was judged, its items, snapshot and version.
     """
     root = ET.Element("testsuites", name="hedgemark gate")
     for run, group in groupby(records, key=lambda record: record["run"]):
@@ -32,6 +34,10 @@ def junit(records: Sequence[Record]) -> str:
         counts = {"failures": FAIL, "errors": INCONCLUSIVE, "skipped": NOT_JUDGED}
         numbers = {name: str(sum(check["result"] == result for check in checks)) for name, result in counts.items()}
         suite = ET.SubElement(root, "testsuite", {"name": run, "tests": str(len(checks)), **numbers})
+        properties = ET.SubElement(suite, "properties")
+        about = {name: checks[0][name] for name in (*JUDGED, "n_items", "snapshot")} | {"version": tool()}
+        for name, value in about.items():
+            ET.SubElement(properties, "property", name=name, value=str(value))
         for check in checks:
             case = ET.SubElement(suite, "testcase", classname=run, name=title(check))
             if check["result"] != PASS:
@@ -45,16 +51,23 @@ def junit(records: Sequence[Record]) -> str:
 
 
 def markdown(records: Sequence[Record]) -> str:
-    """Return a Markdown summary for CI: outcome, number of passed checks, a table with failed checks first, and error probabilities."""
+    """Return a Markdown summary for CI: outcome, number of passed checks, failed checks first, error probabilities, version."""
     n_passed = sum(record["result"] == PASS for record in records)
     n_judged = sum(record["result"] != NOT_JUDGED for record in records)
     lines = [f"## Release gate: {MARKS[outcome(records)]}", "", f"{n_passed} of {n_judged} checks pass."]
     lines += [f"{not_judged(records)}"] if not_judged(records) else []
     ordered = sorted(records, key=lambda record: bool(record["result"] == PASS))
-    rows = [(check["run"], title(check), MARKS[check["result"]], sentence(check)) for check in ordered]
+    rows = [(*(check[name] for name in JUDGED), title(check), MARKS[check["result"]], sentence(check)) for check in ordered]
+    runs = [f"- `{name}`, {n_items:,} items" for name, n_items in dict.fromkeys((check["run"], check["n_items"]) for check in records)]
     words = [text for text in (correction(records), together(records), again(records)) if text] + dependent(records) + noted(records)
-    lines += ["", *piped(("run", "check", "result", "why"), rows), "", *words, "", f"Snapshot `{records[0]['snapshot']}`.", ""]
+    lines += ["", *piped((*JUDGED, "check", "result", "why"), rows), "", *words, "", "Runs judged:", "", *runs, ""]
+    lines += [f"Snapshot `{records[0]['snapshot']}`, {tool()}.", ""]
     return "\n".join(lines)
+
+
+def tool() -> str:
+    """Return the name and version of the program that judges."""
+    return f"hedgemark {version('hedgemark')}"
 
 
 def eval_results(records: Sequence[Record], results: Sequence[Record], data_sets: Mapping[str, str]) -> str:

@@ -3,6 +3,7 @@
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from fractions import Fraction
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -384,8 +385,14 @@ def test_reports_say_the_same_as_the_records() -> None:
     records = gate(runs, LAC, [Limit("flips", 0.9), Limit("kl", 0.001)])
     suite = ET.fromstring(junit(records)).find("testsuite")
     assert suite is not None and (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("3", "1", "0")
-    assert [case.get("name") for case in suite if len(case)] == ["kl"]
+    assert [case.get("name") for case in suite.findall("testcase") if len(case)] == ["kl"]
     assert "**fail**" in markdown(records) and "2 of 3 checks pass" in markdown(records)
+    about = {one.get("name"): one.get("value") for one in suite.findall("properties/property")}
+    expected = {name: str(records[0][name]) for name in ("model", "method", "level", "task", "prompt", "n_items", "snapshot")}
+    assert about == expected | {"version": f"hedgemark {version('hedgemark')}"}
+    text = markdown(records)
+    assert all(f"| {expected['model']} | rtn | w4a16 | quiz | base | {name} |" in text for name in ("reliable", "flips", "kl"))
+    assert all(word in text for word in (expected["snapshot"], about["version"], records[0]["run"], "limit 0.9", "limit 0.001"))
     yaml, hub = pytest.importorskip("yaml"), pytest.importorskip("huggingface_hub")
     results = compare(runs, LAC)
     [found] = hub.parse_eval_result_entries(yaml.safe_load(eval_results(records, results, {"quiz": "me/quiz"})))
