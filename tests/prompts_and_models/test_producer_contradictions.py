@@ -224,6 +224,22 @@ def test_compressed_tensors_lacks_nothing_that_its_scheme_needs(
         load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (["re:.*nowhere"], f"module {FIRST} is stored with scales, and no group of its quantization_config is meant for it"),
+        (["Linear"], "is stored without the scales that its quantization_config announces"),
+    ],
+)
+def test_groups_of_a_config_and_stored_scales_are_about_the_same_layers(targets: list[str], message: str, tmp_path: Path) -> None:
+    """A layer with scales that nothing explains, and plain layers of which the config says that they are quantized."""
+    packed_by_compressed_tensors(tmp_path)
+    group = json.loads((tmp_path / "config.json").read_text())["quantization_config"]["config_groups"]["group_0"]
+    settings_of(tmp_path, config_groups={"group_0": group | {"targets": targets}})
+    with pytest.raises(HedgemarkError, match=re.escape(message)):
+        load(tmp_path)
+
+
 @pytest.mark.parametrize("dtype", ["auto", "float32"])
 @pytest.mark.parametrize(
     ("name", "shape"), [("model.embed_tokens.weight", (600, 64)), (f"{FIRST}.weight", (64, 32)), ("model.norm.weight", (32,))]

@@ -1,6 +1,7 @@
 """Tokenizers of model folders: the tokens that their files say, whatever a library makes of the name of their class."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ from producer_tiny import SIZES
 from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from producer.models import tokenizer_folder
 from producer.models.find import REFERENCE, REFERENCE_MODELS
 from producer.models.tokenizer_folder import read_tokenizer
 from producer.reference.tokenizer import build_tokenizer
 from producer.request.request import Request
 from producer.run.plan import make_plan
+from schemas.errors import UsageError
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.producer
@@ -52,6 +55,19 @@ def test_a_llama_class_begins_texts_as_its_setting_says(begins: bool, said: bool
     found = read_tokenizer(folder_of(tokenizer, tmp_path, "LlamaTokenizerFast", add_bos_token=said))
     for text in TEXTS:
         assert found(text)["input_ids"] == [0] * said + tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize(
+    ("check", "message"),
+    [("_same", "does not give the tokens of its tokenizer.json"), ("_first_is_begin", "to begin texts as add_bos_token says (True)")],
+)
+def test_a_tokenizer_that_cannot_be_made_to_do_so_is_refused(
+    check: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no class gives the tokens of the files, no run is asked with others."""
+    monkeypatch.setattr(tokenizer_folder, check, lambda *_: False)
+    with pytest.raises(UsageError, match=re.escape(message)):
+        read_tokenizer(folder_of(byte_level(begins=True), tmp_path, "LlamaTokenizerFast", add_bos_token=True))
 
 
 @pytest.mark.parametrize("said", [None, True, False])

@@ -56,6 +56,7 @@ def test_choices_asked_without_the_question_come_after(tmp_path: Path) -> None:
         (detail(0, [-1.0, -2.0], 5), "gold_index 5 is none of its 2 choices"),
         (detail(0, [-1.0, 2.0], 1), "2 is no log-likelihood"),
         (detail(0, [-1.0], 0), "1 choices; expected 2 to 26"),
+        (detail(0, [-1.0] * 27, 0), "27 choices; expected 2 to 26"),
     ],
 )
 def test_rows_that_contradict_themselves_are_refused(tmp_path: Path, row: dict[str, Any], said: str) -> None:

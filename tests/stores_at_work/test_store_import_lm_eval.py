@@ -129,6 +129,11 @@ NOT_SAMPLES = [
     ({"acc": 0.37}, "acc is 0.37, not 0 or 1: several answers are right"),
     ({"acc_norm": 0.0}, "its acc_norm is 1, but it says 0"),
     ({"f1": [0, 1]}, "its f1 counts choice 0"),
+    ({"mcc": [0, 1]}, "its mcc counts choice 0"),
+    ({"brier_score": [0, [0.2, 0.8]]}, "its brier_score counts choice 0"),
+    ({"likelihood": [0, [0.2, 0.8]]}, "its likelihood counts choice 0"),
+    ({"filtered_resps": [["-1", "x"]], "arguments": [["Q", " a"]]}, "1 choices; expected 2 to 26"),
+    ({"filtered_resps": [["-1", "x"]] * 27, "arguments": [["Q", f" {k}"] for k in range(27)]}, "27 choices; expected 2 to 26"),
 ]
 
 

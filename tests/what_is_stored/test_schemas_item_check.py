@@ -31,6 +31,7 @@ TRAPS = [
     ({"choices": {}}, "wrong", "has no options"),
     ({"choices": {"A": "x"}, "answer": "A"}, "wrong", "has 1 options"),
     ({"choices": {"A": "x", "C": "y"}, "answer": "A"}, "wrong", "in order"),
+    ({"choices": {chr(65 + k): str(k) for k in range(27)}}, "wrong", "has 27 options; expected 2 to 26"),
     ({"question": ""}, "wrong", "neither question nor context"),
     ({"id": 1}, "wrong", "has the same id as the item on line 2"),
     ({"choices": OPTIONS | {"C": "x"}}, "doubtful", "two options of equal text"),
