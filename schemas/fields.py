@@ -12,6 +12,8 @@ COMPUTED_AS = ("dtype", "backend", "seed")
 KEY_COLUMNS = (*FIELDS, "items_hash", "weights_hash", "tokens_hash", *COMPUTED_AS)  # fields of the key that are columns of a catalog
 CHAT = "-chat"  # end of the name of a prompt that stands in a chat template
 NATIVE = "native"  # name of the prompt that a task of lm-evaluation-harness words itself
+YE2024 = "ye2024"  # name of the published benchmark's chat prompt, which does not begin the reply
+OWN_TEXT = (NATIVE, f"{YE2024}{CHAT}")  # prompts that somebody else words; they are not among ours when we average over wordings
 _IN_ORDER = re.compile(r"(?P<prompt>.+)@(?P<order>[1-9]|1[0-9]|2[0-5]|mean[1-9][0-9]?)", re.DOTALL)
 
 
@@ -36,7 +38,12 @@ def split_prompt_name(name: str) -> PromptName:
 def averaged_together(row: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return what runs must share to be averaged over prompts: all but the wording.
 
-    So weights, dtypes, seeds, orders of options, chats, a task's own prompt and other prompts stay apart.
+    So weights, dtypes, seeds, orders of options, chats, prompts that somebody else words, and other prompts stay apart.
     """
     prompt, order = split_prompt_name(row["prompt"])
-    return (*(row[name] for name in KEY_COLUMNS if name not in ("prompt", "tokens_hash")), prompt.endswith(CHAT), prompt == NATIVE, order)
+    return (
+        *(row[name] for name in KEY_COLUMNS if name not in ("prompt", "tokens_hash")),
+        prompt.endswith(CHAT),
+        prompt if prompt in OWN_TEXT else "",
+        order,
+    )

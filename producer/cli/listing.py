@@ -3,10 +3,9 @@
 from producer.backends import BACKENDS
 from producer.methods import METHODS, Method
 from producer.models.find import HUB, REFERENCE
-from producer.prompts.chat import YE2024
 from producer.prompts.templates import PROMPTS
 from producer.tasks import EMBEDDED, TASKS
-from schemas.fields import NATIVE
+from schemas.fields import NATIVE, YE2024
 from store.shown import aligned
 
 _HEADINGS = ("method", "kind", "default", "levels", "needs", "models", "paper")

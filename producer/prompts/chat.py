@@ -18,7 +18,6 @@ from producer.prompts.templates import CUE, render_item
 from schemas.errors import UsageError
 from schemas.items import Item
 
-YE2024 = "ye2024"
 YE2024_TOKENS = 2048
 YE2024_LABELS = {"haludial": "Dialogue", "halusum": "Document"}  # before an item's context; others have "Context"
 DAY = datetime.datetime(2025, 1, 1, tzinfo=datetime.UTC)

@@ -15,7 +15,6 @@ from producer.models.find import REFERENCE, ModelFiles, fetch_weights, find_mode
 from producer.models.load import load_config, load_tokenizer
 from producer.models.stored_as import stored_dtype
 from producer.models.weights_hash import weight_bytes, weights_hash
-from producer.prompts.chat import YE2024
 from producer.prompts.encode import prompt_hash
 from producer.prompts.templates import PROMPTS
 from producer.request.bayes import BAYES
@@ -29,7 +28,7 @@ from producer.tasks import EMBEDDED
 from producer.tasks.source import TaskItems, draw, load_task
 from schemas.benchmark import BENCHMARK
 from schemas.errors import UsageError
-from schemas.fields import NATIVE
+from schemas.fields import NATIVE, YE2024
 from schemas.levels import Level
 from schemas.run import RunKey
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from producer.prompts.chat import YE2024, YE2024_LABELS, Chat, has_template
+from producer.prompts.chat import YE2024_LABELS, Chat, has_template
 from producer.prompts.encode import OptionTokens, check_chat_options, label_tokens, option_tokens, render_prompt, ye2024_option_tokens
 from producer.prompts.templates import instruction_for
 from producer.request.planned import Model, PromptedTask
@@ -15,7 +15,7 @@ from producer.request.request import Request
 from producer.tasks.source import TaskItems
 from schemas.benchmark import BENCHMARK
 from schemas.errors import UsageError
-from schemas.fields import CHAT, NATIVE, name_in_order
+from schemas.fields import CHAT, NATIVE, YE2024, name_in_order
 from schemas.itemset import build_item_set
 from schemas.orders import n_turning
 

@@ -69,10 +69,11 @@ def test_other_names_are_no_orders(name: str) -> None:
 
 
 def test_orders_are_not_averaged_with_each_other() -> None:
-    """Means over prompts are over our wordings: runs of another order, chats, and a task's own prompt stay apart."""
+    """Means over prompts are over our wordings: runs of another order, chats, and prompts that somebody else words stay apart."""
     columns = ("model", "method", "level", "task", "items_hash", "weights_hash", "tokens_hash", "dtype", "backend", "seed")
     groups = {
-        averaged_together(dict.fromkeys(columns, "x") | {"prompt": name}) for name in ("base", "shared", "base-chat", "task-chat", "native")
+        averaged_together(dict.fromkeys(columns, "x") | {"prompt": name})
+        for name in ("base", "shared", "base-chat", "task-chat", "native", "ye2024-chat")
     }
     turned = {averaged_together(dict.fromkeys(columns, "x") | {"prompt": name}) for name in ("base@1", "task@1", "base-chat@1", "base@2")}
-    assert (len(groups), len(turned), len(groups | turned)) == (3, 3, 6)
+    assert (len(groups), len(turned), len(groups | turned)) == (4, 3, 7)
