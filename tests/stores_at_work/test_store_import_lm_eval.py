@@ -331,6 +331,14 @@ def test_targets_of_other_conventions_are_refused(targets: list[str], message: s
         read(tmp_path, rows)
 
 
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\u0085"])
+def test_only_a_line_feed_ends_a_sample(separator: str, tmp_path: Path) -> None:
+    """Python splits lines at these characters too; inside a text they are text."""
+    rows = [one_context(i, [f"red{separator}wine", "green"], 0, i) for i in range(2)]
+    items, _ = read(tmp_path, rows)
+    assert [item.choices["A"] for item in items.items] == [f"red{separator}wine"] * 2
+
+
 def test_bytes_before_and_between_lines_do_not_matter(tmp_path: Path) -> None:
     """A byte-order mark and carriage returns leave the samples as they are; a packed file is named as such."""
     path = write(tmp_path, [one_context(i, ["red", "green"], 0, i) for i in range(2)])

@@ -107,6 +107,17 @@ def test_bad_tables_write_nothing(tmp_path, text, message):
     assert not url.exists()
 
 
+def test_numbers_beyond_32_bits_are_infinite_where_that_is_allowed(tmp_path):
+    """1e39 is refused, and with --allow-nonfinite stored as infinite, which the analyzer flags."""
+    path, url = tmp_path / "mine.csv", str(tmp_path / "store")
+    path.write_text("id,answer,logit_A,logit_B\n1,A,1e39,0.5\n2,B,1,0\n")
+    asked = ["import", "table", str(path), "--store", url, "--model", "m", "--task", "t"]
+    assert CliRunner().invoke(main, asked).exit_code == 5
+    assert CliRunner().invoke(main, [*asked, "--allow-nonfinite"]).exit_code == 0
+    reader = open_reader(url)
+    assert reader.run(reader.catalog["name"][0]).logits.tolist() == [[np.inf, 0.5], [1.0, 0.0]]
+
+
 @pytest.mark.parametrize("write", [lambda text: "\ufeff" + text, lambda text: text.replace("\n", "\r\n"), lambda text: text + "\n\n"])
 def test_what_spreadsheets_do_to_a_csv_changes_nothing(write, tmp_path):
     """A byte-order mark, carriage returns and blank lines at the end leave the same items and logits."""
