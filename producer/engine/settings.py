@@ -14,7 +14,7 @@ class Settings:
     tensor_parallel : devices that share one model (vLLM).
     concurrency     : requests to a server at a time.
     request_timeout : seconds to wait for an answer of a server.
-    fresh           : take no answers that an earlier command left behind (servers).
+    fresh           : take no answers that an earlier command stored or left behind.
     self_check      : items on which the noise floor is measured, 0 for none.
     save            : folder to write the one compressed model of the request to.
     saved_models    : folder of compressed models; those found there are loaded, the others are added.

@@ -30,7 +30,7 @@ def environment(device: str, *, peak_reset: bool = False, throughput: Mapping[st
     served = device.startswith(SERVER)  # then neither memory nor processor of this machine says anything of the model
     peak = 0 if served else peak_memory(device)
     return Environment(
-        libraries=_versions(),
+        libraries=versions(),
         device=device_name(device),
         driver=_driver(device),
         host_os=platform.platform(),
@@ -76,7 +76,8 @@ def _high_water() -> int | None:
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")), None)
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions of the installed libraries that can change a logit, by name."""
     versions = {}
     for name in LIBRARIES:
         try:

@@ -57,12 +57,17 @@ class Prompts:
 
         Everything that decides what a model is asked is in it: vocabulary, merges, special tokens, wording, items, truncation.
         """
-        total, prefix = hashlib.sha256(), hashlib.sha256(_bytes_of(self.prefix))
+        return digest_of_all(self.digests)
+
+    @cached_property
+    def digests(self) -> list[bytes]:
+        """SHA-256 (32 bytes) over the token ids of each prompt."""
+        prefix, digests = hashlib.sha256(_bytes_of(self.prefix)), []
         for suffix, is_cut in zip(self.suffixes, self.cut, strict=True):
             prompt = hashlib.sha256() if is_cut else prefix.copy()
             prompt.update(_bytes_of(suffix))
-            total.update(prompt.digest())
-        return total.hexdigest()
+            digests.append(prompt.digest())
+        return digests
 
     def only(self, items: Sequence[int]) -> "Prompts":
         """Return the prompts of some items, in the order given."""
@@ -221,6 +226,11 @@ def _read(tokenizer: Any, texts: Sequence[str], *, special: bool = True) -> list
     after = n_after_text(tokenizer) if special else 0
     read: list[list[int]] = tokenizer(list(texts), add_special_tokens=special)["input_ids"]
     return [ids[: len(ids) - after] for ids in read]
+
+
+def digest_of_all(digests: Sequence[bytes]) -> str:
+    """Return the digest of all prompts, which a run's key has as `tokens_hash`, from that of each."""
+    return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
 def _bytes_of(ids: Sequence[int]) -> bytes:

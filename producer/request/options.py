@@ -126,7 +126,7 @@ SETTINGS_OPTIONS = (
         "--fresh",
         is_flag=True,
         default=None,
-        help="Ask a server everything, also what it answered to a command that was cut off.",
+        help="Ask everything, also what stored runs or a command that was cut off have the answer to.",
     ),
     click.option(
         "--self-check",

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -95,13 +95,23 @@ class PromptedTask:
     @cached_property
     def prompts(self) -> Prompts:
         """Token ids of the items' prompts."""
+        return self.encoded(self.shown)
+
+    def encoded(self, shown: Sequence[Item]) -> Prompts:
+        """Return the token ids of the prompts in which these items would be asked, with their options as they are shown."""
         context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or self.model.tokenizer.model_max_length
         if self.native:
-            texts = [self.text(item) for item in range(len(self.task.items))]
-            return encode_texts(self.model.tokenizer, texts, [len(item.choices) for item in self.task.items], int(context))
+            texts = [self.native.contexts[item.id] for item in shown]
+            return encode_texts(self.model.tokenizer, texts, [len(item.choices) for item in shown], int(context))
         if self.chat and self.chat.ye2024:
             context = min(int(context), YE2024_TOKENS)
-        return encode(self.model.tokenizer, self.instruction, self.task.demonstrations, self.shown, int(context), self.chat)
+        return encode(self.model.tokenizer, self.instruction, self.task.demonstrations, shown, int(context), self.chat)
+
+    def only(self, items: Sequence[int]) -> "PromptedTask":
+        """Return what asks some of the items, in the order given; their prompts and shared prefix stay, and `item_set` has all items."""
+        part = replace(self, task=replace(self.task, items=[self.task.items[item] for item in items]))
+        vars(part)["prompts"] = self.prompts.only(items)
+        return part
 
     def check_tokens(self) -> None:
         """Raise UsageError if a prompt or an answer has a token for which the model has no embedding."""

@@ -19,7 +19,7 @@ NEEDS = {
     "executor": "--plan",
     "workers": "--plan",
     **dict.fromkeys(("tensor_parallel", "kv_cache_dtype", "quantization", "lora"), VLLM),
-    **dict.fromkeys(("url", "tokenizer", "concurrency", "request_timeout", "fresh"), SERVER),
+    **dict.fromkeys(("url", "tokenizer", "concurrency", "request_timeout"), SERVER),
     **dict.fromkeys(("chat_turns", "chat_system"), "--chat"),
     **dict.fromkeys(("device", "batch_tokens", "device_memory", "host_memory", "self_check"), TRANSFORMERS),
     **dict.fromkeys(("caches", "save", "saved_models"), TRANSFORMERS),

@@ -12,23 +12,26 @@ from producer.request.bayes import bayes_runs
 from producer.request.planned import PlannedRun, RunGroup
 from producer.request.request import Request
 from producer.request.served_model import ServedModel
+from producer.run.found import StoredAnswers, counts
 from producer.run.plan import check_request, make_plan
 from schemas.errors import StoreNotFoundError
 from schemas.fields import FIELDS
 from store import open_reader
 from store.shown import aligned, counted
 
-HEADER = (*FIELDS, "items", "tokens", "truncated", "state")
+HEADER = (*FIELDS, "items", "found", "tokens", "truncated", "state")
 STORED, TO_RUN, NOT_DOWNLOADED = "stored", "to run", "weights not downloaded"
 ASSUMED_SHARE = 0.5  # of the peak speed of matrix products; the share reached depends on the model and is stored with every run
 
 
 class Row(NamedTuple):
-    """One planned run as the cells of a table row, with the tokens and seconds that it takes."""
+    """One planned run as the cells of a table row, with the tokens and seconds that it takes, its items and those found in stored runs."""
 
     cells: tuple[str, ...]
     tokens: int = 0
     seconds: float = 0.0
+    n_items: int = 0
+    n_found: int = 0
 
     @property
     def state(self) -> str:
@@ -43,27 +46,35 @@ def describe_runs(requests: Sequence[Request], store_url: str) -> Iterator[str]:
     stored = _stored_names(store_url)
     groups = [(request, group) for request in requests for group in make_plan(request, download=False)]
     rows = [_bayes_row(run.key.name in stored, run.key.prompt, len(items)) for request in requests for items, run in bayes_runs(request)]
-    rows = list(dict.fromkeys(rows + [_row(run, group, stored) for _, group in groups for run in group.runs]))
+    for request, group in groups:
+        answers = StoredAnswers(store_url, fresh=request.settings.fresh or request.replace)
+        rows += [_row(run, group, stored, answers) for run in group.runs]
+    rows = list(dict.fromkeys(rows))
     yield from aligned([HEADER, *(row.cells for row in rows)])
     todo = [row for row in rows if row.state != STORED]
     tokens, seconds = sum(row.tokens for row in todo), sum(row.seconds for row in todo)
     duration = f", {_duration(seconds)}" if seconds else ""
     yield f"{counted(len(rows), 'run')}, {len(todo)} to run" + (f", {tokens:,} tokens{duration}" if todo else "")
+    if n_found := sum(row.n_found for row in todo):
+        yield counts(sum(row.n_items for row in todo), n_found)
     groups.sort(key=lambda pair: len(pair[1].levels))  # so that each model's line describes its group with the most levels in memory
     for name, memory in {group.model.files.name: _memory(group, request) for request, group in groups}.items():
         yield f"{name}: {memory}"
 
 
-def _row(run: PlannedRun, group: RunGroup, stored: set[str]) -> Row:
+def _row(run: PlannedRun, group: RunGroup, stored: set[str], answers: StoredAnswers) -> Row:
     prompted, prompts = run.prompted, run.prompted.prompts
     state = NOT_DOWNLOADED if run.key is None else STORED if run.key.name in stored else TO_RUN
+    found = answers.to(run) if state == TO_RUN else None
+    tokens = prompts.tokens if found is None else prompts.only(found.missing).tokens
+    n_items, n_found = len(prompted.item_set), 0 if found is None else int(found.is_found.sum())
     names = (prompted.model.files.name, group.method.name, run.level.text, prompted.task.name, prompted.prompt)
-    sizes = (f"{len(prompted.item_set):,}", f"{prompts.tokens:,}", str(prompts.truncated))
-    return Row((*names, *sizes, state), prompts.tokens, _seconds(group, prompts.tokens))
+    sizes = (f"{n_items:,}", f"{n_found:,}", f"{tokens:,}", str(prompts.truncated))
+    return Row((*names, *sizes, state), tokens, _seconds(group, tokens), n_items, n_found)
 
 
 def _bayes_row(is_stored: bool, prompt: str, n_items: int) -> Row:
-    return Row(("bayes", "bayes", "-", "urn", prompt, f"{n_items:,}", "0", "0", STORED if is_stored else TO_RUN))
+    return Row(("bayes", "bayes", "-", "urn", prompt, f"{n_items:,}", "0", "0", "0", STORED if is_stored else TO_RUN))
 
 
 def _seconds(group: RunGroup, tokens: int) -> float:

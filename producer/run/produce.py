@@ -1,7 +1,8 @@
-"""Make every run of a request and write it into a store; runs that are already stored are skipped.
+"""Make every run of a request and write it into a store; runs that are already stored are skipped, answers that are stored are found.
 
 In: a `Request`, a store.  Out: `Outcome`: runs written, and runs that were stored already. A model is compressed once per level and then
-answers all its tasks and prompts. A violated post-condition or a non-finite logit ends the command, and that run is not written.
+answers all its tasks and prompts; it is not loaded where stored runs hold all answers. A violated post-condition or a non-finite logit ends
+the command, and that run is not written.
 """
 
 import logging
@@ -23,15 +24,18 @@ from producer.request.planned import PlannedRun, PromptedTask, RunGroup
 from producer.request.request import Request
 from producer.request.served_model import ServedModel
 from producer.run.destination import Destination
+from producer.run.found import Found, StoredAnswers
 from producer.run.plan import SERVER, check_request, make_plan
 from producer.run.ready_checks import check_option_mass, check_same_served_model
 from producer.saved.folder import check_saving
 from schemas.options import own_options
 from schemas.private import without_circumstances
-from schemas.run import CHECKPOINT, Run
+from schemas.run import CHECKPOINT, Environment, Run
 from store.shown import printable
 
 log = logging.getLogger(__name__)
+
+UNMEASURED = "the noise floor is not measured, since no item was asked"
 
 
 @dataclass
@@ -85,13 +89,23 @@ class _Worker:
     outcome: Outcome
     forget: list[Callable[[], None]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self._stored = StoredAnswers(self.destination.url, fresh=self.request.settings.fresh or self.request.replace)
+
     def run_group(self, group: RunGroup) -> None:
         """Make the runs of a group that are not in the store."""
         todo = [run for run in group.runs if self.request.replace or run.key is None or not self.destination.contains(run.key)]
         self.outcome.already_stored += [run.key.name for run in group.runs if run.key and run not in todo]
+        found = [(run, self._stored.to(run)) for run in todo]
+        for run, answers in found:
+            if not answers.missing:
+                self._write(run, self._all_found(run, answers))
+        asked = [(run, answers) for run, answers in found if answers.missing]
         saving = self.request.settings.save is not None and group.method.changes and not group.is_dense
-        levels = [level for level in group.levels if saving or any(run.level == level for run in todo)]
+        levels = [level for level in group.levels if saving or any(run.level == level for run, _ in asked)]
         if not levels:
+            if found:
+                log.warning("%s is not loaded: stored runs hold all answers", group.model.files.name)
             return
         models = BACKENDS[self.request.backend].ready(group, levels, self.request.settings)
         for _ in levels:
@@ -99,48 +113,70 @@ class _Worker:
                 ready = next(models)
                 if isinstance(group.model, ServedModel) and not self.request.replace:
                     check_same_served_model(group, ready, self.destination.url)
-            for run in todo:
+            for run, answers in asked:
                 if run.level == ready.level:
-                    self._make(run, ready)
+                    self._write(run, self._answer(run, ready, answers))
             self.forget.append(ready.forget)
             del ready  # frees the model's memory for the next level
 
-    def _make(self, planned: PlannedRun, ready: Ready) -> None:
-        run = self._answer(planned, ready)
+    def _write(self, planned: PlannedRun, run: Run) -> None:
         items = planned.prompted.item_set
         name = self.destination.write(items, run, allow_nonfinite=self.request.allow_nonfinite, replace=self.request.replace)
         self.outcome.written.append(name)
         log.info("%s: %d items in %.1f s%s", name, len(run.logits), run.env.duration_s, _rates(run.env.throughput))
 
-    def _answer(self, planned: PlannedRun, ready: Ready) -> Run:
-        prompted = planned.prompted
+    def _all_found(self, planned: PlannedRun, found: Found) -> Run:
+        """Return a run that stored runs hold all answers to; what was measured on the model is that of the one with the most."""
+        log.warning("%s", found)
+        prompted, model = planned.prompted, max(found.sources, key=lambda source: source.n_items).env
+        here = environment(
+            prompted.model.device,
+            parameters=model.parameters,
+            truncated_items=prompted.prompts.truncated,
+            dropped_items=prompted.task.dropped,
+            notes=(*prompted.notes, *found.notes(), *([UNMEASURED] if self.request.settings.self_check else [])),
+            post_conditions=model.post_conditions,
+        )
+        return self._run(planned, found, here.model_copy(update={"throughput": {}}))  # this process's memory says nothing of the model
+
+    def _answer(self, planned: PlannedRun, ready: Ready, found: Found) -> Run:
+        missing, whole = found.missing, planned.prompted
+        prompted = whole
+        if found.sources:
+            log.warning("%s", found)
+            prompted = whole.only(missing)
         with self.stop.raise_immediately():
-            low_mass = check_option_mass(prompted, ready)
+            low_mass = check_option_mass(whole, ready)
         for note in low_mass:
             log.warning("%s", note)
         peak_reset, clock = reset_peak(prompted.model.device), time.monotonic()
-        with _item_bar(planned, shown=self.show_progress) as bar:
+        with _item_bar(planned, len(missing), shown=self.show_progress) as bar:
             answers = ready.answer(prompted, self._after_batch(bar, prompted))
-        assert planned.key is not None, "weights are fetched before a run is made"
         env = environment(
             prompted.model.device,
             peak_reset=peak_reset,
             duration_s=time.monotonic() - clock,
             tokens=answers.tokens,
             parameters=ready.parameters,
-            truncated_items=prompted.prompts.truncated,
-            dropped_items=prompted.task.dropped,
-            notes=(*prompted.notes, *low_mass, *answers.notes),
+            truncated_items=whole.prompts.truncated,
+            dropped_items=whole.task.dropped,
+            notes=(*whole.notes, *low_mass, *answers.notes, *found.notes()),
             post_conditions={**_file_bytes(planned), **ready.conditions},
             throughput=dict(answers.throughput),
             noise_floor=dict(answers.noise_floor),
         )
-        logits = _nan_beyond_options(prompted.in_own_order(answers.logits), prompted.item_set.n_options)
+        found.logits[missing] = prompted.in_own_order(answers.logits)
+        found.logsumexp[missing], found.top_token[missing] = answers.logsumexp, answers.top_token
+        return self._run(planned, found, env)
+
+    def _run(self, planned: PlannedRun, answers: Found, env: Environment) -> Run:
+        assert planned.key is not None, "weights are fetched before a run is made"
+        logits = _nan_beyond_options(answers.logits, planned.prompted.item_set.n_options)
         shared = without_circumstances(env) if self.request.private else env
         return Run(planned.key, logits, answers.logsumexp, answers.top_token, shared)
 
     def _after_batch(self, bar: Any, prompted: PromptedTask) -> Callable[[int], None]:
-        tokens_per_item = prompted.prompts.tokens / len(prompted.item_set)
+        tokens_per_item = prompted.prompts.tokens / len(prompted.task.items)
 
         def done(n_items: int) -> None:
             if seconds := bar.format_dict["elapsed"]:
@@ -151,10 +187,10 @@ class _Worker:
         return done
 
 
-def _item_bar(planned: PlannedRun, *, shown: bool) -> Any:
+def _item_bar(planned: PlannedRun, n_items: int, *, shown: bool) -> Any:
     prompted = planned.prompted
     label = " ".join(part for part in (prompted.model.files.name, planned.level.text, prompted.task.name, prompted.prompt) if part != "-")
-    return progress_bar(len(prompted.item_set), label, "item", shown=shown)
+    return progress_bar(n_items, label, "item", shown=shown)
 
 
 def _file_bytes(planned: PlannedRun) -> dict[str, int]:

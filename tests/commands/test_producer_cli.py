@@ -256,11 +256,11 @@ def test_a_signal_commits_what_is_done_and_says_how_to_go_on(
     """A signal in the second run, or a closed terminal, keeps the first one; the same command then makes only what is missing."""
     real, calls = producer.run.produce._Worker._answer, []
 
-    def interrupted(self: object, cell: object, ready: object) -> object:
+    def interrupted(self: object, cell: object, ready: object, found: object) -> object:
         calls.append(cell)
         if len(calls) == 2:
             signal.raise_signal(number)
-        return real(self, cell, ready)
+        return real(self, cell, ready, found)
 
     arguments = ("--task", "urn", "--task", "facts", "--limit", "4")
     monkeypatch.setattr(producer.run.produce._Worker, "_answer", interrupted)
