@@ -331,6 +331,12 @@ def test_targets_of_other_conventions_are_refused(targets: list[str], message: s
         read(tmp_path, rows)
 
 
+def test_a_file_without_samples_is_refused(tmp_path: Path) -> None:
+    """An empty file, as a run that was stopped leaves it, is no run of no items."""
+    with pytest.raises(UsageError, match=r"samples_arc\.jsonl holds no samples"):
+        read(tmp_path, [])
+
+
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\u0085"])
 def test_only_a_line_feed_ends_a_sample(separator: str, tmp_path: Path) -> None:
     """Python splits lines at these characters too; inside a text they are text."""

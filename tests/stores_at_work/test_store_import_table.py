@@ -162,6 +162,8 @@ def test_numbers_between_0_and_1_are_asked_about(n, tmp_path):
     """Probabilities of option tokens sum to less than 1; in 20 rows or more numbers from 0 to 1 are not taken for logits unasked."""
     rng = np.random.default_rng(0)
     probs = {f"logit_{letter}": rng.uniform(0, 0.24, n) for letter in "ABCD"}
+    for letter, prob in zip("ABCD", (1e-9, 1.0000001, 1e-9, 1e-9), strict=True):
+        probs[f"logit_{letter}"][1] = prob  # as 32 bits round a probability of 1
     pl.DataFrame({"id": [f"q{i}" for i in range(n)], "answer": ["A"] * n, **probs}).write_csv(tmp_path / "t.csv")
     if n < 20:
         assert len(list(read_table(tmp_path / "t.csv", Description("m", task="t")))) == 1
