@@ -45,6 +45,7 @@ class Importer:
     --------
     >>> from schemas.items import Item
     >>> from schemas.itemset import build_item_set
+    >>> from store.command import EXISTING_FILE
     >>> def read(file, described):
     ...     rows = [line.split() for line in file.read_text().splitlines()]
     ...     items = build_item_set(described.task, [Item(id=i, answer=a) for i, a, *_ in rows], n_options=[len(row) - 2 for row in rows])
