@@ -29,4 +29,5 @@ METHOD = Method(
     accepts=accepts_none,
     fits=lambda config, level: not_dense(config),
     verify=lambda model, job: {},
+    takes_cache=False,
 )

@@ -1,19 +1,13 @@
 """KV: only the cached keys and values are rounded; the weights stay as they are. Any other method takes such a cache with `--kv`."""
 
-from typing import Any
-
 from producer.methods.shared.architectures import not_dense
-from producer.methods.shared.contract import NOTHING, Job, Method
+from producer.methods.shared.contract import NOTHING, Method
 from schemas.levels import CACHE_BITS, Level, parse_level
 
 
 def accepts_caches(level: Level) -> str:
     """Return why this method cannot take a level, or ""."""
     return "" if level.text.lower() in CACHE_BITS else "it is no format of cached keys and values"
-
-
-def _keep(model: Any, job: Job) -> Any:
-    return model
 
 
 METHOD = Method(
@@ -24,12 +18,13 @@ METHOD = Method(
     levels=", ".join(CACHE_BITS),
     needs=NOTHING,
     models="what the backend runs, but those that cache a compressed vector",
-    compress=_keep,
+    compress=lambda model, job: model,
     settings_for=lambda level: {},
     accepts=accepts_caches,
     fits=lambda config, level: not_dense(config),
     verify=lambda model, job: {},
     level_of=lambda config, level: parse_level(level.text.lower()),
     changes=False,
+    takes_cache=False,
     cache_of=lambda level: level.text.lower(),
 )

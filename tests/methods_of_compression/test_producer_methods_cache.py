@@ -125,6 +125,11 @@ def test_the_dense_model_with_a_rounded_cache_is_a_method() -> None:
     assert applied.settings["kv_cache"] == "int4" and applied.conditions["logit_change"] > 0
     with pytest.raises(UsageError, match="no level 'w4a16': it is no format"):
         method.check_level(parse_level("w4a16"))
+    for name, text in (("dense", "kv-fp8"), ("kv", "int8+kv-fp8")):  # a dense run of that level was stored, with nothing rounded
+        with pytest.raises(UsageError, match="rounded by method kv"):
+            METHODS[name].check_level(parse_level(text))
+        with pytest.raises(UsageError, match="rounded by method kv"):
+            choose_levels([name], [text])
 
 
 def test_what_caches_no_keys_and_values_is_refused() -> None:

@@ -73,6 +73,7 @@ class Method:
     rotates      : whether it rotates the model, so that keys are rotated before they are rounded.
     unsavable    : why what it makes cannot be saved as a checkpoint, "" where it can.
     changes      : whether the method changes the weights. If not, the level only describes them, and any change of logits is an error.
+    takes_cache  : whether its levels may state a format of cached keys and values beside (`w4a16+kv-int8`).
     cache_of     : level -> the format to which cached keys and values are rounded, "" for none. Every method takes a level with such a
                    cache; the functions above see the level without it.
 
@@ -108,6 +109,7 @@ class Method:
     needs_at: Callable[[Level], bool] = lambda level: False
     group_for: Callable[[Any, int], int] | None = None
     rotates: bool = False
+    takes_cache: bool = True
     cache_of: Callable[[Level], str] = lambda level: level.cache
 
     def needs_data(self, level: Level) -> bool:
@@ -116,6 +118,8 @@ class Method:
 
     def refusal(self, level: Level) -> str:
         """Return why the method does not have a level, or ""."""
+        if level.cache and not self.takes_cache:
+            return "keys and values alone are rounded by method kv, whose levels are the formats"
         return self.accepts(level.without_cache)
 
     def settings(self, level: Level) -> dict[str, Any]:
