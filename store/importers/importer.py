@@ -94,7 +94,7 @@ def description_options() -> list[click.Parameter]:
 
 def imported_run(described: Description, items: ItemSet, logits: FloatArray, origin: str) -> Run:
     """Return a run of imported logits; log-sum-exp and top token, which need the full vocabulary, are marked as unknown."""
-    if described.method == DENSE and parse_level(described.level).kind != "none":
+    if described.method == DENSE and parse_level(described.level).text != NO_LEVEL:
         name, level = described.model, described.level
         log.warning("%s at level %s is stored as a dense run, with which others are compared; else set --method", name, level)
     key = RunKey(
