@@ -172,9 +172,10 @@ def _divergences(pair: Pair) -> dict[str, Estimate]:
         "kl_reverse": np.nansum(q * (log_q - log_p), axis=1),
         "js": np.nansum(p * (log_p - log_middle) + q * (log_q - log_middle), axis=1) / 2,
     }
-    most = {"js": math.log(2)}
+    most = {"kl": math.inf, "kl_reverse": math.inf, "js": math.log(2)}
     clusters = pair.compressed.clusters
-    return {name: mean(np.maximum(values, 0.0), clusters, least=0.0, most=most.get(name, math.inf)) for name, values in per_item.items()}
+    means = {name: mean(np.maximum(values, 0.0), clusters, least=0.0, most=most[name]) for name, values in per_item.items()}
+    return {name: replace(estimate, skewed=True) for name, estimate in means.items()}
 
 
 def _option_mass_change(pair: Pair) -> Estimate:

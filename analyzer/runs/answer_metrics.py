@@ -5,6 +5,7 @@ tie_rate. `dependence` says how many independent units the items are: a question
 """
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -29,9 +30,10 @@ def answer_metrics(view: RunView) -> dict[str, Estimate]:
     """Return every metric of a run; NOTHING (NaN) for a metric whose data the run lacks."""
     if view.n_items == 0:
         return dict.fromkeys(METRICS, NOTHING)
+    nll = -log_softmax(view.logits, view.n_options)[np.arange(view.n_items), view.answer]
     return {
         "accuracy": mean(view.correct, view.clusters, share=True),
-        "nll": mean(-log_softmax(view.logits, view.n_options)[np.arange(view.n_items), view.answer], view.clusters, least=0.0),
+        "nll": replace(mean(nll, view.clusters, least=0.0), skewed=True),
         "brier": mean(_brier(view), view.clusters, least=0.0, most=2.0),
         "ece": _ece(view),
         "aurc": _aurc(view),

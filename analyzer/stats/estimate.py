@@ -17,6 +17,7 @@ from analyzer.stats.arrays import AnyArray, BoolArray, FloatArray
 from analyzer.stats.clusters import Clusters, clusters_of
 
 LEVEL = 0.95
+SYMMETRIC = 1e-9  # skewness over three times the root of the number of items, below which nothing is corrected
 
 
 class Interval(NamedTuple):
@@ -47,6 +48,8 @@ class Estimate:
     least, most : limits of the figure by definition, such as 0 for a divergence; intervals end there.
     inverted  : source of the interval if it is not computed from the influences; None nearly always.
     clusters  : the clusters that dependent items form, which are then the independent units; None if every item is one.
+    skewed    : True for a plain mean of values of which few are far larger than the rest, such as a divergence; its interval is then
+                corrected for their skewness.
     """
 
     value: float
@@ -58,6 +61,7 @@ class Estimate:
     most: float = math.inf
     inverted: Inverted | None = None
     clusters: Clusters | None = None
+    skewed: bool = False
 
     def __post_init__(self) -> None:
         if math.isnan(self.items):
@@ -108,16 +112,35 @@ class Estimate:
         part = mean(self.influence[chosen] + self.value, share=self.share)
         if self.clusters:
             part = replace(part, clusters=clusters_of(self.clusters.code[chosen], self.clusters.share.size))
-        return replace(part, unseen=self.unseen * chosen.size / max(int(chosen.sum()), 1), least=self.least, most=self.most)
+        unseen = self.unseen * chosen.size / max(int(chosen.sum()), 1)
+        return replace(part, unseen=unseen, least=self.least, most=self.most, skewed=self.skewed)
 
     def interval(self, level: float = LEVEL) -> Interval:
-        """Return the interval, by default 95 %: Student's t for a mean, Wilson's with the effective number of items for a share."""
+        """Return the interval, by default 95 %: Student's t for a mean, Hall's for a skewed one, Wilson's for a share (effective items)."""
         if not self.freedom >= 1:
             return Interval(math.nan, math.nan)
         if self.inverted:
             return self._within(*self.inverted.interval(level))
         t = student(self.freedom, level)
-        return self._wilson(t) if self.share else self._within(self.value - t * self.error, self.value + t * self.error)
+        if self.share:
+            return self._wilson(t)
+        down, up = self._skewness_corrected(t) if self.skewed else (t, t)
+        return self._within(self.value - down * self.error, self.value + up * self.error)
+
+    def _skewness_corrected(self, t: float) -> tuple[float, float]:
+        """Distances from the value to both limits in standard errors, where -t and t are those without skewness.
+
+        The studentized mean is transformed so that its skewness vanishes (P. Hall 1992, JRSS B 54, the monotone cubic).
+        """
+        units = self.clusters.sums(self.influence)[self.clusters.share > 0] if self.clusters else self.influence
+        spread = math.sqrt(float(units @ units) / units.size)
+        if spread == 0:
+            return t, t
+        bend = float(np.mean((units / spread) ** 3)) / (3 * math.sqrt(units.size))
+        if abs(bend) < SYMMETRIC:
+            return t, t
+        down, up = (math.cbrt(1 + 3 * bend * (end - bend / 2)) / bend - 1 / bend for end in (t, -t))
+        return down, -up
 
     def _within(self, low: float, high: float) -> Interval:
         return Interval(max(low, self.least), min(high, self.most))  # NaN stays NaN
@@ -186,7 +209,8 @@ def average(estimates: Sequence[Estimate]) -> Estimate:
     share, unseen = all(e.share for e in estimates), sum(e.unseen for e in estimates) / count
     least, most = sum(e.least for e in estimates) / count, sum(e.most for e in estimates) / count
     inverted = _Mean(tuple(estimates)) if any(e.inverted for e in estimates) else None
-    return Estimate(value, influence, share, unseen, min(e.items for e in estimates), least, most, inverted, _common(estimates))
+    items, skewed = min(e.items for e in estimates), all(e.skewed for e in estimates)
+    return Estimate(value, influence, share, unseen, items, least, most, inverted, _common(estimates), skewed)
 
 
 def covariances(estimates: Sequence[Estimate]) -> FloatArray:
