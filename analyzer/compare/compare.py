@@ -23,7 +23,8 @@ from analyzer.measure.records import Record, cell_record, mean_over, unreliable
 from analyzer.measure.scored import scores_of
 from analyzer.runs.loading import Runs, reading_order
 from analyzer.runs.pairs import Partners
-from analyzer.stats.estimate import NOTHING, Estimate, correlation
+from analyzer.stats.combined import correlation
+from analyzer.stats.estimate import NOTHING, Estimate
 from analyzer.stats.significance import detectable, holm, interval_p, mcnemar, paired_p, sign_flip_p
 from schemas.fields import averaged_together
 

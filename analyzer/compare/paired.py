@@ -23,7 +23,8 @@ from analyzer.runs.pairs import Pair, Partners, pair_views
 from analyzer.runs.view import RunView
 from analyzer.stats.arrays import BoolArray
 from analyzer.stats.clusters import Clusters
-from analyzer.stats.estimate import NOTHING, Estimate, difference, mean
+from analyzer.stats.combined import difference
+from analyzer.stats.estimate import NOTHING, Estimate, mean
 from analyzer.stats.probs import log_softmax
 from schemas.errors import RunNotFoundError
 from schemas.options import option_mass

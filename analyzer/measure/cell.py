@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from analyzer.runs.view import RunView
-from analyzer.stats.estimate import NOTHING, Estimate, Quotient
+from analyzer.stats.combined import Quotient
+from analyzer.stats.estimate import NOTHING, Estimate
 
 ESTIMATED = ("accuracy", "coverage", "set_size", "uacc", "empty_rate", "singleton_rate")
 MORE = ("nll", "brier", "ece", "aurc", "option_mass", "idk_rate", "none_of_above_rate", "tie_rate")

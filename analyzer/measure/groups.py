@@ -21,7 +21,8 @@ from analyzer.runs.answer_metrics import answer_metrics
 from analyzer.runs.view import RunView
 from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
 from analyzer.stats.clusters import Clusters
-from analyzer.stats.estimate import NOTHING, Estimate, ratio
+from analyzer.stats.combined import ratio
+from analyzer.stats.estimate import NOTHING, Estimate
 from analyzer.stats.shrinkage import shrunken_shares
 
 ENOUGH = 30  # groups with fewer items do not count for the worst group, because the smallest of many noisy shares is low by chance

@@ -13,7 +13,8 @@ from analyzer.measure.question import Question
 from analyzer.measure.unreliable import cell_reasons, run_reasons
 from analyzer.runs.answer_metrics import dependence
 from analyzer.stats.clusters import clusters_of
-from analyzer.stats.estimate import NOTHING, Estimate, average
+from analyzer.stats.combined import average
+from analyzer.stats.estimate import NOTHING, Estimate
 from schemas.fields import FIELDS, averaged_together
 
 Record = dict[str, Any]

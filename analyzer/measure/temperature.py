@@ -11,7 +11,7 @@ from analyzer.measure.question import Question
 from analyzer.measure.scored import calibration_masks, measure_alpha, score_run
 from analyzer.runs.view import RunView
 from analyzer.stats.arrays import BoolArray, FloatArray
-from analyzer.stats.estimate import average
+from analyzer.stats.combined import average
 from analyzer.stats.probs import softmax
 from schemas.options import own_options
 

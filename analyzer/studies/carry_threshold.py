@@ -21,7 +21,8 @@ from analyzer.measure.scored import scores_of
 from analyzer.runs.view import RunView
 from analyzer.stats.arrays import BoolArray, FloatArray
 from analyzer.stats.clusters import Clusters, clusters_of
-from analyzer.stats.estimate import Estimate, ratio
+from analyzer.stats.combined import ratio
+from analyzer.stats.estimate import Estimate
 from schemas.errors import UsageError
 
 CARRIED = ("coverage", "set_size")

@@ -20,7 +20,8 @@ from analyzer.runs.loading import Runs, level_strength
 from analyzer.runs.pairs import Partners
 from analyzer.stats.arrays import FloatArray
 from analyzer.stats.broken_line import BrokenLine, broken_line
-from analyzer.stats.estimate import Estimate, covariances
+from analyzer.stats.combined import covariances
+from analyzer.stats.estimate import Estimate
 from schemas.errors import RunNotFoundError, UsageError
 from schemas.levels import Kind, parse_level
 

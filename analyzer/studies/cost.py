@@ -43,7 +43,8 @@ from analyzer.runs.answer_metrics import dependence
 from analyzer.runs.loading import Runs
 from analyzer.runs.pairs import Partners
 from analyzer.runs.view import RunView
-from analyzer.stats.estimate import NOTHING, Estimate, difference, student
+from analyzer.stats.combined import difference
+from analyzer.stats.estimate import NOTHING, Estimate, student
 from analyzer.studies.carry_threshold import check_exact, split_law
 from schemas.levels import NO_LEVEL
 from schemas.run import DENSE

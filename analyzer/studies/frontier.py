@@ -20,7 +20,8 @@ from analyzer.runs.answer_metrics import dependence
 from analyzer.runs.loading import Runs
 from analyzer.runs.pairs import Partners
 from analyzer.runs.view import RunView
-from analyzer.stats.estimate import NOTHING, Estimate, difference
+from analyzer.stats.combined import difference
+from analyzer.stats.estimate import NOTHING, Estimate
 from schemas.errors import RunNotFoundError
 from schemas.levels import FULL_BITS
 from schemas.run import CHECKPOINT

@@ -28,7 +28,8 @@ from analyzer.runs.loading import Runs
 from analyzer.runs.orders import MEAN, MeansOverOrders, Row, runs_by_order
 from analyzer.runs.view import RunView
 from analyzer.stats.arrays import IntArray
-from analyzer.stats.estimate import LEVEL, NOTHING, Estimate, average, difference, mean, ratio
+from analyzer.stats.combined import average, difference, ratio
+from analyzer.stats.estimate import LEVEL, NOTHING, Estimate, mean
 from schemas.errors import RunNotFoundError, UsageError
 from schemas.itemset import ItemSet
 from schemas.orders import n_turning, places

@@ -18,7 +18,8 @@ from analyzer.measure.cell import Cell
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, average_groups, on_whole_set, unreliable
 from analyzer.runs.loading import Runs
-from analyzer.stats.estimate import average, student
+from analyzer.stats.combined import average
+from analyzer.stats.estimate import student
 from analyzer.studies.sets import measure_runs
 from schemas.benchmark import BENCHMARK
 from schemas.errors import UsageError

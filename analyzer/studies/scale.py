@@ -24,7 +24,8 @@ from analyzer.runs.answer_metrics import dependence
 from analyzer.runs.loading import Runs, level_strength
 from analyzer.runs.pairs import Partners
 from analyzer.stats.arrays import FloatArray
-from analyzer.stats.estimate import LEVEL, NOTHING, Estimate, average
+from analyzer.stats.combined import average
+from analyzer.stats.estimate import LEVEL, NOTHING, Estimate
 from analyzer.studies.cliffs import covariance
 
 MIN_SIZES, MIN_FOR_FAMILY = 3, 5

@@ -22,7 +22,8 @@ from analyzer.runs.loading import Runs
 from analyzer.runs.pairs import Partners, pair_views
 from analyzer.runs.view import RunView
 from analyzer.stats.arrays import BoolArray
-from analyzer.stats.estimate import NOTHING, Estimate, difference
+from analyzer.stats.combined import difference
+from analyzer.stats.estimate import NOTHING, Estimate
 from analyzer.studies.carry_threshold import CARRIED, carry, carry_apart, carry_to_subject, check_exact, joined
 from schemas.errors import RunNotFoundError, UsageError
 from schemas.numbers import check_tolerance

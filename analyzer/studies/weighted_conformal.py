@@ -26,7 +26,8 @@ from analyzer.runs.loading import Runs
 from analyzer.runs.view import RunView
 from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
 from analyzer.stats.clusters import kish_items
-from analyzer.stats.estimate import Estimate, difference
+from analyzer.stats.combined import difference
+from analyzer.stats.estimate import Estimate
 from analyzer.studies.carry_threshold import check_exact
 from analyzer.studies.threshold_transfer import COVERAGE_TOLERANCE, FINDINGS
 from schemas.errors import UsageError

@@ -20,7 +20,8 @@ from analyzer.measure.question import Question
 from analyzer.measure.temperature import fit_temperature
 from analyzer.runs.view import RunView
 from analyzer.scorers import RANDOM, SCORERS
-from analyzer.stats.estimate import Estimate, average, difference, mean, student
+from analyzer.stats.combined import average, difference
+from analyzer.stats.estimate import Estimate, mean, student
 from analyzer.stats.significance import paired_p
 from schemas.errors import UsageError
 from schemas.items import Item

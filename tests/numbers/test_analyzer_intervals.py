@@ -14,7 +14,8 @@ from analyzer.measure.question import Question
 from analyzer.runs.answer_metrics import answer_metrics
 from analyzer.runs.view import RunView
 from analyzer.stats.clusters import Clusters, clusters_of
-from analyzer.stats.estimate import Estimate, difference, mean
+from analyzer.stats.combined import difference
+from analyzer.stats.estimate import Estimate, mean
 
 N_ITEMS, N_OPTIONS, TRIALS = 600, 4, 1_500
 LAW = Question(scorers=("lac",), alphas=(Fraction(1, 10),))

@@ -10,7 +10,8 @@ from analyzer_data import equal_items, make_view
 from analyzer.measure.cell import Cell
 from analyzer.measure.measure_run import measure_run
 from analyzer.measure.question import Question
-from analyzer.stats.estimate import Estimate, difference
+from analyzer.stats.combined import difference
+from analyzer.stats.estimate import Estimate
 
 TRIALS = 200
 

@@ -12,7 +12,8 @@ from analyzer.conformal.ranks import rank_scores, threshold_rank
 from analyzer.conformal.set_size_interval import SetInversion, Threshold, bends_at_threshold, no_interval
 from analyzer.conformal.split_law import moments, rank_law, set_statistics
 from analyzer.scorers import SCORERS
-from analyzer.stats.estimate import Estimate, Interval, average, difference
+from analyzer.stats.combined import average, difference
+from analyzer.stats.estimate import Estimate, Interval
 from analyzer.stats.probs import softmax
 
 Asked = tuple[str, str, Fraction, int]

@@ -18,7 +18,8 @@ from analyzer.protocols.ask import ask
 from analyzer.runs.clustering import cluster_numbers, parse_clustering
 from analyzer.runs.loading import select_runs
 from analyzer.stats.clusters import clusters_of
-from analyzer.stats.estimate import difference, mean
+from analyzer.stats.combined import difference
+from analyzer.stats.estimate import mean
 from analyzer.studies.cost import Prices
 from analyzer.studies.sets import sets as run_sets
 from schemas.errors import UsageError

@@ -24,7 +24,8 @@ from analyzer.measure.question import Question
 from analyzer.runs.loading import Runs, select_runs
 from analyzer.runs.pairs import Pair, Partners, pair_views
 from analyzer.runs.view import view_run
-from analyzer.stats.estimate import Estimate, difference, mean
+from analyzer.stats.combined import difference
+from analyzer.stats.estimate import Estimate, mean
 from analyzer.stats.significance import detectable, holm, interval_p, mcnemar, paired_p
 from analyzer.studies.sets import sets
 from schemas.errors import ComparisonError, RunNotFoundError, UsageError

@@ -23,7 +23,8 @@ from analyzer.measure.records import Record
 from analyzer.measure.scored import score_run
 from analyzer.report.data.study import Study
 from analyzer.runs.view import RunView
-from analyzer.stats.estimate import Estimate, covariances, difference, student
+from analyzer.stats.combined import covariances, difference
+from analyzer.stats.estimate import Estimate, student
 from analyzer.studies.cost import Prices, operations
 from schemas.levels import NO_LEVEL
 from schemas.run import DENSE
