@@ -1,24 +1,23 @@
-"""Check an item file line by line and report errors and doubtful items with their lines.
+"""Check the rows of an item file one by one, and report errors and doubtful items with their lines.
 
-In: a JSON array or JSON lines.  Out: findings by line. Reading items for a run fails on any error (`schemas.items`); this check continues
-to the end of the file and reports everything, so that the file can be corrected.
+In: rows with their lines.  Out: the valid items, and findings by line. A run fails on any error in its items; this check continues to the
+end of the file and reports everything, so that the file can be corrected.
 """
 
-import json
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from schemas.errors import ItemError
+from schemas.errors import UsageError
+from schemas.item_forms import Columns, columns_of, read_forms
 from schemas.item_quirks import find_quirks
+from schemas.item_rows import Row
 from schemas.items import Item, item_problems
-from schemas.json_text import parse_json, read_text
 
 WRONG, DOUBTFUL = "wrong", "doubtful"
-ENOUGH_ITEMS, SAME_LETTER = 20, 0.8  # among this many items, such a share of answers with the same letter is no coincidence
+ENOUGH_ITEMS, SAME_PLACE = 20, 0.8  # among this many items, such a share of answers in one place is no coincidence
 EXAMPLE = {
     "id": "q1",
     "question": "Which planet is the largest?",
@@ -37,106 +36,92 @@ class Finding(NamedTuple):
     what: str
 
 
-class Row(NamedTuple):
-    """One element of the file: its JSON value, or the problem that prevented reading it."""
+class Checked(NamedTuple):
+    """The valid items of a file in file order, the line on which each begins by id, and what is wrong with the others, by line."""
 
-    line: int
-    value: Any
-    problem: str = ""
-
-
-def check_items(path: Path) -> tuple[int, list[Finding]]:
-    """Return the number of items in a file and all findings, sorted by line. Raises ItemError for a file that is not UTF-8 text."""
-    try:
-        text = read_text(path)
-    except ValueError as error:
-        raise ItemError(f"cannot read items from {path}: {error}") from error
-    rows = list(_lines(text) if path.suffix == ".jsonl" else _elements(text))
-    items: dict[str, tuple[int, Item]] = {}
-    findings: list[Finding] = [] if rows else [Finding(0, "", WRONG, "there are no items")]
-    for row in rows:
-        findings += _problems(row, items)
-    valid = [item for _, item in items.values()]
-    for quirk in find_quirks(valid):
-        findings += [Finding(items[item_id][0], item_id, DOUBTFUL, quirk.what) for item_id in quirk.ids]
-    findings += [*_unread(rows), *_same_letter(valid)]
-    return len(rows), sorted(findings, key=lambda finding: (finding.line, finding.how != WRONG))
+    items: list[Item]
+    line_of: Mapping[str, int]
+    wrong: list[Finding]
 
 
-def _lines(text: str) -> Iterator[Row]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                yield Row(number, parse_json(line))
-            except ValueError as error:
-                yield Row(number, None, f"not JSON: {error}")
+def check_rows(rows: Sequence[Row], columns: str = "") -> Checked:
+    """Return the valid items of a file's rows, and everything that is wrong with the others.
 
-
-def _elements(text: str) -> Iterator[Row]:
-    """Yield the elements of a JSON array with the lines on which they begin; stop at the first that cannot be read."""
-    position, decoder = _after_blanks(text, 0), json.JSONDecoder()
-    if text[position : position + 1] != "[":
-        yield Row(1, None, "the file is not a JSON array; write items as [ ..., ...], or one per line in a .jsonl file")
-        return
-    line, counted = 1, 0
-    position = _after_blanks(text, position + 1)
-    while text[position : position + 1] != "]":
-        line, counted = line + text.count("\n", counted, position), position
+    columns : which keys or columns have question, choices and answer, as in `schemas.item_forms.columns_of`.
+    """
+    wrong = [Finding(row.line, "", WRONG, row.problem or "expected an item") for row in rows if not isinstance(row.value, dict)]
+    readable = [row for row in rows if isinstance(row.value, dict)]
+    items: list[Item] = []
+    line_of: dict[str, int] = {}
+    if readable:
         try:
-            _, end = decoder.raw_decode(text, position)
-            value = parse_json(text[position:end])
-        except (ValueError, RecursionError) as error:
-            yield Row(line, None, f"not JSON: {error or 'nested too deeply'}")
-            return
-        yield Row(line, value)
-        position = _after_blanks(text, end)
-        if text[position : position + 1] == ",":
-            position = _after_blanks(text, position + 1)
-        elif text[position : position + 1] != "]":
-            yield Row(line + text.count("\n", counted, position), None, "not JSON: expected , or ] after an item")
-            return
+            wrong += _check_forms(readable, columns_of(columns, _keys(readable)), items, line_of)
+        except UsageError as error:
+            wrong.append(Finding(0, "", WRONG, str(error)))
+    elif not rows:
+        wrong.append(Finding(0, "", WRONG, "there are no items"))
+    return Checked(items, line_of, sorted(wrong))
 
 
-def _after_blanks(text: str, position: int) -> int:
-    while text[position : position + 1] in (" ", "\t", "\n", "\r"):
-        position += 1
-    return position
+def doubts(rows: Sequence[Row], columns: str, checked: Checked) -> list[Finding]:
+    """Return what is doubtful in the valid items and in the file as a whole, sorted by line."""
+    found = [Finding(checked.line_of[name], name, DOUBTFUL, quirk.what) for quirk in find_quirks(checked.items) for name in quirk.ids]
+    return sorted([*found, *_unread([row for row in rows if isinstance(row.value, dict)], columns), *_same_place(checked.items)])
 
 
-def _problems(row: Row, items: dict[str, tuple[int, Item]]) -> Iterator[Finding]:
-    """Yield the errors of one row; if it has none, add its item to `items` by id."""
-    if row.problem:
-        yield Finding(row.line, "", WRONG, row.problem)
-        return
-    item_id = str(row.value.get("id", "")) if isinstance(row.value, dict) else ""
+def _check_forms(rows: Sequence[Row], columns: Columns, items: list[Item], line_of: dict[str, int]) -> Iterator[Finding]:
+    """Yield what is wrong; add the item of every other row to `items`. Rows are numbered if none has an id."""
+    forms = read_forms([row.value for row in rows], columns)
+    id_column = next(iter(columns.parts.get("id", [])), "id")
+    if forms.of_all:
+        yield Finding(0, "", WRONG, forms.of_all)
+    for number, (row, document) in enumerate(zip(rows, forms.documents, strict=True)):
+        name = str(row.value.get(id_column, "") if "id" in columns.parts else number + 1)
+        if number in forms.problems:
+            yield Finding(row.line, name, WRONG, forms.problems[number])
+        if document is None:
+            continue
+        problems, item = _item({"id": name} | document)
+        if item and item.id in line_of:
+            problems.append(f"has the same id as an earlier item, on line {line_of[item.id]}")
+        yield from (Finding(row.line, name, WRONG, problem) for problem in problems)
+        if item and not problems:
+            line_of[item.id] = row.line
+            items.append(item)
+
+
+def _item(document: Mapping[str, object]) -> tuple[list[str], Item | None]:
+    """Return the problems of a document, and its item if it has the form of one."""
     try:
-        item = Item.model_validate(row.value)
+        item = Item.model_validate(document)
     except ValidationError as error:
-        for one in error.errors():
-            yield Finding(row.line, item_id, WRONG, f"{'.'.join(map(str, one['loc'])) or 'item'}: {one['msg']}")
-        return
-    wrong = [problem.removeprefix(f"id {item.id!r} ") for problem in item_problems(item)]
-    if item.answer.isdecimal():
-        wrong.append(f"has answer {item.answer!r}, a number, which may count from 0 or from 1; write a letter")
-    if not item.choices:
-        wrong.append("has no options, so no model can answer it")
-    if item.id in items:
-        wrong.append(f"has the same id as the item on line {items[item.id][0]}")
-    yield from (Finding(row.line, item.id, WRONG, what) for what in wrong)
-    if not wrong:
-        items[item.id] = (row.line, item)
+        return [f"{'.'.join(map(str, one['loc'])) or 'item'}: {one['msg']}" for one in error.errors()], None
+    return [problem.removeprefix(f"id {item.id!r} ") for problem in item_problems(item)], item
 
 
-def _unread(rows: list[Row]) -> Iterator[Finding]:
+def _keys(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(str(key) for row in rows for key in row.value))
+
+
+def _unread(rows: Sequence[Row], columns: str) -> Iterator[Finding]:
     """Yield one finding for each unknown key in the whole file, which may be a mistyped known key."""
-    count = Counter(key for row in rows if isinstance(row.value, dict) for key in row.value if key not in Item.model_fields)
+    try:
+        read = {name for names in columns_of(columns, _keys(rows)).parts.values() for name in names}
+    except UsageError:
+        return
+    count = Counter(str(key) for row in rows for key in row.value if str(key) not in read)
     for key, number in count.items():
-        yield Finding(0, "", DOUBTFUL, f"unknown key {str(key)[:80]!r} is ignored (in {number} items)")
+        yield Finding(0, "", DOUBTFUL, f"unknown key {key[:80]!r} is ignored (in {number} items)")
 
 
-def _same_letter(items: list[Item]) -> list[Finding]:
-    """Return a finding if nearly all answers have the same letter, which a model can guess without reading a question."""
-    letter, count = Counter(item.answer for item in items).most_common(1)[0] if items else ("", 0)
-    if len(items) < ENOUGH_ITEMS or count < SAME_LETTER * len(items):
-        return []
-    return [Finding(0, "", DOUBTFUL, f"{count} of {len(items)} answers are {letter}; put the options into random order")]
+def _same_place(items: Sequence[Item]) -> Iterator[Finding]:
+    """Yield a finding if nearly all answers are in one place, counted from either end: a model can guess these unread."""
+    first = Counter(item.answer for item in items)
+    last = Counter(len(item.choices) - item.answer_index for item in items)
+    if len(items) < ENOUGH_ITEMS:
+        return
+    (letter, count), (from_end, count_from_end) = first.most_common(1)[0], last.most_common(1)[0]
+    if max(count, count_from_end) >= SAME_PLACE * len(items):
+        where = letter if count >= count_from_end else "the last option" if from_end == 1 else f"option {from_end} from the end"
+        share = f"{max(count, count_from_end)} of {len(items)}"
+        yield Finding(0, "", DOUBTFUL, f"{share} answers are {where}; put the options into random order")

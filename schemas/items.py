@@ -2,7 +2,7 @@
 
     {"id", "source", "question", "context"?, "choices": {"A": ...}, "answer", "subject"?}
 
-In: a JSON array or JSON lines.  Out: a list of `Item`; an error lists the problems of all items.
+In: documents of this form (`schemas.item_forms` reads others).  Out: a list of `Item`; an error lists the problems of all items.
 An item may lack its text (`{"id", "answer"}`) if only its logits were published.
 """
 
@@ -12,14 +12,12 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.errors import ItemError
-from schemas.json_text import parse_json, parse_json_lines, read_text
 
 MAX_OPTIONS = len(ascii_uppercase)
 IDK, NONE_OF_THE_ABOVE = "I don't know", "None of the above"
@@ -47,8 +45,7 @@ class Item(BaseModel):
     Raises
     ------
     pydantic.ValidationError
-        If a field is missing or has a wrong type. `parse_items` and `read_items` check everything else, such as that the answer is one of
-        the options.
+        If a field is missing or has a wrong type. `parse_items` checks everything else, such as that the answer is one of the options.
 
     Examples
     --------
@@ -89,21 +86,6 @@ def as_seen(text: str) -> str:
         text = _BLANK.sub(" ", _UNSEEN.sub("", unicodedata.normalize("NFC", text)))
     plain = " ".join(text.split())
     return plain.casefold() if _WORD.search(plain) else plain
-
-
-def read_items(path: Path) -> list[Item]:
-    """Return the items of a JSON array or JSON-lines file.
-
-    Raises ItemError with the file's name, the first few problems and the number of further ones.
-    """
-    try:
-        text = read_text(path)
-        rows = [row for _, row in parse_json_lines(text)] if path.suffix == ".jsonl" else parse_json(text)
-    except ValueError as error:
-        raise ItemError(f"cannot read items from {path}: {error}") from error
-    if not isinstance(rows, list):
-        raise ItemError(f"{path} holds a JSON {type(rows).__name__}; expected an array of items, or JSON lines in a .jsonl file")
-    return parse_items(rows, str(path))
 
 
 def parse_items(rows: Iterable[Any], where: str) -> list[Item]:

@@ -140,7 +140,7 @@ def build_item_set(
     Parameters
     ----------
     task : name of the task.
-    items : the items, which `parse_items` or `read_items` has checked.
+    items : the items, which `parse_items` or `store.format.item_file` has checked.
     revision : where the items come from: a file's SHA-256, a data set's commit, a generator's seed.
     demonstrations : ids of the items that are few-shot examples; they are neither calibration nor test items.
     n_options : number of options of each item; only needed for items without text.

@@ -32,13 +32,14 @@ RUN_OPTIONS = (
         "tasks",
         multiple=True,
         metavar="T",
-        help="Items to ask: a name from --list tasks, a .json or .jsonl file, lm-eval:NAME, or hub:DATASET#SPLIT. Repeatable. "
-        "[urn and facts for the embedded models, the published tasks for others]",
+        help="Items to ask: a name from --list tasks, a .json, .jsonl, .csv or .parquet file, lm-eval:NAME, or "
+        "hub:DATASET#SPLIT. Repeatable. [urn and facts for the embedded models, the published tasks for others]",
     ),
     click.option(
         "--columns",
         metavar="PART=COLUMN,..",
-        help="Which columns of a data set of the Hub have question, choices and answer, e.g. question=stem,choices=a+b+c+d,answer=key.",
+        help="Which columns of a file, or of a data set of the Hub, have question, choices and answer, "
+        "e.g. question=stem,choices=a+b+c+d,answer=key.",
     ),
     click.option(
         "--prompt",

@@ -12,6 +12,7 @@ from typing import Any
 from producer.engine.settings import Settings
 from schemas.errors import UsageError
 from schemas.run import CHECKPOINT
+from store.format.item_file import SUFFIXES
 
 TRANSFORMERS, VLLM, SERVER = "--backend transformers", "--backend vllm", "--backend server"
 SERVED_AS = "as served"  # the dtype of a model behind an address, which nobody knows
@@ -37,7 +38,7 @@ class Request:
     caches   : formats to which cached keys and values are rounded, for every level once each; empty leaves them as they are.
     tasks    : names or item files; empty means urn and facts for the embedded models, the published tasks for others.
     options_order : number of cyclic orders of each item's options to ask it in; 1 is the items' own only.
-    columns  : which columns of a data set of the Hub have question, choices and answer, as in "question=stem,answer=key".
+    columns  : which columns of a file, or of a data set of the Hub, have question, choices and answer, as in "question=stem,answer=key".
     limit    : number of items drawn from each task, 0 for all.
     device, dtype : "auto" means a GPU if there is one, with the checkpoint's own dtype; on a CPU float32.
     compression_data : "auto" means each task's default source.
@@ -103,8 +104,8 @@ def check_names(kind: str, names: Sequence[str], valid_names: Sequence[str]) -> 
 
 def _check_no_empty_name(options: Mapping[str, Any]) -> None:
     """Raise UsageError for an empty name, as an unset shell variable gives; as a path it would mean the working folder."""
-    if "columns" in options and not any(task.startswith("hub:") for task in options.get("tasks", ())):
-        raise UsageError("--columns has no effect without a --task hub:DATASET#SPLIT")
+    if "columns" in options and not any(task.startswith("hub:") or Path(task).suffix in SUFFIXES for task in options.get("tasks", ())):
+        raise UsageError("--columns has no effect without a --task that is a file or hub:DATASET#SPLIT")
     for name in ("models", "methods", "levels", "caches", "tasks", "prompts"):
         if any(not value.strip() for value in options.get(name, ())):
             raise UsageError(f"{option_name(name).removesuffix('s')} is empty; give a name, or leave the option out")

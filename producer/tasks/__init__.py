@@ -1,4 +1,4 @@
-"""Tasks by name; any .json or .jsonl file of items is a task too (`producer.tasks.source`)."""
+"""Tasks by name; any .json, .jsonl, .csv or .parquet file of items is a task too (`producer.tasks.source`)."""
 
 from producer.tasks.facts import facts
 from producer.tasks.urn import urn

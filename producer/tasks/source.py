@@ -15,7 +15,8 @@ from producer.tasks.native_prompt import Native
 from schemas.benchmark import BENCHMARK, ODD
 from schemas.errors import HedgemarkError, ItemError, UsageError
 from schemas.item_quirks import describe_quirks, says_none_of_the_above
-from schemas.items import Item, read_items
+from schemas.items import Item
+from store.format.item_file import SUFFIXES, read_item_file
 
 GENERATED = "producer.tasks."  # the revision of an embedded task is this followed by its name
 HUB_DATA_SET = "ErikYip/LLM-Uncertainty-Bench"
@@ -52,11 +53,11 @@ class TaskItems:
 
 
 def load_task(name: str, data: Path | None = None, columns: str = "", *, native: bool = False) -> TaskItems:
-    """Return all items of a named task or of a .json/.jsonl file.
+    """Return all items of a named task or of a file.
 
-    columns : which columns of a data set of the Hub have question, choices and answer, see `producer.tasks.hub_task`.
+    columns : which columns of a file, or of a data set of the Hub, have question, choices and answer, see `schemas.item_forms`.
     native  : whether its own prompts are wanted, see `producer.tasks.native_prompt`.
-    Raises UsageError for an unknown name, ItemError for items that are invalid or have no text.
+    Raises UsageError for an unknown name, ItemError for items that are invalid.
     """
     if native and not name.startswith(PREFIX):
         raise UsageError(
@@ -66,7 +67,7 @@ def load_task(name: str, data: Path | None = None, columns: str = "", *, native:
         return _without_demonstrations(name, EMBEDDED[name](), ODD, f"{GENERATED}{name}")
     if name in BENCHMARK:
         path = _find_file(name, data)
-        items, ids = _with_text(read_items(path), path), BENCHMARK[name].demonstrations
+        items, ids = read_item_file(path), BENCHMARK[name].demonstrations
         task = _without_demonstrations(name, items, ids, _file_revision(path))
         return _unambiguous(task) if name == "cosmosqa" else task
     if name.startswith(PREFIX):
@@ -76,10 +77,10 @@ def load_task(name: str, data: Path | None = None, columns: str = "", *, native:
         loaded = load_hub(name.removeprefix(HUB), columns)
         return TaskItems(loaded.name, loaded.items, (), loaded.revision)
     path = Path(name)
-    if path.suffix not in (".json", ".jsonl"):
-        others = f"also any .json or .jsonl file of items, {PREFIX}NAME, and {HUB}DATASET#SPLIT"
+    if path.suffix not in SUFFIXES:
+        others = f"also any {', '.join(SUFFIXES)} file of items, {PREFIX}NAME, and {HUB}DATASET#SPLIT"
         raise UsageError(f"unknown task {name!r}; known: {', '.join(TASKS)}; {others}")
-    return TaskItems(path.stem, _with_text(read_items(path), path), (), _file_revision(path))
+    return TaskItems(path.stem, read_item_file(path, columns), (), _file_revision(path))
 
 
 def draw(task: TaskItems, limit: int, seed: int) -> TaskItems:
@@ -135,12 +136,6 @@ def _unambiguous(task: TaskItems) -> TaskItems:
     """Drop items where one of the four options already says "None of the above": they would have two such options."""
     unambiguous = [item for item in task.items if not any(map(says_none_of_the_above, list(item.choices.values())[:4]))]
     return replace(task, items=unambiguous, dropped=len(task.items) - len(unambiguous))
-
-
-def _with_text(items: Sequence[Item], path: Path) -> Sequence[Item]:
-    if bare := [item.id for item in items if not item.choices]:
-        raise ItemError(f"{path} has {len(bare)} items without options (the first: id {bare[0]!r}); only items with text can be asked")
-    return items
 
 
 def _file_revision(path: Path) -> str:

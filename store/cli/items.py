@@ -20,19 +20,29 @@ def items() -> None:
 
 @items.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--columns",
+    default="",
+    metavar="PART=COLUMN,..",
+    help="Which keys or columns have question, choices and answer, e.g. question=stem,choices=a+b+c+d,answer=key:1. "
+    "[question, choices or A, B, ..., and answer]",
+)
 @format_option
 @friendly_errors
-def check(file: Path, format_: str) -> None:
-    """List errors and doubtful items of an item file by line; exit code 2 if there is an error.
+def check(file: Path, columns: str, format_: str) -> None:
+    """List errors and doubtful items of a file of questions by line; exit code 2 if there is an error.
+
+    FILE is JSON, JSON lines, CSV or Parquet.
 
     Example: store items check my-task.jsonl
     """
     import polars as pl
 
     from schemas.errors import ItemError
-    from schemas.item_check import DOUBTFUL, EXAMPLE, WRONG, Finding, check_items
+    from schemas.item_check import DOUBTFUL, EXAMPLE, WRONG, Finding
+    from store.format.item_file import check_item_file
 
-    n_items, findings = check_items(file)
+    n_items, findings = check_item_file(file, columns)
     if findings or format_ == "json":
         print_table(pl.DataFrame(findings, schema=dict.fromkeys(Finding._fields, pl.String) | {"line": pl.Int64}, orient="row"), format_)
     count = {how: len({(finding.line, finding.id) for finding in findings if finding.how == how}) for how in (WRONG, DOUBTFUL)}

@@ -14,9 +14,10 @@ import numpy as np
 
 from schemas.benchmark import BENCHMARK
 from schemas.digest import json_digest
-from schemas.errors import UsageError
-from schemas.items import Item, read_items
+from schemas.errors import ItemError, UsageError
+from schemas.items import Item, parse_items
 from schemas.itemset import ItemSet, build_item_set
+from schemas.json_text import parse_json, read_text
 from schemas.private import shareable
 from schemas.run import DENSE, UNKNOWN_TOKEN, Environment, FloatArray, Run, RunKey
 from store.importers.importer import FOLDER, Importer
@@ -54,7 +55,13 @@ def _parse_name(path: Path) -> re.Match[str]:
 
 
 def _read_task(path: Path, task: str) -> tuple[ItemSet, list[str]]:
-    items = [_with_source(item, task) for item in read_items(path)]
+    try:
+        rows = parse_json(read_text(path))
+    except ValueError as error:
+        raise ItemError(f"cannot read items from {path}: {error}") from error
+    if not isinstance(rows, list):
+        raise ItemError(f"{path} holds a JSON {type(rows).__name__}; expected an array of items")
+    items = [_with_source(item, task) for item in parse_items(rows, str(path))]
     wrong = [item.id for item in items if len(item.choices) not in (0, N_OPTIONS)]
     if wrong:
         raise UsageError(f"{path}: item {wrong[0]} does not have the benchmark's {N_OPTIONS} options")

@@ -153,8 +153,8 @@ def test_bad_input_is_one_sentence_and_writes_nothing(produce: Produce, store: P
     ("rows", "message"),
     [
         ([{"id": 0, "question": "q", "choices": {"A": "x", "B": "y"}}], "answer"),
-        ([{"id": 0, "question": "q", "choices": {"A": "x", "B": "y"}, "answer": "C"}], "not one of its options"),
-        (urn_rows(2) + urn_rows(1), "more than once"),
+        ([{"id": 0, "question": "q", "choices": {"A": "x", "B": "y"}, "answer": "C"}], "is none of its options A, B"),
+        (urn_rows(2) + urn_rows(1), "has the same id as an earlier item"),
         ([], "no items"),
     ],
 )

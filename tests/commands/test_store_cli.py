@@ -154,7 +154,7 @@ def test_items_check_lists_lines_without_a_store_or_torch(tmp_path):
     assert [(row["line"], row["id"], row["how"]) for row in json.loads(result.stdout)] == [(4, "7", "doubtful")]
     path.write_text("\n".join(json.dumps(row) for row in [*rows, rows[0] | {"id": 8, "answer": "C"}]))
     result = _store("items", "check", str(path))
-    assert result.exit_code == 2 and "'C', which is not one of its options" in result.stdout and '"answer": "B"' in result.stderr
+    assert result.exit_code == 2 and "'C' is none of its options A, B" in result.stdout and '"answer": "B"' in result.stderr
     code = f"import sys; from store.cli.main import main; main(['items', 'check', {str(path)!r}], standalone_mode=False)"
     check = subprocess.run(
         [sys.executable, "-c", f"try:\n    exec({code!r})\nfinally:\n    import sys; print('torch' in sys.modules)"],

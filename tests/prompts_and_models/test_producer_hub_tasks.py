@@ -98,10 +98,10 @@ def test_a_folder_that_the_library_saved_and_a_parquet_file(tmp_path: Path) -> N
     [
         ({"answer": lambda i: 1 + i % 2}, "", "can be numbers from 0 or numbers from 1, which are other options; say answer=COLUMN:0"),
         ({"answer": lambda i: i % 4 - 1}, "", "is none of its 4 options"),
-        ({"answer": lambda i: None if i == 3 else "A"}, "", "row 3: answer 'None' is none of its 4 options"),
+        ({"answer": lambda i: None if i == 3 else "A"}, "", "row 3: has no answer"),
         ({"answer": "A", "choices": ["B", "A", "x", "y"]}, "", "can be letters or texts of choices"),
         ({"answer": 0, "choices": ["only"]}, "", "has 1 options; expected 2 to 26"),
-        ({"answer": 0, "choices": ["a", None, "b"]}, "", "a choice before the last is empty"),
+        ({"answer": 0, "choices": ["a", None, "b"]}, "", "row 0: option 2 is empty, and there are options after it"),
         ({"answer": 0, "choices": "a"}, "", "choices are a str"),
         ({"answer": 4}, "answer=answer:0", "is none of its 4 options"),
     ],
@@ -116,7 +116,7 @@ def test_rows_that_cannot_be_read_are_refused(tmp_path: Path, more: dict[str, An
     ("text", "columns", "said"),
     [
         ("quiz", "", "expected hub:DATASET#SPLIT"),
-        ("{quiz}#test", "question=stem", "has no column 'stem'; it has question, choices, answer"),
+        ("{quiz}#test", "question=stem", "no column 'stem' among question, choices, answer"),
         ("{quiz}#test", "solution=x", "expected each of question, choices, answer, context, subject, id once"),
         ("{quiz}#test", "answer=answer,answer=answer", "once"),
         ("{quiz}@main#test", "", "has no revisions"),

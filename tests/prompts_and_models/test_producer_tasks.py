@@ -83,7 +83,7 @@ def test_two_files_for_one_task_are_refused(tmp_path: Path) -> None:
 def test_items_without_text_cannot_be_asked(tmp_path: Path) -> None:
     """An item that is only id and answer can be imported, not asked."""
     path = write_items(tmp_path / "bare.json", [{"id": 0, "answer": "A"}])
-    with pytest.raises(ItemError, match="without options"):
+    with pytest.raises(ItemError, match="no column 'question', 'choices'"):
         load_task(str(path))
 
 

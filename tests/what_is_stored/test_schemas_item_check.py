@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from schemas.errors import ItemError
-from schemas.item_check import EXAMPLE, check_items
+from schemas.item_check import EXAMPLE
 from schemas.items import parse_items
+from store.format.item_file import check_item_file
 
 OPTIONS = {"A": "x", "B": "y", "C": "z"}
 
@@ -19,21 +20,22 @@ def row(number: int, **changes: Any) -> dict[str, Any]:
 
 def findings(path: Path, text: str) -> list[tuple[int, str, str, str]]:
     path.write_text(text, encoding="utf-8")
-    return [tuple(finding) for finding in check_items(path)[1]]
+    return [tuple(finding) for finding in check_item_file(path)[1]]
 
 
 TRAPS = [
-    ({"answer": "D"}, "wrong", "'D', which is not one of its options"),
-    ({"answer": 1}, "wrong", "'1', a number, which may count from 0 or from 1"),
-    ({"answer": ""}, "wrong", "has answer ''"),
-    ({"choices": OPTIONS | {"B": None}}, "wrong", "choices.B: Input should be a valid string"),
-    ({"choices": ["x", "y"]}, "wrong", "choices: Input should be a valid"),
+    ({"answer": "D"}, "wrong", "'D' is none of its options A, B, C"),
+    ({"answer": 1}, "wrong", "'1' is none of its options A, B, C"),
+    ({"answer": ""}, "wrong", "has no answer"),
+    ({"choices": OPTIONS | {"B": None}}, "wrong", "option 2 is empty, and there are options after it"),
+    ({"choices": "x, y"}, "wrong", "choices are a str; expected a list such as"),
+    ({"choices": ["x", ["y"], "z"]}, "wrong", "option 2 is a list; expected a text"),
     ({"choices": {}}, "wrong", "has no options"),
     ({"choices": {"A": "x"}, "answer": "A"}, "wrong", "has 1 options"),
     ({"choices": {"A": "x", "C": "y"}, "answer": "A"}, "wrong", "in order"),
     ({"choices": {chr(65 + k): str(k) for k in range(27)}}, "wrong", "has 27 options; expected 2 to 26"),
     ({"question": ""}, "wrong", "neither question nor context"),
-    ({"id": 1}, "wrong", "has the same id as the item on line 2"),
+    ({"id": 1}, "wrong", "has the same id as an earlier item, on line 2"),
     ({"choices": OPTIONS | {"C": "x"}}, "doubtful", "two options of equal text"),
     ({"choices": OPTIONS | {"C": " "}}, "doubtful", "an empty option"),
     ({"choices": OPTIONS | {"C": "nan"}}, "doubtful", 'reads "nan"'),
@@ -61,7 +63,7 @@ def test_each_trap_is_named_with_its_line(tmp_path: Path, changes: dict[str, Any
         ('{"id": 2,', "not JSON"),
         ('{"id": 2, "question": "\\udc00"}', "half a surrogate pair"),
         ("[" * 100_000, "nested too deeply"),
-        ("7", "item: Input should be a valid dictionary"),
+        ("7", "expected an item"),
     ],
 )
 def test_a_line_that_is_no_item_does_not_hide_the_others(tmp_path: Path, line: str, words: str) -> None:
@@ -108,4 +110,4 @@ def test_a_file_that_is_no_text_is_one_error(tmp_path: Path) -> None:
     """Bytes that are no UTF-8 are refused with the file's name."""
     (tmp_path / "task.json").write_bytes(b"\xff\xfe")
     with pytest.raises(ItemError, match=r"task\.json.*it is UTF-16; save it as UTF-8"):
-        check_items(tmp_path / "task.json")
+        check_item_file(tmp_path / "task.json")

@@ -7,8 +7,9 @@ import pytest
 
 from schemas.errors import ItemError
 from schemas.item_quirks import CHECKS, describe_quirks, find_quirks
-from schemas.items import parse_items, read_items
+from schemas.items import parse_items
 from schemas.itemset import build_item_set
+from store.format.item_file import read_item_file
 
 OPTIONS = {"A": "x", "B": "y", "C": "z"}
 
@@ -112,7 +113,7 @@ def test_items_without_text_have_no_quirks() -> None:
 
 def test_the_published_file_has_its_known_quirks(shared_data: Path) -> None:
     """MMLU as published: 70 repeats (Ye et al.'s 10,000 items), 8 with an option that was a bare NaN."""
-    found = {quirk.what: len(quirk.ids) for quirk in find_quirks(read_items(shared_data / "ye2024" / "data" / "mmlu_10k.json"))}
+    found = {quirk.what: len(quirk.ids) for quirk in find_quirks(read_item_file(shared_data / "ye2024" / "data" / "mmlu_10k.json"))}
     assert found["repeating the question and options of an earlier one"] == 70
     assert found['with an option that reads "nan" or "null"'] == 8
     assert set(found) <= {*CHECKS, "repeating the question and options of an earlier one"}

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import ItemError
-from schemas.items import item_ids, parse_items, read_items
+from schemas.items import item_ids, parse_items
 from schemas.itemset import build_item_set
+from store.format.item_file import read_item_file
 
 
 def row(**changes: Any) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def test_json_lines_and_json_array_read_alike(tmp_path: Path) -> None:
     rows = [row(), row(id=2)]
     (tmp_path / "a.json").write_text(json.dumps(rows))
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    assert read_items(tmp_path / "a.json") == read_items(tmp_path / "a.jsonl")
+    assert read_item_file(tmp_path / "a.json") == read_item_file(tmp_path / "a.jsonl")
 
 
 @pytest.mark.parametrize("text", ["{", '{"id": 1}', ""])
@@ -63,7 +64,7 @@ def test_a_broken_file_is_one_error(tmp_path: Path, text: str) -> None:
     """Broken JSON, an object instead of an array and an empty file name the file."""
     (tmp_path / "bad.json").write_text(text)
     with pytest.raises(ItemError, match=r"bad\.json"):
-        read_items(tmp_path / "bad.json")
+        read_item_file(tmp_path / "bad.json")
 
 
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\u0085"])
@@ -72,7 +73,7 @@ def test_only_a_line_feed_ends_a_json_line(tmp_path: Path, separator: str) -> No
     path = tmp_path / "items.jsonl"
     text = json.dumps(row(question=f"one{separator}two"), ensure_ascii=False)
     path.write_bytes(text.encode() + b"\r\n" + json.dumps(row(id=2)).encode() + b"\n")
-    assert [item.question for item in read_items(path)] == [f"one{separator}two", "Which?"]
+    assert [item.question for item in read_item_file(path)] == [f"one{separator}two", "Which?"]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,7 @@ def test_json_that_is_ambiguous_or_hostile_is_one_sentence(tmp_path: Path, text:
     path = tmp_path / "bad.jsonl"
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(ItemError, match=rf"bad\.jsonl.*{words}"):
-        read_items(path)
+        read_item_file(path)
 
 
 @given(st.permutations(["x", "y", "z", "w"]))
@@ -110,7 +111,7 @@ def test_repeated_questions_get_distinct_ids() -> None:
 
 def test_item_set_digest_changes_with_any_item(shared_data: Path) -> None:
     """Ten thousand published items have distinct ids, and dropping one changes the digest."""
-    items = read_items(shared_data / "ye2024/data/mmlu_10k.json")
+    items = read_item_file(shared_data / "ye2024/data/mmlu_10k.json")
     whole, part = build_item_set("mmlu", items), build_item_set("mmlu", items[:-1])
     assert len(np.unique(whole.item_id)) == 10_000
     assert whole.digest != part.digest
