@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
 
 from analyzer.compare.paired import Paired
 from analyzer.gate.bounds import Bounded, coverage_after_transfer, of_items, set_size_growth
@@ -140,7 +140,7 @@ def read_policy(path: Path | None, texts: Iterable[str], predictor: Predictor | 
         raise UsageError(f"limit {twice[0]!r:.60} is given twice; only one of them could hold")
     for text in texts:
         _add(table, text)
-    policy = as_model(_PolicyFile, table, f"policy {path}" if path else "policy")
+    policy = as_model(PolicyFile, table, f"policy {path}" if path else "policy")
     limits = [Limit(figure, value) for figure, value in policy.limits.items()]
     limits += [Limit(figure, value, task) for task, section in policy.task.items() for figure, value in section.items()]
     limits += [Limit(figure, value, worst_subject=True) for figure, value in policy.worst_subject.items()]
@@ -200,30 +200,41 @@ def _figure(name: str) -> str:
 
 
 def _subject_figure(name: str) -> str:
-    known = [known for known, what in LIMITABLE.items() if what.of_subject]
-    if name not in known:
-        raise ValueError(f"figure {name!r} cannot be limited by subject; those that can: {', '.join(known)}")
+    if name not in _by_subject():
+        raise ValueError(f"figure {name!r} cannot be limited by subject; those that can: {', '.join(_by_subject())}")
     return name
+
+
+def _by_subject() -> list[str]:
+    return [name for name, what in LIMITABLE.items() if what.of_subject]
 
 
 def _unbounded_figure(name: str) -> str:
-    known = [known for known, what in LIMITABLE.items() if what.unbounded]
-    if name not in known:
-        raise ValueError(f"figure {name!r} has a largest value of its own; those that have none: {', '.join(known)}")
+    if name not in _unbounded():
+        raise ValueError(f"figure {name!r} has a largest value of its own; those that have none: {', '.join(_unbounded())}")
     return name
 
 
+def _unbounded() -> list[str]:
+    return [name for name, what in LIMITABLE.items() if what.unbounded]
+
+
+def _listed(known: Iterable[str]) -> WithJsonSchema:
+    """Return what lists the known keys in the JSON Schema of a file."""
+    return WithJsonSchema({"type": "string", "enum": list(known)})
+
+
 _Number = Annotated[float, BeforeValidator(finite_number)]
-_Limits = Mapping[Annotated[str, AfterValidator(_figure)], _Number]
+_Limits = Mapping[Annotated[str, AfterValidator(_figure), _listed(FIGURES)], _Number]
 
 
-class _PolicyFile(BaseModel):
+class PolicyFile(BaseModel):
     """A policy file as it is written."""
 
     model_config = ConfigDict(extra="forbid")
 
     limits: _Limits = {}
     task: Mapping[str, _Limits] = {}
-    worst_subject: Mapping[Annotated[str, AfterValidator(_subject_figure)], _Number] = {}
-    worst_value: Mapping[Annotated[str, AfterValidator(_unbounded_figure)], _Number] = {}
+    worst_subject: Mapping[Annotated[str, AfterValidator(_subject_figure), _listed(_by_subject())], _Number] = {}
+    worst_value: Mapping[Annotated[str, AfterValidator(_unbounded_figure), _listed(_unbounded())], _Number] = {}
     looks: Looks | None = None

@@ -99,7 +99,7 @@ def read_prices(path: Path) -> Prices:
 
     Raises UsageError that names every problem: an unknown key, a price that is not a number of 0 or more, nothing that has a price.
     """
-    found = as_model(_PriceFile, read_toml(path, "prices"), f"prices {path}")
+    found = as_model(PriceFile, read_toml(path, "prices"), f"prices {path}")
     return Prices(**found.prices.model_dump(), **found.rules.model_dump(), hardware=found.hardware)
 
 
@@ -115,7 +115,7 @@ def _with_dense(hardware: Mapping[str, float]) -> Mapping[str, float]:
     return hardware
 
 
-class _PriceFile(BaseModel):
+class PriceFile(BaseModel):
     """A file of prices as it is written."""
 
     model_config = ConfigDict(extra="forbid", validate_default=True)

@@ -46,7 +46,7 @@ def _some_share(subjects: Mapping[str, float]) -> Mapping[str, float]:
     return subjects
 
 
-class _Mix(BaseModel):
+class MixFile(BaseModel):
     """The content of a file with a mix of subjects."""
 
     model_config = ConfigDict(extra="forbid")
@@ -78,7 +78,7 @@ def read_mix(path: Path) -> Mapping[str, float]:
 
     Raises UsageError that names every problem: a share that is not a number of 0 or more, or none above 0.
     """
-    return as_model(_Mix, read_toml(path, "mix"), f"mix {path}").subjects
+    return as_model(MixFile, read_toml(path, "mix"), f"mix {path}").subjects
 
 
 def weighted(runs: Runs, question: Question, mix: Mapping[str, float], tolerance: float = COVERAGE_TOLERANCE) -> list[Record]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import click
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, create_model
 
 from producer.request.options import RUN_OPTIONS, SETTINGS_OPTIONS
 from producer.request.request import Request, request_of
@@ -29,6 +29,7 @@ from schemas.toml_file import as_model, read_toml
 from store.command import add_options
 
 BLOCKS = "sweep"
+JSON_TYPES: Mapping[type, str] = {bool: "boolean", int: "integer", float: "number", str: "string"}
 
 
 def read_sweep(path: Path, options: Mapping[str, Any]) -> list[Request]:
@@ -49,6 +50,16 @@ def read_sweep(path: Path, options: Mapping[str, Any]) -> list[Request]:
     if problems:
         raise UsageError(f"sweep file {path}: {'; '.join(problems)}")
     return requests
+
+
+def sweep_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a sweep file: the options of `produce` for all blocks, and blocks of them."""
+    block = Block.model_json_schema()
+    options = {
+        name: {key: value for key, value in each.items() if key not in ("default", "title")} for name, each in block["properties"].items()
+    }
+    blocks = {"type": "array", "items": {"type": "object", "additionalProperties": False, "properties": options}}
+    return {"type": "object", "additionalProperties": False, "properties": {**options, BLOCKS: blocks}}
 
 
 def _request(block: Mapping[str, Any], options: Mapping[str, Any]) -> Request:
@@ -83,7 +94,11 @@ def _field(option: click.Option) -> Any:
             raise ValueError(error.message) from error
         return values if option.multiple else values[0]
 
-    return Annotated[Any, AfterValidator(converted), BeforeValidator(as_list)], Field(None, alias=option.opts[0].removeprefix("--"))
+    schema: dict[str, Any] = {"type": JSON_TYPES[kind]}
+    if option.multiple:
+        schema = {"anyOf": [schema, {"type": "array", "items": schema, "minItems": 1}]}
+    key = Field(None, alias=option.opts[0].removeprefix("--"), description=option.help)
+    return Annotated[Any, AfterValidator(converted), BeforeValidator(as_list), WithJsonSchema(schema)], key
 
 
 def _kind(option: click.Option) -> tuple[type, str]:
