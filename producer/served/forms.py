@@ -58,7 +58,7 @@ class Asker:
     identity: Identity
     vocabulary: int
     names: Callable[[], dict[str, int]]
-    _signature: list[tuple[str, str]] = field(default_factory=list)
+    _signatures: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def completion(self, ids: Sequence[int], **fields: Any) -> dict[str, Any]:
         """Return the only choice of a completion. Raises ServerError where the server read other tokens or is another model by now."""
@@ -68,7 +68,7 @@ class Asker:
         if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
             raise ServerError(f"the server at {self.client.root} answers without exactly one choice; expected a completion as of OpenAI")
         self.check_read(len(ids), reply.get("usage"), "prompt_tokens")
-        self._check_signature(str(reply.get("model", "")), str(reply.get("system_fingerprint", "")))
+        self.check_signature("/v1/completions", str(reply.get("model", "")), str(reply.get("system_fingerprint", "")))
         return choices[0]
 
     def check_read(self, sent: int, counts: Any, name: str) -> None:
@@ -86,17 +86,18 @@ class Asker:
             raise ServerError(f"the tokens in the server's answer have {mass:.4g} of the probability together; expected log-probabilities")
         return reply
 
-    def _check_signature(self, *signature: str) -> None:
-        self._signature = self._signature or [tuple(signature)]  # type: ignore[list-item]
-        if self._signature[0] != signature:
+    def check_signature(self, path: str, *signature: str) -> None:
+        """Raise ServerError if an answer is signed otherwise than the first one from this path: another model, or updated weights."""
+        first = self._signatures.setdefault(path, signature)
+        if first != signature:
             raise ServerError(
                 f"another model answers at {self.client.root}: its answers are signed {signature!r} now and were signed "
-                f"{self._signature[0]!r}; nothing of this run is stored"
+                f"{first!r}; nothing of this run is stored"
             )
 
 
 class ChosenTokens:
-    """vLLM since 0.26: log-probabilities of any tokens."""
+    """vLLM since 0.26: log-probabilities of any tokens. They are not the most likely ones, so they give no bound for a token left out."""
 
     name = "logprob_token_ids"
 
@@ -106,7 +107,7 @@ class ChosenTokens:
     def ask(self, ids: Sequence[int], options: Sequence[int]) -> Reply:
         """Return the reply for a prompt."""
         choice = self._asker.completion(ids, logprobs=1, logprob_token_ids=list(options), return_tokens_as_token_ids=True)
-        return self._asker.checked(_as_reply(choice, lambda: {}))
+        return self._asker.checked(_as_reply(choice, lambda: {})._replace(bound=None))
 
 
 class SglangTokens:
@@ -131,6 +132,7 @@ class SglangTokens:
         if not isinstance(meta, dict):
             raise NotOfferedError("no meta_info in the answer to /generate")
         self._asker.check_read(len(ids), meta, "prompt_tokens")
+        self._asker.check_signature("/generate", str(meta.get("weight_version", "")))
         try:
             logprobs = {int(token): _number(value) for value, token, *_ in meta["output_token_ids_logprobs"][0]}
             top = int(meta["output_token_logprobs"][0][1])

@@ -20,6 +20,7 @@ PLAIN = ("F32", "F16", "BF16")
 CHANGES_BY_ITSELF = ("created", "object")  # `created` is the time of the question in llama.cpp and vLLM
 LONGEST = 200
 SGLANG = ("version", "model_path", "revision", "quantization", "dtype", "kv_cache_dtype", "attention_backend", "tp_size")
+SGLANG_MODEL = ("model_path", "served_model_name", "weight_version", "load_format")  # changed by an update of the weights while it runs
 TGI = ("model_id", "model_sha", "model_dtype", "version", "quantize")
 LLAMA_CPP = ("model_path", "model_ftype", "build_info")
 _SIZES = {" - Small": "_S", " - Medium": "_M", " - Large": "_L"}
@@ -111,7 +112,13 @@ def _kind(client: Client, entry: Mapping[str, Any]) -> tuple[str, str, dict[str,
     if owner == "vllm":
         return "vllm", str(_dict(client.offers("/version")).get("version", "")), {}
     if owner == "sglang":
-        said = _plain(_dict(client.offers("/get_server_info") or client.offers("/server_info")), SGLANG)
+        if entry.get("parent"):
+            raise UsageError(
+                f"{entry['id']!r} is an adapter of {entry['parent']!r} at {client.root}, and SGLang would answer without it; "
+                "merge the adapter into the weights and serve those"
+            )
+        said = _plain(_dict(client.offers("/server_info") or client.offers("/get_server_info")), SGLANG)
+        said |= _plain(_dict(client.offers("/model_info") or client.offers("/get_model_info")), SGLANG_MODEL)
         return "sglang", str(said.pop("version", "")), said
     if info := _dict(client.offers("/info")):
         said = _plain(info, TGI)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -113,6 +114,35 @@ def test_a_text_that_several_tokens_share_is_no_option() -> None:
         TopTokens(asker({"x": 5})).ask([1], [7])
 
 
+def test_a_server_that_takes_text_alone_is_refused(tmp_path: Path) -> None:
+    """TGI refuses a prompt of token ids; the sentence names server, version and what it said."""
+    with serving(Fake("tgi")) as url:
+        said = refused(url, tmp_path)
+    assert "(tgi 1.0) gives no log-probabilities after a prompt of token ids" in said and "untagged enum Prompt" in said
+
+
+def test_an_update_of_the_weights_in_a_running_sglang_is_noticed(tmp_path: Path) -> None:
+    """The server's own settings stay as they were; the version of the weights, also in every answer, does not."""
+    fake = Fake("sglang")
+
+    def update(path: str, body: Any, count: int) -> None:
+        if count > 45:
+            fake.weight_version = "second"
+
+    fake.fail = update
+    with serving(fake) as url:
+        assert "another model answers" in refused(url, tmp_path, "--limit", "60")
+        fake.fail = lambda *_: None
+        assert asked(url, tmp_path).exit_code == 0
+    assert runs(tmp_path)[0].key.method_settings["says"]["weight_version"] == "second"
+
+
+def test_an_adapter_of_sglang_is_refused(tmp_path: Path) -> None:
+    """Its own address would be answered by the model without the adapter, under the adapter's name."""
+    with serving(Fake("sglang", name="tuned", parent="base")) as url:
+        assert "'tuned' is an adapter of 'base'" in refused(url, tmp_path)
+
+
 def test_a_server_with_another_tokenizer_is_refused(tmp_path: Path) -> None:
     """A server that has /tokenize must give the tokens that are sent; one that gives others belongs to another tokenizer."""
     tokenizer = load_tokenizer(find_model("ref-m"))
@@ -207,6 +237,24 @@ def test_a_wrong_answer_is_refused(change: Any, said: str, tmp_path: Path) -> No
     """Token counts, ids and probabilities are held against what was sent."""
     with serving(Fake("vllm", change=lambda answer: change(answer) if "choices" in answer else answer)) as url:
         assert said in refused(url, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["vllm", "sglang"])
+def test_an_option_that_was_asked_for_and_is_not_there_has_no_bound(kind: str, tmp_path: Path) -> None:
+    """Chosen tokens are no list of the most likely ones, so that the smallest of them bounds nothing; in mid-run it ends the run."""
+    fake = Fake(kind)
+
+    def change(answer: Any) -> Any:
+        if fake.count > 40 and (choices := answer.get("choices")):
+            entries = choices[0]["logprobs"]["top_logprobs"][0]
+            entries.pop(list(entries)[-1])
+        if fake.count > 40 and "meta_info" in answer:
+            answer["meta_info"]["output_token_ids_logprobs"][0].pop()
+        return answer
+
+    fake.change = change
+    with serving(fake) as url:
+        assert re.search("lacks option|leaves options out", refused(url, tmp_path, "--limit", "60"))
 
 
 @pytest.mark.parametrize("what", ["weights", "name", "version"])

@@ -1,4 +1,8 @@
-"""Servers on loopback that answer like llama.cpp, vLLM or SGLang, from one table of log-probabilities, and can be made to fail."""
+"""Servers on loopback that answer like llama.cpp, vLLM, SGLang or TGI, from one table of log-probabilities, and can be made to fail.
+
+llama.cpp and vLLM are also asked themselves in other tests. The two others have no build for a CPU on PyPI: `sglang` answers as the code of
+version 0.5.23 does, and `tgi` as its OpenAPI description says.
+"""
 
 import json
 import threading
@@ -27,6 +31,8 @@ class Fake:
         self.kind, self.seed, self.cap = kind, how.get("seed", 0), how.get("cap", VOCABULARY)
         self.fail: Callable[[str, Any, int], tuple[int, dict[str, str], bytes] | None] = how.get("fail", lambda *_: None)
         self.name, self.version, self.count = how.get("name", "served"), "1.0", 0
+        self.weight_version = "default"  # SGLang's name of the weights, which an update in a running server changes
+        self.parent: str | None = how.get("parent")
         self.asked: list[tuple[str, Any]] = []
         self.tokenize: Callable[[str], list[int]] | None = how.get("tokenize")
         self.headers: list[dict[str, str]] = []
@@ -36,16 +42,25 @@ class Fake:
     def answer(self, path: str, body: Any) -> tuple[int, Any]:  # noqa: PLR0911  # one for each address
         if path == "/v1/models":
             owner = {"llama.cpp": "llamacpp", "old vllm": "vllm"}.get(self.kind, self.kind)
-            return 200, {"data": [{"id": self.name, "owned_by": owner, "created": self.count}]}
+            owner = self.name if self.kind == "tgi" else owner
+            parent = {"parent": self.parent} if self.kind == "sglang" else {}
+            return 200, {"object": "list", "data": [{"id": self.name, "owned_by": owner, "created": self.count} | parent]}
         if path == "/version" and "vllm" in self.kind:
             return 200, {"version": self.version}
         if path == "/props" and self.kind == "llama.cpp":
             return 200, {"build_info": self.version}
+        if path == "/server_info" and self.kind == "sglang":
+            return 200, {"version": self.version, "model_path": "/models/served", "quantization": None, "dtype": "auto", "tp_size": 1}
+        if path == "/model_info" and self.kind == "sglang":
+            return 200, {"model_path": "/models/served", "served_model_name": self.name, "weight_version": self.weight_version}
+        if path == "/info" and self.kind == "tgi":
+            return 200, {"model_id": self.name, "model_sha": "0f" * 20, "version": self.version, "max_input_tokens": 1024, "router": "tgi"}
         if path == "/generate" and self.kind == "sglang":
             table = log_probs(body["input_ids"], self.seed)
             top = int(table.argmax())
             meta = {
                 "prompt_tokens": len(body["input_ids"]),
+                "weight_version": self.weight_version,
                 "output_token_logprobs": [[table[top], top, None]],
                 "output_token_ids_logprobs": [[[table[token], token, None] for token in body["token_ids_logprob"]]],
             }
@@ -58,11 +73,14 @@ class Fake:
 
     def completion(self, body: Any) -> tuple[int, Any]:
         ids = body["prompt"]
+        if self.kind == "tgi" and not all(isinstance(part, str) for part in ids):
+            return 422, {"error": "prompt: data did not match any variant of untagged enum Prompt", "error_type": "validation"}
         table = log_probs(ids, self.seed)
         order = [int(token) for token in np.argsort(-table)]
         choice: dict[str, Any] = {"index": 0, "text": "x", "logprobs": None}
         if self.kind == "sglang":
-            return 400, {"error": {"message": "logprobs must be a boolean"}}
+            choice["logprobs"] = {"top_logprobs": [{f"text {token}": table[token] for token in order[: body.get("logprobs", 0)]}]}
+            return 200, {"model": self.name, "choices": [choice], "usage": {"prompt_tokens": len(ids)}}
         if self.kind == "llama.cpp":
             entries = [{"id": token, "token": "x", "logprob": table[token]} for token in order[: body.get("logprobs", 0)]]
             choice["logprobs"] = {"content": [{"id": order[0], "top_logprobs": entries}]}
