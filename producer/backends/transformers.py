@@ -18,6 +18,7 @@ from producer.machine.free_memory import free_memory, memory_for
 from producer.methods.shared.make_linear import make_linear
 from producer.models.compressed_weights import round_expert_inputs
 from producer.models.load import AS_STORED, load_model
+from producer.models.model_class import model_class
 from producer.models.packed import check_stored
 from producer.request.planned import Model, PromptedTask, RunGroup
 from producer.saved.folder import unsavable
@@ -34,9 +35,7 @@ class TransformersBackend:
 
     def check(self, config: Any, methods: Sequence[str]) -> None:
         """Raise UsageError where transformers has no causal language model of this type, or for weights that cannot be read."""
-        from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
-
-        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        if model_class(config) is None:
             kind = config.model_type
             raise UsageError(f"transformers has no causal language model of type {kind!r}; Python code in a model's folder is never run")
         check_stored(config)

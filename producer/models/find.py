@@ -73,18 +73,29 @@ def find_model(name: str) -> ModelFiles:
 
         if (folder := from_wheel()) is not None:
             return ModelFiles(name, folder)
-    if name not in HUB and (path.exists() or name.count("/") != 1 or name.startswith((".", "/", "~"))):
+    hub_id, _, kind = HUB.get(name, name).partition(":")
+    hub_id, _, revision = hub_id.partition("@")
+    if name not in HUB and (path.exists() or hub_id.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith(("@", ":"))):
+        if gguf := gguf_inside(path):
+            raise UsageError(f"{name} is a folder, and {gguf}")
         raise UsageError(
             f"unknown model {name!r}; known: bayes, {', '.join([*REFERENCE, *HUB])}; "
             "also any Hub id (owner/name, owner/name@revision or, for a GGUF file, owner/name:Q4_K_M), a folder with a config.json, or a "
             ".gguf file"
         )
-    hub_id, _, kind = HUB.get(name, name).partition(":")
-    hub_id, _, revision = hub_id.partition("@")
     if kind:
         return _gguf_on_hub(name, hub_id, revision or None, kind)
     folder = _download(hub_id, SMALL_FILES, revision or None)
+    if not any((folder / file).is_file() for file in ("config.json", ADAPTER)):
+        raise UsageError(f"{hub_id} has no config.json on the Hub; if it holds GGUF files, give the type of one as in {hub_id}:Q4_K_M")
     return ModelFiles(name, folder, hub_id=hub_id, revision=folder.name)
+
+
+def gguf_inside(folder: Path) -> str:
+    """Return what to say of a folder that holds GGUF files, each of which is a model of its own; "" for any other path."""
+    held = sorted(path.name for path in folder.glob("*.gguf")) if folder.is_dir() else []
+    more = f" and {len(held) - 8} more" if len(held) > 8 else ""
+    return f"it holds {len(held)} GGUF files, {', '.join(held[:8])}{more}; give the path of one" if held else ""
 
 
 def fetch_weights(files: ModelFiles) -> ModelFiles:

@@ -17,6 +17,7 @@ from producer.machine.free_memory import out_of_memory
 from producer.models.find import ADAPTERS, ModelFiles, weight_files
 from producer.models.gguf_file import gguf_config, gguf_tensors, open_gguf, scale_rotary
 from producer.models.gguf_tokenizer import gguf_tokenizer
+from producer.models.model_class import model_class
 from producer.models.packed import UNPACK, load_compressed, load_packed, load_tensors, read_tensors
 from producer.models.shards import check_shards
 from producer.models.stored_as import COMPRESSED_TENSORS, complete_config, quantization
@@ -111,15 +112,13 @@ def load_model(files: ModelFiles, dtype: str, device: str) -> Any:
 
 
 def _load(files: ModelFiles, config: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
-    from transformers import AutoModelForCausalLM
-
     if (name := quantization(config).format) in UNPACK:
         return load_packed(weight_files(files.folder), config, **options)
     if name == COMPRESSED_TENSORS:
         return load_compressed(weight_files(files.folder), config, **options)
     if files.gguf:
         return _load_gguf(files, config, **options)
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = model_class(config).from_pretrained(
         files.folder, config=config, trust_remote_code=False, output_loading_info=True, **options
     )
     return loaded

@@ -10,7 +10,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from producer.models.find import EXPECTED, ModelFiles, weight_files
+from producer.models.find import EXPECTED, ModelFiles, gguf_inside, weight_files
+from producer.models.model_class import model_class
 from producer.models.stored_as import settings_file, stored_dtype
 from schemas.digest import json_digest
 from schemas.errors import HedgemarkError
@@ -50,11 +51,10 @@ def weight_bytes_as(files: ModelFiles, config: Any, dtype: str) -> int:
 def parameters(config: Any) -> int:
     """Return how many parameters a model of this config has, tied ones once; 0 where transformers cannot build it."""
     import torch
-    from transformers import AutoModelForCausalLM
 
     try:
         with torch.device("meta"):
-            return int(AutoModelForCausalLM.from_config(config).num_parameters())
+            return int(model_class(config).from_config(config).num_parameters())
     except Exception:  # a config that transformers does not know may raise anything
         return 0
 
@@ -74,7 +74,8 @@ def stored_parameters(files: ModelFiles) -> int:
 def _files(files: ModelFiles) -> list[Path]:
     weights = weight_files(files.folder, files.gguf)
     if not weights:
-        raise HedgemarkError(f"the weights of {files.name!r} are not in {files.folder}, or not all of them; expected: {EXPECTED}")
+        cure = gguf_inside(files.folder) or f"expected: {EXPECTED}"
+        raise HedgemarkError(f"the weights of {files.name!r} are not in {files.folder}, or not all of them; {cure}")
     beside = [files.folder / name for name in BESIDE_WEIGHTS if (files.folder / name).is_file()]
     settings = None if files.gguf or _quantization_in_config(files.folder) else settings_file(files.folder)
     return [*weights, *beside, *([settings] if settings else [])]

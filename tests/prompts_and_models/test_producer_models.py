@@ -369,10 +369,14 @@ def test_a_hostile_index_of_weights_is_one_sentence(index: Any, tmp_path: Path) 
         weights_hash(find_model(str(folder)))
 
 
-@pytest.mark.parametrize(("name", "asked"), [("owner/m", None), ("owner/m@v1.0", "v1.0"), ("owner/m@0123abc", "0123abc")])
+@pytest.mark.parametrize(
+    ("name", "asked"), [("owner/m", None), ("owner/m@v1.0", "v1.0"), ("owner/m@0123abc", "0123abc"), ("owner/m@refs/pr/1", "refs/pr/1")]
+)
 def test_a_hub_model_may_be_asked_for_at_a_revision(name: str, asked: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The revision behind @ is downloaded, and the run key gets the commit that it stands for."""
     calls = []
+    (tmp_path / "commit").mkdir()
+    (tmp_path / "commit" / "config.json").touch()
 
     def download(hub_id: str, patterns: list[str], revision: str | None = None) -> Path:
         calls.append((hub_id, revision))
@@ -382,6 +386,26 @@ def test_a_hub_model_may_be_asked_for_at_a_revision(name: str, asked: str | None
     files = find_model(name)
     assert calls == [("owner/m", asked)]
     assert (files.name, files.hub_id, files.revision) == (name, "owner/m", "commit")
+
+
+@pytest.mark.parametrize("name", ["owner/m@", "owner/m:", "owner/name/m@v1", "m@v1"])
+def test_a_name_that_is_not_owner_and_name_is_refused(name: str) -> None:
+    """An empty revision would be the newest one, and an empty type no file, which were not asked for."""
+    with pytest.raises(UsageError, match=r"unknown model .*owner/name@revision"):
+        find_model(name)
+
+
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_a_folder_of_gguf_files_is_not_one_model(count: int, tmp_path: Path) -> None:
+    """Each file is a model of its own; which one is meant must be said, whether or not a config.json lies beside them."""
+    for number in range(count):
+        (tmp_path / f"m-{number}.gguf").touch()
+    said = f"it holds {count} GGUF files, m-0.gguf.*; give the path of one"
+    with pytest.raises(UsageError, match=said):
+        find_model(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(HedgemarkError, match=said):
+        weights_hash(find_model(str(tmp_path)))
 
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -420,6 +444,13 @@ def test_a_gguf_file_on_the_hub_is_found_by_its_type(held: list[str], asked: str
     assert files.folder / files.gguf == hub / found
     assert (files.name, files.hub_id, files.revision) == (asked, "owner/m", COMMIT)
     assert fetch_weights(files) == files
+
+
+def test_a_repository_without_a_config_is_named(hub: Path) -> None:
+    """Most repositories of GGUF files have no config.json; the sentence says how to name one of the files."""
+    (hub / "README.md").touch()
+    with pytest.raises(UsageError, match=r"owner/m has no config\.json on the Hub; if it holds GGUF files, .* as in owner/m:Q4_K_M"):
+        find_model("owner/m")
 
 
 @pytest.mark.parametrize(
