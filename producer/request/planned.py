@@ -132,7 +132,8 @@ class PromptedTask:
             f"{self.task.name}, prompt {self.prompt}: {truncated} of {len(self.item_set)} prompts are longer than the context of {name} "
             "and were truncated: they lost their beginning"
         )
-        without = f"the tokenizer of {name} has a chat template, and the prompts are without it; --chat applies it"
+        cure = "the task's own prompts have none; --prompt base --chat applies it" if self.native else "--chat applies it"
+        without = f"the tokenizer of {name} has a chat template, and the prompts are without it; {cure}"
         plain = has_template(self.model.tokenizer) and not self.chat
         told = self.native.answer_shown if self.native else 0
         shown = f"{self.task.name}, prompt {self.prompt}: {told} of its items stand with their answer among their own demonstrations"

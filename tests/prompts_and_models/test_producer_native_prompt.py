@@ -147,6 +147,16 @@ def test_a_run_reads_the_option_that_follows_the_harness_text(folder: Path, ask:
     np.testing.assert_allclose(native.logits, expected, atol=1e-4)
 
 
+def test_a_chat_model_asked_without_its_template_is_told_so(folder: Path, ask: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """On stderr and in the run, with a way out that exists: --chat itself is refused for the task's own prompts."""
+    (folder / "model" / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    done = ask(write_task(folder, "local_letters", LETTERS), "--prompt", "native")
+    assert done.exit_code == 0, done.output
+    (note,) = [note for note in open_reader(str(folder / "store")).run(done.stdout.strip()).env.notes if "chat template" in note]
+    assert "the prompts are without it; the task's own prompts have none; --prompt base --chat applies it" in note
+    assert note in caplog.messages
+
+
 def test_the_wording_is_in_the_hash(folder: Path) -> None:
     """Another description, number of demonstrations or delimiter is another prompt."""
     bodies = [
