@@ -19,6 +19,7 @@ from producer.bench.peak import in_use, peak_memory
 from producer.bench.peer import Peer
 from producer.bench.rates import answer, one_by_one, spread
 from producer.bench.share import share
+from producer.bench.two_paths import paths
 from producer.models.find import find_model
 from producer.models.load import load_model, load_tokenizer
 from producer.tasks.source import draw, load_task
@@ -85,6 +86,17 @@ def test_the_share_of_the_peak_is_given_in_both_dtypes() -> None:
     for line, dtype in zip(share(asked), ("float32", "bfloat16"), strict=True):
         assert line.startswith(f"ref-l urn few-shot in {dtype}, 4 items: ")
         assert re.search(r": \d+% \(\d+% to \d+%\) of the matrix peak$", line)
+
+
+def test_both_paths_are_timed_on_the_same_prompts() -> None:
+    """Zero-shot prompts once; prompts with demonstrations shared and whole, which give the same logits on both paths."""
+    asked = argparse.Namespace(model=["ref-l"], task=["urn"], shots=None, items=4, data=Path(), device="cpu", rounds=1)
+    lines = list(paths(asked))
+    assert [line for line in lines if not line.startswith(" ")] == [f"ref-l urn {shots}, 4 items, in processor seconds" for shots in SHOTS]
+    assert sum("s with the prefill engine" in line for line in lines) == 3
+    gaps = [float(found[1]) for line in lines if (found := re.search(r"difference of option logits (\S+) ", line))]
+    assert len(gaps) == 3 and max(gaps) < 1e-4
+    assert re.search(r"takes the engine \d+\.\d\d .* own forward pass \d+\.\d\d \(", lines[-1])
 
 
 def test_without_a_gpu_the_bench_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
