@@ -63,7 +63,7 @@ def fits(model: Model, n_levels: int, settings: Settings) -> bool:
 
 
 def _made(group: RunGroup, levels: Sequence[Level], settings: Settings) -> Iterator[Ready]:
-    """Yield the group's model compressed to each level, and save it where the settings say so."""
+    """Yield the group's model compressed to each level; where it is saved, that is the model as it was loaded again."""
     resident = fits(group.model, len(levels), settings)
     device = group.model.device if resident else "cpu"
     mapped = group.is_dense and not resident and route_of(group.model.config, loaded=resident).path != GENERIC
@@ -79,8 +79,13 @@ def _made(group: RunGroup, levels: Sequence[Level], settings: Settings) -> Itera
     for level in levels:
         with memory_for(f"what {group.method.name} needs at level {level.text!r}", group.model.device):
             applied = next(compressed)
-        for folder in _folders(group, level, settings):
-            keep(Made(applied, group, level, parameters, partial(_answer, group, probing, resident)), folder)
+        if folders := _folders(group, level, settings):
+            made = Made(applied, group, level, parameters, partial(_answer, group, probing, resident))
+            with memory_for("the saved model", device):
+                applied = applied._replace(model=keep(made, folders[0]))
+            for folder in folders[1:]:
+                copy_saved(folders[0], folder)
+            del made
         yield Ready(level, applied.conditions, parameters, partial(_answer, group, settings, resident, applied.model))
         del applied  # frees it before the next one is made
 
@@ -95,7 +100,7 @@ def _saved(group: RunGroup, levels: Sequence[Level], settings: Settings) -> dict
 
 def _loaded(saved: Saved, group: RunGroup, level: Level, settings: Settings) -> Ready:
     if settings.save is not None:
-        copy_saved(saved, settings.save)
+        copy_saved(saved.folder, settings.save)
     log.warning("%s %s %s is loaded from %s", group.model.files.name, group.method.name, level.text, saved.folder)
     resident = fits(group.model, 1, settings)
     with memory_for("the weights", device := group.model.device if resident else "cpu"):

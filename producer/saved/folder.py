@@ -8,7 +8,8 @@ zeros, which is what compressed-tensors has for them since it gave up its sparse
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from producer.methods.shared.linear_layers import kept_layers, target_layers
 from producer.methods.shared.make_linear import make_linear
 from producer.methods.shared.number_formats import format_of
 from producer.methods.shared.quantization import RoundInput, scheme
-from producer.models.compressed_weights import round_expert_inputs
-from producer.models.find import ModelFiles, find_model
-from producer.models.load import load_model
+from producer.models.compressed_weights import round_expert_inputs, unpack_modules
+from producer.models.find import ModelFiles, find_model, weight_files
+from producer.models.load import load_config, load_model
+from producer.models.stored_as import quantization
 from producer.request.planned import RunGroup
 from schemas.errors import UsageError
 from schemas.levels import FULL_BITS, Level
@@ -111,7 +113,8 @@ def load_checkpoint(folder: Path, dtype: str, device: str) -> Any:
 
 
 def as_made(model: Any, level: Level) -> Any:
-    """Return a model that was loaded from a checkpoint, rounding its activations as the method that made it does."""
+    """Return a model that was loaded from a checkpoint with a linear layer for every matrix, rounding activations as its method does."""
+    model = make_linear(model)
     if rounds_integers(level):
         for layer in target_layers(model).values():  # the checkpoint's own rounding has steps of max|x| / 127.5, ours of max|x| / 127
             layer._forward_pre_hooks.clear()
@@ -122,6 +125,28 @@ def as_made(model: Any, level: Level) -> Any:
 def rounds_integers(level: Level) -> bool:
     """Return whether activations are rounded to integers at a level."""
     return level.kind == "quantization" and level.activation_bits < FULL_BITS and not format_of(level)
+
+
+def stored_weights(folder: Path, names: Iterable[str], dtype: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the name and the weight of each named layer as a checkpoint's files hold it, dequantized; one layer is in memory at a time."""
+    from safetensors import safe_open
+
+    stored = quantization(load_config(find_model(str(folder))))
+    with ExitStack() as stack:
+        files = [stack.enter_context(safe_open(path, framework="pt")) for path in weight_files(folder)]
+        parts_of: dict[str, dict[str, Any]] = {}
+        for file in files:
+            for full in file.keys():  # noqa: SIM118  # no mapping
+                module, _, part = full.rpartition(".")
+                parts_of.setdefault(module, {})[part] = file
+        for name in names:
+            parts = {part: file.get_tensor(f"{name}.{part}") for part, file in parts_of[name].items()}
+            if stored.format:
+                parts.pop("bias", None)
+                ((_, weight),) = unpack_modules({name: parts}, stored, dtype)
+            else:
+                weight = parts["weight"].to(dtype)
+            yield name, weight
 
 
 def _schemes(model: Any, level: Level) -> Any:

@@ -1,7 +1,8 @@
 """Keep compressed models on disk, and find them again instead of compressing a second time.
 
 In: a run group, a folder.  Out: the folder of a saved model, admitted only after it was loaded again and gave the answers that the model
-gave in memory. A model's name in a library is the digest of everything that determines it, so that two different ones never meet.
+gave in memory. One of the two is in memory at a time. A model's name in a library is the digest of everything that determines it, so that
+two different ones never meet.
 """
 
 import json
@@ -20,12 +21,11 @@ from numpy.typing import NDArray
 from producer.engine.prefill import Answers
 from producer.methods.shared.contract import Applied
 from producer.methods.shared.linear_layers import target_layers
-from producer.methods.shared.make_linear import make_linear
 from producer.models.find import find_model
 from producer.models.weights_hash import weights_hash
 from producer.request.planned import PromptedTask, RunGroup
 from producer.saved.card import write_card
-from producer.saved.folder import as_made, load_checkpoint, restore, rounds_integers, write_model
+from producer.saved.folder import as_made, load_checkpoint, restore, rounds_integers, stored_weights, write_model
 from schemas.digest import json_digest
 from schemas.errors import HedgemarkError
 from schemas.levels import Level
@@ -79,15 +79,15 @@ def load_saved(saved: Saved, group: RunGroup, level: Level, device: str) -> Any:
     return restore(saved.folder, level, group.model.dtype, device)
 
 
-def copy_saved(saved: Saved, folder: Path) -> None:
+def copy_saved(source: Path, folder: Path) -> None:
     """Copy a saved model to a folder that is empty or does not exist, whole or not at all. Raises HedgemarkError where there is no room."""
     partial = folder.parent / f".{folder.name[:32]}-{uuid4().hex[:8]}.partial"
     try:
-        shutil.copytree(saved.folder, partial)
+        shutil.copytree(source, partial)
         partial.rename(folder)
     except OSError as error:
         whys = [why for *_, why in error.args[0]] if isinstance(error, shutil.Error) else [error.strerror or str(error)]
-        raise HedgemarkError(f"cannot copy the saved model in {saved.folder} to {folder} ({whys[0]})") from error
+        raise HedgemarkError(f"cannot copy the saved model in {source} to {folder} ({whys[0]})") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -106,9 +106,10 @@ class Made(NamedTuple):
     answer: Callable[[Any, PromptedTask], Answers]
 
 
-def keep(made: Made, folder: Path) -> None:
-    """Save a compressed model in a folder that does not exist yet, whole or not at all.
+def keep(made: Made, folder: Path) -> Any:
+    """Save a compressed model in a folder that does not exist yet, whole or not at all, and return the model that was loaded from it.
 
+    The model in memory is emptied before the other one is loaded, and cannot be used afterwards.
     Raises HedgemarkError if the model loaded again has other weights or answers, or there is no room.
     """
     model, group, level = made.applied.model, made.group, made.level
@@ -116,7 +117,7 @@ def keep(made: Made, folder: Path) -> None:
     try:
         partial.mkdir(parents=True)
         packing = write_model(model, level, group.model.files, group.model.tokenizer, partial)
-        compared = _compare(made, partial)
+        loaded, compared = _load_again(made, partial)
         size = sum(path.stat().st_size for path in partial.glob("*.safetensors"))
         record = {
             "schema": SCHEMA,
@@ -143,17 +144,25 @@ def keep(made: Made, folder: Path) -> None:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     log.info("saved in %s, %.1f MB", folder, size / 1e6)
+    return loaded
 
 
-def _compare(made: Made, folder: Path) -> dict[str, Any]:
-    """Load a checkpoint again, and return how far its weights and answers are from those in memory."""
+def _load_again(made: Made, folder: Path) -> tuple[Any, dict[str, Any]]:
+    """Put the checkpoint's model in place of the one in memory; return it, and how far its weights and answers are from those before.
+
+    The weights of both are compared with the files, a layer at a time.
+    """
     model, group, level = made.applied.model, made.group, made.level
-    loaded = load_checkpoint(folder, group.model.dtype, str(model.device))
     first = next(run.prompted for run in group.runs if run.level == level)
     probe = replace(first, task=replace(first.task, items=first.task.items[:PROBED]))
-    before, served = made.answer(model, probe), made.answer(loaded, probe)
-    again = made.answer(as_made(loaded, level), probe) if rounds_integers(level) else served
-    weights = max(_roundings(layer.weight, target_layers(make_linear(loaded))[name].weight) for name, layer in target_layers(model).items())
+    before, device = made.answer(model, probe), str(model.device)
+    weights = _roundings(model, folder)
+    model.to("meta")  # frees the weights, whoever else still holds the model
+    loaded = load_checkpoint(folder, group.model.dtype, device)
+    served = made.answer(loaded, probe)
+    loaded = as_made(loaded, level)
+    again = made.answer(loaded, probe) if rounds_integers(level) else served
+    weights += _roundings(loaded, folder)
     allowed = TOLERANCE[group.model.dtype] * float(np.nanmax(before.logits) - np.nanmin(before.logits))
     change = _largest(before.logits, again.logits)
     if not (weights <= 1 and change <= allowed):
@@ -161,7 +170,7 @@ def _compare(made: Made, folder: Path) -> dict[str, Any]:
             f"the model at level {level.text!r} cannot be saved faithfully: loaded again, its weights are up to {weights:.3g} roundings "
             f"and its option logits up to {change:.3g} from those in memory; at most 1 and {allowed:.3g} are allowed"
         )
-    return {
+    return loaded, {
         "items": len(probe.task.items),
         "largest_logit_change": change,
         "largest_logit_change_as_loaded": _largest(before.logits, served.logits),
@@ -175,9 +184,14 @@ def _largest(logits: NDArray[np.float32], others: NDArray[np.float32]) -> float:
     return float(np.nanmax(np.abs(logits - others)))
 
 
-def _roundings(weight: Any, again: Any) -> float:
-    """Return the largest difference of two matrices, in units of the precision of their dtype at each value."""
+def _roundings(model: Any, folder: Path) -> float:
+    """Return the largest difference of a layer's weight from the checkpoint's, in units of the precision of its dtype at each value."""
     import torch
 
-    info, weight = torch.finfo(weight.dtype), weight.detach().double()
-    return float(((weight - again.detach().double()).abs() / (info.eps * weight.abs().clamp_min(info.tiny))).max())
+    layers, largest = target_layers(model), 0.0
+    info = torch.finfo(model.dtype)
+    for name, stored in stored_weights(folder, layers, model.dtype):
+        weight = layers[name].weight.detach().double()
+        apart = (weight - stored.to(weight.device).double()).abs() / (info.eps * weight.abs().clamp_min(info.tiny))
+        largest = max(largest, float(apart.max()))
+    return largest

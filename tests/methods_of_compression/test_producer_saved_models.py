@@ -1,5 +1,6 @@
 """A compressed model that is saved is the model that was measured: loaded again it has its weights and its answers, or it is not saved."""
 
+import gc
 import json
 import shutil
 from pathlib import Path
@@ -168,6 +169,47 @@ def test_a_model_that_comes_back_different_is_not_saved(tmp_path: Path, monkeypa
     result = run(tmp_path / "s", "--method", "rtn", "--level", "w4a16-g32", "--save", str(tmp_path / "saved"))
     assert result.exit_code == 5 and "cannot be saved faithfully" in result.stderr
     assert not (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize(("method", "level"), [("rtn", "w4a16-g32"), ("wanda", "0.5")])
+def test_one_model_is_in_memory_while_another_is_checked(method: str, level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the checkpoint is loaded again nothing holds the compressed model any more; the run is that of an undisturbed command."""
+    from producer.saved import library
+
+    loading, held = library.load_checkpoint, []
+
+    def counted(*rest: Any) -> Any:
+        gc.collect()
+        storages = {
+            tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+            for tensor in gc.get_objects()
+            if issubclass(type(tensor), torch.Tensor) and tensor.device.type == "cpu" and tensor.layout == torch.strided
+        }
+        before = sum(storages.values())
+        loaded = loading(*rest)
+        held.append(before / sum(parameter.nbytes for parameter in loaded.parameters()))
+        return loaded
+
+    words = ("--method", method, "--level", level, "--compression-data", "embedded:8x32")
+    assert run(tmp_path / "plain", *words, model="ref-m").exit_code == 0
+    monkeypatch.setattr(library, "load_checkpoint", counted)
+    kept = run(tmp_path / "s", *words, "--models", str(tmp_path / "kept"), "--save", str(tmp_path / "saved"), model="ref-m")
+    assert kept.exit_code == 0, kept.output
+    assert len(held) == 1 and held[0] < 0.5
+    np.testing.assert_allclose(stored(tmp_path / "s"), stored(tmp_path / "plain"), atol=1e-4)
+    (folder,) = (tmp_path / "kept").iterdir()
+    assert {path.name for path in folder.iterdir()} == {path.name for path in (tmp_path / "saved").iterdir()}
+
+
+def test_levels_after_a_kept_one_are_those_of_commands_of_their_own(tmp_path: Path) -> None:
+    """A sweep empties each model that it keeps; the dense model that the next level starts from is not touched."""
+    words = ("--method", "magnitude", "--level", "0.3", "--level", "0.5")
+    assert run(tmp_path / "s", *words, "--models", str(tmp_path / "kept")).exit_code == 0
+    assert run(tmp_path / "plain", *words).exit_code == 0
+    ours, plain = (open_reader(str(tmp_path / name)) for name in ("s", "plain"))
+    assert sorted(ours.catalog["name"]) == sorted(plain.catalog["name"]) and len(ours.catalog) == 2
+    for name in ours.catalog["name"]:
+        np.testing.assert_allclose(ours.run(name).logits, plain.run(name).logits, atol=1e-4)
 
 
 @pytest.mark.parametrize(
