@@ -5,6 +5,7 @@ share : speed as a share of this machine's peak speed of matrix products
 paths : processor seconds of the model's own forward pass, which answers the models that the engine cannot, compared with the engine's
 layers: running layer by layer in little memory, compared with all weights in memory
 levels: a range of levels in one command, compared with one command per level
+saved : answers of saved models loaded again, and one more prompt with --models, compared with compressing again
 gpu   : models of 8B and 70B parameters on a GPU
 
 Each part runs alone and takes minutes; `--record` appends what it printed to a file, with command, date and device.
@@ -23,6 +24,7 @@ from producer.bench.gpu import gpu
 from producer.bench.layer_major import layers
 from producer.bench.levels import levels
 from producer.bench.rates import CLOCKS, rates
+from producer.bench.saved import saved
 from producer.bench.share import share
 from producer.bench.two_paths import paths
 from producer.machine.environment import device_name
@@ -30,7 +32,9 @@ from producer.machine.free_memory import share_malloc_arena
 from schemas.errors import HedgemarkError
 
 Part = Callable[[argparse.Namespace], Iterator[str]]
-PARTS: dict[str, Part] = {"rates": rates, "share": share, "paths": paths, "layers": layers, "levels": levels, "gpu": gpu}
+PARTS: dict[str, Part] = {
+    "rates": rates, "share": share, "paths": paths, "layers": layers, "levels": levels, "saved": saved, "gpu": gpu
+}  # fmt: skip
 PATHS = ("--data", "--lm-eval", "--record")  # left out of the records, since paths of one machine mean nothing to their readers
 
 
@@ -67,7 +71,8 @@ def _arguments() -> argparse.Namespace:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="python -m producer.bench", description=__doc__, formatter_class=raw)
     parser.add_argument("--part", choices=[*PARTS], action="append", help="only this part (repeatable)")
-    parser.add_argument("--model", choices=[*TASKS], action="append", help="only this model, for rates, share and paths (repeatable)")
+    about_models = "only this model, for rates, share and paths (repeatable); for saved, the first"
+    parser.add_argument("--model", choices=[*TASKS], action="append", help=about_models)
     parser.add_argument("--task", choices=sorted(set().union(*TASKS.values())), action="append", help="only this task (repeatable)")
     parser.add_argument("--shots", choices=[*SHOTS], action="append", help="only with or without demonstrations (repeatable)")
     parser.add_argument("--items", type=int, default=0, help="items per case; 0: as many as two cores answer in a minute or two")

@@ -18,12 +18,15 @@ from producer.bench.gpu import SHAPES, Shape, gpu, random_model, random_prompts,
 from producer.bench.peak import in_use, peak_memory
 from producer.bench.peer import Peer
 from producer.bench.rates import answer, one_by_one, spread
+from producer.bench.saved import KEPT, SAVEABLE, saved
 from producer.bench.share import share
 from producer.bench.two_paths import paths
+from producer.methods import METHODS
 from producer.models.find import find_model
 from producer.models.load import load_model, load_tokenizer
 from producer.tasks.source import draw, load_task
 from schemas.errors import HedgemarkError
+from schemas.levels import parse_level
 
 pytestmark = pytest.mark.producer
 MIB = 2**20
@@ -97,6 +100,28 @@ def test_both_paths_are_timed_on_the_same_prompts() -> None:
     gaps = [float(found[1]) for line in lines if (found := re.search(r"difference of option logits (\S+) ", line))]
     assert len(gaps) == 3 and max(gaps) < 1e-4
     assert re.search(r"takes the engine \d+\.\d\d .* own forward pass \d+\.\d\d \(", lines[-1])
+
+
+def test_every_method_that_can_be_saved_is_measured() -> None:
+    """A method added to the package is in the bench of saved models too, at levels that it has."""
+    saveable = {name for name, method in METHODS.items() if method.changes and not method.unsavable}
+    assert saveable - {"dense"} == {*SAVEABLE}
+    for name, levels in SAVEABLE.items():
+        for level in levels:
+            METHODS[name].check_level(parse_level(level))
+    assert all(level in SAVEABLE[name] for name, level in KEPT.items())
+
+
+@pytest.mark.slow
+def test_saved_models_are_compared_and_another_prompt_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One method of a small model: its change within what is allowed, its bytes, and the seconds of one more prompt."""
+    monkeypatch.setattr("producer.bench.saved.SAVEABLE", {"rtn": ("w4a16-g32",)})
+    monkeypatch.setattr("producer.bench.saved.KEPT", {"rtn": "w4a16-g32"})
+    monkeypatch.setattr("producer.bench.saved.DATA", "embedded:4x32")
+    _, _, line, prompt = saved(argparse.Namespace(model=["ref-s"], items=8, rounds=1))
+    [(change, allowed)] = re.findall(r"largest change of an option logit (\S+), (\S+) allowed; [\d.]+ MB, pack-quantized", line)
+    assert float(change) <= float(allowed)
+    assert re.search(r"one more prompt: \d+ processor seconds with --models, \d+ with compressing again", prompt)
 
 
 def test_without_a_gpu_the_bench_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
