@@ -95,8 +95,14 @@ def default_store() -> str:
 
 def store_option(command: Callable[P, R]) -> Callable[P, R]:
     """Add `--store URL` to a click command."""
-    text = "Store to use. [$HEDGEMARK_STORE, else ./hedgemark-store]"
+    text = "Store: a folder, s3://BUCKET/PREFIX?endpoint_url=URL, gs://, az://, https:// or hf://. [$HEDGEMARK_STORE or ./hedgemark-store]"
     return click.option("--store", "store_url", default=default_store, metavar="URL", help=text)(command)
+
+
+def note_option(command: Callable[P, R]) -> Callable[P, R]:
+    """Add `--message TEXT` to a click command that commits."""
+    text = "Note for `store log`, such as 'after the fix of the prompt'; $HEDGEMARK_AUTHOR is recorded as its author."
+    return click.option("--message", "note", default="", metavar="TEXT", help=text)(command)
 
 
 def add_options(options: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:

@@ -43,13 +43,13 @@ def scaling() -> None:
 
 def published(folder: Path) -> None:
     """Print time and memory of the 54 published runs x 99 alphas x 7 scorers, records with intervals, from a store, a process per core."""
-    from store.exchange.import_runs import import_runs
+    from store.exchange.import_runs import Words, import_runs
     from store.importers.ye2024 import read_ye2024
 
     question = replace(Question(), alphas=ALPHAS, scorers=tuple(SCORERS))
     with tempfile.TemporaryDirectory() as scratch:
         url = f"{scratch}/store"
-        import_runs(url, read_ye2024(folder / "data", folder / "outputs_base"), "bench")
+        import_runs(url, read_ye2024(folder / "data", folder / "outputs_base"), Words("bench"))
         runs = open_runs(url, None, {})
         before, start = _busy(), time.perf_counter()
         records = measure_models(model_sources(runs, url), Measurement(question), "processes")

@@ -106,6 +106,12 @@ RUN_OPTIONS = (
         default=None,
         help="Store nothing about this machine and command but library versions. (Paths, user names and tokens are never stored.)",
     ),
+    click.option(
+        "--message",
+        "note",
+        metavar="TEXT",
+        help="Note for `store log`, such as 'after the fix of the prompt'; $HEDGEMARK_AUTHOR is recorded as its author.",
+    ),
     click.option("--replace", is_flag=True, default=None, help="Make runs again that the store holds, and replace them."),
 )
 SETTINGS_OPTIONS = (

@@ -26,7 +26,7 @@ NEEDS = {
     **dict.fromkeys(("caches", "save", "saved_models"), TRANSFORMERS),
 }
 BESIDE_EMIT = ("executor", "workers", "dry_run")
-OTHER_NAMES = {"saved_models": "models", "caches": "kv"}
+OTHER_NAMES = {"saved_models": "models", "caches": "kv", "note": "message"}
 SIZES = ("device_memory", "host_memory")
 
 
@@ -45,7 +45,8 @@ class Request:
     chat     : whether prompts are in the tokenizer's chat template; chat_turns, chat_system: see `producer.prompts.chat.Chat`.
     url, tokenizer : address of a server, and the tokenizer of its model; for backend `server`, whose only model needs no name.
     kv_cache_dtype, quantization, lora : see `producer.request.vllm_options`; for backend `vllm`.
-    private  : store library versions as the only information about machine and command.
+    private  : store library versions as the only information about machine and command, and no author.
+    note     : why the runs are made, recorded with the store's commits.
     settings : how batches and memory are used; they change logits by rounding only.
     """
 
@@ -76,6 +77,7 @@ class Request:
     chat_turns: bool = False
     chat_system: str = ""
     private: bool = False
+    note: str = ""
     settings: Settings = field(default_factory=Settings)
 
 

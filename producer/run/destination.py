@@ -13,13 +13,16 @@ from schemas.itemset import ItemSet
 from schemas.run import Run, RunKey
 from store import Writer, init_store, open_writer
 from store.backend.address import parse_address
+from store.writing.commit_note import commit_metadata
 
 
 class Destination:
     """A store's writer; use it in a `with` block, which commits at its end."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, note: str = "", author: str | None = None) -> None:
         self.url, self._stack = url, ExitStack()
+        self._note, self._author = note, author
+        commit_metadata({}, note, author)  # raises now, not after the first model
         self._writer: Writer | None = None
 
     def __enter__(self) -> "Destination":
@@ -28,7 +31,7 @@ class Destination:
         if path is None:
             init_store(self.url)  # the only way to find out whether a bucket is writable is to write to it
         try:
-            self._writer = self._stack.enter_context(open_writer(self.url))
+            self._writer = self._stack.enter_context(open_writer(self.url, note=self._note, author=self._author))
         except StoreNotFoundError:
             _check_creatable(self.url, path or Path())
         return self
@@ -47,7 +50,7 @@ class Destination:
         if self._writer is None:
             run.check(items.n_options, allow_nonfinite=allow_nonfinite)
             init_store(self.url)
-            self._writer = self._stack.enter_context(open_writer(self.url))
+            self._writer = self._stack.enter_context(open_writer(self.url, note=self._note, author=self._author))
         return self._writer.write(items, run, allow_nonfinite=allow_nonfinite, replace=replace)
 
 

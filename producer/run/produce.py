@@ -58,7 +58,8 @@ def produce(request: Request, store_url: str, *, show_progress: bool = False) ->
     groups = make_plan(request)
     check_saving(groups, request.settings)
     outcome = Outcome()
-    with Destination(store_url) as destination, stop_on_signal() as stop:
+    author = "" if request.private else None
+    with Destination(store_url, request.note, author) as destination, stop_on_signal() as stop:
         for items, run in bayes:
             names = outcome.already_stored if destination.contains(run.key) else outcome.written
             names.append(destination.write(items, run, replace=request.replace))

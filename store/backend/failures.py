@@ -7,6 +7,8 @@ from contextlib import contextmanager
 import icechunk
 
 from schemas.errors import HedgemarkError, StoreInvalidError, StoreUnreachableError
+from store.backend.address import parse_address
+from store.backend.unreachable import why_unreachable
 
 FULL = ("no space left", "file too large", "quota exceeded")
 # Words in the object store client's messages that mean the server did not answer, as opposed to answering with damaged data.
@@ -54,5 +56,5 @@ def _translated(address: object, message: str, kind: str) -> HedgemarkError:
     if any(word in message.lower() for word in FULL):
         return HedgemarkError(f"store {address} cannot be written, the runs committed before are intact: {first_line(message)}")
     if kind in UNREACHABLE_KINDS or (kind in UNCLEAR_KINDS and any(word in message.lower() for word in UNREACHABLE)):
-        return StoreUnreachableError(f"store {address} cannot be reached: {first_line(message)[:SHOWN]}")
+        return StoreUnreachableError(f"store {address} cannot be reached: {why_unreachable(parse_address(str(address)), message)}")
     return StoreInvalidError(f"store {address} is damaged or not a store: {first_line(message)[:SHOWN]}")

@@ -10,10 +10,12 @@ import icechunk
 
 from schemas.errors import UsageError
 from store.backend.address import Address
+from store.backend.unreachable import require_server
 
 
 def storage(address: Address) -> icechunk.Storage:
-    """Return Icechunk's storage for an address."""
+    """Return Icechunk's storage for an address. Raises StoreUnreachableError if nothing listens at its endpoint."""
+    require_server(address)
     return BACKENDS[address.scheme](address)
 
 

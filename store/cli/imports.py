@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from store.command import friendly_errors, store_option
+from store.command import friendly_errors, note_option, store_option
 from store.shown import counted
 
 if TYPE_CHECKING:
@@ -43,13 +43,13 @@ def import_command(name: str, importer: "Importer") -> click.Command:
     """Return the command that reads files with an importer and writes the runs to a store."""
     from store.importers.importer import Description, description_options
 
-    def run(store_url: str, allow_nonfinite: bool, replace: bool, **options: Any) -> None:
-        from store.exchange.import_runs import import_runs
+    def run(store_url: str, allow_nonfinite: bool, replace: bool, note: str, **options: Any) -> None:
+        from store.exchange.import_runs import Words, import_runs
 
         if importer.described:
             options["described"] = Description(**{field: options.pop(field) for field in vars(Description())})
-        message = f"import {name} {_first_name(options)}".strip()
-        imported = import_runs(store_url, importer.read(**options), message, allow_nonfinite=allow_nonfinite, replace=replace)
+        words = Words(f"import {name} {_first_name(options)}".strip(), note)
+        imported = import_runs(store_url, importer.read(**options), words, allow_nonfinite=allow_nonfinite, replace=replace)
         click.echo(f"imported {counted(len(imported.names), 'run')} into {store_url} at {imported.snapshot}", err=True)
 
     writing = [
@@ -58,6 +58,7 @@ def import_command(name: str, importer: "Importer") -> click.Command:
     ]
     described = description_options() if importer.described else []
     command = click.Command(name, callback=friendly_errors(run), params=[*importer.parameters, *described, *writing], help=importer.help)
+    note_option(command)
     store_option(command)
     return command
 
@@ -65,8 +66,9 @@ def import_command(name: str, importer: "Importer") -> click.Command:
 @import_.command("zip")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @store_option
+@note_option
 @friendly_errors
-def import_zip_command(file: Path, store_url: str) -> None:
+def import_zip_command(file: Path, store_url: str, note: str) -> None:
     """Import a .zip file written by `store export`. Runs that differ from stored ones are listed, not overwritten.
 
     Example: store import zip logits.zip
@@ -74,7 +76,7 @@ def import_zip_command(file: Path, store_url: str) -> None:
     from schemas.errors import RunConflictError
     from store.exchange.zip_file import import_zip
 
-    done = import_zip(file, store_url)
+    done = import_zip(file, store_url, note=note)
     click.echo(f"imported {counted(len(done.copied), 'run')} into {store_url} at {done.snapshot}; {done.present} already there", err=True)
     if done.conflicts:
         names = ", ".join(done.conflicts[:5])

@@ -103,14 +103,14 @@ def log(store_url: str, at: str | None, format_: str) -> None:
 
 @main.command()
 @click.argument("before", metavar="A")
-@click.argument("after", metavar="B")
+@click.argument("after", metavar="[B]", required=False)
 @store_option
 @format_option
 @friendly_errors
-def diff(before: str, after: str, store_url: str, format_: str) -> None:
-    """List the runs added, removed and replaced from snapshot or tag A to B.
+def diff(before: str, after: str | None, store_url: str, format_: str) -> None:
+    """List the runs added, removed and replaced from snapshot or tag A to B, or to now.
 
-    Example: store diff v1 v2
+    Example: store diff v1
     """
     from store.upkeep.history import diff_snapshots
 
@@ -135,6 +135,31 @@ def tag(name: str, store_url: str, at: str | None, sign: Path | None) -> None:
         raise click.UsageError("--sign signs the newest snapshot, so it cannot be combined with --at")
     at = sign_store(store_url, sign, name) if sign else at
     click.echo(f"{name} is {tag_snapshot(store_url, name, at)}", err=True)
+
+
+@main.command()
+@click.argument("names", nargs=-1)
+@store_option
+@click.option("--model", multiple=True, help="Remove all runs of this model (repeatable, like the other filters).")
+@click.option("--method", multiple=True, help="Only this method, such as wanda.")
+@click.option("--level", multiple=True, help="Only this level, such as 0.5.")
+@click.option("--task", multiple=True, help="Only this task, such as urn.")
+@click.option("--prompt", multiple=True, help="Only this prompt, such as base.")
+@click.option("--message", "reason", required=True, metavar="TEXT", help="Why, such as 'wrong tokenizer'; it stays in the history.")
+@click.option("--dry-run", is_flag=True, help="Print what would be removed; remove nothing.")
+@friendly_errors
+def rm(names: tuple[str, ...], store_url: str, reason: str, dry_run: bool, **filters: tuple[str, ...]) -> None:
+    """Remove runs in a new commit. Earlier snapshots and tags keep them; the bytes stay on disk.
+
+    Example: store rm --model my-model --method gptq --message "wrong tokenizer"
+    """
+    from store.upkeep.removal import remove_runs
+
+    done = remove_runs(store_url, names, filters, reason, dry_run=dry_run)
+    for name in done.names:
+        click.echo(message(name))
+    verb = "would remove" if dry_run else "removed"
+    click.echo(f"{verb} {counted(len(done.names), 'run')} from {store_url} at {done.snapshot}", err=True)
 
 
 @main.command()

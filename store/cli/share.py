@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from store.command import FILE, friendly_errors, store_option
+from store.command import FILE, friendly_errors, note_option, store_option
 from store.shown import counted, message
 
 
@@ -12,26 +12,28 @@ from store.shown import counted, message
 @click.argument("target")
 @store_option
 @click.option("--at", metavar="SNAPSHOT|TAG", help="Push this snapshot or tag, such as v1, instead of the newest snapshot.")
+@note_option
 @friendly_errors
-def push(target: str, store_url: str, at: str | None) -> None:
+def push(target: str, store_url: str, at: str | None, note: str) -> None:
     """Copy runs to another store that lacks them. Runs that differ are listed, not overwritten.
 
     Example: store push s3://bucket/logits
     """
-    _copy(store_url, target, at)
+    _copy(store_url, target, at, note)
 
 
 @click.command()
 @click.argument("source")
 @store_option
 @click.option("--at", metavar="SNAPSHOT|TAG", help="Pull this snapshot or tag of the source, such as v1, instead of its newest.")
+@note_option
 @friendly_errors
-def pull(source: str, store_url: str, at: str | None) -> None:
+def pull(source: str, store_url: str, at: str | None, note: str) -> None:
     """Copy runs that this store lacks from another store. Runs that differ are listed, not overwritten.
 
     Example: store pull s3://bucket/logits --at paper-v1
     """
-    _copy(source, store_url, at)
+    _copy(source, store_url, at, note)
 
 
 @click.command()
@@ -57,11 +59,11 @@ def export(file: Path, store_url: str, at: str | None) -> None:
     click.echo(f"wrote {counted(count, 'run')} of {store_url} at {reader.snapshot} to {file}", err=True)
 
 
-def _copy(source: str, target: str, at: str | None) -> None:
+def _copy(source: str, target: str, at: str | None, note: str) -> None:
     from schemas.errors import RunConflictError
     from store.exchange.push_pull import copy_runs
 
-    done = copy_runs(source, target, at)
+    done = copy_runs(source, target, at, note=note)
     click.echo(f"copied {counted(len(done.copied), 'run')} to {target} at {done.snapshot}; {done.present} already there", err=True)
     for name in done.conflicts:
         click.echo(message(f"conflict: {name}"))

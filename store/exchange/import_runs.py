@@ -15,6 +15,13 @@ from store.repository.repository import init_store
 from store.writing.writer import open_writer
 
 
+class Words(NamedTuple):
+    """What the commit of an import says: what was imported, and a note by the user."""
+
+    message: str
+    note: str = ""
+
+
 class Imported(NamedTuple):
     """Names of the imported runs, and the id of the snapshot that holds them."""
 
@@ -23,10 +30,11 @@ class Imported(NamedTuple):
 
 
 def import_runs(
-    url: str, pairs: Iterable[tuple[ItemSet, Run]], message: str, *, allow_nonfinite: bool = False, replace: bool = False
+    url: str, pairs: Iterable[tuple[ItemSet, Run]], words: Words, *, allow_nonfinite: bool = False, replace: bool = False
 ) -> Imported:
     """Write every pair in one commit; an absent store is created once the whole input has been read.
 
+    words : what was imported, and why, for the commit.
     Raises UsageError if two pairs are one run, and what reading or writing a pair raises; the store is then unchanged.
     """
     read = list(pairs)
@@ -41,10 +49,10 @@ def import_runs(
         if disagreement := run.too_much_mass(items.n_options):
             raise HedgemarkError(f"run {run.key.name}: {disagreement}")
     init_store(url)
-    with open_writer(url, interval_s=math.inf) as writer:
+    with open_writer(url, interval_s=math.inf, note=words.note) as writer:
         try:
             names = [writer.write(items, run, allow_nonfinite=allow_nonfinite, replace=replace) for items, run in read]
         except HedgemarkError:
             writer.discard()
             raise
-        return Imported(names, writer.commit(message))
+        return Imported(names, writer.commit(words.message))

@@ -26,16 +26,16 @@ class Transfer(NamedTuple):
     snapshot: str
 
 
-def copy_runs(source: str, target: str, at: str | None = None) -> Transfer:
+def copy_runs(source: str, target: str, at: str | None = None, *, note: str = "") -> Transfer:
     """Copy every run that the target lacks from one store to another; an absent target is created.
 
-    at : tag or snapshot id of the source; None is its newest snapshot.
+    at : tag or snapshot id of the source; None is its newest snapshot.  note : why, recorded with the commits.
     Raises StoreInvalidError if a run to be copied is damaged; runs committed before it stay.
     """
-    return copy_keys(open_repository(source).keys(at)[1], target)
+    return copy_keys(open_repository(source).keys(at)[1], target, note=note)
 
 
-def copy_keys(keys: Keys, target: str, *, whole: bool = False) -> Transfer:
+def copy_keys(keys: Keys, target: str, *, whole: bool = False, note: str = "") -> Transfer:
     """Copy every run that the target lacks from some keys. Conflicting runs are listed and stay unchanged on both sides.
 
     whole : copy all runs in one commit; if one of them is damaged, copy none and create no store. Every run is then read twice.
@@ -47,7 +47,7 @@ def copy_keys(keys: Keys, target: str, *, whole: bool = False) -> Transfer:
     present = read_records(open_repository(target).keys()[1])
     conflicts = [name for name, record in records.items() if name in present and present[name].digest != record.digest]
     missing = [name for name in records if name not in present]
-    with open_writer(target, interval_s=math.inf if whole else INTERVAL_S) as writer:
+    with open_writer(target, interval_s=math.inf if whole else INTERVAL_S, note=note) as writer:
         for name in missing:
             writer.add(pack_stored_run(keys, name, records[name]))
         snapshot = writer.commit(f"copy runs from {shareable(keys.where)}")

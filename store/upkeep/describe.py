@@ -25,7 +25,7 @@ def describe_store(url: str, at: str | None = None) -> dict[str, Any]:
 def describe_run(url: str, name: str, at: str | None = None) -> dict[str, Any]:
     """Return everything recorded with a run, after verifying its arrays. `name` may be the beginning of a unique name."""
     reader = open_reader(url, at)
-    name = _complete(reader, name)
+    name = complete_name(reader, name)
     run = reader.run(name)
     items = reader.items(run.key.items_hash)
     return {
@@ -40,7 +40,8 @@ def describe_run(url: str, name: str, at: str | None = None) -> dict[str, Any]:
     }
 
 
-def _complete(reader: Reader, start: str) -> str:
+def complete_name(reader: Reader, start: str) -> str:
+    """Return the name of the one run that begins so. Raises UsageError for several, RunNotFoundError for none."""
     names = run_names(reader.keys)
     matches = [start] if start in names else [name for name in names if name.startswith(start)]
     if len(matches) > 1:

@@ -15,7 +15,7 @@ from store.reading.reader import open_reader
 from store.repository.repository import Repository, open_repository
 from store.upkeep.signed_names import commits
 
-LOG_SCHEMA = {"snapshot": pl.String, "written": pl.String, "runs": pl.Int64, "tags": pl.String, "message": pl.String}
+LOG_SCHEMA = dict.fromkeys(("snapshot", "written", "runs", "tags", "author", "message", "note"), pl.String) | {"runs": pl.Int64}
 DIFF_SCHEMA = {"change": pl.String, "name": pl.String, "items_changed": pl.Int64, "largest_logit_change": pl.Float64}
 
 
@@ -29,8 +29,8 @@ def history(url: str, at: str | None = None) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=LOG_SCHEMA, orient="row")
 
 
-def diff_snapshots(url: str, before: str, after: str) -> pl.DataFrame:
-    """Return the runs added, removed and replaced between two tags or snapshots.
+def diff_snapshots(url: str, before: str, after: str | None = None) -> pl.DataFrame:
+    """Return the runs added, removed and replaced between two tags or snapshots, by default up to the newest snapshot.
 
     For a replaced run, `items_changed` counts items whose logits differ, and `largest_logit_change` is the largest absolute
     difference of two finite logits (null where there is none).
@@ -56,7 +56,8 @@ def _change(old: Run, new: Run) -> tuple[int, float | None]:
 
 def _row(info: Any, tags: Mapping[str, list[str]]) -> tuple[Any, ...]:
     written = info.written_at.isoformat(timespec="seconds")
-    return info.id, written, info.metadata.get("runs", 0), " ".join(tags.get(info.id, [])), info.message
+    author, note = (str(info.metadata.get(name, "")) for name in ("author", "note"))
+    return info.id, written, info.metadata.get("runs", 0), " ".join(tags.get(info.id, [])), author, info.message, note
 
 
 def _tags_by_snapshot(repository: Repository) -> dict[str, list[str]]:

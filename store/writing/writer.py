@@ -7,7 +7,8 @@ the whole run. A commit is rebased on those of other writers; runs and item sets
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import icechunk
 
@@ -23,6 +24,7 @@ from store.format.root import check_root, check_untagged
 from store.format.runs import RunRecord, parse_run_record
 from store.repository.repository import BRANCH, Repository, open_repository
 from store.writing.batching import INTERVAL_S, Batch
+from store.writing.commit_note import commit_metadata
 
 log = logging.getLogger(__name__)
 
@@ -30,20 +32,22 @@ TRIES = 200  # attempts to commit; one fails only if another writer has committe
 PAUSE_S = 0.05
 
 
-def open_writer(url: str, *, interval_s: float = INTERVAL_S) -> "Writer":
+def open_writer(url: str, *, interval_s: float = INTERVAL_S, note: str = "", author: str | None = None) -> "Writer":
     """Open an existing store for writing. Use the writer in a `with` block, which commits at its end.
 
     Parameters
     ----------
     url : address of the store, such as ./hedgemark-store or s3://bucket/prefix; `init_store` creates it.
     interval_s : seconds between two commits while runs are being written; math.inf commits at the end only.
+    note : why the runs are written, in one line; `store log` shows it beside each commit.
+    author : who writes them; None takes the environment variable HEDGEMARK_AUTHOR, "" names nobody.
 
     Raises
     ------
     StoreNotFoundError
         If there is no store at this address.
     UsageError
-        For an address that is not valid or cannot be written.
+        For an address that is not valid or cannot be written, and for a note of more than 500 characters.
     StoreInvalidError
         If the store is damaged, or has an older schema and must be migrated first.
     StoreUnreachableError, UnsafeServerError
@@ -53,7 +57,7 @@ def open_writer(url: str, *, interval_s: float = INTERVAL_S) -> "Writer":
     --------
     See `Writer`.
     """
-    return Writer(open_repository(url), interval_s)
+    return Writer(open_repository(url), interval_s, commit_metadata({}, note, author))
 
 
 class Writer:
@@ -90,8 +94,8 @@ class Writer:
     >>> folder.cleanup()
     """
 
-    def __init__(self, repository: Repository, interval_s: float) -> None:
-        self._repository = repository
+    def __init__(self, repository: Repository, interval_s: float, noted: Mapping[str, Any]) -> None:
+        self._repository, self._noted = repository, noted
         self._pending: dict[str, PackedRun] = {}
         self._conflicts: list[RunConflictError] = []
         self._start_session()
@@ -190,7 +194,8 @@ class Writer:
             if not self._session.has_uncommitted_changes:  # another writer has committed exactly the same
                 return str(self._session.snapshot_id)
             try:
-                return str(self._session.commit(message or _message(list(self._pending)), metadata={"runs": len(self._pending)}))
+                metadata = {"runs": len(self._pending), **self._noted}
+                return str(self._session.commit(message or _message(list(self._pending)), metadata=metadata))
             except icechunk.ConflictError:
                 self._rebase()
         raise HedgemarkError(f"store {self._keys.where}: {TRIES} attempts to commit lost to other writers; this batch was not written")

@@ -23,11 +23,11 @@ UPSTREAM_TASKS = {"mmlu": "mmlu_10k", "haludial": "halu_dialogue", "halusum": "h
 @pytest.fixture(scope="module")
 def published_store(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A store made by `store import ye2024`: 54 runs of six real models."""
-    from store.exchange.import_runs import import_runs
+    from store.exchange.import_runs import Words, import_runs
     from store.importers.ye2024 import read_ye2024
 
     url = str(tmp_path_factory.mktemp("published") / "store")
-    import_runs(url, read_ye2024(shared_data / "ye2024/data", shared_data / "ye2024/outputs_base"), "import")
+    import_runs(url, read_ye2024(shared_data / "ye2024/data", shared_data / "ye2024/outputs_base"), Words("import"))
     return url
 
 

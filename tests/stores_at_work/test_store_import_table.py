@@ -22,7 +22,7 @@ from schemas.itemset import ItemSet
 from schemas.run import Run
 from store import open_reader
 from store.cli.main import main
-from store.exchange.import_runs import import_runs
+from store.exchange.import_runs import Words, import_runs
 from store.exchange.parquet_file import write_parquet
 from store.format.polars_files import read_polars
 from store.importers.importer import Description
@@ -38,7 +38,7 @@ def test_parquet_holds_every_logit_and_comes_back(store_url, tmp_path):
     assert write_parquet(open_reader(store_url).keys, path) == 2
     table = pl.read_parquet(path)
     assert len(table) == 24 and table["logit_D"].null_count() == 12 and table["answer"][:3].to_list() == ["A", "B", "C"]
-    import_runs(other, read_table(path, Description()), "import")
+    import_runs(other, read_table(path, Description()), Words("import"))
     reader = open_reader(other)
     assert reader.catalog["level"].to_list() == ["0.3", "0.5"]
     back = reader.run(reader.catalog["name"][0])
@@ -351,7 +351,7 @@ def test_two_spellings_of_one_level_are_not_two_runs(tmp_path):
     table = pl.concat([frame(), frame()]).with_columns(method=pl.lit("rtn"), level=pl.Series([".50"] * 10 + ["0.5"] * 10))
     table.write_csv(tmp_path / "t.csv")
     with pytest.raises(UsageError, match=r"the input holds run m~rtn~0.5~quiz~imported.* 2 times"):
-        import_runs(str(tmp_path / "s"), read_table(tmp_path / "t.csv", Description(model="m", task="quiz")), "import")
+        import_runs(str(tmp_path / "s"), read_table(tmp_path / "t.csv", Description(model="m", task="quiz")), Words("import"))
 
 
 def test_a_level_without_a_method_is_said(tmp_path, caplog):

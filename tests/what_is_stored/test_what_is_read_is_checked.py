@@ -15,7 +15,7 @@ from analyzer.measure.unreliable import run_reasons
 from schemas.errors import HedgemarkError, ItemError, StoreInvalidError
 from schemas.run import Run
 from store import open_reader
-from store.exchange.import_runs import import_runs
+from store.exchange.import_runs import Words, import_runs
 from store.format.item_sets import encode_items
 from store.format.runs import encode_run
 from store.repository.repository import open_repository
@@ -78,7 +78,7 @@ def test_a_mass_above_one_is_not_imported(tmp_path: Path) -> None:
     items = tiny_items(n_items=60)
     run = tiny_run(items)
     with pytest.raises(HedgemarkError, match="more than all of it"):
-        import_runs(str(tmp_path / "store"), [(items, replace(run, logsumexp=run.logsumexp - 9))], "import")
+        import_runs(str(tmp_path / "store"), [(items, replace(run, logsumexp=run.logsumexp - 9))], Words("import"))
     assert not (tmp_path / "store").exists()
 
 
