@@ -6,7 +6,7 @@ PIP     = pip install --quiet --disable-pip-version-check --constraint constrain
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo setup test test-default test-base test-newest test-all test-vllm peers fuzz fuzz-base lint bench readme clean
+.PHONY: demo setup test test-default test-base test-newest test-all test-vllm peers fuzz fuzz-base lint bench device-wheels device-check readme clean
 
 demo: setup ## no downloads: the embedded models through both stages; a second time everything is found in the store
 	$(BIN)/produce --store demo-store --model bayes --method bayes --task urn
@@ -69,6 +69,15 @@ bench: setup
 	$(BIN)/python -m analyzer.bench
 	$(BIN)/python tests/support/store_servers.py $(BIN)/python -m store.bench --s3 # the address of a server on loopback is added
 	$(BIN)/python -m producer.bench
+
+# `make device-wheels` where there is a network, then on the machine with a GPU, which needs none: `make device-check PYTHON=python3`, with a
+# python3 that has torch and transformers. A rehearsal on a CPU: make device-check CHECK="--device cpu --small" PYTHON=.venv/bin/python
+device-wheels: ## what such a machine lacks, as wheels in .whl
+	sh .ci/device-wheels.sh $(PYTHON) .whl
+
+CHECK ?=
+device-check: ## within 8 minutes: is everything right on this GPU, and how fast and within how much memory?
+	sh .ci/device-check.sh $(PYTHON) $(CHECK)
 
 clean:
 	rm -rf .venv .venv-* demo-store demo-report.html

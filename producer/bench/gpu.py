@@ -56,22 +56,34 @@ def gpu(arguments: argparse.Namespace) -> Iterator[str]:
 
 def shape_line(shape: Shape, device: str, prompts: Prompts) -> str:
     """Return the rate, the share of the matrix peak and the peak memory that a model of this shape reaches on a device."""
+    rates = run_shape(shape, random_model(shape, "cpu" if shape.budget else device, device), device, prompts)
+    order = f"layer-major within {shape.budget / GIB:.1f} GiB" if shape.budget else "in memory"
+    target_share = f" (target: at least {shape.least_share:.0%})" if shape.least_share else ""
+    taken = f"; most device memory {rates['peak_memory_bytes'] / GIB:.1f} GiB" if device.startswith("cuda") else ""
+    speed = f"{rates['items_per_s']:.1f} items/s, {rates['tokens_per_s']:,.0f} tokens/s"
+    return f"{shape.name} model, {order}: {speed}, {rates['share_of_peak']:.0%} of the measured bf16 peak{target_share}{taken}"
+
+
+def run_shape(shape: Shape, model: Any, device: str, prompts: Prompts) -> dict[str, float]:
+    """Return what answering all prompts with a model of a shape took: seconds, rates and share of the matrix peak; memory on a GPU.
+
+    peak_memory_bytes, reserved_memory_bytes : most memory in tensors, and most that the allocator held for them.
+    """
     import torch
 
     target = Target(device, torch.bfloat16)
-    model = random_model(shape, "cpu" if shape.budget else device)
     plan = plan_memory(measure_needs(model, target.dtype, prompts), device, Settings(device_memory=shape.budget), loaded=not shape.budget)
     matrix_peak(target)  # measured before the clock starts; it also warms the GPU up
-    if device.startswith("cuda"):
+    on_gpu = device.startswith("cuda")
+    if on_gpu:
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     clock = time.perf_counter()
     answers = prefill(model, prompts, range(6), plan, target, lambda _: None)
-    rates = throughput(model, prompts, target, time.perf_counter() - clock, answers.padding)
-    order = f"layer-major within {shape.budget / GIB:.1f} GiB" if plan.streamed else "in memory"
-    target_share = f" (target: at least {shape.least_share:.0%})" if shape.least_share else ""
-    taken = f"; most device memory {torch.cuda.max_memory_allocated(device) / GIB:.1f} GiB" if device.startswith("cuda") else ""
-    speed = f"{rates['items_per_s']:.1f} items/s, {rates['tokens_per_s']:,.0f} tokens/s"
-    return f"{shape.name} model, {order}: {speed}, {rates['share_of_peak']:.0%} of the measured bf16 peak{target_share}{taken}"
+    seconds = time.perf_counter() - clock
+    memory = {"peak_memory_bytes": torch.cuda.max_memory_allocated, "reserved_memory_bytes": torch.cuda.max_memory_reserved}
+    rates = {"seconds": seconds, **throughput(model, prompts, target, seconds, answers.padding)}
+    return rates | {name: float(measure(device)) for name, measure in memory.items() if on_gpu}
 
 
 def random_prompts(n_items: int, n_prefix: int, n_own: int) -> Prompts:
@@ -80,8 +92,11 @@ def random_prompts(n_items: int, n_prefix: int, n_own: int) -> Prompts:
     return Prompts(tuple(rng.integers(0, 1000, n_prefix).tolist()), rng.integers(0, 1000, (n_items, n_own)).tolist(), [False] * n_items)
 
 
-def random_model(shape: Shape, device: str) -> Any:
-    """Return a model of this shape with random weights. On the host all layers share one layer's weights, else 70B would need 140 GB."""
+def random_model(shape: Shape, home: str, drawn_on: str = "cpu") -> Any:
+    """Return a model of this shape with random weights. On the host all layers share one layer's weights, else 70B would need 140 GB.
+
+    drawn_on : device that draws the numbers; a CPU would take a minute for 70B.
+    """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -94,11 +109,11 @@ def random_model(shape: Shape, device: str) -> Any:
     shared: dict[str, Any] = {}
     for name, parameter in list(model.named_parameters()):
         layer, _, rest = name.removeprefix("model.layers.").partition(".")
-        key = rest if name.startswith("model.layers.") and device == "cpu" and layer else name
+        key = rest if name.startswith("model.layers.") and home == "cpu" and layer else name
         if key not in shared:
-            shared[key] = torch.randn(parameter.shape, dtype=torch.bfloat16, device=device) * 0.02
+            shared[key] = (torch.randn(parameter.shape, dtype=torch.bfloat16, device=drawn_on) * 0.02).to(home)
         _put(model, name, torch.nn.Parameter(shared[key], requires_grad=False))
-    model.model.rotary_emb = type(model.model.rotary_emb)(config).to(device)
+    model.model.rotary_emb = type(model.model.rotary_emb)(config).to(home)
     return model.eval()
 
 
