@@ -1,4 +1,4 @@
-"""An estimate: a value with the influence of each item on it, from which intervals, differences and means follow.
+"""An estimate: a value with the influence of each item on it, from which its interval follows.
 
 The variance of an estimate is the sum of squared influences over N squared (the infinitesimal jackknife, Efron 1982). For two runs over
 the same items, the influence of a difference is the difference of influences, so that comparisons are paired by items.
