@@ -18,8 +18,9 @@ import numpy as np
 
 from analyzer.compare.paired import Paired
 from analyzer.conformal.ranks import rank_scores, threshold_rank
-from analyzer.conformal.set_size_interval import Threshold, jumps_at_threshold, threshold_design_effect
+from analyzer.conformal.set_size_interval import jumps_at_threshold
 from analyzer.conformal.split_law import RankLaw, rank_law
+from analyzer.conformal.tilted_items import Threshold, threshold_design_effect
 from analyzer.measure.question import Question
 from analyzer.measure.scored import scores_of
 from analyzer.runs.view import RunView

@@ -13,8 +13,9 @@ from string import ascii_uppercase
 import numpy as np
 
 from analyzer.conformal.ranks import threshold_rank
-from analyzer.conformal.set_size_interval import Threshold, inverted_where_bent
+from analyzer.conformal.set_size_interval import inverted_where_bent
 from analyzer.conformal.split_law import SetStatistics, crossings, moments, rank_law
+from analyzer.conformal.tilted_items import Threshold
 from analyzer.measure.cell import ESTIMATED, FACTS, MORE, Cell
 from analyzer.measure.scored import ScoredRun, drawn_over, influence_of
 from analyzer.runs.answer_metrics import answer_metrics

@@ -8,9 +8,10 @@ from analyzer.conformal.coverage_law import ROUNDING, coverage_band, coverage_qu
 from analyzer.conformal.drawn_splits import drawn_values, over_splits
 from analyzer.conformal.influence import drawn_law, split_influence
 from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
-from analyzer.conformal.set_size_interval import Threshold, inverted_where_bent, no_interval, threshold_design_effect
+from analyzer.conformal.set_size_interval import inverted_where_bent, no_interval
 from analyzer.conformal.split_law import Moments, RankLaw, SetStatistics, moments, rank_law, set_statistics
 from analyzer.conformal.splits import calibration_size, draw_splits, draw_stratified, given_split
+from analyzer.conformal.tilted_items import Threshold, threshold_design_effect
 from analyzer.measure.cell import Cell, too_few, with_uacc
 from analyzer.measure.question import Question
 from analyzer.runs.answer_metrics import answer_metrics

@@ -11,9 +11,10 @@ import numpy as np
 
 from analyzer.conformal.influence import split_influence, threshold_pull
 from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
-from analyzer.conformal.set_size_interval import Threshold, inverted_where_bent
+from analyzer.conformal.set_size_interval import inverted_where_bent
 from analyzer.conformal.split_law import RankLaw, SetStatistics, crossings, moments, rank_law, set_statistics
 from analyzer.conformal.splits import calibration_size
+from analyzer.conformal.tilted_items import Threshold
 from analyzer.measure.cell import Cell
 from analyzer.measure.groups import member_hits
 from analyzer.measure.question import Question

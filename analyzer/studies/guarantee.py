@@ -16,9 +16,10 @@ from scipy.special import betaincinv
 from analyzer.conformal.guarantees import answered_alone, least_abstention, least_calibration, next_coverage, next_right, sure_rank
 from analyzer.conformal.influence import split_influence
 from analyzer.conformal.ranks import rank_scores, threshold_rank
-from analyzer.conformal.set_size_interval import Threshold, inverted_where_bent
+from analyzer.conformal.set_size_interval import inverted_where_bent
 from analyzer.conformal.split_law import moments, rank_law, set_statistics
 from analyzer.conformal.splits import calibration_size
+from analyzer.conformal.tilted_items import Threshold
 from analyzer.measure.cell import Cell
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, identity, interval_fields, provenance

@@ -6,11 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from scipy.special import betainc, betaincinv
 
 from analyzer.conformal.influence import split_influence
 from analyzer.conformal.ranks import rank_scores, threshold_rank
-from analyzer.conformal.set_size_interval import SetInversion, Threshold, bends_at_threshold, no_interval
-from analyzer.conformal.split_law import moments, rank_law, set_statistics
+from analyzer.conformal.set_size_interval import SetInversion, bends_at_threshold, no_interval
+from analyzer.conformal.split_law import SetStatistics, moments, rank_law, set_statistics
+from analyzer.conformal.tilted_items import Populations, Threshold
 from analyzer.scorers import SCORERS
 from analyzer.stats.combined import average, difference
 from analyzer.stats.estimate import Estimate, Interval
@@ -49,7 +51,8 @@ def measured(logits: np.ndarray, answer: np.ndarray, scorer: str, alpha: Fractio
     influence = split_influence(law, ranks.item_rank, known)
     size = known.estimates(moments(law, known).mean, influence, None)["set_size"]
     threshold, place = Threshold(law, ranks), known.names.index("set_size")
-    inversion = SetInversion(threshold, known.table.rows, known.steps[place], float(known.start[place]), size.value, size.influence)
+    populations = Populations(threshold, known.table.rows, known.steps, known.start)
+    inversion = SetInversion(populations, place, size.value, size.influence)
     return Found(size, threshold, inversion)
 
 
@@ -76,6 +79,44 @@ def test_a_smooth_score_has_the_same_interval_either_way() -> None:
         linear, inverted = found.size.interval(), interval(found)
         width = linear.high - linear.low
         assert abs(linear.low - inverted.low) < 0.15 * width and abs(linear.high - inverted.high) < 0.15 * width
+
+
+def plain_mean(threshold: Threshold, known: SetStatistics, place: int, weights: np.ndarray) -> float:
+    """The mean of a statistic when calibration and test items are drawn with these weights, rank by rank."""
+    law, n_items = threshold.law, threshold.law.n_items
+    by_rank = np.empty(n_items)
+    by_rank[threshold.ranks.item_rank] = weights
+    level = np.minimum(by_rank.cumsum() / n_items, 1.0)
+    level[-1] = 1.0
+    chance = np.diff(betainc(law.k, law.n_calibration + 1 - law.k, level), prepend=0.0)
+    total = 0.0
+    for rank in range(n_items):
+        values = known.start[place] + known.steps[place] @ (known.table.rows <= rank)
+        total += chance[rank] * float(values @ weights) / weights.sum()
+    return total
+
+
+@pytest.mark.parametrize(("alpha", "n_items"), [(Fraction(1, 20), 300), (Fraction(1, 2), 300), (Fraction(9, 10), 120)])
+def test_tilted_populations_are_those_computed_rank_by_rank(alpha: Fraction, n_items: int) -> None:
+    """At every boundary and in both directions all four statistics are the plain sums over threshold ranks, for some members as for all."""
+    found = measured(*sample(np.random.default_rng(5), "some skill", n_items, 4), "aps", alpha)
+    populations, law = found.inversion.populations, found.threshold.law
+    known = set_statistics(found.threshold.ranks)
+    np.testing.assert_allclose(
+        populations.middle, [plain_mean(found.threshold, known, place, np.ones(n_items)) for place in range(4)], rtol=0, atol=1e-12
+    )
+    for boundary, ends in zip(populations.boundaries, populations.extremes(0.9), strict=True):
+        beyond = found.threshold.ranks.item_rank >= boundary
+        shares = betaincinv(beyond.sum() + 0.5, law.n_items - beyond.sum() + 0.5, [0.05, 0.95])
+        for share, means in zip(shares, ends, strict=True):
+            weights = np.where(beyond, share / beyond.mean(), (1 - share) / (1 - beyond.mean()))
+            plain = [plain_mean(found.threshold, known, place, weights) for place in range(4)]
+            np.testing.assert_allclose(means, plain, rtol=0, atol=1e-12)
+    everything = replace(populations, member=np.ones(n_items, dtype=np.bool_), _extremes={})
+    np.testing.assert_allclose(everything.extremes(0.9), populations.extremes(0.9), rtol=0, atol=1e-12)
+    odd = np.arange(n_items) % 2 == 1
+    halves = [replace(populations, member=half, _extremes={}).middle for half in (odd, ~odd)]
+    np.testing.assert_allclose(np.mean(halves, axis=0), populations.middle, rtol=0, atol=1e-12)
 
 
 def test_few_items_beyond_the_threshold_give_no_interval() -> None:

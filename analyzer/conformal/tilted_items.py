@@ -1,0 +1,151 @@
+"""Populations that could have produced these items: what set sizes would be if more, or fewer, items had scores beyond a boundary.
+
+The number of items beyond a boundary is binomial, which bounds their share in the population. The items' weights are tilted until the share
+is at either bound, and the mean of every statistic of sets in such a population is computed with the whole distribution of its threshold:
+the k-th of n uniform levels is Beta(k, n + 1 - k).
+
+A mean is a sum over hits of the chance that the threshold is at or above the hit's rank. That chance is 1 or 0 but for the few ranks that
+the threshold may have, and weights differ only between boundaries: so hits are counted once by rank and boundary, for all tilts together.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import betainc, betaincinv
+
+from analyzer.conformal.ranks import Ranks
+from analyzer.conformal.split_law import RankLaw
+from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
+from analyzer.stats.clusters import Clusters
+
+BOUNDARIES = np.array([0.02, 0.15, 0.35, 0.5, 0.65, 0.85, 0.98])  # quantiles of the threshold's level
+NEGLIGIBLE = 1e-18  # chance of a level on either side beyond which its distribution is not evaluated
+
+
+class Threshold(NamedTuple):
+    """The distribution of the threshold's rank, and the ranks of the scores."""
+
+    law: RankLaw
+    ranks: Ranks
+
+
+class Tilt(NamedTuple):
+    """Weights of the items: `below` for those ranked below the boundary of this number, `beyond` for the others."""
+
+    number: int
+    below: float
+    beyond: float
+
+
+def threshold_design_effect(threshold: Threshold, clusters: Clusters | None) -> float:
+    """Return how many times as large the variance of the number of items above the threshold is as for independent items; at least 1."""
+    if not clusters:
+        return 1.0
+    law, ranks = threshold
+    beyond = ranks.item_rank >= round(law.k / (law.n_calibration + 1) * law.n_items)
+    return design_effect(clusters, beyond) if 0 < beyond.sum() < beyond.size else 1.0
+
+
+def design_effect(clusters: Clusters | None, beyond: BoolArray) -> float:
+    """Return how many times as large the variance of the number of items beyond a boundary, (item,) bool, is as for independent items."""
+    if not clusters:
+        return 1.0
+    side = beyond - beyond.mean()
+    return max(float(clusters.covariances(side[None])[0, 0]) * beyond.size**2 / float(side @ side), 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Populations:
+    """Items whose weights are tilted at several boundaries.
+
+    rows, steps, start : (row, item) hits, (statistic, row) what each adds to an item's value, (statistic,) value of an item without any
+                         hit, as in `SetStatistics`.
+    member     : (item,) bool, the items over which the means are taken; None for all.
+    clusters   : of dependent items; the number of items beyond a boundary then counts as many independent ones as its variance says.
+    """
+
+    threshold: Threshold
+    rows: IntArray
+    steps: FloatArray
+    start: FloatArray
+    member: BoolArray | None = None
+    clusters: Clusters | None = None
+    _extremes: dict[float, FloatArray] = field(default_factory=dict)
+
+    @cached_property
+    def boundaries(self) -> list[int]:
+        """Ranks that divide the items into two parts: of tied ranks the first, without 0, below which there are no items."""
+        law, ranks = self.threshold
+        alike = threshold_design_effect(self.threshold, self.clusters)
+        levels = betaincinv(law.k / alike, (law.n_calibration + 1 - law.k) / alike, BOUNDARIES)
+        places = np.minimum((levels * law.n_items).astype(np.int64), law.n_items - 1)
+        return sorted({int(first) for first in ranks.first[places] if first > 0})
+
+    def sides(self) -> Iterator[BoolArray]:
+        """Yield for each boundary which items are beyond it, (item,) bool."""
+        return (self.threshold.ranks.item_rank >= boundary for boundary in self.boundaries)
+
+    @cached_property
+    def middle(self) -> FloatArray:
+        """(statistic,) means in the population in which the items have equal weights."""
+        return self._means([Tilt(0, 1.0, 1.0)])[0]
+
+    def extremes(self, level: float) -> FloatArray:
+        """Return (boundary, 2, statistic) means in the populations with the fewest and the most items beyond each boundary.
+
+        level : of the interval of the share of items beyond, such as 0.95.
+        """
+        if level not in self._extremes:
+            n_items = self.threshold.law.n_items
+            tilts = []
+            for number, (boundary, alike) in enumerate(zip(self.boundaries, self._design_effects, strict=True)):
+                count, n_counted, now = (n_items - boundary) / alike, n_items / alike, 1 - boundary / n_items
+                for share in betaincinv(count + 0.5, n_counted - count + 0.5, [(1 - level) / 2, 1 - (1 - level) / 2]):
+                    tilts.append(Tilt(number, float(1 - share) / (1 - now), float(share) / now))
+            means = self._means(tilts) if tilts else np.empty(0)  # all scores may be tied, and there is no boundary then
+            self._extremes[level] = means.reshape(len(self.boundaries), 2, len(self.start))
+        return self._extremes[level]
+
+    @cached_property
+    def _design_effects(self) -> list[float]:
+        return [design_effect(self.clusters, beyond) for beyond in self.sides()]
+
+    def _means(self, tilts: list[Tilt]) -> FloatArray:
+        """Return (tilt, statistic) means; calibration items are drawn from the tilted items as well."""
+        first, chance = self._chances(tilts)
+        width, n_parts, n_rows = chance.shape[1], len(self.boundaries) + 1, len(self.rows)
+        part = np.searchsorted(self.boundaries, self.threshold.ranks.item_rank, side="right")  # how many boundaries an item is beyond
+        own = None if self.member is None else self.member.astype(np.float64)
+        place = (part + n_parts * np.arange(n_rows)[:, None]) * width + np.clip(self.rows - first, 0, width - 1)
+        weights = None if own is None else np.broadcast_to(own, place.shape).ravel()
+        hits = np.bincount(place.ravel(), weights, n_rows * n_parts * width).reshape(n_rows, n_parts, width)
+        weight = np.array([[tilt.beyond if beyond > tilt.number else tilt.below for beyond in range(n_parts)] for tilt in tilts])
+        reached = np.einsum("rpt,tp->tr", hits @ chance.T, weight)
+        total = weight @ np.bincount(part, own, n_parts)
+        return np.asarray(self.start + reached @ self.steps.T / total[:, None])
+
+    def _chances(self, tilts: list[Tilt]) -> tuple[int, FloatArray]:
+        """Return (tilt, rank) the chance that the threshold is at or above a rank, and the first of these ranks; before it, it is 1.
+
+        At the last of these ranks, and after it, the chance is 0.
+        """
+        law = self.threshold.law
+        n_items, a, b = law.n_items, law.k, law.n_calibration + 1 - law.k
+        low, high = betaincinv(a, b, NEGLIGIBLE), 1 - betaincinv(b, a, NEGLIGIBLE)
+        ranked = np.arange(n_items)
+        levels = np.zeros((len(tilts), n_items + 1))  # of the items ranked below a rank
+        for level, tilt in zip(levels, tilts, strict=True):
+            boundary = self.boundaries[tilt.number] if self.boundaries else 0
+            level[1:] = np.minimum(ranked + 1, boundary) * tilt.below + np.maximum(ranked + 1 - boundary, 0) * tilt.beyond
+        levels = np.minimum(levels / n_items, 1.0)
+        levels[:, -1] = 1.0
+        first = int(np.argmax((levels > low).any(axis=0))) - 1
+        last = n_items - int(np.argmax((levels < high).any(axis=0)[::-1])) + 1
+        window = levels[:, first : min(last, n_items) + 1]
+        chance = np.where(window <= low, 1.0, 0.0)
+        inside = (window > low) & (window < high)
+        chance[inside] = 1 - betainc(a, b, window[inside])
+        return first, chance
