@@ -20,8 +20,7 @@ from scipy.special import betaincinv, ndtr
 from analyzer.stats.arrays import AnyArray, FloatArray
 from analyzer.stats.estimate import Interval
 
-STEPS = 60  # largest number of steps of the search for the saddlepoint; about 8 are needed
-CLOSE = 1e-12
+FARTHEST = 60.0  # place of the saddlepoint at which every probability is below 1e-20
 
 
 def mean_interval(values: AnyArray, least: float, most: float, tail: float) -> Interval:
@@ -43,40 +42,26 @@ def mean_upper_bound(values: AnyArray, most: float, tail: float) -> float:
         return float(most)
     if seen.size == 2:
         return float(seen[0] + scale * betaincinv(counts[1], counts[0], 1 - tail))
-    unit = (seen - most) / scale + 1  # now in [0, 1]
-    mean = float(unit @ counts) / counts.sum()
-    bound = brentq(lambda m: _chance_above(unit, counts, m) - tail, mean, 1 - CLOSE, xtol=1e-10) if mean < 1 - CLOSE else 1.0
-    return float(most + (bound - 1) * scale)
+    short = (most - seen) / scale  # by how much each value falls short of the largest, in [0, 1]
+    x = brentq(lambda x: _tilted(short, counts, x)[0] - tail, 0.0, FARTHEST, xtol=1e-14)
+    return float(most - scale * _tilted(short, counts, x)[1])
 
 
-def _chance_above(values: FloatArray, counts: AnyArray, m: float) -> float:
-    """P(the mean under Dirichlet weights exceeds m): a sum of (value - m) times exponential variables is positive."""
-    d = values - m
-    t = _saddlepoint(d, counts)
-    logs = np.log1p(-t * d)
-    r = math.copysign(math.sqrt(max(2 * float(counts @ logs), 0.0)), t)
-    u = t * math.sqrt(float(counts @ (d / (1 - t * d)) ** 2))
-    if abs(r) < 1e-4:  # at the mean itself the formula is 0 / 0; its limit, with the third cumulant
+def _tilted(short: FloatArray, counts: AnyArray, x: float) -> tuple[float, float]:
+    """Return P(the mean under Dirichlet weights falls short by less than q), and q, for the q whose saddlepoint is at x.
+
+    The mean is above m = 1 - q if a sum of d = q - short times exponential variables is positive. Its saddlepoint t solves sum of
+    d / (1 - t d) = 0. With s = t / (1 + t m) this is linear in q, so that q follows from s = 1 - exp(-x) without a search.
+    """
+    e, s = math.exp(-x), -math.expm1(-x)
+    left = short + e * (1 - short)  # 1 - s * value, without cancellation
+    weight = counts / left
+    q = float(weight @ short) / float(weight.sum())
+    d, whole = q - short, e + s * q
+    r = math.sqrt(max(2 * float(counts @ np.log(left / whole)), 0.0))
+    if r < 1e-4:  # at the mean itself the formula is 0 / 0; its limit, with the third cumulant
         variance, third = float(counts @ d**2), float(counts @ d**3)
-        return float(0.5 + third / (3 * math.sqrt(2 * math.pi) * variance**1.5))
+        return float(0.5 + third / (3 * math.sqrt(2 * math.pi) * variance**1.5)), q
+    u = s * math.sqrt(float(counts @ (d / left) ** 2))
     density = math.exp(-r * r / 2) / math.sqrt(2 * math.pi)
-    return float(min(max(ndtr(-r) + density * (1 / u - 1 / r), 0.0), 1.0))
-
-
-def _saddlepoint(d: FloatArray, counts: AnyArray) -> float:
-    """Return t with sum of d / (1 - t d) = 0: the sum rises from -inf to +inf between the reciprocals of the least and the largest d."""
-    low, high = 1 / d[0], 1 / d[-1]
-    t = 0.0
-    for _ in range(STEPS):
-        part = d / (1 - t * d)
-        slope = float(counts @ part)
-        if slope > 0:
-            high = t
-        else:
-            low = t
-        step = t - slope / float(counts @ part**2)
-        new = step if low < step < high else (low + high) / 2
-        if abs(new - t) <= CLOSE * max(abs(t), 1.0):
-            return new
-        t = new
-    return t
+    return float(min(max(ndtr(-r) + density * (1 / u - 1 / r), 0.0), 1.0)), q
