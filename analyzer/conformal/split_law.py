@@ -170,6 +170,52 @@ def moments(law: RankLaw, statistics: SetStatistics) -> Moments:
     return Moments(mean, np.sqrt(np.maximum(variance, 0.0)))
 
 
+class RankLaws(NamedTuple):
+    """Laws of the threshold's rank at several alphas, one after the other.
+
+    rank, weight : (place,) every rank that has weight under a law, and its weight.  start : (law,) the first place of each law.
+    shares       : (stratum, place) share of the items ranked below, and of those above, that are tested.
+    spreads      : (stratum, place) what the variance of their values is multiplied by in the variance of a mean over test items.
+    """
+
+    n_items: int
+    n_calibration: int
+    rank: IntArray
+    weight: FloatArray
+    start: IntArray
+    shares: FloatArray
+    spreads: FloatArray
+
+
+@lru_cache(maxsize=4)
+def rank_laws(n_items: int, n_calibration: int, ks: tuple[int, ...]) -> RankLaws:
+    """Return the laws of several k together."""
+    laws = [rank_law(n_items, n_calibration, k) for k in ks]
+    sizes = np.array([law.weights.size for law in laws])
+    ranks, weights = (np.concatenate(parts) for parts in zip(*((law.ranks, law.weights) for law in laws), strict=True))
+    tested = np.hstack([np.stack([law.tested_below, law.tested_above]) for law in laws])
+    shares = tested / np.maximum(np.stack([ranks, n_items - 1 - ranks]), 1)
+    spreads = tested * (1 - shares) / (n_items - n_calibration) ** 2
+    return RankLaws(n_items, n_calibration, ranks.astype(np.int64), weights, sizes.cumsum() - sizes, shares, spreads)
+
+
+def all_moments(laws: RankLaws, statistics: SetStatistics) -> Moments:
+    """Return (law, statistic) mean and sd over all splits: what `moments` returns for each law by itself, at a fraction of the time."""
+    ranks = np.arange(laws.n_items + 1, dtype=np.float64)
+    sizes = ranks, np.maximum(laws.n_items - 1 - ranks, 0)
+    given_rank = variance = np.zeros((len(statistics.names), laws.rank.size))
+    for stratum, hits in enumerate((statistics.table.below, statistics.table.above)):
+        total, squares = _totals(statistics, hits.astype(np.float64), sizes[stratum])
+        spread = _spread(total, squares, sizes[stratum])
+        given_rank = given_rank + total.take(laws.rank, axis=1) * laws.shares[stratum]
+        variance = variance + spread.take(laws.rank, axis=1) * laws.spreads[stratum]
+    given_rank /= laws.n_items - laws.n_calibration
+    mean = np.add.reduceat(given_rank * laws.weight, laws.start, axis=1)
+    given_rank -= np.repeat(mean, np.diff(laws.start, append=laws.rank.size), axis=1)
+    squares = np.add.reduceat((variance + given_rank**2) * laws.weight, laws.start, axis=1)
+    return Moments(mean.T, np.sqrt(np.maximum(squares, 0.0)).T)
+
+
 def _count(rows: IntArray) -> IntArray:
     width = rows.shape[1] + 2
     offset = np.arange(rows.shape[0])[:, None] * width
@@ -185,5 +231,9 @@ def _totals(statistics: SetStatistics, hits: FloatArray, size: FloatArray) -> tu
 def _sample(total: FloatArray, squares: FloatArray, size: FloatArray, tested: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Mean and variance of the sum over `tested` items drawn without replacement from a stratum of `size`."""
     share = tested / np.maximum(size, 1)
-    spread = (squares - total**2 / np.maximum(size, 1)) / np.maximum(size - 1, 1)
-    return total * share, tested * (1 - share) * np.maximum(spread, 0.0)
+    return total * share, tested * (1 - share) * _spread(total, squares, size)
+
+
+def _spread(total: FloatArray, squares: FloatArray, size: FloatArray) -> FloatArray:
+    """Variance of the values in a stratum of `size` items, from their sum and the sum of their squares."""
+    return np.asarray(np.maximum((squares - total**2 / np.maximum(size, 1)) / np.maximum(size - 1, 1), 0.0))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from analyzer.conformal.coverage_law import coverage_law
 from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
-from analyzer.conformal.split_law import moments, rank_law, set_statistics
+from analyzer.conformal.split_law import all_moments, moments, rank_law, rank_laws, set_statistics
 
 
 @st.composite
@@ -65,6 +65,18 @@ def test_exact_law_equals_brute_force_over_all_splits(problem: tuple[np.ndarray,
     values, counts = np.unique(np.round(expected["coverage"], 12), return_counts=True)
     np.testing.assert_allclose(coverage.value, values, rtol=0, atol=1e-12)
     np.testing.assert_allclose(coverage.probability, counts / counts.sum(), rtol=0, atol=1e-12)
+
+
+@given(problems())
+@settings(max_examples=50, deadline=None)
+def test_laws_at_many_alphas_together_are_those_one_by_one(problem: tuple[np.ndarray, np.ndarray, int, Fraction]) -> None:
+    """Mean and variance of every statistic at every alpha, alphas too small for the split included."""
+    scores, answer, n, _ = problem
+    known = set_statistics(ranked(scores, answer), sizes=True)
+    ks = tuple(threshold_rank(n, Fraction(number, 20)) for number in range(1, 20))
+    together, apart = all_moments(rank_laws(len(answer), n, ks), known), [moments(rank_law(len(answer), n, k), known) for k in ks]
+    np.testing.assert_allclose(together.mean, [one.mean for one in apart], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(together.sd**2, [one.sd**2 for one in apart], rtol=0, atol=1e-12)
 
 
 @given(problems())

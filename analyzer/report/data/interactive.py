@@ -8,7 +8,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ import numpy as np
 from analyzer.compare.compare import pair_unreliable
 from analyzer.compare.paired import Paired
 from analyzer.conformal.ranks import threshold_rank
-from analyzer.conformal.split_law import RankLaw, SetStatistics, moments, rank_law
+from analyzer.conformal.split_law import SetStatistics, all_moments, rank_laws
 from analyzer.measure.cell import Cell
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record
@@ -60,11 +59,11 @@ def _curve(view: RunView, scorer: str, question: Question) -> Record:
     scored = score_run(view, view.probs, scorer, question, None)
     shown = _only_shown(scored.statistics)
     n_calibration = scored.n_calibration
-    at_alphas = [moments(_law(view.n_items, n_calibration, threshold_rank(n_calibration, alpha)), shown) for alpha in GRID]
+    laws = rank_laws(view.n_items, n_calibration, tuple(threshold_rank(n_calibration, alpha) for alpha in GRID))
+    at_alphas = all_moments(laws, shown)
     record: dict[str, Any] = {"run": view.row["name"], "scorer": scorer, "protocol": question.protocol}
     for index, name in enumerate(SHOWN):
-        record[name] = [float(at.mean[index]) for at in at_alphas]
-        record[f"{name}_sd"] = [float(at.sd[index]) for at in at_alphas]
+        record[name], record[f"{name}_sd"] = at_alphas.mean[:, index].tolist(), at_alphas.sd[:, index].tolist()
     return record
 
 
@@ -80,11 +79,6 @@ def _only_shown(statistics: SetStatistics) -> SetStatistics:
         statistics.square_start[chosen],
         statistics.square_steps[chosen],
     )
-
-
-@lru_cache(maxsize=1024)
-def _law(n_items: int, n_calibration: int, k: int) -> RankLaw:
-    return rank_law(n_items, n_calibration, k)  # the same for all runs with this number of items
 
 
 def _rates_record(cell: Paired, question: Question, prices: Prices) -> Record:
