@@ -25,7 +25,6 @@ from analyzer.stats.arrays import BoolArray
 from analyzer.stats.clusters import Clusters
 from analyzer.stats.combined import difference
 from analyzer.stats.estimate import NOTHING, Estimate, mean
-from analyzer.stats.probs import log_softmax
 from schemas.errors import RunNotFoundError
 from schemas.options import option_mass
 from schemas.run import DENSE
@@ -165,7 +164,7 @@ def _share(happens: BoolArray, clusters: Clusters | None) -> Estimate:
 
 def _divergences(pair: Pair) -> dict[str, Estimate]:
     p, q = pair.dense.probs, pair.compressed.probs
-    log_p, log_q = (log_softmax(view.logits, view.n_options) for view in pair)
+    log_p, log_q = pair.dense.log_probs, pair.compressed.log_probs
     with np.errstate(invalid="ignore"):  # an option that an item does not have is NaN, which numpy calls invalid
         log_middle = np.logaddexp(log_p, log_q) - np.log(2)
     per_item = {

@@ -7,15 +7,14 @@ model.
 """
 
 import math
-from functools import lru_cache
 
 import numpy as np
 from scipy.special import bdtr, bdtrc
 
 from analyzer.measure.cell import Cell
 from analyzer.measure.misaligned_labels import NOISE, SIGMAS, label_reasons
-from analyzer.runs.answer_metrics import RECENT, answer_metrics
-from analyzer.runs.view import RunView
+from analyzer.runs.answer_metrics import answer_metrics
+from analyzer.runs.view import RunView, once_per_view
 from analyzer.stats.arrays import FloatArray, IntArray
 from schemas.fields import CHAT
 from schemas.run import CHECKPOINT
@@ -34,7 +33,7 @@ DETERMINED = 0.9  # among rows equal in all columns but one, the share equal in 
 EXACT_BACKEND = "exact"  # backend of exact posteriors, which are equal for items with the same composition and are not a network's logits
 
 
-@lru_cache(maxsize=RECENT)
+@once_per_view
 def run_reasons(view: RunView) -> tuple[str, ...]:
     """Return why no figure of this run can be trusted; () if nothing is wrong."""
     reasons = []

@@ -6,31 +6,28 @@ tie_rate. `dependence` says how many independent units the items are: a question
 
 import math
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from analyzer.runs.view import RunView
+from analyzer.runs.view import RunView, once_per_view
 from analyzer.stats.arrays import BoolArray, FloatArray
 from analyzer.stats.clusters import design_effect
 from analyzer.stats.estimate import NOTHING, Estimate, mean
-from analyzer.stats.probs import log_softmax
 from schemas.items import IDK, NONE_OF_THE_ABOVE
 from schemas.options import option_mass
 
 METRICS = ("accuracy", "nll", "brier", "ece", "aurc", "option_mass", "idk_rate", "none_of_above_rate", "tie_rate")
 BINS = 15
-RECENT = 16  # runs whose metrics are cached: every scorer needs the same ones, and the dense runs of up to 8 prompts recur in turn
 IDK_INDEX, NONE_INDEX, BENCHMARK_OPTIONS = 4, 5, 6  # options E and F of the benchmark's items
 
 
-@lru_cache(maxsize=RECENT)
+@once_per_view
 def answer_metrics(view: RunView) -> dict[str, Estimate]:
     """Return every metric of a run; NOTHING (NaN) for a metric whose data the run lacks."""
     if view.n_items == 0:
         return dict.fromkeys(METRICS, NOTHING)
-    nll = -log_softmax(view.logits, view.n_options)[np.arange(view.n_items), view.answer]
+    nll = -view.log_probs[np.arange(view.n_items), view.answer]
     return {
         "accuracy": mean(view.correct, view.clusters, share=True),
         "nll": replace(mean(nll, view.clusters, least=0.0), skewed=True),
@@ -44,7 +41,7 @@ def answer_metrics(view: RunView) -> dict[str, Estimate]:
     }
 
 
-@lru_cache(maxsize=RECENT)
+@once_per_view
 def dependence(view: RunView) -> dict[str, Any]:
     """Return how many units the items are.
 

@@ -1,20 +1,22 @@
 """The part of a run that an analysis uses: the items that are not demonstrations and whose logits are finite."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any
+from functools import cached_property, wraps
+from typing import Any, TypeVar
 
 import numpy as np
 
 from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
 from analyzer.stats.clusters import Clusters, clusters_of
-from analyzer.stats.probs import softmax, top_option
+from analyzer.stats.probs import log_softmax, softmax, top_option
 from schemas.itemset import ItemSet
 from schemas.options import own_options
 from schemas.run import Environment, Run, RunKey
 from schemas.run import FloatArray as Float32Array
 from store.format.runs import check_fit
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +92,11 @@ class RunView:
         return softmax(self.logits, self.n_options)
 
     @cached_property
+    def log_probs(self) -> FloatArray:
+        """Logarithm of each option's probability, (item, option); NaN for options that an item does not have."""
+        return log_softmax(self.logits, self.n_options)
+
+    @cached_property
     def chosen(self) -> IntArray:
         """The most likely option of each item, (item,); of tied options the first."""
         return top_option(self.probs)
@@ -124,3 +131,18 @@ def view_run(run: Run, items: ItemSet, row: Mapping[str, Any], snapshot: str) ->
     arrays = (run.logits, run.logsumexp, run.top_token)
     view = RunView(row, snapshot, items, np.arange(len(items)), *arrays, n_nonfinite, disagreement, run.key, run.env)
     return view.keep(is_question & finite)
+
+
+def once_per_view(compute: Callable[[RunView], T]) -> Callable[[RunView], T]:
+    """Return the function with its result kept beside the view and released with it: every scorer, alpha and table needs the same one."""
+    name = f"{compute.__module__}.{compute.__qualname__}"
+
+    @wraps(compute)
+    def kept(view: RunView) -> T:
+        held: dict[str, Any] = vars(view)
+        if name not in held:
+            held[name] = compute(view)
+        result: T = held[name]
+        return result
+
+    return kept
