@@ -14,7 +14,6 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import theilslopes
 
 from analyzer.compare.compare import averaged, pair_unreliable
 from analyzer.compare.paired import Paired, compressed_pairs
@@ -154,9 +153,15 @@ def _slope_fields(points: Sequence[Point]) -> Record:
     noise = covariance([point.inflation for point in points])
     draws = np.random.default_rng(SEED).multivariate_normal(y, noise, N_DRAWS, method="cholesky")
     low, high = np.quantile(_slopes(x, draws), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    outer = theilslopes(y, x, LEVEL) if len(sizes) >= MIN_FOR_FAMILY else None
-    family_ends = (float(outer.low_slope), float(outer.high_slope)) if outer else (None, None)
+    family_ends = _family_ends(x, y) if len(sizes) >= MIN_FOR_FAMILY else (None, None)
     return dict(zip(names, (slope(x, y), float(low), float(high), *family_ends), strict=True))
+
+
+def _family_ends(x: FloatArray, y: FloatArray) -> tuple[float, float]:
+    from scipy.stats import theilslopes  # takes a second to import, and few reports have so many sizes of one family
+
+    outer = theilslopes(y, x, LEVEL)
+    return float(outer.low_slope), float(outer.high_slope)
 
 
 def _note(points: Sequence[Point], used: Sequence[Point]) -> str | None:

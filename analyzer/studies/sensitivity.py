@@ -12,7 +12,6 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import kendalltau
 
 from analyzer.compare.paired import Paired, compressed_pairs
 from analyzer.conformal.splits import parse_split
@@ -157,6 +156,8 @@ def _rank_agreement(table: Iterable[Sequence[Variant]]) -> dict[tuple[str, Case]
 
 
 def _least_tau(by_value: Mapping[str, Mapping[Case, float]], base: Mapping[Case, float]) -> float | None:
+    from scipy.stats import kendalltau  # takes a second to import
+
     taus = []
     for sizes in by_value.values():
         runs = [run for run in base if np.isfinite(base[run]) and np.isfinite(sizes.get(run, np.nan))]
