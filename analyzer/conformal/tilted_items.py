@@ -91,7 +91,7 @@ class Populations:
     @cached_property
     def middle(self) -> FloatArray:
         """(statistic,) means in the population in which the items have equal weights."""
-        return self._means([Tilt(0, 1.0, 1.0)])[0]
+        return np.asarray(self._means([Tilt(0, 1.0, 1.0)])[0])
 
     def extremes(self, level: float) -> FloatArray:
         """Return (boundary, 2, statistic) means in the populations with the fewest and the most items beyond each boundary.
@@ -140,12 +140,12 @@ class Populations:
         for level, tilt in zip(levels, tilts, strict=True):
             boundary = self.boundaries[tilt.number] if self.boundaries else 0
             level[1:] = np.minimum(ranked + 1, boundary) * tilt.below + np.maximum(ranked + 1 - boundary, 0) * tilt.beyond
-        levels = np.minimum(levels / n_items, 1.0)
+        levels = np.asarray(np.minimum(levels / n_items, 1.0))
         levels[:, -1] = 1.0
-        first = int(np.argmax((levels > low).any(axis=0))) - 1
-        last = n_items - int(np.argmax((levels < high).any(axis=0)[::-1])) + 1
+        first = int(np.argmax(levels.max(axis=0) > low)) - 1
+        last = n_items - int(np.argmax((levels.min(axis=0) < high)[::-1])) + 1
         window = levels[:, first : min(last, n_items) + 1]
         chance = np.where(window <= low, 1.0, 0.0)
-        inside = (window > low) & (window < high)
+        inside = np.asarray((window > low) & (window < high))
         chance[inside] = 1 - betainc(a, b, window[inside])
         return first, chance
