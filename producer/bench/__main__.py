@@ -24,7 +24,7 @@ from producer.bench.gpu import gpu
 from producer.bench.layer_major import layers
 from producer.bench.levels import levels
 from producer.bench.rates import CLOCKS, rates
-from producer.bench.saved import saved
+from producer.bench.saved import SAVEABLE, saved
 from producer.bench.share import share
 from producer.bench.two_paths import paths
 from producer.machine.environment import device_name
@@ -73,6 +73,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--part", choices=[*PARTS], action="append", help="only this part (repeatable)")
     about_models = "only this model, for rates, share and paths (repeatable); for saved, the first"
     parser.add_argument("--model", choices=[*TASKS], action="append", help=about_models)
+    parser.add_argument("--method", choices=[*SAVEABLE], action="append", help="only this method, for saved (repeatable)")
     parser.add_argument("--task", choices=sorted(set().union(*TASKS.values())), action="append", help="only this task (repeatable)")
     parser.add_argument("--shots", choices=[*SHOTS], action="append", help="only with or without demonstrations (repeatable)")
     parser.add_argument("--items", type=int, default=0, help="items per case; 0: as many as two cores answer in a minute or two")

@@ -62,16 +62,18 @@ class Place(NamedTuple):
 
 def saved(arguments: argparse.Namespace) -> Iterator[str]:
     """Yield a line for each method and each saved model, and one for each method of which a prompt was added."""
-    model = (arguments.model or [MODEL])[0]
+    model, methods = (arguments.model or [MODEL])[0], arguments.method or [*SAVEABLE]
     with tempfile.TemporaryDirectory() as scratch:
         place = Place(Path(scratch), model, arguments.items or ITEMS)
         yield f"{model} in float32, {place.n_items} items of {TASK}, compression data {DATA}"
-        for method, levels in SAVEABLE.items():
+        for method in methods:
+            levels = SAVEABLE[method]
             used = _produce(place, [model], "made", *_compressing(method, *levels), "--models", str(place.kept))
             yield f"    {method}: peak memory {used.peak / 2**20:,.0f} MiB for {len(levels)} levels, each saved, loaded again and compared"
         yield from (f"    {line}" for line in _again(place))
-        for method, level in KEPT.items():
-            yield "    " + _another_prompt(place, method, level, arguments.rounds)
+        for method in methods:
+            if method in KEPT:
+                yield "    " + _another_prompt(place, method, KEPT[method], arguments.rounds)
 
 
 def _again(place: Place) -> Iterator[str]:

@@ -118,7 +118,7 @@ def test_saved_models_are_compared_and_another_prompt_is_timed(monkeypatch: pyte
     monkeypatch.setattr("producer.bench.saved.SAVEABLE", {"rtn": ("w4a16-g32",)})
     monkeypatch.setattr("producer.bench.saved.KEPT", {"rtn": "w4a16-g32"})
     monkeypatch.setattr("producer.bench.saved.DATA", "embedded:4x32")
-    _, _, line, prompt = saved(argparse.Namespace(model=["ref-s"], items=8, rounds=1))
+    _, _, line, prompt = saved(argparse.Namespace(model=["ref-s"], method=["rtn"], items=8, rounds=1))
     [(change, allowed)] = re.findall(r"largest change of an option logit (\S+), (\S+) allowed; [\d.]+ MB, pack-quantized", line)
     assert float(change) <= float(allowed)
     assert re.search(r"one more prompt: \d+ processor seconds with --models, \d+ with compressing again", prompt)
