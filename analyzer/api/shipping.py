@@ -30,6 +30,7 @@ def calibrate(  # noqa: PLR0913  # one argument per option of the command
     guarantee: str = "average",
     max_wrong: Number | None = None,
     prices: Prices | str | Path | None = None,
+    subject_mix: Mapping[str, float] | str | Path | None = None,
     expect: Mapping[str, str] | Sequence[str] = (),
     allow_unreliable: bool = False,
     **selection: Any,
@@ -46,6 +47,8 @@ def calibrate(  # noqa: PLR0913  # one argument per option of the command
     guarantee : "average" over draws of the calibration items, or "pac:0.95" for coverage with that confidence.
     max_wrong : largest share of wrong answers among the questions that are answered without review.
     prices : as in `cost`; they also set the largest set that is asked again.
+    subject_mix : the mix of subjects of the questions to come, as in `in_use.weighted`; each item then weighs as much as its subject has
+        in that mix. None: the mix that the items have.
     expect : required fields of the run's key, {"prompt_hash": ".."} or ["prompt_hash=.."].
     allow_unreliable : make a predictor from an unreliable run too; its file says that the run is unreliable.
 
@@ -65,9 +68,10 @@ def calibrate(  # noqa: PLR0913  # one argument per option of the command
     >>> predictor.names(predictor.predict([2.0, 0.0, 0.1, -1.0]))
     ('A',)
     """
-    from analyzer.ship.calibrate import PredictorSettings
     from analyzer.ship.calibrate import calibrate as calibrate_run
+    from analyzer.ship.settings import PredictorSettings
     from analyzer.studies.cost import read_prices
+    from analyzer.studies.weighted_conformal import read_mix
 
     question = ask(alphas=str(alpha), scorers=scorer, parameters=parameters, empty=empty, by=by, reliability=reliability, cluster=cluster)
     if len(question.alphas) != 1 or by not in ("none", "subject"):
@@ -83,6 +87,7 @@ def calibrate(  # noqa: PLR0913  # one argument per option of the command
         None if max_wrong is None else _share(str(max_wrong), "max_wrong"),
         prices if prices is None or isinstance(prices, Prices) else read_prices(Path(prices)),
         one_each=cluster is not None,
+        mix=subject_mix if subject_mix is None or isinstance(subject_mix, Mapping) else read_mix(Path(subject_mix)),
     )
     runs = open_asked(source, at, selection).runs.clustered(question.clustering)
     dense = open_asked(source, at, selection, with_dense=True).runs
@@ -124,13 +129,14 @@ def predict(predictor: Predictor | str | Path, logits: str | Path) -> pl.DataFra
     return frame(predict_rows(loaded, read_log(Path(logits), loaded)))
 
 
-def monitor(
+def monitor(  # noqa: PLR0913  # one argument per option of the command
     predictor: Predictor | str | Path,
     log: str | Path,
     *,
     state: str | Path | None = None,
     delta: float = 0.01,
     coverage_tolerance: float = 0.02,
+    mix_out: str | Path | None = None,
 ) -> pl.DataFrame:
     """Return whether a predictor's guarantee still holds for live questions: the command `analyze monitor`.
 
@@ -142,6 +148,8 @@ def monitor(
     state : file that keeps the watch between calls; created if it does not exist.
     delta : chance of a false alarm, over all calls together.
     coverage_tolerance : by how much coverage may be below 1 - alpha and still count as holding.
+    mix_out : TOML file to write if a changed mix of subjects explains an alarm: the mix since it changed, which `calibrate` takes as
+        `subject_mix`. The log needs a column subject for this.
 
     Returns
     -------
@@ -163,12 +171,16 @@ def monitor(
     ...     monitor(calibrate(example_runs()[0]), file)["outcome"][0]
     'not enough yet'
     """
+    from analyzer.watch.mix_change import write_mix
     from analyzer.watch.monitor import follow
-    from analyzer.watch.report import report
+    from analyzer.watch.report import explanation, report
 
     loaded = predictor if isinstance(predictor, Predictor) else Predictor.load(predictor)
     watch = follow(loaded, Path(log), delta=delta, state=None if state is None else Path(state))
-    return frame(report(watch, coverage_tolerance))
+    records = report(watch, coverage_tolerance)
+    if mix_out is not None:
+        write_mix(explanation(watch, records, coverage_tolerance), Path(mix_out))
+    return frame(records)
 
 
 def _confidence(guarantee: str) -> Fraction | None:

@@ -50,6 +50,11 @@ EXPECT_HELP = "Refuse a run whose key says otherwise, such as prompt_hash=3f2a9c
 )
 @click.option("--max-wrong", metavar="X", help="Answer alone only as long as at most this share is wrong, such as 0.05. [no limit]")
 @click.option("--prices", type=FILE, help="TOML with prices and rules, as analyze cost takes it, such as prices.toml. [no prices]")
+@click.option(
+    "--subject-mix",
+    type=FILE,
+    help="TOML with each subject's share under [subjects]: make the threshold for questions in this mix. [that of the items]",
+)
 @click.option("--expect", multiple=True, metavar="FIELD=VALUE", help=EXPECT_HELP)
 @click.option("--allow-unreliable", is_flag=True, help="Make a predictor of an unreliable run; the file says why it is unreliable.")
 @click.option("--out", type=FILE, default="predictor.json", show_default=True, help="File to write.")
@@ -99,25 +104,35 @@ def predict_command(path: Path, logits: Path, form: str) -> None:
 @click.option(
     "--coverage-tolerance", metavar="X", type=float, default=0.02, show_default=True, help="Coverage losses up to this count as no loss."
 )
+@click.option(
+    "--mix-out",
+    type=FILE,
+    help="Where a changed mix of subjects explains an alarm, write it here, such as mix.toml, for calibrate --subject-mix. [not written]",
+)
 @format_option
 @friendly_errors
-def monitor_command(path: Path, log: Path, state: Path | None, form: str, **options: Any) -> None:
+def monitor_command(path: Path, log: Path, state: Path | None, mix_out: Path | None, form: str, **options: Any) -> None:
     """Watch whether the guarantee still holds for live questions. Exit 0 if it holds, 1 on an alarm, 3 if there is not enough yet.
 
-    Without answers, questions are compared with those that calibrated; with answers, misses are counted, by group too.
+    Without answers, questions are compared with those that calibrated; with answers, misses are counted, by group too. Where the log has
+    the questions' subjects, the last line says whether a changed mix of them explains an alarm.
 
     Example: analyze monitor --predictor predictor.json --log live.parquet --state watch.json
     """
     from analyzer.predictor import Predictor
     from analyzer.tables.columns import MONITOR
     from analyzer.tables.emit import emit
+    from analyzer.watch.mix_change import write_mix
     from analyzer.watch.monitor import follow
-    from analyzer.watch.report import EXIT_CODES, UNDECIDED, last_line, report
+    from analyzer.watch.report import EXIT_CODES, UNDECIDED, explanation, last_line, report
 
     watch = follow(Predictor.load(path), log, delta=options["delta"], state=state)
     records = report(watch, options["coverage_tolerance"])
     emit(records, form, MONITOR)
-    click.echo(last_line(watch, records), err=True)
+    change = explanation(watch, records, options["coverage_tolerance"])
+    if mix_out is not None:
+        write_mix(change, mix_out)
+    click.echo(last_line(watch, records, change), err=True)
     click.get_current_context().exit(EXIT_CODES[records[0]["outcome"] if records else UNDECIDED])
 
 

@@ -4,14 +4,13 @@ Each is counted in fixed bins. Statistics that depend on the threshold, such as 
 was computed from the calibration questions and not from the live ones, so the two would differ slightly even if nothing had changed.
 """
 
-import math
 from collections.abc import Mapping
 from fractions import Fraction
 
 import numpy as np
 
-from analyzer.predictor.document import BINS, LOOKS
-from analyzer.stats.arrays import AnyArray, FloatArray, IntArray
+from analyzer.predictor.document import BINS, COARSE_BINS, LOOKS
+from analyzer.stats.arrays import FloatArray, IntArray
 from analyzer.stats.probs import likely_first
 
 TOP_PROB, ENTROPY, CREDIBLE_SIZE, OPTION_MASS = LOOKS
@@ -41,9 +40,9 @@ def count_looks(looks: Mapping[str, IntArray]) -> dict[str, list[int]]:
     return {name: np.bincount(bins, minlength=BINS).tolist() for name, bins in looks.items()}
 
 
-def middle(counts: AnyArray) -> float:
-    """Return the mean bin of (bin,) counts; NaN if all are 0."""
-    return float(counts @ np.arange(len(counts)) / counts.sum()) if counts.sum() else math.nan
+def coarse(name: str, bins: IntArray) -> IntArray:
+    """Return the coarser bins in which the questions of each subject are counted; sizes of sets stay as they are."""
+    return bins if name == CREDIBLE_SIZE else bins * COARSE_BINS // BINS
 
 
 def _bin(share: FloatArray) -> IntArray:

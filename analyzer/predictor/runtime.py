@@ -189,15 +189,15 @@ class Predictor:
         decisions = np.where(size == 0, ABSTAIN, decisions)
         return np.where(size == 1 if alone is None else top >= alone.threshold, ANSWER, decisions)
 
-    def cost_per_1000(self, decisions: AnyArray, share_wrong: float) -> float:
-        """Return the mean cost of 1,000 questions with these decisions at the predictor's prices; NaN without prices or decisions.
+    def cost_per_1000(self, shares: Mapping[str, float], share_wrong: float) -> float:
+        """Return the mean cost of 1,000 questions at the predictor's prices; NaN without prices.
 
-        share_wrong : share of all questions that are answered without review and wrongly.
+        shares : share of the questions with each decision.  share_wrong : of those answered without review and wrongly.
         """
         prices = self.document.value["rules"]["prices"]
-        if prices is None or not len(decisions):
+        if prices is None:
             return float("nan")
-        each = sum(float(prices[DECISION_PRICES[decision]]) * float((decisions == decision).mean()) for decision in DECISIONS)
+        each = sum(float(prices[DECISION_PRICES[decision]]) * shares[decision] for decision in DECISIONS)
         return 1000 * (each + float(prices["wrong"]) * share_wrong)
 
     def _counts(self, n_rows: int, width: int, n_options: int | Sequence[int] | IntArray | None) -> IntArray:

@@ -4,16 +4,16 @@ In: one run.  Out: the JSON value of a predictor (`schemas/predictor.md`). All i
 tested here: `analyze sets` measures how good the predictor is. Only fitting a temperature sets a fifth of the items aside. Of items that
 depend on each other one per cluster calibrates, drawn at random: these are exchangeable with a random question of a new cluster (Dunn,
 Wasserman & Ramdas 2023, JASA 118, subsampling once).
+For another mix of subjects than the items have, each item weighs as much as its subject has in that mix, as in `analyze transfer
+--subject-mix`; the one threshold is that for a question of the subject with the largest weight, so that it covers for all of them.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from fractions import Fraction
 from importlib.metadata import version
 from string import ascii_uppercase
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,54 +24,38 @@ from analyzer.measure.question import Question
 from analyzer.measure.scored import scores_of
 from analyzer.measure.temperature import fit_temperature, tempered_probs
 from analyzer.measure.unreliable import against_dense, run_reasons
-from analyzer.predictor.document import ANSWER, DECISIONS, FORMAT, PRICES, VERSION, parse_document, sealed
-from analyzer.predictor.looks import count_looks, looks_of
-from analyzer.predictor.runtime import Predictor
+from analyzer.predictor.document import ANSWER, COARSE_BINS, DECISIONS, FORMAT, PRICES, VERSION, parse_document, sealed
+from analyzer.predictor.looks import coarse, count_looks, looks_of
+from analyzer.predictor.runtime import Judged, Predictor
 from analyzer.predictor.stored_run import answered_right, judge_view
-from analyzer.runs.answer_metrics import dependence
 from analyzer.runs.loading import Runs
 from analyzer.runs.pairs import Partners, pair_views
 from analyzer.runs.view import RunView
 from analyzer.scorers import RANDOM, scorer_parameters
+from analyzer.ship.settings import ALONE_CONFIDENCE, PredictorSettings, guarantee
 from analyzer.ship.vectors import with_vectors
-from analyzer.stats.arrays import BoolArray, FloatArray
+from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
 from analyzer.stats.random_words import item_uniform
-from analyzer.studies.cost import Prices
+from analyzer.studies.weighted_conformal import under_mix, weighted_ranks
 from schemas.errors import UsageError
-from schemas.levels import method_and_level
 from schemas.options import option_mass
 
 FITTED = 5  # one in this many items is used to fit the temperature
-ALONE_CONFIDENCE = Fraction(19, 20)  # of the limit on wrong answers, if none is given
 KEY_FIELDS = (
     "model", "revision", "weights_hash", "method", "level", "method_settings", "compression_data_hash", "task", "items_hash", "prompt",
     "prompt_hash", "tokens_hash", "option_token_ids", "option_tokens", "dtype", "backend",
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class PredictorSettings:
-    """The settings of a predictor.
+class _Items(NamedTuple):
+    """What a predictor is made of: the items that calibrate, what each weighs (item,), and its share of the questions to come (item,)."""
 
-    confidence : probability over draws of the calibration items that coverage holds; None for coverage on average over draws.
-    by_subject : whether every subject gets a threshold of its own.
-    tempered   : whether to fit a temperature first.
-    one_each   : whether only one item of each cluster calibrates; else all items do, whether they are independent or not.
-    max_wrong  : largest share of wrong answers among the questions answered without review; None for no limit.
-    prices     : what a question costs under each decision; None without prices.
-    """
+    view: RunView
+    weight: FloatArray
 
-    alpha: Fraction = Fraction(1, 10)
-    scorer: str = "lac"
-    parameters: Mapping[str, float] | None = None
-    empty: str = "keep"
-    by_subject: bool = False
-    tempered: bool = False
-    confidence: Fraction | None = None
-    max_wrong: Fraction | None = None
-    prices: Prices | None = None
-    ask_again_up_to: int = 2
-    one_each: bool = False
+    @property
+    def share(self) -> FloatArray:
+        return np.asarray(self.weight / self.weight.sum())
 
 
 def calibrate(
@@ -86,8 +70,10 @@ def calibrate(
 
     dense  : runs in which the matching dense run is looked up, to check whether the run differs too much from it.
     expect : required values of the run's key by field, such as {"prompt_hash": ".."}; a hash may be shortened to 8 digits or more.
-    Raises UsageError if not exactly one run is selected, or if it is not the expected one, is unreliable, or has too few items.
+    Raises UsageError if not exactly one run is selected, or if it is not the expected one, is unreliable, or has too few items, and for a
+    mix of subjects with a guarantee that weights do not give.
     """
+    _check_mix(settings)
     view = _one_run(runs)
     _check_expected(view, expect or {})
     partner = Partners(dense.rows).of(view.row) if dense else None
@@ -98,7 +84,7 @@ def calibrate(
         reasons += against_dense(*reversed(pair_views(dense.view(partner), view)))
     view = one_of_each_cluster(view) if settings.one_each else view
     value = _value(view, settings)
-    reasons += _set_reasons(value, view)
+    reasons += [value["made_on"]["unreliable"]] if value["made_on"]["unreliable"] else []
     if reasons and not allow_unreliable:
         raise UsageError(
             f"run {view.row['name']} is unreliable: {'; '.join(reasons)}; no predictor was made. --allow-unreliable makes one that says so"
@@ -140,19 +126,22 @@ def _check_expected(view: RunView, expect: Mapping[str, str]) -> None:
 def _value(view: RunView, settings: PredictorSettings) -> dict[str, Any]:
     fitted = _fitted(view.n_items) if settings.tempered else np.zeros(view.n_items, dtype=np.bool_)
     temperature = fit_temperature(view, fitted) if settings.tempered else 1.0
-    part = view.keep(~fitted)
+    items = _weighed(view.keep(~fitted), settings)
+    part = items.view
     probs = tempered_probs(part, temperature) if settings.tempered else part.probs
     question = Question(alphas=(settings.alpha,), scorers=(settings.scorer,), parameters={settings.scorer: dict(settings.parameters or {})})
     if settings.scorer in RANDOM:
         raise UsageError(f"scorer {settings.scorer} draws a random number, so the same question would get other sets; use aps")
     answer_scores = scores_of(part, probs, settings.scorer, question)[np.arange(part.n_items), part.answer]
-    thresholds = [_threshold(answer_scores[chosen], subject, settings) for subject, chosen in _parts(part, settings.by_subject)]
+    parts = _parts(part, settings.by_subject)
+    thresholds = [_threshold(answer_scores[chosen], items.weight[chosen], subject, settings) for subject, chosen in parts]
     letters = ascii_uppercase[: part.logits.shape[1]]
     n_options, counts = np.unique(part.n_options, return_counts=True)
+    looks = looks_of(probs, settings.alpha, option_mass(part.logits, part.n_options, part.logsumexp))
     value: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
-        "guarantee": _guarantee(part, settings),
+        "guarantee": guarantee(part, settings),
         "alpha": str(settings.alpha),
         "confidence": None if settings.confidence is None else str(settings.confidence),
         "scorer": settings.scorer,
@@ -165,14 +154,38 @@ def _value(view: RunView, settings: PredictorSettings) -> dict[str, Any]:
         "rules": _rules(part, probs, settings),
         "made_on": _made_on(view, part),
         "promised": {},
-        "looks": count_looks(looks_of(probs, settings.alpha, option_mass(part.logits, part.n_options, part.logsumexp))),
+        "looks": count_looks(looks),
+        "subjects": _subjects(items, answer_scores, thresholds, looks, settings),
         "test_vectors": [],
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "tool": f"hedgemark {version('hedgemark')}",
     }
     predictor = Predictor(parse_document(sealed(value)))
-    value["promised"] = _promised(predictor, part, settings)
+    judged = judge_view(predictor, part)
+    value["promised"] = _promised(predictor, judged, items, settings)
+    if (judged.sets.sum(axis=1) == part.n_options).all():
+        value["made_on"]["unreliable"] = "every set is full"
     return value
+
+
+def _check_mix(settings: PredictorSettings) -> None:
+    """Raise UsageError for a mix of subjects beside something that is not weighted."""
+    unlike = {
+        "thresholds by subject, which hold under every mix": settings.by_subject,
+        "a guarantee with a confidence": settings.confidence is not None,
+        "a limit on wrong answers": settings.max_wrong is not None,
+    }
+    for what, wanted in unlike.items():
+        if settings.mix is not None and wanted:
+            raise UsageError(f"a mix of subjects cannot be combined with {what}; leave one of them out")
+
+
+def _weighed(view: RunView, settings: PredictorSettings) -> _Items:
+    """Return the items that calibrate and their weights; subjects that the mix does not have are left out."""
+    if settings.mix is None:
+        return _Items(view, np.ones(view.n_items))
+    view, weight = under_mix(view, settings.mix)
+    return _Items(view, weight[view.items.subject[view.position]])
 
 
 def _fitted(n_items: int) -> BoolArray:
@@ -190,20 +203,50 @@ def _parts(view: RunView, by_subject: bool) -> list[tuple[str | None, BoolArray]
     return [(name, chosen) for name, chosen in by_name if chosen.any()]
 
 
-def _threshold(scores: FloatArray, subject: str | None, settings: PredictorSettings) -> dict[str, Any]:
+def _threshold(scores: FloatArray, weight: FloatArray, subject: str | None, settings: PredictorSettings) -> dict[str, Any]:
     n = scores.size
-    if settings.confidence is None:
+    if settings.mix is not None:
+        order = np.argsort(scores, kind="stable")
+        k = int(weighted_ranks(weight[order].cumsum(), np.array([weight.max()]), float(settings.alpha))[0]) + 1
+    elif settings.confidence is None:
         k = threshold_rank(n, settings.alpha)
-        fewest = math.ceil(1 / settings.alpha) - 1
     else:
         k = sure_rank(n, settings.alpha, float(1 - settings.confidence))
-        fewest = least_calibration(settings.alpha, float(1 - settings.confidence))
     if k > n and subject is None:
-        raise UsageError(f"{n} items are too few for alpha {float(settings.alpha):g}: every set would be full; expected {fewest} or more")
+        raise UsageError(
+            f"{n} items are too few for alpha {float(settings.alpha):g}: every set would be full; expected {_fewest(settings)}"
+        )
     value = math.inf if k > n else float(np.sort(scores)[k - 1])
     tied = 0 if k > n else int((scores == value).sum())
     text = "inf" if k > n else repr(value)
     return {"subject": subject, "threshold": text, "k": k, "n": n, "below": int((scores < value).sum()), "tied": tied}
+
+
+def _fewest(settings: PredictorSettings) -> str:
+    """Return how many items would do, in words."""
+    if settings.mix is not None:
+        return "more items of the subjects with the largest shares"
+    if settings.confidence is None:
+        return f"{math.ceil(1 / settings.alpha) - 1} or more"
+    return f"{least_calibration(settings.alpha, float(1 - settings.confidence))} or more"
+
+
+def _subjects(
+    items: _Items, scores: FloatArray, thresholds: Sequence[Mapping[str, Any]], looks: Mapping[str, IntArray], settings: PredictorSettings
+) -> dict[str, Any]:
+    """Return what the watch needs of each subject, to tell a change of the mix from a change of the questions; {} if there is one."""
+    parts = _parts(items.view, by_subject=True)
+    if len(parts) < 2 and settings.mix is None:
+        return {}
+    threshold_of = {one["subject"]: float(one["threshold"]) for one in thresholds}
+    found = {}
+    for name, chosen in parts:
+        assert name is not None
+        threshold = threshold_of[name if settings.by_subject else None]
+        counts = {look: np.bincount(coarse(look, bins[chosen]), minlength=COARSE_BINS).tolist() for look, bins in looks.items()}
+        share = None if settings.mix is None else repr(float(items.share[chosen].sum()))
+        found[name] = {"n": int(chosen.sum()), "covered": int((scores[chosen] <= threshold).sum()), "share": share, "looks": counts}
+    return found
 
 
 def _rules(view: RunView, probs: FloatArray, settings: PredictorSettings) -> dict[str, Any]:
@@ -223,41 +266,6 @@ def _rules(view: RunView, probs: FloatArray, settings: PredictorSettings) -> dic
     return rules
 
 
-def _guarantee(view: RunView, settings: PredictorSettings) -> str:
-    row = view.row
-    share = f"at least {100 * float(1 - settings.alpha):g} % of the questions have their answer in their set"
-    within = ", within each subject by itself," if settings.by_subject else ""
-    over = (
-        f"on average over draws of the {view.n_items} calibration questions"
-        if settings.confidence is None
-        else f"for all but {100 * float(1 - settings.confidence):g} % of draws of the {view.n_items} calibration questions"
-    )
-    whom = f"{row['model']} ({method_and_level(row['method'], row['level'])})"
-    alone = (
-        ""
-        if settings.max_wrong is None
-        else f" Of the questions answered alone, at most {100 * float(settings.max_wrong):g} % are answered wrongly, "
-        f"with {100 * float(settings.confidence or ALONE_CONFIDENCE):g} % confidence."
-    )
-    return (
-        f"{share[0].upper()}{share[1:]}{within} {over}, for questions drawn as those of task {row['task']} were, "
-        f"put to {whom} with prompt {row['prompt']}.{_depends(view, settings)}{alone}"
-    )
-
-
-def _depends(view: RunView, settings: PredictorSettings) -> str:
-    """Return what items that depend on each other mean for the guarantee; "" if no two ask the same question and no clusters were given."""
-    if settings.one_each:
-        return " One question of each cluster of dependent questions calibrated, so it holds for a question of a new cluster."
-    n_questions = dependence(view)["n_questions"]
-    if n_questions == view.n_items:
-        return ""
-    return (
-        f" It would be exact for independent questions; here only {n_questions} of the {view.n_items} are different, "
-        "and --cluster question calibrates on one of each."
-    )
-
-
 def _made_on(view: RunView, part: RunView) -> dict[str, Any]:
     key = view.key.model_dump(mode="json")
     fields = {field: key[field] for field in KEY_FIELDS if field != "method_settings"}
@@ -273,21 +281,15 @@ def _made_on(view: RunView, part: RunView) -> dict[str, Any]:
     }
 
 
-def _promised(predictor: Predictor, part: RunView, settings: PredictorSettings) -> dict[str, Any]:
+def _promised(predictor: Predictor, judged: Judged, items: _Items, settings: PredictorSettings) -> dict[str, Any]:
     """Return what the predictor achieves on the calibration questions; the watch compares live questions with it."""
-    judged = judge_view(predictor, part)
-    decisions, size = predictor.decisions(judged), judged.sets.sum(axis=1)
-    shares = {name: float((decisions == name).mean()) for name in DECISIONS}
-    wrong = (decisions == ANSWER) & ~answered_right(judged, part)
+    decisions, size, share = predictor.decisions(judged), judged.sets.sum(axis=1), items.share
+    shares = {name: float(share @ (decisions == name)) for name in DECISIONS}
+    wrong = float(share @ ((decisions == ANSWER) & ~answered_right(judged, items.view)))
     return {
-        "accuracy": repr(float(part.correct.mean())),
-        "set_size": repr(float(size.mean())),
-        "alone_wrong": repr(float(wrong.mean())),
-        "cost_per_1000": None if settings.prices is None else repr(predictor.cost_per_1000(decisions, float(wrong.mean()))),
-        "decisions": {name: repr(share) for name, share in shares.items()},
+        "accuracy": repr(float(share @ items.view.correct)),
+        "set_size": repr(float(share @ size)),
+        "alone_wrong": repr(wrong),
+        "cost_per_1000": None if settings.prices is None else repr(predictor.cost_per_1000(shares, wrong)),
+        "decisions": {name: repr(one) for name, one in shares.items()},
     }
-
-
-def _set_reasons(value: Mapping[str, Any], view: RunView) -> list[str]:
-    size, widest = float(value["promised"]["set_size"]), view.mean_options
-    return ["every set is full"] if abs(size - widest) < 1e-12 else []

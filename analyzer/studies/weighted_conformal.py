@@ -90,7 +90,7 @@ def weighted(runs: Runs, question: Question, mix: Mapping[str, float], tolerance
     check_tolerance(tolerance, "the tolerance of coverage")
     records = []
     for view in runs.clustered(question.clustering).views():
-        kept, weight = _under_mix(view, mix)
+        kept, weight = under_mix(view, mix)
         for scorer in question.scorers:
             scored = _scored(kept, scorer, question, weight)
             records += [_record(_cell(kept, scorer, alpha, scored), question, tolerance) for alpha in question.alphas]
@@ -112,12 +112,36 @@ def figures(scored: WeightedScores, alpha: float) -> FloatArray:
     return totals / len(scored.masks)
 
 
+def weighted_ranks(weighs: FloatArray, weight: FloatArray, alpha: float) -> IntArray:
+    """Return the index of the threshold among the calibration scores in ascending order, for test items of each given weight.
+
+    weighs : (item,) cumulative weights of the calibration items in that order. An index beyond them stands for +inf.
+    """
+    return np.asarray(np.searchsorted(weighs, (1 - alpha) * (weighs[-1] + weight) * (1 - ROUNDING)))
+
+
+def under_mix(view: RunView, mix: Mapping[str, float]) -> tuple[RunView, FloatArray]:
+    """Return the items of subjects that the mix has, and each subject's weight: its share in the mix over its share among those items.
+
+    Raises UsageError for a subject that the items do not have.
+    """
+    subject = view.items.subject[view.position]
+    names = view.items.subjects
+    there = [name for number, name in enumerate(names) if (subject == number).any()]
+    if missing := [name for name, share in mix.items() if share and name not in there]:
+        raise UsageError(f"run {view.row['name']} has no items of subject {missing[0]!r}; it has: {', '.join(there)}")
+    shares = np.array([mix.get(name, 0.0) for name in names])
+    kept = view.keep(shares[subject] > 0)
+    counts = np.bincount(kept.items.subject[kept.position], minlength=len(names))
+    weight = np.divide(shares / shares.sum(), counts / counts.sum(), out=np.zeros(len(names)), where=counts > 0)
+    return kept, weight
+
+
 def _thresholds(scored: WeightedScores, order: IntArray, calibrates: BoolArray, weight: FloatArray, alpha: float) -> FloatArray:
     """Return (subject,) the threshold for items of that subject: the smallest score with enough calibration weight below it, else +inf."""
     used = order[calibrates[order]]
     weighs = weight[scored.subject[used]].cumsum()
-    enough = (1 - alpha) * (weighs[-1] + weight) * (1 - ROUNDING)
-    return np.asarray(np.append(scored.of_answer[used], np.inf)[np.searchsorted(weighs, enough)])
+    return np.asarray(np.append(scored.of_answer[used], np.inf)[weighted_ranks(weighs, weight, alpha)])
 
 
 def _cell(view: RunView, scorer: str, alpha: Fraction, scored: WeightedScores) -> Cell:
@@ -131,20 +155,6 @@ def _record(cell: Cell, question: Question, tolerance: float) -> Record:
     record["finding"] = FINDINGS[limit_side(cell.estimates["coverage"].complement(), float(cell.alpha) + tolerance)]
     record |= dependence(cell.view) | {"unreliable": "; ".join(run_reasons(cell.view)) or None}
     return record | provenance([cell], question) | {"split": str(N_SPLITS)}
-
-
-def _under_mix(view: RunView, mix: Mapping[str, float]) -> tuple[RunView, FloatArray]:
-    """The items of subjects that the mix has, and each subject's weight: its share in the mix over its share among those items."""
-    subject = view.items.subject[view.position]
-    names = view.items.subjects
-    there = [name for number, name in enumerate(names) if (subject == number).any()]
-    if missing := [name for name, share in mix.items() if share and name not in there]:
-        raise UsageError(f"run {view.row['name']} has no items of subject {missing[0]!r}; it has: {', '.join(there)}")
-    shares = np.array([mix.get(name, 0.0) for name in names])
-    kept = view.keep(shares[subject] > 0)
-    counts = np.bincount(kept.items.subject[kept.position], minlength=len(names))
-    weight = np.divide(shares / shares.sum(), counts / counts.sum(), out=np.zeros(len(names)), where=counts > 0)
-    return kept, weight
 
 
 def _scored(view: RunView, scorer: str, question: Question, weight: FloatArray) -> WeightedScores:

@@ -3,6 +3,8 @@
 The p-value of a live question is the share of calibration questions and earlier live ones whose statistic is larger, ties broken at random.
 While all of them are exchangeable, these p-values are independent and uniform, whatever the statistic (Vovk, Nouretdinov & Gammerman 2003).
 Bets on small or on large p-values then win nothing on average; after a change they win.
+With the questions of each subject compared among themselves, the p-values are independent and uniform whatever the mix of subjects is
+(Vovk, Gammerman & Shafer 2005, Mondrian conformal prediction): a change of the mix alone wins nothing then.
 Each statistic has a capital of its own. The capitals are not averaged, because the p-values of different statistics need not be
 independent of each other; instead the alarms share delta.
 
@@ -15,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.predictor.document import BINS
 from analyzer.predictor.looks import CREDIBLE_SIZE
 from analyzer.stats.arrays import FloatArray, IntArray
 from analyzer.stats.random_words import item_uniform
@@ -52,29 +53,42 @@ def live_p_values(counts: IntArray, bins: IntArray, u: FloatArray) -> FloatArray
 
 
 class LookWatch:
-    """The test of one statistic: the live questions against the calibration questions.
+    """The test of one statistic: the live questions against the calibration questions, all of them or those of each subject by themselves.
 
-    calibration, live : (bin,) counts.  since_sum : (bet,) sum of bins since each bet's lowest point.
+    calibration, live : (subject, bin) counts, with one row where subjects are not told apart.
+    since_sum : (bet,) sum of bins since each bet's lowest point.  since_subject : (bet, subject) number of questions since then.
     """
 
-    def __init__(self, name: str, calibration: Sequence[int], seed: int) -> None:
+    def __init__(self, name: str, calibration: Sequence[Sequence[int]], seed: int, n_subjects: int) -> None:
         self.name, self.seed = name, seed
         self.calibration = np.asarray(calibration, dtype=np.int64)
         self.live = np.zeros_like(self.calibration)
         self.bets, self.trace = Bets(SLOPES.size), Trace()
         self.since_sum = np.zeros(SLOPES.size)
+        self.since_subject = np.zeros((SLOPES.size, n_subjects), dtype=np.int64)
         self.since_label = [""] * SLOPES.size
 
-    def see(self, bins: IntArray, labels: Sequence[str]) -> None:
-        """Take new questions in their order; `labels` say as text when each came."""
-        draws = np.arange(self.live.sum(), self.live.sum() + bins.size, dtype=np.uint64) + np.uint64(self.seed)
-        for p, value, label in zip(live_p_values(self.calibration + self.live, bins, item_uniform(draws)), bins, labels, strict=True):
+    def see(self, bins: IntArray, subject: IntArray, labels: Sequence[str]) -> None:
+        """Take new questions in their order, (question,) each; `labels` say as text when each came."""
+        row = subject if len(self.calibration) > 1 else np.zeros_like(subject)
+        for p, value, number, label in zip(self._p_values(bins, row), bins, subject, labels, strict=True):
             lower = self.bets.step(slope_factors(p))
             self.trace.add(float(self.bets.total))
             self.since_sum = np.where(lower, 0.0, self.since_sum + value)
+            self.since_subject[:, number] += 1
+            self.since_subject[lower] = 0
             for bet in np.flatnonzero(self.bets.since == self.bets.steps - 1):  # this is the first question after its lowest point
                 self.since_label[bet] = label
-        self.live += np.bincount(bins, minlength=self.live.size)
+        np.add.at(self.live, (row, bins), 1)
+
+    def _p_values(self, bins: IntArray, row: IntArray) -> FloatArray:
+        """Return (question,) p-values, each relative to the calibration questions and the earlier live ones of its row."""
+        u = item_uniform(np.arange(self.live.sum(), self.live.sum() + bins.size, dtype=np.uint64) + np.uint64(self.seed))
+        p_values = np.empty(bins.size)
+        for number in np.unique(row):
+            chosen = row == number
+            p_values[chosen] = live_p_values(self.calibration[number] + self.live[number], bins[chosen], u[chosen])
+        return p_values
 
     @property
     def began(self) -> str:
@@ -82,29 +96,36 @@ class LookWatch:
         return self.since_label[int(self.bets.best)]
 
     def means(self) -> tuple[float, float]:
-        """Return the statistic's mean over the calibration questions, and over the live ones since the likeliest change."""
+        """Return the statistic's mean over the calibration questions, and over the live ones since the likeliest change.
+
+        Where subjects are told apart, the first is what calibration questions in the mix of the live ones would have.
+        """
         best = int(self.bets.best)
         n_since = self.bets.steps - int(self.bets.since[best])
-        calibrated = self._value(float(self.calibration @ np.arange(self.calibration.size) / self.calibration.sum()))
+        bins = np.arange(self.calibration.shape[1])
+        mix = self.live.sum(axis=1) if self.live.any() else self.calibration.sum(axis=1)
+        of_subject = self.calibration @ bins / self.calibration.sum(axis=1)
+        calibrated = self._value(float(mix @ of_subject / mix.sum()))
         return calibrated, self._value(float(self.since_sum[best]) / n_since) if n_since else calibrated
 
     def live_mean(self) -> float:
         """Return the statistic's mean over all live questions; NaN without any."""
         n = int(self.live.sum())
-        return self._value(float(self.live @ np.arange(self.live.size)) / n) if n else math.nan
+        return self._value(float((self.live @ np.arange(self.live.shape[1])).sum()) / n) if n else math.nan
 
     def _value(self, mean_bin: float) -> float:
-        return mean_bin if self.name == CREDIBLE_SIZE else (mean_bin + 0.5) / BINS
+        return mean_bin if self.name == CREDIBLE_SIZE else (mean_bin + 0.5) / self.live.shape[1]
 
     def to_json(self) -> dict[str, Any]:
         """Return the watch as JSON, which `from_json` reads."""
-        labels = {"since_sum": self.since_sum.tolist(), "since_label": self.since_label}
+        labels = {"since_sum": self.since_sum.tolist(), "since_subject": self.since_subject.tolist(), "since_label": self.since_label}
         return {"live": self.live.tolist(), "bets": self.bets.to_json(), "trace": self.trace.to_json()} | labels
 
     @classmethod
-    def from_json(cls, name: str, calibration: Sequence[int], seed: int, value: Mapping[str, Any]) -> "LookWatch":
+    def from_json(cls, name: str, calibration: Sequence[Sequence[int]], seed: int, value: Mapping[str, Any]) -> "LookWatch":
         """Return the watch that `to_json` described."""
-        watch = cls(name, calibration, seed)
+        watch = cls(name, calibration, seed, len(value["since_subject"][0]))
+        watch.since_subject = np.asarray(value["since_subject"], dtype=np.int64)
         watch.live = np.asarray(value["live"], dtype=np.int64)
         watch.bets, watch.since_sum = Bets.from_json(value["bets"]), np.asarray(value["since_sum"], dtype=np.float64)
         watch.since_label, watch.trace = list(value["since_label"]), Trace.from_json(value["trace"])

@@ -83,7 +83,8 @@ def read_log(path: Path, predictor: Predictor, *, skip: int = 0, most: int | Non
     ids, time, group = (_column(table, name, first_row, path) for name in ("id", "time", "group"))
     answer = _answers(table, predictor, n_options, first_row, path)
     _refuse((n_options == 0) & (answer == UNKNOWN), first_row, path, "has neither logits nor an answer")
-    subject = _column(table, "subject", first_row, path) if predictor.subjects else None
+    parts = predictor.document.parts
+    subject = _column(table, "subject", first_row, path) if predictor.subjects or parts else None
     if predictor.subjects and subject is None:
         raise UsageError(f"{path.name} has no column subject; the predictor has a threshold for each of its subjects")
     logsumexp = _optional(table, "logsumexp") if "logsumexp" in table.columns else None

@@ -19,6 +19,7 @@ from analyzer.stats.arrays import AnyArray
 from analyzer.watch.exchangeability import STREAM, LookWatch
 from analyzer.watch.live_log import UNKNOWN, LiveLog, read_log
 from analyzer.watch.miscoverage import MissWatch
+from analyzer.watch.mix import MixWatch
 from analyzer.watch.state import PENDING, id_hash, pack_answers, read_state, sole_use, unpack_answers, write_state
 from schemas.digest import json_digest
 from schemas.errors import UsageError
@@ -35,13 +36,21 @@ class Watch:
         self.predictor, self.delta = predictor, delta
         value = predictor.document.value
         self.seed = int(value["digest"][:12], 16)
-        self.looks: dict[str, LookWatch] | None = None  # the first log decides which statistics are watched
-        thresholds = predictor.document.thresholds
+        self.looks: dict[str, LookWatch] | None = None  # the first log decides which statistics are watched, and whether by subject too
+        self.mix: MixWatch | None = None
+        thresholds = () if predictor.document.weighted else predictor.document.thresholds
         self.misses = {one.subject: MissWatch(one, self.seed + (16 + i) * STREAM) for i, one in enumerate(thresholds)}
         self.groups: dict[str, Counter[str]] = {ALL: Counter()}
         self.answers: dict[int, int] = {}  # by hash of the question's id; PENDING until the answer is known
         self.pending: dict[int, dict[str, Any]] = {}
         self.logs: dict[str, dict[str, Any]] = {}
+
+    @property
+    def tests(self) -> Mapping[str, LookWatch]:
+        """The tests that raise an alarm: a threshold made for another mix of subjects is for questions that are alike within subjects."""
+        if self.predictor.document.weighted:
+            return self.mix.looks if self.mix else {}
+        return self.looks or {}
 
     def rows_read(self, name: str) -> int:
         """Return how many rows of the log with this name were read before."""
@@ -59,8 +68,9 @@ class Watch:
             raise UsageError(f"{log.name} row {row} lacks values; the watch needs the logit of every option, at_most will not do")
         self._check_ids(log)
         subject = [log.subject[row] for row in rows.tolist()] if log.subject else None
-        judged = self.predictor.judge(log.logits[rows], log.n_options[rows], subject)
-        self._see_looks(log, rows, judged)
+        judged = self.predictor.judge(log.logits[rows], log.n_options[rows], subject if self.predictor.subjects else None)
+        self._check_subjects(log, rows, subject)
+        self._see_looks(log, rows, judged, subject)
         decisions = self.predictor.decisions(judged)
         position_of = {int(row): number for number, row in enumerate(rows)}
         for row in range(len(log)):
@@ -110,7 +120,23 @@ class Watch:
                 raise UsageError(f"{where} has an answer that is none of its question's options")
             logged[key] = (PENDING if answer == UNKNOWN else answer, f"row {log.first_row + row}")
 
-    def _see_looks(self, log: LiveLog, rows: AnyArray, judged: Judged) -> None:
+    def _check_subjects(self, log: LiveLog, rows: AnyArray, subject: list[str] | None) -> None:
+        """Raise UsageError for questions of which the threshold's mix has none, and for a log without subjects where they are needed."""
+        if not rows.size:
+            return
+        if subject is None:
+            if self.predictor.document.weighted or self.mix is not None:
+                why = "the threshold is for a mix of subjects" if self.predictor.document.weighted else "earlier logs had it"
+                raise UsageError(f"{log.name} has no column subject; {why}, so say it in every row")
+            return
+        parts = self.predictor.document.parts
+        other = next((row for row, name in zip(rows.tolist(), subject, strict=True) if name not in parts), None)
+        if other is not None and self.predictor.document.weighted:
+            assert log.subject is not None
+            where = f"{log.name} row {log.first_row + other}"
+            raise UsageError(f"{where} is of subject {log.subject[other]!r:.60}, which the mix of the predictor's threshold does not have")
+
+    def _see_looks(self, log: LiveLog, rows: AnyArray, judged: Judged, subject: list[str] | None) -> None:
         counted = self.predictor.document.value["looks"]
         if not rows.size:
             return
@@ -123,13 +149,19 @@ class Watch:
                 raise UsageError(f"{log.name} row {row} has a logsumexp below that of its options alone; it goes over the whole vocabulary")
         bins = looks_of(judged.probs, self.predictor.document.alpha, mass)
         names = [name for name in counted if name in bins]
+        parts = self.predictor.document.parts
         if self.looks is None:
-            self.looks = {name: LookWatch(name, counted[name], self.seed + i * STREAM) for i, name in enumerate(names)}
+            n = len(parts) + 1
+            self.looks = {name: LookWatch(name, [counted[name]], self.seed + i * STREAM, n) for i, name in enumerate(names)}
+            self.mix = MixWatch(parts, names, self.seed) if subject is not None and parts else None
         if missing := sorted(set(self.looks) - set(names)):
             raise UsageError(f"{log.name} has no finite logsumexp in every row, which {missing[0]} needs and earlier logs had")
         labels = [_label(log, int(row)) for row in rows]
+        numbers = self.mix.numbers(subject) if self.mix and subject is not None else np.full(rows.size, len(parts), dtype=np.int64)
         for name, watch in self.looks.items():
-            watch.see(bins[name], labels)
+            watch.see(bins[name], numbers, labels)
+        if self.mix:
+            self.mix.see(bins, numbers, labels)
 
     def _question(self, log: LiveLog, row: int, judged: Judged, position: int, decision: str) -> dict[str, Any]:
         """Return what must be remembered of a question until its answer is known."""
@@ -153,7 +185,11 @@ class Watch:
 
     def _answer(self, question: Mapping[str, Any], answer: int, label: str) -> None:
         missed = not question["set"][answer]
-        self.misses[question["subject"]].see(float(question["scores"][answer]), missed, label)
+        if not self.predictor.document.weighted:
+            threshold_of = question["subject"] if self.predictor.subjects else None
+            self.misses[threshold_of].see(float(question["scores"][answer]), missed, label)
+        if self.mix:
+            self.mix.answered[self.mix.numbers([question["subject"]])] += 1
         for counts in self._groups_of(question):
             counts["answered"] += 1
             counts["missed"] += missed
@@ -170,6 +206,7 @@ class Watch:
             "predictor": self.predictor.document.value["digest"],
             "delta": repr(self.delta),
             "looks": None if self.looks is None else {name: watch.to_json() for name, watch in self.looks.items()},
+            "mix": None if self.mix is None else self.mix.to_json(),
             "misses": [watch.to_json() for watch in self.misses.values()],
             "groups": {name: dict(counts) for name, counts in self.groups.items()},
             "answers": pack_answers(self.answers),
@@ -184,9 +221,11 @@ class Watch:
         counted = predictor.document.value["looks"]
         if value["looks"] is not None:
             named = enumerate(value["looks"].items())
-            watch.looks = {name: LookWatch.from_json(name, counted[name], watch.seed + i * STREAM, one) for i, (name, one) in named}
-        saved = zip(predictor.document.thresholds, watch.misses.values(), value["misses"], strict=True)
-        watch.misses = {one.subject: MissWatch.from_json(one, old.seed, was) for one, old, was in saved}
+            watch.looks = {name: LookWatch.from_json(name, [counted[name]], watch.seed + i * STREAM, one) for i, (name, one) in named}
+        if value["mix"] is not None:
+            watch.mix = MixWatch.from_json(predictor.document.parts, watch.seed, value["mix"])
+        saved = zip(watch.misses.items(), value["misses"], strict=True)
+        watch.misses = {subject: MissWatch.from_json(old.threshold, old.seed, was) for (subject, old), was in saved}
         watch.groups = {name: Counter(counts) for name, counts in value["groups"].items()}
         watch.answers = unpack_answers(value["answers"])
         watch.pending = {int(key): question for key, question in value["pending"].items()}

@@ -17,7 +17,7 @@ def predict(predictor: Predictor, log: LiveLog) -> list[Record]:
     top probability.
     """
     complete = log.complete
-    subject = np.array(log.subject)[complete].tolist() if log.subject else None
+    subject = np.array(log.subject)[complete].tolist() if log.subject and predictor.subjects else None
     judged = predictor.judge(log.logits[complete], log.n_options[complete], subject)
     letters_of: dict[int, Any] = dict(zip(np.flatnonzero(complete).tolist(), predictor.names(judged.sets), strict=True))
     decision_of = dict(zip(letters_of, predictor.decisions(judged).tolist(), strict=True))
@@ -47,7 +47,7 @@ def unlike_calibration(predictor: Predictor, log: LiveLog) -> str:
 def partial_row(predictor: Predictor, log: LiveLog, row: int) -> Partial:
     """Return the set of a row with missing values."""
     returned = {letter: float(value) for letter, value in zip(predictor.letters, log.logits[row], strict=True) if not np.isnan(value)}
-    subject = log.subject[row] if log.subject else None
+    subject = log.subject[row] if log.subject and predictor.subjects else None
     try:
         return predictor.predict_partial(returned, float(log.at_most[row]), n_options=int(log.n_options[row]), subject=subject)
     except UsageError as error:

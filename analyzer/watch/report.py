@@ -3,20 +3,23 @@
 The tests of statistics that need no answer share one half of delta, the tests of misses the other half. A group whose misses exceed alpha
 is reported but raises no alarm, because one threshold for all questions promises nothing for groups. Thresholds by subject promise
 coverage within each subject, so each of them is tested.
+A threshold made for another mix of subjects has no exact law of misses; there the second half of delta is for the confidence sequence of
+the share of misses, and for those of the subjects' shares, which the mix states.
 """
 
 import math
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from analyzer.measure.records import Record
 from analyzer.predictor.document import DECISIONS
 from analyzer.watch.miscoverage import miss_share_range
+from analyzer.watch.mix import MIX_TOLERANCE
+from analyzer.watch.mix_change import MixChange, mix_change
 from analyzer.watch.monitor import ALL, Watch
 from schemas.numbers import check_tolerance
 
 HOLDS, ALARM, UNDECIDED, QUIET = "holds", "alarm", "not enough yet", "quiet"
+SHARE = "share of questions"  # of a subject
 EXIT_CODES = {HOLDS: 0, ALARM: 1, UNDECIDED: 3}
 TOLERANCE = 0.02  # of coverage, unless another is given
 ENOUGH = 500  # questions, without answers, after which a shift worth reporting would have been detected: see validity.md
@@ -28,19 +31,34 @@ def report(watch: Watch, tolerance: float) -> list[Record]:
     tolerance : by how much coverage may be below 1 - alpha and still count as holding.
     """
     check_tolerance(tolerance, "the tolerance of coverage")
-    records = [*_look_records(watch), *_miss_records(watch), *_group_records(watch, tolerance), *_promise_records(watch)]
+    tests = [*_look_records(watch), *_miss_records(watch)]
+    records = [*tests, *_group_records(watch, tolerance), *_share_records(watch), *_promise_records(watch)]
     outcome = _outcome(watch, records)
     return [record | {"outcome": outcome} for record in records]
 
 
-def last_line(watch: Watch, records: Sequence[Record]) -> str:
-    """Return the state of the watch in one line; for an alarm, also what changed and when the change began."""
+def explanation(watch: Watch, records: Sequence[Record], tolerance: float) -> MixChange | None:
+    """Return whether a changed mix of subjects explains an alarm; None if there is no alarm, or subjects are not known."""
+    return mix_change(watch, tolerance) if records and records[0]["outcome"] == ALARM else None
+
+
+def last_line(watch: Watch, records: Sequence[Record], change: MixChange | None) -> str:
+    """Return the state of the watch in one line; for an alarm, also what changed, when it began, and whether the mix of subjects did it."""
     counts = watch.groups[ALL]
     seen = f"{counts['n']:,} questions, {counts['answered']:,} with answers"
     alarmed = [one for one in records if one["result"] == ALARM]
-    moved = [f"{one['check']} ({one['calibrated']:.3g} to {one['live']:.3g}, since {one['began']})" for one in alarmed]
+    moved = [f"{_name(one)} ({one['calibrated']:.3g} to {one['live']:.3g}{_since(one)})" for one in alarmed]
     outcome = records[0]["outcome"] if records else UNDECIDED
-    return f"monitor: {outcome} after {seen}{'; moved: ' if moved else ''}{', '.join(moved)}"
+    because = f"; {change}" if change else ""
+    return f"monitor: {outcome} after {seen}{'; moved: ' if moved else ''}{', '.join(moved)}{because}"
+
+
+def _name(record: Record) -> str:
+    return f"{record['check']} of {record['group']}" if record["check"] == SHARE else str(record["check"])
+
+
+def _since(record: Record) -> str:
+    return f", since {record['began']}" if record["began"] else ""
 
 
 def _outcome(watch: Watch, records: Sequence[Record]) -> str:
@@ -55,9 +73,8 @@ def _outcome(watch: Watch, records: Sequence[Record]) -> str:
 
 
 def _look_records(watch: Watch) -> Iterator[Record]:
-    looks = watch.looks or {}
-    limit = 2 * len(looks) / watch.delta
-    for name, one in looks.items():
+    limit = 2 * len(watch.tests) / watch.delta
+    for name, one in watch.tests.items():
         highest, (calibrated, live) = float(one.bets.highest), one.means()
         alarmed = highest >= limit
         record = _record(name, ALL, one.bets.steps, calibrated, live if alarmed else one.live_mean())
@@ -88,7 +105,21 @@ def _group_records(watch: Watch, tolerance: float) -> Iterator[Record]:
             continue
         low, high = miss_share_range(missed, n, watch.delta)
         within = HOLDS if high <= alpha + tolerance else "above" if low > alpha + tolerance else UNDECIDED
+        if name == ALL and watch.predictor.document.weighted and miss_share_range(missed, n, watch.delta / 4).low > alpha + tolerance:
+            within = ALARM
         yield _record("misses", name, n, alpha, missed / n) | {"low": low, "high": high, "result": within}
+
+
+def _share_records(watch: Watch) -> Iterator[Record]:
+    """Yield the subjects whose share moved; under a threshold that was made for a mix, more than it bears is an alarm."""
+    if watch.mix is None or watch.predictor.subjects:
+        return
+    is_promised = watch.predictor.document.weighted
+    for moved in watch.mix.moved(watch.delta / 4):
+        low, high = moved.range
+        beyond = low > moved.calibrated + MIX_TOLERANCE or high < moved.calibrated - MIX_TOLERANCE
+        record = _record(SHARE, f"subject {moved.subject}", int(watch.mix.live.sum()), moved.calibrated, moved.live)
+        yield record | {"low": low, "high": high, "result": ALARM if is_promised and beyond else "moved"}
 
 
 def _promise_records(watch: Watch) -> Iterator[Record]:
@@ -102,8 +133,8 @@ def _promise_records(watch: Watch) -> Iterator[Record]:
         wrong = counts["alone_wrong"] / counts["answered"]
         yield _record("alone and wrong", ALL, counts["answered"], float(promised["alone_wrong"]), wrong)
         if watch.predictor.document.value["rules"]["prices"] is not None:
-            went = np.repeat(DECISIONS, [counts[decision] for decision in DECISIONS])
-            cost = watch.predictor.cost_per_1000(went, wrong)
+            shares = {decision: counts[decision] / counts["n"] for decision in DECISIONS}
+            cost = watch.predictor.cost_per_1000(shares, wrong)
             yield _record("cost per 1,000", ALL, counts["n"], float(promised["cost_per_1000"]), cost)
 
 

@@ -21,7 +21,7 @@ from schemas.errors import HedgemarkError, UsageError
 from schemas.json_text import parse_json, read_text
 from store.exchange.whole_file import check_writable, write_document
 
-FORMAT, VERSION = "hedgemark-watch", 2
+FORMAT, VERSION = "hedgemark-watch", 3
 PENDING = 255  # stands in place of the answer's index while the answer is unknown
 
 

@@ -20,8 +20,9 @@ from analyzer.cli.main import main
 from analyzer.predictor import Predictor
 from analyzer.runs.loading import select_runs
 from analyzer.scorers import RANDOM, SCORERS
-from analyzer.ship.calibrate import PredictorSettings, one_of_each_cluster
 from analyzer.ship.calibrate import calibrate as calibrate_run
+from analyzer.ship.calibrate import one_of_each_cluster
+from analyzer.ship.settings import PredictorSettings
 from analyzer.studies.cost import Prices
 from schemas.errors import UsageError
 from schemas.items import Item
@@ -242,7 +243,7 @@ def test_command_refuses_another_prompt_tokenizer_or_checkpoint(tmp_path: Path, 
 
 
 CHANGES: list[tuple[Any, str]] = [
-    (lambda v: v.update(version=2), "version 2; this one reads version 1; upgrade hedgemark"),
+    (lambda v: v.update(version=3), "version 3; this one reads versions 1 to 2; upgrade hedgemark"),
     (lambda v: v.update(version="1"), "version '1'"),
     (lambda v: v.update(format="other"), "no predictor"),
     (lambda v: v.pop("scorer"), "lacks 'scorer'"),

@@ -60,6 +60,7 @@ KINDS: list[dict[str, Any]] = [
     {"scorer": "saps", "parameters": ["saps.weight=0.05"], "by": "subject"},
     {"empty": "top1", "alpha": "0.4"},
     {"max_wrong": "0.2", "guarantee": "pac:0.9"},
+    {"subject_mix": {"law": 0.8, "history": 0.2}},
 ]
 
 

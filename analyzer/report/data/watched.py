@@ -12,10 +12,10 @@ from analyzer.predictor import Predictor
 from analyzer.predictor.document import DECISIONS
 from analyzer.watch.betting import Trace
 from analyzer.watch.monitor import ALL, Watch, saved_watch
-from analyzer.watch.report import TOLERANCE, report
+from analyzer.watch.report import SHARE, TOLERANCE, report
 from schemas.errors import UsageError
 
-SHARES = ("misses", *DECISIONS, "alone and wrong")
+SHARES = ("misses", *DECISIONS, "alone and wrong", SHARE)
 
 
 def read_watched(options: Mapping[str, Any]) -> list[Record] | None:
@@ -57,6 +57,6 @@ def _trace(watch: Watch, record: Record) -> Trace | None:
     """Return the course of the evidence of a record that is a test."""
     if record["limit"] is None:
         return None
-    if watch.looks and record["check"] in watch.looks:
-        return watch.looks[record["check"]].trace
+    if record["check"] in watch.tests:
+        return watch.tests[record["check"]].trace
     return watch.misses[None if record["group"] == ALL else record["group"].removeprefix("subject ")].trace
