@@ -157,12 +157,19 @@ def read_policy(path: Path | None, texts: Iterable[str], predictor: Predictor | 
 def _with_predictor(limits: list[Limit], predictor: Predictor) -> list[Limit]:
     """Return the limits, with the one on the predictor's coverage for the predictor's own task only."""
     made_on = predictor.document.value["made_on"]
+    if predictor.document.weighted:
+        raise UsageError("the predictor is for another mix of subjects than the items have, so its coverage cannot be judged on them")
 
     def coverage(cell: Paired, question: Question) -> Bounded:
         view = cell.after.view
         if view.row["prompt"] != made_on["prompt"]:
             asked = f"run {view.row['name']} was asked with prompt {view.row['prompt']}"
             raise UsageError(f"{asked}, the predictor is for prompt {made_on['prompt']}; select with --prompt")
+        if view.key.prompt_hash != made_on.get("prompt_hash", view.key.prompt_hash):
+            raise UsageError(
+                f"run {view.row['name']} was asked prompt {view.row['prompt']} in other words, or with other demonstrations, than the run "
+                "that the predictor was made on; its threshold says nothing of these questions"
+            )
         return of_items(mean(covered(predictor, view).astype(np.float64), view.clusters, share=True), 0.0, 1.0)
 
     given = [limit for limit in limits_for(made_on["task"], limits) if limit.figure == PREDICTOR_COVERAGE]

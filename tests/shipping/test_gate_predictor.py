@@ -1,8 +1,10 @@
 """`analyze gate --predictor`: does a threshold that is deployed still cover under the new model?"""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from shipping import data_set
+from shipping import data_set, made, rewritten
 
 from analyzer.api import calibrate, gate
 from schemas.errors import RunNotFoundError, UsageError
@@ -36,12 +38,16 @@ def test_a_limit_of_its_own_is_kept() -> None:
         gate(runs, {"predictor_coverage": 0.95})
 
 
-def test_a_predictor_for_something_else_is_refused() -> None:
+def test_a_predictor_for_something_else_is_refused(tmp_path: Path) -> None:
     """Of another task or prompt: nothing is passed in silence; of fewer options: said by the predictor."""
     runs = [data_set(2000), noisy(0.05)]
     with pytest.raises(RunNotFoundError, match="no selected run is of task other"):
         gate(runs, predictor=calibrate(data_set(task="other")))
     with pytest.raises(UsageError, match="was asked with prompt base, the predictor is for prompt shared"):
         gate(runs, predictor=calibrate(data_set(prompt="shared")))
+    with pytest.raises(UsageError, match="was asked prompt base in other words"):
+        gate(runs, predictor=rewritten(tmp_path / "p.json", made(), lambda value: value["made_on"].update(prompt_hash="0" * 64)))
+    with pytest.raises(UsageError, match="the predictor is for another mix of subjects"):
+        gate(runs, predictor=calibrate(data_set(), subject_mix={"law": 0.8, "history": 0.2}))
     with pytest.raises(UsageError, match="has 4 options; expected 2 to 3"):
         gate(runs, predictor=calibrate(data_set(n_options=3)))
