@@ -21,6 +21,8 @@ from store import open_reader
 
 pytestmark = pytest.mark.producer
 AS_LANGUAGE_MODELS = ("gemma3", "qwen3_5")  # whose config transformers takes for a causal language model's
+FEW = ("llama4", "mistral3", "qwen2_5_vl", "qwen3_5")  # asked on every run of the tests
+CASES = [pytest.param(name, marks=[] if name in FEW else pytest.mark.slow) for name in (*IMAGES_AND_TEXT, *AS_LANGUAGE_MODELS)]
 SMALL: dict[str, Any] = {
     "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "depth": 1, "num_heads": 2,
     "embed_dim": 32, "image_size": 28, "patch_size": 14, "out_hidden_size": 64, "num_position_embeddings": 16, "fullatt_block_indexes": [0],
@@ -51,7 +53,7 @@ def small_model(family: str, vocabulary: int) -> Any:
         return auto.from_config(config, dtype=torch.float32).eval()
 
 
-@pytest.mark.parametrize("family", [*IMAGES_AND_TEXT, *AS_LANGUAGE_MODELS])
+@pytest.mark.parametrize("family", CASES)
 def test_text_is_answered_by_the_language_model(family: str, tmp_path: Path) -> None:
     """Stored logits equal those of the embedded language model and the head, prompt by prompt, without the half that sees images."""
     folder = save_standin(tmp_path / "model")
