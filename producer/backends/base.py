@@ -3,23 +3,32 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from producer.engine.checkpoints import NOTHING_KEPT, Keep
 from producer.engine.prefill import Answers, Done
 from producer.engine.settings import Settings
 from producer.request.planned import PromptedTask, RunGroup
 from schemas.levels import Level
 
 
+class Answer(Protocol):
+    """A model's answering function."""
+
+    def __call__(self, prompted: PromptedTask, done: Done, keep: Keep = NOTHING_KEPT, /) -> Answers:
+        """Return the answers to a prompted task, see `producer.engine.answer.answer`."""
+
+
 class Ready(NamedTuple):
     """A model ready to answer: compressed to a level, with the post-conditions measured on it.
 
-    forget : delete the answers that were kept so that a run which is cut off can go on; called when the runs are committed.
+    forget : delete the answers that this backend kept by itself so that a run which is cut off can go on, or None if it uses `Keep`;
+             called when the runs are committed.
     """
 
     level: Level
     conditions: Mapping[str, Any]
     parameters: int
-    answer: Callable[[PromptedTask, Done], Answers]
-    forget: Callable[[], None] = lambda: None
+    answer: Answer
+    forget: Callable[[], None] | None = None
 
 
 class Backend(Protocol):

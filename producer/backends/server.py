@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from producer.backends.base import Ready
+from producer.engine.checkpoints import NOTHING_KEPT, Keep
 from producer.engine.prefill import Answers, Done
 from producer.engine.settings import Settings
 from producer.machine.journal import Journal
@@ -57,9 +58,10 @@ class ServerBackend:
 
         notes = () if compared else (UNCOMPARED,)
 
+        # This backend keeps answers by itself, after every few requests: they are good only while the canaries' answers stay.
         journal = questions.journal(_answerer(group), fresh=settings.fresh)
 
-        def answer(prompted: PromptedTask, done: Done) -> Answers:
+        def answer(prompted: PromptedTask, done: Done, keep: Keep = NOTHING_KEPT, /) -> Answers:
             return _answer(questions, journal, prompted, done, notes)
 
         yield Ready(levels[0], conditions, 0, answer, journal.remove)

@@ -10,6 +10,7 @@ from typing import Any
 from producer.backends.base import Ready
 from producer.engine.admission import GENERIC, route_of
 from producer.engine.answer import answer
+from producer.engine.checkpoints import NOTHING_KEPT, Keep
 from producer.engine.layer_source import Target
 from producer.engine.memory_plan import USABLE
 from producer.engine.prefill import Answers, Done
@@ -117,9 +118,16 @@ def _folders(group: RunGroup, level: Level, settings: Settings) -> list[Path]:
 
 
 def _answer(  # noqa: PLR0913, PLR0917  # what a partial function fixes comes first
-    group: RunGroup, settings: Settings, resident: bool, model: Any, prompted: PromptedTask, done: Done = lambda _: None
+    group: RunGroup,
+    settings: Settings,
+    resident: bool,
+    model: Any,
+    prompted: PromptedTask,
+    done: Done = lambda _: None,
+    keep: Keep = NOTHING_KEPT,
+    /,
 ) -> Answers:
     import torch
 
     target = Target(group.model.device, getattr(torch, group.model.dtype))
-    return answer(model, prompted.prompts, prompted.options.ids, target, settings, done, loaded=resident)
+    return answer(model, prompted.prompts, prompted.options.ids, target, settings, done, keep, loaded=resident)

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from producer.backends.base import Ready
+from producer.engine.checkpoints import NOTHING_KEPT, Keep
+from producer.engine.head import HeadOutput, in_order
 from producer.engine.prefill import Answers, Done
 from producer.engine.settings import Settings
 from producer.models.weights_hash import stored_parameters
@@ -25,6 +27,7 @@ from schemas.levels import Level
 log = logging.getLogger(__name__)
 
 METHODS = ("dense", "checkpoint")
+FIRST_ITEMS = 200  # asked at once before it is known how long vLLM takes
 ITEMS_AT_ONCE = 1000
 
 
@@ -45,8 +48,8 @@ class VllmBackend:
         engine = _load(group, settings)
         adapter = _adapter(group)
 
-        def answer(prompted: PromptedTask, done: Done) -> Answers:
-            return _answer(engine, adapter, prompted, done)
+        def answer(prompted: PromptedTask, done: Done, keep: Keep = NOTHING_KEPT, /) -> Answers:
+            return _answer(engine, adapter, prompted, done, keep)
 
         conditions = {"adapter_moves_logits_by": _moved(engine, adapter, group.runs[0].prompted)} if adapter else {}
         yield Ready(levels[0], conditions, stored_parameters(group.model.files) if group.is_dense else 0, answer)
@@ -99,19 +102,25 @@ def _moved(engine: Any, adapter: Any, prompted: PromptedTask) -> float:
     return moved
 
 
-def _answer(engine: Any, adapter: Any, prompted: PromptedTask, done: Done) -> Answers:
+def _answer(engine: Any, adapter: Any, prompted: PromptedTask, done: Done, keep: Keep) -> Answers:
     prompts, clock = prompted.prompts, time.perf_counter()
-    rows: list[list[float]] = []
-    top: list[int] = []
-    for start in range(0, len(prompts.suffixes), ITEMS_AT_ONCE):
-        part = range(start, min(start + ITEMS_AT_ONCE, len(prompts.suffixes)))
-        found, sampled = _ask(engine, adapter, prompted, part)
-        rows, top = rows + found, top + sampled
+    n_items, parts = len(prompts.suffixes), list[tuple[range, HeadOutput]]()
+    start, n_at_once = 0, FIRST_ITEMS
+    while start < n_items:
+        part, began = range(start, min(start + n_at_once, n_items)), time.perf_counter()
+        rows, top = _ask(engine, adapter, prompted, part)
+        parts.append((part, HeadOutput(np.array(rows, np.float32), np.zeros(len(part), np.float32), np.array(top, np.int32))))
+        keep.add(*parts[-1])
         done(len(part))
-    seconds = time.perf_counter() - clock
-    rates = {"items_per_s": len(rows) / seconds, "tokens_per_s": prompts.tokens / seconds}
-    logits = np.array(rows, np.float32)
-    return Answers(logits, np.zeros(len(rows), np.float32), np.array(top, np.int32), prompts.tokens, 0.0, rates)
+        start, n_at_once = part.stop, _fitting(keep.period, len(part) / (time.perf_counter() - began))
+    output, seconds = in_order(parts), time.perf_counter() - clock
+    rates = {"items_per_s": n_items / seconds, "tokens_per_s": prompts.tokens / seconds}
+    return Answers(*output, prompts.tokens, 0.0, rates)
+
+
+def _fitting(period: float, items_per_s: float) -> int:
+    """Return how many items to ask at once, so that vLLM answers them before the next answers are to be kept."""
+    return int(max(1, min(ITEMS_AT_ONCE, period * items_per_s)))
 
 
 def _ask(engine: Any, adapter: Any, prompted: PromptedTask, items: range) -> tuple[list[list[float]], list[int]]:

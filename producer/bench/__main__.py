@@ -6,6 +6,7 @@ paths : processor seconds of the model's own forward pass, which answers the mod
 layers: running layer by layer in little memory, compared with all weights in memory
 levels: a range of levels in one command, compared with one command per level
 saved : answers of saved models loaded again, and one more prompt with --models, compared with compressing again
+journal: keeping answers while a run is under way, compared with keeping none
 gpu   : models of 8B and 70B parameters on a GPU
 
 Each part runs alone and takes minutes; `--record` appends what it printed to a file, with command, date and device.
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from producer.bench.cases import SHOTS, TASKS
 from producer.bench.gpu import gpu
+from producer.bench.journal import journal
 from producer.bench.layer_major import layers
 from producer.bench.levels import levels
 from producer.bench.rates import CLOCKS, rates
@@ -33,7 +35,8 @@ from schemas.errors import HedgemarkError
 
 Part = Callable[[argparse.Namespace], Iterator[str]]
 PARTS: dict[str, Part] = {
-    "rates": rates, "share": share, "paths": paths, "layers": layers, "levels": levels, "saved": saved, "gpu": gpu
+    "rates": rates, "share": share, "paths": paths, "layers": layers, "levels": levels, "saved": saved, "journal": journal,
+    "gpu": gpu
 }  # fmt: skip
 PATHS = ("--data", "--lm-eval", "--record")  # left out of the records, since paths of one machine mean nothing to their readers
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from producer.engine.admission import CHECKED, GENERIC, Route, agree, route_of
+from producer.engine.checkpoints import NOTHING_KEPT, Keep
 from producer.engine.layer_source import Target
 from producer.engine.memory_needs import measure_needs
 from producer.engine.memory_plan import plan_memory
@@ -31,12 +32,21 @@ FIRST_ITEMS = 4  # items that both paths answer for comparison; the shortest and
 
 
 def answer(  # noqa: PLR0913, PLR0917
-    model: Any, prompts: Prompts, option_ids: Sequence[int], target: Target, settings: Settings, done: Done, *, loaded: bool
+    model: Any,
+    prompts: Prompts,
+    option_ids: Sequence[int],
+    target: Target,
+    settings: Settings,
+    done: Done,
+    keep: Keep = NOTHING_KEPT,
+    *,
+    loaded: bool,
 ) -> Answers:
     """Return the answers to all prompts.
 
     option_ids : token id of each option letter.
     done       : called with the number of items answered since its last call; it may raise to stop the run.
+    keep       : how to keep the answers so far; an answer that is not finite is kept as it is.
     loaded     : whether all weights are on the target's device.
     Raises UsageError if there is too little memory.
     """
@@ -46,8 +56,9 @@ def answer(  # noqa: PLR0913, PLR0917
     if route.path == GENERIC:
         note = f"answered by {GENERIC}, since {route.reason}"
         log.warning("%s: %s", model.config.model_type, note)
-        return _broken_named(replace(_by_own_forward(model, prompts, option_ids, target, settings, done, loaded=loaded), notes=(note,)))
-    answers = _broken_named(_by_engine(model, prompts, option_ids, target, settings, done, loaded=loaded))
+        answers = _by_own_forward(model, prompts, option_ids, target, settings, done, keep, loaded=loaded)
+        return replace(_broken_named(answers), notes=(note,))
+    answers = _broken_named(_by_engine(model, prompts, option_ids, target, settings, done, keep, loaded=loaded))
     return replace(answers, notes=(f"answered by the {route.path}",)) if route.path == CHECKED else answers
 
 
@@ -78,7 +89,7 @@ def _checked(model: Any, prompts: Prompts, option_ids: Sequence[int], target: Ta
 
 
 def _by_engine(  # noqa: PLR0913, PLR0917
-    model: Any, prompts: Prompts, option_ids: Sequence[int], target: Target, settings: Settings, done: Done, *, loaded: bool
+    model: Any, prompts: Prompts, option_ids: Sequence[int], target: Target, settings: Settings, done: Done, keep: Keep, *, loaded: bool
 ) -> Answers:
     needs = measure_needs(model, target.dtype, prompts)
     checked = sample(prompts, settings.self_check, 0)
@@ -89,23 +100,23 @@ def _by_engine(  # noqa: PLR0913, PLR0917
     log.info("%s, batches of %d tokens, %d at a time", order, plan.batch_tokens, plan.workers)
     clock = time.perf_counter()
     with memory_for("the shortest batch", target.device):
-        answers = prefill(model, prompts, option_ids, plan, target, done)
+        answers = prefill(model, prompts, option_ids, plan, target, done, keep)
     rates = throughput(model, prompts, target, time.perf_counter() - clock, answers.padding)
     floor = noise_floor(model, checked, option_ids, plan, target) if settings.self_check else {}
     return replace(answers, throughput=rates, noise_floor=floor)
 
 
 def _by_own_forward(  # noqa: PLR0913, PLR0917
-    model: Any, prompts: Prompts, option_ids: Sequence[int], target: Target, settings: Settings, done: Done, *, loaded: bool
+    model: Any, prompts: Prompts, option_ids: Sequence[int], target: Target, settings: Settings, done: Done, keep: Keep, *, loaded: bool
 ) -> Answers:
     model = model if loaded else _offloaded(model, target.device)
 
-    def ask(some: Prompts, batch_tokens: int, report: Done = lambda _: None) -> Answers:
-        return prefill_whole(model, some, option_ids, target.device, report, batch_tokens)
+    def ask(some: Prompts, batch_tokens: int, report: Done = lambda _: None, keep: Keep = NOTHING_KEPT) -> Answers:
+        return prefill_whole(model, some, option_ids, target.device, report, batch_tokens, keep)
 
     clock = time.perf_counter()
     with memory_for("the shortest batch", target.device):
-        answers = ask(prompts, settings.batch_tokens, done)
+        answers = ask(prompts, settings.batch_tokens, done, keep)
     seconds = time.perf_counter() - clock
     floor: dict[str, float] = {}
     if settings.self_check:

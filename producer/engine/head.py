@@ -34,6 +34,15 @@ def read_head(skeleton: Skeleton, hidden: Any, device: str, option_ids: Sequence
     return HeadOutput(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
+def in_order(parts: Sequence[tuple[Sequence[int], HeadOutput]]) -> HeadOutput:
+    """Return the answers of all items in the order of their numbers.
+
+    parts : numbers of items and their answers, every item once.
+    """
+    order = np.argsort(np.concatenate([np.array(items, np.intp) for items, _ in parts]))
+    return HeadOutput(*(np.concatenate(arrays)[order] for arrays in zip(*(output for _, output in parts), strict=True)))
+
+
 def _read(skeleton: Skeleton, hidden: Any, option_ids: Sequence[int], rows: int) -> HeadOutput:
     import torch
 

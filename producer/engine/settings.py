@@ -14,6 +14,7 @@ class Settings:
     tensor_parallel : devices that share one model (vLLM).
     concurrency     : requests to a server at a time.
     request_timeout : seconds to wait for an answer of a server.
+    checkpoint_every : seconds of work that a killed command may lose; answers are kept often enough for that.
     fresh           : take no answers that an earlier command stored or left behind.
     self_check      : items on which the noise floor is measured, 0 for none.
     save            : folder to write the one compressed model of the request to.
@@ -26,6 +27,7 @@ class Settings:
     tensor_parallel: int = 1
     concurrency: int = 8
     request_timeout: float = 300.0
+    checkpoint_every: float = 600.0
     fresh: bool = False
     self_check: int = 0
     save: Path | None = None

@@ -5,6 +5,7 @@ its own. A batch holds items of similar length, so that little of it is padding.
 runs out, it does so at the start of a run.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -31,6 +32,7 @@ class Waves:
         per_worker = -(-sum(lengths) // plan.workers)  # where there are few items, each worker gets some of them
         self._left = deque(_plan_all(prompts, lengths, min(plan.batch_tokens, per_worker)))
         self._most_items = len(lengths)
+        self._most_tokens = math.inf
         self.padding = padding_share(self._left, lengths)
 
     def __iter__(self) -> Iterator[list[Batch]]:
@@ -48,11 +50,25 @@ class Waves:
         self._most_items = min(self._most_items, n_items)
         return self._most_items
 
+    def put_back(self, batches: Sequence[Batch]) -> None:
+        """Let batches that no layer has begun go through with the next wave, before the others."""
+        self._left.extendleft(list(batch.items) for batch in reversed(batches))
+
+    def limit_tokens(self, n_tokens: float) -> None:
+        """Limit later waves to `n_tokens` padded tokens; the first batch of a wave may exceed it."""
+        self._most_tokens = n_tokens
+
     def _next_wave(self) -> Iterator[Batch]:
         """Yield one batch, and more as long as their hidden states can be stored."""
         self._storage.start_wave()
-        while self._left and self._storage.has_room(len(self._left[0]) * len(self._prompts.suffixes[self._left[0][0]])):
-            items = self._left.popleft()
+        used = 0
+        while self._left:
+            items = self._left[0]
+            n_tokens = len(items) * len(self._prompts.suffixes[items[0]])
+            if not self._storage.has_room(n_tokens) or (used and used + n_tokens > self._most_tokens):
+                break
+            self._left.popleft()
+            used += n_tokens
             if len(items) > self._most_items:
                 self._left.appendleft(items[self._most_items :])
                 items = items[: self._most_items]

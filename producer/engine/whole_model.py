@@ -10,6 +10,7 @@ some items are also answered without the cache; where the two disagree, or the c
 
 import inspect
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,9 +20,11 @@ from typing import Any
 import numpy as np
 
 from producer.engine.admission import agree, reset_rotary, shares_prefix
+from producer.engine.checkpoints import NOTHING_KEPT, Clock, Keep
 from producer.engine.head import HeadOutput
 from producer.engine.prefill import Answers, Done
 from producer.machine.free_memory import out_of_memory
+from producer.machine.interrupt import Interrupted
 from producer.prompts.encode import Prompts
 
 log = logging.getLogger(__name__)
@@ -31,7 +34,7 @@ HEAD_ROWS = 16384  # rows of the head that are converted to float32 at a time
 
 
 def prefill_whole(  # noqa: PLR0913, PLR0917
-    model: Any, prompts: Prompts, option_ids: Sequence[int], device: str, done: Done, batch_tokens: int = 0
+    model: Any, prompts: Prompts, option_ids: Sequence[int], device: str, done: Done, batch_tokens: int = 0, keep: Keep = NOTHING_KEPT
 ) -> Answers:
     """Return the answers to all prompts.
 
@@ -39,17 +42,21 @@ def prefill_whole(  # noqa: PLR0913, PLR0917
     device       : the device that the model computes on.
     done         : called after each batch with its number of items; it may raise to stop the run.
     batch_tokens : most tokens in a batch, 0 for a default; an item longer than that gets a batch of its own.
+    keep         : how to keep the answers of finished batches.
     """
     import torch
 
     with torch.inference_mode(), _float32_head(model):
-        return _Pass(model, prompts, option_ids, device, done).answers(batch_tokens or MOST_TOKENS.get(device, MOST_TOKENS["other"]))
+        return _Pass(model, prompts, option_ids, device, done, keep).answers(batch_tokens or MOST_TOKENS.get(device, MOST_TOKENS["other"]))
 
 
 class _Pass:
     """One pass of all prompts through a model."""
 
-    def __init__(self, model: Any, prompts: Prompts, option_ids: Sequence[int], device: str, done: Done) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917
+        self, model: Any, prompts: Prompts, option_ids: Sequence[int], device: str, done: Done, keep: Keep
+    ) -> None:
+        self.keep, self.clock, self.waiting = keep, Clock(keep), dict[int, HeadOutput]()
         self.model, self.prompts, self.options, self.device, self.done = model, prompts, list(option_ids), device, done
         last_only = "logits_to_keep" in inspect.signature(model.forward).parameters
         self.arguments: dict[str, Any] = {"logits_to_keep": 1} if last_only else {}
@@ -59,10 +66,17 @@ class _Pass:
         n_items, cache = len(self.prompts.suffixes), self._prefix_cache()
         rows: dict[int, HeadOutput] = {}
         shared = [item for item in range(n_items) if cache is not None and not self.prompts.cut[item]]
-        for items in _equal_lengths(shared, self.prompts, batch_tokens):
-            rows |= self._answered(items, cache)
-        for items in _equal_lengths(sorted(set(range(n_items)) - set(shared)), self.prompts, batch_tokens):
-            rows |= self._answered(items, None)
+        alone = sorted(set(range(n_items)) - set(shared))
+        try:
+            for some, their_cache in ((shared, cache), (alone, None)):
+                for items in _equal_lengths(some, self.prompts, batch_tokens):
+                    rows |= self._answered(items, their_cache)
+                    if self.clock.due:
+                        self._keep_waiting()
+        except Interrupted:
+            if self.keep.every < math.inf:
+                self._keep_waiting()
+            raise
         tokens = self.prompts.tokens if shared else sum(len(self.prompts.whole(item)) for item in range(n_items))
         return Answers(*_stacked(rows, range(n_items)), tokens=tokens, padding=0.0)
 
@@ -70,6 +84,7 @@ class _Pass:
         """Return the answers of one batch by item; if memory runs out, the batch is halved until it fits."""
         try:
             answers = self._forward(items, cache)
+            self.waiting |= answers
             self.done(len(items))
             return answers
         except RuntimeError as error:
@@ -78,6 +93,11 @@ class _Pass:
         log.warning("out of memory at %d items in a batch; going on with half as many", len(items))
         middle = len(items) // 2
         return self._answered(items[:middle], cache) | self._answered(items[middle:], cache)
+
+    def _keep_waiting(self) -> None:
+        if self.waiting:
+            self.clock.add([*self.waiting], _stacked(self.waiting, [*self.waiting]))
+            self.waiting.clear()
 
     def _forward(self, items: Sequence[int], cache: Any) -> dict[int, HeadOutput]:
         import torch

@@ -19,13 +19,15 @@ from typing import Any
 from uuid import uuid4
 
 from schemas.digest import json_digest
-from store.backend.user_cache import existing_cache_folder, warn_once
+from store.backend.user_cache import cache_folder, existing_cache_folder, warn_once
 
 log = logging.getLogger(__name__)
 
 CIRCUMSTANCES = "circumstances"
 ENDING = ".answers"
+FOLDER = "journal"
 KEPT_DAYS = 30  # without being written to
+MOST_BYTES = 2**30  # of all journals; beyond it, those that were written to longest ago are deleted
 
 
 class Journal:
@@ -37,25 +39,28 @@ class Journal:
 
     Attributes
     ----------
-    found    : answers by question, as `question_id` names it.
     left_out : number of answers in files whose circumstances were not accepted.
     """
 
     def __init__(self, answerer: Any, circumstances: Any, accept: Callable[[Any], bool]) -> None:
         self._answerer, self._circumstances = json_digest(answerer), circumstances
-        self._folder = existing_cache_folder() / "journal" / self._answerer
-        self._own, self._taken = self._folder / f"{uuid4().hex}{ENDING}", list[Path]()
-        self.found: dict[str, Any] = {}
+        self._folder = existing_cache_folder() / FOLDER / self._answerer
+        self._own = self._folder / f"{uuid4().hex}{ENDING}"
+        self._files, self._asked = dict[Path, dict[str, Any]](), set[str]()
         self.left_out = 0
         _delete_old(self._folder.parent)
         for path in sorted(self._folder.glob(f"*{ENDING}")):
-            answers = dict(self._records(path))
+            answers = dict(_records(path, self._answerer))
             given_under = answers.pop(CIRCUMSTANCES, None)
             if given_under is None or not accept(given_under):
                 self.left_out += len(answers)
                 continue
-            self.found |= answers
-            self._taken.append(path)
+            self._files[path] = answers
+
+    def answer(self, question: str) -> Any:
+        """Return the answer to a question, as `question_id` names it, None if no earlier process left one."""
+        self._asked.add(question)
+        return next((answers[question] for answers in self._files.values() if question in answers), None)
 
     def add(self, answers: Mapping[str, Any]) -> None:
         """Append answers by question; they are on disk when this returns. A full disk costs a warning and the answers' safety only."""
@@ -70,30 +75,27 @@ class Journal:
             warn_once(error)
 
     def remove(self) -> None:
-        """Delete the answers that were found or added; call this when they are stored."""
-        for path in (*self._taken, self._own):
+        """Delete the answers to what was asked for, and those that were added; call this when they are stored.
+
+        A file that also has answers to other questions stays: another process may be at work on them, or come back for them.
+        """
+        for path in (*(path for path, answers in self._files.items() if answers.keys() <= self._asked), self._own):
             path.unlink(missing_ok=True)
-        with suppress(OSError):  # another process has a file in it
-            self._folder.rmdir()
+        _remove_if_empty(self._folder)
 
     def _line(self, path: Path, question: str, answer: Any) -> str:
-        return json.dumps([question, answer, self._checksum(path, question, answer)], allow_nan=False)
+        return json.dumps([question, answer, _checksum(path, self._answerer, question, answer)], allow_nan=False)
 
-    def _checksum(self, path: Path, question: str, answer: Any) -> str:
-        return json_digest([self._answerer, path.name, question, answer])[:16]
 
-    def _records(self, path: Path) -> Iterator[tuple[str, Any]]:
-        """Yield the whole records of a file as question and answer."""
-        try:
-            lines = path.read_bytes().splitlines()
-        except OSError as error:
-            log.warning("%s cannot be read (%s); its questions are asked again", path, error.strerror or error)
-            return
-        for line in filter(None, lines):
-            with suppress(ValueError, TypeError, RecursionError):
-                question, answer, checksum = json.loads(line)
-                if isinstance(question, str) and checksum == self._checksum(path, question, answer):
-                    yield question, answer
+def remove_journals(answerer: Any, is_over: Callable[[Any], bool]) -> None:
+    """Delete the files of an answerer whose circumstances say that nobody will come back for them, or that cannot be read."""
+    digest = json_digest(answerer)
+    folder = cache_folder(FOLDER) / digest
+    for path in folder.glob(f"*{ENDING}"):
+        _, given_under = next(_records(path, digest), (CIRCUMSTANCES, None))
+        if given_under is None or is_over(given_under):
+            path.unlink(missing_ok=True)
+    _remove_if_empty(folder)
 
 
 def question_id(*parts: Any) -> str:
@@ -101,9 +103,42 @@ def question_id(*parts: Any) -> str:
     return json_digest(parts)
 
 
+def _records(path: Path, answerer: str) -> Iterator[tuple[str, Any]]:
+    """Yield the whole records of a file as question and answer.
+
+    answerer : digest of who answers.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        log.warning("%s cannot be read (%s); its questions are asked again", path, error.strerror or error)
+        return
+    for line in filter(None, lines):
+        with suppress(ValueError, TypeError, RecursionError):
+            question, answer, checksum = json.loads(line)
+            if isinstance(question, str) and checksum == _checksum(path, answerer, question, answer):
+                yield question, answer
+
+
+def _checksum(path: Path, answerer: str, question: str, answer: Any) -> str:
+    return json_digest([answerer, path.name, question, answer])[:16]
+
+
 def _delete_old(journals: Path) -> None:
-    """Delete files that no run came back for."""
+    """Delete files that no run came back for, and the oldest ones where all together are too large."""
+    found = []
     for path in journals.glob(f"*/*{ENDING}"):
         with suppress(OSError):
-            if path.stat().st_mtime < time.time() - KEPT_DAYS * 86400:
+            found.append((path.stat().st_mtime, path.stat().st_size, path))
+    total = 0
+    for changed, size, path in sorted(found, reverse=True):
+        total += size
+        if total > MOST_BYTES or changed < time.time() - KEPT_DAYS * 86400:
+            with suppress(OSError):
                 path.unlink()
+            _remove_if_empty(path.parent)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):  # another process has a file in it, or has removed it
+        folder.rmdir()

@@ -130,6 +130,11 @@ SETTINGS_OPTIONS = (
     click.option("--concurrency", type=click.IntRange(1, 1024), metavar="N", help="Requests at a time to a server. [8]"),
     click.option("--request-timeout", type=click.FloatRange(0.1, 86400), metavar="S", help="Seconds to wait for a server's answer. [300]"),
     click.option(
+        "--checkpoint-every",
+        metavar="TIME",
+        help="Keep answers on disk so that a killed command loses no more work than this: 30s, 10m or 2h. [10m]",
+    ),
+    click.option(
         "--fresh",
         is_flag=True,
         default=None,

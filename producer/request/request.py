@@ -4,6 +4,7 @@ In: options by parameter name, from the command line, from a block of a sweep fi
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ NEEDS = {
 }
 BESIDE_EMIT = ("executor", "workers", "dry_run")
 OTHER_NAMES = {"saved_models": "models", "caches": "kv", "note": "message"}
+SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 SIZES = ("device_memory", "host_memory")
 
 
@@ -87,9 +89,19 @@ def request_of(options: Mapping[str, Any]) -> Request:
     _check_effect(options)
     _check_sweep(options)
     options = _check_server(options)
-    sizes = {name: _size(name, options[name]) for name in SIZES if name in options}
-    settings = Settings(**{**_fields(Settings, options), **sizes})
+    read: dict[str, float] = {name: _size(name, options[name]) for name in SIZES if name in options}
+    if "checkpoint_every" in options:
+        read["checkpoint_every"] = parse_duration(options["checkpoint_every"])
+    settings = Settings(**{**_fields(Settings, options), **read})
     return Request(**_fields(Request, options), settings=settings)
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of a time such as 30s, 10m, 2h or 600. Raises UsageError for anything else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip(), re.IGNORECASE)
+    if not match:
+        raise UsageError(f"{text!r:.80} is not a time; examples: 30s, 10m, 2h")
+    return float(match[1]) * SECONDS[match[2].lower()]
 
 
 def option_name(parameter: str) -> str:
@@ -139,6 +151,8 @@ def _check_server(options: Mapping[str, Any]) -> Mapping[str, Any]:
     for name in ("url", "tokenizer"):
         if not str(options.get(name, "")).strip():
             raise UsageError(f"{SERVER} needs {option_name(name)}")
+    if "checkpoint_every" in options:
+        raise UsageError(f"--checkpoint-every has no effect beside {SERVER}: its answers are kept after every few requests")
     for name in ("dtype", "compression_data", "save", "saved_models"):
         if name in options:
             raise UsageError(f"{option_name(name)} has no effect beside {SERVER}: the server decides how its model runs")

@@ -74,7 +74,7 @@ class Found:
             others = [f"{library} {version}" for library, version in env.libraries.items() if installed.get(library) != version]
             made = f", made with {', '.join(others)}" if others else ""
             yield f"{count:,} of {n_items:,} answers are taken from run {name}{made}"
-        if self.sources and self.missing:
+        if not self.is_found.all() and self.is_found.any():
             yield "the other items were asked in batches without these, so logits differ by rounding from a run that asks all items"
 
 
@@ -136,7 +136,7 @@ class StoredAnswers:
         run = self._reader.run(name)
         n_letters = min(len(key.option_token_ids), len(run.key.option_token_ids))
         same_options = key.option_token_ids[:n_letters] == run.key.option_token_ids[:n_letters]
-        if not same_options or _answered_by(run.key) != _answered_by(key):
+        if not same_options or answered_by(run.key) != answered_by(key):
             return
         items = self._reader.items(run.key.items_hash)
         check_fit(run, items, self._url)
@@ -221,7 +221,7 @@ def _in_catalog(row: dict[str, Any]) -> tuple[str, ...]:
     return tuple(row[name] for name in ("weights_hash", "method", "level", "prompt"))
 
 
-def _answered_by(key: RunKey) -> dict[str, Any]:
+def answered_by(key: RunKey) -> dict[str, Any]:
     """Return what a run's key says of everything but which items are asked."""
     ignored = {*ASKED, *NAMES, *(["seed"] if key.method in AS_STORED else [])}
     return {name: value for name, value in key.content().items() if name not in ignored}

@@ -7,7 +7,7 @@ the command, and that run is not written.
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from producer.backends import BACKENDS
 from producer.backends.base import Ready
+from producer.engine.checkpoints import NOTHING_KEPT
+from producer.engine.prefill import nothing_asked
 from producer.machine.environment import environment, reset_peak
 from producer.machine.interrupt import Interrupted, Stop, stop_on_signal
 from producer.models.weights_hash import weight_bytes
@@ -24,10 +26,12 @@ from producer.request.planned import PlannedRun, PromptedTask, RunGroup
 from producer.request.request import Request
 from producer.request.served_model import ServedModel
 from producer.run.destination import Destination
-from producer.run.found import Found, StoredAnswers
-from producer.run.plan import SERVER, check_request, make_plan
-from producer.run.ready_checks import check_option_mass, check_same_served_model
+from producer.run.found import AS_STORED, Found, StoredAnswers
+from producer.run.kept import KeptAnswers, remove_kept
+from producer.run.plan import check_request, make_plan
+from producer.run.ready_checks import answers_as_before, check_option_mass, check_same_served_model
 from producer.saved.folder import check_saving
+from schemas.levels import Level
 from schemas.options import own_options
 from schemas.private import without_circumstances
 from schemas.run import CHECKPOINT, Environment, Run
@@ -68,7 +72,7 @@ def produce(request: Request, store_url: str, *, show_progress: bool = False) ->
             for group in groups:
                 worker.run_group(group)
         except Interrupted as interrupted:
-            raise _with_advice(interrupted, len(outcome.written), request.backend) from interrupted
+            raise _with_advice(interrupted, len(outcome.written)) from interrupted
     for forget in worker.forget:
         forget()
     return outcome
@@ -91,12 +95,16 @@ class _Worker:
     forget: list[Callable[[], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._stored = StoredAnswers(self.destination.url, fresh=self.request.settings.fresh or self.request.replace)
+        self._fresh = self.request.settings.fresh or self.request.replace
+        self._stored = StoredAnswers(self.destination.url, fresh=self._fresh)
 
     def run_group(self, group: RunGroup) -> None:
         """Make the runs of a group that are not in the store."""
         todo = [run for run in group.runs if self.request.replace or run.key is None or not self.destination.contains(run.key)]
-        self.outcome.already_stored += [run.key.name for run in group.runs if run.key and run not in todo]
+        for run in group.runs:
+            if run.key and run not in todo:
+                self.outcome.already_stored.append(run.key.name)
+                remove_kept(run.key)
         found = [(run, self._stored.to(run)) for run in todo]
         for run, answers in found:
             if not answers.missing:
@@ -108,17 +116,24 @@ class _Worker:
             if found:
                 log.warning("%s is not loaded: stored runs hold all answers", group.model.files.name)
             return
+        for ready in self._each_level(group, levels):
+            for run, answers in asked:
+                if run.level == ready.level:
+                    self._write(run, self._answer(run, ready, answers))
+            del ready  # frees the model's memory for the next level
+
+    def _each_level(self, group: RunGroup, levels: Sequence[Level]) -> Iterator[Ready]:
+        """Yield the group's model at each level; the caller must not keep it when it asks for the next one."""
         models = BACKENDS[self.request.backend].ready(group, levels, self.request.settings)
         for _ in levels:
             with self.stop.raise_immediately():
                 ready = next(models)
                 if isinstance(group.model, ServedModel) and not self.request.replace:
                     check_same_served_model(group, ready, self.destination.url)
-            for run, answers in asked:
-                if run.level == ready.level:
-                    self._write(run, self._answer(run, ready, answers))
-            self.forget.append(ready.forget)
-            del ready  # frees the model's memory for the next level
+            yield ready
+            if ready.forget:
+                self.forget.append(ready.forget)
+            del ready
 
     def _write(self, planned: PlannedRun, run: Run) -> None:
         items = planned.prompted.item_set
@@ -141,18 +156,30 @@ class _Worker:
         return self._run(planned, found, here.model_copy(update={"throughput": {}}))  # this process's memory says nothing of the model
 
     def _answer(self, planned: PlannedRun, ready: Ready, found: Found) -> Run:
-        missing, whole = found.missing, planned.prompted
-        prompted = whole
-        if found.sources:
-            log.warning("%s", found)
-            prompted = whole.only(missing)
+        assert planned.key is not None, "weights are fetched before a run is made"
+        whole, keep, notes = planned.prompted, NOTHING_KEPT, list[str]()
+        if not ready.forget:
+            kept = KeptAnswers(planned, fresh=self._fresh)
+            kept.put_into(found)
+            self.forget.append(kept.remove)
+            if kept.taken and planned.key.method not in AS_STORED and not answers_as_before(whole, ready, found, kept.taken):
+                log.warning("%d kept answers are not used: the model, compressed again, gives others", len(kept.taken))
+                kept.take_back(found)
+            keep, notes = kept.keeping(self.request.settings.checkpoint_every, found.missing), [*kept.notes()]
         with self.stop.raise_immediately():
             low_mass = check_option_mass(whole, ready)
         for note in low_mass:
             log.warning("%s", note)
+        missing, prompted = found.missing, whole
+        if found.is_found.any():
+            log.warning("%s", found)
+            prompted = whole.only(missing)
+        if self.request.settings.self_check and not missing:
+            notes.append(UNMEASURED)
         peak_reset, clock = reset_peak(prompted.model.device), time.monotonic()
         with _item_bar(planned, len(missing), shown=self.show_progress) as bar:
-            answers = ready.answer(prompted, self._after_batch(bar, prompted))
+            n_letters = len(whole.options.ids)
+            answers = ready.answer(prompted, self._after_batch(bar, prompted), keep) if missing else nothing_asked(n_letters)
         env = environment(
             prompted.model.device,
             peak_reset=peak_reset,
@@ -161,13 +188,14 @@ class _Worker:
             parameters=ready.parameters,
             truncated_items=whole.prompts.truncated,
             dropped_items=whole.task.dropped,
-            notes=(*whole.notes, *low_mass, *answers.notes, *found.notes()),
+            notes=(*whole.notes, *low_mass, *answers.notes, *notes, *found.notes()),
             post_conditions={**_file_bytes(planned), **ready.conditions},
             throughput=dict(answers.throughput),
             noise_floor=dict(answers.noise_floor),
         )
-        found.logits[missing] = prompted.in_own_order(answers.logits)
-        found.logsumexp[missing], found.top_token[missing] = answers.logsumexp, answers.top_token
+        if missing:
+            found.logits[missing] = prompted.in_own_order(answers.logits)
+            found.logsumexp[missing], found.top_token[missing] = answers.logsumexp, answers.top_token
         return self._run(planned, found, env)
 
     def _run(self, planned: PlannedRun, answers: Found, env: Environment) -> Run:
@@ -211,8 +239,7 @@ def _rates(throughput: Mapping[str, float]) -> str:
     return "".join(", " + text.format(throughput[name]) for name, text in parts if name in throughput)
 
 
-def _with_advice(interrupted: Interrupted, n_written: int, backend: str) -> Interrupted:
+def _with_advice(interrupted: Interrupted, n_written: int) -> Interrupted:
     finished = "1 finished run is" if n_written == 1 else f"{n_written} finished runs are"
-    unfinished = "the answers to the unfinished run are kept" if backend == SERVER else "the unfinished run is lost"
-    message = f"{interrupted}; {finished} in the store, {unfinished}; run the same command again to continue"
+    message = f"{interrupted}; {finished} in the store, what an unfinished run has answered is kept; run the same command again to continue"
     return Interrupted(message, interrupted.signal_number)

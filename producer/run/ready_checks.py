@@ -1,4 +1,4 @@
-"""Two checks of a model that is ready to answer, before it answers a run: do its answers mean what the run's key will say?
+"""Checks of a model that is ready to answer, before it answers a run: do its answers mean what the run's key will say?
 
 In: what will be asked, a model ready to answer.  Out: nothing, or an error that says what to change.
 
@@ -10,6 +10,7 @@ restarted with other weights under the same name makes runs whose keys say that 
 tell them apart.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,12 +20,15 @@ from producer.backends.server import CANARIES, SPREAD
 from producer.prompts.encode import OptionTokens, other_form
 from producer.prompts.templates import CUE
 from producer.request.planned import PromptedTask, RunGroup
+from producer.run.found import Found
+from producer.saved.library import TOLERANCE
 from producer.served.canary import allowed_change
 from schemas.errors import HedgemarkError, StoreNotFoundError, UsageError
 from schemas.options import option_mass
 from store import open_reader
 
 ITEMS = 8
+AGAIN = 4  # kept answers that a model compressed again is asked for
 LEAST_MASS = 0.5
 
 
@@ -49,6 +53,19 @@ def check_option_mass(prompted: PromptedTask, ready: Ready) -> tuple[str, ...]:
         return (f"{low_mass} {where}{bare}; the published prompt does not begin the reply, and it is asked as it is",)
     cure = "leave --chat out, or say with --chat-system or --chat-turns how to answer"
     raise UsageError(f"{low_mass} {where}{bare}; at least {LEAST_MASS} is needed; {cure}")
+
+
+def answers_as_before(prompted: PromptedTask, ready: Ready, found: Found, items: Sequence[int]) -> bool:
+    """Return whether a model that was compressed again gives a few of the answers that an earlier command kept.
+
+    Where compressing twice gives two models, as it may on a GPU, the answers of one run must not be those of both.
+    items : the items whose kept answers are in `found`.
+    """
+    some = list(items[:: -(-len(items) // AGAIN)])
+    asked = prompted.only(some)
+    now, before = asked.in_own_order(ready.answer(asked, lambda _: None).logits), found.logits[some]
+    allowed = TOLERANCE[prompted.model.dtype] * float(np.nanmax(before) - np.nanmin(before))
+    return bool(np.nanmax(np.abs(now - before)) <= allowed)
 
 
 def check_same_served_model(group: RunGroup, ready: Ready, store_url: str) -> None:

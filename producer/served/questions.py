@@ -97,7 +97,8 @@ class Questions:
         """
         questions = [(prompt, options[:number]) for prompt, number in zip(prompts, n_options, strict=True)]
         ids = [question_id(list(prompt), list(own)) for prompt, own in questions]
-        replies = {item: Reply.from_json(journal.found[each]) for item, each in enumerate(ids) if each in journal.found}
+        kept = {item: journal.answer(each) for item, each in enumerate(ids)}
+        replies = {item: Reply.from_json(answer) for item, answer in kept.items() if answer is not None}
         notes: tuple[str, ...] = ()
         if replies:
             notes = (f"{len(replies)} of {len(questions)} answers are those to an earlier command, which was cut off",)

@@ -17,7 +17,7 @@ FAILED_TO_START = 127
 SCALARS = (
     *("limit", "data", "prompt_file", "backend", "device", "dtype", "seed", "compression_data", "chat_system", "options_order", "columns"),
     *("note", "lora", "kv_cache_dtype", "quantization"),
-    *("batch_tokens", "device_memory", "host_memory", "tensor_parallel", "self_check", "saved_models"),
+    *("batch_tokens", "device_memory", "host_memory", "tensor_parallel", "self_check", "saved_models", "checkpoint_every"),
 )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from producer_tiny import VOCABULARY
 
+from producer.engine.checkpoints import NOTHING_KEPT, Keep
 from producer.engine.layer_source import Target
 from producer.engine.memory_plan import MemoryPlan
 from producer.engine.prefill import Answers, prefill
@@ -22,9 +23,16 @@ def some_prompts(n_items: int = 7, n_prefix: int = 9, cut: int = 1, seed: int = 
     return Prompts(tuple(rng.integers(1, VOCABULARY, n_prefix).tolist()), suffixes, [item < cut for item in range(n_items)])
 
 
-def run(model: object, prompts: Prompts, tokens: int = 24, done: Callable[[int], None] = lambda _: None, **plan: Any) -> Answers:
+def run(
+    model: object,
+    prompts: Prompts,
+    tokens: int = 24,
+    done: Callable[[int], None] = lambda _: None,
+    keep: Keep = NOTHING_KEPT,
+    **plan: Any,
+) -> Answers:
     how = MemoryPlan(streamed=False, batch_tokens=tokens, wave_tokens=0, states_device="cpu", head_rows=64, concurrent_tokens=1_000_000)
-    return prefill(model, prompts, OPTIONS, replace(how, **plan), Target("cpu", torch.float32), done)
+    return prefill(model, prompts, OPTIONS, replace(how, **plan), Target("cpu", torch.float32), done, keep)
 
 
 def plain(model: object, prompts: Prompts) -> np.ndarray:
