@@ -5,6 +5,7 @@
     w8a8           weights per row, activations per token
     0.5            fraction removed (sparsity, or structure)
     2:4            2 of every 4 weights kept (n:m)
+    w4a4kv4        another way to write w4a4+kv-int4 (kv8: int8; kv16: the cache as it is)
     w4a4+kv-int8   a level whose model also keeps its cached keys and values in a format; `kv-int8` where there is no other level
     Q4_K_M         any other name of a checkpoint's or imported run's compression, such as int4, FP8_BLOCK or exl3-4.25bpw
     0:0.5:0.1      in a request only: the fractions from the first to the second in steps of the third, both ends included
@@ -30,6 +31,8 @@ CACHE_BITS = {"fp8": 8, "int8": 8, "int4": 4, "nvfp4": 4}  # formats of cached k
 
 _CACHE = re.compile(rf"(?:(.*)\+)?kv-({'|'.join(CACHE_BITS)})", re.IGNORECASE)
 _QUANTIZED = re.compile(r"w(\d{1,3})a(\d{1,3})(?:-(?:g(\d{1,9})|channel))?", re.IGNORECASE | re.ASCII)
+_WITH_CACHE_BITS = re.compile(r"(w\d{1,3}a\d{1,3})kv(\d{1,3})(-g\d{1,9}|-channel)?", re.IGNORECASE | re.ASCII)
+_CACHE_OF_BITS = {4: "int4", 8: "int8", FULL_BITS: ""}
 _PATTERN = re.compile(r"(\d{1,6}):(\d{1,6})", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _NO_NAME = re.compile(r"[\d.+-]*|[+-]?[\d._]+e[+-]?[\d.]*|w\d[wag\d-]*|nan|inf|infinity|none|null|na|true|false", re.IGNORECASE)
@@ -90,7 +93,7 @@ class Level:
 
 def parse_level(text: str) -> Level:
     """Return the level that a text names. Raises UsageError, which lists the accepted forms."""
-    text = text.strip()
+    text = _with_cache_by_name(text.strip())
     if text in ("", NO_LEVEL):
         return Level(NO_LEVEL, "none")
     if match := _CACHE.fullmatch(text):
@@ -130,6 +133,18 @@ def _bits(name: str) -> float | None:
         return float(stated[1]) if stated else GGUF_BITS[plain]
     implied = _TYPE_BITS.search(name.replace("_", "-"))
     return float(implied[1]) if implied else None
+
+
+def _with_cache_by_name(text: str) -> str:
+    """Return a level such as w4a4kv4 with the format of its cache by name: w4a4+kv-int4; any other text as it is."""
+    match = _WITH_CACHE_BITS.fullmatch(text)
+    if match is None:
+        return text
+    weights, bits = match[1] + (match[3] or ""), int(match[2])
+    if bits not in _CACHE_OF_BITS:
+        bits_known = ", ".join(map(str, _CACHE_OF_BITS))
+        raise UsageError(f"level {text!r}: cached keys and values have {bits_known} bits, or --kv names their format")
+    return f"{weights}+kv-{_CACHE_OF_BITS[bits]}" if _CACHE_OF_BITS[bits] else weights
 
 
 def _range(text: str) -> list[str]:

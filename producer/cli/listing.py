@@ -17,9 +17,14 @@ _OTHERS = {
 
 
 def list_names(kind: str) -> list[str]:
-    """Return one line per name; methods have a line of headings above."""
+    """Return one line per name; methods and their settings have a line of headings above."""
     if kind == "methods":
         return aligned([_HEADINGS, *(_described(method) for method in METHODS.values())])
+    if kind == "settings":
+        of_methods = [
+            (each.name, name, option.values, option.meaning) for each in METHODS.values() for name, option in each.options.items()
+        ]
+        return aligned([("method", "setting", "values", "meaning"), *of_methods])
     rows: dict[str, str] = {
         "models": {"bayes": "exact posterior of task urn", **dict.fromkeys(REFERENCE, "embedded"), **HUB},
         "tasks": {name: "embedded" if name in EMBEDDED else "published benchmark, needs --data or the Hub" for name in TASKS},

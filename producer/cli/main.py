@@ -23,7 +23,7 @@ Examples:
   produce --plan sweep.toml --executor local --dry-run
 """
 OWN_PACKAGES = ("schemas", "store", "producer", "analyzer")
-LISTED = ["models", "methods", "tasks", "prompts", "backends"]
+LISTED = ["models", "methods", "settings", "tasks", "prompts", "backends"]
 
 
 @click.command(cls=ShellCommand, epilog=EXAMPLE, context_settings={"help_option_names": ["-h", "--help"]})

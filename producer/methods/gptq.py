@@ -1,5 +1,6 @@
 """GPTQ: quantize column by column, and adjust the remaining columns to compensate for the error. Implemented by llm-compressor."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from producer.methods.shared.contract import DATA, Job
@@ -17,8 +18,10 @@ def gptq(model: Any, job: Job) -> Any:
     return quantize(model, lambda: [gptq_modifier(model, job.level)], job)
 
 
-def gptq_modifier(model: Any, level: Level) -> Any:
+def gptq_modifier(model: Any, level: Level, weight_clip: Mapping[str, Any] | None = None) -> Any:
     """Return llm-compressor's modifier, changed to raise PostConditionError if a Hessian cannot be inverted.
+
+    weight_clip : how the range of the weights' grids is searched, see `scheme`.
 
     The library itself would round the weights of such a layer to nearest and only log a summary. At a level that fixes the scale of
     activations beforehand, every expert sees every token, so that no expert is left without a scale.
@@ -35,7 +38,7 @@ def gptq_modifier(model: Any, level: Level) -> Any:
                 others = f" (and {len(names) - 1} others)" if len(names) > 1 else ""
                 raise PostConditionError(f"the Hessian of {names[0]}{others} cannot be inverted; give more compression data")
 
-    return StrictGPTQ(**scheme(model, level), block_size=BLOCK, dampening_frac=DAMPENING, actorder="static")
+    return StrictGPTQ(**scheme(model, level, weight_clip), block_size=BLOCK, dampening_frac=DAMPENING, actorder="static")
 
 
 def settings_for(level: Level) -> dict[str, Any]:

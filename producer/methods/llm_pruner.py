@@ -1,4 +1,7 @@
-"""LLM-Pruner: remove the coupled structures whose |gradient * weight| is smallest, in every block but the first and last.
+"""LLM-Pruner: remove the coupled structures whose |gradient * weight| is smallest, in a range of blocks.
+
+By default these are all but the first and the last. The authors' example for LLaMA-7B, whose level 0.25 they call "20 %", is `blocks=4:30`.
+Here a level is always the share of all decoder weights that goes.
 
 The structures of an MLP are its channels (a row of gate and up, a column of down); those of attention are key/value groups (the rows of
 key and value, and the rows of query and columns of output of the query heads that use them). In a mixture of experts every expert loses
@@ -7,18 +10,19 @@ by |weight|.
 Source: Ma et al. 2023, arXiv:2305.11627, section 3.2, first-order importance of each element, summed over a structure.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from producer.methods.shared.architectures import is_moe, linear_shapes, other_layers
 from producer.methods.shared.contract import GRADIENTS, Job
 from producer.methods.shared.layerwise import layer_gradients
 from producer.methods.shared.linear_layers import target_layers, token_batches
+from producer.methods.shared.method_options import Option
 from producer.methods.shared.residual_stream import attention_writers, mlp_writers, mlps, replace_weight
 from producer.methods.shared.structured import STRUCTURED, count_weights, left_over
 from schemas.errors import PostConditionError
 from schemas.levels import Level
 
-KEPT = 2  # number of blocks that are not pruned: the first and the last
 LARGEST_MISS = 0.05  # largest accepted difference from the level, which arises because whole structures are removed
 
 
@@ -52,19 +56,20 @@ def collect_importance(model: Any, data: Any, device: Any = None) -> Statistics:
 
 
 def llm_pruner(model: Any, job: Job) -> Any:
-    """Return the model with the least important structures of its inner blocks removed."""
-    removal = removal_for(model.config, job.level.fraction)
+    """Return the model with the least important structures of its pruned blocks removed."""
+    removal, (start, end) = removal_for(model.config, job.level.fraction, job.settings["blocks"]), job.settings["blocks"]
     importance, names = job.statistics.importance, {layer: name for name, layer in target_layers(model).items()}
-    for block in list(model.model.layers)[1:-1]:
+    for block in list(model.model.layers)[start:end]:
         remove_groups(block.self_attn, importance, names, removal.groups)
         for mlp in mlps(block):
             remove_channels(mlp, importance, names, removal.channels)
     return model
 
 
-def removal_for(config: Any, fraction: float) -> Removal:
-    """Return how many structures to remove from each inner block, so that a fraction of all decoder weights is removed.
+def removal_for(config: Any, fraction: float, blocks: Sequence[int]) -> Removal:
+    """Return how many structures to remove from each pruned block, so that a fraction of all decoder weights is removed.
 
+    blocks : the first block that is pruned, and the one behind the last.
     There are few key/value groups, so their number is rounded down and correspondingly more channels are removed.
     """
     shapes = linear_shapes(config)
@@ -73,7 +78,7 @@ def removal_for(config: Any, fraction: float) -> Removal:
     width, hidden = shapes[f"{mlp_name}.gate_proj"]
     attention = sum(rows * columns for name, (rows, columns) in shapes.items() if name.startswith("self_attn"))
     block, per_channel = attention + 3 * experts * width * hidden, 3 * experts * hidden
-    share = fraction * config.num_hidden_layers / max(config.num_hidden_layers - KEPT, 1)
+    share = fraction * config.num_hidden_layers / max(blocks[1] - blocks[0], 1)
     groups = min(int(share * config.num_key_value_heads + 1e-9), config.num_key_value_heads - 1)
     channels = round((share * block - attention * groups / config.num_key_value_heads) / per_channel)
     return Removal(groups, channels)
@@ -119,18 +124,36 @@ def _taylor(weight: Any) -> Any:
 
 
 def fits(config: Any, level: Level) -> str:
-    """Return why a level's share of structures cannot be removed from a model, or ""."""
-    if reason := other_layers(config):
-        return reason
-    inner = config.num_hidden_layers - KEPT
-    if level.fraction and inner < 1:
-        return f"the first and last block are never pruned, and it has only {config.num_hidden_layers}"
+    """Return why a model cannot be pruned, or ""."""
+    return other_layers(config)
+
+
+def fits_blocks(config: Any, level: Level, blocks: Sequence[int]) -> str:
+    """Return why a level's share of structures cannot be removed from these blocks, or ""."""
+    start, end = blocks
+    if end > config.num_hidden_layers:
+        return f"blocks={start}:{end} ends behind its {config.num_hidden_layers} blocks"
+    if level.fraction and start >= end:
+        return f"the first and last block are not pruned unless blocks=... says so, and it has only {config.num_hidden_layers}"
     width = linear_shapes(config)["mlp.experts.*.gate_proj" if is_moe(config) else "mlp.gate_proj"].rows
-    channels = removal_for(config, level.fraction).channels
+    channels = removal_for(config, level.fraction, blocks).channels
     if channels < width:
         return ""
-    largest = max(percent / 100 for percent in range(100) if removal_for(config, percent / 100).channels < width)
-    return f"its {inner} inner blocks would have to lose {channels} of {width} channels each; fractions up to {largest:g} fit"
+    largest = max(percent / 100 for percent in range(100) if removal_for(config, percent / 100, blocks).channels < width)
+    return f"its {end - start} pruned blocks would have to lose {channels} of {width} channels each; fractions up to {largest:g} fit"
+
+
+def inner_blocks(config: Any, level: Level) -> list[int]:
+    """Return the range of all blocks but the first and the last."""
+    return [1, max(config.num_hidden_layers - 1, 1)]
+
+
+def read_blocks(text: str) -> list[int]:
+    """Return a range of blocks START:END, counted from 0, without END."""
+    start, _, end = text.partition(":")
+    if not 0 <= int(start) < int(end):
+        raise ValueError
+    return [int(start), int(end)]
 
 
 def verify_structures(model: Any, job: Job) -> dict[str, Any]:
@@ -138,7 +161,7 @@ def verify_structures(model: Any, job: Job) -> dict[str, Any]:
 
     Raises PostConditionError if the shapes of coupled projections disagree, or another share of weights was removed than the level says.
     """
-    removal = removal_for(model.config, job.level.fraction)
+    removal = removal_for(model.config, job.level.fraction, job.settings["blocks"])
     heads, channels = [], []
     for block in model.model.layers:
         heads.append(check_attention(block.self_attn))
@@ -173,9 +196,18 @@ METHOD = STRUCTURED(
     paper="Ma et al. 2023, arXiv:2305.11627",
     needs=GRADIENTS,
     compress=llm_pruner,
-    settings_for=lambda level: {"importance": "sum of |gradient * weight|", "kept_blocks": "first and last", "retrained": False},
+    settings_for=lambda level: {"importance": "sum of |gradient * weight|", "retrained": False},
     fits=fits,
     verify=verify_structures,
     collect=collect_importance,
+    options={
+        "blocks": Option(
+            "blocks that lose structures, counted from 0 [all but the first and the last]",
+            "START:END, such as 4:30 for blocks 4 to 29",
+            read_blocks,
+            inner_blocks,
+            fits_blocks,
+        )
+    },
     unsavable="its layers have widths of their own, which no config can say",
 )

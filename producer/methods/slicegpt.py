@@ -1,7 +1,8 @@
 """SliceGPT: rotate the residual stream before every attention and every MLP into its principal axes, and remove the weakest ones.
 
 The axes are those of the dense model's normalised hidden states, computed once for all levels; the paper computes them anew after slicing
-each layer. In a mixture of experts every expert and the router read the same narrower stream, and no expert is removed.
+each layer. In a mixture of experts every expert and the router read the same narrower stream, and no expert is removed. The last MLP writes
+the stream in its full width again, which the head reads whole, as in the authors' code; `head=sliced` narrows that as well.
 Source: Ashkboos et al. 2024, arXiv:2401.15024, sections 3.2 to 3.4.
 """
 
@@ -12,6 +13,7 @@ from producer.methods.shared.contract import DATA, Job
 from producer.methods.shared.float64_transform import require_same_function, transform
 from producer.methods.shared.layerwise import layer_inputs
 from producer.methods.shared.linear_layers import probe_tokens, token_batches
+from producer.methods.shared.method_options import Option, words
 from producer.methods.shared.residual_stream import (
     attention_readers,
     attention_writers,
@@ -24,6 +26,8 @@ from producer.methods.shared.residual_stream import (
 from producer.methods.shared.structured import STRUCTURED, count_weights, left_over
 from schemas.errors import PostConditionError
 from schemas.levels import Level
+
+WHOLE, SLICED = "whole", "sliced"
 
 
 class Statistics(NamedTuple):
@@ -64,7 +68,8 @@ def collect_axes(model: Any, data: Any, device: Any = None) -> Statistics:
 
 def slicegpt(model: Any, job: Job) -> Any:
     """Return the model with its residual stream in its principal axes, without the weakest axes."""
-    slicing = Slicing(job.statistics.axes, sliced_width(model.config, job.level))
+    width = sliced_width(model.config, job.level)
+    slicing = Slicing(job.statistics.axes, width, head_width(model.config, job))
     change = transform(model, slicing, probe_tokens(model, job.data), job.device)
     if job.level.fraction == 0:
         require_same_function(change, "rotating into the principal axes")
@@ -72,10 +77,14 @@ def slicegpt(model: Any, job: Job) -> Any:
 
 
 class Slicing(NamedTuple):
-    """Fuses the norms and narrows the stream to `width` (a `producer.methods.shared.float64_transform.Transformation`)."""
+    """Fuses the norms and narrows the stream to `width`, and to `head_width` behind the last layer.
+
+    A `producer.methods.shared.float64_transform.Transformation`.
+    """
 
     axes: list[Any]
     width: int
+    head_width: int
 
     def embedding(self, embedding: Any) -> None:
         """Write the embeddings in the axes of the first attention."""
@@ -98,7 +107,9 @@ class Slicing(NamedTuple):
         narrow(norm, [head], [], axes, axes)
 
     def _axes_at(self, number: int, module: Any) -> Any:
-        return self.axes[number][:, : self.width].to(module.weight.device)
+        number %= len(self.axes)
+        width = self.head_width if number == len(self.axes) - 1 else self.width
+        return self.axes[number][:, :width].to(module.weight.device)
 
 
 def narrow(norm: Any, readers: list[Any], writers: list[Any], entry: Any, leave: Any) -> None:
@@ -122,6 +133,11 @@ def sliced_width(config: Any, level: Level) -> int:
     return round(config.hidden_size * (1 - level.fraction))
 
 
+def head_width(config: Any, job: Job) -> int:
+    """Return how many channels of the residual stream the head reads."""
+    return sliced_width(config, job.level) if job.settings["head"] == SLICED else int(config.hidden_size)
+
+
 def fits(config: Any, level: Level) -> str:
     """Return why a model cannot be sliced at a level, or ""."""
     too_much = sliced_width(config, level) < 1 if not other_layers(config) else False
@@ -129,17 +145,19 @@ def fits(config: Any, level: Level) -> str:
 
 
 def verify_slices(model: Any, job: Job) -> dict[str, Any]:
-    """Return the width left, and the share of decoder weights removed (the residual connections' matrices count as weights).
+    """Return the widths left, and the share of decoder weights removed (the residual connections' matrices count as weights).
 
     Raises PostConditionError if a layer has another width.
     """
-    width = sliced_width(model.config, job.level)
+    width, last_width = sliced_width(model.config, job.level), head_width(model.config, job)
     for number, layer in enumerate(model.model.layers):
-        widths = {reader.weight.shape[1] for reader in attention_readers(layer) + mlp_readers(layer)}
-        widths |= {writer.weight.shape[0] for writer in attention_writers(layer) + mlp_writers(layer)}
-        if widths != {width}:
-            raise PostConditionError(f"decoder layer {number} reads and writes a stream of width {sorted(widths)} instead of {width}")
-    return {"stream_width": width} | left_over(model, job.statistics.decoder_weights)
+        readers, writers = attention_readers(layer) + mlp_readers(layer), mlp_writers(layer)
+        inner = {reader.weight.shape[1] for reader in readers} | {writer.weight.shape[0] for writer in attention_writers(layer)}
+        outer, expected = {writer.weight.shape[0] for writer in writers}, last_width if layer is model.model.layers[-1] else width
+        if inner != {width} or outer != {expected}:
+            wrong, instead = (sorted(inner), width) if inner != {width} else (sorted(outer), expected)
+            raise PostConditionError(f"decoder layer {number} reads and writes a stream of width {wrong} instead of {instead}")
+    return {"stream_width": width, "head_width": last_width} | left_over(model, job.statistics.decoder_weights)
 
 
 def _axes(moments: Any) -> Any:
@@ -158,5 +176,6 @@ METHOD = STRUCTURED(
     fits=fits,
     verify=verify_slices,
     collect=collect_axes,
+    options={"head": Option("what the head reads [whole]", f"{WHOLE} or {SLICED}", words(whole=WHOLE, sliced=SLICED), lambda *_: WHOLE)},
     unsavable="its residual stream changes width between layers, which no config can say",
 )

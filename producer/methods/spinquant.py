@@ -10,11 +10,11 @@ The matrices are learned by gradient descent in which every step is a rotation, 
 from collections.abc import Sequence
 from typing import Any
 
-from producer.methods.quarot import fits_rotation, quantize_rotated, verify_rotated
+from producer.methods.quarot import CLIPPING, fits_rotation, quantize_rotated, verify_rotated
 from producer.methods.quarot import settings_for as quarot_settings
 from producer.methods.shared.contract import GRADIENTS, Job
 from producer.methods.shared.quantization import WEIGHTS_AND_ACTIVATIONS
-from producer.methods.shared.rotated_forward import DenseStates, RotatedModel, dense_states, rotated
+from producer.methods.shared.rotated_forward import DenseStates, RotatedModel, RoundStraightThrough, dense_states, rotated
 from producer.methods.shared.rotation import Rotations, random_rotations
 from schemas.errors import PostConditionError
 from schemas.levels import Level
@@ -42,7 +42,8 @@ def learn(model: Any, start: Rotations, job: Job) -> tuple[Rotations, float, flo
     device = job.device or model.device
     matrices = [matrix.clone().to(device) for matrix in (start.stream, *start.values)]
     optimizer, targets = CayleySGD(matrices, RATE), dense_states(model, learning_batches(model, job.data), device)
-    with rotated(model, start, job.level.activation_bits, device) as candidate:
+    rounding = RoundStraightThrough(job.level.activation_bits, job.settings["activation_clip"])
+    with rotated(model, start, rounding, device) as candidate:
         best, first = [matrix.clone() for matrix in matrices], mean_loss(candidate, matrices, targets)
         best_loss = first
         for step in range(STEPS):
@@ -149,5 +150,6 @@ METHOD = WEIGHTS_AND_ACTIVATIONS(
     fits=fits_rotation,
     verify=verify_learned,
     rotates=True,
+    options=CLIPPING,
     unsavable="it rotates activations inside the forward pass",
 )

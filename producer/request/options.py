@@ -28,6 +28,13 @@ RUN_OPTIONS = (
         help="Round cached keys and values as well: fp8, int8, int4 or nvfp4. Repeatable. [they keep the model's own format]",
     ),
     click.option(
+        "--set",
+        "chosen",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="A setting of the method, such as smoothing=0.8, see --list settings. Repeatable. [the paper's or its authors']",
+    ),
+    click.option(
         "--task",
         "tasks",
         multiple=True,

@@ -24,10 +24,10 @@ NEEDS = {
     **dict.fromkeys(("url", "tokenizer", "concurrency", "request_timeout"), SERVER),
     **dict.fromkeys(("chat_turns", "chat_system"), "--chat"),
     **dict.fromkeys(("device", "batch_tokens", "device_memory", "host_memory", "self_check"), TRANSFORMERS),
-    **dict.fromkeys(("caches", "save", "saved_models"), TRANSFORMERS),
+    **dict.fromkeys(("caches", "chosen", "save", "saved_models"), TRANSFORMERS),
 }
 BESIDE_EMIT = ("executor", "workers", "dry_run")
-OTHER_NAMES = {"saved_models": "models", "caches": "kv", "note": "message"}
+OTHER_NAMES = {"saved_models": "models", "caches": "kv", "note": "message", "chosen": "set"}
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 SIZES = ("device_memory", "host_memory")
 
@@ -38,6 +38,7 @@ class Request:
 
     levels   : as text; empty means each method's default level.
     caches   : formats to which cached keys and values are rounded, for every level once each; empty leaves them as they are.
+    chosen   : settings of the methods as NAME=VALUE, see `producer.methods.shared.method_options`.
     tasks    : names or item files; empty means urn and facts for the embedded models, the published tasks for others.
     options_order : number of cyclic orders of each item's options to ask it in; 1 is the items' own only.
     columns  : which columns of a file, or of a data set of the Hub, have question, choices and answer, as in "question=stem,answer=key".
@@ -56,6 +57,7 @@ class Request:
     methods: tuple[str, ...] = ("dense",)
     levels: tuple[str, ...] = ()
     caches: tuple[str, ...] = ()
+    chosen: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     prompts: tuple[str, ...] = ("base",)
     options_order: int = 1

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from producer.backends import BACKENDS
 from producer.methods import METHODS, Method
+from producer.methods.shared.method_options import parse_chosen
 from producer.models.find import REFERENCE, ModelFiles, fetch_weights, find_model
 from producer.models.load import load_config, load_tokenizer
 from producer.models.stored_as import stored_dtype
@@ -84,6 +85,21 @@ def check_request(request: Request) -> None:
             "its prompt without a chat template is --prompt base"
         )
     check_names("backend", [request.backend], [*BACKENDS])
+    _check_chosen(request)
+
+
+def _check_chosen(request: Request) -> None:
+    """Raise UsageError for a setting that none of the methods has, or that one of them does not take."""
+    chosen = parse_chosen(request.chosen)
+    if chosen:
+        check_names("method", request.methods, [*METHODS])
+    for name, value in chosen.items():
+        owners = [METHODS[method] for method in request.methods if name in METHODS[method].options]
+        if not owners:
+            known = "; ".join(f"{method} has {', '.join(METHODS[method].options) or 'none'}" for method in request.methods)
+            raise UsageError(f"--set {name}={value} is no setting of {' or '.join(request.methods)} ({known})")
+        for owner in owners:
+            owner.with_chosen({name: value})
 
 
 def _served_group(request: Request) -> RunGroup:
@@ -131,9 +147,10 @@ def _open_model(files: ModelFiles, request: Request, chosen: Mapping[str, list[L
 
 def _check_model(name: str, config: Any, request: Request, levels: dict[str, list[Level]]) -> None:
     """Raise UsageError, naming method, model and reason, if a method or the backend does not support this model."""
+    chosen = parse_chosen(request.chosen)
     for method, levels_of_method in levels.items():
         for level in levels_of_method:
-            METHODS[method].check_config(config, level, name)
+            METHODS[method].with_chosen(chosen).check_config(config, level, name)
     try:
         BACKENDS[request.backend].check(config, request.methods)
     except UsageError as error:
@@ -170,12 +187,15 @@ def _groups(
         fetch_weights(model.files)
     weights_missing = not download and model.files.hub_id and not weight_bytes(model.files)
     weights = "" if weights_missing else weights_hash(model.files)
+    by_source: list[tuple[Any, list[PromptedTask]]] | None = None
     for name, levels_of_method in levels_for(model.config, chosen, request.caches).items():
-        method = METHODS[name]
+        method = METHODS[name].with_chosen(parse_chosen(request.chosen))
         without_data = [level for level in levels_of_method if not method.needs_data(level)]
         with_data = [level for level in levels_of_method if method.needs_data(level)]
+        if with_data and by_source is None:
+            by_source = _by_source(model, prompted, request)
         answered_with: list[tuple[list[Level], Any, Sequence[PromptedTask]]] = [(without_data, None, prompted)] if without_data else []
-        answered_with += [(with_data, data, answered) for data, answered in (_by_source(model, prompted, request) if with_data else ())]
+        answered_with += [(with_data, data, answered) for data, answered in (by_source or [] if with_data else [])]
         for levels_served, data, answered in answered_with:
             runs = [
                 PlannedRun(each, level, _key(each, _Compression(method, level, data), weights, request) if weights else None)
@@ -187,7 +207,7 @@ def _groups(
 
 def _by_source(model: Model, prompted: Sequence[PromptedTask], request: Request) -> list[tuple[Any, list[PromptedTask]]]:
     """Return pairs of compression data and the prompted tasks that the models compressed with these data answer."""
-    from producer.methods.shared.compression_data import check_overlap, default_source, draw_compression_data
+    from producer.methods.shared.compression_data import check_overlap, default_source, draw_compression_data, too_few_tokens
 
     by_source: dict[str, list[PromptedTask]] = {}
     for each in prompted:
@@ -196,6 +216,10 @@ def _by_source(model: Model, prompted: Sequence[PromptedTask], request: Request)
     drawn = []
     for source, answered in by_source.items():
         data = draw_compression_data(source, model.tokenizer, seed=request.seed)
+        if request.compression_data == "auto" and source == "packaged":
+            log.warning("compression data: 'packaged', as the Hub does not answer; the papers take 128 x 2,048 tokens, as c4 gives them")
+        if note := too_few_tokens(data, model.config):
+            log.warning("%s: %s", model.files.name, note)
         for task in {each.task.name: each.task for each in answered}.values():
             check_overlap(data, task.items)
         drawn.append((data, answered))
@@ -210,7 +234,7 @@ def _key(prompted: PromptedTask, compression: _Compression, weights: str, reques
         weights_hash=weights,
         method=compression.method.name,
         level=compression.level.text,
-        method_settings={**compression.method.settings(compression.level), **_served_settings(model), **model.vllm.in_key()},
+        method_settings={**compression.method.settings(compression.level, model.config), **_served_settings(model), **model.vllm.in_key()},
         compression_data_hash=compression.data.digest if compression.data else "",
         task=task.name,
         items_hash=prompted.item_set.digest,

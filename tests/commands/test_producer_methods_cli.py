@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,41 @@ def test_the_key_holds_the_hash_of_the_compression_data() -> None:
     assert key("wanda").compression_data_hash == drawn.digest
     assert len({key("wanda").digest, key("wanda", seed=1).digest, key("wanda", data="embedded:2x32").digest}) == 3
     assert key("magnitude").compression_data_hash == ""
+
+
+def test_a_chosen_setting_is_part_of_the_key_and_of_no_other_method() -> None:
+    """`--set smoothing=0.5` makes another smoothquant run, records the number, and leaves gptq's run as it was."""
+
+    def runs(*chosen: str) -> dict[str, RunKey]:
+        request = Request(models=("ref-s",), methods=("smoothquant", "gptq"), tasks=("urn",), limit=3, compression_data="embedded:2x64")
+        return {run.key.method: run.key for group in make_plan(replace(request, chosen=chosen)) for run in group.runs if run.key}
+
+    plain, chosen = runs(), runs("smoothing=0.5")
+    assert plain["smoothquant"].method_settings["smoothing"] == 0.85
+    assert chosen["smoothquant"].method_settings["smoothing"] == 0.5
+    assert chosen["smoothquant"].name != plain["smoothquant"].name
+    assert chosen["gptq"] == plain["gptq"]
+
+
+@pytest.mark.parametrize(
+    ("methods", "chosen", "message"),
+    [
+        (["gptq"], ["smoothing=0.5"], "--set smoothing=0.5 is no setting of gptq (gptq has none)"),
+        (["awq", "rtn"], ["smoothing=0.5"], "--set smoothing=0.5 is no setting of awq or rtn (awq has clip; rtn has none)"),
+        (["smoothquant"], ["smoothing"], "--set 'smoothing' is not NAME=VALUE"),
+        (["smoothquant"], ["smoothing=0.5", "smoothing=0.6"], "--set gives 'smoothing' twice"),
+        (["awq"], ["clip=0.5"], "--set clip=0.5: method 'awq' takes search or none"),
+        (["llm-pruner"], ["blocks=1:9"], "blocks=1:9 ends behind its"),
+    ],
+)
+def test_a_setting_that_cannot_be_meant_is_one_sentence(tmp_path: Path, methods: list[str], chosen: list[str], message: str) -> None:
+    """An unknown setting, one without a value, one given twice and a value that is none are refused before anything is made."""
+    words = [*(word for name in methods for word in ("--method", name)), *(word for text in chosen for word in ("--set", text))]
+    assert message in refused(tmp_path, "--model", "ref-s", *words, *URN)
+
+
+def test_the_settings_of_all_methods_are_listed() -> None:
+    """`produce --list settings` names every option of every method with its values."""
+    lines = CliRunner().invoke(main, ["--list", "settings"]).output.splitlines()
+    listed = {tuple(line.split()[:2]) for line in lines[1:]}
+    assert listed == {(name, option) for name, method in METHODS.items() for option in method.options}

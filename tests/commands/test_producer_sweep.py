@@ -126,6 +126,15 @@ def test_a_sweep_is_one_command_per_model_method_and_level(tmp_path: Path) -> No
     assert " ".join(commands[1].arguments) == f"{expected} --self-check 8"
 
 
+def test_a_cell_has_the_settings_of_its_own_method() -> None:
+    """Of two methods in a block each is given the setting that it has; one without any is given none."""
+    request = Request(models=("m",), methods=("awq", "smoothquant", "rtn"), chosen=("clip=none", "smoothing=0.5"))
+    awq, smoothquant, rtn = (" ".join(command.arguments) for command in split([request], "s"))
+    assert "--set clip=none" in awq and "smoothing" not in awq
+    assert "--set smoothing=0.5" in smoothquant and "clip" not in smoothquant
+    assert "--set" not in rtn
+
+
 def test_a_command_of_a_sweep_means_the_same_to_the_command_line(tmp_path: Path) -> None:
     """A cell's arguments parse back to the request they came from."""
     request = Request(models=("m",), tasks=("urn",), limit=3, seed=7, dtype="bfloat16", device="cpu", allow_nonfinite=True, data=tmp_path)

@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from producer_tiny import tiny, tiny_data
 
-from producer.methods.shared.compression_data import check_overlap, default_source, draw_compression_data
+from producer.methods.shared import compression_data, hub_text
+from producer.methods.shared.compression_data import check_overlap, default_source, draw_compression_data, too_few_tokens
 from producer.tasks.facts import facts
 from producer.tasks.urn import urn
 from schemas.errors import UsageError
@@ -116,6 +118,98 @@ def test_unusable_text_is_refused(tokenizer: Any, tmp_path: Path, text: str | No
         draw_compression_data(str(path), tokenizer, sequences=2, length=16)
 
 
-def test_each_task_has_a_source_that_needs_no_network() -> None:
-    """The embedded tasks are compressed on what the reference models speak, any other on the packaged text."""
-    assert [default_source(task) for task in ("urn", "facts", "mmlu", "my-items")] == ["embedded", "embedded", "packaged", "packaged"]
+@pytest.mark.parametrize("answers", [False, True])
+def test_each_task_has_a_source(monkeypatch: pytest.MonkeyPatch, answers: bool) -> None:
+    """Embedded tasks are compressed on what the reference models speak, others on the papers' text, without the Hub on the packaged one."""
+    monkeypatch.setattr(compression_data, "hub_answers", lambda: answers)
+    other = "c4" if answers else "packaged"
+    assert [default_source(task) for task in ("urn", "facts", "mmlu", "my-items")] == ["embedded", "embedded", other, other]
+
+
+def test_a_hub_that_is_switched_off_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HF_HUB_OFFLINE is obeyed without a request."""
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: pytest.fail("the Hub was asked"))
+    hub_text.hub_answers.cache_clear()
+    assert not hub_text.hub_answers()
+    hub_text.hub_answers.cache_clear()
+
+
+class Marked(ByBytes):
+    """A tokenizer of bytes that begins every text with token 1."""
+
+    def __call__(self, text: str, max_length: int | None = None, **_: Any) -> dict[str, list[int]]:
+        return {"input_ids": [1, *text.encode()][:max_length]}
+
+
+DOCUMENTS = [" ".join(f"{number}-{word}" for word in range(number)) for number in range(40)]  # the empty one and longer and longer ones
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Hub that has these documents, in this order."""
+    monkeypatch.setattr(hub_text, "_texts", lambda name, seed: iter(DOCUMENTS))
+
+
+@pytest.mark.usefixtures("hub")
+def test_c4_is_cut_as_its_papers_cut_it() -> None:
+    """One stretch of each document with more tokens than a sequence, somewhere in it; shorter documents give none."""
+    data = draw_compression_data("c4:12x100", Marked(), seed=5)
+    long = [document for document in DOCUMENTS if len(document) + 1 > 100][:12]
+    assert len(data.input_ids) == 12
+    starts = set()
+    for ids, document in zip(data.input_ids, long, strict=True):
+        whole = [1, *document.encode()]
+        found = [start for start in range(len(whole) - 99) if tuple(whole[start : start + 100]) == ids]
+        assert len(found) == 1
+        starts.add(found[0])
+    assert len(starts) > 5
+    assert data.text == "\n".join(long)
+    assert (
+        data.digest
+        == draw_compression_data("c4:12x100", Marked(), seed=5).digest
+        != draw_compression_data("c4:12x100", Marked(), seed=6).digest
+    )
+
+
+@pytest.mark.usefixtures("hub")
+def test_wikitext2_is_cut_as_its_papers_cut_it() -> None:
+    """Stretches from random starts of the lines joined by two line breaks, which may overlap; the text begins with one special token."""
+    data = draw_compression_data("wikitext2:64x50", Marked())
+    whole = [1, *"\n\n".join(DOCUMENTS).encode()]
+    stretches = {tuple(whole[start : start + 50]): start for start in range(len(whole) - 49)}
+    starts = sorted(stretches[ids] for ids in data.input_ids)
+    assert len(starts) == 64
+    assert starts[0] < len(whole) / 8 and starts[-1] > 7 * len(whole) / 8
+    assert any(start % 50 for start in starts)
+
+
+@pytest.mark.usefixtures("hub")
+def test_pileval_is_cut_as_its_paper_cuts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Documents of at most a sequence's tokens one behind the other, in pieces, the rest dropped; by default so many documents."""
+    row = [token for document in DOCUMENTS if len(document) < 100 for token in [1, *document.encode()]]
+    pieces = [tuple(row[start : start + 100]) for start in range(0, len(row) - 99, 100)]
+    assert draw_compression_data("pileval:3x100", Marked()).input_ids == tuple(pieces[:3])
+    of_documents = hub_text.HUB["pileval"]._replace(size=hub_text.Size(12, 100))
+    monkeypatch.setitem(hub_text.HUB, "pileval", of_documents)
+    row = [token for document in DOCUMENTS[:12] for token in [1, *document.encode()]]
+    assert draw_compression_data("pileval", Marked()).input_ids == tuple(
+        tuple(row[start : start + 100]) for start in range(0, len(row) - 99, 100)
+    )
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize("name", ["c4:64x100", "wikitext2:2x60000", "pileval:64x100"])
+def test_too_little_text_of_the_hub_is_refused(name: str) -> None:
+    """A source with fewer sequences than asked for says how many it has."""
+    with pytest.raises(UsageError, match=r"the text has \d+ sequences of \d+ tokens, and \d+ are needed; ask for fewer or shorter"):
+        draw_compression_data(name, Marked())
+
+
+def test_fewer_tokens_than_columns_are_warned_of() -> None:
+    """8 x 24 tokens are more than the 96 columns of a tiny down projection, 3 x 24 are fewer; the widest layer is named."""
+    config = tiny().config
+    assert too_few_tokens(tiny_data(8), config) == ""
+    assert too_few_tokens(tiny_data(3), config).startswith("compression data 'tiny' have 72 tokens, and mlp.down_proj has 96 columns")

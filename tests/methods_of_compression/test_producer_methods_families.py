@@ -9,12 +9,12 @@ from producer_tiny import tiny_data
 
 from producer.methods import METHODS
 from producer.methods.shared.architectures import LLAMA_LAYERS, linear_shapes, unknown_architecture
+from producer.methods.shared.contract import Job
 from producer.methods.shared.layerwise import first_inputs
 from producer.methods.shared.linear_layers import decoder_layers, kept_layers, reached, target_layers
-from producer.methods.shared.llm_compressor import oneshot
 from producer.methods.shared.make_linear import make_linear
 from producer.methods.shared.post_conditions import verify_reach, verify_same
-from producer.methods.smoothquant import smoothing_modifier
+from producer.methods.smoothquant import smooth
 from schemas.errors import PostConditionError, UsageError
 from schemas.levels import parse_level
 
@@ -49,7 +49,8 @@ def test_moving_numbers_between_layers_changes_no_logit(family: str) -> None:
     model = make_linear(family_model(family))
     with torch.no_grad():
         dense = model(input_ids=ids, use_cache=False).logits
-        smoothed = oneshot(model, lambda: [smoothing_modifier(model)], data)(input_ids=ids, use_cache=False).logits
+        smooth(model, Job(parse_level("w8a8"), {"smoothing": 0.5}, data, 0))
+        smoothed = model(input_ids=ids, use_cache=False).logits
     torch.testing.assert_close(smoothed, dense, atol=2e-5, rtol=0)
     for method, level in (("slicegpt", "0"), ("llm-pruner", "0")):
         assert METHODS[method].apply(family_model(family), parse_level(level), data, 0).conditions["logit_change"] < 1e-5

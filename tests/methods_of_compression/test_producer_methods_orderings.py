@@ -145,7 +145,7 @@ def measure(name: str) -> dict[tuple[str, str], Divergence]:
     found = {("plain", "w4a4"): divergence(plain(load(name)[0], level)), CONSTANT: Divergence(information(reference))}
     found["magnitude-by-row", "0.5"] = divergence(magnitude_by_row(load(name)[0], parse_level("0.5")))
     for method, texts in LEVELS.items():
-        accepted = [parse_level(t) for t in texts if not METHODS[method].fits(dense.config, parse_level(t))]
+        accepted = [parse_level(t) for t in texts if not METHODS[method].misfit(dense.config, parse_level(t))]
         for applied, taken in zip(METHODS[method].sweep(load(name)[0], accepted, data, 0), accepted, strict=True):
             found[method, taken.text] = divergence(applied.model)
     return found

@@ -9,14 +9,13 @@ from producer.methods import METHODS
 from producer.methods.shared.contract import Job
 from producer.methods.shared.float64_transform import transform
 from producer.methods.shared.linear_layers import target_layers
-from producer.methods.shared.llm_compressor import oneshot
 from producer.methods.shared.make_linear import make_linear
 from producer.methods.shared.quantization import RoundInput
 from producer.methods.shared.rotated_forward import RoundStraightThrough, dense_states, rotated
-from producer.methods.shared.rotation import Rotation, random_rotations
-from producer.methods.smoothquant import smoothing_modifier
+from producer.methods.shared.rotation import RotateInput, Rotation, is_hadamard, random_rotations
+from producer.methods.smoothquant import SEARCH, smooth
 from producer.methods.spinquant import CayleySGD, cayley, learn, orthogonality
-from schemas.errors import PostConditionError
+from schemas.errors import PostConditionError, UsageError
 from schemas.levels import parse_level
 
 torch = pytest.importorskip("torch")
@@ -49,10 +48,11 @@ def largest_change(model: Any, before: Any, ids: Any) -> float:
 @pytest.mark.parametrize("layout", CONFIGS)
 @pytest.mark.parametrize(("dtype", "allowed"), [("float64", 1e-10), ("float32", 1e-5)])
 def test_rotation_alone_preserves_the_function(layout: str, dtype: str, allowed: float) -> None:
-    """R1, R2 and R4 with fused norms change no logit by more than rounding, in every layout, odd widths and experts included."""
+    """R1, R2, R4 and the rotation across heads change no logit by more than rounding, in every layout, odd widths and experts included."""
     model, ids = make_linear(tiny(layout, dtype=getattr(torch, dtype))), tiny_data().input_ids  # fused experts have no float64
     before, weight = logits(model, ids), model.model.layers[0].self_attn.q_proj.weight.clone()
-    measured = transform(model, Rotation(random_rotations(model, 3)), torch.tensor(ids))
+    across_heads = is_hadamard(model.config.num_attention_heads)  # not for the three heads of one layout
+    measured = transform(model, Rotation(random_rotations(model, 3, across_heads=across_heads)), torch.tensor(ids))
     assert largest_change(model, before, ids) <= allowed * float(before.abs().max())
     assert measured <= 1e-10
     assert not torch.allclose(model.model.layers[0].self_attn.q_proj.weight, weight, atol=1e-3)
@@ -70,7 +70,7 @@ def test_a_rotation_that_changes_the_function_stops_the_run(dtype: torch.dtype, 
     """A matrix that is not orthogonal is found before anything is quantized, whatever the weights are stored in."""
     from producer.methods import quarot
 
-    def skewed(model: Any, seed: int) -> Any:
+    def skewed(model: Any, seed: int, **_: Any) -> Any:
         return random_rotations(model, seed)._replace(stream=1.001 * random_rotations(model, seed).stream)
 
     monkeypatch.setattr(quarot, "random_rotations", skewed)
@@ -92,11 +92,11 @@ def test_what_is_learned_on_is_the_rotated_model(layout: str) -> None:
     rotations = random_rotations(model, 0)
     dense = logits(model, ids).log_softmax(-1)
     [target] = dense_states(model, [ids], model.device)
-    with rotated(model, rotations, bits, model.device) as candidate, torch.no_grad():
+    with rotated(model, rotations, RoundStraightThrough(bits, 0.9), model.device) as candidate, torch.no_grad():
         loss = float(candidate.loss([rotations.stream, *rotations.values], target))
     transform(model, Rotation(rotations), ids)
     for target in target_layers(model).values():
-        target.register_forward_pre_hook(RoundInput(bits))
+        target.register_forward_pre_hook(RoundInput(bits, 0.9))
     expected = torch.nn.functional.kl_div(logits(model, ids).log_softmax(-1), dense, log_target=True, reduction="sum") / ids.numel()
     assert loss == pytest.approx(float(expected), rel=0.05)
     assert loss > 1e-6
@@ -118,7 +118,7 @@ def test_a_cayley_step_stays_orthogonal_and_descends() -> None:
 def test_learned_rotations_are_orthogonal_and_better_than_random(layout: str) -> None:
     """Learning lowers the output divergence under 4-bit activations below the random start's, orthogonal to 1e-6."""
     model, data = make_linear(tiny(layout)), tiny_data()
-    learned, before, after = learn(model, random_rotations(model, 0), Job(W4A4, {}, data, 0))
+    learned, before, after = learn(model, random_rotations(model, 0), Job(W4A4, {"activation_clip": 0.9}, data, 0))
     assert orthogonality(learned) <= 1e-6
     assert after < before
     dense = logits(model, data.input_ids)
@@ -157,23 +157,79 @@ def test_smoothing_preserves_the_function_before_quantization(layout: str) -> No
     """Dividing a norm by the scales and multiplying its readers (the router too) changes no logit beyond rounding."""
     model, data = make_linear(tiny(layout)), tiny_data()
     before, norm = logits(model, data.input_ids), model.model.layers[1].post_attention_layernorm.weight.clone()
-    oneshot(model, lambda: [smoothing_modifier(model)], data)
+    smooth(model, smoothing_job("0.5"))
     assert largest_change(model, before, data.input_ids) < 1e-5 * float(before.abs().max())
     assert not torch.allclose(norm, model.model.layers[1].post_attention_layernorm.weight, rtol=1e-2)
 
 
-def test_smoothing_scales_follow_the_formula() -> None:
-    """s = range(x)^0.5 / (2 max|W|)^0.5 per channel (Xiao et al. 2023, equation 4, with the symmetric range of both)."""
-    model, data = tiny(), tiny_data()
-    layer, seen = model.model.layers[0], []
-    hook = layer.input_layernorm.register_forward_hook(lambda _, args, output: seen.append(output.double().flatten(0, -2)))
-    logits(model, data.input_ids)
+@pytest.mark.parametrize("exponent", ["0.5", "0.85", "1", "0"])
+def test_smoothing_scales_follow_the_formula(exponent: str) -> None:
+    """s_j = max|x_j|^a / max|w_j|^(1 - a) (Xiao et al. 2023, equation 4), channel by channel, over all tokens and all readers."""
+    model, share = tiny(), float(exponent)
+    layer = model.model.layers[0]
+    before, readers, x = layer.input_layernorm.weight.detach().double().clone(), projections(layer), norm_outputs(model)
+    smooth(model, smoothing_job(exponent))
+    for j in range(64):
+        largest = max(abs(float(weight)) for reader in readers for weight in reader[:, j])
+        scale = max(abs(float(token[j])) for token in x) ** share / largest ** (1 - share)
+        assert float(layer.input_layernorm.weight.detach()[j]) == pytest.approx(float(before[j]) / scale, rel=1e-4)
+    for after, reader in zip(projections(layer), readers, strict=True):
+        torch.testing.assert_close(after * layer.input_layernorm.weight.double(), reader * before, rtol=1e-5, atol=1e-7)
+
+
+def test_the_exponent_found_is_that_of_a_loop() -> None:
+    """Of five exponents the first norm gets the one whose rounded layers are nearest to the dense ones, written out token by token."""
+    model, job = tiny(), smoothing_job("search", "w4a4")
+    readers, x = projections(model.model.layers[0]), norm_outputs(model)
+    errors = []
+    for share in (0.5, 0.6, 0.7, 0.8, 0.9):
+        scale = x.abs().amax(0) ** share / torch.cat(readers).abs().amax(0) ** (1 - share)
+        error = 0.0
+        for token in x / scale:
+            step = token.abs().max().clamp_min(1e-12) / 7  # the padding token is all zeros
+            inputs = (token / step).round() * step
+            for reader in readers:
+                weight = reader * scale
+                steps = weight.abs().amax(1, keepdim=True) / 7.5
+                rounded = (weight / steps).round().clamp(-8, 7) * steps
+                error += float((rounded @ inputs - weight @ token).square().sum())
+        errors.append(error)
+    found = SEARCH["from"].index(smooth(model, job)[0])
+    assert errors[found] <= 1.01 * min(errors)  # 0.5 and 0.6 are equally good within rounding
+    assert max(errors) > 1.2 * min(errors)
+    conditions = METHODS["smoothquant"].with_chosen({"smoothing": "search"}).apply(tiny(), W4A4, tiny_data(), 0).conditions
+    assert len(conditions["smoothing_by_norm"]) == 2 * len(model.model.layers)
+
+
+def test_an_exponent_is_the_authors_unless_it_is_given() -> None:
+    """0.85 for Llama, 0.8 for its like; a given one is recorded, and nonsense is refused by name."""
+    method, level = METHODS["smoothquant"], parse_level("w8a8")
+    assert method.settings(level, tiny("llama").config)["smoothing"] == 0.85
+    assert method.settings(level, tiny("qwen3").config)["smoothing"] == 0.8
+    assert method.with_chosen({"smoothing": "0.5"}).settings(level, tiny().config)["smoothing"] == 0.5
+    for wrong in ("1.1", "-0.1", "nan", "much"):
+        with pytest.raises(UsageError, match=f"--set smoothing={wrong}: method 'smoothquant' takes a number from 0 to 1, or search"):
+            method.with_chosen({"smoothing": wrong})
+
+
+def smoothing_job(exponent: str, level: str = "w8a8") -> Job:
+    """A job for smoothing with this exponent."""
+    method = METHODS["smoothquant"].with_chosen({"smoothing": exponent})
+    return Job(parse_level(level), method.settings(parse_level(level), tiny().config), tiny_data(), 0)
+
+
+def projections(layer: Any) -> list[Any]:
+    """The weights that read the first norm of a layer, float64."""
+    return [getattr(layer.self_attn, f"{part}_proj").weight.detach().double().clone() for part in "qkv"]
+
+
+def norm_outputs(model: Any) -> Any:
+    """What the first norm gives for the compression data, (token, channel) float64."""
+    seen: list[Any] = []
+    hook = model.model.layers[0].input_layernorm.register_forward_hook(lambda _, args, output: seen.append(output.double().flatten(0, -2)))
+    logits(model, tiny_data().input_ids)
     hook.remove()
-    x, before = torch.cat(seen), layer.input_layernorm.weight.detach().double().clone()
-    readers = torch.cat([getattr(layer.self_attn, f"{part}_proj").weight.detach().double() for part in "qkv"])
-    scale = ((x.amax(0) - x.amin(0)) / (2 * readers.abs().amax(0))).sqrt()
-    oneshot(model, lambda: [smoothing_modifier(model)], data)
-    torch.testing.assert_close(layer.input_layernorm.weight.double(), before / scale, rtol=1e-5, atol=1e-7)
+    return torch.cat(seen)
 
 
 @pytest.mark.parametrize("bits", [4, 6, 8])
@@ -186,6 +242,75 @@ def test_activations_are_rounded_per_token(bits: int) -> None:
     assert torch.allclose(steps, steps.round(), atol=1e-4)
     assert torch.equal(rounded[1, 2], x[1, 2])
     torch.testing.assert_close(rounded.abs().amax(-1), x.abs().amax(-1))
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_clipped_activations_are_those_of_a_loop(bits: int) -> None:
+    """With a clip ratio of 0.9 every number goes to the nearest of 2^bits steps, the largest of which is 0.9 of the token's magnitude."""
+    x = torch.randn(4, 32, generator=torch.Generator().manual_seed(1))
+    (rounded,) = RoundInput(bits, 0.9)(None, (x,))
+    for token, found in zip(x.double(), rounded, strict=True):
+        step = 0.9 * max(abs(float(value)) for value in token) / (2 ** (bits - 1) - 1)
+        for value, result in zip(token, found, strict=True):
+            points = [number * step for number in range(-(2 ** (bits - 1)), 2 ** (bits - 1))]
+            assert float(result) == pytest.approx(min(points, key=lambda point: abs(point - float(value))), rel=1e-5, abs=1e-6)
+
+
+def test_the_gradient_of_a_clipped_value_goes_to_the_largest() -> None:
+    """At 4 bits and 0.5, 3 and 2.9 become 7 steps of 1.5 / 7: only the largest value, which sets the step, has a gradient."""
+    x = torch.tensor([[3.0, 2.9]], requires_grad=True)
+    (rounded,) = RoundStraightThrough(4, 0.5)(None, (x,))
+    torch.testing.assert_close(rounded, RoundInput(4, 0.5)(None, (x,))[0])
+    rounded.sum().backward()
+    torch.testing.assert_close(x.grad, torch.tensor([[1.0, 0.0]]))
+
+
+@pytest.mark.parametrize("name", ["quarot", "spinquant"])
+def test_the_range_of_a_weight_grid_is_that_of_a_loop(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 80 shares of a row's largest magnitude, the one with the smallest sum of |rounded - weight|^2.4, written out row by row."""
+    import importlib
+
+    module, weights = importlib.import_module("producer.methods.quarot"), {}
+
+    def remember(model: Any, rotation: Any, *others: Any) -> float:
+        change = transform(model, rotation, *others)
+        weights.update({name: layer.weight.detach().double().clone() for name, layer in target_layers(model).items()})
+        return change
+
+    monkeypatch.setattr(module, "transform", remember)
+    applied = METHODS[name].apply(tiny(), W4A4, tiny_data(), 0)
+    assert applied.settings["weight_clip"] == {"grid": 100, "max_shrink": 0.8, "norm": 2.4}
+    assert applied.settings["activation_clip"] == 0.9
+    smaller = 0
+    for name_of, layer in list(target_layers(applied.model).items())[:4]:
+        for row, scale in zip(weights[name_of], layer.weight_scale, strict=True):
+            largest = float(row.abs().max())
+            steps = [(1 - number / 100) * largest / 7.5 for number in range(80)]
+            errors = [float((((row / step).round().clamp(-8, 7) * step - row).abs() ** 2.4).sum()) for step in steps]
+            best = errors.index(min(errors))
+            smaller += best > 0
+            chosen = errors[round(100 - float(scale) * 750 / largest)]  # of shares that are equally good within rounding, any may be taken
+            assert float(scale) == pytest.approx(steps[best], rel=1e-4) or chosen < (1 + 1e-5) * errors[best]
+    assert smaller > 50
+
+
+@pytest.mark.parametrize(("layout", "expected"), [("llama", "together"), ("odd", "apart")])
+def test_heads_are_rotated_together_where_their_number_allows(layout: str, expected: str) -> None:
+    """Four heads have a Hadamard matrix, three have none; the output projection sees a mixture of all heads, or its own head's numbers."""
+    config, method = tiny(layout).config, METHODS["quarot"]
+    assert method.settings(W4A4, config)["heads"] == expected
+    applied = method.apply(tiny(layout), W4A4, tiny_data(), 0)
+    output = applied.model.model.layers[0].self_attn.o_proj
+    mixing = [hook for hook in output._forward_pre_hooks.values() if isinstance(hook, RotateInput)]
+    assert len(mixing) == (expected == "together")
+    if mixing:
+        x, heads = torch.randn(2, 64), mixing[0].left.float()
+        (mixed,) = mixing[0](output, (x,))
+        naive = torch.stack([sum(heads[b, a] * x[:, b * 16 : b * 16 + 16] for b in range(4)) for a in range(4)], 1).flatten(1)
+        torch.testing.assert_close(mixed, naive)
+    else:
+        with pytest.raises(UsageError, match="no Hadamard matrix of size 3"):
+            method.with_chosen({"heads": "together"}).check_config(config, W4A4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

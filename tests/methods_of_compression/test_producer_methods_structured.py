@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 from producer_tiny import CONFIGS, logits, tiny, tiny_data
 
@@ -117,13 +118,48 @@ def test_slicegpt_cuts_the_directions_of_least_variance() -> None:
     assert float((moments - spread.diag()).abs().max()) < 1e-4 * float(spread.max())
 
 
+def test_the_head_reads_the_whole_stream_unless_it_is_sliced_too() -> None:
+    """The logits are those of the last layer's output in its full width, added up in numpy from what the sliced layers give."""
+    data, level, method = tiny_data(), parse_level("0.25"), METHODS["slicegpt"]
+    whole = method.apply(tiny(), level, data, 0)
+    sliced = method.with_chosen({"head": "sliced"}).apply(tiny(), level, data, 0)
+    assert (whole.conditions["head_width"], sliced.conditions["head_width"]) == (64, 48)
+    assert whole.conditions["decoder_weights_removed"] < sliced.conditions["decoder_weights_removed"]
+    assert whole.model.model.layers[-1].mlp.down_proj.weight.shape == (64, 96)
+    axes, last = collect_axes(tiny(), data).axes[-1].numpy(), []
+    hook = whole.model.model.layers[-1].register_forward_hook(lambda _, args, output: last.append(output.double().numpy()))
+    found = logits(whole.model, data.input_ids).numpy()
+    hook.remove()
+    stream = last[0] @ axes.T  # back in the channels of the dense model
+    dense = tiny()
+    normed = stream / np.sqrt((stream**2).mean(-1, keepdims=True) + dense.model.norm.variance_epsilon)
+    norm, head = (module.weight.detach().double().numpy() for module in (dense.model.norm, dense.lm_head))
+    assert np.allclose(found, normed * norm @ head.T, atol=1e-4)
+
+
+def test_llm_pruner_prunes_the_blocks_it_is_told_to() -> None:
+    """Blocks 0 and 1 of three lose what the level says of all weights together, and the last one stays as it is."""
+    method, level = METHODS["llm-pruner"].with_chosen({"blocks": "0:2"}), parse_level("0.2")
+    applied = method.apply(tiny(), level, tiny_data(), 0)
+    assert applied.settings["blocks"] == [0, 2]
+    assert applied.conditions["decoder_weights_removed"] == pytest.approx(0.2, abs=0.01)
+    channels = applied.conditions["channels"]
+    assert channels[0] == channels[1] < channels[2] == [96]
+    assert METHODS["llm-pruner"].settings(level, tiny().config)["blocks"] == [1, 2]
+    with pytest.raises(UsageError, match="blocks=0:4 ends behind its 3 blocks"):
+        METHODS["llm-pruner"].with_chosen({"blocks": "0:4"}).check_config(tiny().config, level)
+    for wrong in ("2:2", "3:1", "-1:2", "a:b", "4"):
+        with pytest.raises(UsageError, match=f"--set blocks={wrong}: method 'llm-pruner' takes START:END"):
+            METHODS["llm-pruner"].with_chosen({"blocks": wrong})
+
+
 def test_cutting_the_least_directions_beats_cutting_the_most() -> None:
     """A model cut along its weakest axes stays closer to dense than one cut along its strongest."""
     ids, level, method = tiny_data().input_ids, parse_level("0.25"), METHODS["slicegpt"]
     dense = logits(tiny(), ids)
     statistics = collect_axes(tiny(), tiny_data())
     reversed_axes = statistics._replace(axes=[axes.flip(1) for axes in statistics.axes])
-    cut = [method.compress(tiny(), Job(level, {}, tiny_data(), 0, s)) for s in (statistics, reversed_axes)]
+    cut = [method.compress(tiny(), Job(level, {"head": "whole"}, tiny_data(), 0, s)) for s in (statistics, reversed_axes)]
     changes = [float((logits(model, ids) - dense).square().mean()) for model in cut]
     assert changes[0] < 0.5 * changes[1]
 
@@ -139,7 +175,7 @@ def test_structured_methods_refuse_patterns_and_bits(name: str) -> None:
 def test_a_fraction_that_leaves_nothing_names_the_largest_that_fits() -> None:
     """One inner block of three cannot lose half of all weights; the message says what it can."""
     model = tiny()
-    with pytest.raises(UsageError, match=r"its 1 inner blocks would have to lose .* fractions up to (0\.\d+) fit") as caught:
+    with pytest.raises(UsageError, match=r"its 1 pruned blocks would have to lose .* fractions up to (0\.\d+) fit") as caught:
         METHODS["llm-pruner"].check_config(model.config, parse_level("0.5"))
     largest = str(caught.value).split("up to ")[1].split(" ")[0]
     METHODS["llm-pruner"].check_config(model.config, parse_level(largest))
@@ -152,8 +188,8 @@ def test_inconsistent_shapes_violate_the_post_conditions() -> None:
     statistics = collect_importance(model, data)
     model.model.layers[1].mlp.down_proj.weight.data = torch.zeros(64, 5)
     with pytest.raises(PostConditionError, match="MLP projections do not fit"):
-        pruner.verify(model, Job(parse_level("0.2"), {}, data, 0, statistics))
+        pruner.verify(model, Job(parse_level("0.2"), {"blocks": [1, 2]}, data, 0, statistics))
     with pytest.raises(PostConditionError, match=r"decoder layer 0 reads and writes a stream of width \[64\] instead of 48"):
-        slicer.verify(tiny(), Job(parse_level("0.25"), {}, data, 0, statistics))
+        slicer.verify(tiny(), Job(parse_level("0.25"), {"head": "whole"}, data, 0, statistics))
     assert sliced_width(model.config, parse_level("0.25")) == 48
     assert len(target_layers(model)) == 21

@@ -25,6 +25,9 @@ def run(logits: np.ndarray, run_key: RunKey | None = None) -> Run:
         ("w4a16-g128", "w4a16-g128", 12),
         ("w8a8", "w8a8", 16),
         ("w4a16-channel", "w4a16", 12),
+        ("W4A4KV4", "w4a4+kv-int4", 36),
+        ("w4a8kv8-g128", "w4a8-g128+kv-int8", 28),
+        ("w4a4kv16", "w4a4", 24),
         (".50", "0.5", 0.5),
         ("2:4", "2:4", 0.5),
         ("-", "-", 0),
@@ -40,6 +43,7 @@ def test_levels_have_one_spelling(text: str, canonical: str, strength: float) ->
 
 
 IMPOSSIBLE = ["1", "1.0", "-0.1", "0.99999999", "w0a16", "w1a8", "w99a16", "4:4", "0:4", "nan", "inf", "w4", "w4a16-g0", "1/0"]
+IMPOSSIBLE += ["w4a4kv3", "w1a4kv4"]
 NO_NAMES = ["1e-99999999", "1e99", "9" * 5000, "w4a16g128", "None", "null", "a b", "a/b", "a\nb", "../x", "q" * 65, "int4;", "é", "-int4"]
 ENDLESS = ["1e-99999999", "1e-100", "0." + "1" * 5000, "1/" + "3" * 5000, "w" + "9" * 5000 + "a16", "0.\u0665", "w\u0664a16", "1_0/2_00"]
 BACKWARDS = ["0.5:0:0.1", "0:1:0.5", "0:0.5:0", "0:0.5:-0.1", "-0.1:0.5:0.1", "0:0.5:1e-9", "a:b:c", "0:0.5:1/0", "nan:0.5:0.1"]

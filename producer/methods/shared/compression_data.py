@@ -5,6 +5,7 @@ A size may follow the name: `packaged:16x128` is 16 sequences of 128 tokens.
 
     embedded   newly drawn items of the tasks `urn` and `facts` as prompts, for the small vocabulary of the reference models
     packaged   three stories of The Adventures of Sherlock Holmes (1892, public domain), shipped with the package
+    c4, wikitext2, pileval   text of the Hub, cut as the papers cut it: `producer.methods.shared.hub_text`
 """
 
 import re
@@ -12,13 +13,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from producer.methods.shared.architectures import linear_shapes
+from producer.methods.shared.hub_text import HUB, Size, draw_hub_text, hub_answers
 from producer.prompts.templates import PROMPTS, instruction_for, render_item, render_prefix
 from schemas.digest import json_digest
-from schemas.errors import HedgemarkError, UsageError
+from schemas.errors import UsageError
 from schemas.items import Item
 
 EMBEDDED_TASKS = ("urn", "facts")
@@ -27,13 +30,6 @@ ITEMS_PER_SEQUENCE = 24  # more than 256 tokens of the reference tokenizer; long
 MAX_UNKNOWN = 0.3  # largest accepted share of tokens unknown to the tokenizer
 FEWEST_TOKENS = 8  # in a sequence
 LONG_QUESTION = 60  # characters without spaces; a shorter question may occur in a text by chance, so its options are compared too
-
-
-class Size(NamedTuple):
-    """Number of sequences, and tokens in each."""
-
-    sequences: int
-    length: int
 
 
 @dataclass(frozen=True)
@@ -55,20 +51,6 @@ class CompressionData:
         return json_digest([_source(self.name), self.seed, self.input_ids])
 
 
-class HubText(NamedTuple):
-    """A file of a Hub data set, and how many of its rows (shuffled by the seed) are enough for 128 sequences of 2,048 tokens."""
-
-    repository: str
-    file: str
-    rows: int
-
-
-# One file of each data set is enough for 128 sequences; the papers' scripts use the same files.
-HUB = {
-    "c4": HubText("allenai/c4", "en/c4-train.00000-of-01024.json.gz", 1000),
-    "wikitext2": HubText("Salesforce/wikitext", "wikitext-2-raw-v1/train-00000-of-00001.parquet", 6000),
-    "pileval": HubText("mit-han-lab/pile-val-backup", "val.jsonl.zst", 1000),
-}
 SIZES = {"embedded": Size(128, 192), "packaged": Size(64, 256)}
 PAPERS = Size(128, 2048)  # as in the papers on GPTQ, SparseGPT and Wanda
 NAMES = (*SIZES, *HUB)
@@ -79,26 +61,39 @@ def draw_compression_data(name: str, tokenizer: Any, *, seed: int = 0, sequences
     """Return a seeded sample of a named source or a text file.
 
     sequences, length : 0 means the size in the name, or if it has none the source's default (embedded 128 x 192, packaged 64 x 256,
-                        others 128 x 2048, shorter if the model's context is shorter).
+                        others 128 x 2048, shorter if the model's context is shorter; pileval 128 documents).
     Raises UsageError for an unknown name, too little text, or text with too many tokens that are unknown to the tokenizer.
     """
     name, named_size = _split_size(name)
+    rng = np.random.default_rng([seed, *_source(name).encode()])
+    if name in HUB:
+        ids, text = draw_hub_text(name, tokenizer, named_size or (Size(sequences, length) if sequences and length else None), seed, rng)
+        return CompressionData(name, seed, tuple(map(tuple, ids)), text)
     size = named_size or SIZES.get(name, PAPERS._replace(length=min(PAPERS.length, tokenizer.model_max_length)))
     size = Size(sequences or size.sequences, length or size.length)
-    rng = np.random.default_rng([seed, *_source(name).encode()])
     if name == "embedded":
         texts = embedded_texts(rng, size.sequences)
         ids = [tokenizer(text, truncation=True, max_length=size.length)["input_ids"] for text in texts]
     else:
-        texts = [_read(name, seed)]
+        texts = [_read(name)]
         ids = _windows(tokenizer, texts[0], size, rng, name)
     _check_known(tokenizer, ids, size, name)
     return CompressionData(name, seed, tuple(map(tuple, ids)), "\n".join(texts))
 
 
 def default_source(task: str) -> str:
-    """Return the default source of compression data for runs of a task."""
-    return "embedded" if task in EMBEDDED_TASKS else "packaged"
+    """Return the default source of compression data for runs of a task: the papers', if the Hub answers, but for the embedded tasks."""
+    return "embedded" if task in EMBEDDED_TASKS else "c4" if hub_answers() else "packaged"
+
+
+def too_few_tokens(data: CompressionData, config: Any) -> str:
+    """Return a warning if the data have fewer tokens than a layer of the model has columns, or ""; then its Hessian has no full rank."""
+    n_tokens = sum(map(len, data.input_ids))
+    columns, name = max(((shape.columns, name) for name, shape in linear_shapes(config).items()), default=(0, ""))
+    if n_tokens >= columns:
+        return ""
+    few = f"compression data {data.name!r} have {n_tokens:,} tokens, and {name} has {columns:,} columns"
+    return f"{few}; take more, such as c4 or NAME:128x2048"
 
 
 def check_overlap(data: CompressionData, items: Sequence[Item]) -> None:
@@ -144,11 +139,9 @@ def _source(name: str) -> str:
     return name if name in NAMES else FILE
 
 
-def _read(name: str, seed: int) -> str:
+def _read(name: str) -> str:
     if name == "packaged":
         return PACKAGED.read_text(encoding="utf-8")
-    if name in HUB:
-        return _read_hub(name, seed)
     try:
         text = Path(name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -157,18 +150,6 @@ def _read(name: str, seed: int) -> str:
     if not text.strip():
         raise UsageError(f"compression data {name!r} is empty")
     return text
-
-
-def _read_hub(name: str, seed: int) -> str:
-    from datasets import load_dataset  # type: ignore[import-untyped]
-
-    source = HUB[name]
-    try:
-        rows = load_dataset(source.repository, data_files=source.file, split="train", streaming=True)
-        return "\n".join(row["text"] for row in rows.shuffle(seed=seed, buffer_size=source.rows).take(source.rows))
-    except Exception as error:  # the client raises a dozen different classes if the Hub cannot be reached
-        where = f"{source.file} of {source.repository}"
-        raise HedgemarkError(f"cannot read {where} from the Hub ({error}); offline, use 'packaged' or a text file") from error
 
 
 def _windows(tokenizer: Any, text: str, size: Size, rng: np.random.Generator, name: str) -> list[list[int]]:

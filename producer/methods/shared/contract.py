@@ -14,11 +14,12 @@ In: a dense model, a level, compression data, a seed.  Out: `Applied`: the compr
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from producer.methods.shared.architectures import MODELS
 from producer.methods.shared.cache_rounding import cache_settings, no_cache, round_cache
+from producer.methods.shared.method_options import Option, read_chosen
 from schemas.errors import UsageError
 from schemas.levels import NO_LEVEL, Level, parse_level
 
@@ -40,6 +41,7 @@ class Job(NamedTuple):
     """The arguments of `Method.compress`, beside the model.
 
     data       : the compression data, None for a method that needs none.
+    settings   : what `Method.settings` returns for the level and the model, the method's options by name among them.
     statistics : what the method's `collect` returned for the dense model.
     device     : device that layers are compressed on, one at a time; None for the model's own.
     """
@@ -61,7 +63,7 @@ class Method:
     levels            : a description of all levels, for the list and for error messages.
     needs             : NOTHING, DATA, or GRADIENTS (compression data and gradients).
     compress     : (model, job) -> the compressed model; the method itself. It may change the model in place.
-    settings_for : level -> JSON-able settings, which become part of the run key; they may depend on the level alone.
+    settings_for : level -> JSON-able settings, which become part of the run key; they depend on the level alone.
     accepts      : level -> "" if the method has this level, else the reason why not.
     fits         : (config, level) -> "" if the method can compress this model to this level, else the reason why not.
     verify       : (compressed model, job) -> the measured post-conditions, JSON-able; raises PostConditionError if one is violated.
@@ -76,6 +78,8 @@ class Method:
     takes_cache  : whether its levels may state a format of cached keys and values beside (`w4a16+kv-int8`).
     cache_of     : level -> the format to which cached keys and values are rounded, "" for none. Every method takes a level with such a
                    cache; the functions above see the level without it.
+    options      : the settings that a request may choose, by name.
+    chosen       : those that a request chose, read; see `with_chosen`.
 
     >>> from schemas.levels import parse_level
     >>> keep = Method(
@@ -111,6 +115,15 @@ class Method:
     rotates: bool = False
     takes_cache: bool = True
     cache_of: Callable[[Level], str] = lambda level: level.cache
+    options: Mapping[str, Option] = field(default_factory=dict, hash=False)
+    chosen: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def with_chosen(self, texts: Mapping[str, str]) -> "Method":
+        """Return the method with the settings that a request chose, by name; those of other methods are left out.
+
+        Raises UsageError for a value that the method does not take.
+        """
+        return replace(self, chosen=read_chosen(self.name, self.options, texts)) if self.options else self
 
     def needs_data(self, level: Level) -> bool:
         """Return whether `apply` needs compression data for a level."""
@@ -122,11 +135,15 @@ class Method:
             return "keys and values alone are rounded by method kv, whose levels are the formats"
         return self.accepts(level.without_cache)
 
-    def settings(self, level: Level) -> dict[str, Any]:
-        """Return the settings that a run at a level records, JSON-able."""
-        cache = self.cache_of(level)
+    def settings(self, level: Level, config: Any) -> dict[str, Any]:
+        """Return the settings that a run at a level of a model with this config records, JSON-able."""
+        cache, weights = self.cache_of(level), level.without_cache
         rounding = cache_settings(cache, rotated=self.rotates) if cache else {}
-        return {**self.settings_for(level.without_cache), **rounding}
+        return {**self.settings_for(weights), **self.values_of(weights, config), **rounding}
+
+    def values_of(self, level: Level, config: Any) -> dict[str, Any]:
+        """Return the value of every option, chosen or the default for a level of a model with this config."""
+        return {name: self.chosen[name] if name in self.chosen else option.default(config, level) for name, option in self.options.items()}
 
     def level_for(self, config: Any, level: Level) -> Level:
         """Return the level that the run key states for a model, where this one was asked for."""
@@ -145,13 +162,20 @@ class Method:
         if reason := self.refusal(level):
             raise UsageError(f"method {self.name!r} has no level {level.text!r}: {reason}; its levels: {self.levels}")
 
+    def misfit(self, config: Any, level: Level) -> str:
+        """Return why the method cannot compress the model with this config to a level with the settings chosen, or ""; needs no weights."""
+        cache, weights = self.cache_of(level), level.without_cache
+        reason = self.fits(config, weights) or (no_cache(config, cache) if cache else "")
+        for name, value in self.values_of(weights, config).items() if not reason else ():
+            reason = reason or self.options[name].fits(config, weights, value)
+        return reason
+
     def check_config(self, config: Any, level: Level, name: str = "") -> None:
         """Raise UsageError if the method cannot compress the model with this Hugging Face config to this level; needs no weights.
 
         name : the user's name for the model, used in the message.
         """
-        cache = self.cache_of(level)
-        if reason := self.fits(config, level.without_cache) or (no_cache(config, cache) if cache else ""):
+        if reason := self.misfit(config, level):
             name = name or getattr(config, "name_or_path", "") or getattr(config, "model_type", "")
             raise UsageError(f"method {self.name!r} at level {level.text!r} does not support model {name!r}: {reason}")
 
@@ -178,7 +202,7 @@ class Method:
         if data is None and any(map(self.needs_data, levels)):
             raise UsageError(f"method {self.name!r} needs compression data for level {next(filter(self.needs_data, levels)).text!r}")
         model.eval()
-        dense = dense_logits(model, data)
+        dense, dense_config = dense_logits(model, data), deepcopy(model.config)
         reach: dict[str, float] = {}
         if self.changes:
             verify_same(dense_logits(make_linear(model), data), dense, model)
@@ -187,7 +211,7 @@ class Method:
         for number, level in enumerate(levels):
             working = model if number == len(levels) - 1 else deepcopy(model)
             weights = level.without_cache
-            job = Job(weights, self.settings(level), data if self.needs_data(level) else None, seed, statistics, device)
+            job = Job(weights, self.settings(level, dense_config), data if self.needs_data(level) else None, seed, statistics, device)
             working = self.compress(working, job).eval()
             conditions = self.verify(working, job) | vars(working).get("expert_statistics", {})
             if cache := self.cache_of(level):

@@ -16,7 +16,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, partial
 from typing import Any
 from unittest.mock import patch
 
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 PIPELINE = "decoder-layers"
 ROUTED = "routed tokens, all where they are fewer than columns"  # the setting of methods with `FromRoutedTokens`
 working_device: ContextVar[Any] = ContextVar("device on which layers are compressed, None for the model's own", default=None)
+_advance: ContextVar[Callable[[], None] | None] = ContextVar("makes the current decoder layer's outputs the next inputs", default=None)
 _routing: ContextVar["_Routing | None"] = ContextVar("which experts see which tokens; None if all see all", default=None)
 
 
@@ -118,6 +119,25 @@ def _expert_matrices(layer: Any) -> list[Any]:
     return [module for each in experts for module in each.modules() if isinstance(module, torch.nn.Linear)]
 
 
+def advance_before(layers: Collection[Any], take: Callable[[Any, tuple[Any, ...]], None]) -> None:
+    """Run the decoder layer of this pass with its weights as they are now, and make what it returns the inputs of the next one.
+
+    take : (layer, arguments), called before each of these linear layers is run on a batch.
+    """
+    from llmcompressor.modifiers.utils.hooks import HooksMixin
+
+    advance = _advance.get()
+    assert advance is not None, "called once for every decoder layer, while it is compressed"
+    hooks = [layer.register_forward_pre_hook(take) for layer in layers]
+    try:
+        with HooksMixin.disable_hooks():
+            advance()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    _advance.set(None)
+
+
 def by_sequence(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return a linear layer's arguments as the library's pruning kernels take them: at most (sequence, token, column)."""
     x = arguments[0]
@@ -150,7 +170,6 @@ def _entry_point() -> Any:
     """Return the library's entry point with the pipeline of this file, changed not to look for the model's checkpoint on disk or Hub."""
     from llmcompressor.core import LifecycleCallbacks, active_session
     from llmcompressor.entrypoints.oneshot import Oneshot
-    from llmcompressor.modifiers.utils.hooks import HooksMixin
     from llmcompressor.pipelines.registry import CalibrationPipeline
     from llmcompressor.utils.helpers import DisableQuantization, calibration_forward_context
 
@@ -179,9 +198,10 @@ def _entry_point() -> Any:
                             routing.observe(layer, run)
                         else:
                             run()
+                        _advance.set(partial(run, advance=True))
                         callbacks.sequential_epoch_end(list(layer.modules()))
-                        with HooksMixin.disable_hooks():
-                            run(advance=True)
+                        if _advance.get():
+                            advance_before([], lambda *_: None)
             callbacks.calibration_end()
 
     return OneshotInMemory

@@ -4,7 +4,7 @@ Weight-only methods use an asymmetric grid per group or row, as GPTQ and AWQ do;
 per row and round activations per token, as SmoothQuant and QuaRot do. Embeddings, head and router are not quantized.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,9 @@ from schemas.errors import PostConditionError
 from schemas.levels import FULL_BITS, Level
 
 MAX_BITS = 8
+# The range of a group's or row's grid: shares 1, 99/100, ... above 1 - max_shrink of its weights' own range are tried, and the one is taken
+# for which the sum of |rounded - weight|^norm is smallest. These are the defaults of GPTQ's authors, whose search QuaRot's use.
+CLIP_SEARCH = {"grid": 100, "max_shrink": 0.8, "norm": 2.4}
 WEIGHT_LEVELS = "w2a16 to w8a16, with -gN (N weights share a scale) or -channel (a row does)"
 FORMAT_LEVELS = "w2a16 to w8a16, with -gN or -channel; w8a8-fp8[-static|-block], w4afp8, nvfp4[a16], mxfp4[a16], mxfp8[a16]"
 ACTIVATION_LEVELS = "w8a8, w6a6, w4a4 (2 to 8 bits each), weights per row or -gN"
@@ -88,29 +91,50 @@ def is_symmetric(level: Level) -> bool:
     return level.activation_bits < FULL_BITS
 
 
-def scheme(model: Any, level: Level) -> dict[str, Any]:
-    """Return the llm-compressor arguments for quantizing every target layer of a model to a level."""
-    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme  # type: ignore[import-untyped]
+def scheme(model: Any, level: Level, weight_clip: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the llm-compressor arguments for quantizing every target layer of a model to a level.
+
+    weight_clip : how a smaller range than that of the weights is searched, see `CLIP_SEARCH`; none if it is empty.
+    """
+    from compressed_tensors.quantization import QuantizationScheme  # type: ignore[import-untyped]
 
     if number_format := format_of(level):
         return {"config_groups": {"group_0": preset_scheme(number_format)}, "ignore": kept_layers(model)}
-    weights = QuantizationArgs(
+    groups = {"group_0": QuantizationScheme(targets=["Linear"], weights=weight_grid(level, weight_clip))}
+    return {"config_groups": groups, "ignore": kept_layers(model)}
+
+
+def weight_grid(level: Level, weight_clip: Mapping[str, Any] | None = None) -> Any:
+    """Return the library's description of the grid of integers to which a level rounds weights."""
+    from compressed_tensors.quantization import QuantizationArgs
+
+    search = {"maxshrink": weight_clip["max_shrink"], "grid": weight_clip["grid"], "norm": weight_clip["norm"]} if weight_clip else {}
+    return QuantizationArgs(
         num_bits=level.weight_bits,
         type="int",
         symmetric=is_symmetric(level),
         strategy="group" if level.group_size else "channel",
         group_size=level.group_size,
-        observer="memoryless_minmax",
+        observer="memoryless_mse" if search else "memoryless_minmax",
+        observer_kwargs=search | {"patience": search["grid"]} if search else {},
     )
-    return {"config_groups": {"group_0": QuantizationScheme(targets=["Linear"], weights=weights)}, "ignore": kept_layers(model)}
 
 
-def quantize(model: Any, recipe: Callable[[], Sequence[Any]], job: Job) -> Any:
+def rounded_weight(weight: Any, level: Level) -> Any:
+    """Return a weight, (row, column), rounded to a level's grid between the smallest and the largest weight of every group."""
+    from compressed_tensors.quantization import fake_quantize
+    from compressed_tensors.quantization.utils import calculate_qparams  # type: ignore[import-untyped]
+
+    groups, grid = weight.unflatten(-1, (-1, level.group_size or weight.shape[1])), weight_grid(level)
+    return fake_quantize(weight, *calculate_qparams(groups.amin(-1), groups.amax(-1), grid), grid)
+
+
+def quantize(model: Any, recipe: Callable[[], Sequence[Any]], job: Job, activation_clip: float = 1.0) -> Any:
     """Return the model quantized by a recipe of llm-compressor modifiers, as `simulate_rounding` leaves it."""
-    return simulate_rounding(oneshot(model, recipe, job.data, job.device), job.level)
+    return simulate_rounding(oneshot(model, recipe, job.data, job.device), job.level, activation_clip)
 
 
-def simulate_rounding(model: Any, level: Level) -> Any:
+def simulate_rounding(model: Any, level: Level, activation_clip: float = 1.0) -> Any:
     """Replace the weights of every quantized layer by their dequantized values, and round its inputs if the level says so.
 
     llm-compressor itself keeps the original weights and quantizes them in every forward pass; here the forward pass is the ordinary one.
@@ -138,28 +162,32 @@ def simulate_rounding(model: Any, level: Level) -> Any:
         for attribute in ("quantization_scheme", "quantization_status", "quantization_enabled"):
             layer.__dict__.pop(attribute, None)
         if level.activation_bits < FULL_BITS:
-            layer.register_forward_pre_hook(RoundInput(level.activation_bits))
+            layer.register_forward_pre_hook(RoundInput(level.activation_bits, activation_clip))
     return model
 
 
 class RoundInput:
     """Forward pre-hook: round a layer's input to `bits`, symmetric, with one scale per token computed from the token itself.
 
-    Source: Xiao et al. 2023 (SmoothQuant, arXiv:2211.10438) equation 1: scale = max|x| / (2^(bits-1) - 1).
+    clip : share of a token's largest magnitude that the largest step reaches; values beyond it are clipped.
+
+    Source: Xiao et al. 2023 (SmoothQuant, arXiv:2211.10438) equation 1: scale = max|x| / (2^(bits-1) - 1); Ashkboos et al. 2024 (QuaRot,
+    arXiv:2404.00456) section 5 for the clipping, to the steps from -2^(bits-1) to 2^(bits-1) - 1.
     """
 
-    def __init__(self, bits: int) -> None:
-        self.largest = 2 ** (bits - 1) - 1
+    def __init__(self, bits: int, clip: float = 1.0) -> None:
+        self.largest, self.clip = 2 ** (bits - 1) - 1, clip
 
     def __call__(self, layer: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return the layer's arguments with the first of them, (..., channel), rounded."""
         x = wide(arguments[0])
         scale = self.scale(x)
-        return (((x / scale).round() * scale).to(arguments[0].dtype), *arguments[1:])
+        steps = (x / scale).round().clamp(-self.largest - 1, self.largest)
+        return ((steps * scale).to(arguments[0].dtype), *arguments[1:])
 
     def scale(self, x: Any) -> Any:
         """Return the step size of every token, (..., 1)."""
-        return x.abs().amax(dim=-1, keepdim=True).clamp_min(1e-12) / self.largest
+        return x.abs().amax(dim=-1, keepdim=True).clamp_min(1e-12) * self.clip / self.largest
 
 
 def verify_grid(model: Any, job: Job) -> dict[str, Any]:

@@ -23,14 +23,19 @@ class RoundStraightThrough(RoundInput):
     """Rounding with a straight-through gradient: the gradient treats the rounding error in steps as constant, but not the size of a step.
 
     A rotation helps by making the steps smaller. A gradient that also treats the step size as constant misses that: the loss barely fell.
+    A clipped value changes with the step alone.
     Source: Esser et al. 2020 (arXiv:1902.08153) equation 3, for a scale computed from each token.
     """
 
     def __call__(self, layer: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return the layer's arguments with the first of them, (..., channel), rounded."""
+        import torch
+
         x = wide(arguments[0])
-        steps = x / self.scale(x)
-        return ((x + self.scale(x) * (steps.round() - steps).detach()).to(arguments[0].dtype), *arguments[1:])
+        scale = self.scale(x)
+        x = torch.minimum(torch.maximum(x, -(self.largest + 1) * scale), self.largest * scale)
+        steps = x / scale
+        return ((x + scale * (steps.round() - steps).detach()).to(arguments[0].dtype), *arguments[1:])
 
 
 class DenseStates(NamedTuple):
@@ -62,15 +67,15 @@ def dense_states(model: Any, batches: Sequence[Any], device: Any) -> list[DenseS
 
 
 @contextmanager
-def rotated(model: Any, rotations: Rotations, bits: int, device: Any) -> Iterator["RotatedModel"]:
-    """Yield a model as a function of R1 and R2, with R4 applied and inputs rounded to `bits`; the norms stay fused after the block."""
+def rotated(model: Any, rotations: Rotations, rounding: RoundStraightThrough, device: Any) -> Iterator["RotatedModel"]:
+    """Yield a model as a function of R1 and R2, with R4 applied and inputs rounded; the norms stay fused after the block."""
     untie(model.requires_grad_(False))
     for layer in model.model.layers:
         fuse_norms(layer)
     fuse(model.model.norm, [model.lm_head])
     downs = [down for layer in model.model.layers for down in mlp_writers(layer)]
     hooks = [down.register_forward_pre_hook(RotateInput(*rotations.down[down.weight.shape[1]])) for down in downs]
-    hooks += [target.register_forward_pre_hook(RoundStraightThrough(bits)) for target in target_layers(model).values()]
+    hooks += [target.register_forward_pre_hook(rounding) for target in target_layers(model).values()]
     try:
         yield RotatedModel(model, rotations.down, device)
     finally:

@@ -1,8 +1,9 @@
 """Rotations that leave a model's outputs unchanged but spread outliers, so that activations can be rounded to few bits.
 
 R1 rotates the residual stream and R2 the values of every attention head; both are multiplied into weights. R4 rotates the input of every
-down projection while the model runs. llm-compressor has these rotations too, but it does not rotate routers, and it centres the
-embeddings, which changes the outputs of a model with RMSNorm; so only its Hadamard matrices are used here.
+down projection while the model runs, and a rotation across heads, where there is one, the input of every output projection. llm-compressor
+has R1, R2 and R4 too, but it does not rotate routers, and it centres the embeddings, which changes the outputs of a model with RMSNorm; so
+only its Hadamard matrices are used here.
 Source: Ashkboos et al. 2024 (QuaRot, arXiv:2404.00456) section 4; Liu et al. 2025 (SpinQuant, arXiv:2405.16406) figure 1.
 """
 
@@ -28,25 +29,28 @@ class Rotations(NamedTuple):
     stream : R1, (hidden, hidden).
     values : R2 of every layer, (head, head).
     down   : R4 for each width of a down projection, as two factors (a, a) and (b, b) of a Kronecker product.
+    heads  : rotation across heads of what attention gives, (head, head) over the number of query heads, None if there is none.
     """
 
     stream: Any
     values: list[Any]
     down: dict[int, tuple[Any, Any]]
+    heads: Any = None
 
 
 class RotateInput:
-    """Forward pre-hook: multiply a layer's input by the Kronecker product of two orthogonal matrices."""
+    """Forward pre-hook: multiply a layer's input by the Kronecker product of two orthogonal matrices; None stands for the identity."""
 
-    def __init__(self, left: Any, right: Any) -> None:
+    def __init__(self, left: Any, right: Any = None) -> None:
         self.left, self.right = left, right
 
     def __call__(self, layer: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return the layer's arguments with the first of them, (..., a * b), rotated."""
         x = arguments[0]
-        left, right = (part.to(x.device, x.dtype) for part in (self.left, self.right))
-        blocks = x.unflatten(-1, (left.shape[0], right.shape[0]))
-        return ((left.T @ blocks @ right).flatten(-2), *arguments[1:])
+        blocks = x.unflatten(-1, (len(self.left), -1))
+        blocks = self.left.to(x.device, x.dtype).T @ blocks
+        rotated = blocks if self.right is None else blocks @ self.right.to(x.device, x.dtype)
+        return (rotated.flatten(-2), *arguments[1:])
 
 
 def no_hadamard(config: Any) -> str:
@@ -54,11 +58,14 @@ def no_hadamard(config: Any) -> str:
     shapes = linear_shapes(config)
     widths = {"hidden_size": shapes["self_attn.q_proj"].columns, "head_dim": head_size(config)}
     widths |= {name: shape.columns for name, shape in shapes.items() if name.endswith("down_proj")}
-    for name, width in widths.items():
-        odd = width // _power_of_two(width)
-        if odd > 1 and (width % 4 or 4 * odd > LARGEST_KNOWN):
-            return f"no Hadamard matrix of size {width} ({name}) is known"
-    return ""
+    unknown = [f"no Hadamard matrix of size {width} ({name}) is known" for name, width in widths.items() if not is_hadamard(width)]
+    return unknown[0] if unknown else ""
+
+
+def is_hadamard(width: int) -> bool:
+    """Return whether a Hadamard matrix of a size is known."""
+    odd = width // _power_of_two(width)
+    return odd == 1 or (width % 4 == 0 and 4 * odd <= LARGEST_KNOWN)
 
 
 def head_size(config: Any) -> int:
@@ -66,7 +73,7 @@ def head_size(config: Any) -> int:
     return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
-def random_rotations(model: Any, seed: int) -> Rotations:
+def random_rotations(model: Any, seed: int, *, across_heads: bool = False) -> Rotations:
     """Return random Hadamard rotations in the sizes that a model needs; the seed determines them."""
     import torch
 
@@ -77,7 +84,8 @@ def random_rotations(model: Any, seed: int) -> Rotations:
     for width in widths:
         right = _right_factor(width)
         down[width] = (hadamard(width // right, generator), hadamard(right, generator))
-    return Rotations(hadamard(hidden, generator), [hadamard(head, generator) for _ in model.model.layers], down)
+    stream, values = hadamard(hidden, generator), [hadamard(head, generator) for _ in model.model.layers]
+    return Rotations(stream, values, down, hadamard(model.config.num_attention_heads, generator) if across_heads else None)
 
 
 class Rotation(NamedTuple):
@@ -94,8 +102,10 @@ class Rotation(NamedTuple):
         fuse_norms(layer)
         stream = self._stream(layer.self_attn.q_proj)
         parameters, values = dict(layer.named_parameters()), self.rotations.values[number].to(stream.device)
-        for name, weight in rotated_weights(layer, parameters, stream, values, self.rotations.down).items():
+        for name, weight in rotated_weights(layer, parameters, stream, values, self.rotations.down, self.rotations.heads).items():
             parameters[name].data = weight.contiguous()
+        if self.rotations.heads is not None:
+            layer.self_attn.o_proj.register_forward_pre_hook(RotateInput(self.rotations.heads))
         for down in mlp_writers(layer):
             down.register_forward_pre_hook(RotateInput(*self.rotations.down[down.weight.shape[1]]))
         return layer
@@ -109,8 +119,10 @@ class Rotation(NamedTuple):
         return self.rotations.stream.to(module.weight.device)
 
 
-def rotated_weights(layer: Any, parameters: dict[str, Any], stream: Any, values: Any, down: dict[int, tuple[Any, Any]]) -> dict[str, Any]:
-    """Return, by name, every weight and bias of a layer with fused norms that R1, R2 or R4 changes.
+def rotated_weights(  # noqa: PLR0913, PLR0917  # one argument for each rotation
+    layer: Any, parameters: dict[str, Any], stream: Any, values: Any, down: dict[int, tuple[Any, Any]], heads: Any = None
+) -> dict[str, Any]:
+    """Return, by name, every weight and bias of a layer with fused norms that R1, R2, R4 or the rotation across heads changes.
 
     parameters     : the layer's parameters by name.
     stream, values : R1 and this layer's R2; the result is differentiable in both.
@@ -122,7 +134,8 @@ def rotated_weights(layer: Any, parameters: dict[str, Any], stream: Any, values:
     for writer in mlp_writers(layer):
         weights[writer] = stream.T @ RotateInput(*down[writer.weight.shape[1]])(writer, (before[writer],))[0]
     weights[value] = (values.T @ weights[value].unflatten(0, (-1, size))).flatten(0, 1)
-    weights[output] = stream.T @ (before[output].unflatten(1, (-1, size)) @ values).flatten(1)
+    by_head = (before[output].unflatten(1, (-1, size)) @ values).flatten(1)
+    weights[output] = stream.T @ (by_head if heads is None else RotateInput(heads)(output, (by_head,))[0])
     writers = attention_writers(layer) + mlp_writers(layer)
     biases = {writer: parameters[f"{names[writer]}.bias"] @ stream for writer in writers if writer.bias is not None}
     if value.bias is not None:
