@@ -23,6 +23,7 @@ from producer.methods.shared.quantization import RoundInput, scheme
 from producer.models.compressed_weights import round_expert_inputs, unpack_modules
 from producer.models.find import ModelFiles, find_model, weight_files
 from producer.models.load import load_config, load_model
+from producer.models.model_class import IMAGES_AND_TEXT
 from producer.models.stored_as import quantization
 from producer.request.planned import RunGroup
 from schemas.errors import UsageError
@@ -69,6 +70,8 @@ def unsavable(method: Method, config: Any, levels: Sequence[Level]) -> str:
         return "a checkpoint holds no cached keys and values"
     if method.unsavable or not method.changes:
         return method.unsavable or "it compresses nothing"
+    if config.model_type in IMAGES_AND_TEXT:
+        return "only the half of a model of images and text that answers text is compressed, and no checkpoint is written of a half"
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     kinds = {type(module).__name__ for module in model.modules()}

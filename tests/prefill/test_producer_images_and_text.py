@@ -8,15 +8,19 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from model_zoo import SIZES
+from model_zoo import SIZES, VOCABULARY
 from producer_prefill import plain
 from producer_standin import save_standin, urn_rows, write_items
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 
 from producer.cli.main import main
+from producer.methods import METHODS
+from producer.methods.shared.linear_layers import target_layers
 from producer.models.model_class import IMAGES_AND_TEXT
 from producer.request.request import Request
 from producer.run.plan import make_plan
+from producer.saved.folder import unsavable
+from schemas.levels import parse_level
 from store import open_reader
 
 pytestmark = pytest.mark.producer
@@ -69,6 +73,20 @@ def test_text_is_answered_by_the_language_model(family: str, tmp_path: Path) -> 
     prompted = make_plan(request)[0].runs[0].prompted
     alone = LanguageModel(model)
     np.testing.assert_allclose(run.logits, plain(alone, prompted.prompts)[:, list(prompted.options.ids)], atol=2e-5)
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])
+def test_only_the_half_that_answers_text_is_compressed(family: str) -> None:
+    """Every matrix of the language model's layers is rounded, nothing that sees images is, and it is not saved as a checkpoint."""
+    before, level = small_model(family, VOCABULARY), parse_level("w4a16-g8")
+    METHODS["rtn"].check_config(before.config, level, "m")
+    made = METHODS["rtn"].apply(small_model(family, VOCABULARY), level, None, 0)
+    weights = dict(before.named_parameters())
+    changed = {name for name, weight in made.model.named_parameters() if not torch.equal(weight, weights[name])}
+    layers = {f"{name}.weight" for name in target_layers(before)}
+    assert changed == layers and len(layers) == 4 * 7 and all("language_model" in name for name in layers)
+    assert made.conditions["share_of_matrices"] == 1.0
+    assert "no checkpoint is written of a half" in unsavable(METHODS["rtn"], before.config, [level])
 
 
 class LanguageModel(torch.nn.Module):

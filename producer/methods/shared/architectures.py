@@ -9,6 +9,7 @@ import math
 import re
 from typing import Any, NamedTuple
 
+from producer.models.model_class import model_class
 from producer.models.stored_as import quantization
 
 MODELS = "any whose decoder layers are made of linear layers"
@@ -110,14 +111,13 @@ def _layers(config: Any) -> Layers:
 def _built(config: Any) -> Layers:
     """Return the layers of a config's model, which is built on the meta device, where weights have shapes only."""
     import torch
-    from transformers import AutoModelForCausalLM
 
     from producer.methods.shared.linear_layers import fused_experts, reached, target_layers
     from producer.methods.shared.make_linear import replace_relatives
 
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+            model = model_class(config).from_config(config)
             replace_relatives(model)
     except Exception as error:  # whatever a config of another type makes transformers raise
         return Layers({}, f"its model type is {config.model_type!r}, which transformers cannot build ({type(error).__name__})")
