@@ -125,7 +125,10 @@ def monitor_command(path: Path, log: Path, state: Path | None, mix_out: Path | N
     from analyzer.watch.mix_change import write_mix
     from analyzer.watch.monitor import follow
     from analyzer.watch.report import EXIT_CODES, UNDECIDED, explanation, last_line, report
+    from store.exchange.whole_file import check_writable
 
+    if mix_out is not None:
+        check_writable(mix_out)
     watch = follow(Predictor.load(path), log, delta=options["delta"], state=state)
     records = report(watch, options["coverage_tolerance"])
     emit(records, form, MONITOR)

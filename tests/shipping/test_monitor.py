@@ -2,6 +2,9 @@
 
 import json
 import math
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -333,6 +336,47 @@ def test_two_monitors_of_one_state_lose_no_question(tmp_path: Path, monkeypatch:
     assert all("another monitor is using the state" in done.output for done in refused)
     assert "after 50 questions" in monitored(second).stderr
     assert "after 50 questions" in monitored(first).stderr
+
+
+def monitored(folder: Path, log: Path) -> Any:
+    """Run the command with the predictor p.json and the state s.json of a folder."""
+    words = ["--predictor", str(folder / "p.json"), "--log", str(log), "--state", str(folder / "s.json")]
+    return CliRunner().invoke(main, ["monitor", *words])
+
+
+def test_a_full_disk_leaves_the_state_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit 5 and one sentence; with room again the questions count once, as in a call that was never disturbed."""
+    made().save(tmp_path / "p.json")
+    first, second, state = live(tmp_path / "a.parquet", 30), live(tmp_path / "b.parquet", 20, seed=2), tmp_path / "s.json"
+    assert monitored(tmp_path, first).exit_code == 3
+    before = state.read_bytes()
+
+    def full(path: Path, content: bytes) -> int:
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", full)
+        done = monitored(tmp_path, second)
+    assert done.exit_code == 5 and "No space left on device" in done.stderr and done.stderr.count("\n") == 1
+    assert state.read_bytes() == before and not list(tmp_path.glob(".s.json.????????"))
+    assert "after 50 questions" in monitored(tmp_path, second).stderr
+
+
+def test_a_monitor_that_is_killed_while_it_writes_is_as_if_it_had_not_run(tmp_path: Path) -> None:
+    """The state is the old one, whole; nobody waits for the dead one's lock, and its questions count once."""
+    made().save(tmp_path / "p.json")
+    first, second, state = live(tmp_path / "a.parquet", 30), live(tmp_path / "b.parquet", 20, seed=2), tmp_path / "s.json"
+    assert monitored(tmp_path, first).exit_code == 3
+    before = state.read_bytes()
+    words = ["monitor", "--predictor", str(tmp_path / "p.json"), "--log", str(second), "--state", str(state)]
+    program = (
+        "import os, pathlib, signal; from analyzer.cli.main import main; "
+        f"pathlib.Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL); main({words!r})"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False, capture_output=True).returncode == -signal.SIGKILL
+    assert state.read_bytes() == before
+    assert "after 50 questions" in monitored(tmp_path, second).stderr
 
 
 def test_a_state_in_a_missing_folder_is_refused(tmp_path: Path) -> None:
