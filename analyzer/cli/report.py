@@ -82,4 +82,54 @@ def serve_command(port: int, **options: Any) -> None:
             click.echo("stopped", err=True)
 
 
-COMMANDS = (report_command, serve_command)
+@click.command("study")
+@click.argument("name", metavar="tong2026|ye2024|dutta2024")
+@store_option
+@at_option
+@add_options([*SELECTION, *TOLERANCES])
+@click.option("--alpha", "alphas", metavar="A", default="0.1", show_default=True, help="Allowed miscoverage.")
+@scorers_option
+@click.option("--protocol", metavar="P", help="exact, ye2024 or tong2026. [the study's own]")
+@click.option(
+    "--reference",
+    type=FILE,
+    help="CSV of published figures to set beside the measured ones, such as figures.csv. [those that come along, if any]",
+)
+@click.option(
+    "--format", "form", type=click.Choice(["html", "latex", "md"]), default="html", show_default=True, help="A page, or text for a paper."
+)
+@click.option("--out", type=FILE, help="File to write. [NAME.html; text goes to stdout]")
+@click.option("--figures", type=click.Path(path_type=Path, file_okay=False), help="Also write the figures to this folder, such as figures.")
+@friendly_errors
+def study_command(name: str, form: str, out: Path | None, figures: Path | None, **options: Any) -> None:
+    """Write the tables and figures of a published study from the runs that produce --plan NAME made.
+
+    Main table, parts of the study, growth by size, scatter, and published figures beside the measured ones, all with intervals.
+
+    Example: analyze study tong2026 --reference figures.csv --out tong2026.html
+    """
+    from analyzer.compare.two_axis_verdict import tolerances
+    from analyzer.protocols.ask import ask
+    from analyzer.report.study_page import sections, study_document, write_figures
+    from analyzer.runs.loading import open_runs
+    from analyzer.studies.published_figures import read_published
+    from analyzer.studies.published_studies import study_named, study_records
+    from schemas.fields import FIELDS
+    from store.exchange.whole_file import write_document
+
+    study, allowed = study_named(name), tolerances(options)
+    question = ask(alphas=options["alphas"], scorers=options["scorers"], protocol=options["protocol"] or study.protocol)
+    reference = options["reference"] or study.figures
+    stated = read_published(reference) if reference else ()
+    runs = open_runs(options["store_url"], options["at"], {field: options[field] for field in FIELDS}, with_dense=True)
+    shown = sections(study, study_records(runs, question, allowed, stated, study.n_items), allowed)
+    if figures:
+        write_figures(shown, figures)
+    text = study_document(form, study, shown, runs.reader.snapshot, figures)
+    if out is None and form != "html":
+        click.echo(text, nl=False)
+    else:
+        click.echo(write_document(out or Path(f"{name}.html"), text))
+
+
+COMMANDS = (report_command, serve_command, study_command)

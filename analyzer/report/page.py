@@ -53,7 +53,8 @@ def page(study: Study, *, live: str = "") -> str:
     readings = {"verdict": sentences.verdicts(all_cards)}
     readings |= {panel.id: panel.reading(first_tables) for panel in _panels(study) if panel.reading}
     said = {"of_runs": _of_runs(first_tables), "of_panel": {panel.id: _of_panel(panel, first_tables) for panel in _panels(study)}}
-    html: str = _template().render(**document, policy=policy, live=live, readings=readings, cautions=said, **_facts(study, all_cards))
+    facts = _facts(study, all_cards)
+    html: str = template("page.html").render(**document, policy=policy, live=live, readings=readings, cautions=said, **facts)
     return html
 
 
@@ -171,12 +172,13 @@ def _content_policy(scripts: Sequence[str], live: str) -> str:
     return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'{server}"
 
 
-def _template() -> Any:
+def template(name: str) -> Any:
+    """Return a template of the folder web, which escapes everything that is put into it."""
     import jinja2
 
     loader = jinja2.FunctionLoader(_read)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_shown)
-    return environment.get_template("page.html")
+    return environment.get_template(name)
 
 
 def _shown(value: Any) -> Any:

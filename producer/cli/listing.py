@@ -1,9 +1,13 @@
 """`produce --list`: every name that the options accept, with its meaning."""
 
+from pathlib import Path
+
 from producer.backends import BACKENDS
 from producer.methods import METHODS, Method
 from producer.models.find import HUB, REFERENCE
 from producer.prompts.templates import PROMPTS
+from producer.sweep.named_plans import PLANS
+from producer.sweep.sweep_file import read_head
 from producer.tasks import EMBEDDED, TASKS
 from schemas.fields import NATIVE, YE2024
 from store.shown import aligned
@@ -29,6 +33,7 @@ def list_names(kind: str) -> list[str]:
         "models": {"bayes": "exact posterior of task urn", **dict.fromkeys(REFERENCE, "embedded"), **HUB},
         "tasks": {name: "embedded" if name in EMBEDDED else "published benchmark, needs --data or the Hub" for name in TASKS},
         "prompts": {name: _PROMPTS[name] for name in PROMPTS} | _OTHERS,
+        "plans": {name: read_head(Path(name)).about for name in PLANS},
         "backends": {name: (type(backend).__doc__ or "").split("\n", maxsplit=1)[0] for name, backend in BACKENDS.items()},
     }[kind]
     return aligned(list(rows.items()))

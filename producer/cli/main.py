@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +22,10 @@ EXAMPLE = """
 Examples:
   produce --model ref-m --method wanda --level 0.5 --task urn --limit 200
   produce --plan sweep.toml --executor local --dry-run
+  produce --plan tong2026 --only progressive --only llama3.1-8b --dry-run
 """
 OWN_PACKAGES = ("schemas", "store", "producer", "analyzer")
-LISTED = ["models", "methods", "settings", "tasks", "prompts", "backends"]
+LISTED = ["models", "methods", "settings", "tasks", "prompts", "backends", "plans"]
 
 
 @click.command(cls=ShellCommand, epilog=EXAMPLE, context_settings={"help_option_names": ["-h", "--help"]})
@@ -33,8 +35,15 @@ LISTED = ["models", "methods", "settings", "tasks", "prompts", "backends"]
 @click.option(
     "--plan",
     type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Run a sweep: all combinations that this TOML file lists. Options given here override the file's.",
+    metavar="FILE|NAME",
+    help="Run a sweep: all combinations that this TOML file lists, or a published study by its name (--list plans). "
+    "Options given here override the file's.",
+)
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="NAME",
+    help="Run only this part of the plan: a part, model, method, task or prompt in it, such as progressive. Repeatable.",
 )
 @click.option("--executor", metavar="NAME", help="Where a sweep runs: local or ray. [local]")
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Cells of a sweep that run at a time. [one per GPU]")
@@ -71,7 +80,7 @@ def _run(store_url: str, options: dict[str, Any]) -> Iterable[str]:
     from producer.machine.free_memory import share_malloc_arena
     from producer.request.request import request_of
     from producer.run.dry_run import describe_runs
-    from producer.sweep.sweep_file import read_sweep
+    from producer.sweep.sweep_file import read_head, read_sweep
 
     share_malloc_arena()
     ensure_temporary_folder()
@@ -79,7 +88,8 @@ def _run(store_url: str, options: dict[str, Any]) -> Iterable[str]:
         raise click.UsageError("no --model given; produce --list models shows the known ones")
     requests = read_sweep(options["plan"], options) if "plan" in options else [request_of(options)]
     if "dry_run" in options:
-        return describe_runs(requests, store_url)
+        head = read_head(options["plan"]).lines() if "plan" in options else ()
+        return chain(head, describe_runs(requests, store_url, device_kinds="plan" in options))
     if "emit" in options:
         return [_emit(requests, store_url, options["emit"])]
     if "plan" in options:

@@ -20,6 +20,7 @@ SERVED_AS = "as served"  # the dtype of a model behind an address, which nobody 
 NEEDS = {
     "executor": "--plan",
     "workers": "--plan",
+    "only": "--plan",
     **dict.fromkeys(("tensor_parallel", "kv_cache_dtype", "quantization", "lora"), VLLM),
     **dict.fromkeys(("url", "tokenizer", "concurrency", "request_timeout"), SERVER),
     **dict.fromkeys(("chat_turns", "chat_system"), "--chat"),

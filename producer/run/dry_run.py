@@ -3,15 +3,17 @@
 In: requests, a store's address.  Out: lines of text.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from producer.backends.transformers import budget, fits
 from producer.models.weights_hash import BYTES, weight_bytes
 from producer.request.bayes import bayes_runs
-from producer.request.planned import PlannedRun, RunGroup
+from producer.request.planned import Model, PlannedRun, RunGroup
 from producer.request.request import Request
 from producer.request.served_model import ServedModel
+from producer.run.device_kinds import ASSUMED_SHARE, Workload, by_device_kind
 from producer.run.found import StoredAnswers, counts
 from producer.run.plan import check_request, make_plan
 from schemas.errors import StoreNotFoundError
@@ -21,7 +23,6 @@ from store.shown import aligned, counted
 
 HEADER = (*FIELDS, "items", "found", "tokens", "truncated", "state")
 STORED, TO_RUN, NOT_DOWNLOADED = "stored", "to run", "weights not downloaded"
-ASSUMED_SHARE = 0.5  # of the peak speed of matrix products; the share reached depends on the model and is stored with every run
 
 
 class Row(NamedTuple):
@@ -39,8 +40,11 @@ class Row(NamedTuple):
         return self.cells[-1]
 
 
-def describe_runs(requests: Sequence[Request], store_url: str) -> Iterator[str]:
-    """Yield the lines of a table of all planned runs, then their totals, then the memory that each model takes."""
+def describe_runs(requests: Sequence[Request], store_url: str, *, device_kinds: bool = False) -> Iterator[str]:
+    """Yield the lines of a table of all planned runs, then their totals, then the memory that each model takes.
+
+    device_kinds : whether to add what the runs would take on the GPUs that people rent.
+    """
     for request in requests:
         check_request(request)
     stored = _stored_names(store_url)
@@ -57,6 +61,8 @@ def describe_runs(requests: Sequence[Request], store_url: str) -> Iterator[str]:
     yield f"{counted(len(rows), 'run')}, {len(todo)} to run" + (f", {tokens:,} tokens{duration}" if todo else "")
     if n_found := sum(row.n_found for row in todo):
         yield counts(sum(row.n_items for row in todo), n_found)
+    if device_kinds:
+        yield from by_device_kind(_workloads([group for _, group in groups], todo))
     groups.sort(key=lambda pair: len(pair[1].levels))  # so that each model's line describes its group with the most levels in memory
     for name, memory in {group.model.files.name: _memory(group, request) for request, group in groups}.items():
         yield f"{name}: {memory}"
@@ -71,6 +77,15 @@ def _row(run: PlannedRun, group: RunGroup, stored: set[str], answers: StoredAnsw
     names = (prompted.model.files.name, group.method.name, run.level.text, prompted.task.name, prompted.prompt)
     sizes = (f"{n_items:,}", f"{n_found:,}", f"{tokens:,}", str(prompts.truncated))
     return Row((*names, *sizes, state), tokens, _seconds(group, tokens), n_items, n_found)
+
+
+def _workloads(groups: Iterable[RunGroup], todo: Sequence[Row]) -> list[Workload]:
+    """Return the parameters of each model, and the tokens of its runs that are not stored."""
+    models = {group.model.files.name: group.model for group in groups if isinstance(group.model, Model)}
+    tokens = Counter[str]()
+    for row in todo:
+        tokens[row.cells[0]] += row.tokens
+    return [Workload(name, model.weight_bytes // BYTES[model.dtype], tokens[name]) for name, model in models.items()]
 
 
 def _bayes_row(is_stored: bool, prompt: str, n_items: int) -> Row:

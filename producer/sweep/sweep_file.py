@@ -9,10 +9,12 @@
     level = ["0.3", "0.5"]
 
     [[sweep]]
+    part = "large"                    # a name for --only
     model = "llama3.1-70b"
     device-memory = "20G"
 
-Keys are option names of `produce`, and values are checked as on the command line. In: a path.  Out: one `Request` per block.
+Keys are option names of `produce`, and values are checked as on the command line. In: a path, or the name of a plan that comes along.
+Out: one `Request` per block.
 """
 
 from collections.abc import Mapping
@@ -24,6 +26,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from producer.request.options import RUN_OPTIONS, SETTINGS_OPTIONS
 from producer.request.request import Request, request_of
+from producer.sweep.named_plans import PART, Head, plan_path, take_head, take_only
 from schemas.errors import UsageError
 from schemas.toml_file import as_model, read_toml
 from store.command import add_options
@@ -33,23 +36,23 @@ JSON_TYPES: Mapping[type, str] = {bool: "boolean", int: "integer", float: "numbe
 
 
 def read_sweep(path: Path, options: Mapping[str, Any]) -> list[Request]:
-    """Return the requests of a sweep file; options of the command line override those of the file.
+    """Return the requests of a sweep file or named plan; options of the command line override those of the file.
 
     Raises UsageError for invalid TOML, and, all together, for unknown keys, invalid values and blocks without a model.
     """
-    table = read_toml(path, "sweep file")
-    blocks = table.pop(BLOCKS, [{}])
-    if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
-        raise UsageError(f"sweep file {path}: {BLOCKS!r} must be blocks, each headed [[{BLOCKS}]]")
-    requests, problems = [], []
+    _, table, blocks = _read(path)
+    options = dict(options)
+    only = options.pop("only", ())
+    values, problems = [], []
     for number, block in enumerate(blocks, 1):
         try:
-            requests.append(_request(_dashed(table) | _dashed(block), options))
+            values.append(_values(_dashed(table) | _dashed(block), options))
+            _request(values[-1])  # so that a fault is found in whatever block it is, also in one that --only leaves out
         except UsageError as error:
             problems.append(f"block {number}: {error}")
     if problems:
         raise UsageError(f"sweep file {path}: {'; '.join(problems)}")
-    return requests
+    return [_request(block) for block in take_only(values, only)]
 
 
 def sweep_schema() -> dict[str, Any]:
@@ -58,17 +61,42 @@ def sweep_schema() -> dict[str, Any]:
     options = {
         name: {key: value for key, value in each.items() if key not in ("default", "title")} for name, each in block["properties"].items()
     }
-    blocks = {"type": "array", "items": {"type": "object", "additionalProperties": False, "properties": options}}
-    return {"type": "object", "additionalProperties": False, "properties": {**options, BLOCKS: blocks}}
+    text = {"type": "string"}
+    part = {PART: text | {"description": "Name of the block, for --only."}}
+    blocks = {"type": "array", "items": {"type": "object", "additionalProperties": False, "properties": {**part, **options}}}
+    choice = {"type": "object", "additionalProperties": False, "properties": {"question": text, "choice": text}}
+    head = {"about": text | {"description": "What the sweep is, in a sentence."}}
+    head |= {"open": {"type": "array", "items": choice, "description": "What a study's paper leaves open, and what is done here."}}
+    return {"type": "object", "additionalProperties": False, "properties": {**head, **options, BLOCKS: blocks}}
 
 
-def _request(block: Mapping[str, Any], options: Mapping[str, Any]) -> Request:
+def read_head(path: Path) -> Head:
+    """Return what a sweep file or named plan says about itself."""
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[Head, dict[str, Any], list[dict[str, Any]]]:
+    table = read_toml(plan_path(path), "sweep file")
+    head, blocks = take_head(table), table.pop(BLOCKS, [{}])
+    if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
+        raise UsageError(f"sweep file {path}: {BLOCKS!r} must be blocks, each headed [[{BLOCKS}]]")
+    return head, table, blocks
+
+
+def _request(values: Mapping[str, Any]) -> Request:
+    return request_of({key: value for key, value in values.items() if key != PART})
+
+
+def _values(block: dict[str, Any], options: Mapping[str, Any]) -> Mapping[str, Any]:
+    part = block.pop(PART, "")
+    if not isinstance(part, str):
+        raise UsageError(f"{PART!r} must be a string, not {part!r:.80}")
     values = as_model(Block, block).model_dump(exclude_unset=True) | dict(options)
     if values.get("backend") == "server":
         raise UsageError("--backend server is not for sweeps: a server runs one model")
     if not values.get("models"):
         raise UsageError("no model; name one with model = '...'")
-    return request_of(values)
+    return values | ({PART: part} if part else {})
 
 
 def _dashed(table: Mapping[str, Any]) -> dict[str, Any]:
