@@ -16,7 +16,7 @@ from schemas.digest import arrays_digest
 from schemas.errors import ItemError, StoreInvalidError
 from schemas.items import MAX_OPTIONS, Item, as_seen, item_ids
 
-FEWEST_OPTIONS = 2
+FEWEST_OPTIONS = 2  # the documents of a text have one each, the text itself
 MOST_ITEMS_ASKING = 10  # one question; what more have in common is an instruction
 
 
@@ -105,8 +105,9 @@ class ItemSet:
         n_items = len(self)
         if not n_items:
             raise ItemError(f"item set {self.digest[:12]} has no item")
+        fewest = 1 if np.all(self.n_options == 1) else FEWEST_OPTIONS
         problems = {
-            "n_options is not 2 to 26": (self.n_options < FEWEST_OPTIONS) | (self.n_options > MAX_OPTIONS),
+            "n_options is not 2 to 26": (self.n_options < fewest) | (self.n_options > MAX_OPTIONS),
             "answer is none of its options": (self.answer < 0) | (self.answer >= self.n_options),
             f"subject is none of the {len(self.subjects)} subjects": (self.subject < 0) | (self.subject >= len(self.subjects)),
         }

@@ -9,10 +9,10 @@ from typing import Any
 
 from schemas.digest import json_digest
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 OLDEST_READ = 1  # oldest schema version that is read without migration; writing needs the current one
 READABLE = range(OLDEST_READ, SCHEMA_VERSION + 1)
-MIN_READER = 3  # oldest schema version whose readers understand what this version writes
+MIN_READER = 4  # oldest schema version whose readers understand what this version writes
 
 ITEMS, RUNS = "items", "runs"
 FORMAT = "hedgemark"
@@ -42,6 +42,12 @@ RUN_ARRAYS: Mapping[str, ArraySpec] = {
     "logits": ArraySpec("float32", ("item", "option"), "NaN"),
     "logsumexp": ArraySpec("float32", ("item",), "NaN"),
     "top_token": ArraySpec("int32", ("item",), -1),
+}
+TOKEN_ARRAYS: Mapping[str, ArraySpec] = {  # present in runs over a text
+    "token_logprob": ArraySpec("float32", ("token",), "NaN"),
+    "token_kl": ArraySpec("float32", ("token",), "NaN"),
+    "token_same_top": ArraySpec("bool", ("token",), False),
+    "document_offsets": ArraySpec("int64", ("document_boundary",), 0),
 }
 ITEM_ARRAYS: Mapping[str, ArraySpec] = {
     "item_id": ArraySpec("uint64", ("item",), 0),

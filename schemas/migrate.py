@@ -10,7 +10,7 @@ from typing import Any
 
 from schemas.errors import StoreInvalidError
 from schemas.json_text import json_bytes
-from schemas.layout import ITEMS, SCHEMA_VERSION, SEAL, group_document, sealed
+from schemas.layout import ITEMS, RUNS, SCHEMA_VERSION, SEAL, group_document, sealed
 
 Nodes = Sequence[tuple[str, bytes]]
 Step = Callable[[Nodes], Nodes]
@@ -27,6 +27,12 @@ def to_version_3(nodes: Nodes) -> Nodes:
     return _with_attributes(nodes, {"schema": 3, **more})
 
 
+def to_version_4(nodes: Nodes) -> Nodes:
+    """Return a group's nodes as version 4, in which runs may have arrays over the tokens of a text; older runs have none."""
+    more = {"n_tokens": 0} if nodes[0][0].startswith(f"{RUNS}/") else {}
+    return _with_attributes(nodes, {"schema": 4, **more})
+
+
 def _with_attributes(nodes: Nodes, changed: Mapping[str, Any]) -> Nodes:
     (name, stored), *arrays = nodes
     document = json.loads(stored)
@@ -35,7 +41,7 @@ def _with_attributes(nodes: Nodes, changed: Mapping[str, Any]) -> Nodes:
     return [(name, json_bytes(document)), *arrays]
 
 
-STEPS: Mapping[int, Step] = {1: to_version_2, 2: to_version_3}  # version -> step to the next one
+STEPS: Mapping[int, Step] = {1: to_version_2, 2: to_version_3, 3: to_version_4}  # version -> step to the next one
 
 
 def migrate_nodes(nodes: Nodes, version: int, steps: Mapping[int, Step] = STEPS, target: int = SCHEMA_VERSION) -> Nodes:

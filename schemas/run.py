@@ -108,6 +108,42 @@ class Environment(BaseModel):
     noise_floor: Mapping[str, Finite] = Field(default_factory=dict)  # measured by --self-check
 
 
+@dataclass(frozen=True)
+class TokenArrays:
+    """What a run over a text found at every token that the model had to foretell, document after document.
+
+    Parameters
+    ----------
+    logprob : (token,) float32, log-probability of the token, nats.
+    kl : (token,) float32, KL(dense || this model) over the full vocabulary, nats; 0 for the dense model itself.
+    same_top : (token,) bool, whether the most likely token is the dense model's.
+    offsets : (document + 1,) int64; document i has the tokens offsets[i] to offsets[i + 1].
+    """
+
+    logprob: FloatArray
+    kl: FloatArray
+    same_top: NDArray[np.bool_]
+    offsets: NDArray[np.int64]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the stored arrays by name."""
+        found: dict[str, NDArray[Any]] = {"token_logprob": self.logprob, "token_kl": self.kl, "token_same_top": self.same_top}
+        return found | {"document_offsets": self.offsets}
+
+    def problem(self, n_documents: int) -> str | None:
+        """Return why these cannot be the arrays of so many documents, None if they can."""
+        n_tokens = len(self.logprob)
+        if any(array.shape != (n_tokens,) for array in (self.kl, self.same_top)) or self.offsets.shape != (n_documents + 1,):
+            return f"its token arrays do not fit {n_documents} documents"
+        if self.offsets[0] != 0 or self.offsets[-1] != n_tokens or np.any(np.diff(self.offsets) < 1):
+            return "its documents do not divide its tokens"
+        if not (np.all(np.isfinite(self.kl)) and np.all(np.isfinite(self.logprob))):
+            return "a token has no finite log-probability or KL"
+        if float(self.kl.min()) < 0 or float(self.logprob.max()) > 0:
+            return "a KL is below 0, or a log-probability above 0"
+        return None
+
+
 MASS_ROUNDING = 1e-4  # rounding error of a log-sum-exp in float32
 
 
@@ -122,6 +158,7 @@ class Run:
     logsumexp : (item,) float32, log-sum-exp of the logits over the full vocabulary; NaN if it was not recorded (imported runs).
     top_token : (item,) int32, most likely token of the full vocabulary; -1 if it was not recorded.
     env : where and how the run was computed.
+    tokens : what a run over a text found at each of its tokens; None for runs over items.
 
     Raises
     ------
@@ -142,10 +179,12 @@ class Run:
     logsumexp: FloatArray
     top_token: NDArray[np.int32]
     env: Environment = field(default_factory=Environment)
+    tokens: TokenArrays | None = None
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the stored arrays by name."""
-        return {"logits": self.logits, "logsumexp": self.logsumexp, "top_token": self.top_token}
+        own = {"logits": self.logits, "logsumexp": self.logsumexp, "top_token": self.top_token}
+        return {**own, **(self.tokens.arrays() if self.tokens else {})}
 
     @cached_property
     def digest(self) -> str:
@@ -160,6 +199,10 @@ class Run:
                 f"run {self.key.name}: logits {self.logits.shape}, logsumexp {self.logsumexp.shape}, top_token "
                 f"{self.top_token.shape} do not fit {n_items} items of up to {width} options"
             )
+        if self.tokens and (problem := self.tokens.problem(n_items)):
+            raise HedgemarkError(f"run {self.key.name}: {problem}")
+        if (self.tokens is None) == (width == 1):
+            raise HedgemarkError(f"run {self.key.name}: documents of a text have one option each, and only they have token arrays")
         broken = nonfinite_items(self.logits, n_options)
         if broken and not allow_nonfinite:
             raise NonFiniteError(

@@ -21,7 +21,7 @@ from analyzer.api.examples import example_runs
 from analyzer.api.functions import Source, beside_published, compare, p_values, sensitivity, sets, view_of
 from analyzer.api.in_use import cost, guarantee, transfer, weighted
 from analyzer.api.shipping import calibrate, monitor, predict
-from analyzer.api.verdicts import cliffs, decoupling, frontier, gate, position, scale
+from analyzer.api.verdicts import cliffs, decoupling, frontier, gate, position, scale, text
 from analyzer.protocols.ask import ask
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "scale",
     "sensitivity",
     "sets",
+    "text",
     "transfer",
     "view_of",
     "weighted",

@@ -11,6 +11,8 @@ from analyzer.compare.two_axis_verdict import Tolerances
 from analyzer.measure.records import frame
 from analyzer.predictor import Predictor
 from analyzer.runs.pairs import Partners
+from schemas.errors import UsageError
+from schemas.fields import FIELDS
 
 
 def decoupling(
@@ -99,6 +101,33 @@ def frontier(source: Source, *, at: str | None = None, against: str | None = Non
 
     asked = open_asked(source, at, options, with_dense=True, against=against)
     return frame(frontier_of(asked.runs, asked.question, Partners(asked.runs.rows, against)))
+
+
+def text(source: str, *, at: str | None = None, **wanted: str | Sequence[str]) -> pl.DataFrame:
+    """Return how far compressed models are from their dense models on running text: the command `analyze text`.
+
+    Parameters
+    ----------
+    source : address of a store.
+    at : as in all functions.
+    wanted : which runs over texts: model, method, level, task, prompt.
+
+    Returns
+    -------
+    One row per run: kl, same_top, perplexity and perplexity_ratio with their 95 % intervals by document, and quantiles of kl over tokens.
+
+    Raises
+    ------
+    RunNotFoundError
+        If no selected run is over a text.
+    """
+    from analyzer.runs.loading import open_texts
+    from analyzer.studies.text_fidelity import text_fidelity
+
+    chosen = {field: [names] if isinstance(names, str) else names for field, names in wanted.items()}
+    if unknown := sorted(set(chosen) - {*FIELDS}):
+        raise UsageError(f"unknown argument {unknown[0]!r}; known: {', '.join(FIELDS)}")
+    return frame(text_fidelity(open_texts(source, at, {field: chosen.get(field, ()) for field in FIELDS})))
 
 
 def scale(source: Source, *, at: str | None = None, **options: Any) -> pl.DataFrame:

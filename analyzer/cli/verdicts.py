@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from analyzer.cli.options import against_option, analysis_options, comparison_options
-from store.command import FILE, friendly_errors
+from analyzer.cli.options import SELECTION, against_option, analysis_options, at_option, comparison_options, format_option
+from store.command import FILE, add_options, friendly_errors, store_option
 
 SOURCES = ("dense", "prompt", "task", "subject")
 
@@ -120,6 +120,28 @@ def frontier_command(against: str | None, **options: Any) -> None:
     request = parse_request(options)
     runs = open_runs(request.store_url, request.at, request.wanted, with_dense=True, against=against)
     emit(frontier(runs, request.question, Partners(runs.rows, against)), request.form, FRONTIER)
+
+
+@click.command("text")
+@store_option
+@at_option
+@add_options(SELECTION)
+@format_option
+@friendly_errors
+def text_command(store_url: str, at: str | None, form: str, **wanted: Any) -> None:
+    """How far is a compressed model from its dense model on running text?
+
+    For the runs of produce --text: KL over the full vocabulary, share of tokens with the same most likely token, and perplexity, with
+    intervals by document.
+
+    Example: analyze text --model ref-m --task text:embedded
+    """
+    from analyzer.runs.loading import open_texts
+    from analyzer.studies.text_fidelity import text_fidelity
+    from analyzer.tables.columns import TEXT
+    from analyzer.tables.emit import emit
+
+    emit(text_fidelity(open_texts(store_url, at, wanted)), form, TEXT)
 
 
 @click.command("scale")
@@ -262,6 +284,7 @@ COMMANDS = (
     guarantee_command,
     position_command,
     frontier_command,
+    text_command,
     scale_command,
     cliffs_command,
     cost_command,

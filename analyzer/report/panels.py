@@ -129,6 +129,31 @@ PANELS = (
         PAIR_ONLY,
     ),
     Panel(
+        "frontier",
+        "Which compression for this memory?",
+        "Set size and accuracy against the bytes of the weights, for the chosen run's model, task and prompt. Filled points are on the "
+        "frontier: every run with no more bytes is worse beyond noise. Crosses are dominated; circles cannot be decided yet.",
+        "frontier",
+        (
+            PanelColumn("bytes", "bytes", 0),
+            PanelColumn("effective_bits", "effective bits", 2),
+            PanelColumn("cache_bytes_per_token", "cache bytes per token", 0),
+            PanelColumn("accuracy", "accuracy, %", 2, interval=True, times=100),
+            PanelColumn("set_size", "set size", 3, interval=True),
+            FLIPS,
+            PanelColumn("finding", "finding"),
+            PanelColumn("dominated_by", "dominated by"),
+            REASON,
+        ),
+        sentences.frontier,
+        {
+            "frontier-size": study_charts.frontier("set_size", "mean set size"),
+            "frontier-accuracy": study_charts.frontier("accuracy", "accuracy, %", 100),
+        },
+        NEIGHBOURS,
+        "No run in this selection says how many bytes its weights take.",
+    ),
+    Panel(
         "scale",
         "Do larger models suffer less?",
         "Growth of the mean set size against the number of parameters, on the chosen run's task and prompt.",

@@ -9,7 +9,7 @@ from analyzer.report.data.tables import Tables, all_records, first_question_tabl
 from analyzer.report.words import sentences
 from analyzer.report.words.cards import cards, policy_words
 from analyzer.studies.decoupling import method_kind
-from analyzer.tables.columns import CLIFFS, COMPARE, MONITOR
+from analyzer.tables.columns import CLIFFS, COMPARE, FRONTIER, MONITOR
 from analyzer.tables.markup import escaped, in_line, latex, markdown
 from analyzer.tables.terminal import Column
 from schemas.run import DENSE
@@ -33,6 +33,7 @@ def sections(study: Study, named_tables: Tables) -> list[Section]:
         ("Quantization", _with_dense(records, lambda record: method_kind(record) in QUANTIZED)),
     ]
     shown: list[Section] = [(title, rows, COMPARE) for title, rows in chosen if rows]
+    shown += [("Frontier", named_tables["frontier"], FRONTIER)] if named_tables["pairs"] and named_tables["frontier"] else []
     swept, watched = _swept(named_tables["cliffs"]), named_tables["watch"]
     shown += [("Sweeps", swept, CLIFFS)] if swept else []
     return [*shown, ("Live questions", watched, MONITOR)] if watched else shown
@@ -65,8 +66,8 @@ def _sentences(study: Study, named_tables: Tables) -> list[str]:
         return []
     first_tables = first_question_tables(named_tables, study.request.questions[0])
     writers = (
-        sentences.heat_map, sentences.decoupling, sentences.cliffs, sentences.flips, sentences.scale, sentences.transfer,
-        sentences.unreliable,
+        sentences.heat_map, sentences.decoupling, sentences.cliffs, sentences.flips, sentences.scale, sentences.frontier,
+        sentences.transfer, sentences.unreliable,
     )  # fmt: skip
     return [sentence(first_tables) for sentence in (*writers, *([sentences.watch] if study.request.watch is not None else []))]
 

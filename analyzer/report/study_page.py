@@ -69,6 +69,8 @@ def _columns(part: Part, records: Sequence[Record]) -> Sequence[Column]:
 
 def _figure(part: Part, records: Sequence[Record], tolerances: Tolerances) -> Spec | None:
     sound = [record for record in records if not record["unreliable"] and record["method"] != DENSE]
+    if part.kind == "scale":
+        sound = [record for record in sound if record["parameters"] and record["inflation"] is not None]
     if not part.figure or not sound:
         return None
     rows = [

@@ -62,11 +62,28 @@ def open_runs(
     return select_runs(open_reader(store_url, at), wanted, with_dense=with_dense, against=against)
 
 
-def select_runs(reader: Reader, wanted: Mapping[str, Sequence[str]], *, with_dense: bool = False, against: str | None = None) -> Runs:
+def open_texts(store_url: str, at: str | None, wanted: Mapping[str, Sequence[str]]) -> Runs:
+    """Return the runs over texts that match, and their dense runs; `open_runs` leaves them out. Raises what that raises."""
+    from store import open_reader
+
+    return select_runs(open_reader(store_url, at), wanted, with_dense=True, over_text=True)
+
+
+def select_runs(
+    reader: Reader,
+    wanted: Mapping[str, Sequence[str]],
+    *,
+    with_dense: bool = False,
+    against: str | None = None,
+    over_text: bool = False,
+) -> Runs:
     """Return the runs of an open reader that match; see open_runs. A prompt such as base@mean4 is a mean over orders of options."""
     reader = with_means_over_orders(reader, wanted.get("prompt", ()))
-    rows, wanted = name_models_apart(reader.catalog.to_dicts(), wanted)
+    rows, wanted = name_models_apart([row for row in reader.catalog.to_dicts() if bool(row.get("n_tokens")) == over_text], wanted)
     where = f"snapshot {reader.snapshot}"
+    if not rows and reader.catalog.height:
+        found, command = ("items", "produce --text") if over_text else ("a text", "produce --task")
+        raise RunNotFoundError(f"all runs of the store at {where} are over {found}; make others with {command}")
     if not rows:
         raise RunNotFoundError(f"the store has no runs at snapshot {reader.snapshot}; make some with produce, or use store import")
     dense = [row for row in rows if with_dense and row["method"] == DENSE]

@@ -6,7 +6,8 @@ is inconclusive: more items may decide it. All comparisons are paired by item; t
 (Bonferroni), so that a finding is wrong for at most 5 % of draws of items.
 
 Bytes are those of a file: quantized weights with their scales, 16 bits for every other weight. Zeros of pruned weights take room like any
-other number. Cached keys and values are listed beside, per token.
+other number. Effective bits are the bits of that file for each parameter of the dense model, so that a model of which parts were removed
+and one whose weights were quantized stand on one scale. Cached keys and values are listed beside, per token.
 """
 
 from collections.abc import Iterable, Sequence
@@ -37,9 +38,14 @@ def frontier(runs: Runs, question: Question, partners: Partners | None = None) -
     partners : which dense run each belongs to; None means its own model's.
     Raises RunNotFoundError if no selected run is compressed and has a dense run, or if no run states what its weights take.
     """
-    cells = list(paired(runs, question, partners))
-    if all(weight_bytes(cell.after.view) is None for cell in cells):
+    records = frontier_records(paired(runs, question, partners), question)
+    if all(record["bytes"] is None for record in records):
         raise RunNotFoundError("no selected run says how many bytes its weights take; imported runs do not")
+    return records
+
+
+def frontier_records(cells: Iterable[Paired], question: Question) -> list[Record]:
+    """Return the same records from cells that are already measured."""
     return [record for group in _groups(cells) for record in _records(group, question)]
 
 
@@ -83,6 +89,7 @@ def _record(cell: Paired, known: Sequence[Paired], question: Question) -> Record
     return {
         **identity([cell.after]),
         "bytes": n_bytes,
+        "effective_bits": 8 * n_bytes / view.env.parameters if n_bytes and view.env.parameters else None,
         "bits_per_weight": measured.get("bits_per_weight"),
         "cache_bits": measured.get("cache_bits_per_value"),
         "cache_bytes_per_token": measured.get("cache_bytes_per_token"),

@@ -139,13 +139,26 @@ POSITION = (
 )
 FRONTIER = (
     Column("bytes", count("bytes")),
-    Column("bits per weight", number("bits_per_weight", 2), dispensable=2),
-    Column("bits per cached value", number("cache_bits", 1), dispensable=1),
+    Column("effective bits", number("effective_bits", 2), dispensable=1),
+    Column("bits per weight", number("bits_per_weight", 2), dispensable=4),
+    Column("cache bytes per token", number("cache_bytes_per_token", 0), dispensable=2),
+    Column("bits per cached value", number("cache_bits", 1), dispensable=5),
     Column("accuracy", estimate("accuracy")),
     Column("set size", estimate("set_size", 2)),
     Column("flips", estimate("flips"), dispensable=3),
     Column("finding", words("finding")),
     Column("dominated by", words("dominated_by")),
+)
+TEXT = (
+    Column("tokens", count("n_tokens")),
+    Column("documents", count("n_documents"), dispensable=2),
+    Column("KL", estimate("kl", 4)),
+    Column("median KL", number("kl_median", 4), dispensable=4),
+    Column("99 % KL", number("kl_99", 3), dispensable=3),
+    Column("same top", estimate("same_top")),
+    Column("perplexity", estimate("perplexity", 2)),
+    Column("perplexity ratio", estimate("perplexity_ratio", 4)),
+    Column("note", words("note"), dispensable=1),
 )
 SCALE = (
     Column("family", words("family"), dispensable=1),

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple, Protocol
 from producer.engine.checkpoints import NOTHING_KEPT, Keep
 from producer.engine.prefill import Answers, Done
 from producer.engine.settings import Settings
-from producer.request.planned import PromptedTask, RunGroup
+from producer.request.planned import ModelText, PromptedTask, RunGroup
 from schemas.levels import Level
+from schemas.run import TokenArrays
 
 
 class Answer(Protocol):
@@ -22,6 +23,7 @@ class Ready(NamedTuple):
 
     forget : delete the answers that this backend kept by itself so that a run which is cut off can go on, or None if it uses `Keep`;
              called when the runs are committed.
+    read   : read a text beside the dense model; None for backends that cannot.
     """
 
     level: Level
@@ -29,6 +31,7 @@ class Ready(NamedTuple):
     parameters: int
     answer: Answer
     forget: Callable[[], None] | None = None
+    read: Callable[[ModelText, Done], TokenArrays] | None = None
 
 
 class Backend(Protocol):

@@ -1,7 +1,7 @@
 """Backend `transformers`: any causal language model, every method, on any device."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,18 +15,20 @@ from producer.engine.layer_source import Target
 from producer.engine.memory_plan import USABLE
 from producer.engine.prefill import Answers, Done
 from producer.engine.settings import Settings
+from producer.engine.text_fidelity import ReadText, compare_texts, read_text
 from producer.machine.free_memory import free_memory, memory_for
 from producer.methods.shared.make_linear import make_linear
 from producer.models.compressed_weights import round_expert_inputs
 from producer.models.load import AS_STORED, load_model
 from producer.models.model_class import model_class
 from producer.models.packed import check_stored
-from producer.request.planned import Model, PromptedTask, RunGroup
+from producer.request.planned import Model, ModelText, PromptedTask, RunGroup
 from producer.saved.folder import unsavable
 from producer.saved.library import PROBED, Made, Saved, copy_saved, find_saved, identity, keep, load_saved
 from schemas.digest import json_digest
 from schemas.errors import UsageError
-from schemas.levels import Level
+from schemas.levels import FULL_BITS, Level
+from schemas.run import TokenArrays
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +74,10 @@ def _made(group: RunGroup, levels: Sequence[Level], settings: Settings) -> Itera
         model = load_model(group.model.files, AS_STORED if mapped else group.model.dtype, device)
     model = round_expert_inputs(model, make_linear)
     parameters = model.num_parameters()
+    dense = {planned.text.windows.digest: _read_dense(group, resident, model, planned.text) for planned in group.texts}
     if group.is_dense:
-        yield Ready(levels[0], {}, parameters, partial(_answer, group, settings, resident, model))
+        reading = partial(_read, group, dense, model)
+        yield Ready(levels[0], cache_size(model), parameters, partial(_answer, group, settings, resident, model), read=reading)
         return
     probing = replace(settings, self_check=PROBED)
     compressed = group.method.sweep(model, levels, group.data, group.seed, group.model.device)
@@ -87,13 +91,15 @@ def _made(group: RunGroup, levels: Sequence[Level], settings: Settings) -> Itera
             for folder in folders[1:]:
                 copy_saved(folders[0], folder)
             del made
-        yield Ready(level, applied.conditions, parameters, partial(_answer, group, settings, resident, applied.model))
+        reading = partial(_read, group, dense, applied.model)
+        measured = {**cache_size(applied.model), **applied.conditions}
+        yield Ready(level, measured, parameters, partial(_answer, group, settings, resident, applied.model), read=reading)
         del applied  # frees it before the next one is made
 
 
 def _saved(group: RunGroup, levels: Sequence[Level], settings: Settings) -> dict[Level, Saved]:
     """Return the levels whose model need not be made, with what is saved of it."""
-    if settings.saved_models is None or group.is_dense:
+    if settings.saved_models is None or group.is_dense or group.texts:  # a text is read beside the dense model, which is loaded for it
         return {}
     saved_models = {level: find_saved(settings.saved_models, group, level) for level in levels}
     return {level: saved for level, saved in saved_models.items() if saved}
@@ -106,7 +112,8 @@ def _loaded(saved: Saved, group: RunGroup, level: Level, settings: Settings) -> 
     resident = fits(group.model, 1, settings)
     with memory_for("the weights", device := group.model.device if resident else "cpu"):
         model = load_saved(saved, group, level, device)
-    return Ready(level, saved.conditions, saved.parameters, partial(_answer, group, settings, resident, model))
+    measured = {**cache_size(model), **saved.conditions}
+    return Ready(level, measured, saved.parameters, partial(_answer, group, settings, resident, model))
 
 
 def _folders(group: RunGroup, level: Level, settings: Settings) -> list[Path]:
@@ -115,6 +122,35 @@ def _folders(group: RunGroup, level: Level, settings: Settings) -> list[Path]:
         return []
     library = settings.saved_models / json_digest(identity(group, level)) if settings.saved_models else None
     return [folder for folder in (library, settings.save) if folder]
+
+
+def cache_size(model: Any) -> dict[str, float]:
+    """Return the bits per cached value and the bytes that a token's keys and values take in all layers, with 16 bits each.
+
+    Nothing where a model caches something else than the outputs of its key and value projections.
+    """
+    config = model.config.get_text_config()
+    if getattr(config, "kv_lora_rank", None):
+        return {}
+    projections = [module for name, module in model.named_modules() if name.rpartition(".")[2] in ("k_proj", "v_proj")]
+    values = sum(int(getattr(each, "out_features", None) or each.weight.shape[0]) for each in projections)
+    return {"cache_bits_per_value": float(FULL_BITS), "cache_bytes_per_token": values * FULL_BITS / 8} if values else {}
+
+
+def _read_dense(group: RunGroup, resident: bool, model: Any, text: ModelText) -> ReadText:
+    """Return what the dense model makes of a text, which compressed ones are compared with."""
+    if not resident:
+        raise UsageError(
+            f"--text reads a text with all weights of {group.model.files.name} on the device, with a copy if there are several levels; ask "
+            "for one level at a time, allow more with --device-memory, or use a larger device"
+        )
+    return read_text(model, text.windows, group.model.device, group.model.dtype)
+
+
+def _read(group: RunGroup, dense: Mapping[str, ReadText], model: Any, text: ModelText, done: Done) -> TokenArrays:
+    own = dense[text.windows.digest]
+    other = own if group.is_dense else read_text(model, text.windows, group.model.device, group.model.dtype, done)
+    return compare_texts(own, other, text.windows, group.model.device)
 
 
 def _answer(  # noqa: PLR0913, PLR0917  # what a partial function fixes comes first

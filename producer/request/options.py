@@ -43,6 +43,12 @@ RUN_OPTIONS = (
         "hub:DATASET#SPLIT. Repeatable. [urn and facts for the embedded models, the published tasks for others]",
     ),
     click.option(
+        "--text",
+        metavar="NAME|FILE",
+        help="Also read a text and store KL against the dense model, log-probability and top token at every token: wikitext2, embedded, "
+        "or a file. Without --task nothing else is asked.",
+    ),
+    click.option(
         "--columns",
         metavar="PART=COLUMN,..",
         help="Which columns of a file, or of a data set of the Hub, have question, choices and answer, "

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from producer.engine.text_fidelity import Windows
 from producer.methods import Method
 from producer.models.find import ModelFiles
 from producer.models.unread_settings import unread_settings
@@ -21,6 +22,7 @@ from producer.prompts.token_quirks import describe_token_quirks
 from producer.request.vllm_options import VllmOptions
 from producer.tasks.native_prompt import Native
 from producer.tasks.source import TaskItems
+from producer.tasks.text_source import Text
 from schemas.errors import UsageError
 from schemas.fields import NATIVE
 from schemas.items import Item
@@ -168,6 +170,29 @@ class PlannedRun:
 
 
 @dataclass(frozen=True)
+class ModelText:
+    """A text in the tokens of one model; documents of which no token can be foretold are left out, and counted."""
+
+    text: Text
+    windows: Windows
+    n_left_out: int
+
+    @cached_property
+    def item_set(self) -> ItemSet:
+        """The documents as items."""
+        return self.text.item_set()
+
+
+@dataclass(frozen=True)
+class PlannedText:
+    """One run over a text. `key` is None while the weights are not on this machine."""
+
+    text: ModelText
+    level: Level
+    key: RunKey | None
+
+
+@dataclass(frozen=True)
 class RunGroup:
     """All runs of one model, method and compression data; the weights are loaded once for all of them."""
 
@@ -176,11 +201,12 @@ class RunGroup:
     data: Any
     seed: int
     runs: Sequence[PlannedRun] = ()
+    texts: Sequence[PlannedText] = ()
 
     @property
     def levels(self) -> list[Level]:
         """The levels of the runs, in order and without repeats."""
-        return list(dict.fromkeys(run.level for run in self.runs))
+        return list(dict.fromkeys([*(run.level for run in self.runs), *(each.level for each in self.texts)]))
 
     @property
     def is_dense(self) -> bool:

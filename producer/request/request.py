@@ -24,7 +24,7 @@ NEEDS = {
     **dict.fromkeys(("tensor_parallel", "kv_cache_dtype", "quantization", "lora"), VLLM),
     **dict.fromkeys(("url", "tokenizer", "concurrency", "request_timeout"), SERVER),
     **dict.fromkeys(("chat_turns", "chat_system"), "--chat"),
-    **dict.fromkeys(("device", "batch_tokens", "device_memory", "host_memory", "self_check"), TRANSFORMERS),
+    **dict.fromkeys(("device", "batch_tokens", "device_memory", "host_memory", "self_check", "text"), TRANSFORMERS),
     **dict.fromkeys(("caches", "chosen", "save", "saved_models"), TRANSFORMERS),
 }
 BESIDE_EMIT = ("executor", "workers", "dry_run")
@@ -41,6 +41,7 @@ class Request:
     caches   : formats to which cached keys and values are rounded, for every level once each; empty leaves them as they are.
     chosen   : settings of the methods as NAME=VALUE, see `producer.methods.shared.method_options`.
     tasks    : names or item files; empty means urn and facts for the embedded models, the published tasks for others.
+    text     : name or file of a text that every model reads as well, "" for none; with one, tasks are asked only where they are named.
     options_order : number of cyclic orders of each item's options to ask it in; 1 is the items' own only.
     columns  : which columns of a file, or of a data set of the Hub, have question, choices and answer, as in "question=stem,answer=key".
     limit    : number of items drawn from each task, 0 for all.
@@ -60,6 +61,7 @@ class Request:
     caches: tuple[str, ...] = ()
     chosen: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
+    text: str = ""
     prompts: tuple[str, ...] = ("base",)
     options_order: int = 1
     limit: int = 0

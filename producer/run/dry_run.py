@@ -10,12 +10,13 @@ from typing import NamedTuple
 from producer.backends.transformers import budget, fits
 from producer.models.weights_hash import BYTES, weight_bytes
 from producer.request.bayes import bayes_runs
-from producer.request.planned import Model, PlannedRun, RunGroup
+from producer.request.planned import Model, PlannedRun, PlannedText, RunGroup
 from producer.request.request import Request
 from producer.request.served_model import ServedModel
 from producer.run.device_kinds import ASSUMED_SHARE, Workload, by_device_kind
 from producer.run.found import StoredAnswers, counts
 from producer.run.plan import check_request, make_plan
+from producer.run.text_runs import PROMPT as TEXT_PROMPT
 from schemas.errors import StoreNotFoundError
 from schemas.fields import FIELDS
 from store import open_reader
@@ -53,6 +54,7 @@ def describe_runs(requests: Sequence[Request], store_url: str, *, device_kinds: 
     for request, group in groups:
         answers = StoredAnswers(store_url, fresh=request.settings.fresh or request.replace)
         rows += [_row(run, group, stored, answers) for run in group.runs]
+        rows += [_text_row(planned, group, stored) for planned in group.texts]
     rows = list(dict.fromkeys(rows))
     yield from aligned([HEADER, *(row.cells for row in rows)])
     todo = [row for row in rows if row.state != STORED]
@@ -77,6 +79,13 @@ def _row(run: PlannedRun, group: RunGroup, stored: set[str], answers: StoredAnsw
     names = (prompted.model.files.name, group.method.name, run.level.text, prompted.task.name, prompted.prompt)
     sizes = (f"{n_items:,}", f"{n_found:,}", f"{tokens:,}", str(prompts.truncated))
     return Row((*names, *sizes, state), tokens, _seconds(group, tokens), n_items, n_found)
+
+
+def _text_row(planned: PlannedText, group: RunGroup, stored: set[str]) -> Row:
+    state = NOT_DOWNLOADED if planned.key is None else STORED if planned.key.name in stored else TO_RUN
+    text, n_tokens = planned.text, planned.text.windows.n_tokens
+    names = (group.model.files.name, group.method.name, planned.level.text, text.text.task, TEXT_PROMPT)
+    return Row((*names, f"{len(text.item_set):,}", "0", f"{n_tokens:,}", "0", state), n_tokens, _seconds(group, n_tokens))
 
 
 def _workloads(groups: Iterable[RunGroup], todo: Sequence[Row]) -> list[Workload]:
@@ -123,7 +132,7 @@ def _memory(group: RunGroup, request: Request) -> str:
         return f"{text}, less where vLLM keeps them packed; vLLM distributes them"
     if fits(model, len(group.levels), request.settings):
         return f"{text}, all in memory at once"
-    tokens = max(run.prompted.prompts.tokens for run in group.runs)
+    tokens = max((run.prompted.prompts.tokens for run in group.runs), default=0)
     hidden_states = _size(tokens * model.config.get_text_config().hidden_size * BYTES[model.dtype])
     mapped = group.is_dense and not model.files.gguf  # then the weights are read from their files layer by layer, not kept in RAM
     on_host = f"up to {hidden_states} of intermediate results" + ("" if mapped else " and the weights")

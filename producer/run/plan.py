@@ -19,14 +19,16 @@ from producer.models.weights_hash import weight_bytes, weights_hash
 from producer.prompts.encode import prompt_hash
 from producer.prompts.templates import PROMPTS
 from producer.request.bayes import BAYES
-from producer.request.planned import Model, PlannedRun, PromptedTask, RunGroup
+from producer.request.planned import Model, ModelText, PlannedRun, PlannedText, PromptedTask, RunGroup
 from producer.request.request import Request, check_names
 from producer.request.served_model import ServedModel, open_served, served_level
 from producer.request.vllm_options import vllm_options
 from producer.run.levels import choose_levels, levels_for
 from producer.run.prompted import all_prompted
+from producer.run.text_runs import check_text_overlap, model_text, text_key
 from producer.tasks import EMBEDDED
 from producer.tasks.source import TaskItems, draw, load_task
+from producer.tasks.text_source import EMBEDDED as EMBEDDED_TEXT
 from schemas.benchmark import BENCHMARK
 from schemas.errors import UsageError
 from schemas.fields import NATIVE, YE2024
@@ -36,6 +38,7 @@ from schemas.run import RunKey
 log = logging.getLogger(__name__)
 
 SERVER = "server"
+EMBEDDED_TEXT_TASK = "urn"  # whose compression data are of the same kind as the embedded text
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -116,13 +119,17 @@ def _served_group(request: Request) -> RunGroup:
     prompted = [each for task in tasks for each in all_prompted(model, task, request)]
     for note in dict.fromkeys(note for each in prompted for note in each.notes):
         log.warning("%s", note)
-    runs = [PlannedRun(each, level, _key(each, _Compression(method, level, None), "", request)) for each in prompted]
+    shared = _shared_key(model, _Compression(method, level, None), "", request)
+    runs = [PlannedRun(each, level, _key(each, shared)) for each in prompted]
     return RunGroup(model, method, None, request.seed, runs)
 
 
 def _tasks_of(request: Request, models: Sequence[str]) -> list[str]:
-    """Return the requested tasks, or the default ones: the embedded tasks for embedded models, the published tasks for others."""
-    if request.tasks:
+    """Return the requested tasks, or the default ones: the embedded tasks for embedded models, the published tasks for others.
+
+    A request for a text has none by default.
+    """
+    if request.tasks or request.text:
         return list(dict.fromkeys(request.tasks))
     embedded = [*EMBEDDED] if any(name in REFERENCE for name in models) else []
     published = [*BENCHMARK] if any(name not in REFERENCE for name in models) else []
@@ -183,37 +190,51 @@ def _choose_dtype(dtype: str, device: str, config: Any) -> str:
 def _groups(
     model: Model, prompted: Sequence[PromptedTask], chosen: Mapping[str, list[Level]], request: Request, download: bool
 ) -> Iterator[RunGroup]:
+    text = model_text(model, request.text) if request.text else None
     if download:
         fetch_weights(model.files)
     weights_missing = not download and model.files.hub_id and not weight_bytes(model.files)
     weights = "" if weights_missing else weights_hash(model.files)
-    by_source: list[tuple[Any, list[PromptedTask]]] | None = None
+    by_source: list[tuple[Any, list[PromptedTask], ModelText | None]] | None = None
     for name, levels_of_method in levels_for(model.config, chosen, request.caches).items():
         method = METHODS[name].with_chosen(parse_chosen(request.chosen))
         without_data = [level for level in levels_of_method if not method.needs_data(level)]
         with_data = [level for level in levels_of_method if method.needs_data(level)]
+        served = [_Served(without_data, None, prompted, text)] if without_data else []
         if with_data and by_source is None:
-            by_source = _by_source(model, prompted, request)
-        answered_with: list[tuple[list[Level], Any, Sequence[PromptedTask]]] = [(without_data, None, prompted)] if without_data else []
-        answered_with += [(with_data, data, answered) for data, answered in (by_source or [] if with_data else [])]
-        for levels_served, data, answered in answered_with:
-            runs = [
-                PlannedRun(each, level, _key(each, _Compression(method, level, data), weights, request) if weights else None)
-                for level in levels_served
-                for each in answered
-            ]
-            yield RunGroup(model, method, data, request.seed, runs)
+            by_source = list(_by_source(model, prompted, text, request))
+        served += [_Served(with_data, *each) for each in (by_source or [] if with_data else [])]
+        for levels_served, data, answered, read in served:
+            runs, texts = [], []
+            for level in levels_served:
+                shared = _shared_key(model, _Compression(method, level, data), weights, request)
+                runs += [PlannedRun(each, level, _key(each, shared) if weights else None) for each in answered]
+                texts += [PlannedText(read, level, text_key(read, shared) if weights else None)] if read else []
+            yield RunGroup(model, method, data, request.seed, runs, texts)
 
 
-def _by_source(model: Model, prompted: Sequence[PromptedTask], request: Request) -> list[tuple[Any, list[PromptedTask]]]:
-    """Return pairs of compression data and the prompted tasks that the models compressed with these data answer."""
+class _Served(NamedTuple):
+    """What the models of some levels answer: tasks, and a text if it is read with these compression data."""
+
+    levels: list[Level]
+    data: Any
+    prompted: Sequence[PromptedTask]
+    text: ModelText | None
+
+
+def _by_source(
+    model: Model, prompted: Sequence[PromptedTask], text: ModelText | None, request: Request
+) -> Iterator[tuple[Any, list[PromptedTask], ModelText | None]]:
+    """Yield compression data with the prompted tasks, and the text, that the models compressed with these data answer."""
     from producer.methods.shared.compression_data import check_overlap, default_source, draw_compression_data, too_few_tokens
 
     by_source: dict[str, list[PromptedTask]] = {}
+    given = "" if request.compression_data == "auto" else request.compression_data
     for each in prompted:
-        source = default_source(each.task.name) if request.compression_data == "auto" else request.compression_data
-        by_source.setdefault(source, []).append(each)
-    drawn = []
+        by_source.setdefault(given or default_source(each.task.name), []).append(each)
+    text_source = (given or default_source(EMBEDDED_TEXT_TASK if text.text.name == EMBEDDED_TEXT else text.text.task)) if text else ""
+    if text:
+        by_source.setdefault(text_source, [])
     for source, answered in by_source.items():
         data = draw_compression_data(source, model.tokenizer, seed=request.seed)
         if request.compression_data == "auto" and source == "packaged":
@@ -222,20 +243,32 @@ def _by_source(model: Model, prompted: Sequence[PromptedTask], request: Request)
             log.warning("%s: %s", model.files.name, note)
         for task in {each.task.name: each.task for each in answered}.values():
             check_overlap(data, task.items)
-        drawn.append((data, answered))
-    return drawn
+        read = text if source == text_source else None
+        if read:
+            check_text_overlap(data.name, data.text, read)
+        yield data, answered, read
 
 
-def _key(prompted: PromptedTask, compression: _Compression, weights: str, request: Request) -> RunKey:
+def _shared_key(model: Model, compression: _Compression, weights: str, request: Request) -> dict[str, Any]:
+    """Return the fields of a run's key that do not depend on what is asked."""
+    return {
+        "model": model.files.name,
+        "revision": model.files.revision,
+        "weights_hash": weights,
+        "method": compression.method.name,
+        "level": compression.level.text,
+        "method_settings": {**compression.method.settings(compression.level, model.config), **_served_settings(model), **model.vllm.in_key()},
+        "compression_data_hash": compression.data.digest if compression.data else "",
+        "dtype": model.dtype,
+        "backend": request.backend,
+        "seed": request.seed,
+    }
+
+
+def _key(prompted: PromptedTask, shared: Mapping[str, Any]) -> RunKey:
     model, task = prompted.model, prompted.task
     return RunKey(
-        model=model.files.name,
-        revision=model.files.revision,
-        weights_hash=weights,
-        method=compression.method.name,
-        level=compression.level.text,
-        method_settings={**compression.method.settings(compression.level, model.config), **_served_settings(model), **model.vllm.in_key()},
-        compression_data_hash=compression.data.digest if compression.data else "",
+        **shared,
         task=task.name,
         items_hash=prompted.item_set.digest,
         prompt=prompted.prompt,
@@ -245,9 +278,6 @@ def _key(prompted: PromptedTask, compression: _Compression, weights: str, reques
         tokens_hash=prompted.prompts.digest,
         option_token_ids=prompted.options.ids,
         option_tokens=prompted.options.texts,
-        dtype=model.dtype,
-        backend=request.backend,
-        seed=request.seed,
         sampling={"limit": task.limit} if task.limit else {},
     )
 

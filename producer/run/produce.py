@@ -8,7 +8,7 @@ the command, and that run is not written.
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from producer.machine.environment import environment, reset_peak
 from producer.machine.interrupt import Interrupted, Stop, stop_on_signal
 from producer.models.weights_hash import weight_bytes
 from producer.request.bayes import bayes_runs
-from producer.request.planned import PlannedRun, PromptedTask, RunGroup
+from producer.request.planned import Model, PlannedRun, PlannedText, PromptedTask, RunGroup
 from producer.request.request import Request
 from producer.request.served_model import ServedModel
 from producer.run.destination import Destination
@@ -30,6 +30,7 @@ from producer.run.found import AS_STORED, Found, StoredAnswers
 from producer.run.kept import KeptAnswers, remove_kept
 from producer.run.plan import check_request, make_plan
 from producer.run.ready_checks import answers_as_before, check_option_mass, check_same_served_model
+from producer.run.text_runs import text_environment, text_run
 from producer.saved.folder import check_saving
 from schemas.levels import Level
 from schemas.options import own_options
@@ -110,16 +111,22 @@ class _Worker:
             if not answers.missing:
                 self._write(run, self._all_found(run, answers))
         asked = [(run, answers) for run, answers in found if answers.missing]
+        texts = [each for each in group.texts if self.request.replace or each.key is None or not self.destination.contains(each.key)]
+        self.outcome.already_stored += [each.key.name for each in group.texts if each.key and each not in texts]
         saving = self.request.settings.save is not None and group.method.changes and not group.is_dense
-        levels = [level for level in group.levels if saving or any(run.level == level for run, _ in asked)]
+        needed = {run.level for run, _ in asked} | {each.level for each in texts}
+        levels = [level for level in group.levels if saving or level in needed]
         if not levels:
             if found:
                 log.warning("%s is not loaded: stored runs hold all answers", group.model.files.name)
             return
-        for ready in self._each_level(group, levels):
+        for ready in self._each_level(replace(group, texts=texts), levels):
             for run, answers in asked:
                 if run.level == ready.level:
                     self._write(run, self._answer(run, ready, answers))
+            for each in texts:
+                if each.level == ready.level:
+                    self._write_text(each, ready, group.model)
             del ready  # frees the model's memory for the next level
 
     def _each_level(self, group: RunGroup, levels: Sequence[Level]) -> Iterator[Ready]:
@@ -140,6 +147,22 @@ class _Worker:
         name = self.destination.write(items, run, allow_nonfinite=self.request.allow_nonfinite, replace=self.request.replace)
         self.outcome.written.append(name)
         log.info("%s: %d items in %.1f s%s", name, len(run.logits), run.env.duration_s, _rates(run.env.throughput))
+
+    def _write_text(self, planned: PlannedText, ready: Ready, model: Model) -> None:
+        assert ready.read is not None, "the group has the text that is read"
+        clock, windows = time.monotonic(), planned.text.windows
+        with progress_bar(len(windows.windows), f"{model.files.name} {planned.text.text.task}", "window", shown=self.show_progress) as bar:
+
+            def done(n_windows: int) -> None:
+                bar.update(n_windows)
+                self.stop.check()
+
+            tokens = ready.read(planned.text, done)
+        env = text_environment(planned, model, ready.parameters, time.monotonic() - clock, ready.conditions)
+        run = text_run(planned, tokens, without_circumstances(env) if self.request.private else env)
+        name = self.destination.write(planned.text.item_set, run, replace=self.request.replace)
+        self.outcome.written.append(name)
+        log.info("%s: %d tokens in %.1f s", name, len(tokens.logprob), env.duration_s)
 
     def _all_found(self, planned: PlannedRun, found: Found) -> Run:
         """Return a run that stored runs hold all answers to; what was measured on the model is that of the one with the most."""

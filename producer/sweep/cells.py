@@ -16,6 +16,7 @@ from producer.run.levels import KV, choose_levels
 
 FAILED_TO_START = 127
 SCALARS = (
+    "text",
     *("limit", "data", "prompt_file", "backend", "device", "dtype", "seed", "compression_data", "chat_system", "options_order", "columns"),
     *("note", "lora", "kv_cache_dtype", "quantization"),
     *("batch_tokens", "device_memory", "host_memory", "tensor_parallel", "self_check", "saved_models", "checkpoint_every"),

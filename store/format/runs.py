@@ -4,7 +4,7 @@ In: a `Run`, or `Keys`.  Out: (key, bytes) pairs, or the run with its digest ver
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +15,14 @@ from pydantic import ValidationError
 from schemas.errors import HedgemarkError, StoreInvalidError
 from schemas.itemset import ItemSet
 from schemas.json_text import json_bytes
-from schemas.layout import ITEM_SIZES, RUN_ARRAYS, RUNS, SCHEMA_VERSION, group_document, sealed
+from schemas.layout import ITEM_SIZES, RUN_ARRAYS, RUNS, SCHEMA_VERSION, TOKEN_ARRAYS, ArraySpec, group_document, sealed
 from schemas.options import own_options
-from schemas.run import Environment, Run, RunKey, nonfinite_items
+from schemas.run import Environment, Run, RunKey, TokenArrays, nonfinite_items
 from store.format.arrays import array_keys, encode_arrays, read_arrays
 from store.format.documents import check_schema, count_of, group_attributes, text_of
 from store.format.keys import Keys
 
+TOKENS_COUNTED = 4  # since this schema version runs state their number of tokens
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -35,10 +36,19 @@ class RunRecord:
     nonfinite: int
     n_items: int
     n_options: int
+    n_tokens: int = 0  # of a run over a text
+
+    def specs(self) -> Mapping[str, ArraySpec]:
+        """Return the specs of its arrays by name."""
+        return {**RUN_ARRAYS, **TOKEN_ARRAYS} if self.n_tokens else RUN_ARRAYS
 
     def shapes(self) -> Shapes:
         """Return the shape of each array of the run."""
-        return {"logits": (self.n_items, self.n_options), "logsumexp": (self.n_items,), "top_token": (self.n_items,)}
+        shapes: Shapes = {"logits": (self.n_items, self.n_options), "logsumexp": (self.n_items,), "top_token": (self.n_items,)}
+        if self.n_tokens:
+            shapes |= dict.fromkeys(("token_logprob", "token_kl", "token_same_top"), (self.n_tokens,))
+            shapes["document_offsets"] = (self.n_items + 1,)
+        return shapes
 
 
 def encode_run(run: Run, n_options: NDArray[np.integer[Any]]) -> Iterator[tuple[str, bytes]]:
@@ -52,14 +62,17 @@ def encode_run(run: Run, n_options: NDArray[np.integer[Any]]) -> Iterator[tuple[
         "nonfinite": nonfinite_items(run.logits, n_options),
         "n_items": run.logits.shape[0],
         "n_options": run.logits.shape[1],
+        "n_tokens": len(run.tokens.logprob) if run.tokens else 0,
     }
     yield f"{group}/zarr.json", json_bytes(group_document(sealed(attributes)))
-    yield from encode_arrays(group, RUN_ARRAYS, run.arrays())
+    yield from encode_arrays(group, {**RUN_ARRAYS, **TOKEN_ARRAYS} if run.tokens else RUN_ARRAYS, run.arrays())
 
 
 def read_run(keys: Keys, name: str, record: RunRecord) -> Run:
     """Return a run. Raises StoreInvalidError if its arrays do not have the recorded digest."""
-    run = Run(record.key, **read_arrays(keys, f"{RUNS}/{name}", RUN_ARRAYS, record.shapes()), env=record.env)
+    arrays = read_arrays(keys, f"{RUNS}/{name}", record.specs(), record.shapes())
+    tokens = TokenArrays(*(arrays.pop(array) for array in TOKEN_ARRAYS)) if record.n_tokens else None
+    run = Run(record.key, **arrays, env=record.env, tokens=tokens)
     if run.digest != record.digest:
         raise StoreInvalidError(f"store {keys.where}: run {name} is not what was written: its digest differs")
     return run
@@ -86,12 +99,12 @@ def check_fit(run: Run, items: ItemSet, where: str, nonfinite: int | None = None
 
 def run_bytes(record: RunRecord) -> int:
     """Return the bytes of a run's arrays in memory."""
-    return sum(math.prod(shape) * ITEM_SIZES[RUN_ARRAYS[name].dtype] for name, shape in record.shapes().items())
+    return sum(math.prod(shape) * ITEM_SIZES[record.specs()[name].dtype] for name, shape in record.shapes().items())
 
 
 def run_keys(name: str, record: RunRecord) -> list[str]:
     """Return all keys of a run's arrays. Raises StoreInvalidError for a shape that the layout does not allow."""
-    return array_keys(f"{RUNS}/{name}", RUN_ARRAYS, record.shapes())
+    return array_keys(f"{RUNS}/{name}", record.specs(), record.shapes())
 
 
 def parse_run_record(stored: bytes | None, name: str, where: str) -> RunRecord:
@@ -102,6 +115,7 @@ def parse_run_record(stored: bytes | None, name: str, where: str) -> RunRecord:
     try:
         key, env = RunKey.model_validate(attributes["key"]), Environment.model_validate(attributes["env"])
         counts = [count_of(attributes, field) for field in ("nonfinite", "n_items", "n_options")]
+        counts.append(count_of(attributes, "n_tokens") if attributes["schema"] >= TOKENS_COUNTED else 0)
         record = RunRecord(key, env, text_of(attributes, "digest"), *counts)
     except (KeyError, ValueError, TypeError, ValidationError, RecursionError) as error:
         raise StoreInvalidError(f"{about} has attributes that are not a run's: {brief(error)}") from error

@@ -39,6 +39,7 @@ SCHEMA = {
     "duration_s": pl.Float64,
     "digest": pl.String,
     "nonfinite": pl.Int64,
+    "n_tokens": pl.Int64,
 }
 DIGEST_BYTES = 32  # length of the SHA-256 that stands before a cached catalog
 KEPT = 64  # number of catalogs in the cache; the oldest are deleted

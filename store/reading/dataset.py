@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from schemas.fields import FIELDS
+from schemas.layout import TOKEN_ARRAYS
 from store.format.runs import check_fit
 from store.reading.reader import open_reader
 
@@ -65,6 +66,8 @@ def open_dataset(url: str, name: str, at: str | None = None) -> "xr.Dataset":
         **{field: ("item", getattr(items, field)) for field in ("answer", "n_options", "demonstration")},
         "subject": ("item", np.array(items.subjects, dtype=np.str_)[items.subject]),
     }
+    if run.tokens:
+        variables |= {name: (spec.dims, run.tokens.arrays()[name]) for name, spec in TOKEN_ARRAYS.items()}
     attributes = {
         **{field: getattr(run.key, field) for field in FIELDS},
         **{"name": name, "snapshot": reader.snapshot, "digest": run.digest},

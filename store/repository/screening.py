@@ -13,7 +13,7 @@ from pathlib import Path
 import icechunk
 
 from schemas import errors
-from schemas.layout import ITEM_ARRAYS, ITEMS, RUN_ARRAYS, RUNS, TEXT_ARRAYS
+from schemas.layout import ITEM_ARRAYS, ITEMS, RUN_ARRAYS, RUNS, TEXT_ARRAYS, TOKEN_ARRAYS
 from store.backend.loop import wait
 from store.backend.session_keys import SessionKeys
 from store.repository.repository import open_repository
@@ -51,7 +51,7 @@ def read_metadata(address: str, at: str | None) -> str:
 
 
 def _first_chunks(keys: SessionKeys) -> list[str]:
-    arrays = {ITEMS: {**ITEM_ARRAYS, **TEXT_ARRAYS}, RUNS: RUN_ARRAYS}
+    arrays = {ITEMS: {**ITEM_ARRAYS, **TEXT_ARRAYS}, RUNS: {**RUN_ARRAYS, **TOKEN_ARRAYS}}
     return [
         f"{kind}/{name}/{array}/{'/'.join(['c', *'0' * len(spec.dims)])}"
         for kind, specs in arrays.items()

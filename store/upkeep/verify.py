@@ -9,7 +9,7 @@ from pathlib import Path
 
 from schemas.errors import HedgemarkError, StoreInvalidError
 from schemas.itemset import ItemSet
-from schemas.layout import ITEM_ARRAYS, ITEMS, RUN_ARRAYS, RUNS, TEXT_ARRAYS
+from schemas.layout import ITEM_ARRAYS, ITEMS, RUNS, TEXT_ARRAYS
 from schemas.run import Run
 from store.backend.failures import readable
 from store.backend.session_keys import SessionKeys
@@ -145,7 +145,7 @@ def _run_problems(keys: SessionKeys, name: str, item_sets: dict[str, ItemSet | N
         yield str(error)
         return
     report.runs += 1
-    yield from (f"run {name}: unknown array {child[:120]!r}" for child in keys.children(f"{RUNS}/{name}") if child not in RUN_ARRAYS)
+    yield from (f"run {name}: unknown array {child[:120]!r}" for child in keys.children(f"{RUNS}/{name}") if child not in record.specs())
     if run.key.items_hash not in item_sets:
         yield f"run {name}: its item set {run.key.items_hash[:64]!r} is not in the store"
     elif (items := item_sets[run.key.items_hash]) is not None:

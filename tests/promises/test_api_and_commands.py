@@ -157,7 +157,8 @@ FILES = {
 REPORTS = {"junit", "markdown", "eval_results", "data_sets"}
 PRINTING = {"store_url", "at", "form", "executor", *REPORTS}  # where from, how printed, where computed
 IN_MEMORY = {("sets", "p_values")}  # `p_values` takes one data set and returns an array; its own tests compare the two
-PAGES = {"report", "serve"}
+PAGES = {"report", "serve", "study"}
+TEXTS = {"text"}  # about other runs than all other commands: tests/studies/test_analyzer_text.py compares it with its function
 SHIPPING = {"calibrate", "monitor", "predict"}  # files in and out: tests/shipping compares them with their functions
 
 
@@ -172,10 +173,11 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_option_of_every_command_is_compared() -> None:
     """No option that a command has for itself is left out of the comparison below, and no command."""
     common = {*FIELDS, *inspect.signature(ask).parameters, *PRINTING}
-    own = {(name, option.name) for name, command in main.commands.items() if name not in PAGES | SHIPPING for option in command.params}
+    apart = PAGES | SHIPPING | TEXTS
+    own = {(name, option.name) for name, command in main.commands.items() if name not in apart for option in command.params}
     compared = {key for key in OWN_OPTIONS if key[1]} | IN_MEMORY
     assert {key for key in own if key[1] not in common} == compared
-    assert {name for name, _ in OWN_OPTIONS} == set(main.commands) - PAGES - SHIPPING
+    assert {name for name, _ in OWN_OPTIONS} == set(main.commands) - apart
 
 
 @pytest.mark.usefixtures("files")

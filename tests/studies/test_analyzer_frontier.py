@@ -64,6 +64,8 @@ def test_bytes_are_those_of_the_weights() -> None:
     assert [record["level"] for record in records] == ["w4a16", "int8", "0.3", "-", "Q4_K_M"]
     assert [record["bytes"] for record in records] == [300, 400, 1400, 2 * BILLION, None]
     assert records[-1]["finding"] == "bytes unknown" and records[1]["cache_bits"] == 8.5
+    per_parameter = [300 * 8 / BILLION, 400 * 8 / BILLION, 1400 * 8 / BILLION, 16, None]
+    assert [record["effective_bits"] for record in records] == per_parameter
 
 
 def test_nothing_is_said_where_no_run_states_its_bytes() -> None:

@@ -33,16 +33,20 @@ def test_golden_store_is_read(tmp_path, version):
     import_zip(GOLDEN / f"store_v{version}.zip", url)
     assert verify_store(url).problems == []
     reader = open_reader(url)
-    assert reader.catalog.select("method", "level", "task", "nonfinite").rows() == [
-        ("dense", "-", "urn", 0),
-        ("rtn", "w4a16-g128", "halusum", 1),
-        ("wanda", "2:4", "urn", 0),
+    assert reader.catalog.select("method", "level", "task", "nonfinite", "n_tokens").rows() == [
+        ("dense", "-", "urn", 0, 0),
+        ("rtn", "w4a16-g128", "halusum", 1, 0),
+        *([("rtn", "w4a16", "text:story", 0, 5)] if version >= 4 else []),
+        ("wanda", "2:4", "urn", 0, 0),
     ]
     run = reader.run(reader.catalog["name"][0])
     np.testing.assert_array_equal(run.logits, (np.arange(21, dtype=np.float32).reshape(7, 3) - 3) / 8)
     items = reader.items(run.key.items_hash)
     assert json.loads(items.texts[0])["question"] == "Größe 0?" and items.demonstration.tolist() == [False, True] + [False] * 5
-    assert run.env.origin == "made by hand" and run.key.method_settings == {"a": [1, 0.5]}
+    assert run.env.origin == "made by hand" and run.key.method_settings == {"a": [1, 0.5]} and run.tokens is None
+    if version >= 4:
+        tokens = reader.run(reader.catalog.row(2, named=True)["name"]).tokens
+        assert tokens is not None and tokens.offsets.tolist() == [0, 2, 5] and tokens.kl.tolist() == [0, 0.125, 0.25, 0.375, 0.5]
 
 
 def test_golden_store_is_written_as_it_is(tmp_path):

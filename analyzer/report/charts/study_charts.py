@@ -62,6 +62,31 @@ def scale(methods: list[str], facts: dict[str, Any]) -> Spec:
     return spec_of(alt.layer(level(0), lines, whiskers, dots), height=320)
 
 
+def frontier(name: str, title: str, times: int = 1) -> Any:
+    """Return the function that makes the chart of one figure against the bytes of the weights, dense runs included."""
+
+    def chart(methods: list[str], facts: dict[str, Any]) -> Spec:
+        base = (
+            alt.Chart(ROWS)
+            .transform_filter(f"datum.bytes != null && datum.{name} != null")
+            .transform_calculate(y=f"{times} * datum.{name}", low=f"{times} * datum.{name}_low", high=f"{times} * datum.{name}_high")
+            .encode(
+                x=alt.X("bytes:Q", title="bytes of the weights", scale=alt.Scale(zero=False, padding=20), axis=alt.Axis(format="~s")),
+                color=alt.condition("datum.method == 'dense'", alt.value("@ink"), coloured(methods)) if methods else alt.value("@ink"),
+                tooltip=[*tooltip("y", ".2f"), "finding:N"],
+            )
+        )
+        whiskers = base.mark_rule(strokeWidth=1.2, opacity=0.6).encode(y="low:Q", y2="high:Q")
+        y = alt.Y("y:Q", title=title, scale=alt.Scale(zero=False))
+        on = base.transform_filter("datum.finding == 'frontier'").mark_point(filled=True, size=90, opacity=1).encode(y=y)
+        off = base.transform_filter("datum.finding == 'dominated'").mark_point(shape="cross", size=80, strokeWidth=1.5).encode(y=y)
+        open_ones = "datum.finding != 'frontier' && datum.finding != 'dominated'"
+        unclear = base.transform_filter(open_ones).mark_point(size=80, strokeWidth=1.5).encode(y=y)
+        return spec_of(alt.layer(whiskers, on, off, unclear), height=260)
+
+    return chart
+
+
 def transfer(methods: list[str], facts: dict[str, Any]) -> Spec:
     """Draw coverage with the dense threshold, with its interval, beside that after recalibrating."""
     goal, floor = 1 - facts["alpha"], 1 - facts["alpha"] - facts["coverage_tolerance"]

@@ -16,6 +16,7 @@ from analyzer.report.data.study import Study
 from analyzer.stats.arrays import BoolArray
 from analyzer.studies.cliffs import cliff_records
 from analyzer.studies.decoupling import decoupling
+from analyzer.studies.frontier import frontier_records
 from analyzer.studies.scale import scale_records
 from analyzer.studies.threshold_transfer import kept_from_dense
 from schemas.fields import FIELDS
@@ -85,6 +86,13 @@ def transfer_table(study: Study) -> list[Record]:
     return kept_from_dense(pairs, question) if question else []
 
 
+def frontier_table(study: Study) -> list[Record]:
+    """Return one record per run and scorer, dense ones included: is it on the frontier? None if no bytes are known."""
+    question = study.request.questions[0]
+    records = frontier_records(study.cells[question.protocol], question)
+    return records if any(record["bytes"] is not None for record in records) else []
+
+
 def subject_table(study: Study) -> list[Record]:
     """Return one record per pair, subject and direction of flip: the share of the subject's items, with its interval."""
     records = []
@@ -143,6 +151,7 @@ TABLES: dict[str, Callable[[Study], list[Record]]] = {
     "subjects": subject_table,
     "items": item_table,
     "scale": scale_table,
+    "frontier": frontier_table,
     "transfer": transfer_table,
     "costs": cost_rates,
     "unreliable": unreliable_table,

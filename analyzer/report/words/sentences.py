@@ -138,6 +138,16 @@ def scale(named_tables: Tables) -> str:
     )
 
 
+def frontier(named_tables: Tables) -> str:
+    """Return how many runs are on the frontier and how many are dominated, and the smallest on it."""
+    records = [record for record in named_tables["frontier"] if record["bytes"] is not None and not record["unreliable"]]
+    if not records:
+        return "No run here says how many bytes its weights take."
+    counts = Counter(record["finding"] for record in records)
+    others = f"{counts['dominated']} are dominated beyond noise, {counts['inconclusive']} cannot be decided"
+    return f"{counts['frontier'] or 'None'} of {len(records)} runs {'is' if counts['frontier'] == 1 else 'are'} on the frontier; {others}."
+
+
 def transfer(named_tables: Tables) -> str:
     """Return how many compressed runs keep their coverage with the dense model's threshold."""
     records = _sound(named_tables["transfer"])
