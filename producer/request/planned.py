@@ -19,10 +19,10 @@ from producer.models.weights_hash import weight_bytes_as
 from producer.prompts.chat import YE2024_TOKENS, Chat, has_template
 from producer.prompts.encode import OptionTokens, Prompts, encode, encode_texts, render_prompt
 from producer.prompts.token_quirks import describe_token_quirks
+from producer.request.text_source import Text
 from producer.request.vllm_options import VllmOptions
 from producer.tasks.native_prompt import Native
 from producer.tasks.source import TaskItems
-from producer.tasks.text_source import Text
 from schemas.errors import UsageError
 from schemas.fields import NATIVE
 from schemas.items import Item

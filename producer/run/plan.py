@@ -22,13 +22,13 @@ from producer.request.bayes import BAYES
 from producer.request.planned import Model, ModelText, PlannedRun, PlannedText, PromptedTask, RunGroup
 from producer.request.request import Request, check_names
 from producer.request.served_model import ServedModel, open_served, served_level
+from producer.request.text_source import EMBEDDED as EMBEDDED_TEXT
 from producer.request.vllm_options import vllm_options
 from producer.run.levels import choose_levels, levels_for
 from producer.run.prompted import all_prompted
 from producer.run.text_runs import check_text_overlap, model_text, text_key
 from producer.tasks import EMBEDDED
 from producer.tasks.source import TaskItems, draw, load_task
-from producer.tasks.text_source import EMBEDDED as EMBEDDED_TEXT
 from schemas.benchmark import BENCHMARK
 from schemas.errors import UsageError
 from schemas.fields import NATIVE, YE2024
@@ -251,13 +251,14 @@ def _by_source(
 
 def _shared_key(model: Model, compression: _Compression, weights: str, request: Request) -> dict[str, Any]:
     """Return the fields of a run's key that do not depend on what is asked."""
+    chosen = compression.method.settings(compression.level, model.config)
     return {
         "model": model.files.name,
         "revision": model.files.revision,
         "weights_hash": weights,
         "method": compression.method.name,
         "level": compression.level.text,
-        "method_settings": {**compression.method.settings(compression.level, model.config), **_served_settings(model), **model.vllm.in_key()},
+        "method_settings": {**chosen, **_served_settings(model), **model.vllm.in_key()},
         "compression_data_hash": compression.data.digest if compression.data else "",
         "dtype": model.dtype,
         "backend": request.backend,

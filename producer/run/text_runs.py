@@ -11,7 +11,7 @@ import numpy as np
 from producer.engine.text_fidelity import Windows, cut_windows
 from producer.machine.environment import environment
 from producer.request.planned import Model, ModelText, PlannedText
-from producer.tasks.text_source import Text, load_text
+from producer.request.text_source import Text, load_text
 from schemas.digest import json_digest
 from schemas.errors import UsageError
 from schemas.run import UNKNOWN_TOKEN, Environment, Run, RunKey, TokenArrays

@@ -65,6 +65,9 @@ def take_only(blocks: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list
         if not any(name in values for values in known.values()):
             listed = "; ".join(f"{word}s: {', '.join(known[kind])}" for kind, word in KINDS.items() if known[kind])
             raise UsageError(f"--only {name} is no part of this plan; it has {listed}")
+        kinds = [word for kind, word in KINDS.items() if name in known[kind]]
+        if len(kinds) > 1:
+            raise UsageError(f"--only {name} is both a {' and a '.join(kinds)} of this plan; give its part another name")
     wanted = {kind: [name for name in names if name in values] for kind, values in known.items()}
     kept = [cut for block in blocks if (cut := _cut(block, wanted)) is not None]
     if not kept:

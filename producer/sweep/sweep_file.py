@@ -61,11 +61,11 @@ def sweep_schema() -> dict[str, Any]:
     options = {
         name: {key: value for key, value in each.items() if key not in ("default", "title")} for name, each in block["properties"].items()
     }
-    text = {"type": "string"}
+    text: dict[str, Any] = {"type": "string"}
     part = {PART: text | {"description": "Name of the block, for --only."}}
     blocks = {"type": "array", "items": {"type": "object", "additionalProperties": False, "properties": {**part, **options}}}
     choice = {"type": "object", "additionalProperties": False, "properties": {"question": text, "choice": text}}
-    head = {"about": text | {"description": "What the sweep is, in a sentence."}}
+    head: dict[str, Any] = {"about": text | {"description": "What the sweep is, in a sentence."}}
     head |= {"open": {"type": "array", "items": choice, "description": "What a study's paper leaves open, and what is done here."}}
     return {"type": "object", "additionalProperties": False, "properties": {**head, **options, BLOCKS: blocks}}
 

@@ -12,7 +12,7 @@ from producer.cli.main import main
 from producer.engine.text_fidelity import Window, Windows, compare_texts, cut_windows, read_text
 from producer.models.find import find_model
 from producer.models.load import load_model
-from producer.tasks.text_source import load_text
+from producer.request.text_source import load_text
 from schemas.errors import HedgemarkError, UsageError
 from store import open_reader
 
