@@ -44,6 +44,12 @@ class ItemSet:
     subjects: tuple[str, ...]
     texts: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        """Say what the items are, without their arrays and texts."""
+        groups = f", {len(self.subjects)} subjects" if any(self.subjects) else ""
+        options = f"{self.n_options.min()} to {self.n_options.max()} options"
+        return f"<ItemSet {self.task}: {len(self)} items of {options}{groups}, {self.digest[:12]}>"
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays that are stored and hashed, by name (the texts are covered by `content`)."""
         names = ("item_id", "content", "answer", "n_options", "subject", "demonstration")

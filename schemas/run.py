@@ -181,6 +181,11 @@ class Run:
     env: Environment = field(default_factory=Environment)
     tokens: TokenArrays | None = None
 
+    def __repr__(self) -> str:
+        """Say which run this is, without its arrays."""
+        n_items, width = self.logits.shape
+        return f"<Run {self.key.name}: logits of {n_items} items, {width} options>"
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the stored arrays by name."""
         own = {"logits": self.logits, "logsumexp": self.logsumexp, "top_token": self.top_token}

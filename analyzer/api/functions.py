@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import polars as pl
 import xarray as xr
 
@@ -166,6 +167,58 @@ def sensitivity(source: Source, *, at: str | None = None, against: str | None = 
     return frame(sensitivity_of(asked.runs, asked.question, Partners(asked.runs.rows, against)))
 
 
+def logits(store: str, *, at: str | None = None, **names: str | Sequence[str]) -> xr.Dataset:
+    """Return the selected runs of a store as one data set, which every function of this API takes back.
+
+    Parameters
+    ----------
+    store : address of a store.  at : tag or snapshot id; None is the newest snapshot.
+    names : which runs: model, method, level, task, prompt, one name or several. All must have answered the same items.
+
+    Returns
+    -------
+    Data set with `logits` (run, item, option) float32, NaN beyond an item's own options; `logsumexp` and `top_token` (run, item);
+    `answer` (index of the correct option), `n_options`, `subject`, `demonstration` and `question` (item,), a number that is
+    equal for items that ask the same question; coordinates `item_id`, and for `run` its name, model, method, level, task and prompt.
+
+    Raises
+    ------
+    RunNotFoundError, StoreNotFoundError, StoreInvalidError, and UsageError if the runs answered different items.
+
+    Examples
+    --------
+    ::
+
+        data = logits("hedgemark-store", model="ref-m", task="urn", prompt="base")
+        data.logits.sel(run=data.method == "dense")
+        sets(data, alphas=0.1, scorers="lac")
+    """
+    if unknown := sorted(set(names) - set(FIELDS)):
+        raise UsageError(f"unknown argument {unknown[0]!r}; runs are selected by {', '.join(FIELDS)}")
+    runs = open_runs(store, at, {field: _listed(names.get(field, ())) for field in FIELDS})
+    read = [runs.reader.run(row["name"]) for row in runs.rows]
+    if len({run.key.items_hash for run in read}) > 1:
+        tasks = sorted({row["task"] for row in runs.rows})
+        raise UsageError(f"the {len(read)} selected runs answered different items (tasks {', '.join(tasks)}); select one task")
+    items = runs.reader.items(read[0].key.items_hash)
+    of_item = {field: ("item", getattr(items, field)) for field in ("answer", "n_options", "demonstration")}
+    return xr.Dataset(
+        {
+            "logits": (("run", "item", "option"), np.stack([run.logits for run in read])),
+            **{field: (("run", "item"), np.stack([getattr(run, field) for run in read])) for field in ("logsumexp", "top_token")},
+            **of_item,
+            "subject": ("item", np.array(items.subjects, dtype=np.str_)[items.subject]),
+            "question": ("item", items.question),
+        },
+        coords={
+            "item_id": ("item", items.item_id),
+            "run": [row["name"] for row in runs.rows],
+            **{field: ("run", [row[field] for row in runs.rows]) for field in FIELDS},
+        },
+        attrs={"store": store, "snapshot": runs.reader.snapshot},
+    )
+
+
 def p_values(data: xr.Dataset, scorer: str = "lac", *, calibration_ids: Sequence[int] = (), **parameters: float) -> xr.DataArray:
     """Return conformal p-values of every item's options; an option is in the set at alpha if and only if its p-value exceeds alpha.
 
@@ -247,7 +300,7 @@ def open_asked(
     wanted = {field: _listed(options.get(field, ())) for field in FIELDS}
     if isinstance(source, str):
         return RunsAndQuestion(open_runs(source, at, wanted, with_dense=with_dense, against=against), question)
-    reader = _in_memory([source] if isinstance(source, xr.Dataset) else source)
+    reader = _in_memory([one for each in ([source] if isinstance(source, xr.Dataset) else source) for one in _single_runs(each)])
     return RunsAndQuestion(select_runs(reader, wanted, with_dense=with_dense, against=against), question)
 
 
@@ -260,4 +313,14 @@ def _in_memory(data: Sequence[xr.Dataset]) -> MemoryReader:
     names = [run.key.name for _, run in read]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(f"two data sets are the run {doubled[0]}; tell them apart by the attributes {', '.join(FIELDS)}")
-    return MemoryReader([items for items, _ in read], [run for _, run in read])
+    snapshots = {str(one.attrs.get("snapshot", "")) for one in data}
+    snapshot = snapshots.pop() if len(snapshots) == 1 else ""
+    return MemoryReader([items for items, _ in read], [run for _, run in read], *([snapshot] if snapshot else []))
+
+
+def _single_runs(data: xr.Dataset) -> list[xr.Dataset]:
+    """Return one data set per run, for what `logits` returns; any other data set is one run."""
+    if "run" not in data.dims:
+        return [data]
+    runs = [data.isel(run=number) for number in range(data.sizes["run"])]
+    return [one.assign_attrs({field: str(one[field].item()) for field in FIELDS if field in one.coords}) for one in runs]

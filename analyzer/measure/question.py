@@ -8,6 +8,7 @@ from typing import Literal
 from analyzer.conformal.ranks import Empty
 from analyzer.conformal.splits import ALL, Split
 from analyzer.runs.clustering import BY_QUESTION, Clustering
+from analyzer.scorers import Scorer
 
 TENTH, HALF = Fraction(1, 10), Fraction(1, 2)
 Reliability = Literal["none", "temperature"]
@@ -27,6 +28,7 @@ class Question:
     sizes       : also the rate of every set size.
     quantiles   : also quantiles of coverage over splits.
     clustering  : which items depend on each other, and so count as one unit in intervals, tests and verdicts.
+    functions   : scorers that are not in `SCORERS`, by the name that `scorers` has.
     """
 
     alphas: tuple[Fraction, ...] = (TENTH,)
@@ -43,3 +45,4 @@ class Question:
     sizes: bool = False
     quantiles: bool = False
     clustering: Clustering = BY_QUESTION
+    functions: Mapping[str, Scorer] = field(default_factory=dict)

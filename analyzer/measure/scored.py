@@ -2,7 +2,10 @@
 
 import math
 from fractions import Fraction
+from inspect import signature
 from typing import NamedTuple
+
+import numpy as np
 
 from analyzer.conformal.coverage_law import ROUNDING, coverage_band, coverage_quantiles
 from analyzer.conformal.drawn_splits import drawn_values, over_splits
@@ -68,14 +71,25 @@ def calibration_masks(view: RunView, question: Question) -> BoolArray | None:
 
 
 def scores_of(view: RunView, probs: FloatArray, scorer: str, question: Question) -> FloatArray:
-    """Return (item, option) scores; calibration and prediction both use this function."""
-    parameters = scorer_parameters(scorer, question.parameters.get(scorer, {}))
-    return SCORERS[scorer](probs, item_uniform(view.items.item_id[view.position]), **parameters)
+    """Return (item, option) scores; calibration and prediction both use this function.
+
+    Raises UsageError if a scorer that is given as a function returns no number for one of an item's own options.
+    """
+    function = question.functions.get(scorer)
+    parameters = scorer_parameters(scorer, question.parameters.get(scorer, {}), function)
+    u = item_uniform(view.items.item_id[view.position])
+    if function is None:
+        return SCORERS[scorer](probs, u, **parameters)
+    scores = np.asarray(function(probs, u, **parameters) if "u" in signature(function).parameters else function(probs, **parameters))
+    if scores.shape != probs.shape or scores.dtype.kind != "f" or np.isnan(scores[np.isfinite(probs)]).any():
+        expected = f"numbers of shape {probs.shape} (item, option), NaN only where an item has no option"
+        raise UsageError(f"scorer {scorer} returned {scores.dtype} of shape {scores.shape}; expected {expected}")
+    return np.where(np.isfinite(probs), scores, np.nan).astype(np.float64)
 
 
 def parameter_text(scorer: str, question: Question) -> str:
     """Return a scorer's parameters in the form of the records, such as `penalty=0.1 k_reg=2`; "" for a scorer without parameters."""
-    parameters = scorer_parameters(scorer, question.parameters.get(scorer, {}))
+    parameters = scorer_parameters(scorer, question.parameters.get(scorer, {}), question.functions.get(scorer))
     return " ".join(f"{name}={value:g}" for name, value in parameters.items())
 
 

@@ -15,7 +15,7 @@ from analyzer.conformal.splits import parse_split
 from analyzer.measure.question import By, Mondrian, Question, Reliability
 from analyzer.protocols import Protocol, protocol_named
 from analyzer.runs.clustering import parse_clustering
-from analyzer.scorers import check_scorers, scorer_parameters
+from analyzer.scorers import SCORERS, Scorer, check_scorers, scorer_name, scorer_parameters
 from schemas.errors import UsageError
 from schemas.numbers import exact_number
 
@@ -31,7 +31,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 def ask(  # noqa: PLR0913  # one argument per option of the command line
     *,
     alphas: Number | Iterable[Number] = (),
-    scorers: str | Iterable[str] = (),
+    scorers: str | Scorer | Iterable[str | Scorer] = (),
     parameters: Parameters | Iterable[str] = (),
     split: str | int | None = None,
     stratify: bool = False,
@@ -50,7 +50,8 @@ def ask(  # noqa: PLR0913  # one argument per option of the command line
     Parameters
     ----------
     alphas : one or several miscoverage levels in (0, 1), such as 0.1, "1/10" or the range "0.01:0.99:0.01".
-    scorers : one or several names of nonconformity scores.
+    scorers : one or several nonconformity scores, by name or as functions of probs (item, option) that return scores of that shape, larger
+        for stranger options; a function is called by its name in every result.
     parameters : parameters of scorers, as {"raps": {"penalty": 0.1}} or ["raps.penalty=0.1"].
     split : "all" (exact average over every split), a number of random splits, "seed:K" (one random split), or "file:PATH" (a file with the
         ids of the calibration items).
@@ -77,10 +78,13 @@ def ask(  # noqa: PLR0913  # one argument per option of the command line
     (Fraction(1, 20), Fraction(1, 10))
     """
     chosen = protocol_named(protocol)
+    functions = {scorer_name(scorer): scorer for scorer in _listed(scorers) if callable(scorer)}
+    names = [scorer_name(scorer) if callable(scorer) else scorer for scorer in _listed(scorers)]
     given: dict[str, Any] = {
         "alphas": parse_alphas(str(alpha) for alpha in _listed(alphas)) or None,
-        "scorers": check_scorers(_listed(scorers)) or None,
-        "parameters": _parameters(parameters) or None,
+        "scorers": check_scorers(names, functions) or None,
+        "parameters": _parameters(parameters, functions) or None,
+        "functions": {name: scorer for name, scorer in functions.items() if name not in SCORERS} or None,
         "split": None if split is None else parse_split(str(split)),
         "stratify": stratify or None,
         "calibration_fraction": None if calibration_fraction is None else _share(calibration_fraction),
@@ -158,7 +162,7 @@ def _choice(name: str, value: str | None) -> str | None:
     return value
 
 
-def _parameters(parameters: Parameters | Iterable[str]) -> dict[str, dict[str, float]]:
+def _parameters(parameters: Parameters | Iterable[str], functions: Mapping[str, Scorer]) -> dict[str, dict[str, float]]:
     """Parameters by scorer and name, checked against what each scorer has."""
     if isinstance(parameters, Mapping):
         read = {scorer: dict(values) for scorer, values in parameters.items()}
@@ -167,8 +171,8 @@ def _parameters(parameters: Parameters | Iterable[str]) -> dict[str, dict[str, f
         for text in _listed(parameters):
             scorer, parameter, value = _parameter(text)
             read.setdefault(scorer, {})[parameter] = value
-    for scorer in check_scorers(read):
-        scorer_parameters(scorer, read[scorer])
+    for scorer in check_scorers(read, functions):
+        scorer_parameters(scorer, read[scorer], functions.get(scorer))
     return read
 
 

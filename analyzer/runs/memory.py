@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from analyzer.stats.arrays import AnyArray
 from schemas.errors import UsageError
@@ -69,7 +70,9 @@ def read_data_set(data: "xr.Dataset") -> DataSet:
     names["level"] = parse_level(names["level"]).text
     n_items = len(items)
     key = RunKey(items_hash=items.digest, **names)
-    return DataSet(items, Run(key, logits, np.full(n_items, np.nan, np.float32), np.full(n_items, UNKNOWN_TOKEN, np.int32)))
+    logsumexp = data["logsumexp"].to_numpy().astype(np.float32) if "logsumexp" in data else np.full(n_items, np.nan, np.float32)
+    top_token = _whole_tokens(data) if "top_token" in data else np.full(n_items, UNKNOWN_TOKEN, np.int32)
+    return DataSet(items, Run(key, logits, logsumexp, top_token))
 
 
 def _item_set(data: "xr.Dataset", logits: AnyArray) -> ItemSet:
@@ -79,11 +82,17 @@ def _item_set(data: "xr.Dataset", logits: AnyArray) -> ItemSet:
     subjects, subject = np.unique(names, return_inverse=True)
     n_options = width - np.isnan(logits)[:, ::-1].cumprod(axis=1).sum(axis=1)
     n_options = np.where(n_options == 0, width, n_options)  # an item with only NaN has broken logits, not zero options
+    if "n_options" in data:
+        n_options = _whole_numbers(data, "n_options")
     if width > MAX_OPTIONS or (answer >= n_options).any():
         raise UsageError(f"every answer must be the index of one of its item's 2 to {MAX_OPTIONS} options")
     content = np.zeros((n_items, 32), dtype=np.uint8)
-    content[:, :8] = item_id.astype("<u8").view(np.uint8).reshape(n_items, 8)  # without texts, items are told apart by their ids
-    return ItemSet(
+    # Without texts, items are told apart by their ids, and those that ask the same question by the id of the first of them.
+    asked = _whole_numbers(data, "question") if "question" in data else np.arange(n_items)
+    _, first, question = np.unique(asked, return_index=True, return_inverse=True)
+    content[:, :8] = item_id[first[question]].astype("<u8").view(np.uint8).reshape(n_items, 8)
+    demonstration = data["demonstration"].to_numpy().astype(np.bool_) if "demonstration" in data else np.zeros(n_items, dtype=np.bool_)
+    items = ItemSet(
         task=str(data.attrs.get("task", "task")),
         revision="",
         item_id=item_id.astype(np.uint64),
@@ -91,9 +100,17 @@ def _item_set(data: "xr.Dataset", logits: AnyArray) -> ItemSet:
         answer=answer.astype(np.int16),
         n_options=n_options.astype(np.int16),
         subject=subject.astype(np.int32),
-        demonstration=np.zeros(n_items, dtype=np.bool_),
+        demonstration=demonstration,
         subjects=tuple(map(str, subjects)),
     )
+    if "question" in data:
+        vars(items)["question"] = question  # in the order of the store's numbers, by which clusters are drawn
+    return items
+
+
+def _whole_tokens(data: "xr.Dataset") -> NDArray[np.int32]:
+    """Return (item,) the likeliest token of each item; -1 where it is unknown."""
+    return np.asarray(data["top_token"].to_numpy().astype(np.int32))
 
 
 def _whole_numbers(data: "xr.Dataset", name: str) -> AnyArray:

@@ -35,18 +35,34 @@ SCORERS: dict[str, Scorer] = {
 RANDOM = frozenset({"aps-rand"})  # these draw `u`: they would answer the same question with other sets, so a predictor takes none of them
 
 
-def check_scorers(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the names in order, without repeats. Raises UsageError that lists the known names for an unknown one."""
+def check_scorers(names: Iterable[str], functions: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the names in order, without repeats. Raises UsageError that lists the known names for an unknown one.
+
+    functions : names of scorers that are given as functions.
+    """
     wanted = tuple(dict.fromkeys(names))
     for name in wanted:
-        if name not in SCORERS:
+        if name not in SCORERS and name not in functions:
             raise UsageError(f"unknown scorer {name!r}; known: {', '.join(SCORERS)}")
     return wanted
 
 
-def scorer_parameters(name: str, changed: Mapping[str, float]) -> dict[str, float]:
-    """Return all parameters of a scorer, changed from their defaults. Raises UsageError for an unknown one or a value below 0."""
-    defaults = _defaults(name)
+def scorer_name(scorer: Scorer) -> str:
+    """Return the name of a scorer that is given as a function. Raises UsageError if it has none, or that of another scorer."""
+    name = getattr(scorer, "__name__", "<lambda>")
+    if name in SCORERS and scorer is not SCORERS[name]:
+        raise UsageError(f"a scorer called {name!r} exists; give your function another name")
+    if not name.isidentifier():
+        raise UsageError("a scorer that is given as a function needs a name, which every result shows; define it with def")
+    return name
+
+
+def scorer_parameters(name: str, changed: Mapping[str, float], scorer: Scorer | None = None) -> dict[str, float]:
+    """Return all parameters of a scorer, changed from their defaults. Raises UsageError for an unknown one or a value below 0.
+
+    scorer : the function, for one that is not in `SCORERS`.
+    """
+    defaults = _defaults(scorer or SCORERS[name])
     for key, value in changed.items():
         if key not in defaults:
             raise UsageError(f"scorer {name} has no parameter {key!r}; it has: {', '.join(defaults) or 'none'}")
@@ -56,6 +72,6 @@ def scorer_parameters(name: str, changed: Mapping[str, float]) -> dict[str, floa
 
 
 @cache
-def _defaults(name: str) -> Mapping[str, float]:
-    keywords = inspect.signature(SCORERS[name]).parameters.values()
+def _defaults(scorer: Scorer) -> Mapping[str, float]:
+    keywords = inspect.signature(scorer).parameters.values()
     return {p.name: float(p.default) for p in keywords if p.kind is inspect.Parameter.KEYWORD_ONLY}

@@ -98,6 +98,11 @@ class Reader:
         self.url, self.snapshot, self.keys = url, snapshot, keys
         self.items = lru_cache(maxsize=ITEM_SETS_KEPT)(self._items)
 
+    def __repr__(self) -> str:
+        """Say which store and snapshot this is, and what is in it."""
+        counts = ", ".join(f"{self.catalog[field].n_unique()} {field}s" for field in ("model", "method", "task", "prompt"))
+        return f"<store.Reader of {self.url} at {self.snapshot}: {self.catalog.height} runs; {counts}>"
+
     @cached_property
     def catalog(self) -> pl.DataFrame:
         """Polars table with one row per run, sorted by name."""
