@@ -63,12 +63,14 @@ class Streamed:
 class WeightBuffer:
     """Memory on the device for the weights of one module at a time.
 
-    It is reused for every module: when it was allocated and freed for each layer, some of it was never returned to the system.
+    It is reused for every module: when it was allocated and freed for each layer, some of it was never returned to the system. On the way
+    to a GPU the weights pass through page-locked memory of the same size, from which the GPU reads 8 times as fast (H200: 55 GB/s and 7).
     """
 
     def __init__(self, target: Target) -> None:
         self._target = target
         self._memory: Any = None
+        self._page_locked: Any = None
 
     def load(self, module: Any) -> dict[str, Any]:
         """Return copies of a module's parameters (in the target's dtype) and buffers by name; they overwrite the previous module's."""
@@ -83,6 +85,7 @@ class WeightBuffer:
             if self._memory is None or len(self._memory) < size:
                 self._memory = None  # freed before a larger one is allocated
                 self._memory = torch.empty(size, dtype=torch.uint8, device=device)
+                self._page_locked = None if stream is None else torch.empty(size, dtype=torch.uint8, pin_memory=True)
             weights = dict(self._copies(tensors))
         if stream is not None:
             stream.synchronize()
@@ -91,8 +94,13 @@ class WeightBuffer:
     def _copies(self, tensors: list[tuple[str, Any, Any]]) -> Iterator[tuple[str, Any]]:
         start = 0
         for name, tensor, dtype in tensors:
-            memory = self._memory[start : start + tensor.numel() * dtype.itemsize]
-            yield name, memory.view(dtype).view(tensor.shape).copy_(tensor)
+            span = slice(start, start + tensor.numel() * dtype.itemsize)
+            weight = self._memory[span].view(dtype).view(tensor.shape)
+            if self._page_locked is None:
+                yield name, weight.copy_(tensor)
+            else:  # the GPU reads this tensor while the host copies the next one
+                staged = self._page_locked[span].view(dtype).view(tensor.shape).copy_(tensor)
+                yield name, weight.copy_(staged, non_blocking=True)
             start += _aligned_bytes(tensor, dtype)
 
     def _dtype(self, tensor: Any) -> Any:

@@ -46,6 +46,7 @@ def matrix_peak(target: Target) -> float:
     """Return the floating-point operations per second of the fastest square matrix product on this device in this dtype."""
     size, largest = PEAK_SIZES.get(target.device, PEAK_SIZES["other"])
     best, seconds = 0.0, 0.0
+    _fastest_product(size, target)  # a GPU's first product loads its library, which took 0.15 s: the search then ended at the smallest size
     while size <= largest and seconds < PEAK_SECONDS:  # on a CPU without float16 arithmetic one product of size 1,024 takes nearly a minute
         seconds = _fastest_product(size, target)
         best = max(best, 2.0 * size**3 / seconds)

@@ -29,9 +29,8 @@ def commands(where: Where) -> Iterator[Finding]:
         return
     with tempfile.TemporaryDirectory() as folder:
         base, n_items = Path(folder), 8 if where.small else 40
-        methods = [option for name in METHODS for option in ("--method", name)] + [
-            option for level in LEVELS for option in ("--level", level)
-        ]
+        levels = [option for level in LEVELS for option in ("--level", level)]
+        methods = [option for name in METHODS for option in ("--method", name)] + levels
         yield attempt("several levels in one command", partial(_compared, where, base, n_items, methods, []))
         little = [] if where.device == "cpu" else ["--device-memory", "4M"]
         yield attempt("layer by layer in one command", partial(_compared, where, base, n_items, ["--method", "dense"], little))
@@ -42,22 +41,12 @@ def _compared(where: Where, base: Path, n_items: int, methods: list[str], more: 
     for device, options in {"cpu": [], where.device: more}.items() if where.device != "cpu" else [("cpu", more)]:
         store = base / f"{device.replace(':', '-')}{len(methods)}"
         models = [option for name in REFERENCE for option in ("--model", name)]
-        fixed = [
-            "--task",
-            "urn",
-            "--limit",
-            str(n_items),
-            "--dtype",
-            "float32",
-            "--device",
-            device,
-            "--self-check",
-            "4",
-            "--store",
-            str(store),
-        ]
+        fixed = f"--task urn --limit {n_items} --dtype float32 --device {device} --self-check 4".split()
         done = subprocess.run(
-            [sys.executable, "-m", "producer", *models, *methods, *fixed, *options], capture_output=True, text=True, check=False
+            [sys.executable, "-m", "producer", *models, *methods, *fixed, "--store", str(store), *options],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             raise RuntimeError(f"produce ended with {done.returncode}: {done.stderr.strip()[-600:]}")
@@ -70,9 +59,8 @@ def _compared(where: Where, base: Path, n_items: int, methods: list[str], more: 
     for name in found:
         one, other, start = found[name], expected[name], dense[found[name].key.model]
         if one.key.method == DENSE:
-            farthest["dense"] = max(
-                farthest["dense"], float(np.nanmax(np.abs(one.logits - other.logits)) / np.nanmax(np.abs(other.logits)))
-            )
+            difference = float(np.nanmax(np.abs(one.logits - other.logits)) / np.nanmax(np.abs(other.logits)))
+            farthest["dense"] = max(farthest["dense"], difference)
         else:
             changed = float(np.nanmean(np.abs(other.logits - start.logits)))
             farthest["compressed"] = max(farthest["compressed"], float(np.nanmean(np.abs(one.logits - other.logits))) / changed)
