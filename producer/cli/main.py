@@ -119,5 +119,9 @@ def _produce(request: "Request", store_url: str) -> list[str]:
     from producer.run.produce import produce
 
     outcome = produce(request, store_url, show_progress=True)
+    if decisions := outcome.decisions.values():
+        asked, planned = sum(each.n_items for each in decisions), sum(each.looks[-1] for each in decisions)
+        models = counted(len(decisions), "compressed model")
+        click.echo(f"asked {models} {asked:,} items of each task in all, where a single look asks {planned:,}", err=True)
     click.echo(f"{counted(len(outcome.written), 'run')} written, {len(outcome.already_stored)} already stored in {store_url}", err=True)
     return outcome.written

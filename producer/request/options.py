@@ -84,6 +84,12 @@ RUN_OPTIONS = (
         help="Ask every item in N cyclic orders of its options, a run each: prompts base, base@1, and so on. [1]",
     ),
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Ask only N items of each task, drawn by --seed. [all]"),
+    click.option(
+        "--until",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        metavar="FILE",
+        help="Ask each compressed model only until the release gate has decided at one of the looks of this policy, e.g. policy.toml.",
+    ),
     click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Folder with the published tasks' files. [the Hub]"),
     click.option("--backend", metavar="NAME", help="What runs the model: transformers, vllm or server. [transformers]"),
     click.option("--url", metavar="URL", help="Address of an OpenAI-compatible server, such as http://127.0.0.1:8080. Server only."),

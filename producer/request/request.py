@@ -43,6 +43,7 @@ class Request:
     tasks    : names or item files; empty means urn and facts for the embedded models, the published tasks for others.
     text     : name or file of a text that every model reads as well, "" for none; with one, tasks are asked only where they are named.
     options_order : number of cyclic orders of each item's options to ask it in; 1 is the items' own only.
+    until, looks : policy of the release gate that says when a model is asked no more, and its numbers of items, see `producer.run.until`.
     columns  : which columns of a file, or of a data set of the Hub, have question, choices and answer, as in "question=stem,answer=key".
     limit    : number of items drawn from each task, 0 for all.
     device, dtype : "auto" means a GPU if there is one, with the checkpoint's own dtype; on a CPU float32.
@@ -65,6 +66,8 @@ class Request:
     prompts: tuple[str, ...] = ("base",)
     options_order: int = 1
     limit: int = 0
+    until: Path | None = None
+    looks: tuple[int, ...] = ()
     data: Path | None = None
     columns: str = ""
     prompt_file: Path | None = None

@@ -17,6 +17,7 @@ from producer.run.device_kinds import ASSUMED_SHARE, Workload, by_device_kind
 from producer.run.found import StoredAnswers, counts
 from producer.run.plan import check_request, make_plan
 from producer.run.text_runs import PROMPT as TEXT_PROMPT
+from producer.run.until import with_looks
 from schemas.errors import StoreNotFoundError
 from schemas.fields import FIELDS
 from store import open_reader
@@ -48,6 +49,7 @@ def describe_runs(requests: Sequence[Request], store_url: str, *, device_kinds: 
     """
     for request in requests:
         check_request(request)
+    requests = [with_looks(request) for request in requests]
     stored = _stored_names(store_url)
     groups = [(request, group) for request in requests for group in make_plan(request, download=False)]
     rows = [_bayes_row(run.key.name in stored, run.key.prompt, len(items)) for request in requests for items, run in bayes_runs(request)]

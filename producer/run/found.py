@@ -64,6 +64,12 @@ class Found:
         """Numbers of the items to ask."""
         return [int(item) for item in np.flatnonzero(~self.is_found)]
 
+    def add(self, run: Run, items: NDArray[np.bool_]) -> None:
+        """Add a run's answers as those to some of the items, (item,) bool, in the same order."""
+        self.logits[items, : run.logits.shape[1]] = run.logits
+        self.logsumexp[items], self.top_token[items] = run.logsumexp, run.top_token
+        self.is_found |= items
+
     def __str__(self) -> str:
         return counts(len(self.is_found), int(self.is_found.sum()))
 

@@ -28,7 +28,7 @@ from producer.run.levels import choose_levels, levels_for
 from producer.run.prompted import all_prompted
 from producer.run.text_runs import check_text_overlap, model_text, text_key
 from producer.tasks import EMBEDDED
-from producer.tasks.source import TaskItems, draw, load_task
+from producer.tasks.source import TaskItems, draw, in_looks, load_task
 from schemas.benchmark import BENCHMARK
 from schemas.errors import UsageError
 from schemas.fields import NATIVE, YE2024
@@ -137,7 +137,8 @@ def _tasks_of(request: Request, models: Sequence[str]) -> list[str]:
 
 
 def _load(name: str, request: Request) -> TaskItems:
-    return draw(load_task(name, request.data, request.columns, native=NATIVE in request.prompts), request.limit, request.seed)
+    task = load_task(name, request.data, request.columns, native=NATIVE in request.prompts)
+    return in_looks(task, request.looks[-1], request.seed) if request.looks else draw(task, request.limit, request.seed)
 
 
 def _open_model(files: ModelFiles, request: Request, chosen: Mapping[str, list[Level]]) -> Model:

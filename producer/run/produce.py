@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -31,11 +32,13 @@ from producer.run.kept import KeptAnswers, remove_kept
 from producer.run.plan import check_request, make_plan
 from producer.run.ready_checks import answers_as_before, check_option_mass, check_same_served_model
 from producer.run.text_runs import text_environment, text_run
+from producer.run.until import Answered, Decision, at_look, decide, of_look, with_looks
 from producer.saved.folder import check_saving
 from schemas.levels import Level
 from schemas.options import own_options
 from schemas.private import without_circumstances
 from schemas.run import CHECKPOINT, Environment, Run
+from store import open_reader
 from store.shown import printable
 
 log = logging.getLogger(__name__)
@@ -45,10 +48,14 @@ UNMEASURED = "the noise floor is not measured, since no item was asked"
 
 @dataclass
 class Outcome:
-    """Names of the runs that this command wrote, and of those that were stored before it."""
+    """Names of the runs that this command wrote, and of those that were stored before it.
+
+    decisions : what the gate decided of each compressed model, by its name, with `--until`.
+    """
 
     written: list[str] = field(default_factory=list)
     already_stored: list[str] = field(default_factory=list)
+    decisions: dict[str, Decision] = field(default_factory=dict)
 
 
 def produce(request: Request, store_url: str, *, show_progress: bool = False) -> Outcome:
@@ -59,6 +66,7 @@ def produce(request: Request, store_url: str, *, show_progress: bool = False) ->
     Raises Interrupted after a signal; the finished runs are then committed.
     """
     check_request(request)
+    request = with_looks(request)
     bayes = list(bayes_runs(request))
     groups = make_plan(request)
     check_saving(groups, request.settings)
@@ -98,9 +106,20 @@ class _Worker:
     def __post_init__(self) -> None:
         self._fresh = self.request.settings.fresh or self.request.replace
         self._stored = StoredAnswers(self.destination.url, fresh=self._fresh)
+        self._dense, self._made = dict[tuple[str, str, str], Answered](), dict[str, Run]()
 
     def run_group(self, group: RunGroup) -> None:
-        """Make the runs of a group that are not in the store."""
+        """Make the runs of a group that are not in the store; with planned looks, ask a compressed model until the gate has decided."""
+        if not self.request.looks:
+            self._run_group(group)
+        elif group.is_dense:
+            self._run_group(group)
+            for planned in group.runs:
+                self._dense[_asked(planned)] = Answered(planned, self._run_of(planned))
+        else:
+            self._run_in_looks(group)
+
+    def _run_group(self, group: RunGroup) -> None:
         todo = [run for run in group.runs if self.request.replace or run.key is None or not self.destination.contains(run.key)]
         for run in group.runs:
             if run.key and run not in todo:
@@ -142,10 +161,85 @@ class _Worker:
                 self.forget.append(ready.forget)
             del ready
 
+    def _run_in_looks(self, group: RunGroup) -> None:
+        levels = [level for level in group.levels if not self._decided_from_store(group, level)]
+        for ready in self._each_level(group, levels):
+            whole = [planned for planned in group.runs if planned.level == ready.level]
+            answered = list[Answered]()
+            for look in range(1, len(self.request.looks) + 1):
+                answered = [self._next_look(planned, ready, look, before) for planned, before in zip_longest(whole, answered)]
+                if (decision := self._decision(look, answered)).final:
+                    self._write_decided(answered, decision)
+                    break
+            del ready  # frees the model's memory for the next level
+
+    def _decided_from_store(self, group: RunGroup, level: Level) -> bool:
+        """Return whether the gate decides at a look to which stored runs hold all answers; the runs of that look are then written."""
+        for look, n_items in enumerate(self.request.looks, 1):
+            parts = [at_look(planned, n_items) for planned in group.runs if planned.level == level]
+            found = [self._from_store(part) for part in parts]
+            if not (answered := [each for each in found if each]) or len(answered) < len(parts):
+                return False
+            if (decision := self._decision(look, answered)).final:
+                self._write_decided(answered, decision)
+                return True
+        return False
+
+    def _from_store(self, planned: PlannedRun) -> Answered | None:
+        """Return a run to which stored runs hold all answers, None where some are missing."""
+        assert planned.key is not None, "weights are fetched before a run is made"
+        if self.destination.contains(planned.key) and not self.request.replace:
+            return Answered(planned, self._run_of(planned))
+        found = self._stored.to(planned)
+        return None if found.missing else Answered(planned, self._all_found(planned, found))
+
+    def _write_decided(self, answered: Sequence[Answered], decision: Decision) -> None:
+        """Write the runs of the look that decided, unless they are stored."""
+        note = f"asked in looks until the gate decided: {decision}"
+        for planned, run in answered:
+            if self.destination.contains(run.key) and not self.request.replace:
+                self.outcome.already_stored.append(run.key.name)
+                continue
+            noted = run.env.model_copy(update={"notes": (*run.env.notes, note)})
+            self._write(planned, replace(run, env=noted))
+
+    def _next_look(self, whole: PlannedRun, ready: Ready, look: int, before: Answered | None) -> Answered:
+        """Return a run over the items of a look, of which those of the look before are answered."""
+        planned = at_look(whole, self.request.looks[look - 1])
+        found = self._stored.to(planned)
+        if before:
+            found.add(before.run, np.array(planned.prompted.task.place) < len(before.items))
+        run = self._answer(planned, ready, found)
+        if before:
+            spent = {name: getattr(run.env, name) + getattr(before.run.env, name) for name in ("duration_s", "tokens")}
+            run = replace(run, env=run.env.model_copy(update=spent))
+        return Answered(planned, run)
+
+    def _decision(self, look: int, answered: Sequence[Answered]) -> Decision:
+        """Return what the gate says at a look; if it is the last one, the dense runs over its items are written."""
+        assert self.request.until, "a request with looks has a policy"
+        dense = [of_look(self._dense[_asked(planned)], self.request.looks[look - 1]) for planned, _ in answered]
+        decision = decide(self.request.until, self.request.looks, look, [*answered, *dense])
+        name = _compressed_name(answered[0].planned)
+        log.warning("%s: %s", name, decision)
+        if decision.final:
+            self.outcome.decisions[name] = decision
+            for planned, run in dense:
+                if not self.destination.contains(run.key):
+                    self._write(planned, run)
+        return decision
+
+    def _run_of(self, planned: PlannedRun) -> Run:
+        """Return a run that is in the store, or was made by this command."""
+        assert planned.key is not None, "weights are fetched before a run is made"
+        return self._made.get(planned.key.name) or open_reader(self.destination.url).run(planned.key.name)
+
     def _write(self, planned: PlannedRun, run: Run) -> None:
         items = planned.prompted.item_set
         name = self.destination.write(items, run, allow_nonfinite=self.request.allow_nonfinite, replace=self.request.replace)
         self.outcome.written.append(name)
+        if self.request.looks:
+            self._made[name] = run
         log.info("%s: %d items in %.1f s%s", name, len(run.logits), run.env.duration_s, _rates(run.env.throughput))
 
     def _write_text(self, planned: PlannedText, ready: Ready, model: Model) -> None:
@@ -243,6 +337,16 @@ def _item_bar(planned: PlannedRun, n_items: int, *, shown: bool) -> Any:
     prompted = planned.prompted
     label = " ".join(part for part in (prompted.model.files.name, planned.level.text, prompted.task.name, prompted.prompt) if part != "-")
     return progress_bar(n_items, label, "item", shown=shown)
+
+
+def _asked(planned: PlannedRun) -> tuple[str, str, str]:
+    """Return model, task and prompt, which a compressed run shares with its dense run."""
+    return planned.prompted.model.files.name, planned.prompted.task.name, planned.prompted.prompt
+
+
+def _compressed_name(planned: PlannedRun) -> str:
+    assert planned.key is not None, "weights are fetched before a run is made"
+    return f"{planned.key.model} {planned.key.method} {planned.key.level}"
 
 
 def _file_bytes(planned: PlannedRun) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Split a sweep into cells. Each cell is one `produce` command for one model, method and level.
+"""Split a sweep into cells. Each cell is one `produce` command for one model, method and level, or for one model with `--until`.
 
 In: requests.  Out: `Command`s with readable names; executors return the outcome of each as `Finished`.
 """
@@ -18,7 +18,7 @@ FAILED_TO_START = 127
 SCALARS = (
     "text",
     *("limit", "data", "prompt_file", "backend", "device", "dtype", "seed", "compression_data", "chat_system", "options_order", "columns"),
-    *("note", "lora", "kv_cache_dtype", "quantization"),
+    *("note", "until", "lora", "kv_cache_dtype", "quantization"),
     *("batch_tokens", "device_memory", "host_memory", "tensor_parallel", "self_check", "saved_models", "checkpoint_every"),
 )
 
@@ -48,7 +48,7 @@ class Finished:
 
 
 def split(requests: Sequence[Request], store_url: str) -> list[Command]:
-    """Return one command per model, method and level of the requests, without repeats."""
+    """Return one command per model, method and level of the requests, without repeats; with `--until` one per model."""
     commands = [command for request in requests for command in _commands(request, store_url)]
     return list(dict.fromkeys(commands))
 
@@ -58,6 +58,12 @@ def _commands(request: Request, store_url: str) -> Iterator[Command]:
     for model in request.models:
         if model == BAYES:
             yield Command(BAYES, ("--model", BAYES, "--method", BAYES, *shared))
+            continue
+        if request.until:  # whose compressed models are all compared with one dense model
+            methods = (text for name in request.methods for text in ("--method", name))
+            levels_given = (text for level in request.levels for text in ("--level", level))
+            settings_given = (text for setting in request.chosen for text in ("--set", setting))
+            yield Command(model, ("--model", model, *methods, *levels_given, *settings_given, *shared), request.settings.tensor_parallel)
             continue
         for method, levels in choose_levels(request.methods, request.levels, request.caches).items():
             caches = ("",) if method == KV else request.caches or ("",)

@@ -33,6 +33,7 @@ class TaskItems:
     limit          : number of items drawn by seed, 0 for all.
     dropped        : number of items of the file that are left out because they are ambiguous.
     native         : the source's own prompts, None where it has none or they were not wanted.
+    place          : (item,) each item's place in the order in which a run in looks asks them, see `in_looks`; empty for other runs.
     """
 
     name: str
@@ -42,6 +43,7 @@ class TaskItems:
     limit: int = 0
     dropped: int = 0
     native: Native | None = None
+    place: Sequence[int] = ()
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
@@ -92,6 +94,30 @@ def draw(task: TaskItems, limit: int, seed: int) -> TaskItems:
         return task
     drawn = np.sort(np.random.default_rng(seed).permutation(len(task.items))[:limit])
     return replace(task, items=[task.items[number] for number in drawn], limit=limit)
+
+
+def in_looks(task: TaskItems, most: int, seed: int) -> TaskItems:
+    """Return the first `most` items, in file order, of an order in which any first items are balanced over the subjects.
+
+    The order is drawn with the seed: every subject is shuffled, and its items are spread evenly over the whole order, from a start of its
+    own. So the first n items have as many of each subject as its share of n says, give or take about one.
+    Raises UsageError for too few items.
+    """
+    if most > len(task.items):
+        raise UsageError(
+            f"the last look of the policy is at {most:,} items, and task {task.name!r} has {len(task.items):,}; plan no more than it has"
+        )
+    rng = np.random.default_rng(seed)
+    subjects = np.array([item.subject for item in task.items])
+    position = np.empty(len(subjects))
+    for subject in np.unique(subjects):
+        own = np.flatnonzero(subjects == subject)
+        position[rng.permutation(own)] = (np.arange(len(own)) + rng.random()) / len(own)
+    order = np.lexsort((rng.random(len(subjects)), position))
+    place = np.argsort(order)
+    chosen = np.flatnonzero(place < most).tolist()
+    items = [task.items[number] for number in chosen]
+    return replace(task, items=items, limit=most if most < len(task.items) else 0, place=tuple(place[chosen].tolist()))
 
 
 def _find_file(task: str, data: Path | None) -> Path:
