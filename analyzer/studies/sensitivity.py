@@ -1,8 +1,9 @@
 """`analyze sensitivity`: how much a conclusion depends on choices that have nothing to do with the model.
 
 One choice is varied at a time, the others kept: alpha, scorer, prompt, calibration fraction, number of items, split. A conclusion is
-"sets grow", "sets shrink" or "inconclusive" against the dense run, from the paired 95 % interval; it survives a choice if no variant
-contradicts another. Whether the ranking of the compressed runs by set size stays the same is reported as well.
+"sets grow", "sets shrink" or "inconclusive" against the dense run, from the paired 95 % interval. A finding survives a choice if at least
+half of the variants show it as well and none shows the opposite; nothing can be said of one that most variants leave open.
+Whether the ranking of the compressed runs by set size stays the same is reported as well.
 """
 
 from collections import defaultdict
@@ -28,6 +29,7 @@ ALPHAS = tuple(Fraction(alpha) for alpha in ("0.01", "0.05", "0.1", "0.15", "0.2
 FRACTIONS = tuple(Fraction(share) for share in ("0.1", "0.25", "0.75"))
 SHARES = tuple(Fraction(share) for share in ("0.1", "0.25", "0.5"))
 N_SPLITS, DRAW_SEED = 5, 0
+AGREEING = 0.5  # share of variants that must show a finding for it to survive
 GROWS, SHRINKS, OPEN = "sets grow", "sets shrink", "inconclusive"
 
 Case = tuple[str, ...]
@@ -132,12 +134,21 @@ def _record(found: Sequence[Variant], agreement: float | None) -> Record:
         **_range("set_size_change", [variant.change.value for variant in known]),
         "conclusion": conclusion(base.change) if base in known else None,
         "agreeing": float(np.mean([c == conclusion(base.change) for c in conclusions])) if known else None,
-        "survives": len(set(conclusions) - {OPEN}) <= 1 if known else None,
+        "survives": _survives(conclusion(base.change), conclusions) if base in known else None,
         "rank_agreement": agreement,
         "run": base.run_name,
         "unreliable": None if len(known) == len(found) else f"{len(found) - len(known)} of {len(found)} variants have no figure",
         "snapshot": first.snapshot,
     }
+
+
+def _survives(finding: str, conclusions: Sequence[str]) -> bool | None:
+    """Return whether a finding holds under the variants; None for what is no finding, and where most variants are inconclusive."""
+    if finding == OPEN:
+        return None
+    if set(conclusions) - {OPEN, finding}:
+        return False
+    return True if conclusions.count(finding) >= AGREEING * len(conclusions) else None
 
 
 def _range(name: str, values: Sequence[float]) -> Record:

@@ -13,6 +13,7 @@ from analyzer.measure.question import Question
 from analyzer.measure.scored import scores_of
 from analyzer.scorers import SCORERS
 from analyzer.studies.cost import Prices
+from analyzer.studies.sensitivity import _survives
 from schemas.errors import HedgemarkError, UsageError
 
 N_ITEMS = 400
@@ -42,6 +43,23 @@ def test_compare_pairs_data_sets() -> None:
     changes = compare(sweep(), scorers=["lac"])["set_size_change"].to_list()
     assert changes[0] is None
     assert changes[2] > changes[1]
+
+
+@pytest.mark.parametrize(
+    ("finding", "conclusions", "survives"),
+    [
+        ("sets grow", ["sets grow"] * 3, True),
+        ("sets grow", ["sets grow", "inconclusive"], True),
+        ("sets grow", ["sets grow"] + ["inconclusive"] * 5, None),
+        ("sets grow", ["sets grow"] * 9 + ["sets shrink"], False),
+        ("sets shrink", ["sets shrink", "sets grow", "inconclusive"], False),
+        ("inconclusive", ["inconclusive"] * 4, None),
+        ("inconclusive", ["inconclusive", "sets grow"], None),
+    ],
+)
+def test_what_survives(finding: str, conclusions: list[str], survives: bool | None) -> None:
+    """An inconclusive finding has nothing that could survive, and one variant in six is not enough."""
+    assert _survives(finding, conclusions) is survives
 
 
 def test_sensitivity_says_which_conclusions_survive() -> None:
