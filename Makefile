@@ -66,10 +66,8 @@ lint: setup
 readme: setup ## run the commands README shows and put their output there
 	$(BIN)/python -m cogapp -r README.md docs/commands.md
 
-bench: setup
-	$(BIN)/python -m analyzer.bench
-	$(BIN)/python tests/support/store_servers.py $(BIN)/python -m store.bench --s3 # the address of a server on loopback is added
-	$(BIN)/python -m producer.bench
+bench: setup ## every part of the bench within its own time limit, then all figures beside the last record of such a machine
+	$(BIN)/python tests/support/bench.py $(BENCH)
 
 # `make device-wheels` where there is a network, then on the machine with a GPU, which needs none: `make device-check PYTHON=python3`, with a
 # python3 that has torch and transformers. A rehearsal on a CPU: make device-check CHECK="--device cpu --small" PYTHON=.venv/bin/python

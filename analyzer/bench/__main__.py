@@ -1,20 +1,31 @@
 """`python -m analyzer.bench`: how fast the engine is, against itself, against other libraries, and against the machine.
 
+published: the 54 published runs through a store; needs --ye2024 DIR, the folder with data/ and outputs_base/
+law      : the exact split law and drawn splits, compared with other libraries where these are installed (`make peers`)
+scaling  : how the cost grows with items, options, alphas and scorers
+gate     : the gate's checks, and the tests and verdict of a comparison
+predictor: a predictor's decisions
+report   : the page of 150 and of 500 runs
+compare  : comparisons of 4 models with 12 methods, 5 tasks and 3 prompts
+
 Workload W: one run of 10,000 items, 6 options, 99 alphas, scorers lac and aps; a cell is one alpha, scorer and split with its coverage
 and set size. Every ratio comes from this one process and one thread, over the same W. Times are wall clock, with processor time beside
-them: on a busy machine only the second says how long the work takes. Logits are simulated; `--ye2024 DIR` (the folder with data/
-and outputs_base/) also measures the 54 published runs through a store. Other libraries are timed where installed (`make peers`).
+them: on a busy machine only the second says how long the work takes. Logits are simulated.
 """
 
 import argparse
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from analyzer.bench.compare_bench import comparisons
 from analyzer.bench.peers import peer_seconds_per_cell
+from analyzer.bench.report_bench import reports
 from analyzer.bench.scaling import published, scaling
+from analyzer.bench.shipping import gate, predictor
 from analyzer.bench.timing import ALPHAS, N_ITEMS, N_OPTIONS, REPEATS, W, best, exact_law, ranked, simulated
 from analyzer.conformal.drawn_splits import drawn_values
 from analyzer.conformal.hits import BLOCK, LANES
@@ -29,12 +40,18 @@ RATIOS = {"torchcp": {"numpy": 1_000, "numba": 5_000}, "MAPIE": {"numpy": 300, "
 
 
 def main() -> None:
-    """Print every figure of the bench."""
-    parser = argparse.ArgumentParser(prog="python -m analyzer.bench", description="Time the conformal engine.")
+    """Print the figures of the selected parts."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m analyzer.bench", description=__doc__, formatter_class=raw)
+    parser.add_argument("--part", choices=[*PARTS], action="append", help="only this part (repeatable)")
     parser.add_argument("--ye2024", type=Path, metavar="DIR", help="folder with the published data/ and outputs_base/")
-    folder = parser.parse_args().ye2024
-    if folder:
-        published(folder)  # first, because the peak memory reported for a child process starts at its parent's
+    arguments = parser.parse_args()
+    for name in arguments.part or PARTS:
+        PARTS[name](arguments)
+
+
+def law() -> None:
+    """Print the time of the exact law and of drawn splits, and of other libraries."""
     view = simulated(N_ITEMS)
     print(f"W: {N_ITEMS:,} items, {N_OPTIONS} options, {len(ALPHAS)} alphas, {len(W)} scorers; best of {REPEATS}; {os.cpu_count()} CPUs")
     print(f"exact law, all splits of W          {best(lambda: exact_law(view))}   (limit {LIMITS['exact']:.2f} s)")
@@ -43,7 +60,14 @@ def main() -> None:
         ratios = [f"{seconds / ours:,.0f} times with {kernel} (limit {RATIOS[name][kernel]:,})" for kernel, ours in per_cell.items()]
         print(f"{name:12s} {1e3 * seconds:6.2f} ms per cell of W: ours is faster {', '.join(ratios)}")
     bandwidth(view)
-    scaling()
+
+
+def published_runs(folder: Path | None) -> None:
+    """Print the time of the 54 published runs, or that their folder was not named."""
+    if folder:
+        published(folder)
+    else:
+        print("published runs: not measured, --ye2024 names no folder")
 
 
 def kernels() -> list[str]:
@@ -92,6 +116,17 @@ def bandwidth(view: RunView) -> None:
         seconds = best(work).busy / len(masks)
         print(f"  {name}: {1e6 * seconds:.0f} us, {touched / seconds / 1e9:.1f} GB/s, {touched / seconds / rate:.0%} of the memory's")
 
+
+PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
+    # first, because the peak memory reported for a child process starts at its parent's
+    "published": lambda arguments: published_runs(arguments.ye2024),
+    "law": lambda _: law(),
+    "scaling": lambda _: scaling(),
+    "gate": lambda _: gate(),
+    "predictor": lambda _: predictor(),
+    "report": lambda _: reports(),
+    "compare": lambda _: comparisons(),
+}
 
 if __name__ == "__main__":
     main()

@@ -16,6 +16,7 @@ import click
 import numpy as np
 import polars as pl
 
+from analyzer.bench.timing import busy_seconds
 from analyzer.compare.two_axis_verdict import Tolerances
 from analyzer.measure.question import Question
 from analyzer.runs.loading import Runs, select_runs
@@ -72,15 +73,19 @@ class SimulatedReader:
 @click.option("--executor", type=click.Choice(list(EXECUTORS)), default="plain", show_default=True)
 def main(models: int, executor: str) -> None:
     """Time `compare` over a simulated store and print what it took."""
+    comparisons(models, executor)
+
+
+def comparisons(models: int = 4, executor: str = "plain") -> None:
+    """Print what `compare` takes over this many simulated models."""
     sources = [partial(_model, number) for number in range(models)]
-    started = time.perf_counter()
+    before, started = busy_seconds(), time.perf_counter()
     records = compare_models(sources, Comparison(Question(), Tolerances()), executor)
-    seconds = time.perf_counter() - started
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    spent, memory = sum(usage.ru_utime + usage.ru_stime for usage in used), [usage.ru_maxrss / 1024**2 for usage in used]
+    seconds, spent = time.perf_counter() - started, busy_seconds() - before
+    memory = [resource.getrusage(who).ru_maxrss / 2**20 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     pairs = sum(record["compared_with"] is not None for record in records)
     n_runs = models * len(METHODS) * len(TASKS) * len(PROMPTS)
-    click.echo(f"{n_runs:,} runs, {pairs:,} comparisons in {seconds:.0f} s ({spent:.0f} s of CPU)")
+    click.echo(f"{n_runs:,} runs, {pairs:,} comparisons in {seconds:.1f} s ({spent:.1f} s of CPU, {1e3 * spent / pairs:.2f} ms each)")
     click.echo(f"peak memory {memory[0]:.2f} GB here, {memory[1]:.2f} GB in the largest child")
 
 

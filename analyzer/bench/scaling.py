@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analyzer.bench.timing import ALPHAS, N_ITEMS, REPEATS, Seconds, best, exact_law, simulated
+from analyzer.bench.timing import ALPHAS, N_ITEMS, REPEATS, Seconds, best, busy_seconds, exact_law, simulated
 from analyzer.measure.question import Question
 from analyzer.runs.loading import open_runs
 from analyzer.scorers import SCORERS
@@ -51,14 +51,9 @@ def published(folder: Path) -> None:
         url = f"{scratch}/store"
         import_runs(url, read_ye2024(folder / "data", folder / "outputs_base"), Words("bench"))
         runs = open_runs(url, None, {})
-        before, start = _busy(), time.perf_counter()
+        before, start = busy_seconds(), time.perf_counter()
         records = measure_models(model_sources(runs, url), Measurement(question), "processes")
-        seconds = Seconds(time.perf_counter() - start, _busy() - before)
+        seconds = Seconds(time.perf_counter() - start, busy_seconds() - before)
     largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     print(f"{len(runs.rows)} published runs, {len(records):,} records with intervals {seconds}   (limit 30 s on two cores)")
     print(f"  largest process {largest:.2f} GB, one per core (limit 1 GB for all)")
-
-
-def _busy() -> float:
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in used)

@@ -1,5 +1,6 @@
 """Workload W, and how long the exact law takes on it: what every part of the bench is measured with."""
 
+import resource
 import time
 from collections.abc import Callable, Iterable
 from fractions import Fraction
@@ -22,12 +23,17 @@ REPEATS = 5
 
 
 def simulated(n_items: int, n_options: int = N_OPTIONS, seed: int = 0) -> RunView:
+    """Return the view of a simulated run."""
+    return view_of(simulated_data(n_items, n_options, seed))
+
+
+def simulated_data(n_items: int, n_options: int = N_OPTIONS, seed: int = 0) -> xr.Dataset:
     """Return a model that is right about two times in three; logits rounded to 1/8, so that scores tie as 16-bit ones do."""
     rng = np.random.default_rng(seed)
     answers = rng.integers(0, n_options, n_items)
     logits = rng.normal(size=(n_items, n_options))
     logits[np.arange(n_items), answers] += rng.gamma(2.0, 0.8, n_items)
-    return view_of(xr.Dataset({"logits": (("item", "option"), np.round(8 * logits) / 8), "answer": ("item", answers)}))
+    return xr.Dataset({"logits": (("item", "option"), np.round(8 * logits) / 8), "answer": ("item", answers)})
 
 
 class Seconds(NamedTuple):
@@ -48,6 +54,12 @@ def best(work: Callable[[], object], repeats: int = REPEATS) -> Seconds:
         work()
         times.append((time.perf_counter() - wall, time.process_time() - busy))
     return Seconds(*(min(column) for column in zip(*times, strict=True)))
+
+
+def busy_seconds() -> float:
+    """Return the processor seconds of this process and of those that it waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def exact_law(view: RunView, scorers: Iterable[str] = W, alphas: Iterable[Fraction] = ALPHAS) -> None:
