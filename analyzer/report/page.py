@@ -7,7 +7,6 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -21,6 +20,7 @@ from analyzer.report.data.tables import Tables, first_question_tables, tables
 from analyzer.report.panel import FILTERS, Panel
 from analyzer.report.panels import panels_of
 from analyzer.report.rows import in_script, pack
+from analyzer.report.vega import vega_bundle
 from analyzer.report.words import sentences
 from analyzer.report.words.cards import MEANINGS, WORDS, Card, cards, policy_words
 from analyzer.studies.threshold_transfer import COVERAGE_TOLERANCE
@@ -39,7 +39,7 @@ def page(study: Study, *, live: str = "") -> str:
     live : the version of a page that `analyze serve` serves, which asks the server every few seconds for a newer one; "" for a file.
     """
     with ThreadPoolExecutor(1) as beside:
-        beside.submit(vega_bundle)  # takes 3 s on another core; cached until it is needed below
+        beside.submit(vega_bundle)  # takes 3 s on another core, unless the user's cache has it
         named_tables, all_cards = tables(study), cards(study)
     named_tables["checks"] = [check for card in all_cards for check in card.checks]
     document = {
@@ -56,15 +56,6 @@ def page(study: Study, *, live: str = "") -> str:
     facts = _facts(study, all_cards)
     html: str = template("page.html").render(**document, policy=policy, live=live, readings=readings, cautions=said, **facts)
     return html
-
-
-@cache
-def vega_bundle() -> str:
-    """Return Vega, Vega-Lite and Vega-Embed as one script."""
-    import vl_convert
-
-    bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # the stub lacks the default of its one argument
-    return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
 def _of_runs(first_tables: Tables) -> list[str]:

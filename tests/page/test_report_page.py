@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import vl_convert
 from analyzer_data import MemoryReader, item_set, make_run, skilled_logits
 from click.testing import CliRunner
 from report_stores import CLOSING, FEW, MARKUP, family, mixed_store, quiz, run_of, study_of, write
@@ -27,6 +28,7 @@ from analyzer.report.panel import Panel, PanelColumn
 from analyzer.report.panels import panels_of
 from analyzer.report.papers import paper
 from analyzer.report.rows import pack
+from analyzer.report.vega import vega_bundle
 from analyzer.report.words.cards import WORDINGS, cards
 from analyzer.runs.loading import select_runs
 from analyzer.tables.cautions import KL, ONE_PROMPT, RECALIBRATED
@@ -315,3 +317,21 @@ def test_the_page_compares_with_the_model_that_is_named(tmp_path: Path) -> None:
     assert "Not judged" not in page(study) and [card.model for card in cards(study)] == ["ships"]
     with pytest.raises(HedgemarkError, match="stranger"):
         study_of(url, **wanted | {"against": "stranger"})
+
+
+def test_the_charts_scripts_are_bundled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second process finds the bundle in the cache; a damaged one is made anew, and without a cache the page has it all the same."""
+    made = []
+    monkeypatch.setattr(vl_convert, "javascript_bundle", lambda: made.append(1) or "let a = '</script><!--';\r\n")
+    monkeypatch.setenv("HEDGEMARK_CACHE", str(tmp_path))
+    script = vega_bundle.__wrapped__()
+    assert "</script" not in script and "<!--" not in script
+    assert vega_bundle.__wrapped__() == script and len(made) == 1
+    (cached,) = (tmp_path / "scripts").iterdir()
+    cached.write_bytes(cached.read_bytes().replace(b"let", b"led"))
+    assert vega_bundle.__wrapped__() == script and len(made) == 2
+    cached.write_bytes(b"\xff\xfe")
+    assert vega_bundle.__wrapped__() == script and len(made) == 3
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HEDGEMARK_CACHE", str(tmp_path / "file"))
+    assert vega_bundle.__wrapped__() == script and len(made) == 4
