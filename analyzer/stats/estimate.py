@@ -116,6 +116,13 @@ class Estimate:
 
     def interval(self, level: float = LEVEL) -> Interval:
         """Return the interval, by default 95 %: Student's t for a mean, Hall's for a skewed one, Wilson's for a share (effective items)."""
+        return self._usual if level == LEVEL else self._interval(level)
+
+    @cached_property
+    def _usual(self) -> Interval:
+        return self._interval(LEVEL)  # metrics and changes of a run are in the records of every scorer and alpha
+
+    def _interval(self, level: float) -> Interval:
         if not self.freedom >= 1:
             return Interval(math.nan, math.nan)
         if self.inverted:
