@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_STORE = "./hedgemark-store"
 INTERRUPTED = 130
+COMPLETING = ("_HEDGEMARK_COMPLETE", "_PRODUCE_COMPLETE", "_STORE_COMPLETE", "_ANALYZE_COMPLETE")  # by which a shell asks click
 FILE = click.Path(dir_okay=False, path_type=Path)  # type of an option: a file to be read or written
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 AS_JSON = "hedgemark-as-json"  # name of the error handler for characters that an output's encoding lacks
@@ -44,6 +45,8 @@ class _Shell(click.Command):
 
     def main(self, args: Any = None, prog_name: Any = None, complete_var: Any = None, standalone_mode: bool = True, **extra: Any) -> Any:
         """Run the command and end the process; without `standalone_mode` return what it returns and raise what it raises."""
+        if any(name in os.environ for name in COMPLETING):
+            return super().main(args, prog_name, complete_var, standalone_mode=True, **extra)  # a shell asks, in bytes
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=standalone_mode, **extra)
         with _shown_output() as stdout:
