@@ -1,7 +1,8 @@
 """QuaRot: rotate by random Hadamard matrices, quantize weights by GPTQ, round activations per token (simulated). Nothing is learned.
 
-As in the paper, the range of every weight grid is searched below that of its weights, activations are clipped at 0.9 of each token's
-largest magnitude, and the inputs of output projections are rotated across heads where there is a Hadamard matrix for their number.
+As in the paper, the range of every weight grid is searched below that of its weights, activations of up to 4 bits are clipped at 0.9 of
+each token's largest magnitude, and the inputs of output projections are rotated across heads where a Hadamard matrix for their number is
+known.
 """
 
 from typing import Any
@@ -22,7 +23,7 @@ from producer.methods.shared.quantization import (
 from producer.methods.shared.rotation import Rotation, is_hadamard, no_hadamard, random_rotations
 from schemas.levels import Level
 
-ACTIVATION_CLIP = 0.9  # the paper's, section 5
+ACTIVATION_CLIP, CLIPPED_BITS = 0.9, 4  # the paper's, section 5; with more bits clipping costs more than the finer steps give
 TOGETHER, APART = "together", "apart"
 
 
@@ -75,10 +76,10 @@ CLIPPING = {
         "how the range of every weight grid is found [search]", "search or none", words(search=CLIP_SEARCH, none={}), lambda *_: CLIP_SEARCH
     ),
     "activation_clip": Option(
-        "share of a token's largest magnitude at which it is clipped [0.9]",
+        "share of a token's largest magnitude at which it is clipped [0.9 up to 4 bits, else 1]",
         "a number from 0.1 to 1",
         number(0.1, 1),
-        lambda *_: ACTIVATION_CLIP,
+        lambda config, level: ACTIVATION_CLIP if level.activation_bits <= CLIPPED_BITS else 1.0,
     ),
 }
 HEADS = Option(

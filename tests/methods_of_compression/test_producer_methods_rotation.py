@@ -294,6 +294,15 @@ def test_the_range_of_a_weight_grid_is_that_of_a_loop(name: str, monkeypatch: py
     assert smaller > 50
 
 
+@pytest.mark.parametrize("name", ["quarot", "spinquant"])
+def test_activations_are_clipped_where_steps_are_wide(name: str) -> None:
+    """0.9 up to 4 bits; with more a clipped value costs more than the finer steps give, so nothing is clipped unless it is asked for."""
+    clips = {text: METHODS[name].settings(parse_level(text), tiny().config)["activation_clip"] for text in ("w4a4", "w8a4", "w6a6", "w4a8")}
+    assert clips == {"w4a4": 0.9, "w8a4": 0.9, "w6a6": 1.0, "w4a8": 1.0}
+    asked = METHODS[name].with_chosen({"activation_clip": "0.9"})
+    assert asked.settings(parse_level("w8a8"), tiny().config)["activation_clip"] == 0.9
+
+
 @pytest.mark.parametrize(("layout", "expected"), [("llama", "together"), ("odd", "apart")])
 def test_heads_are_rotated_together_where_their_number_allows(layout: str, expected: str) -> None:
     """Four heads have a Hadamard matrix, three have none; the output projection sees a mixture of all heads, or its own head's numbers."""
