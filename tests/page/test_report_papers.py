@@ -23,9 +23,10 @@ def store_url(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_markdown_has_every_table_that_the_store_fills(store_url: str) -> None:
-    """Main table, pruning, quantization and sweeps, with intervals; the broken run is marked with its reason."""
+    """Main table, pruning, quantization, frontier and sweeps, with intervals; the broken run is marked with its reason."""
     text = paper(study_of(store_url), "md")
-    assert [line for line in text.splitlines() if line.startswith("## ")] == ["## All runs", "## Pruning", "## Quantization", "## Sweeps"]
+    titles = ["## All runs", "## Pruning", "## Quantization", "## Frontier", "## Sweeps"]
+    assert [line for line in text.splitlines() if line.startswith("## ")] == titles
     assert "!1 unreliable: 240 of 240 items have non-finite logits" in text
     pruning = text.split("## Pruning")[1].split("## ")[0]
     assert "rtn" not in pruning and "| dense |" in pruning and "[" in pruning
@@ -36,7 +37,7 @@ def test_markdown_has_every_table_that_the_store_fills(store_url: str) -> None:
 def test_latex_is_booktabs_and_escapes_names(store_url: str) -> None:
     """Each table opens and closes, and no name can act as a command."""
     text = paper(study_of(store_url), "latex")
-    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == text.count(r"\toprule") == 4
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == text.count(r"\toprule") == 5
     assert r"\caption{\textbf{Pruning.} " in text
     assert not [line for line in text.splitlines() if "%" in line.replace(r"\%", "") and not line.startswith("%")]
 
