@@ -4,7 +4,6 @@ Both ways answer the same items with one model, one after the other in every rou
 """
 
 import argparse
-import math
 import statistics
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -28,7 +27,7 @@ MODEL, ITEMS = "ref-l", 2000
 OFTEN = 1.0  # seconds of work that may be lost, here; answers are kept every half of it
 USUAL = Settings().checkpoint_every
 MOST_SHARE = 0.02
-ORDERS = {"in memory": True, "layer by layer": False}  # whether all weights count as loaded on the device
+ORDERS = {"in memory": True, "layer by layer": False}  # whether all weights count as being on the device
 
 
 def journal(arguments: argparse.Namespace) -> Iterator[str]:
@@ -86,9 +85,4 @@ def _files() -> list[Path]:
 
 def _answer(case: Case, keep: Keep, *, loaded: bool) -> None:
     target = Target("cpu", case.model.dtype)
-    settings = Settings() if loaded else Settings(device_memory=math.ceil(0.5 * _weight_bytes(case)))
-    answer(case.model, case.prompts, case.option_ids, target, settings, lambda _: None, keep, loaded=loaded)
-
-
-def _weight_bytes(case: Case) -> int:
-    return sum(parameter.numel() * parameter.element_size() for parameter in case.model.parameters())
+    answer(case.model, case.prompts, case.option_ids, target, Settings(), lambda _: None, keep, loaded=loaded)
