@@ -32,7 +32,7 @@ def commands(where: Where) -> Iterator[Finding]:
         levels = [option for level in LEVELS for option in ("--level", level)]
         methods = [option for name in METHODS for option in ("--method", name)] + levels
         yield attempt("several levels in one command", partial(_compared, where, base, n_items, methods, []))
-        little = [] if where.device == "cpu" else ["--device-memory", "4M"]
+        little = [] if where.device == "cpu" else ["--device-memory", "12M"]
         yield attempt("layer by layer in one command", partial(_compared, where, base, n_items, ["--method", "dense"], little))
 
 
