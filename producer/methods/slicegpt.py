@@ -8,7 +8,7 @@ Source: Ashkboos et al. 2024, arXiv:2401.15024, sections 3.2 to 3.4.
 
 from typing import Any, NamedTuple
 
-from producer.methods.shared.architectures import other_layers
+from producer.methods.shared.architectures import is_moe, other_layers
 from producer.methods.shared.contract import DATA, Job
 from producer.methods.shared.float64_transform import require_same_function, transform
 from producer.methods.shared.layerwise import layer_inputs
@@ -144,6 +144,11 @@ def fits(config: Any, level: Level) -> str:
     return other_layers(config) or ("no channel of its residual stream would be left" if too_much else "")
 
 
+def fits_head(config: Any, level: Level, head: str) -> str:
+    """Return why the head cannot read the whole stream, or ""."""
+    return "its experts write as many channels as they read, so head=whole is not possible" if head == WHOLE and is_moe(config) else ""
+
+
 def verify_slices(model: Any, job: Job) -> dict[str, Any]:
     """Return the widths left, and the share of decoder weights removed (the residual connections' matrices count as weights).
 
@@ -176,6 +181,14 @@ METHOD = STRUCTURED(
     fits=fits,
     verify=verify_slices,
     collect=collect_axes,
-    options={"head": Option("what the head reads [whole]", f"{WHOLE} or {SLICED}", words(whole=WHOLE, sliced=SLICED), lambda *_: WHOLE)},
+    options={
+        "head": Option(
+            "what the head reads [whole, of a mixture of experts sliced]",
+            f"{WHOLE} or {SLICED}",
+            words(whole=WHOLE, sliced=SLICED),
+            lambda config, level: SLICED if is_moe(config) else WHOLE,
+            fits_head,
+        )
+    },
     unsavable="its residual stream changes width between layers, which no config can say",
 )

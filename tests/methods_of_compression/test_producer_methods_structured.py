@@ -137,6 +137,14 @@ def test_the_head_reads_the_whole_stream_unless_it_is_sliced_too() -> None:
     assert np.allclose(found, normed * norm @ head.T, atol=1e-4)
 
 
+def test_the_head_of_a_mixture_of_experts_is_sliced() -> None:
+    """Experts write as many channels as they read, so the head reads the narrower stream, and a whole one is refused with the reason."""
+    config, level = tiny("qwen3_moe").config, parse_level("0.25")
+    assert METHODS["slicegpt"].settings(level, config)["head"] == "sliced"
+    with pytest.raises(UsageError, match="its experts write as many channels as they read"):
+        METHODS["slicegpt"].with_chosen({"head": "whole"}).check_config(config, level)
+
+
 def test_llm_pruner_prunes_the_blocks_it_is_told_to() -> None:
     """Blocks 0 and 1 of three lose what the level says of all weights together, and the last one stays as it is."""
     method, level = METHODS["llm-pruner"].with_chosen({"blocks": "0:2"}), parse_level("0.2")
