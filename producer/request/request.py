@@ -90,6 +90,11 @@ class Request:
     note: str = ""
     settings: Settings = field(default_factory=Settings)
 
+    @property
+    def asks_anew(self) -> bool:
+        """Whether every question is asked, also those that stored runs or a command that was cut off have the answer to."""
+        return self.settings.fresh or self.replace
+
 
 def request_of(options: Mapping[str, Any]) -> Request:
     """Return the request for these options. Raises UsageError for an option that has no effect beside the others."""

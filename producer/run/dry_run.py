@@ -54,7 +54,7 @@ def describe_runs(requests: Sequence[Request], store_url: str, *, device_kinds: 
     groups = [(request, group) for request in requests for group in make_plan(request, download=False)]
     rows = [_bayes_row(run.key.name in stored, run.key.prompt, len(items)) for request in requests for items, run in bayes_runs(request)]
     for request, group in groups:
-        answers = StoredAnswers(store_url, fresh=request.settings.fresh or request.replace)
+        answers = StoredAnswers(store_url, fresh=request.asks_anew)
         rows += [_row(run, group, stored, answers) for run in group.runs]
         rows += [_text_row(planned, group, stored) for planned in group.texts]
     rows = list(dict.fromkeys(rows))

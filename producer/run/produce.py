@@ -6,44 +6,32 @@ the command, and that run is not written.
 """
 
 import logging
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from producer.backends import BACKENDS
 from producer.backends.base import Ready
-from producer.engine.checkpoints import NOTHING_KEPT
-from producer.engine.prefill import nothing_asked
-from producer.machine.environment import environment, reset_peak
 from producer.machine.interrupt import Interrupted, Stop, stop_on_signal
-from producer.models.weights_hash import weight_bytes
 from producer.request.bayes import bayes_runs
-from producer.request.planned import Model, PlannedRun, PlannedText, PromptedTask, RunGroup
+from producer.request.planned import PlannedRun, PlannedText, RunGroup
 from producer.request.request import Request
 from producer.request.served_model import ServedModel
 from producer.run.destination import Destination
-from producer.run.found import AS_STORED, Found, StoredAnswers
-from producer.run.kept import KeptAnswers, remove_kept
+from producer.run.found import StoredAnswers
+from producer.run.kept import remove_kept
+from producer.run.make_run import RunMaker
 from producer.run.plan import check_request, make_plan
-from producer.run.ready_checks import answers_as_before, check_option_mass, check_same_served_model
-from producer.run.text_runs import text_environment, text_run
+from producer.run.ready_checks import check_same_served_model
 from producer.run.until import Answered, Decision, at_look, decide, of_look, with_looks
 from producer.saved.folder import check_saving
 from schemas.levels import Level
-from schemas.options import own_options
-from schemas.private import without_circumstances
-from schemas.run import CHECKPOINT, Environment, Run
+from schemas.run import Run
 from store import open_reader
-from store.shown import printable
 
 log = logging.getLogger(__name__)
-
-UNMEASURED = "the noise floor is not measured, since no item was asked"
 
 
 @dataclass
@@ -76,22 +64,16 @@ def produce(request: Request, store_url: str, *, show_progress: bool = False) ->
         for items, run in bayes:
             names = outcome.already_stored if destination.contains(run.key) else outcome.written
             names.append(destination.write(items, run, replace=request.replace))
-        worker = _Worker(request, destination, stop, show_progress, outcome)
+        maker = RunMaker(request, stop, show_progress)
+        worker = _Worker(request, destination, stop, maker, outcome)
         try:
             for group in groups:
                 worker.run_group(group)
         except Interrupted as interrupted:
             raise _with_advice(interrupted, len(outcome.written)) from interrupted
-    for forget in worker.forget:
+    for forget in maker.forget:
         forget()
     return outcome
-
-
-def progress_bar(total: int, label: str, unit: str, *, shown: bool = True) -> Any:
-    """Return a tqdm progress bar on stderr, hidden if stderr is not a terminal."""
-    from tqdm import tqdm  # type: ignore[import-untyped]
-
-    return tqdm(total=total, desc=printable(label), unit=unit, disable=None if shown else True, leave=False)
 
 
 @dataclass
@@ -99,13 +81,11 @@ class _Worker:
     request: Request
     destination: Destination
     stop: Stop
-    show_progress: bool
+    maker: RunMaker
     outcome: Outcome
-    forget: list[Callable[[], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._fresh = self.request.settings.fresh or self.request.replace
-        self._stored = StoredAnswers(self.destination.url, fresh=self._fresh)
+        self._stored = StoredAnswers(self.destination.url, fresh=self.request.asks_anew)
         self._dense, self._made = dict[tuple[str, str, str], Answered](), dict[str, Run]()
 
     def run_group(self, group: RunGroup) -> None:
@@ -128,7 +108,7 @@ class _Worker:
         found = [(run, self._stored.to(run)) for run in todo]
         for run, answers in found:
             if not answers.missing:
-                self._write(run, self._all_found(run, answers))
+                self._write(run, self.maker.all_found(run, answers))
         asked = [(run, answers) for run, answers in found if answers.missing]
         texts = [each for each in group.texts if self.request.replace or each.key is None or not self.destination.contains(each.key)]
         self.outcome.already_stored += [each.key.name for each in group.texts if each.key and each not in texts]
@@ -142,10 +122,10 @@ class _Worker:
         for ready in self._each_level(replace(group, texts=texts), levels):
             for run, answers in asked:
                 if run.level == ready.level:
-                    self._write(run, self._answer(run, ready, answers))
+                    self._write(run, self.maker.answer(run, ready, answers))
             for each in texts:
                 if each.level == ready.level:
-                    self._write_text(each, ready, group.model)
+                    self._write_text(each, self.maker.text(each, ready, group.model))
             del ready  # frees the model's memory for the next level
 
     def _each_level(self, group: RunGroup, levels: Sequence[Level]) -> Iterator[Ready]:
@@ -158,7 +138,7 @@ class _Worker:
                     check_same_served_model(group, ready, self.destination.url)
             yield ready
             if ready.forget:
-                self.forget.append(ready.forget)
+                self.maker.forget.append(ready.forget)
             del ready
 
     def _run_in_looks(self, group: RunGroup) -> None:
@@ -191,7 +171,7 @@ class _Worker:
         if self.destination.contains(planned.key) and not self.request.replace:
             return Answered(planned, self._run_of(planned))
         found = self._stored.to(planned)
-        return None if found.missing else Answered(planned, self._all_found(planned, found))
+        return None if found.missing else Answered(planned, self.maker.all_found(planned, found))
 
     def _write_decided(self, answered: Sequence[Answered], decision: Decision) -> None:
         """Write the runs of the look that decided, unless they are stored."""
@@ -209,7 +189,7 @@ class _Worker:
         found = self._stored.to(planned)
         if before:
             found.add(before.run, np.array(planned.prompted.task.place) < len(before.items))
-        run = self._answer(planned, ready, found)
+        run = self.maker.answer(planned, ready, found)
         if before:
             spent = {name: getattr(run.env, name) + getattr(before.run.env, name) for name in ("duration_s", "tokens")}
             run = replace(run, env=run.env.model_copy(update=spent))
@@ -229,6 +209,11 @@ class _Worker:
                     self._write(planned, run)
         return decision
 
+    def _write_text(self, planned: PlannedText, run: Run) -> None:
+        name = self.destination.write(planned.text.item_set, run, replace=self.request.replace)
+        self.outcome.written.append(name)
+        log.info("%s: %d tokens in %.1f s", name, run.env.tokens, run.env.duration_s)
+
     def _run_of(self, planned: PlannedRun) -> Run:
         """Return a run that is in the store, or was made by this command."""
         assert planned.key is not None, "weights are fetched before a run is made"
@@ -242,102 +227,6 @@ class _Worker:
             self._made[name] = run
         log.info("%s: %d items in %.1f s%s", name, len(run.logits), run.env.duration_s, _rates(run.env.throughput))
 
-    def _write_text(self, planned: PlannedText, ready: Ready, model: Model) -> None:
-        assert ready.read is not None, "the group has the text that is read"
-        clock, windows = time.monotonic(), planned.text.windows
-        with progress_bar(len(windows.windows), f"{model.files.name} {planned.text.text.task}", "window", shown=self.show_progress) as bar:
-
-            def done(n_windows: int) -> None:
-                bar.update(n_windows)
-                self.stop.check()
-
-            tokens = ready.read(planned.text, done)
-        env = text_environment(planned, model, ready.parameters, time.monotonic() - clock, ready.conditions)
-        run = text_run(planned, tokens, without_circumstances(env) if self.request.private else env)
-        name = self.destination.write(planned.text.item_set, run, replace=self.request.replace)
-        self.outcome.written.append(name)
-        log.info("%s: %d tokens in %.1f s", name, len(tokens.logprob), env.duration_s)
-
-    def _all_found(self, planned: PlannedRun, found: Found) -> Run:
-        """Return a run that stored runs hold all answers to; what was measured on the model is that of the one with the most."""
-        log.warning("%s", found)
-        prompted, model = planned.prompted, max(found.sources, key=lambda source: source.n_items).env
-        here = environment(
-            prompted.model.device,
-            parameters=model.parameters,
-            truncated_items=prompted.prompts.truncated,
-            dropped_items=prompted.task.dropped,
-            notes=(*prompted.notes, *found.notes(), *([UNMEASURED] if self.request.settings.self_check else [])),
-            post_conditions=model.post_conditions,
-        )
-        return self._run(planned, found, here.model_copy(update={"throughput": {}}))  # this process's memory says nothing of the model
-
-    def _answer(self, planned: PlannedRun, ready: Ready, found: Found) -> Run:
-        assert planned.key is not None, "weights are fetched before a run is made"
-        whole, keep, notes = planned.prompted, NOTHING_KEPT, list[str]()
-        if not ready.forget:
-            kept = KeptAnswers(planned, fresh=self._fresh)
-            kept.put_into(found)
-            self.forget.append(kept.remove)
-            if kept.taken and planned.key.method not in AS_STORED and not answers_as_before(whole, ready, found, kept.taken):
-                log.warning("%d kept answers are not used: the model, compressed again, gives others", len(kept.taken))
-                kept.take_back(found)
-            keep, notes = kept.keeping(self.request.settings.checkpoint_every, found.missing), [*kept.notes()]
-        with self.stop.raise_immediately():
-            low_mass = check_option_mass(whole, ready)
-        for note in low_mass:
-            log.warning("%s", note)
-        missing, prompted = found.missing, whole
-        if found.is_found.any():
-            log.warning("%s", found)
-            prompted = whole.only(missing)
-        if self.request.settings.self_check and not missing:
-            notes.append(UNMEASURED)
-        peak_reset, clock = reset_peak(prompted.model.device), time.monotonic()
-        with _item_bar(planned, len(missing), shown=self.show_progress) as bar:
-            n_letters = len(whole.options.ids)
-            answers = ready.answer(prompted, self._after_batch(bar, prompted), keep) if missing else nothing_asked(n_letters)
-        env = environment(
-            prompted.model.device,
-            peak_reset=peak_reset,
-            duration_s=time.monotonic() - clock,
-            tokens=answers.tokens,
-            parameters=ready.parameters,
-            truncated_items=whole.prompts.truncated,
-            dropped_items=whole.task.dropped,
-            notes=(*whole.notes, *low_mass, *answers.notes, *notes, *found.notes()),
-            post_conditions={**_file_bytes(planned), **ready.conditions},
-            throughput=dict(answers.throughput),
-            noise_floor=dict(answers.noise_floor),
-        )
-        if missing:
-            found.logits[missing] = prompted.in_own_order(answers.logits)
-            found.logsumexp[missing], found.top_token[missing] = answers.logsumexp, answers.top_token
-        return self._run(planned, found, env)
-
-    def _run(self, planned: PlannedRun, answers: Found, env: Environment) -> Run:
-        assert planned.key is not None, "weights are fetched before a run is made"
-        logits = _nan_beyond_options(answers.logits, planned.prompted.item_set.n_options)
-        shared = without_circumstances(env) if self.request.private else env
-        return Run(planned.key, logits, answers.logsumexp, answers.top_token, shared)
-
-    def _after_batch(self, bar: Any, prompted: PromptedTask) -> Callable[[int], None]:
-        tokens_per_item = prompted.prompts.tokens / len(prompted.task.items)
-
-        def done(n_items: int) -> None:
-            if seconds := bar.format_dict["elapsed"]:
-                bar.set_postfix_str(f"{bar.n * tokens_per_item / seconds:,.0f} tokens/s", refresh=False)
-            bar.update(n_items)
-            self.stop.check()
-
-        return done
-
-
-def _item_bar(planned: PlannedRun, n_items: int, *, shown: bool) -> Any:
-    prompted = planned.prompted
-    label = " ".join(part for part in (prompted.model.files.name, planned.level.text, prompted.task.name, prompted.prompt) if part != "-")
-    return progress_bar(n_items, label, "item", shown=shown)
-
 
 def _asked(planned: PlannedRun) -> tuple[str, str, str]:
     """Return model, task and prompt, which a compressed run shares with its dense run."""
@@ -347,18 +236,6 @@ def _asked(planned: PlannedRun) -> tuple[str, str, str]:
 def _compressed_name(planned: PlannedRun) -> str:
     assert planned.key is not None, "weights are fetched before a run is made"
     return f"{planned.key.model} {planned.key.method} {planned.key.level}"
-
-
-def _file_bytes(planned: PlannedRun) -> dict[str, int]:
-    """Return the bytes of the weight files of a model that somebody else compressed; its parameters do not say what it takes."""
-    model, key = planned.prompted.model, planned.key
-    there = key is not None and key.method == CHECKPOINT and not isinstance(model, ServedModel)
-    return {"bytes": weight_bytes(model.files)} if there else {}
-
-
-def _nan_beyond_options(logits: NDArray[np.float32], n_options: NDArray[np.int16]) -> NDArray[np.float32]:
-    """Return the logits (item, option), with NaN for options that an item does not have."""
-    return np.where(own_options(n_options, logits.shape[1]), logits, np.float32(np.nan))
 
 
 def _rates(throughput: Mapping[str, float]) -> str:

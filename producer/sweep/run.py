@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from producer.machine.interrupt import Interrupted
+from producer.machine.progress import progress_bar
 from producer.request.request import Request, check_names
 from producer.run.plan import check_request
-from producer.run.produce import progress_bar
 from producer.sweep.cells import Command, Finished, split
 from producer.sweep.local import run_local
 from producer.sweep.on_ray import run_ray

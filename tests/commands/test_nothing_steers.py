@@ -140,7 +140,7 @@ def test_no_log_record_begins_a_line_of_its_own(root_logger: logging.Logger, mon
 @pytest.mark.producer
 def test_no_progress_bar_is_steered(monkeypatch: pytest.MonkeyPatch) -> None:
     """The label of a bar is a model's name."""
-    from producer.run.produce import progress_bar
+    from producer.machine.progress import progress_bar
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
