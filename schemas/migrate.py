@@ -44,8 +44,12 @@ def _with_attributes(nodes: Nodes, changed: Mapping[str, Any]) -> Nodes:
 STEPS: Mapping[int, Step] = {1: to_version_2, 2: to_version_3, 3: to_version_4}  # version -> step to the next one
 
 
-def migrate_nodes(nodes: Nodes, version: int, steps: Mapping[int, Step] = STEPS, target: int = SCHEMA_VERSION) -> Nodes:
-    """Return a group's nodes in the target version. Raises StoreInvalidError if a step is missing."""
+def migrate_nodes(nodes: Nodes, steps: Mapping[int, Step] = STEPS, target: int = SCHEMA_VERSION) -> Nodes:
+    """Return a group's nodes in the target version, from the version that the group states.
+
+    A group copied from an older store keeps that store's version. Raises StoreInvalidError if a step is missing.
+    """
+    version = int(json.loads(nodes[0][1])["attributes"]["schema"])
     while version < target:
         if version not in steps:
             raise StoreInvalidError(f"no migration leads from schema {version} to {target}; there are steps from {sorted(steps) or 'none'}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from uuid import uuid4
 
-from schemas.layout import ITEMS, RUNS, SCHEMA_VERSION
+from schemas.layout import ITEMS, RUNS, SCHEMA_VERSION, SEALED_ROOT
 from schemas.migrate import STEPS, Step, migrate_nodes
 from store.backend.failures import readable
 from store.format.root import root_nodes, stored_schema
@@ -36,15 +36,23 @@ def migrate_store(url: str, steps: Mapping[int, Step] = STEPS, target: int = SCH
             return None
         names = Migration("", f"schema-{version}-{start}", f"schema-{target}-{start}")
         branch = f"migrate-{uuid4().hex[:8]}"
-        repository.ice.create_tag(names.before, start)
         repository.ice.create_branch(branch, start)
         try:
             snapshot = _rewrite(repository, branch, version, steps, target)
+            _tag_before(repository, names.before, start, version)
             write_tag(repository, names.after, snapshot)
             repository.ice.reset_branch(BRANCH, snapshot, from_snapshot_id=start)
         finally:
             repository.ice.delete_branch(branch)
     return names._replace(snapshot=snapshot)
+
+
+def _tag_before(repository: Repository, tag: str, snapshot: str, version: int) -> None:
+    """Name the store before its migration. Since its root is sealed, it records its tags, and one that it does not record is refused."""
+    if version >= SEALED_ROOT:
+        write_tag(repository, tag, snapshot)
+    else:
+        repository.ice.create_tag(tag, snapshot)
 
 
 def _rewrite(repository: Repository, branch: str, version: int, steps: Mapping[int, Step], target: int) -> str:
@@ -53,6 +61,6 @@ def _rewrite(repository: Repository, branch: str, version: int, steps: Mapping[i
     for group in [f"{kind}/{name}" for kind in (ITEMS, RUNS) for name in keys.children(kind)]:
         nodes = keys.nodes_under(group)
         keys.delete_group(group)
-        keys.set_many(migrate_nodes(nodes, version, steps, target))
+        keys.set_many(migrate_nodes(nodes, steps, target))
     keys.set_many(root_nodes(target)[:1])
     return str(session.commit(f"migrate from schema {version} to {target}"))

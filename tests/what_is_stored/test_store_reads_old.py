@@ -153,9 +153,26 @@ def test_newer_store_is_refused_politely(store_url):
 
 
 def test_steps_are_chained():
-    """Nodes pass through every step between two versions, in order."""
+    """Nodes pass through every step from the version that they state, in order."""
     steps = {version: lambda nodes, version=version: [*nodes, (str(version), b"")] for version in (1, 2, 3)}
-    assert [key for key, _ in migrate_nodes([], 1, steps, 4)] == ["1", "2", "3"]
+    for first in (1, 2, 4):
+        stated = [("runs/a/zarr.json", json_bytes(group_document({"schema": first})))]
+        assert [key for key, _ in migrate_nodes(stated, steps, 4)[1:]] == ["1", "2", "3"][first - 1 :]
+
+
+@pytest.mark.parametrize("copied", range(1, SCHEMA_VERSION))
+def test_what_was_copied_from_an_older_store_is_migrated_from_its_own_version(store_url, copied):
+    """A store of version 3, with runs pulled from one as old or older: all of it verifies after its migration, and as it was before."""
+    import_zip(GOLDEN / f"store_v{copied}.zip", store_url)
+    session = open_repository(store_url).writable()
+    SessionKeys(session, store_url).set_many(root_nodes(3)[:1])
+    session.commit("as version 3 was")
+    digests = {name: open_reader(store_url).run(name).digest for name in open_reader(store_url).catalog["name"]}
+    done = migrate_store(store_url)
+    assert done is not None and verify_store(store_url).problems == []
+    for at in (None, done.before, done.after):
+        assert {name: open_reader(store_url, at).run(name).digest for name in digests} == digests
+    assert stored_schema(open_reader(store_url, done.before).keys) == 3
 
 
 def test_plain_copy_of_a_store_is_a_store(store_url, tmp_path):
