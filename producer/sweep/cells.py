@@ -21,6 +21,7 @@ SCALARS = (
     *("note", "until", "lora", "kv_cache_dtype", "quantization"),
     *("batch_tokens", "device_memory", "host_memory", "tensor_parallel", "self_check", "saved_models", "checkpoint_every"),
 )
+FLAGS = ("allow_nonfinite", "private", "replace", "fresh", "chat", "chat_turns")
 
 
 @dataclass(frozen=True)
@@ -84,4 +85,4 @@ def _shared(request: Request, store_url: str) -> Iterator[str]:
         for name in SCALARS:
             if (value := getattr(values, name, None)) != getattr(defaults, name, None):
                 yield from (option_name(name), str(value))
-    yield from (option_name(name) for name in ("allow_nonfinite", "private", "replace", "chat", "chat_turns") if getattr(request, name))
+    yield from (option_name(name) for name in FLAGS if getattr(request, name, False) or getattr(request.settings, name, False))

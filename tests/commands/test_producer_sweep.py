@@ -18,8 +18,8 @@ from click.testing import CliRunner
 from producer.cli.main import main
 from producer.engine.settings import Settings
 from producer.machine.interrupt import Interrupted
-from producer.request.request import Request
-from producer.sweep.cells import Command, split
+from producer.request.request import Request, request_of
+from producer.sweep.cells import FLAGS, SCALARS, Command, split
 from producer.sweep.emit import FORMS, emit
 from producer.sweep.local import run_local
 from producer.sweep.on_ray import run_ray
@@ -78,7 +78,7 @@ def test_a_block_says_how_it_is_run(tmp_path: Path) -> None:
     first, second = read_sweep(write_sweep(tmp_path, text), {})
     assert first == Request(models=("a",), settings=Settings(batch_tokens=64, self_check=4))
     assert second == Request(models=("b",), replace=True, settings=Settings(device_memory=2048, self_check=4))
-    fields = {each.name for kind in (Request, Settings) for each in dataclasses.fields(kind)} - {"settings"}
+    fields = {each.name for kind in (Request, Settings) for each in dataclasses.fields(kind)} - {"settings", "looks"}
     assert set(Block.model_fields) == fields
 
 
@@ -142,6 +142,16 @@ def test_a_command_of_a_sweep_means_the_same_to_the_command_line(tmp_path: Path)
     parsed = main.make_context("produce", list(command.arguments)).params
     assert (parsed["models"], parsed["limit"], parsed["seed"], parsed["batch_tokens"]) == (("m",), 3, 7, 100)
     assert (parsed["dtype"], parsed["allow_nonfinite"], parsed["data"]) == ("bfloat16", True, tmp_path)
+
+
+def test_no_option_of_a_sweep_is_lost_on_its_way_to_a_cell() -> None:
+    """Every option of a block is passed on or refused: a cell without --fresh would take the answers that were not wanted."""
+    lists = {"models", "methods", "levels", "caches", "chosen", "tasks", "prompts"}
+    refused = {"save", "url", "tokenizer", "concurrency", "request_timeout"}
+    assert {*Block.model_fields} == {*SCALARS, *FLAGS} | lists | refused
+    given = dict.fromkeys(FLAGS, True)
+    (command,) = split([request_of({"models": ("m",), **given})], "s")
+    assert {f"--{name.replace('_', '-')}" for name in FLAGS} <= set(command.arguments)
 
 
 @pytest.mark.parametrize("form", FORMS)
