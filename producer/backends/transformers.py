@@ -117,8 +117,8 @@ def _loaded(saved: Saved, group: RunGroup, level: Level, settings: Settings) -> 
 
 
 def _folders(group: RunGroup, level: Level, settings: Settings) -> list[Path]:
-    """Return the folders to save a model in; a method that cannot be saved is compressed again each time."""
-    if unsavable(group.method, group.model.config, [level]):
+    """Return the folders to save a model in; one that cannot be saved, or is asked nothing to compare by, is compressed again each time."""
+    if not group.runs or unsavable(group.method, group.model.config, [level]):
         return []
     library = settings.saved_models / json_digest(identity(group, level)) if settings.saved_models else None
     return [folder for folder in (library, settings.save) if folder]

@@ -33,7 +33,7 @@ from schemas.benchmark import BENCHMARK
 from schemas.errors import UsageError
 from schemas.fields import NATIVE, YE2024
 from schemas.levels import Level
-from schemas.run import RunKey
+from schemas.run import CHECKPOINT, RunKey
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +87,8 @@ def check_request(request: Request) -> None:
             "--prompt ye2024 is the published benchmark's chat prompt as it is: it needs --chat, without --chat-turns and --chat-system; "
             "its prompt without a chat template is --prompt base"
         )
+    if request.text and CHECKPOINT in request.methods:
+        raise UsageError("--text compares a compressed model with its own dense model, and a checkpoint has none; ask it a --task")
     check_names("backend", [request.backend], [*BACKENDS])
     _check_chosen(request)
 

@@ -51,10 +51,13 @@ def check_saving(groups: Sequence[RunGroup], settings: Settings) -> None:
             raise UsageError(f"--save writes one compressed model, and this request makes {len(models)}; --models DIR keeps any number")
         if reason := unsavable(models[0][0].method, models[0][0].model.config, models[0][0].levels):
             raise UsageError(f"what method {models[0][0].method.name!r} makes cannot be saved as a checkpoint: {reason}")
+        if not models[0][0].runs:
+            raise UsageError("--save compares the model that it wrote with the one in memory on questions; name some with --task")
         if settings.save.exists() and any(settings.save.iterdir()):
             raise UsageError(f"the folder {settings.save} of --save is not empty; name one that does not exist yet")
     for group in compressed if settings.saved_models else ():
-        if reason := unsavable(group.method, group.model.config, group.levels):
+        unasked = "" if group.runs else "no question is asked of it"
+        if reason := unasked or unsavable(group.method, group.model.config, group.levels):
             log.warning("%s by %s is not kept among the saved models: %s", group.model.files.name, group.method.name, reason)
 
 

@@ -128,3 +128,23 @@ def test_text_that_compresses_the_model_is_refused(tmp_path: Path) -> None:
     arguments = ["--model", "ref-s", "--method", "wanda", "--level", "0.5", "--text", str(text), "--store", str(tmp_path / "store")]
     result = CliRunner().invoke(main, [*arguments, "--compression-data", f"{text}:4x64"])
     assert result.exit_code == 2 and "contain document 0" in result.stderr, result.output
+
+
+def test_a_checkpoint_has_no_dense_model_to_be_compared_with(tmp_path: Path) -> None:
+    """Read beside itself, a checkpoint would have a KL of 0 at every token, as if its compression had changed nothing."""
+    arguments = ["--model", "ref-s", "--method", "checkpoint", "--text", "embedded", "--store", str(tmp_path / "store")]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2 and "a checkpoint has none" in result.stderr, result.output
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_model_that_only_reads_a_text_is_not_saved(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A saved model is admitted by its answers to questions: without any, `--models` says so and goes on, and `--save` is refused."""
+    text = tmp_path / "story.txt"
+    text.write_text("\n\n\n".join(f"Which urn gave {' '.join(['red', 'blue'] * n)} ?" for n in (4, 8)))
+    arguments = ["--model", "ref-s", "--method", "rtn", "--level", "w4a16-g32", "--text", str(text), "--store", str(tmp_path / "store")]
+    refused = CliRunner().invoke(main, [*arguments, "--save", str(tmp_path / "saved")])
+    assert refused.exit_code == 2 and "name some with --task" in refused.stderr, refused.output
+    made = CliRunner().invoke(main, [*arguments, "--models", str(tmp_path / "kept")])
+    assert made.exit_code == 0 and not (tmp_path / "kept").exists(), made.output
+    assert "ref-s by rtn is not kept among the saved models: no question is asked of it" in caplog.messages
