@@ -25,7 +25,7 @@ from producer.run.kept import remove_kept
 from producer.run.make_run import RunMaker
 from producer.run.plan import check_request, make_plan
 from producer.run.ready_checks import check_same_served_model
-from producer.run.until import Answered, Decision, at_look, decide, of_look, with_looks
+from producer.run.until import Answered, Decision, at_look, check_judged_once, decide, of_look, with_looks
 from producer.saved.folder import check_saving
 from schemas.levels import Level
 from schemas.run import Run
@@ -58,6 +58,8 @@ def produce(request: Request, store_url: str, *, show_progress: bool = False) ->
     bayes = list(bayes_runs(request))
     groups = make_plan(request)
     check_saving(groups, request.settings)
+    if request.looks:
+        check_judged_once(groups)
     outcome = Outcome()
     author = "" if request.private else None
     with Destination(store_url, request.note, author) as destination, stop_on_signal() as stop:
@@ -205,7 +207,7 @@ class _Worker:
         if decision.final:
             self.outcome.decisions[name] = decision
             for planned, run in dense:
-                if not self.destination.contains(run.key):
+                if run.key.name not in self._made and (self.request.replace or not self.destination.contains(run.key)):
                     self._write(planned, run)
         return decision
 

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from producer.request.planned import PlannedRun
+from producer.prompts.encode import OptionTokens
+from producer.request.planned import PlannedRun, RunGroup
 from producer.request.request import Request
 from schemas.errors import HedgemarkError, UsageError
 from schemas.itemset import ItemSet, build_item_set
@@ -101,6 +102,21 @@ def with_looks(request: Request) -> Request:
     return replace(request, looks=looks_of(request.until), methods=methods)
 
 
+def check_judged_once(groups: Sequence[RunGroup]) -> None:
+    """Raise UsageError where a model would be compressed with other data for some tasks: the gate judges all tasks of a model together."""
+    judged: dict[tuple[str, ...], list[str]] = {}
+    for group in groups:
+        tasks = list(dict.fromkeys(run.prompted.task.name for run in group.runs))
+        for compressed in group.levels:
+            judged.setdefault((str(group.model.files), group.method.name, compressed.text), []).append(" and ".join(tasks))
+    for (_, method, level), asked in judged.items():
+        if len(asked) > 1:
+            raise UsageError(
+                f"--until judges {method} {level} over all its tasks together, and it would be compressed with other data for {asked[0]} "
+                f"than for {asked[1]}; name the data with --compression-data"
+            )
+
+
 def at_look(planned: PlannedRun, n_items: int) -> PlannedRun:
     """Return what asks the first `n_items` items, in the order of looks, of what asks the items of all looks."""
     prompted, task = planned.prompted, planned.prompted.task
@@ -110,10 +126,17 @@ def at_look(planned: PlannedRun, n_items: int) -> PlannedRun:
     part = replace(part, task=replace(part.task, limit=limit, place=tuple(task.place[number] for number in chosen)))
     demonstrated = [item.id for item in task.demonstrations]
     part = replace(part, item_set=build_item_set(task.name, part.task.items, revision=task.revision, demonstrations=demonstrated))
+    n_letters = int(part.item_set.n_options.max())  # of these items alone
+    part = replace(part, options=OptionTokens(prompted.options.ids[:n_letters], prompted.options.texts[:n_letters]))
     vars(part)["prompts"] = prompted.prompts.only(chosen)
     assert planned.key is not None, "weights are fetched before a run is made"
-    sampling = {"limit": limit} if limit else {}
-    changes = {"items_hash": part.item_set.digest, "tokens_hash": part.prompts.digest, "sampling": sampling}
+    changes = {
+        "items_hash": part.item_set.digest,
+        "tokens_hash": part.prompts.digest,
+        "option_token_ids": part.options.ids,
+        "option_tokens": part.options.texts,
+        "sampling": {"limit": limit} if limit else {},
+    }
     return replace(planned, prompted=part, key=planned.key.model_copy(update=changes))
 
 
@@ -126,7 +149,8 @@ def of_look(whole: Answered, n_items: int) -> Answered:
         return whole
     note = f"{len(rows):,} of the {len(run.logits):,} answers of run {run.key.name}"
     env = run.env.model_copy(update={"notes": (*run.env.notes, note), "tokens": 0, "throughput": {}, "noise_floor": {}})
-    return Answered(part, Run(part.key, run.logits[rows], run.logsumexp[rows], run.top_token[rows], env))
+    logits = run.logits[rows, : len(part.prompted.options.ids)]
+    return Answered(part, Run(part.key, logits, run.logsumexp[rows], run.top_token[rows], env))
 
 
 def decide(policy: Path, looks: tuple[int, ...], look: int, answered: Sequence[Answered]) -> Decision:

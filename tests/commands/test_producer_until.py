@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,13 @@ import producer.backends.transformers as backend
 from analyzer.api import gate
 from analyzer.gate.gate import outcome
 from producer.cli.main import main
+from producer.methods import METHODS
 from producer.run import until
-from producer.run.until import Decision
+from producer.run.until import Decision, check_judged_once
 from producer.tasks.source import TaskItems, in_looks
 from schemas.errors import UsageError
 from schemas.items import Item
+from schemas.levels import parse_level
 from schemas.run import Run
 from store import open_reader
 
@@ -133,6 +136,48 @@ def test_a_second_command_asks_nothing(produce: Produce, monkeypatch: pytest.Mon
     result = produce()
     assert result.exit_code == 0, result.output
     assert not produce.asked and "0 runs written, 2 already stored" in result.stderr
+
+
+def test_a_look_has_as_many_letters_as_its_items(produce: Produce, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One item of a hundred has six options, the others four: the first look, without it, is the run that its 20 items alone make."""
+    rows = questions(100)
+    late = next(row for row in rows if str(row["id"]) in asked_by(rows, LOOKS[2]) - asked_by(rows, LOOKS[0]))
+    short = {letter: URN["choices"][letter] for letter in "ABCD"}
+    write_items(produce.folder / "quiz.json", [row if row is late else row | {"choices": short} for row in rows])
+    monkeypatch.setattr("producer.run.produce.decide", decided("pass"))
+    result = produce()
+    assert result.exit_code == 0, result.output
+    runs = produce.runs()
+    assert runs["dense", 80].logits.shape == (80, 6)
+    for run in (runs["dense", 20], runs["magnitude", 20]):
+        assert run.logits.shape == (20, 4) and len(run.key.option_token_ids) == len(run.key.option_tokens) == 4
+        assert np.isfinite(run.logits).all()
+
+
+def asked_by(rows: list[dict[str, Any]], look: int) -> set[str]:
+    """Return the ids of the items that a look asks."""
+    items = [Item.model_validate(row | {"id": str(row["id"])}) for row in rows]
+    return {item.id for item in in_looks(TaskItems("t", items, (), ""), look, 0).items}
+
+
+def test_replace_replaces_the_dense_run_of_the_look_too(produce: Produce, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gate reads the compressed run beside the dense one of its look, so both are of the command that decided."""
+    monkeypatch.setattr("producer.run.produce.decide", decided("pass", "pass"))
+    assert produce("--device-memory", "1G").exit_code == 0
+    result = produce("--replace")
+    assert result.exit_code == 0 and "3 runs written, 0 already stored" in result.stderr, result.output
+
+
+def test_one_model_is_judged_once() -> None:
+    """Tasks for which a model would be compressed with other data are two models; the gate would take them for one."""
+
+    def group(method: str, *tasks: str) -> Any:
+        runs = [SimpleNamespace(prompted=SimpleNamespace(task=SimpleNamespace(name=name))) for name in tasks]
+        return SimpleNamespace(model=SimpleNamespace(files="m"), method=METHODS[method], runs=runs, levels=[parse_level("0.5")])
+
+    check_judged_once([group("dense", "quiz", "urn"), group("magnitude", "quiz", "urn"), group("wanda", "urn", "facts")])
+    with pytest.raises(UsageError, match=r"judges wanda 0.5 over all .* for quiz than for urn and facts; name the data with --compression"):
+        check_judged_once([group("wanda", "quiz"), group("magnitude", "quiz", "urn"), group("wanda", "urn", "facts")])
 
 
 def test_levels_stop_each_by_itself(produce: Produce, monkeypatch: pytest.MonkeyPatch) -> None:
