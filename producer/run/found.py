@@ -6,6 +6,7 @@ Two runs answer in the same way if their keys are equal but for what is asked: e
 dtype, backend and prompt; and an equal seed, unless the model is run as it is stored, since then nothing is drawn but the items. An item is
 the same if the tokens of its prompt are, and the tokens of its options. A stored run keeps one digest over the tokens of all its prompts,
 so its items are encoded again: unless that gives the same digest, or where their texts are not kept, nothing is taken from the run.
+A model that is compressed again is asked some of the answers again before the rest, since a GPU may compress otherwise the second time.
 Models behind a server are asked again, since nobody knows their weights.
 """
 
@@ -59,6 +60,16 @@ class Found:
     is_found: NDArray[np.bool_]
     sources: list[Source] = field(default_factory=list)
 
+    @classmethod
+    def nothing(cls, n_items: int, n_letters: int) -> "Found":
+        """Return that no answer was found."""
+        return cls(
+            np.full((n_items, n_letters), np.nan, np.float32),
+            np.full(n_items, np.nan, np.float32),
+            np.full(n_items, -1, np.int32),
+            np.zeros(n_items, np.bool_),
+        )
+
     @property
     def missing(self) -> list[int]:
         """Numbers of the items to ask."""
@@ -104,14 +115,7 @@ class StoredAnswers:
 
     def to(self, planned: PlannedRun) -> Found:
         """Return the answers to the items of a planned run. A damaged run is named in a warning, and its items are asked again."""
-        items, width = planned.prompted.item_set, len(planned.prompted.options.ids)
-        found = Found(
-            np.full((len(items), width), np.nan, np.float32),
-            np.full(len(items), np.nan, np.float32),
-            np.full(len(items), -1, np.int32),
-            np.zeros(len(items), np.bool_),
-        )
-        key = planned.key
+        found, key = Found.nothing(len(planned.prompted.item_set), len(planned.prompted.options.ids)), planned.key
         if key is not None and key.weights_hash and not self._fresh:
             for name in self._alike(key):
                 if not found.is_found.all() and name not in self._damaged:

@@ -24,7 +24,7 @@ from producer.run.found import StoredAnswers
 from producer.run.kept import remove_kept
 from producer.run.make_run import RunMaker
 from producer.run.plan import check_request, make_plan
-from producer.run.ready_checks import check_same_served_model
+from producer.run.ready_checks import check_same_served_model, of_same_model
 from producer.run.until import Answered, Decision, at_look, check_judged_once, decide, of_look, with_looks
 from producer.saved.folder import check_saving
 from schemas.levels import Level
@@ -124,7 +124,7 @@ class _Worker:
         for ready in self._each_level(replace(group, texts=texts), levels):
             for run, answers in asked:
                 if run.level == ready.level:
-                    self._write(run, self.maker.answer(run, ready, answers))
+                    self._write(run, self.maker.answer(run, ready, of_same_model(run, ready, answers)))
             for each in texts:
                 if each.level == ready.level:
                     self._write_text(each, self.maker.text(each, ready, group.model))
@@ -188,7 +188,7 @@ class _Worker:
     def _next_look(self, whole: PlannedRun, ready: Ready, look: int, before: Answered | None) -> Answered:
         """Return a run over the items of a look, of which those of the look before are answered."""
         planned = at_look(whole, self.request.looks[look - 1])
-        found = self._stored.to(planned)
+        found = of_same_model(planned, ready, self._stored.to(planned))
         if before:
             found.add(before.run, np.array(planned.prompted.task.place) < len(before.items))
         run = self.maker.answer(planned, ready, found)

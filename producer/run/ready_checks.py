@@ -10,6 +10,7 @@ restarted with other weights under the same name makes runs whose keys say that 
 tell them apart.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -19,16 +20,18 @@ from producer.backends.base import Ready
 from producer.backends.server import CANARIES, SPREAD
 from producer.prompts.encode import OptionTokens, other_form
 from producer.prompts.templates import CUE
-from producer.request.planned import PromptedTask, RunGroup
-from producer.run.found import Found
+from producer.request.planned import PlannedRun, PromptedTask, RunGroup
+from producer.run.found import AS_STORED, Found
 from producer.saved.library import TOLERANCE
 from producer.served.canary import allowed_change
 from schemas.errors import HedgemarkError, StoreNotFoundError, UsageError
 from schemas.options import option_mass
 from store import open_reader
 
+log = logging.getLogger(__name__)
+
 ITEMS = 8
-AGAIN = 4  # kept answers that a model compressed again is asked for
+AGAIN = 4  # kept or stored answers that a model compressed again is asked for
 LEAST_MASS = 0.5
 
 
@@ -55,11 +58,21 @@ def check_option_mass(prompted: PromptedTask, ready: Ready) -> tuple[str, ...]:
     raise UsageError(f"{low_mass} {where}{bare}; at least {LEAST_MASS} is needed; {cure}")
 
 
+def of_same_model(planned: PlannedRun, ready: Ready, found: Found) -> Found:
+    """Return the stored answers to a run, none of them where the model was compressed again and gives others."""
+    assert planned.key is not None, "weights are fetched before a run is made"
+    items = [int(item) for item in np.flatnonzero(found.is_found)]
+    if not items or planned.key.method in AS_STORED or answers_as_before(planned.prompted, ready, found, items):
+        return found
+    log.warning("%d stored answers are not used: the model, compressed again, gives others", len(items))
+    return Found.nothing(*found.logits.shape)
+
+
 def answers_as_before(prompted: PromptedTask, ready: Ready, found: Found, items: Sequence[int]) -> bool:
-    """Return whether a model that was compressed again gives a few of the answers that an earlier command kept.
+    """Return whether a model that was compressed again gives a few of the answers that an earlier command kept or stored.
 
     Where compressing twice gives two models, as it may on a GPU, the answers of one run must not be those of both.
-    items : the items whose kept answers are in `found`.
+    items : the items whose earlier answers are in `found`.
     """
     some = list(items[:: -(-len(items) // AGAIN)])
     asked = prompted.only(some)

@@ -87,7 +87,10 @@ def same(one: Run, other: Run) -> None:
 def test_only_the_rest_is_asked(
     method: tuple[str, ...], produce: Produce, asked: Asked, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A run of 500 items and then one of 2,000 ask 2,000 items in all, and the second is the run that nothing came before."""
+    """A run of 500 items and then one of 2,000 ask 2,000 items in all, and the second is the run that nothing came before.
+
+    A model that is compressed again is asked four of them for comparison.
+    """
     words = ("--task", "urn", *method)
     first = produce(*words, "--limit", "500").stdout.strip()
     assert len(asked) == 500
@@ -95,7 +98,7 @@ def test_only_the_rest_is_asked(
     assert "2,000 items: 500 found, 1,500 asked" in planned
     assert "2,000 items: 2," not in produce(*words, "--limit", "2000", "--dry-run", "--fresh").stdout
     second = produce(*words, "--limit", "2000")
-    assert len(asked) == 1500
+    assert len(asked) == 1500 + 4 * bool(method)
     assert "2,000 items: 500 found, 1,500 asked" in caplog.messages
     run = stored(tmp_path / "store", second)
     notes = [note for note in run.env.notes if "taken from" in note]
@@ -235,6 +238,20 @@ def test_a_run_whose_key_says_otherwise_gives_nothing(fields: dict[str, Any], pr
     rewritten(tmp_path, name, changed_key(**fields))
     produce("--task", "urn", "--limit", "20", store="changed")
     assert len(asked) == 20
+
+
+def test_a_model_that_compresses_otherwise_is_asked_all(
+    produce: Produce, asked: Asked, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where a stored run is of a model that was compressed otherwise under the same settings, as on a GPU, its answers are not mixed in."""
+    words = ("--task", "urn", "--method", "magnitude", "--level", "0.5", "--limit")
+    name = produce(*words, "10").stdout.strip()
+    rewritten(tmp_path, name, lambda run: replace(run, logits=run.logits[:, ::-1].copy()))
+    run = stored(tmp_path / "changed", produce(*words, "20", store="changed"))
+    assert len(asked) == 24
+    assert "10 stored answers are not used: the model, compressed again, gives others" in caplog.messages
+    assert not any("taken from" in note for note in run.env.notes)
+    same(run, stored(tmp_path / "alone", produce(*words, "20", store="alone")))
 
 
 def test_nan_answers_are_asked_again(produce: Produce, asked: Asked, tmp_path: Path) -> None:
