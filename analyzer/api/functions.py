@@ -18,7 +18,7 @@ from analyzer.measure.question import Question
 from analyzer.measure.records import frame
 from analyzer.protocols.ask import ASKED, ask
 from analyzer.runs.loading import Runs, open_runs, select_runs
-from analyzer.runs.memory import MemoryReader, read_data_set
+from analyzer.runs.memory import MADE_WITH, MemoryReader, made_with, read_data_set
 from analyzer.runs.pairs import Partners
 from analyzer.runs.view import RunView, view_run
 from analyzer.scorers import check_scorers
@@ -180,7 +180,8 @@ def logits(store: str, *, at: str | None = None, **names: str | Sequence[str]) -
     -------
     Data set with `logits` (run, item, option) float32, NaN beyond an item's own options; `logsumexp` and `top_token` (run, item);
     `answer` (index of the correct option), `n_options`, `subject`, `demonstration` and `question` (item,), a number that is
-    equal for items that ask the same question; coordinates `item_id`, and for `run` its name, model, method, level, task and prompt.
+    equal for items that ask the same question; coordinates `item_id`, and for `run` its name, model, method, level, task, prompt, and
+    `made_with`, all that is stored of how it was made, as JSON.
 
     Raises
     ------
@@ -215,6 +216,7 @@ def logits(store: str, *, at: str | None = None, **names: str | Sequence[str]) -
             "item_id": ("item", items.item_id),
             "run": [row["name"] for row in runs.rows],
             **{field: ("run", [row[field] for row in runs.rows]) for field in FIELDS},
+            MADE_WITH: ("run", [made_with(run) for run in read]),
         },
         attrs={"store": store, "snapshot": runs.reader.snapshot},
     )
@@ -320,8 +322,6 @@ def _in_memory(data: Sequence[xr.Dataset]) -> MemoryReader:
 
 
 def _single_runs(data: xr.Dataset) -> list[xr.Dataset]:
-    """Return one data set per run, for what `logits` returns; any other data set is one run."""
-    if "run" not in data.dims:
-        return [data]
-    runs = [data.isel(run=number) for number in range(data.sizes["run"])]
+    """Return one data set per run, named by its coordinates where it has them, as those of `logits` do."""
+    runs = [data.isel(run=number) for number in range(data.sizes["run"])] if "run" in data.dims else [data]
     return [one.assign_attrs({field: str(one[field].item()) for field in FIELDS if field in one.coords}) for one in runs]

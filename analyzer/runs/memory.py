@@ -1,5 +1,6 @@
 """Runs in memory with the same interface as a store's reader: xarray data sets of a notebook, and runs made by tests."""
 
+import json
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,10 +14,12 @@ from schemas.fields import FIELDS, KEY_COLUMNS
 from schemas.items import MAX_OPTIONS
 from schemas.itemset import ItemSet
 from schemas.levels import NO_LEVEL, parse_level
-from schemas.run import DENSE, UNKNOWN_TOKEN, Run, RunKey
+from schemas.run import DENSE, UNKNOWN_TOKEN, Environment, Run, RunKey
 
 if TYPE_CHECKING:
     import xarray as xr
+
+MADE_WITH = "made_with"  # coordinate of a data set that came out of a store
 
 
 class MemoryReader:
@@ -53,6 +56,11 @@ class DataSet(NamedTuple):
     run: Run
 
 
+def made_with(run: Run) -> str:
+    """Return how a run was made as JSON, for the coordinate `made_with` of a data set: without it no flag could tell of a cut prompt."""
+    return json.dumps({"key": run.key.model_dump(mode="json"), "env": run.env.model_dump(mode="json")})
+
+
 def read_data_set(data: "xr.Dataset") -> DataSet:
     """Return the run of an xarray data set.
 
@@ -69,10 +77,11 @@ def read_data_set(data: "xr.Dataset") -> DataSet:
     names = {field: str(data.attrs.get(field, default)) for field, default in defaults.items()}
     names["level"] = parse_level(names["level"]).text
     n_items = len(items)
-    key = RunKey(items_hash=items.digest, **names)
+    made = json.loads(str(data[MADE_WITH].item())) if MADE_WITH in data.coords else {"key": {}, "env": {}}
+    key, env = RunKey(**made["key"] | names | {"items_hash": items.digest}), Environment(**made["env"])
     logsumexp = data["logsumexp"].to_numpy().astype(np.float32) if "logsumexp" in data else np.full(n_items, np.nan, np.float32)
     top_token = _whole_tokens(data) if "top_token" in data else np.full(n_items, UNKNOWN_TOKEN, np.int32)
-    return DataSet(items, Run(key, logits, logsumexp, top_token))
+    return DataSet(items, Run(key, logits, logsumexp, top_token, env))
 
 
 def _item_set(data: "xr.Dataset", logits: AnyArray) -> ItemSet:

@@ -60,6 +60,20 @@ def test_what_logits_returns_gives_the_numbers_of_the_store(address: str) -> Non
     assert sets(one)["level"].unique().to_list() == ["0.5"]
 
 
+def test_no_flag_is_lost_on_the_way_through_a_data_set(address: str, tmp_path: Path) -> None:
+    """A run with cut prompts has the flag and the note that it has in the store; picked by number, a run is still called as it is."""
+    reader, url = open_reader(address), str(tmp_path / "store")
+    init_store(url)
+    dense, wanda = (reader.run(name) for name in reader.catalog["name"].to_list()[:2])
+    cut = replace(wanda, env=wanda.env.model_copy(update={"truncated_items": 40, "notes": ("40 prompts were cut",)}))
+    write_runs(url, reader.items(dense.key.items_hash), [dense, cut])
+    mine, theirs = sets(logits(url), scorers="lac"), sets(url, scorers="lac")
+    assert "40 of 80 prompts were longer" in theirs["unreliable"][1]
+    for column in ("unreliable", "noted"):
+        assert mine[column].to_list() == theirs[column].to_list()
+    assert sets(logits(url).isel(run=1), scorers="lac").select("method", "level").rows() == [("wanda", "0.3")]
+
+
 def test_runs_of_other_items_or_none_are_refused(address: str, tmp_path: Path) -> None:
     """One data set has one set of items; a field that runs do not have is named."""
     with pytest.raises(UsageError, match="unknown argument 'alphas'; runs are selected by model"):
