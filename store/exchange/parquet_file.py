@@ -1,9 +1,10 @@
 """Export runs as a flat Parquet table, one row per run and item, which needs no Zarr to read and which `store import table` reads back.
 
 In: keys.  Out: a Parquet file with columns model, method, level, task, prompt, id, answer, subject, demonstration, logit_A, logit_B,
-..., logsumexp, top_token. The logit of an option that an item does not have is null.
+..., logsumexp, top_token. The logit of an option that an item does not have is null. Runs over a text are left out: they have no options.
 """
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from string import ascii_uppercase
@@ -21,11 +22,17 @@ from store.format.item_sets import read_items
 from store.format.keys import Keys
 from store.format.runs import check_fit, read_run
 from store.reading.catalog import read_records
+from store.shown import counted
+
+log = logging.getLogger(__name__)
 
 
 def write_parquet(keys: Keys, path: Path) -> int:
-    """Write every run of a snapshot to a Parquet file and return their number; only one run is in memory at a time."""
-    records = read_records(keys)
+    """Write every run over items of a snapshot to a Parquet file and return their number; only one run is in memory at a time."""
+    found = read_records(keys)
+    records = {name: record for name, record in found.items() if not record.n_tokens}
+    if left_out := len(found) - len(records):
+        log.warning("%s over a text left out, since the table has a row for each item; a .zip has them", counted(left_out, "run"))
     schema = _schema(max((record.n_options for record in records.values()), default=1))
 
     def frames(*_: object) -> Iterator[pl.DataFrame]:
@@ -66,5 +73,3 @@ def _schema(n_options: int) -> pl.Schema:
     text = {name: pl.String for name in (*FIELDS, "id", "answer", "subject")}
     logits = {f"logit_{letter}": pl.Float32 for letter in ascii_uppercase[:n_options]}
     return pl.Schema({**text, "demonstration": pl.Boolean, **logits, "logsumexp": pl.Float32, "top_token": pl.Int32})
-
-

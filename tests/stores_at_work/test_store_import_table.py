@@ -24,9 +24,12 @@ from store import open_reader
 from store.cli.main import main
 from store.exchange.import_runs import Words, import_runs
 from store.exchange.parquet_file import write_parquet
+from store.exchange.zip_file import import_zip
 from store.format.polars_files import read_polars
 from store.importers.importer import Description
 from store.importers.table import read_table
+
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def test_parquet_holds_every_logit_and_comes_back(store_url, tmp_path):
@@ -47,6 +50,16 @@ def test_parquet_holds_every_logit_and_comes_back(store_url, tmp_path):
     np.testing.assert_array_equal(back_items.demonstration, items.demonstration)
     np.testing.assert_array_equal(back_items.n_options, items.n_options)
     assert back.env.origin.startswith("table logits.parquet sha256:")
+
+
+def test_runs_over_a_text_are_no_rows_of_a_table(store_url, tmp_path, caplog):
+    """A document has no options: as a row with one it would be imported by nothing, and be counted among the questions by everybody."""
+    import_zip(GOLDEN / "store_v4.zip", store_url)
+    path = tmp_path / "logits.parquet"
+    assert write_parquet(open_reader(store_url).keys, path) == 3
+    assert sorted(pl.read_parquet(path)["task"].unique()) == ["halusum", "urn"]
+    assert "1 run over a text left out, since the table has a row for each item; a .zip has them" in caplog.messages
+    assert len(list(read_table(path, Description()))) == 3
 
 
 def test_csv_of_logits_is_imported(tmp_path):
