@@ -15,7 +15,7 @@ import polars as pl
 
 from schemas.run import DENSE
 from store import open_reader
-from store.exchange.import_runs import import_runs
+from store.exchange.import_runs import Words, import_runs
 
 FACTOR = 8
 NOTE = "planted: the differences between an item's logits are multiplied by a random factor between 1/8 and 8"
@@ -36,7 +36,7 @@ def plant(url: str, model: str, task: str) -> list[str]:
         logsumexp=np.full(run.logits.shape[0], np.nan, np.float32),  # of the whole vocabulary, which this changes in no known way
         env=run.env.model_copy(update={"notes": (NOTE,)}),
     )
-    return import_runs(url, [(reader.items(run.key.items_hash), planted)], f"plant a fault into {name}").names
+    return import_runs(url, [(reader.items(run.key.items_hash), planted)], Words(f"plant a fault into {name}")).names
 
 
 if __name__ == "__main__":

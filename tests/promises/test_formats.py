@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
@@ -32,6 +33,7 @@ class _Letters(Predictor):
     """As much of a predictor as reading a log needs."""
 
     letters, subjects = ("A", "B", "C"), ()  # type: ignore[assignment]
+    document = SimpleNamespace(parts=())  # type: ignore[assignment]
 
     def __init__(self) -> None: ...
 
