@@ -118,6 +118,9 @@ class SetInversion:
         if no_interval(threshold.law, threshold_design_effect(threshold, clusters)):
             return Interval(math.nan, math.nan)
         t = student(max((clusters.units if clusters else threshold.law.n_items) - 2, 1), level)
+        if not self.populations.boundaries:  # the threshold stays in an atom that no score is below, so that the set size cannot jump
+            error = t * math.hypot(_error(self.influence, clusters), self.unseen, self.split_error)
+            return Interval(self.value - error, self.value + error)
         middle = float(self.populations.middle[self.place])
         low, high = 0.0, 0.0
         for rest, ends in zip(self._rests, self.populations.extremes(level)[:, :, self.place], strict=True):
@@ -146,7 +149,10 @@ def no_interval(law: RankLaw, alike: float = 1.0) -> str | None:
 
 def _rest(influence: FloatArray, beyond: BoolArray, clusters: Clusters | None) -> float:
     side = beyond - beyond.mean()
-    left = influence - side * float(influence @ side) / float(side @ side)
+    return _error(influence - side * float(influence @ side) / float(side @ side), clusters)
+
+
+def _error(influence: FloatArray, clusters: Clusters | None) -> float:
     if clusters:
-        return math.sqrt(float(clusters.covariances(left[None])[0, 0]))
-    return math.sqrt(float(left @ left) / (left.size * (left.size - 1)))
+        return math.sqrt(float(clusters.covariances(influence[None])[0, 0]))
+    return math.sqrt(float(influence @ influence) / (influence.size * (influence.size - 1)))

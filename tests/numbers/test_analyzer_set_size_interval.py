@@ -81,6 +81,30 @@ def test_a_smooth_score_has_the_same_interval_either_way() -> None:
         assert abs(linear.low - inverted.low) < 0.15 * width and abs(linear.high - inverted.high) < 0.15 * width
 
 
+@pytest.mark.parametrize("n_items", [200, 2000])
+def test_a_threshold_in_the_lowest_atom_leaves_an_interval(n_items: int) -> None:
+    """Of a model that is right and sure up to rounding in 97 % of items, these have one option in their set and the others none."""
+    rng, held, widths = np.random.default_rng(0), 0, []
+    for _ in range(100):
+        answer, logits = rng.integers(0, 4, n_items), rng.normal(size=(n_items, 4))
+        sure = rng.random(n_items) < 0.97
+        logits[sure, answer[sure]] = 2000
+        low, high = interval(measured(logits, answer, "lac", Fraction(1, 10)))
+        held += low <= 0.97 <= high
+        widths.append(high - low)
+    assert held >= 90
+    assert np.mean(widths) == pytest.approx(2 * 1.96 * np.sqrt(0.97 * 0.03 / n_items), rel=0.1)
+
+
+def test_items_with_one_score_leave_room_for_one_that_was_not_seen() -> None:
+    """Where every option of 500 items has the same score all sets are full; the interval ends where an item with another one would."""
+    logits, answer = np.zeros((500, 4)), np.random.default_rng(0).integers(0, 4, 500)
+    found = measured(logits, answer, "lac", Fraction(1, 10))
+    assert interval(found) == pytest.approx((4, 4), abs=1e-9)
+    low, high = replace(found.inversion, unseen=0.002, _found={}).interval(0.95)
+    assert low == pytest.approx(4 - 1.965 * 0.002, abs=1e-5) and high == pytest.approx(4 + 1.965 * 0.002, abs=1e-5)
+
+
 def plain_mean(threshold: Threshold, known: SetStatistics, place: int, weights: np.ndarray) -> float:
     """The mean of a statistic when calibration and test items are drawn with these weights, rank by rank."""
     law, n_items = threshold.law, threshold.law.n_items
