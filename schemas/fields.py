@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 
 FIELDS = ("model", "method", "level", "task", "prompt")  # the fields that a user names
 COMPUTED_AS = ("dtype", "backend", "seed")
-KEY_COLUMNS = (*FIELDS, "items_hash", "weights_hash", "tokens_hash", *COMPUTED_AS)  # fields of the key that are columns of a catalog
+MADE_WITH = ("settings_hash", "compression_data_hash")  # of a compressed model: its method's settings, and the data it saw
+# What a catalog shows of a key; `settings_hash` stands for the settings themselves.
+KEY_COLUMNS = (*FIELDS, "items_hash", "weights_hash", "tokens_hash", *MADE_WITH, *COMPUTED_AS)
 CHAT = "-chat"  # end of the name of a prompt that stands in a chat template
 NATIVE = "native"  # name of the prompt that a task of lm-evaluation-harness words itself
 YE2024 = "ye2024"  # name of the published benchmark's chat prompt, which does not begin the reply
@@ -38,7 +40,8 @@ def split_prompt_name(name: str) -> PromptName:
 def averaged_together(row: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return what runs must share to be averaged over prompts: all but the wording.
 
-    So weights, dtypes, seeds, orders of options, chats, prompts that somebody else words, and other prompts stay apart.
+    So weights, settings of a method, compression data, dtypes, seeds, orders of options, chats, and prompts that somebody else words stay
+    apart from others.
     """
     prompt, order = split_prompt_name(row["prompt"])
     return (

@@ -78,6 +78,11 @@ class RunKey(BaseModel):
         return json_digest(self.content())
 
     @property
+    def settings_hash(self) -> str:
+        """SHA-256 of the method's settings; "" where it has none."""
+        return json_digest(self.model_dump(mode="json")["method_settings"]) if self.method_settings else ""
+
+    @property
     def name(self) -> str:
         """Name of the run's group in the store: a readable slug and the first eight digits of the digest."""
         parts = [self.model, self.method, *([] if self.level == NO_LEVEL else [self.level]), self.task, self.prompt]

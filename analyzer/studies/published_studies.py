@@ -258,8 +258,8 @@ def _figures(group: Sequence[Paired]) -> dict[str, Summary]:
 
 def _of_any_task(cell: Paired) -> tuple[Any, ...]:
     """Return what runs share that are averaged over tasks: model, method, level, and how they were computed."""
-    row = cell.row
-    return *(row[name] for name in KEY_COLUMNS if name not in ("task", "prompt", "items_hash", "tokens_hash")), cell.after.alpha
+    row, of_a_task = cell.row, ("task", "prompt", "items_hash", "tokens_hash", "compression_data_hash")
+    return *(row[name] for name in KEY_COLUMNS if name not in of_a_task), cell.after.alpha
 
 
 def _mean_fields(name: str, figures: Sequence[Summary]) -> Record:

@@ -24,6 +24,7 @@ from analyzer.runs.pairs import Partners
 from analyzer.runs.view import RunView
 from analyzer.scorers import SCORERS
 from analyzer.stats.estimate import Estimate
+from schemas.fields import MADE_WITH
 
 ALPHAS = tuple(Fraction(alpha) for alpha in ("0.01", "0.05", "0.1", "0.15", "0.2", "0.3"))
 FRACTIONS = tuple(Fraction(share) for share in ("0.1", "0.25", "0.75"))
@@ -112,7 +113,7 @@ def conclusion(change: Estimate) -> str:
 def _variant(cell: Paired, varied: str, value: str, base: bool) -> Variant:
     row = cell.row
     prompt = () if varied == "prompt" else (row["prompt"],)
-    group, run = (row["model"], row["task"], *prompt), (row["method"], row["level"])
+    group, run = (row["model"], row["task"], *prompt), (row["method"], row["level"], *(row[name] for name in MADE_WITH))
     size, change = cell.after.estimates["set_size"], cell.changes["set_size_change"]
     return Variant(varied, value, base, group, run, size, change, row["name"], cell.after.view.snapshot)
 

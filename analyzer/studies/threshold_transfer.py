@@ -26,6 +26,7 @@ from analyzer.stats.combined import difference
 from analyzer.stats.estimate import NOTHING, Estimate
 from analyzer.studies.carry_threshold import CARRIED, carry, carry_apart, carry_to_subject, check_exact, joined
 from schemas.errors import RunNotFoundError, UsageError
+from schemas.fields import MADE_WITH
 from schemas.numbers import check_tolerance
 
 COVERAGE_TOLERANCE = 0.01
@@ -106,7 +107,7 @@ def _kept_from_dense(cells: Iterable[Paired], question: Question) -> Iterator[Tr
 
 def _from_prompts(runs: Runs, question: Question) -> Iterator[Transfer]:
     """Every ordered pair of prompts of one run, over the items that both answered."""
-    for one, other in _pairs(runs, ("model", "method", "level", "task", "items_hash"), "prompt"):
+    for one, other in _pairs(runs, ("model", "method", "level", "task", "items_hash", *MADE_WITH), "prompt"):
         source, target = pair_views(one, other)
         for cell in _cells(target, question):
             kept = carry(source, target, cell, question)
@@ -115,7 +116,7 @@ def _from_prompts(runs: Runs, question: Question) -> Iterator[Transfer]:
 
 def _from_tasks(runs: Runs, question: Question) -> Iterator[Transfer]:
     """Every ordered pair of tasks under one prompt; no item is in both."""
-    for source, target in _pairs(runs, ("model", "method", "level", "prompt"), "task"):
+    for source, target in _pairs(runs, ("model", "method", "level", "prompt", "settings_hash"), "task"):
         for cell in _cells(target, question):
             yield _apart(source.row["task"], source, target, cell, question)
 

@@ -97,7 +97,7 @@ def run_names(keys: Keys) -> list[str]:
 
 def catalog_row(name: str, record: RunRecord) -> tuple[Any, ...]:
     """Return the row of a run, from what its own attributes say."""
-    values = {**dict(record.key), **dict(record.env), **vars(record), "name": name}
+    values = {**dict(record.key), **dict(record.env), **vars(record), "settings_hash": record.key.settings_hash, "name": name}
     return tuple(values[column] for column in SCHEMA)
 
 

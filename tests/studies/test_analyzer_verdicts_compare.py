@@ -27,6 +27,7 @@ from analyzer.runs.view import view_run
 from analyzer.stats.combined import difference
 from analyzer.stats.estimate import Estimate, mean
 from analyzer.stats.significance import detectable, holm, interval_p, mcnemar, paired_p
+from analyzer.studies.sensitivity import sensitivity
 from analyzer.studies.sets import sets
 from schemas.errors import ComparisonError, RunNotFoundError, UsageError
 from schemas.items import Item
@@ -236,6 +237,21 @@ def test_an_average_is_over_wordings_only(key: dict[str, Any], together: bool) -
         return  # a store's models of one name are told apart before they are compared; a reader in memory refuses them
     compared = [record for record in compare(source, Question(scorers=("lac",)), average=True) if record["compared_with"]]
     assert len(compared) == (1 if together else 2)
+
+
+@pytest.mark.parametrize("key", [{"method_settings": {"smoothing": 0.5}}, {"compression_data_hash": "f" * 64}])
+def test_models_made_with_other_settings_are_not_averaged(key: dict[str, Any]) -> None:
+    """Of one method and level, but of other settings or compression data, a run is another model: each has its own figures."""
+    rng = np.random.default_rng(0)
+    items = item_set(rng.integers(0, 4, 50), 4)
+    kinds: list[dict[str, Any]] = [{"method": "dense"}, {"method": "rtn"}, {"method": "rtn"} | key]
+    made = [make_run(items, skilled_logits(rng, items.answer, 4), **kind) for kind in kinds]
+    source = select_runs(MemoryReader([items], made), {})
+    assert len(sets(source, Question(scorers=("lac",)), average=True)) == 3
+    compared = [record for record in compare(source, Question(scorers=("lac",)), average=True) if record["compared_with"]]
+    assert sorted(record["run"] for record in compared) == sorted(run.key.name for run in made[1:])
+    rows = [row for row in sensitivity(source, Question(scorers=("lac",))) if row["varied"] == "split"]
+    assert sorted(row["run"] for row in rows) == sorted(run.key.name for run in made[1:])
 
 
 def test_an_unreliable_dense_run_marks_what_is_compared_with_it() -> None:

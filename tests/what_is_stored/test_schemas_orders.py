@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from schemas.fields import averaged_together, name_in_order, split_prompt_name
+from schemas.fields import KEY_COLUMNS, averaged_together, name_in_order, split_prompt_name
 from schemas.items import Item
 from schemas.orders import item_in_order, n_turning, names_others, places
 
@@ -70,7 +70,7 @@ def test_other_names_are_no_orders(name: str) -> None:
 
 def test_orders_are_not_averaged_with_each_other() -> None:
     """Means over prompts are over our wordings: runs of another order, chats, and prompts that somebody else words stay apart."""
-    columns = ("model", "method", "level", "task", "items_hash", "weights_hash", "tokens_hash", "dtype", "backend", "seed")
+    columns = [name for name in KEY_COLUMNS if name != "prompt"]
     groups = {
         averaged_together(dict.fromkeys(columns, "x") | {"prompt": name})
         for name in ("base", "shared", "base-chat", "task-chat", "native", "ye2024-chat")
