@@ -208,6 +208,21 @@ def test_too_little_text_of_the_hub_is_refused(name: str) -> None:
         draw_compression_data(name, Marked())
 
 
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize("name", ["c4:4x100", "wikitext2:4x50", "pileval:3x100"])
+def test_text_of_the_hub_that_a_model_cannot_read_is_refused(name: str) -> None:
+    """A tokenizer of few words makes one unknown token of nearly every word, on which no model can be compressed."""
+
+    class OfFewWords(Marked):
+        unk_token_id = 3
+
+        def __call__(self, text: str, max_length: int | None = None, **_: Any) -> dict[str, list[int]]:
+            return {"input_ids": [1, *([3] * len(text))][:max_length]}
+
+    with pytest.raises(UsageError, match=rf"does not know \d+% of compression data '{name.partition(':')[0]}'"):
+        draw_compression_data(name, OfFewWords())
+
+
 def test_fewer_tokens_than_columns_are_warned_of() -> None:
     """8 x 24 tokens are more than the 96 columns of a tiny down projection, 3 x 24 are fewer; the widest layer is named."""
     config = tiny().config

@@ -68,6 +68,7 @@ def draw_compression_data(name: str, tokenizer: Any, *, seed: int = 0, sequences
     rng = np.random.default_rng([seed, *_source(name).encode()])
     if name in HUB:
         ids, text = draw_hub_text(name, tokenizer, named_size or (Size(sequences, length) if sequences and length else None), seed, rng)
+        _check_known(tokenizer, ids, name)
         return CompressionData(name, seed, tuple(map(tuple, ids)), text)
     size = named_size or SIZES.get(name, PAPERS._replace(length=min(PAPERS.length, tokenizer.model_max_length)))
     size = Size(sequences or size.sequences, length or size.length)
@@ -77,7 +78,9 @@ def draw_compression_data(name: str, tokenizer: Any, *, seed: int = 0, sequences
     else:
         texts = [_read(name)]
         ids = _windows(tokenizer, texts[0], size, rng, name)
-    _check_known(tokenizer, ids, size, name)
+    if any(len(row) != size.length for row in ids):
+        raise UsageError(f"compression data {name!r} has no sequences of {size.length} tokens; use shorter ones")
+    _check_known(tokenizer, ids, name)
     return CompressionData(name, seed, tuple(map(tuple, ids)), "\n".join(texts))
 
 
@@ -167,9 +170,7 @@ def _windows(tokenizer: Any, text: str, size: Size, rng: np.random.Generator, na
     return [first + tokens[start : start + body] for start in starts]
 
 
-def _check_known(tokenizer: Any, ids: Sequence[Sequence[int]], size: Size, name: str) -> None:
-    if any(len(row) != size.length for row in ids):
-        raise UsageError(f"compression data {name!r} has no sequences of {size.length} tokens; use shorter ones")
+def _check_known(tokenizer: Any, ids: Sequence[Sequence[int]], name: str) -> None:
     unknown = getattr(tokenizer, "unk_token_id", None)
     share = float(np.mean(np.asarray(ids) == unknown)) if unknown is not None else 0.0
     if share > MAX_UNKNOWN:
