@@ -3,16 +3,16 @@
 Channel j of what a norm gives is divided by s_j = max|x_j|^smoothing / max|w_j|^(1 - smoothing), and the columns j of all layers that read
 it (in a mixture of experts the router as well) are multiplied by s_j. The maxima are over the compression data, and over those layers.
 With `smoothing=search` every norm has an exponent of its own: of some, the one for which rounding changes the sum of squares of the layers'
-outputs least, on a sample of tokens.
+outputs least, on a sample of tokens; a router is not rounded, so its outputs do not count.
 Source: Xiao et al. 2023, arXiv:2211.10438, equation 4. The paper takes 0.5 for OPT, and its authors 0.8 to 0.9 for Llama and its like.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from producer.methods.shared.contract import DATA, Job
 from producer.methods.shared.layerwise import layer_inputs
-from producer.methods.shared.linear_layers import token_batches
+from producer.methods.shared.linear_layers import target_layers, token_batches
 from producer.methods.shared.method_options import Option, number
 from producer.methods.shared.quantization import (
     WEIGHTS_AND_ACTIVATIONS,
@@ -49,7 +49,7 @@ def smooth(model: Any, job: Job) -> list[float]:
     """Smooth a model in place, and return the exponent of every norm, in the order of the forward pass. The logits do not change."""
     import torch
 
-    smoothing, exponents = job.settings["smoothing"], list[float]()
+    smoothing, exponents, rounded = job.settings["smoothing"], list[float](), set(target_layers(model).values())
     every = max(1, sum(map(len, job.data.input_ids)) // SEARCH["tokens"]) if job.data and isinstance(smoothing, dict) else 0
     with torch.no_grad():
         for layer, run in layer_inputs(model, token_batches(job.data), job.device):
@@ -60,7 +60,7 @@ def smooth(model: Any, job: Job) -> list[float]:
             for hook in hooks:
                 hook.remove()
             for norm, layers in readers.items():
-                exponents.append(best_exponent(signals[norm], layers, job.level) if every else smoothing)
+                exponents.append(best_exponent(signals[norm], layers, rounded, job.level) if every else smoothing)
                 scales = smoothing_scales(signals[norm].largest, layers, exponents[-1])
                 replace_weight(norm, norm.weight / scales)
                 for reader in layers:
@@ -79,14 +79,17 @@ def smoothing_scales(largest: Any, readers: Sequence[Any], exponent: float) -> A
     return (largest**exponent / weights ** (1 - exponent)).clamp_min(SMALLEST)
 
 
-def best_exponent(signals: "_Signals", readers: Sequence[Any], level: Level) -> float:
-    """Return the exponent for which rounding changes the outputs of the layers that read a norm least, in the sum of squares."""
+def best_exponent(signals: "_Signals", readers: Sequence[Any], rounded: Collection[Any], level: Level) -> float:
+    """Return the exponent for which rounding changes the outputs of the layers that read a norm least, in the sum of squares.
+
+    rounded : the layers that the method rounds, all of the model.
+    """
     rounding, x = RoundInput(level.activation_bits), signals.sample
 
     def error(exponent: float) -> float:
         scales = smoothing_scales(signals.largest, readers, exponent)
         (inputs,) = rounding(None, (x / scales,))
-        weights = [reader.weight.float() for reader in readers]
+        weights = [reader.weight.float() for reader in readers if reader in rounded]
         return sum(float((inputs @ rounded_weight(each * scales, level).T - x @ each.T).square().sum()) for each in weights)
 
     return float(min(SEARCH["from"], key=error))
