@@ -91,10 +91,10 @@ def _made(group: RunGroup, levels: Sequence[Level], settings: Settings) -> Itera
             for folder in folders[1:]:
                 copy_saved(folders[0], folder)
             del made
-        reading = partial(_read, group, dense, applied.model)
         measured = {**cache_size(applied.model), **applied.conditions}
-        yield Ready(level, measured, parameters, partial(_answer, group, settings, resident, applied.model), read=reading)
-        del applied  # frees it before the next one is made
+        answering, reading = (partial(_answer, group, settings, resident, applied.model), partial(_read, group, dense, applied.model))
+        yield Ready(level, measured, parameters, answering, read=reading)
+        del applied, answering, reading  # frees it before the next one is made
 
 
 def _saved(group: RunGroup, levels: Sequence[Level], settings: Settings) -> dict[Level, Saved]:

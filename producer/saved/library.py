@@ -7,6 +7,7 @@ two different ones never meet.
 
 import json
 import logging
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -181,17 +182,20 @@ def _load_again(made: Made, folder: Path) -> tuple[Any, dict[str, Any]]:
 
 
 def _largest(logits: NDArray[np.float32], others: NDArray[np.float32]) -> float:
-    return float(np.nanmax(np.abs(logits - others)))
+    """Return the largest difference of two option logits; infinity where one model has no number and the other does."""
+    if not np.array_equal(np.isfinite(logits), np.isfinite(others)):
+        return math.inf
+    return float(np.max(np.abs(logits - others)[np.isfinite(logits)], initial=0.0))
 
 
 def _roundings(model: Any, folder: Path) -> float:
     """Return the largest difference of a layer's weight from the checkpoint's, in units of the precision of its dtype at each value."""
     import torch
 
-    layers, largest = target_layers(model), 0.0
+    layers, largest = target_layers(model), [0.0]
     info = torch.finfo(model.dtype)
     for name, stored in stored_weights(folder, layers, model.dtype):
         weight = layers[name].weight.detach().double()
         apart = (weight - stored.to(weight.device).double()).abs() / (info.eps * weight.abs().clamp_min(info.tiny))
-        largest = max(largest, float(apart.max()))
-    return largest
+        largest.append(float(apart.max()))
+    return float(np.max(largest))  # NaN if any weight is

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
+from producer_tiny import tiny
 
 import producer.methods
 from producer.cli.main import main
@@ -169,6 +170,24 @@ def test_a_model_that_comes_back_different_is_not_saved(tmp_path: Path, monkeypa
     result = run(tmp_path / "s", "--method", "rtn", "--level", "w4a16-g32", "--save", str(tmp_path / "saved"))
     assert result.exit_code == 5 and "cannot be saved faithfully" in result.stderr
     assert not (tmp_path / "saved").exists()
+
+
+def test_a_number_that_is_lost_on_the_way_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NaN in one weight, such as of an expert that no item of the check is sent to, or in one answer, is no small difference."""
+    from producer.saved import library
+
+    model = tiny()
+    layers = library.target_layers(model)
+    stored = {name: layer.weight.detach().clone() for name, layer in layers.items()}
+    monkeypatch.setattr(library, "stored_weights", lambda *_: stored.items())
+    assert library._roundings(model, Path()) == 0
+    list(stored.values())[2][0, 0] = np.nan
+    assert np.isnan(library._roundings(model, Path()))
+    logits = np.array([[1.0, 2.0, np.nan], [0.5, 0.25, 0.125]], np.float32)
+    assert library._largest(logits, logits + 0.5) == 0.5
+    lost = logits.copy()
+    lost[1, 1] = np.nan
+    assert library._largest(logits, lost) == np.inf
 
 
 @pytest.mark.parametrize(("method", "level"), [("rtn", "w4a16-g32"), ("wanda", "0.5")])
