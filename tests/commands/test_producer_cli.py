@@ -17,10 +17,10 @@ from click.testing import CliRunner, Result
 from producer_standin import save_standin, urn_rows, write_items
 from safetensors.torch import load_file, save_file
 
-import producer.run.produce
 from producer.cli.main import main
 from producer.machine.interrupt import stop_on_signal
 from producer.request.request import Request
+from producer.run.make_run import RunMaker
 from producer.run.plan import make_plan
 from producer.tasks import TASKS
 from producer.tasks.urn import bayes_posterior
@@ -254,7 +254,7 @@ def test_a_signal_commits_what_is_done_and_says_how_to_go_on(
     number: signal.Signals, produce: Produce, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A signal in the second run, or a closed terminal, keeps the first one; the same command then makes only what is missing."""
-    real, calls = producer.run.produce._Worker._answer, []
+    real, calls = RunMaker.answer, []
 
     def interrupted(self: object, cell: object, ready: object, found: object) -> object:
         calls.append(cell)
@@ -263,7 +263,7 @@ def test_a_signal_commits_what_is_done_and_says_how_to_go_on(
         return real(self, cell, ready, found)
 
     arguments = ("--task", "urn", "--task", "facts", "--limit", "4")
-    monkeypatch.setattr(producer.run.produce._Worker, "_answer", interrupted)
+    monkeypatch.setattr(RunMaker, "answer", interrupted)
     result = produce(*arguments)
     assert result.exit_code == 128 + number
     assert "1 finished run is in the store" in result.stderr
