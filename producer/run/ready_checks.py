@@ -74,7 +74,7 @@ def answers_as_before(prompted: PromptedTask, ready: Ready, found: Found, items:
     Where compressing twice gives two models, as it may on a GPU, the answers of one run must not be those of both.
     items : the items whose earlier answers are in `found`.
     """
-    some = list(items[:: -(-len(items) // AGAIN)])
+    some = [items[number] for number in np.linspace(0, len(items) - 1, min(AGAIN, len(items))).astype(int)]
     asked = prompted.only(some)
     now, before = asked.in_own_order(ready.answer(asked, lambda _: None).logits), found.logits[some]
     allowed = TOLERANCE[prompted.model.dtype] * float(np.nanmax(before) - np.nanmin(before))
