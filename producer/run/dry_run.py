@@ -14,7 +14,7 @@ from producer.request.planned import Model, PlannedRun, PlannedText, RunGroup
 from producer.request.request import Request
 from producer.request.served_model import ServedModel
 from producer.run.device_kinds import ASSUMED_SHARE, Workload, by_device_kind
-from producer.run.found import StoredAnswers, counts
+from producer.run.known_answers import StoredAnswers, counts
 from producer.run.plan import check_request, make_plan
 from producer.run.text_runs import PROMPT as TEXT_PROMPT
 from producer.run.until import with_looks
@@ -75,12 +75,12 @@ def describe_runs(requests: Sequence[Request], store_url: str, *, device_kinds: 
 def _row(run: PlannedRun, group: RunGroup, stored: set[str], answers: StoredAnswers) -> Row:
     prompted, prompts = run.prompted, run.prompted.prompts
     state = NOT_DOWNLOADED if run.key is None else STORED if run.key.name in stored else TO_RUN
-    found = answers.to(run) if state == TO_RUN else None
-    tokens = prompts.tokens if found is None else prompts.only(found.missing).tokens
-    n_items, n_found = len(prompted.item_set), 0 if found is None else int(found.is_found.sum())
+    known = answers.to(run) if state == TO_RUN else None
+    tokens = prompts.tokens if known is None else prompts.only(known.missing).tokens
+    n_items, n_known = len(prompted.item_set), 0 if known is None else int(known.is_known.sum())
     names = (prompted.model.files.name, group.method.name, run.level.text, prompted.task.name, prompted.prompt)
-    sizes = (f"{n_items:,}", f"{n_found:,}", f"{tokens:,}", str(prompts.truncated))
-    return Row((*names, *sizes, state), tokens, _seconds(group, tokens), n_items, n_found)
+    sizes = (f"{n_items:,}", f"{n_known:,}", f"{tokens:,}", str(prompts.truncated))
+    return Row((*names, *sizes, state), tokens, _seconds(group, tokens), n_items, n_known)
 
 
 def _text_row(planned: PlannedText, group: RunGroup, stored: set[str]) -> Row:

@@ -1,11 +1,11 @@
 """Keep the answers of a run under way, so that a command that was killed goes on where it was.
 
-In: a planned run, answers as its model gives them.  Out: the answers that an earlier command left, put into `Found`.
+In: a planned run, answers as its model gives them.  Out: the answers that an earlier command left, put into `KnownAnswers`.
 
 Answers wait in a journal in the cache folder (`producer.machine.journal`) until their run is in the store. They are found again by what
-determines an answer, as answers of stored runs are (`producer.run.found`), and by the tokens of prompt and options. They are taken only
-where the libraries and the device are the same, so that what a run records of them holds for all its answers. Two processes that make one
-run have a file each; the first that stores the run deletes what it took, and the other asks what it has not got.
+determines an answer, as answers of stored runs are (`producer.run.known_answers`), and by the tokens of prompt and options. They are taken
+only where the libraries and the device are the same, so that what a run records of them holds for all its answers. Two processes that make
+one run have a file each; the first that stores the run deletes what it took, and the other asks what it has not got.
 """
 
 import logging
@@ -20,7 +20,7 @@ from producer.engine.head import HeadOutput
 from producer.machine.environment import device_name, versions
 from producer.machine.journal import Journal, question_id, remove_journals
 from producer.request.planned import PlannedRun, PromptedTask
-from producer.run.found import Found, answered_by
+from producer.run.known_answers import KnownAnswers, answered_by
 from schemas.run import RunKey
 
 log = logging.getLogger(__name__)
@@ -51,23 +51,23 @@ class KeptAnswers:
         self._ids = list(_question_ids(planned.prompted))
         self.remove = self._journal.remove
 
-    def put_into(self, found: Found) -> None:
+    def put_into(self, known: KnownAnswers) -> None:
         """Add the answers that earlier commands left to those of stored runs."""
         answers = {item: answer for item, name in enumerate(self._ids) if (answer := self._journal.answer(name)) is not None}
-        items = [item for item in found.missing if item in answers]
+        items = [item for item in known.missing if item in answers]
         if not items:
             return
         logits, logsumexp, top = zip(*(answers[item] for item in items), strict=True)
-        shown = np.full((len(items), found.logits.shape[1]), np.nan, np.float32)
+        shown = np.full((len(items), known.logits.shape[1]), np.nan, np.float32)
         for row, values in enumerate(logits):
             shown[row, : len(values)] = values
-        found.logits[items] = self._prompted.only(items).in_own_order(shown)
-        found.logsumexp[items], found.top_token[items], found.is_found[items] = logsumexp, top, True
+        known.logits[items] = self._prompted.only(items).in_own_order(shown)
+        known.logsumexp[items], known.top_token[items], known.is_known[items] = logsumexp, top, True
         self.taken = items
 
-    def take_back(self, found: Found) -> None:
+    def take_back(self, known: KnownAnswers) -> None:
         """Take the answers out again that `put_into` added, so that their items are asked."""
-        found.is_found[self.taken], found.logits[self.taken] = False, np.nan
+        known.is_known[self.taken], known.logits[self.taken] = False, np.nan
         self.taken = []
 
     def notes(self) -> Iterator[str]:

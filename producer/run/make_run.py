@@ -22,8 +22,8 @@ from producer.models.weights_hash import weight_bytes
 from producer.request.planned import Model, PlannedRun, PlannedText, PromptedTask
 from producer.request.request import Request
 from producer.request.served_model import ServedModel
-from producer.run.found import AS_STORED, Found
 from producer.run.kept import KeptAnswers
+from producer.run.known_answers import AS_STORED, KnownAnswers
 from producer.run.ready_checks import answers_as_before, check_option_mass
 from producer.run.text_runs import text_environment, text_run
 from schemas.options import own_options
@@ -48,48 +48,48 @@ class RunMaker:
     show_progress: bool
     forget: list[Callable[[], None]] = field(default_factory=list)
 
-    def all_found(self, planned: PlannedRun, found: Found) -> Run:
+    def from_known(self, planned: PlannedRun, known: KnownAnswers) -> Run:
         """Return a run that stored runs hold all answers to; what was measured on the model is that of the one with the most."""
-        log.warning("%s", found)
-        prompted, model = planned.prompted, max(found.sources, key=lambda source: source.n_items).env
+        log.warning("%s", known)
+        prompted, model = planned.prompted, max(known.sources, key=lambda source: source.n_items).env
         here = environment(
             prompted.model.device,
             parameters=model.parameters,
             truncated_items=prompted.prompts.truncated,
             dropped_items=prompted.task.dropped,
-            notes=(*prompted.notes, *found.notes(), *([UNMEASURED] if self.request.settings.self_check else [])),
+            notes=(*prompted.notes, *known.notes(), *([UNMEASURED] if self.request.settings.self_check else [])),
             post_conditions=model.post_conditions,
         )
-        return self._joined(planned, found, here.model_copy(update={"throughput": {}}))  # this process's memory says nothing of the model
+        return self._joined(planned, known, here.model_copy(update={"throughput": {}}))  # this process's memory says nothing of the model
 
-    def answer(self, planned: PlannedRun, ready: Ready, found: Found) -> Run:
+    def answer(self, planned: PlannedRun, ready: Ready, known: KnownAnswers) -> Run:
         """Return a run to which a model that is ready gives the answers that are missing among those found.
 
         Answers that an earlier command kept when it was cut off are taken first; those given are kept every `checkpoint_every`.
         """
         assert planned.key is not None, "weights are fetched before a run is made"
-        whole, keep, notes = planned.prompted, NOTHING_KEPT, list[str]()
+        all_prompted, keep, notes = planned.prompted, NOTHING_KEPT, list[str]()
         if not ready.forget:
             kept = KeptAnswers(planned, fresh=self.request.asks_anew)
-            kept.put_into(found)
+            kept.put_into(known)
             self.forget.append(kept.remove)
-            if kept.taken and planned.key.method not in AS_STORED and not answers_as_before(whole, ready, found, kept.taken):
+            if kept.taken and planned.key.method not in AS_STORED and not answers_as_before(all_prompted, ready, known, kept.taken):
                 log.warning("%d kept answers are not used: the model, compressed again, gives others", len(kept.taken))
-                kept.take_back(found)
-            keep, notes = kept.keeping(self.request.settings.checkpoint_every, found.missing), [*kept.notes()]
+                kept.take_back(known)
+            keep, notes = kept.keeping(self.request.settings.checkpoint_every, known.missing), [*kept.notes()]
         with self.stop.raise_immediately():
-            low_mass = check_option_mass(whole, ready)
+            low_mass = check_option_mass(all_prompted, ready)
         for note in low_mass:
             log.warning("%s", note)
-        missing, prompted = found.missing, whole
-        if found.is_found.any():
-            log.warning("%s", found)
-            prompted = whole.only(missing)
+        missing, prompted = known.missing, all_prompted
+        if known.is_known.any():
+            log.warning("%s", known)
+            prompted = all_prompted.only(missing)
         if self.request.settings.self_check and not missing:
             notes.append(UNMEASURED)
         peak_reset, clock = reset_peak(prompted.model.device), time.monotonic()
         with _item_bar(planned, len(missing), shown=self.show_progress) as bar:
-            n_letters = len(whole.options.ids)
+            n_letters = len(all_prompted.options.ids)
             answers = ready.answer(prompted, self._after_batch(bar, prompted), keep) if missing else nothing_asked(n_letters)
         env = environment(
             prompted.model.device,
@@ -97,17 +97,17 @@ class RunMaker:
             duration_s=time.monotonic() - clock,
             tokens=answers.tokens,
             parameters=ready.parameters,
-            truncated_items=whole.prompts.truncated,
-            dropped_items=whole.task.dropped,
-            notes=(*whole.notes, *low_mass, *answers.notes, *notes, *found.notes()),
+            truncated_items=all_prompted.prompts.truncated,
+            dropped_items=all_prompted.task.dropped,
+            notes=(*all_prompted.notes, *low_mass, *answers.notes, *notes, *known.notes()),
             post_conditions={**_file_bytes(planned), **ready.conditions},
             throughput=dict(answers.throughput),
             noise_floor=dict(answers.noise_floor),
         )
         if missing:
-            found.logits[missing] = prompted.in_own_order(answers.logits)
-            found.logsumexp[missing], found.top_token[missing] = answers.logsumexp, answers.top_token
-        return self._joined(planned, found, env)
+            known.logits[missing] = prompted.in_own_order(answers.logits)
+            known.logsumexp[missing], known.top_token[missing] = answers.logsumexp, answers.top_token
+        return self._joined(planned, known, env)
 
     def text(self, planned: PlannedText, ready: Ready, model: Model) -> Run:
         """Return a run of what a model that is ready says of a text, token by token."""
@@ -123,7 +123,7 @@ class RunMaker:
         env = text_environment(planned, model, ready.parameters, time.monotonic() - clock, ready.conditions)
         return text_run(planned, tokens, without_circumstances(env) if self.request.private else env)
 
-    def _joined(self, planned: PlannedRun, answers: Found, env: Environment) -> Run:
+    def _joined(self, planned: PlannedRun, answers: KnownAnswers, env: Environment) -> Run:
         assert planned.key is not None, "weights are fetched before a run is made"
         logits = _nan_beyond_options(answers.logits, planned.prompted.item_set.n_options)
         shared = without_circumstances(env) if self.request.private else env

@@ -232,10 +232,10 @@ def _by_source(
     from producer.methods.shared.compression_data import check_overlap, default_source, draw_compression_data, too_few_tokens
 
     by_source: dict[str, list[PromptedTask]] = {}
-    given = "" if request.compression_data == "auto" else request.compression_data
+    source_name = "" if request.compression_data == "auto" else request.compression_data
     for each in prompted:
-        by_source.setdefault(given or default_source(each.task.name), []).append(each)
-    text_source = (given or default_source(EMBEDDED_TEXT_TASK if text.text.name == EMBEDDED_TEXT else text.text.task)) if text else ""
+        by_source.setdefault(source_name or default_source(each.task.name), []).append(each)
+    text_source = (source_name or default_source(EMBEDDED_TEXT_TASK if text.text.name == EMBEDDED_TEXT else text.text.task)) if text else ""
     if text:
         by_source.setdefault(text_source, [])
     for source, answered in by_source.items():

@@ -20,8 +20,8 @@ from producer.request.planned import PlannedRun, PlannedText, RunGroup
 from producer.request.request import Request
 from producer.request.served_model import ServedModel
 from producer.run.destination import Destination
-from producer.run.found import StoredAnswers
 from producer.run.kept import remove_kept
+from producer.run.known_answers import StoredAnswers
 from producer.run.make_run import RunMaker
 from producer.run.plan import check_request, make_plan
 from producer.run.ready_checks import check_same_served_model, of_same_model
@@ -107,18 +107,18 @@ class _Worker:
             if run.key and run not in todo:
                 self.outcome.already_stored.append(run.key.name)
                 remove_kept(run.key)
-        found = [(run, self._stored.to(run)) for run in todo]
-        for run, answers in found:
+        known = [(run, self._stored.to(run)) for run in todo]
+        for run, answers in known:
             if not answers.missing:
-                self._write(run, self.maker.all_found(run, answers))
-        asked = [(run, answers) for run, answers in found if answers.missing]
+                self._write(run, self.maker.from_known(run, answers))
+        asked = [(run, answers) for run, answers in known if answers.missing]
         texts = [each for each in group.texts if self.request.replace or each.key is None or not self.destination.contains(each.key)]
         self.outcome.already_stored += [each.key.name for each in group.texts if each.key and each not in texts]
         saving = self.request.settings.save is not None and group.method.changes and not group.is_dense
         needed = {run.level for run, _ in asked} | {each.level for each in texts}
         levels = [level for level in group.levels if saving or level in needed]
         if not levels:
-            if found:
+            if known:
                 log.warning("%s is not loaded: stored runs hold all answers", group.model.files.name)
             return
         for ready in self._each_level(replace(group, texts=texts), levels):
@@ -159,8 +159,8 @@ class _Worker:
         """Return whether the gate decides at a look to which stored runs hold all answers; the runs of that look are then written."""
         for look, n_items in enumerate(self.request.looks, 1):
             parts = [at_look(planned, n_items) for planned in group.runs if planned.level == level]
-            found = [self._from_store(part) for part in parts]
-            if not (answered := [each for each in found if each]) or len(answered) < len(parts):
+            from_store = [self._from_store(part) for part in parts]
+            if not (answered := [each for each in from_store if each]) or len(answered) < len(parts):
                 return False
             if (decision := self._decision(look, answered)).final:
                 self._write_decided(answered, decision)
@@ -172,8 +172,8 @@ class _Worker:
         assert planned.key is not None, "weights are fetched before a run is made"
         if self.destination.contains(planned.key) and not self.request.replace:
             return Answered(planned, self._run_of(planned))
-        found = self._stored.to(planned)
-        return None if found.missing else Answered(planned, self.maker.all_found(planned, found))
+        known = self._stored.to(planned)
+        return None if known.missing else Answered(planned, self.maker.from_known(planned, known))
 
     def _write_decided(self, answered: Sequence[Answered], decision: Decision) -> None:
         """Write the runs of the look that decided, unless they are stored."""
@@ -185,13 +185,13 @@ class _Worker:
             noted = run.env.model_copy(update={"notes": (*run.env.notes, note)})
             self._write(planned, replace(run, env=noted))
 
-    def _next_look(self, whole: PlannedRun, ready: Ready, look: int, before: Answered | None) -> Answered:
+    def _next_look(self, all_looks: PlannedRun, ready: Ready, look: int, before: Answered | None) -> Answered:
         """Return a run over the items of a look, of which those of the look before are answered."""
-        planned = at_look(whole, self.request.looks[look - 1])
-        found = of_same_model(planned, ready, self._stored.to(planned))
+        planned = at_look(all_looks, self.request.looks[look - 1])
+        known = of_same_model(planned, ready, self._stored.to(planned))
         if before:
-            found.add(before.run, np.array(planned.prompted.task.place) < len(before.items))
-        run = self.maker.answer(planned, ready, found)
+            known.add(before.run, np.array(planned.prompted.task.look_rank) < len(before.items))
+        run = self.maker.answer(planned, ready, known)
         if before:
             spent = {name: getattr(run.env, name) + getattr(before.run.env, name) for name in ("duration_s", "tokens")}
             run = replace(run, env=run.env.model_copy(update=spent))

@@ -21,7 +21,7 @@ from producer.backends.server import CANARIES, SPREAD
 from producer.prompts.encode import OptionTokens, other_form
 from producer.prompts.templates import CUE
 from producer.request.planned import PlannedRun, PromptedTask, RunGroup
-from producer.run.found import AS_STORED, Found
+from producer.run.known_answers import AS_STORED, KnownAnswers
 from producer.saved.library import TOLERANCE
 from producer.served.canary import allowed_change
 from schemas.errors import HedgemarkError, StoreNotFoundError, UsageError
@@ -58,17 +58,17 @@ def check_option_mass(prompted: PromptedTask, ready: Ready) -> tuple[str, ...]:
     raise UsageError(f"{low_mass} {where}{bare}; at least {LEAST_MASS} is needed; {cure}")
 
 
-def of_same_model(planned: PlannedRun, ready: Ready, found: Found) -> Found:
+def of_same_model(planned: PlannedRun, ready: Ready, known: KnownAnswers) -> KnownAnswers:
     """Return the stored answers to a run, none of them where the model was compressed again and gives others."""
     assert planned.key is not None, "weights are fetched before a run is made"
-    items = [int(item) for item in np.flatnonzero(found.is_found)]
-    if not items or planned.key.method in AS_STORED or answers_as_before(planned.prompted, ready, found, items):
-        return found
+    items = [int(item) for item in np.flatnonzero(known.is_known)]
+    if not items or planned.key.method in AS_STORED or answers_as_before(planned.prompted, ready, known, items):
+        return known
     log.warning("%d stored answers are not used: the model, compressed again, gives others", len(items))
-    return Found.nothing(*found.logits.shape)
+    return KnownAnswers.nothing(*known.logits.shape)
 
 
-def answers_as_before(prompted: PromptedTask, ready: Ready, found: Found, items: Sequence[int]) -> bool:
+def answers_as_before(prompted: PromptedTask, ready: Ready, known: KnownAnswers, items: Sequence[int]) -> bool:
     """Return whether a model that was compressed again gives a few of the answers that an earlier command kept or stored.
 
     Where compressing twice gives two models, as it may on a GPU, the answers of one run must not be those of both.
@@ -76,7 +76,7 @@ def answers_as_before(prompted: PromptedTask, ready: Ready, found: Found, items:
     """
     some = [items[number] for number in np.linspace(0, len(items) - 1, min(AGAIN, len(items))).astype(int)]
     asked = prompted.only(some)
-    now, before = asked.in_own_order(ready.answer(asked, lambda _: None).logits), found.logits[some]
+    now, before = asked.in_own_order(ready.answer(asked, lambda _: None).logits), known.logits[some]
     allowed = TOLERANCE[prompted.model.dtype] * float(np.nanmax(before) - np.nanmin(before))
     return bool(np.nanmax(np.abs(now - before)) <= allowed)
 

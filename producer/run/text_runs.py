@@ -36,13 +36,13 @@ def model_text(model: Model, name: str) -> ModelText:
     if share > MAX_UNKNOWN:
         raise UsageError(f"the tokenizer of {model.files.name!r} does not know {share:.0%} of text {name!r}; use text that it can read")
     windows, counts = cut_windows(ids, list(tokenizer("")["input_ids"]), length)
-    kept = [number for number, count in enumerate(counts) if count]
-    if not kept:
+    with_text = [number for number, count in enumerate(counts) if count]
+    if not with_text:
         raise UsageError(f"text {name!r} has no document of two tokens or more")
-    documents = tuple(text.documents[number] for number in kept)
+    documents = tuple(text.documents[number] for number in with_text)
     digest = json_digest([list(window.tokens) for window in windows])
-    found = Windows(windows, tuple(counts[number] for number in kept), digest, length)
-    return ModelText(Text(text.name, documents), found, len(ids) - len(kept))
+    cut = Windows(windows, tuple(counts[number] for number in with_text), digest, length)
+    return ModelText(Text(text.name, documents), cut, len(ids) - len(with_text))
 
 
 def text_key(text: ModelText, shared: Mapping[str, Any]) -> RunKey:

@@ -120,37 +120,37 @@ def check_judged_once(groups: Sequence[RunGroup]) -> None:
 def at_look(planned: PlannedRun, n_items: int) -> PlannedRun:
     """Return what asks the first `n_items` items, in the order of looks, of what asks the items of all looks."""
     prompted, task = planned.prompted, planned.prompted.task
-    chosen = [number for number, place in enumerate(task.place) if place < n_items]
-    part = prompted.only(chosen)
+    chosen = [number for number, rank in enumerate(task.look_rank) if rank < n_items]
+    asked = prompted.only(chosen)
     limit = n_items if n_items < len(task.items) else task.limit
-    part = replace(part, task=replace(part.task, limit=limit, place=tuple(task.place[number] for number in chosen)))
+    asked = replace(asked, task=replace(asked.task, limit=limit, look_rank=tuple(task.look_rank[number] for number in chosen)))
     demonstrated = [item.id for item in task.demonstrations]
-    part = replace(part, item_set=build_item_set(task.name, part.task.items, revision=task.revision, demonstrations=demonstrated))
-    n_letters = int(part.item_set.n_options.max())  # of these items alone
-    part = replace(part, options=OptionTokens(prompted.options.ids[:n_letters], prompted.options.texts[:n_letters]))
-    vars(part)["prompts"] = prompted.prompts.only(chosen)
+    asked = replace(asked, item_set=build_item_set(task.name, asked.task.items, revision=task.revision, demonstrations=demonstrated))
+    n_letters = int(asked.item_set.n_options.max())  # of these items alone
+    asked = replace(asked, options=OptionTokens(prompted.options.ids[:n_letters], prompted.options.texts[:n_letters]))
+    vars(asked)["prompts"] = prompted.prompts.only(chosen)
     assert planned.key is not None, "weights are fetched before a run is made"
     changes = {
-        "items_hash": part.item_set.digest,
-        "tokens_hash": part.prompts.digest,
-        "option_token_ids": part.options.ids,
-        "option_tokens": part.options.texts,
+        "items_hash": asked.item_set.digest,
+        "tokens_hash": asked.prompts.digest,
+        "option_token_ids": asked.options.ids,
+        "option_tokens": asked.options.texts,
         "sampling": {"limit": limit} if limit else {},
     }
-    return replace(planned, prompted=part, key=planned.key.model_copy(update=changes))
+    return replace(planned, prompted=asked, key=planned.key.model_copy(update=changes))
 
 
-def of_look(whole: Answered, n_items: int) -> Answered:
+def of_look(answered: Answered, n_items: int) -> Answered:
     """Return the part of a run over the items of all looks that belongs to the look with `n_items` of each task."""
-    part = at_look(whole.planned, n_items)
-    assert part.key is not None, "weights are fetched before a run is made"
-    rows, run = np.flatnonzero(np.array(whole.planned.prompted.task.place) < n_items), whole.run
+    planned = at_look(answered.planned, n_items)
+    assert planned.key is not None, "weights are fetched before a run is made"
+    rows, run = np.flatnonzero(np.array(answered.planned.prompted.task.look_rank) < n_items), answered.run
     if len(rows) == len(run.logits):
-        return whole
+        return answered
     note = f"{len(rows):,} of the {len(run.logits):,} answers of run {run.key.name}"
     env = run.env.model_copy(update={"notes": (*run.env.notes, note), "tokens": 0, "throughput": {}, "noise_floor": {}})
-    logits = run.logits[rows, : len(part.prompted.options.ids)]
-    return Answered(part, Run(part.key, logits, run.logsumexp[rows], run.top_token[rows], env))
+    logits = run.logits[rows, : len(planned.prompted.options.ids)]
+    return Answered(planned, Run(planned.key, logits, run.logsumexp[rows], run.top_token[rows], env))
 
 
 def decide(policy: Path, looks: tuple[int, ...], look: int, answered: Sequence[Answered]) -> Decision:

@@ -36,10 +36,10 @@ def load_hub(text: str, columns: str) -> LoadedItems:
     Raises UsageError for a text or columns that cannot be meant, ItemError for rows that are not items, HedgemarkError if the data cannot
     be had.
     """
-    found = _SPEC.fullmatch(text)
-    if not found:
+    match = _SPEC.fullmatch(text)
+    if not match:
         raise UsageError(f"--task {HUB}{text}: expected {HUB}DATASET#SPLIT, such as {HUB}allenai/ai2_arc:ARC-Easy#test")
-    source = _load(found["path"], found["config"], found["revision"], found["split"])
+    source = _load(match["path"], match["config"], match["revision"], match["split"])
     try:
         chosen = columns_of(columns, source.rows.column_names)
     except UsageError as error:

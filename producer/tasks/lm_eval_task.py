@@ -82,8 +82,8 @@ def _task_in(path: Path) -> str:
     """Return the name that a YAML file gives its task or group; its functions are not looked at here."""
     text = path.read_text(encoding="utf-8", errors="replace")
     for word in ("group", "task"):
-        if found := re.search(rf"""^{word}:[ \t]*["']?([^"'#\[\n]+?)["']?[ \t]*(?:#.*)?$""", text, re.MULTILINE):
-            return found[1]
+        if match := re.search(rf"""^{word}:[ \t]*["']?([^"'#\[\n]+?)["']?[ \t]*(?:#.*)?$""", text, re.MULTILINE):
+            return match[1]
     raise UsageError(f"{path} has no line 'task: NAME'; expected a task of lm-evaluation-harness")
 
 
@@ -106,13 +106,13 @@ def _items(name: str, task: Any, subject: str) -> Iterator[tuple[Item, Mapping[s
 
 def _check_kind(task: Any) -> None:
     """Raise UsageError for a task of another kind than one question with one right option."""
-    said = f"task {_name(task)!r} of lm-evaluation-harness"
+    name = f"task {_name(task)!r} of lm-evaluation-harness"
     if task.OUTPUT_TYPE != "multiple_choice":
-        raise UsageError(f"{said} is of type {task.OUTPUT_TYPE}, where the model writes text; only multiple_choice has options to score")
+        raise UsageError(f"{name} is of type {task.OUTPUT_TYPE}, where the model writes text; only multiple_choice has options to score")
     if task.multiple_input:
-        raise UsageError(f"{said} has its choices in the contexts, a prompt for each; there is no question with options to ask")
+        raise UsageError(f"{name} has its choices in the contexts, a prompt for each; there is no question with options to ask")
     if getattr(task, "MULTIMODAL", False):
-        raise UsageError(f"{said} shows images or sounds; only text is asked")
+        raise UsageError(f"{name} shows images or sounds; only text is asked")
 
 
 def _item(task: Any, document: Mapping[str, Any], item_id: str, subject: str, source: str) -> Item:
@@ -139,11 +139,11 @@ def _item(task: Any, document: Mapping[str, Any], item_id: str, subject: str, so
 def _contradictions(task: Any, document: Mapping[str, Any], answer: int, count: int) -> list[str]:
     """Return how the harness judges this document otherwise than by one right option: it must count `answer` as right, and no other."""
     again = 2 if "acc_mutual_info" in task._metric_fn_list else 1  # it is asked every choice without a context too
-    own = task.config.process_results is not None
-    for chosen in range(count) if own else (answer, (answer + 1) % count):
+    scored_by_task = task.config.process_results is not None
+    for chosen in range(count) if scored_by_task else (answer, (answer + 1) % count):
         likelihoods = [(0.0 if option == chosen else -50.0, False) for option in range(count)] + [(0.0, False)] * (again - 1) * count
         counted = task.process_results(document, likelihoods).get("acc")
-        if counted is None and own:
+        if counted is None and scored_by_task:
             return ["it scores answers by a function of its own that returns no acc, so nobody knows whether one option is right"]
         if counted is not None and counted != (chosen == answer):
             return [f"with all probability on choice {chosen} the harness counts {counted:.3g} right, and its target is choice {answer}"]
@@ -168,8 +168,8 @@ def _answer(target: Any, choices: Sequence[str]) -> int:
 def _shown_options(document: Mapping[str, Any], count: int, context: str) -> tuple[str, list[str]]:
     """Return question and options of a document whose choices are letters: its one list of so many texts that the prompt shows in order."""
     lists = {name: value["text"] if isinstance(value, dict) and "text" in value else value for name, value in document.items()}
-    found = [value for value in lists.values() if isinstance(value, list | tuple) and len(value) == count]
-    shown = [list(map(str, value)) for value in found if _in_order(value, context)]
+    candidates = [value for value in lists.values() if isinstance(value, list | tuple) and len(value) == count]
+    shown = [list(map(str, value)) for value in candidates if _in_order(value, context)]
     named = [str(document[name]) for name in ("question", "question_stem", "input") if isinstance(document.get(name), str)]
     asked = [text for text in named if text.strip() and text.strip() in context]
     if len(shown) != 1 or not asked:
@@ -199,7 +199,7 @@ def _source(task: Any) -> str:
     split = task.config.test_split or task.config.validation_split
     data = task.dataset[split] if hasattr(task.dataset, "keys") and split in task.dataset else None
     checksums = getattr(getattr(data, "info", None), "download_checksums", None) or {}
-    commits = {found[1] for address in checksums if (found := _COMMIT.search(str(address)))}
+    commits = {match[1] for address in checksums if (match := _COMMIT.search(str(address)))}
     at = f"@{commits.pop()}" if len(commits) == 1 else ""
     named = f"/{task.DATASET_NAME}" if task.DATASET_NAME else ""
     path = f", {task.DATASET_PATH}{named}{at}" if _HUB.fullmatch(str(task.DATASET_PATH)) else ""  # no path of this machine

@@ -44,11 +44,11 @@ def native_prompt(asked: Iterable[tuple[Any, Sequence[tuple[Item, Mapping[str, A
             context, options = _requests(task, document, len(item.choices))
             labels += options[len(labels) :]
             if options != labels[: len(options)]:
-                place = next(k for k, option in enumerate(options) if option != labels[k])
+                number = next(k for k, option in enumerate(options) if option != labels[k])
                 raise UsageError(
                     f"--prompt native: task {task.config.task!r} of lm-evaluation-harness scores the texts of its options (item "
-                    f"{item.id!r}: {options[place][:40]!r}, elsewhere {labels[place][:40]!r}); one token is read here, so they would have "
-                    "to be the same labels in every document; ask it with --prompt base"
+                    f"{item.id!r}: {options[number][:40]!r}, elsewhere {labels[number][:40]!r}); one token is read here, so they would "
+                    "have to be the same labels in every document; ask it with --prompt base"
                 )
             contexts[item.id] = context
             question = str(task.doc_to_text(document)).rstrip()

@@ -33,7 +33,7 @@ class TaskItems:
     limit          : number of items drawn by seed, 0 for all.
     dropped        : number of items of the file that are left out because they are ambiguous.
     native         : the source's own prompts, None where it has none or they were not wanted.
-    place          : (item,) each item's place in the order in which a run in looks asks them, see `in_looks`; empty for other runs.
+    look_rank      : (item,) each item's rank in the order in which a run in looks asks them, see `in_looks`; empty for other runs.
     """
 
     name: str
@@ -43,7 +43,7 @@ class TaskItems:
     limit: int = 0
     dropped: int = 0
     native: Native | None = None
-    place: Sequence[int] = ()
+    look_rank: Sequence[int] = ()
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
@@ -111,13 +111,13 @@ def in_looks(task: TaskItems, most: int, seed: int) -> TaskItems:
     subjects = np.array([item.subject for item in task.items])
     position = np.empty(len(subjects))
     for subject in np.unique(subjects):
-        own = np.flatnonzero(subjects == subject)
-        position[rng.permutation(own)] = (np.arange(len(own)) + rng.random()) / len(own)
+        rows = np.flatnonzero(subjects == subject)
+        position[rng.permutation(rows)] = (np.arange(len(rows)) + rng.random()) / len(rows)
     order = np.lexsort((rng.random(len(subjects)), position))
-    place = np.argsort(order)
-    chosen = np.flatnonzero(place < most).tolist()
+    rank = np.argsort(order)
+    chosen = np.flatnonzero(rank < most).tolist()
     items = [task.items[number] for number in chosen]
-    return replace(task, items=items, limit=most if most < len(task.items) else 0, place=tuple(place[chosen].tolist()))
+    return replace(task, items=items, limit=most if most < len(task.items) else 0, look_rank=tuple(rank[chosen].tolist()))
 
 
 def _find_file(task: str, data: Path | None) -> Path:

@@ -196,10 +196,10 @@ def test_every_beginning_of_the_order_is_balanced(shares: tuple[int, ...], seed:
     items = [Item(id=str(i), question=f"q{i}", choices={"A": "a", "B": "b"}, answer="A", subject=s) for i, s in enumerate(subjects)]
     task = TaskItems("t", items, (), "")
     whole = in_looks(task, len(items), seed)
-    assert sorted(whole.place) == list(range(len(items))) and list(whole.items) == items and whole.limit == 0
+    assert sorted(whole.look_rank) == list(range(len(items))) and list(whole.items) == items and whole.limit == 0
     for n in (1, 10, 50, 199, len(items)):
         part = in_looks(task, n, seed)
-        assert [item.id for item in part.items] == [item.id for item, place in zip(items, whole.place, strict=True) if place < n]
+        assert [item.id for item in part.items] == [item.id for item, place in zip(items, whole.look_rank, strict=True) if place < n]
         counts = Counter(item.subject for item in part.items)
         assert all(abs(counts[str(s)] - n * share / sum(shares)) <= 2 for s, share in enumerate(shares))
     assert in_looks(task, 50, seed).items != in_looks(task, 50, seed + 1).items

@@ -1,6 +1,6 @@
 """Find answers that stored runs already hold, so that a model is asked only the rest.
 
-In: a store's address, a planned run.  Out: `Found`, the answers to the items that some stored run answered in the same way.
+In: a store's address, a planned run.  Out: `KnownAnswers`, the answers to the items that some stored run answered in the same way.
 
 Two runs answer in the same way if their keys are equal but for what is asked: equal weights, method, level, settings, compression data,
 dtype, backend and prompt; and an equal seed, unless the model is run as it is stored, since then nothing is drawn but the items. An item is
@@ -47,21 +47,21 @@ class Source(NamedTuple):
 
 
 @dataclass
-class Found:
+class KnownAnswers:
     """Answers of stored runs to the items of a planned run; where none was found, logits and log-sum-exp are NaN.
 
     logits : (item, option) float32, in the items' own order of options.  logsumexp : (item,) float32.  top_token : (item,) int32.
-    is_found : (item,) bool.
+    is_known : (item,) bool.
     """
 
     logits: NDArray[np.float32]
     logsumexp: NDArray[np.float32]
     top_token: NDArray[np.int32]
-    is_found: NDArray[np.bool_]
+    is_known: NDArray[np.bool_]
     sources: list[Source] = field(default_factory=list)
 
     @classmethod
-    def nothing(cls, n_items: int, n_letters: int) -> "Found":
+    def nothing(cls, n_items: int, n_letters: int) -> "KnownAnswers":
         """Return that no answer was found."""
         return cls(
             np.full((n_items, n_letters), np.nan, np.float32),
@@ -73,31 +73,31 @@ class Found:
     @property
     def missing(self) -> list[int]:
         """Numbers of the items to ask."""
-        return [int(item) for item in np.flatnonzero(~self.is_found)]
+        return [int(item) for item in np.flatnonzero(~self.is_known)]
 
     def add(self, run: Run, items: NDArray[np.bool_]) -> None:
         """Add a run's answers as those to some of the items, (item,) bool, in the same order."""
         self.logits[items, : run.logits.shape[1]] = run.logits
         self.logsumexp[items], self.top_token[items] = run.logsumexp, run.top_token
-        self.is_found |= items
+        self.is_known |= items
 
     def __str__(self) -> str:
-        return counts(len(self.is_found), int(self.is_found.sum()))
+        return counts(len(self.is_known), int(self.is_known.sum()))
 
     def notes(self) -> Iterator[str]:
         """Yield where the answers come from, to be stored with the run."""
-        n_items, installed = len(self.is_found), versions()
+        n_items, installed = len(self.is_known), versions()
         for name, count, env in self.sources:
             others = [f"{library} {version}" for library, version in env.libraries.items() if installed.get(library) != version]
             made = f", made with {', '.join(others)}" if others else ""
             yield f"{count:,} of {n_items:,} answers are taken from run {name}{made}"
-        if not self.is_found.all() and self.is_found.any():
+        if not self.is_known.all() and self.is_known.any():
             yield "the other items were asked in batches without these, so logits differ by rounding from a run that asks all items"
 
 
-def counts(n_items: int, n_found: int) -> str:
+def counts(n_items: int, n_known: int) -> str:
     """Return how many items' answers are found and how many are asked, in words."""
-    return f"{n_items:,} items: {n_found:,} found, {n_items - n_found:,} asked"
+    return f"{n_items:,} items: {n_known:,} found, {n_items - n_known:,} asked"
 
 
 class StoredAnswers:
@@ -113,18 +113,18 @@ class StoredAnswers:
         self._encoded: dict[tuple[int, str], tuple[PromptedTask, _Encoded | None]] = {}
         self._damaged: set[str] = set()
 
-    def to(self, planned: PlannedRun) -> Found:
+    def to(self, planned: PlannedRun) -> KnownAnswers:
         """Return the answers to the items of a planned run. A damaged run is named in a warning, and its items are asked again."""
-        found, key = Found.nothing(len(planned.prompted.item_set), len(planned.prompted.options.ids)), planned.key
+        known, key = KnownAnswers.nothing(len(planned.prompted.item_set), len(planned.prompted.options.ids)), planned.key
         if key is not None and key.weights_hash and not self._fresh:
             for name in self._alike(key):
-                if not found.is_found.all() and name not in self._damaged:
+                if not known.is_known.all() and name not in self._damaged:
                     try:
-                        self._take(name, key, planned.prompted, found)
+                        self._take(name, key, planned.prompted, known)
                     except StoreInvalidError as error:
                         self._damaged.add(name)
                         log.warning("%s; its answers are not used again", error)
-        return found
+        return known
 
     def _alike(self, key: RunKey) -> list[str]:
         """Return the names of the runs whose keys may be equal but for what is asked, as far as a catalog says; larger ones first."""
@@ -141,7 +141,7 @@ class StoredAnswers:
         rows = [row for row in self._rows.get(_in_catalog(key.model_dump()), []) if not row["origin"]]
         return [row["name"] for row in sorted(rows, key=lambda row: (-row["n_items"], row["name"]))]
 
-    def _take(self, name: str, key: RunKey, prompted: PromptedTask, found: Found) -> None:
+    def _take(self, name: str, key: RunKey, prompted: PromptedTask, known: KnownAnswers) -> None:
         assert self._reader is not None, "a name comes from its catalog"
         run = self._reader.run(name)
         n_letters = min(len(key.option_token_ids), len(run.key.option_token_ids))
@@ -155,20 +155,21 @@ class StoredAnswers:
         encoded = self._prompts(prompted, items)
         if encoded is None or encoded.digest != run.key.tokens_hash:
             return
-        take = ~found.is_found & (encoded.row >= 0)
+        take = ~known.is_known & (encoded.row >= 0)
         take[take] = _is_whole(run, items)[encoded.row[take]]
-        rows, width = encoded.row[take], min(found.logits.shape[1], run.logits.shape[1])
-        found.logits[take, :width] = run.logits[rows, :width]
-        found.logsumexp[take], found.top_token[take] = run.logsumexp[rows], run.top_token[rows]
-        found.is_found |= take
+        rows, width = encoded.row[take], min(known.logits.shape[1], run.logits.shape[1])
+        known.logits[take, :width] = run.logits[rows, :width]
+        known.logsumexp[take], known.top_token[take] = run.logsumexp[rows], run.top_token[rows]
+        known.is_known |= take
         if len(rows):
-            found.sources.append(Source(name, len(rows), run.env))
+            known.sources.append(Source(name, len(rows), run.env))
 
     def _prompts(self, prompted: PromptedTask, items: ItemSet) -> "_Encoded | None":
-        place = (id(prompted), items.digest)
-        if place not in self._encoded:
-            self._encoded[place] = prompted, _encode(prompted, items)  # kept together, since an id is only unique while its object lives
-        return self._encoded[place][1]
+        cache_key = (id(prompted), items.digest)
+        if cache_key not in self._encoded:
+            # The task is kept too, since its id is only unique while it lives.
+            self._encoded[cache_key] = prompted, _encode(prompted, items)
+        return self._encoded[cache_key][1]
 
 
 class _Encoded(NamedTuple):
@@ -183,11 +184,11 @@ def _encode(prompted: PromptedTask, items: ItemSet) -> _Encoded | None:
 
     Items with the content of one of the task's need no text.
     """
-    ours = prompted.item_set
-    if not np.isin(ours.item_id, items.item_id).any():
+    asked_items = prompted.item_set
+    if not np.isin(asked_items.item_id, items.item_id).any():
         return None
-    own = [_question(*each) for each in zip(prompted.prompts.digests, prompted.task.items, strict=True)]
-    by_content = {content.tobytes(): question for content, question in zip(ours.content, own, strict=True)}
+    asked = [_question(*each) for each in zip(prompted.prompts.digests, prompted.task.items, strict=True)]
+    by_content = {content.tobytes(): question for content, question in zip(asked_items.content, asked, strict=True)}
     stored = {row: by_content[content.tobytes()] for row, content in enumerate(items.content) if content.tobytes() in by_content}
     if others := [row for row in range(len(items)) if row not in stored]:
         texts = [items.items[row] for row in others] if items.texts else []
@@ -198,7 +199,7 @@ def _encode(prompted: PromptedTask, items: ItemSet) -> _Encoded | None:
     in_order = [stored[row] for row in range(len(items))]
     rows = {question: row for row, question in enumerate(_numbered(in_order))}
     digest = digest_of_all([question.prompt for question in in_order])
-    return _Encoded(digest, np.array([rows.get(question, -1) for question in _numbered(own)], np.int64))
+    return _Encoded(digest, np.array([rows.get(question, -1) for question in _numbered(asked)], np.int64))
 
 
 class _Question(NamedTuple):
