@@ -13,8 +13,9 @@ demo: setup ## no downloads: the embedded models through both stages; a second t
 	$(BIN)/produce --store demo-store --model ref-s --model ref-m --model ref-l --model ref-moe --task urn --task facts \
 	    --method dense --method rtn --level w8a16-g32 --level w4a16-g32 --level w3a16-g32 --method magnitude --method wanda --level 0.3 --level 0.5
 	$(BIN)/python docs/planted.py demo-store ref-l facts # no compression: a fault that accuracy cannot see
-	COLUMNS=186 $(BIN)/analyze compare --store demo-store --scorer lac # 186 columns: every interval; a narrower terminal shows fewer
-	$(BIN)/analyze report --store demo-store --out demo-report.html # open it in any browser; the last line is its path
+	@# --cluster item: both tasks draw their questions independently, so that one drawn twice is two draws
+	COLUMNS=186 $(BIN)/analyze compare --store demo-store --cluster item --scorer lac # 186 columns: every interval; a narrower terminal shows fewer
+	$(BIN)/analyze report --store demo-store --cluster item --out demo-report.html # open it in any browser; the last line is its path
 
 setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml constraints.txt

@@ -22,7 +22,7 @@ ALPHA_HELP = "Allowed miscoverage: 0.1, 1/10, or a range 0.01:0.99:0.01; repeata
 SPLIT_HELP = "Average over all splits exactly, over N random splits, use the split of seed K, or calibrate on the item ids in a file. [all]"
 CLUSTER_HELP = (
     "Items that depend on each other count as one unit in intervals, tests and verdicts: those of one subject, of one passage, or of one "
-    "value in a table with a column id. [question: those that ask the same question]"
+    "value in a table with a column id. item: every item counts, if all are drawn independently. [question: those that ask the same]"
 )
 parameter_option = click.option(
     "--parameter", "parameters", multiple=True, metavar="S.NAME=X", help="Parameter of a scorer, such as raps.penalty=0.1; repeatable."
@@ -36,7 +36,7 @@ OPTIONS: list[Callable[[Any], Any]] = [
     parameter_option,
     click.option("--split", metavar="all|N|seed:K|file:PATH", help=SPLIT_HELP),
     click.option("--stratify", is_flag=True, help="Draw splits within each subject."),
-    click.option("--cluster", metavar="subject|context|FILE:COLUMN", help=CLUSTER_HELP),
+    click.option("--cluster", metavar="item|subject|context|FILE:COLUMN", help=CLUSTER_HELP),
     click.option("--calibration-fraction", metavar="F", help="Share of the items that calibrate; the rest test. [0.5]"),
     click.option(
         "--protocol",

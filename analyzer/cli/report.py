@@ -24,7 +24,7 @@ OPTIONS: list[Callable[[Any], Any]] = [
     scorers_option,
     parameter_option,
     click.option("--protocol", "protocols", multiple=True, metavar="P", help="exact, ye2024 or tong2026; repeatable. [exact]"),
-    click.option("--cluster", metavar="subject|context|FILE:COLUMN", help=CLUSTER_HELP),
+    click.option("--cluster", metavar="item|subject|context|FILE:COLUMN", help=CLUSTER_HELP),
     click.option("--policy", type=FILE, help="TOML with the limits of the release gate. [the two tolerances are the limits]"),
     click.option("--limit", "limits", multiple=True, metavar="FIGURE=X", help="A limit of the gate, such as flips=0.05; repeatable."),
     click.option("--prices", type=FILE, help="TOML with the prices that the cost calculator starts with. [made-up prices]"),

@@ -5,7 +5,8 @@ bounds allow for unseen items that make it (`analyzer.stats.mean_bounds`): if no
 spread they show. Shares get the exact binomial limits. For figures of prediction sets an item also moves the threshold, by at most a known
 amount. If the figure is far from linear in the level of the threshold, at an atom or a gap of the scores, nothing is decided.
 
-Where items form clusters, every cluster makes one contribution, and the largest that it can make is that of all its items.
+Where items form clusters, every cluster makes one contribution, and the largest that it can make is that of all its items. The sizes of the
+clusters are known, and so is how much damage can stay unseen in all of them together (`analyzer.stats.clusters.unseen_size`).
 """
 
 import math
@@ -25,7 +26,7 @@ from analyzer.measure.question import Question
 from analyzer.measure.scored import scores_of
 from analyzer.runs.view import RunView
 from analyzer.stats.arrays import BoolArray, FloatArray
-from analyzer.stats.clusters import cluster_influence, effective_items
+from analyzer.stats.clusters import cluster_influence, effective_items, unseen_size
 from analyzer.stats.estimate import Estimate
 from analyzer.stats.mean_bounds import mean_upper_bound
 from analyzer.studies.threshold_transfer import carried_coverage
@@ -63,7 +64,7 @@ class Bounded:
             return math.nan
         if not math.isfinite(self.least) or tail < SMALLEST_TAIL:
             return self.estimate.least
-        least = min(self.of_unit(self.least), float(self.contributions.min()))
+        least = min(self.of_unit(self.least, tail), float(self.contributions.min()))
         return max(self.estimate.least, -mean_upper_bound(-self.contributions, -least, tail))
 
     def high(self, tail: float) -> float:
@@ -75,17 +76,17 @@ class Bounded:
             return math.nan
         if not math.isfinite(self.most) or tail < SMALLEST_TAIL:
             return self.estimate.most
-        most = max(self.of_unit(self.most), float(self.contributions.max()))
+        most = max(self.of_unit(self.most, tail), float(self.contributions.max()))
         return min(self.estimate.most, mean_upper_bound(self.contributions, most, tail))
 
-    def of_unit(self, of_item: float) -> float:
-        """Return the extreme contribution of a unit from that of an item: of the largest cluster, or of an item that is by itself."""
+    def of_unit(self, of_item: float, tail: float) -> float:
+        """Return the extreme contribution of an unseen unit from that of an item: of a cluster, or of an item that is by itself."""
         clusters = self.estimate.clusters
         if not clusters:
             return of_item
         sizes = np.bincount(clusters.code)
-        heaviest = float(sizes.max()) * np.count_nonzero(sizes) / clusters.code.size
-        return self.estimate.value + (of_item - self.estimate.value) * heaviest
+        relative_size = unseen_size(sizes[sizes > 0], tail) * np.count_nonzero(sizes) / clusters.code.size
+        return round(self.estimate.value + (of_item - self.estimate.value) * relative_size, DIGITS)
 
     @cached_property
     def contributions(self) -> FloatArray:

@@ -39,8 +39,8 @@ def items_needed(amount: Bounded, limit: float, *, at_least: bool, pass_tail: fl
     passes = (value > limit) == at_least
     upper = value < limit  # whether it is the upper end of the interval that must not cross the limit
     spread, share = float(values.std()), own / values.size
-    reach = ((amount.of_unit(amount.most) - value) if upper else (value - amount.of_unit(amount.least))) * share
     tail = pass_tail if passes else fail_tail
+    reach = ((amount.of_unit(amount.most, tail) - value) if upper else (value - amount.of_unit(amount.least, tail))) * share
     error = spread * math.sqrt(share / own)
     if not math.isfinite(reach) or distance < NEAR * error:
         return None

@@ -65,7 +65,7 @@ def ask(  # noqa: PLR0913  # one argument per option of the command line
     sizes, quantiles : also return the rate of every set size; also return quantiles of coverage over the splits.
     cluster : which items depend on each other and count as one unit in every interval, test and verdict: items that ask the same
         "question" (the default), have the same "subject" or passage ("context"), or the same value in "FILE:COLUMN", a CSV or Parquet
-        file with a column id; or a mapping from ids to clusters.
+        file with a column id; or a mapping from ids to clusters. With "item" every item counts by itself, also one that repeats another.
 
     Raises
     ------

@@ -14,16 +14,17 @@ from schemas.errors import UsageError
 from schemas.itemset import ItemSet
 from store.importers.table_columns import load_table, texts
 
-QUESTION, SUBJECT, CONTEXT, GIVEN = "question", "subject", "context", "given"
-FORMS = f"{QUESTION}, {SUBJECT}, {CONTEXT}, or FILE:COLUMN with the ids in a column id"
+QUESTION, ITEM, SUBJECT, CONTEXT, GIVEN = "question", "item", "subject", "context", "given"
+FORMS = f"{QUESTION}, {ITEM}, {SUBJECT}, {CONTEXT}, or FILE:COLUMN with the ids in a column id"
 
 
 @dataclass(frozen=True)
 class Clustering:
     """How items form clusters.
 
-    text  : `question` (the default: items that ask the same question), `subject`, `context` (items about the same passage), or
-            `FILE:COLUMN`; `given` for a mapping.
+    text  : `question` (the default: items that ask the same question), `item` (every item by itself), `subject`, `context` (items about
+            the same passage), or `FILE:COLUMN`; `given` for a mapping. Each item by itself is right where items are drawn independently
+            with replacement, as a generator draws them: a question that is drawn twice is then two draws.
     by_id : cluster by the item's original id, or its item_id in decimal, for the last two; with a column `task`, by task and id.
     """
 
@@ -42,7 +43,7 @@ def parse_clustering(clustering: str | Mapping[str, str]) -> Clustering:
     """
     if isinstance(clustering, Mapping):
         return Clustering(GIVEN, {(None, str(name)): _text(cluster, str(name)) for name, cluster in clustering.items()})
-    if clustering in (QUESTION, SUBJECT, CONTEXT):
+    if clustering in (QUESTION, ITEM, SUBJECT, CONTEXT):
         return Clustering(clustering)
     path, colon, column = clustering.rpartition(":")
     if not colon or not path or not column:
@@ -57,6 +58,8 @@ def cluster_numbers(items: ItemSet, clustering: Clustering) -> IntArray:
     """
     if clustering.by_id is not None:
         return _by_id(items, clustering)
+    if clustering.text == ITEM:
+        return np.arange(items.item_id.size)
     if clustering.text == SUBJECT:
         if not any(items.subjects):
             raise UsageError(f"items of task {items.task} have no subject; --cluster {SUBJECT} needs one")

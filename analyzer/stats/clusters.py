@@ -5,6 +5,7 @@ passage and a correlation of 0.5 within it, 95 % intervals of accuracy that trea
 influence on an estimate is the sum of its items' influences; the clusters are the independent units.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -63,6 +64,21 @@ def cluster_influence(influence: FloatArray, cluster: IntArray) -> FloatArray:
     n_clusters = int(cluster.max()) + 1 if cluster.size else 0
     sums = np.bincount(cluster, influence, n_clusters)
     return np.asarray(sums * (n_clusters / max(cluster.size, 1)), dtype=np.float64)
+
+
+def unseen_size(sizes: AnyArray, tail: float) -> float:
+    """Return the size of equal clusters, as many as these, that can hide as much unseen damage as these can; between 1 and the largest.
+
+    sizes : (cluster,) number of items of each.  tail : probability, in (0, 1), that no damaged cluster is among those sampled.
+    If cluster g is damaged as a whole with probability p_g, none is seen with probability prod(1 - p_g), which may be no less than `tail`.
+    The sum of sizes times p_g is then largest for p_g = max(1 - level / size_g, 0), with the level at which the product is `tail`: the
+    largest clusters hide most, but few of them can hide little. Of n equal clusters each has p = 1 - tail^(1/n) (Clopper & Pearson 1934).
+    """
+    falling = np.sort(np.asarray(sizes, dtype=np.float64))[::-1]
+    log_size = np.log(falling / falling[0])
+    log_level = ((np.cumsum(log_size) + math.log(tail)) / np.arange(1, falling.size + 1)).max()  # too few or too many give a lower one
+    hidden = float(-falling @ np.expm1(np.minimum(log_level - log_size, 0.0)))
+    return hidden / (-math.expm1(math.log(tail) / falling.size) * falling.size)
 
 
 def design_effect(influence: FloatArray, cluster: IntArray) -> float:

@@ -26,7 +26,7 @@ from analyzer.measure.records import Record, identity, interval_fields, provenan
 from analyzer.measure.scored import scores_of
 from analyzer.measure.unreliable import run_reasons
 from analyzer.runs.answer_metrics import dependence
-from analyzer.runs.clustering import BY_QUESTION
+from analyzer.runs.clustering import ITEM, QUESTION
 from analyzer.runs.loading import Runs
 from analyzer.runs.view import RunView
 from analyzer.stats.estimate import Estimate
@@ -54,7 +54,7 @@ def guarantee(runs: Runs, question: Question, *, delta: float = DELTA, n_next: i
     Raises UsageError for a value outside these, and for drawn splits.
     """
     check_exact(question, "guarantee")
-    if question.clustering != BY_QUESTION:
+    if question.clustering.text not in (QUESTION, ITEM):
         raise UsageError(
             f"guarantees count items that are exchangeable one by one, which items in clusters are not; leave --cluster "
             f"{question.clustering.text} out, or keep one item of each cluster"
@@ -97,15 +97,15 @@ def _records(view: RunView, scorer: str, question: Question, promise: Promise) -
             | {"note": _too_few(n, alpha, delta) if sure > n else None}
             | alone
             | dependence(view)
-            | {"unreliable": "; ".join([*run_reasons(view), *_dependent(view)]) or None}
+            | {"unreliable": "; ".join([*run_reasons(view), *_dependent(view, question)]) or None}
             | provenance([Cell(view, scorer, alpha, n, {})], question)
         )
 
 
-def _dependent(view: RunView) -> list[str]:
+def _dependent(view: RunView, question: Question) -> list[str]:
     """Return why the guarantees do not hold for items of which some ask the same question: their laws are those of independent items."""
     n_questions = dependence(view)["n_questions"]
-    if n_questions == view.n_items:
+    if n_questions == view.n_items or question.clustering.text == ITEM:
         return []
     return [f"{view.n_items:,} items ask {n_questions:,} different questions, and the guarantees are those of independent items"]
 

@@ -29,7 +29,7 @@ def dependent(records: Sequence[Record]) -> list[str]:
     """Return which items count as one unit, and by how much that enlarges the variance of accuracy; once per task."""
     found: dict[tuple[Any, ...], Record] = {}
     for record in records:
-        if (n_clusters := record.get("n_clusters")) is not None and n_clusters != record["n_items"]:
+        if record.get("n_clusters") is not None and min(record["n_clusters"], record["n_questions"]) < record["n_items"]:
             found.setdefault(_clustering(record), record)
     effects = {key: [r["design_effect"] for r in records if _clustering(r) == key and r.get("design_effect") is not None] for key in found}
     return [_clusters(record, effects[key]) for key, record in found.items()]
@@ -70,6 +70,9 @@ def _clusters(record: Record, effects: Sequence[float]) -> str:
     n_clusters, cluster = record["n_clusters"], record.get("cluster")
     if n_clusters == 1:
         return f"All {record['n_items']:,} items of {record['task']} are one cluster, so figures have no intervals; two are needed."
+    if n_clusters == record["n_items"]:
+        questions = f"{record['n_items']:,} items of {record['task']} ask {record['n_questions']:,} different questions"
+        return f"{questions}; every item counts as an independent draw (--cluster {cluster}), also one that repeats another."
     asked = f"ask {n_clusters:,} different questions" if cluster == "question" else f"form {n_clusters:,} clusters (--cluster {cluster})"
     low, high = (fixed(end(effects), 2) if effects else "" for end in (min, max))
     times = f": the variance of accuracy is {low if low == high else f'{low} to {high}'} times that of independent items" if effects else ""

@@ -212,7 +212,7 @@ def test_bad_columns_are_refused(tmp_path: Path, text: str, message: str) -> Non
 def test_unknown_clusters_are_refused() -> None:
     """The message lists the forms; what needs texts or subjects says so; a guarantee, which counts items, refuses clusters."""
     for text in ("topic", ":p", "nofile.csv:p"):
-        with pytest.raises(UsageError, match="expected question, subject, context"):
+        with pytest.raises(UsageError, match="expected question, item, subject, context"):
             ask(cluster=text)
     with pytest.raises(UsageError, match="without their texts"):
         sets(example_runs()[0], cluster="context")
