@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from producer.backends.base import Ready
+from producer.backends.base import MODEL_HASH, Ready
 from producer.engine.admission import GENERIC, route_of
 from producer.engine.answer import answer
 from producer.engine.checkpoints import NOTHING_KEPT, Keep
@@ -22,6 +22,7 @@ from producer.models.compressed_weights import round_expert_inputs
 from producer.models.load import AS_STORED, load_model
 from producer.models.model_class import model_class
 from producer.models.packed import check_stored
+from producer.models.weights_hash import tensors_hash
 from producer.request.planned import Model, ModelText, PromptedTask, RunGroup
 from producer.saved.folder import unsavable
 from producer.saved.library import PROBED, Made, Saved, copy_saved, find_saved, identity, keep, load_saved
@@ -91,7 +92,7 @@ def _made(group: RunGroup, levels: Sequence[Level], settings: Settings) -> Itera
             for folder in folders[1:]:
                 copy_saved(folders[0], folder)
             del made
-        measured = {**cache_size(applied.model), **applied.conditions}
+        measured = {**cache_size(applied.model), **applied.conditions, MODEL_HASH: tensors_hash(applied.model)}
         answering, reading = (partial(_answer, group, settings, resident, applied.model), partial(_read, group, dense, applied.model))
         yield Ready(level, measured, parameters, answering, read=reading)
         del applied, answering, reading  # frees it before the next one is made
@@ -112,7 +113,7 @@ def _loaded(saved: Saved, group: RunGroup, level: Level, settings: Settings) -> 
     resident = fits(group.model, 1, settings)
     with memory_for("the weights", device := group.model.device if resident else "cpu"):
         model = load_saved(saved, group, level, device)
-    measured = {**cache_size(model), **saved.conditions}
+    measured = {**cache_size(model), **saved.conditions, MODEL_HASH: tensors_hash(model)}
     return Ready(level, measured, saved.parameters, partial(_answer, group, settings, resident, model))
 
 

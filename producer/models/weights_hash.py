@@ -1,6 +1,7 @@
 """Size and hash of a model's weights: the memory they need, and which weights a run used, whatever the model's name is.
 
-In: a model's files.  Out: byte counts; SHA-256 over weight files, config and tokenizer. A file's hash is cached by path, size, time, inode.
+In: a model's files, or a model in memory.  Out: byte counts; SHA-256 over weight files, config and tokenizer, or over tensors. A
+file's hash is cached by path, size, time, inode.
 """
 
 import hashlib
@@ -21,6 +22,8 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 # The config holds numbers that change logits as weights do (rope_theta, rms_norm_eps).
 BESIDE_WEIGHTS = ("config.json", "tokenizer.json", "tokenizer.model")
 
+GRIDS = (".weight_scale", ".weight_zero_point", ".weight_global_scale")
+
 
 def weights_hash(files: ModelFiles) -> str:
     """Return the SHA-256 (64 hex digits) of a model's weight files, config, tokenizer, and quantization settings in a file of their own.
@@ -31,6 +34,21 @@ def weights_hash(files: ModelFiles) -> str:
     for path in _files(files):
         _check_length(path)
         total.update(f"{path.name}:{_file_hash(path)}\n".encode())
+    return total.hexdigest()
+
+
+def tensors_hash(model: Any) -> str:
+    """Return the SHA-256 (64 hex digits) of a model in memory: names, types, shapes and bytes of the tensors that its forward pass reads.
+
+    Grids to which weights are rounded already are left out, since only the check of these weights reads them.
+    """
+    import torch
+
+    total = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if not name.endswith(GRIDS):
+            total.update(f"{name}:{tensor.dtype}:{list(tensor.shape)}\n".encode())
+            total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 

@@ -4,8 +4,9 @@ In: a planned run, answers as its model gives them.  Out: the answers that an ea
 
 Answers wait in a journal in the cache folder (`producer.machine.journal`) until their run is in the store. They are found again by what
 determines an answer, as answers of stored runs are (`producer.run.known_answers`), and by the tokens of prompt and options. They are taken
-only where the libraries and the device are the same, so that what a run records of them holds for all its answers. Two processes that make
-one run have a file each; the first that stores the run deletes what it took, and the other asks what it has not got.
+only where the libraries, the device and the weights of a compressed model are the same, so that what a run records of them holds for all
+its answers. Two processes that make one run have a file each; the first that stores the run deletes what it took, and the other asks what
+it has not got.
 """
 
 import logging
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from producer.backends.base import MODEL_HASH, Ready
 from producer.engine.checkpoints import Keep
 from producer.engine.head import HeadOutput
 from producer.machine.environment import device_name, versions
@@ -33,19 +35,24 @@ class KeptAnswers:
     taken : the items whose answers were taken.
     """
 
-    def __init__(self, planned: PlannedRun, *, fresh: bool) -> None:
+    def __init__(self, planned: PlannedRun, ready: Ready, *, fresh: bool) -> None:
         assert planned.key is not None, "weights are fetched before a run is made"
         self.taken: list[int] = []
         self._prompted = planned.prompted
-        now = {"run": planned.key.name, "libraries": versions(), "device": device_name(planned.prompted.model.device)}
+        answering = {
+            "libraries": versions(),
+            "device": device_name(planned.prompted.model.device),
+            "model": ready.conditions.get(MODEL_HASH),
+        }
 
         def accept(given_under: Any) -> bool:
-            return not fresh and all(given_under.get(name) == now[name] for name in ("libraries", "device"))
+            return not fresh and all(given_under.get(name) == value for name, value in answering.items())
 
-        self._journal = Journal(answered_by(planned.key), now, accept)
+        self._journal = Journal(answered_by(planned.key), {"run": planned.key.name, **answering}, accept)
         if self._journal.left_out and not fresh:
             log.warning(
-                "%d answers that a killed command left are not used: it had other versions of libraries, or another device",
+                "%d answers that a killed command left are not used: it had other versions of libraries, another device, or a compressed "
+                "model with other weights",
                 self._journal.left_out,
             )
         self._ids = list(_question_ids(planned.prompted))

@@ -6,7 +6,8 @@ Two runs answer in the same way if their keys are equal but for what is asked: e
 dtype, backend and prompt; and an equal seed, unless the model is run as it is stored, since then nothing is drawn but the items. An item is
 the same if the tokens of its prompt are, and the tokens of its options. A stored run keeps one digest over the tokens of all its prompts,
 so its items are encoded again: unless that gives the same digest, or where their texts are not kept, nothing is taken from the run.
-A model that is compressed again is asked some of the answers again before the rest, since a GPU may compress otherwise the second time.
+A GPU may compress otherwise the second time. So answers of a compressed model are joined from several runs only where these state the same
+weights of the model that answered, and a model that is compressed again is asked some of the answers again before the rest.
 Models behind a server are asked again, since nobody knows their weights.
 """
 
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from producer.backends.base import MODEL_HASH
 from producer.machine.environment import versions
 from producer.prompts.encode import digest_of_all
 from producer.request.planned import PlannedRun, PromptedTask
@@ -148,6 +150,11 @@ class StoredAnswers:
         same_options = key.option_token_ids[:n_letters] == run.key.option_token_ids[:n_letters]
         if not same_options or answered_by(run.key) != answered_by(key):
             return
+        if known.sources and key.method not in AS_STORED and not _of_one_model(known.sources[0].env, run.env):
+            log.warning(
+                "run %s is not joined with %s: they do not state the same weights of the compressed model", name, known.sources[0].name
+            )
+            return
         items = self._reader.items(run.key.items_hash)
         check_fit(run, items, self._url)
         if run.too_much_mass(items.n_options):
@@ -220,6 +227,12 @@ def _numbered(questions: Sequence[_Question]) -> Iterator[tuple[_Question, int]]
     for question in questions:
         yield question, seen[question]
         seen[question] += 1
+
+
+def _of_one_model(one: Environment, other: Environment) -> bool:
+    """Return whether two runs state that the weights that answered were the same."""
+    stated = one.post_conditions.get(MODEL_HASH)
+    return bool(stated) and stated == other.post_conditions.get(MODEL_HASH)
 
 
 def _is_whole(run: Run, items: ItemSet) -> NDArray[np.bool_]:

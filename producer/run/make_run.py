@@ -70,7 +70,7 @@ class RunMaker:
         assert planned.key is not None, "weights are fetched before a run is made"
         all_prompted, keep, notes = planned.prompted, NOTHING_KEPT, list[str]()
         if not ready.forget:
-            kept = KeptAnswers(planned, fresh=self.request.asks_anew)
+            kept = KeptAnswers(planned, ready, fresh=self.request.asks_anew)
             kept.put_into(known)
             self.forget.append(kept.remove)
             if kept.taken and planned.key.method not in AS_STORED and not answers_as_before(all_prompted, ready, known, kept.taken):

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from producer.backends.base import Ready
+from producer.backends.base import MODEL_HASH, Ready
 from producer.backends.server import CANARIES, SPREAD
 from producer.prompts.encode import OptionTokens, other_form
 from producer.prompts.templates import CUE
@@ -59,12 +59,20 @@ def check_option_mass(prompted: PromptedTask, ready: Ready) -> tuple[str, ...]:
 
 
 def of_same_model(planned: PlannedRun, ready: Ready, known: KnownAnswers) -> KnownAnswers:
-    """Return the stored answers to a run, none of them where the model was compressed again and gives others."""
+    """Return the stored answers to a run, none of them where the model was compressed again and has other weights, or gives others.
+
+    A run that was stored before runs stated the weights is only asked for its answers.
+    """
     assert planned.key is not None, "weights are fetched before a run is made"
     items = [int(item) for item in np.flatnonzero(known.is_known)]
-    if not items or planned.key.method in AS_STORED or answers_as_before(planned.prompted, ready, known, items):
+    if not items or planned.key.method in AS_STORED:
         return known
-    log.warning("%d stored answers are not used: the model, compressed again, gives others", len(items))
+    stated = [env.post_conditions[MODEL_HASH] for _, _, env in known.sources if MODEL_HASH in env.post_conditions]
+    same_weights = all(each == ready.conditions.get(MODEL_HASH) for each in stated)
+    if same_weights and answers_as_before(planned.prompted, ready, known, items):
+        return known
+    why = "gives others" if same_weights else "has other weights"
+    log.warning("%d stored answers are not used: the model, compressed again, %s", len(items), why)
     return KnownAnswers.nothing(*known.logits.shape)
 
 

@@ -15,12 +15,14 @@ from producer_standin import URN, save_standin, write_items
 from safetensors.torch import load_file, save_file
 
 import producer.backends.transformers as backend
+from producer.backends.base import MODEL_HASH
 from producer.cli.main import main
 from schemas.run import Run
 from store import init_store, open_reader, open_writer
 
 pytestmark = pytest.mark.producer
 Produce = Callable[..., Result]
+COMPRESSED = ("--method", "magnitude", "--level", "0.5")
 
 
 class Asked:
@@ -252,6 +254,59 @@ def test_a_model_that_compresses_otherwise_is_asked_all(
     assert "10 stored answers are not used: the model, compressed again, gives others" in caplog.messages
     assert not any("taken from" in note for note in run.env.notes)
     same(run, stored(tmp_path / "alone", produce(*words, "20", store="alone")))
+
+
+def of_other_weights(run: Run, digest: str | None = "0" * 64) -> Run:
+    """Return a run that states that other weights answered, or no weights if `digest` is None."""
+    others = {name: value for name, value in run.env.post_conditions.items() if name != MODEL_HASH}
+    stated = others | ({MODEL_HASH: digest} if digest else {})
+    return replace(run, env=run.env.model_copy(update={"post_conditions": stated}))
+
+
+def with_two_runs(tmp_path: Path, produce: Produce, change: Callable[[Run], Run]) -> tuple[str, list[dict[str, Any]]]:
+    """Write a store `changed` with runs of a compressed model over items 0 to 19, and over 20 to 29 after a change; return the whole."""
+    rows = questions(30)
+    names = [
+        produce("--task", str(write_items(tmp_path / f"{part}.json", some)), *COMPRESSED).stdout.strip()
+        for part, some in (("one", rows[:20]), ("two", rows[20:]))
+    ]
+    reader = open_reader(str(tmp_path / "store"))
+    init_store(str(tmp_path / "changed"))
+    with open_writer(str(tmp_path / "changed")) as writer:
+        for name, changed in zip(names, (lambda run: run, change), strict=True):
+            run = reader.run(name)
+            writer.write(reader.items(run.key.items_hash), changed(run))
+    return names[0], rows
+
+
+@pytest.mark.parametrize("digest", ["0" * 64, None])
+def test_runs_of_two_compressed_models_are_not_joined(
+    digest: str | None, produce: Produce, asked: Asked, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where two runs state other weights, or one states none, the answers of one are taken and the rest is asked."""
+    first, rows = with_two_runs(tmp_path, produce, lambda run: of_other_weights(run, digest))
+    run = stored(tmp_path / "changed", produce("--task", str(write_items(tmp_path / "all.json", rows)), *COMPRESSED, store="changed"))
+    assert len(asked) == 10 + 4
+    assert any(f"is not joined with {first}: they do not state the same weights" in message for message in caplog.messages)
+    assert [note for note in run.env.notes if "taken from" in note] == [f"20 of 30 answers are taken from run {first}"]
+
+
+def test_runs_of_one_compressed_model_are_joined(produce: Produce, asked: Asked, tmp_path: Path) -> None:
+    """Where two runs state the same weights, all answers are found, and the run that is written states them too."""
+    _, rows = with_two_runs(tmp_path, produce, lambda run: run)
+    run = stored(tmp_path / "changed", produce("--task", str(write_items(tmp_path / "all.json", rows)), *COMPRESSED, store="changed"))
+    assert not len(asked)
+    assert len(run.env.post_conditions[MODEL_HASH]) == 64
+    same(run, stored(tmp_path / "alone", produce("--task", str(tmp_path / "all.json"), *COMPRESSED, store="alone")))
+
+
+def test_answers_of_other_weights_are_asked_again(produce: Produce, asked: Asked, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A model that is compressed again and has other weights than a stored run states is asked all, though its answers agree."""
+    words = ("--task", "urn", *COMPRESSED, "--limit")
+    rewritten(tmp_path, produce(*words, "10").stdout.strip(), of_other_weights)
+    produce(*words, "20", store="changed")
+    assert len(asked) == 20
+    assert "10 stored answers are not used: the model, compressed again, has other weights" in caplog.messages
 
 
 def test_nan_answers_are_asked_again(produce: Produce, asked: Asked, tmp_path: Path) -> None:

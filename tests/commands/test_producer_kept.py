@@ -277,6 +277,20 @@ def test_a_model_that_compresses_otherwise_the_second_time_is_asked_all(
     assert not any("cut off" in note for note in produce.run().env.notes)
 
 
+def test_answers_of_other_weights_are_not_taken(
+    produce: Produce, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two commands are killed and compressed the model otherwise: only the answers of the one whose weights come out again are taken."""
+    words = ("--method", "magnitude", "--level", "0.5")
+    with monkeypatch.context() as patched:
+        patched.setattr("producer.backends.transformers.tensors_hash", lambda _: "other")
+        n_others = produce.killed(3, *words)
+    n_kept = produce.killed(2, *words)
+    assert produce(*words).exit_code == 0
+    assert len(produce.asked) == 60 - n_kept + min(4, n_kept)
+    assert any(f"{n_others} answers that a killed command left are not used" in message for message in caplog.messages)
+
+
 def not_written(*_: Any) -> None:
     raise Killed
 

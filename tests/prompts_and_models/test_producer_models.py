@@ -24,7 +24,7 @@ import producer.models.find
 from producer.cli.main import main
 from producer.models.find import ModelFiles, fetch_weights, find_model
 from producer.models.load import load_config, load_model
-from producer.models.weights_hash import parameters, weight_bytes, weight_bytes_as, weights_hash
+from producer.models.weights_hash import parameters, tensors_hash, weight_bytes, weight_bytes_as, weights_hash
 from producer.reference.tokenizer import build_tokenizer
 from schemas.errors import HedgemarkError, UsageError
 
@@ -155,6 +155,23 @@ def test_a_single_weights_file_is_hashed_by_name_and_content(tmp_path: Path) -> 
     parts = [folder / name for name in ("model.safetensors", "config.json", "tokenizer.json")]
     text = "".join(f"{path.name}:{hashlib.sha256(path.read_bytes()).hexdigest()}\n" for path in parts)
     assert weights_hash(find_model(str(folder))) == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_a_model_in_memory_is_hashed_by_its_tensors() -> None:
+    """A bit of a weight or its type makes another model; the grid that weights were rounded to does not, as no forward pass reads it."""
+
+    def model(change: float = 0, dtype: torch.dtype = torch.bfloat16, grid: float = 1) -> torch.nn.Module:
+        layer = torch.nn.Linear(3, 2, dtype=dtype)
+        layer.register_buffer("scale", torch.tensor(2.0))
+        layer.register_buffer("weight_scale", torch.full((2, 1), grid))
+        torch.nn.init.constant_(layer.weight, 1)
+        torch.nn.init.constant_(layer.bias, change)
+        return torch.nn.Sequential(layer)
+
+    same = tensors_hash(model())
+    assert len(same) == 64
+    assert same == tensors_hash(model(grid=2)) != tensors_hash(model(2**-130))
+    assert same != tensors_hash(model(dtype=torch.float32))
 
 
 def test_settings_of_quantization_in_a_file_of_their_own_are_in_the_hash(tmp_path: Path) -> None:
