@@ -57,7 +57,8 @@ def test_each_caution_stands_where_its_figures_are() -> None:
     assert RECALIBRATED in cautions([one], ["coverage", "recalibrated"])
     assert TEMPERED in cautions([one | {"reliability": "temperature"}], ["accuracy"])
     assert cautions([one | {"set_size_note": "set size has no interval"}], [])[0] == "Set size has no interval."
-    repeated = cautions([one | {"n_items": 2005, "n_clusters": 1239, "cluster": "question", "design_effect": 1.31}], [])[0]
+    asked = {"n_items": 2005, "n_clusters": 1239, "n_questions": 1239, "cluster": "question", "design_effect": 1.31}
+    repeated = cautions([one | asked], [])[0]
     assert repeated.startswith("2,005 items of quiz ask 1,239 different questions") and "1.31 times" in repeated
 
 
