@@ -33,8 +33,8 @@ def name_in_order(prompt: str, order: int | str) -> str:
 
 def split_prompt_name(name: str) -> PromptName:
     """Return the prompt and the order of options that the name of a run's prompt states."""
-    found = _IN_ORDER.fullmatch(name)
-    return PromptName(found["prompt"], found["order"]) if found else PromptName(name, "0")
+    match = _IN_ORDER.fullmatch(name)
+    return PromptName(match["prompt"], match["order"]) if match else PromptName(name, "0")
 
 
 def averaged_together(row: Mapping[str, Any]) -> tuple[Any, ...]:

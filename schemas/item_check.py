@@ -65,8 +65,8 @@ def check_rows(rows: Sequence[Row], columns: str = "") -> Checked:
 
 def doubts(rows: Sequence[Row], columns: str, checked: Checked) -> list[Finding]:
     """Return what is doubtful in the valid items and in the file as a whole, sorted by line."""
-    found = [Finding(checked.line_of[name], name, DOUBTFUL, quirk.what) for quirk in find_quirks(checked.items) for name in quirk.ids]
-    return sorted([*found, *_unread([row for row in rows if isinstance(row.value, dict)], columns), *_same_place(checked.items)])
+    doubtful = [Finding(checked.line_of[name], name, DOUBTFUL, quirk.what) for quirk in find_quirks(checked.items) for name in quirk.ids]
+    return sorted([*doubtful, *_unread([row for row in rows if isinstance(row.value, dict)], columns), *_same_place(checked.items)])
 
 
 def _check_forms(rows: Sequence[Row], columns: Columns, items: list[Item], line_of: dict[str, int]) -> Iterator[Finding]:

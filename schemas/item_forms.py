@@ -47,23 +47,23 @@ def columns_of(text: str, known: Sequence[str]) -> Columns:
     A part that is not mentioned has the column of its name; choices may also stand in columns A, B, and so on. `answer=key:1` says that
     answers count from 1, `:0` from 0. Raises UsageError for a part that items do not have, and for a column that is missing.
     """
-    given: dict[str, list[str]] = {}
+    stated: dict[str, list[str]] = {}
     base = None
     for pair in filter(None, text.split(",")):
         part, equals, value = pair.strip().partition("=")
-        if part not in (*NEEDED, *OPTIONAL) or not equals or not value or part in given:
+        if part not in (*NEEDED, *OPTIONAL) or not equals or not value or part in stated:
             raise UsageError(f"--columns {pair!r}: expected each of {', '.join((*NEEDED, *OPTIONAL[:3]))} once, as in question=stem")
         if part == ANSWER and value not in known and value[-2:] in (":0", ":1"):
             value, base = value[:-2], int(value[-1])
-        given[part] = [value] if part != CHOICES or value in known else value.split("+")
+        stated[part] = [value] if part != CHOICES or value in known else value.split("+")
     lettered = [letter for letter in ascii_uppercase if letter in known]
     parts = {part: [part] for part in (*NEEDED, *OPTIONAL) if part in known}
     if CHOICES not in known and lettered:
         parts[CHOICES] = list(ascii_uppercase[: 1 + ascii_uppercase.index(lettered[-1])])
-    parts |= given
+    parts |= stated
     absent = [part for part in NEEDED if part not in parts and not (part == QUESTION and "context" in parts)]
-    wanted = [*absent, *(column for columns in parts.values() for column in columns)]
-    if missing := [column for column in wanted if column not in known]:
+    needed = [*absent, *(column for columns in parts.values() for column in columns)]
+    if missing := [column for column in needed if column not in known]:
         named = ", ".join(map(repr, dict.fromkeys(missing)))
         raise UsageError(f"no column {named} among {', '.join(known)[:300]}; say which are which with --columns")
     return Columns(parts, base)
@@ -75,18 +75,18 @@ def read_forms(rows: Sequence[Mapping[str, Any]], columns: Columns) -> Forms:
     options = [_options([row.get(name) for name in columns.parts[CHOICES]]) for row in rows]
     problems = {number: each.problem for number, each in enumerate(options) if each.problem}
     problems |= {number: "has no answer" for number, value in enumerate(values) if value[ANSWER] in (None, "") and number not in problems}
-    whole = [number for number in range(len(rows)) if number not in problems]
-    answers = _answers([values[number][ANSWER] for number in whole], [options[number] for number in whole], columns.base)
+    readable = [number for number in range(len(rows)) if number not in problems]
+    answers = _answers([values[number][ANSWER] for number in readable], [options[number] for number in readable], columns.base)
     documents: list[dict[str, Any] | None] = [None] * len(rows)
     if answers.problem:
         return Forms(documents, dict(sorted(problems.items())), answers.problem)
-    for number, index in zip(whole, answers.indices, strict=True):
+    for number, index in zip(readable, answers.indices, strict=True):
         if index is None:
             problems[number] = _no_option(values[number][ANSWER], options[number], answers.read_as)
         else:
-            given = {part: value for part, value in values[number].items() if value is not None}
+            fields = {part: value for part, value in values[number].items() if value is not None}
             choices = dict(zip(ascii_uppercase, options[number].texts, strict=False))
-            documents[number] = given | {CHOICES: choices, ANSWER: ascii_uppercase[index]}
+            documents[number] = fields | {CHOICES: choices, ANSWER: ascii_uppercase[index]}
     return Forms(documents, dict(sorted(problems.items())))
 
 
@@ -140,24 +140,24 @@ def _answers(values: Sequence[Any], options: Sequence[Options], base: int | None
     """Return the answers in the one way of writing that fits all rows, else in the way that fits most."""
     written = ["" if isinstance(value, bool) or value is None else str(value).strip() for value in values]
     readings = {f"numbers from {base}": _number(base)} if base is not None else READINGS
-    found = {how: [read(value, each) for value, each in zip(written, options, strict=True)] for how, read in readings.items()}
-    fits = {how: len(indices) - indices.count(None) for how, indices in found.items()}
-    if LABELS in found and 2 * fits[LABELS] > len(values):  # what the rows themselves call their options decides
-        return _Answers(found[LABELS], LABELS)
-    fitting = {how: indices for how, indices in found.items() if fits[how] == len(values)}
+    indices_by_reading = {how: [read(value, each) for value, each in zip(written, options, strict=True)] for how, read in readings.items()}
+    fits = {how: len(indices) - indices.count(None) for how, indices in indices_by_reading.items()}
+    if LABELS in indices_by_reading and 2 * fits[LABELS] > len(values):  # what the rows themselves call their options decides
+        return _Answers(indices_by_reading[LABELS], LABELS)
+    fitting = {how: indices for how, indices in indices_by_reading.items() if fits[how] == len(values)}
     if len({tuple(indices) for indices in fitting.values()}) > 1:
         more = "; say answer=COLUMN:0 or answer=COLUMN:1 in --columns" if set(NUMBERED) & set(fitting) else ""
         return _Answers([], "", f"its answers can be {' or '.join(fitting)}, which are other options{more}")
-    best = max(found, key=lambda how: fits[how])
-    return _Answers(found[best], f"{best}, which those of {fits[best]} of {len(values)} rows are" if fits[best] else "")
+    best = max(indices_by_reading, key=lambda how: fits[how])
+    return _Answers(indices_by_reading[best], f"{best}, which those of {fits[best]} of {len(values)} rows are" if fits[best] else "")
 
 
 def _no_option(answer: Any, options: Options, read_as: str) -> str:
     texts = [str(text).strip() for text in options.texts]
     if (repeated := texts.count(str(answer).strip())) > 1:
         return f"answer {str(answer)[:SHOWN]!r} is the text of {repeated} of its options; write a letter"
-    own = f"options {', '.join(options.labels)}" if options.labels else f"{len(texts)} options"
-    return f"answer {str(answer)[:SHOWN]!r} is none of its {own}{f'; read as {read_as}' if read_as not in ('', LABELS) else ''}"
+    listed = f"options {', '.join(options.labels)}" if options.labels else f"{len(texts)} options"
+    return f"answer {str(answer)[:SHOWN]!r} is none of its {listed}{f'; read as {read_as}' if read_as not in ('', LABELS) else ''}"
 
 
 def _number(base: int) -> Callable[[str, Options], int | None]:

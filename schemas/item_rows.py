@@ -93,8 +93,8 @@ def _csv_rows(text: str) -> Iterator[Row]:
 
 
 def _header_problem(header: list[str]) -> str:
-    if len(header) == 1 and (found := next((name for separator, name in SEPARATORS.items() if separator in header[0]), "")):
-        return f"there are {found} between the columns; save the table with commas there"
+    if len(header) == 1 and (separator_name := next((name for separator, name in SEPARATORS.items() if separator in header[0]), "")):
+        return f"there are {separator_name} between the columns; save the table with commas there"
     repeated = [name for name in header if header.count(name) > 1]
     return f"two columns are called {repeated[0][:80]!r}" if repeated else ""
 

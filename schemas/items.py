@@ -116,12 +116,12 @@ def item_ids(items: Sequence[Item]) -> list[int]:
 
     Exact repeats of a question (published MMLU has 70) are distinguished by their order of appearance.
     """
-    seen: Counter[str] = Counter()
+    repeats: Counter[str] = Counter()
     ids = []
     for item in items:
         key = item.question_key()
-        ids.append(int.from_bytes(hashlib.sha256(f"{seen[key]}:{key}".encode()).digest()[:8], "big"))
-        seen[key] += 1
+        ids.append(int.from_bytes(hashlib.sha256(f"{repeats[key]}:{key}".encode()).digest()[:8], "big"))
+        repeats[key] += 1
     return ids
 
 

@@ -25,7 +25,7 @@ def n_turning(choices: Sequence[str]) -> int:
     return len(choices) - len(ADDED) if len(choices) > len(ADDED) + 1 and list(choices[-2:]) == ADDED else len(choices)
 
 
-def places(turning: NDArray[np.integer[Any]], width: int, order: int) -> NDArray[np.int64]:
+def positions_in_order(turning: NDArray[np.integer[Any]], width: int, order: int) -> NDArray[np.int64]:
     """Return the place at which each option of each item stands in an order, (item, option); an option beyond the turning ones stays.
 
     turning : (item,) number of options that change places, at least 1.
@@ -38,9 +38,9 @@ def places(turning: NDArray[np.integer[Any]], width: int, order: int) -> NDArray
 def item_in_order(item: Item, order: int) -> Item:
     """Return the item as it is asked in an order, with the letter at which its answer then stands."""
     letters, texts = list(item.choices), list(item.choices.values())
-    place = places(np.array([n_turning(texts)]), len(texts), order)[0]
-    shown = [texts[option] for option in np.argsort(place)]
-    return item.model_copy(update={"choices": dict(zip(letters, shown, strict=True)), "answer": letters[place[item.answer_index]]})
+    position = positions_in_order(np.array([n_turning(texts)]), len(texts), order)[0]
+    shown = [texts[option] for option in np.argsort(position)]
+    return item.model_copy(update={"choices": dict(zip(letters, shown, strict=True)), "answer": letters[position[item.answer_index]]})
 
 
 def names_others(item: Item) -> bool:

@@ -132,8 +132,8 @@ class TokenArrays:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the stored arrays by name."""
-        found: dict[str, NDArray[Any]] = {"token_logprob": self.logprob, "token_kl": self.kl, "token_same_top": self.same_top}
-        return found | {"document_offsets": self.offsets}
+        arrays: dict[str, NDArray[Any]] = {"token_logprob": self.logprob, "token_kl": self.kl, "token_same_top": self.same_top}
+        return arrays | {"document_offsets": self.offsets}
 
     def problem(self, n_documents: int) -> str | None:
         """Return why these cannot be the arrays of so many documents, None if they can."""
@@ -193,8 +193,8 @@ class Run:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the stored arrays by name."""
-        own = {"logits": self.logits, "logsumexp": self.logsumexp, "top_token": self.top_token}
-        return {**own, **(self.tokens.arrays() if self.tokens else {})}
+        arrays = {"logits": self.logits, "logsumexp": self.logsumexp, "top_token": self.top_token}
+        return {**arrays, **(self.tokens.arrays() if self.tokens else {})}
 
     @cached_property
     def digest(self) -> str:

@@ -300,11 +300,11 @@ def open_asked(
     if unknown := sorted(set(options) - {*FIELDS, *ASKED}):
         raise UsageError(f"unknown argument {unknown[0]!r}; known: {', '.join([*FIELDS, *ASKED])}")
     question = ask(**{name: value for name, value in options.items() if name in ASKED})
-    wanted = {field: _listed(options.get(field, ())) for field in FIELDS}
+    selection = {field: _listed(options.get(field, ())) for field in FIELDS}
     if isinstance(source, str):
-        return RunsAndQuestion(open_runs(source, at, wanted, with_dense=with_dense, against=against), question)
+        return RunsAndQuestion(open_runs(source, at, selection, with_dense=with_dense, against=against), question)
     reader = _in_memory([one for each in ([source] if isinstance(source, xr.Dataset) else source) for one in _single_runs(each)])
-    return RunsAndQuestion(select_runs(reader, wanted, with_dense=with_dense, against=against), question)
+    return RunsAndQuestion(select_runs(reader, selection, with_dense=with_dense, against=against), question)
 
 
 def _listed(names: str | Sequence[str]) -> Sequence[str]:

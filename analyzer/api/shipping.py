@@ -76,7 +76,7 @@ def calibrate(  # noqa: PLR0913  # one argument per option of the command
     question = ask(alphas=str(alpha), scorers=scorer, parameters=parameters, empty=empty, by=by, reliability=reliability, cluster=cluster)
     if len(question.alphas) != 1 or by not in ("none", "subject"):
         raise UsageError(f"a predictor has one alpha and thresholds by none or subject; alpha is {alpha}, by is {by!r}")
-    wanted = PredictorSettings(
+    settings = PredictorSettings(
         question.alphas[0],
         question.scorers[0],
         question.parameters.get(question.scorers[0], {}),
@@ -91,7 +91,7 @@ def calibrate(  # noqa: PLR0913  # one argument per option of the command
     )
     runs = open_asked(source, at, selection).runs.clustered(question.clustering)
     dense = open_asked(source, at, selection, with_dense=True).runs
-    return calibrate_run(runs, wanted, dense=dense, expect=_expected(expect), allow_unreliable=allow_unreliable)
+    return calibrate_run(runs, settings, dense=dense, expect=_expected(expect), allow_unreliable=allow_unreliable)
 
 
 def predict(predictor: Predictor | str | Path, logits: str | Path) -> pl.DataFrame:

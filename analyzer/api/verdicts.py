@@ -103,14 +103,14 @@ def frontier(source: Source, *, at: str | None = None, against: str | None = Non
     return frame(frontier_of(asked.runs, asked.question, Partners(asked.runs.rows, against)))
 
 
-def text(source: str, *, at: str | None = None, **wanted: str | Sequence[str]) -> pl.DataFrame:
+def text(source: str, *, at: str | None = None, **selection: str | Sequence[str]) -> pl.DataFrame:
     """Return how far compressed models are from their dense models on running text: the command `analyze text`.
 
     Parameters
     ----------
     source : address of a store.
     at : as in all functions.
-    wanted : which runs over texts: model, method, level, task, prompt.
+    selection : which runs over texts: model, method, level, task, prompt.
 
     Returns
     -------
@@ -124,7 +124,7 @@ def text(source: str, *, at: str | None = None, **wanted: str | Sequence[str]) -
     from analyzer.runs.loading import open_texts
     from analyzer.studies.text_fidelity import text_fidelity
 
-    chosen = {field: [names] if isinstance(names, str) else names for field, names in wanted.items()}
+    chosen = {field: [names] if isinstance(names, str) else names for field, names in selection.items()}
     if unknown := sorted(set(chosen) - {*FIELDS}):
         raise UsageError(f"unknown argument {unknown[0]!r}; known: {', '.join(FIELDS)}")
     return frame(text_fidelity(open_texts(source, at, {field: chosen.get(field, ()) for field in FIELDS})))

@@ -57,7 +57,10 @@ def law() -> None:
     print(f"exact law, all splits of W          {best(lambda: exact_law(view))}   (limit {LIMITS['exact']:.2f} s)")
     per_cell = {name: drawn(view, name == "numba") for name in kernels()}
     for name, seconds in peer_seconds_per_cell(view.probs, view.answer).items():
-        ratios = [f"{seconds / ours:,.0f} times with {kernel} (limit {RATIOS[name][kernel]:,})" for kernel, ours in per_cell.items()]
+        ratios = [
+            f"{seconds / kernel_seconds:,.0f} times with {kernel} (limit {RATIOS[name][kernel]:,})"
+            for kernel, kernel_seconds in per_cell.items()
+        ]
         print(f"{name:12s} {1e3 * seconds:6.2f} ms per cell of W: ours is faster {', '.join(ratios)}")
     bandwidth(view)
 

@@ -40,8 +40,8 @@ def some_runs(count: int) -> Iterator[tuple[ItemSet, Run]]:
     """Yield simulated runs with their items: dense models, and copies with noise that grows with the level."""
     item_sets = [_items(task, number) for number, task in enumerate(TASKS)]
     for number in range(count):
-        model, place = divmod(number, len(TASKS) * len(METHODS))
-        task, level = divmod(place, len(METHODS))
+        model, combination = divmod(number, len(TASKS) * len(METHODS))
+        task, level = divmod(combination, len(METHODS))
         items, (method, text) = item_sets[task], METHODS[level]
         logits = np.random.default_rng([model, task]).standard_normal((N_ITEMS, N_OPTIONS), dtype=np.float32)
         logits[np.arange(N_ITEMS), items.answer] += 1.5

@@ -43,7 +43,7 @@ def sets_command(average: bool, executor: str, p_values: bool, **options: Any) -
     from analyzer.tables.emit import emit
 
     request = parse_request(options)
-    runs = open_runs(request.store_url, request.at, request.wanted)
+    runs = open_runs(request.store_url, request.at, request.selection)
     if p_values:
         emit(p_value_records(runs, request.question), request.form, P_VALUES)
         return
@@ -82,7 +82,7 @@ def compare_command(against: str | None, common_items: bool, **options: Any) -> 
 
     request = parse_request(options)
     stated = read_published(options["reference"]) if options["reference"] else None
-    runs = open_runs(request.store_url, request.at, request.wanted, with_dense=True, against=against)
+    runs = open_runs(request.store_url, request.at, request.selection, with_dense=True, against=against)
     if stated:
         emit(beside_published(runs, request.question, stated), request.form, PUBLISHED)
         return
@@ -117,5 +117,5 @@ def sensitivity_command(against: str | None, **options: Any) -> None:
     from analyzer.tables.emit import emit
 
     request = parse_request(options)
-    runs = open_runs(request.store_url, request.at, request.wanted, with_dense=True, against=against)
+    runs = open_runs(request.store_url, request.at, request.selection, with_dense=True, against=against)
     emit(sensitivity(runs, request.question, Partners(runs.rows, against)), request.form, SENSITIVITY)

@@ -13,19 +13,19 @@ from schemas.fields import FIELDS
 class Request:
     """All options of a command, parsed.
 
-    wanted : accepted values by field (model, method, level, task, prompt); an empty list accepts all.
-    form   : output format: table, json, csv, parquet, markdown or latex.
+    selection : accepted values by field (model, method, level, task, prompt); an empty list accepts all.
+    form      : output format: table, json, csv, parquet, markdown or latex.
     """
 
     store_url: str
     at: str | None
-    wanted: Mapping[str, Sequence[str]]
+    selection: Mapping[str, Sequence[str]]
     question: Question
     form: str
 
 
 def parse_request(options: Mapping[str, Any]) -> Request:
     """Return the request for parsed options. Raises UsageError that quotes the invalid value."""
-    wanted = {field: options[field] for field in FIELDS}
+    selection = {field: options[field] for field in FIELDS}
     question = ask(**{name: options[name] for name in ASKED if name in options})
-    return Request(options["store_url"], options["at"], wanted, question, options["form"])
+    return Request(options["store_url"], options["at"], selection, question, options["form"])

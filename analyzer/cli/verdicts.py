@@ -44,10 +44,10 @@ def transfer_command(against: str | None, source: str, subject_mix: Path | None,
     check_source("subject" if subject_mix else source, against)
     request, mix = parse_request(options), read_mix(subject_mix) if subject_mix else None
     if mix:
-        runs = open_runs(request.store_url, request.at, request.wanted)
+        runs = open_runs(request.store_url, request.at, request.selection)
         emit(weighted(runs, request.question, mix, coverage_tolerance), request.form, WEIGHTED)
         return
-    runs = open_runs(request.store_url, request.at, request.wanted, with_dense=source == "dense", against=against)
+    runs = open_runs(request.store_url, request.at, request.selection, with_dense=source == "dense", against=against)
     emit(transfer(runs, request.question, source, coverage_tolerance, Partners(runs.rows, against)), request.form, TRANSFER)
 
 
@@ -73,7 +73,7 @@ def guarantee_command(delta: float, n_next: int, risk: float, **options: Any) ->
     from analyzer.tables.emit import emit
 
     request = parse_request(options)
-    runs = open_runs(request.store_url, request.at, request.wanted)
+    runs = open_runs(request.store_url, request.at, request.selection)
     emit(guarantee(runs, request.question, delta=delta, n_next=n_next, risk=risk), request.form, GUARANTEE)
 
 
@@ -95,8 +95,8 @@ def position_command(**options: Any) -> None:
     from analyzer.tables.emit import emit
 
     request = parse_request(options)
-    runs = open_runs(request.store_url, request.at, {**request.wanted, "prompt": ()})
-    emit(position(runs, request.question, request.wanted["prompt"]), request.form, POSITION)
+    runs = open_runs(request.store_url, request.at, {**request.selection, "prompt": ()})
+    emit(position(runs, request.question, request.selection["prompt"]), request.form, POSITION)
 
 
 @click.command("frontier")
@@ -118,7 +118,7 @@ def frontier_command(against: str | None, **options: Any) -> None:
     from analyzer.tables.emit import emit
 
     request = parse_request(options)
-    runs = open_runs(request.store_url, request.at, request.wanted, with_dense=True, against=against)
+    runs = open_runs(request.store_url, request.at, request.selection, with_dense=True, against=against)
     emit(frontier(runs, request.question, Partners(runs.rows, against)), request.form, FRONTIER)
 
 
@@ -128,7 +128,7 @@ def frontier_command(against: str | None, **options: Any) -> None:
 @add_options(SELECTION)
 @format_option
 @friendly_errors
-def text_command(store_url: str, at: str | None, form: str, **wanted: Any) -> None:
+def text_command(store_url: str, at: str | None, form: str, **selection: Any) -> None:
     """How far is a compressed model from its dense model on running text?
 
     For the runs of produce --text: KL over the full vocabulary, share of tokens with the same most likely token, and perplexity, with
@@ -141,7 +141,7 @@ def text_command(store_url: str, at: str | None, form: str, **wanted: Any) -> No
     from analyzer.tables.columns import TEXT
     from analyzer.tables.emit import emit
 
-    emit(text_fidelity(open_texts(store_url, at, wanted)), form, TEXT)
+    emit(text_fidelity(open_texts(store_url, at, selection)), form, TEXT)
 
 
 @click.command("scale")
@@ -161,7 +161,7 @@ def scale_command(**options: Any) -> None:
     from analyzer.tables.emit import emit
 
     request = parse_request(options)
-    runs = open_runs(request.store_url, request.at, request.wanted, with_dense=True)
+    runs = open_runs(request.store_url, request.at, request.selection, with_dense=True)
     emit(scale(runs, request.question), request.form, SCALE)
 
 
@@ -184,7 +184,7 @@ def cliffs_command(against: str | None, **options: Any) -> None:
     from analyzer.tables.emit import emit
 
     request = parse_request(options)
-    runs = open_runs(request.store_url, request.at, request.wanted, with_dense=True, against=against)
+    runs = open_runs(request.store_url, request.at, request.selection, with_dense=True, against=against)
     partners = Partners(runs.rows, against)
     emit(cliffs(runs, request.question, tolerances=tolerances(options), partners=partners), request.form, CLIFFS)
 
@@ -215,7 +215,7 @@ def cost_command(path: Path, against: str | None, **options: Any) -> None:
     from analyzer.tables.emit import emit
 
     request, prices = parse_request(options), read_prices(path)
-    runs = open_runs(request.store_url, request.at, request.wanted, with_dense=True, against=against)
+    runs = open_runs(request.store_url, request.at, request.selection, with_dense=True, against=against)
     emit(cost(runs, request.question, prices, Partners(runs.rows, against)), request.form, COST)
 
 
@@ -262,7 +262,7 @@ def gate_command(policy: Path | None, limits: tuple[str, ...], predictor: Path |
     loaded = Predictor.load(predictor) if predictor else None
     request, read = parse_request(options), read_policy(policy, limits, loaded)
     _check_apart([options[name] for name in ("junit", "markdown", "eval_results") if options[name]])
-    runs = open_runs(request.store_url, request.at, request.wanted, with_dense=True, against=against)
+    runs = open_runs(request.store_url, request.at, request.selection, with_dense=True, against=against)
     partners = Partners(runs.rows, against)
     checks = gate(runs, request.question, read.limits, partners, read.looks)
     reports = {options["junit"]: ci_reports.junit(checks), options["markdown"]: ci_reports.markdown(checks)}
@@ -273,8 +273,8 @@ def gate_command(policy: Path | None, limits: tuple[str, ...], predictor: Path |
         if path:
             write_document(path, text)
     emit(checks, request.form, GATE)
-    said = (ci_reports.correction, ci_reports.together, ci_reports.again, ci_reports.not_judged, ci_reports.last_line)
-    for line in filter(None, [say(checks) for say in said]):
+    sentences = (ci_reports.correction, ci_reports.together, ci_reports.again, ci_reports.not_judged, ci_reports.last_line)
+    for line in filter(None, [say(checks) for say in sentences]):
         click.echo(line, err=True)
     click.get_current_context().exit(EXIT_CODES[outcome(checks)])
 

@@ -49,8 +49,8 @@ def compare(
     Raises RunNotFoundError if no selected run has a partner, ComparisonError if two runs answered different questions.
     """
     groups = averaged(paired(runs, question, partners)) if average else ([cell] for cell in paired(runs, question, partners))
-    found = [(reading_order(group[0].row), pair_record(group, question, tolerances or Tolerances())) for group in groups]
-    return add_holm([record for _, record in sorted(found, key=itemgetter(0))])
+    ordered_records = [(reading_order(group[0].row), pair_record(group, question, tolerances or Tolerances())) for group in groups]
+    return add_holm([record for _, record in sorted(ordered_records, key=itemgetter(0))])
 
 
 def averaged(cells: Iterable[Paired]) -> Iterator[list[Paired]]:
@@ -84,8 +84,8 @@ def pair_record(cells: Sequence[Paired], question: Question, tolerances: Toleran
 
 def mean_change(cells: Sequence[Paired], name: str) -> Estimate:
     """Return the mean of one change over cells of the same items; NOTHING if one of them has no such change."""
-    found = [cell.changes.get(name, NOTHING) for cell in cells]
-    return mean_over([cell.after for cell in cells], found) if all(estimate.influence.size for estimate in found) else NOTHING
+    changes = [cell.changes.get(name, NOTHING) for cell in cells]
+    return mean_over([cell.after for cell in cells], changes) if all(estimate.influence.size for estimate in changes) else NOTHING
 
 
 def pair_unreliable(cells: Sequence[Paired]) -> str | None:

@@ -73,13 +73,13 @@ def paired(runs: Runs, question: Question, partners: Partners | None = None) -> 
     Raises RunNotFoundError if no selected run has a partner.
     """
     runs, chosen = runs.clustered(question.clustering), partners or Partners(runs.rows)
-    found = [(row, chosen.of(row)) for row in sorted(runs.rows, key=_measuring_order)]
-    if not any(partner for _, partner in found):
+    pairs = [(row, chosen.of(row)) for row in sorted(runs.rows, key=_measuring_order)]
+    if not any(partner for _, partner in pairs):
         raise RunNotFoundError(f"nothing to compare: {_why_not(runs, chosen)}")
     keep = lru_cache(maxsize=PARTNERS_KEPT)(lambda name: _measure(runs, by_name[name], question))
     by_name = {row["name"]: row for row in runs.rows}
-    is_partner = {partner["name"] for _, partner in found if partner}
-    for row, partner in found:
+    is_partner = {partner["name"] for _, partner in pairs if partner}
+    for row, partner in pairs:
         run = keep(row["name"]) if row["name"] in is_partner else _measure(runs, row, question)
         yield from _cells_of(run, keep, partner, question, chosen.common_items)
 
@@ -100,13 +100,13 @@ def item_changes(pair: Pair) -> Mapping[str, Estimate]:
     if not pair.dense.n_items:
         return dict.fromkeys(ITEM_CHANGES, NOTHING)
     before, after, clusters = pair.dense.correct, pair.compressed.correct, pair.compressed.clusters
-    found: dict[str, Estimate] = {
+    changes: dict[str, Estimate] = {
         "flips": _share(before != after, clusters),
         "flips_to_wrong": _share(before & ~after, clusters),
         "flips_to_right": _share(~before & after, clusters),
         "answers_changed": _share(pair.dense.chosen != pair.compressed.chosen, clusters),
     }
-    return found | _divergences(pair) | {"option_mass_change": _option_mass_change(pair)}
+    return changes | _divergences(pair) | {"option_mass_change": _option_mass_change(pair)}
 
 
 def _cells_of(
@@ -121,8 +121,8 @@ def _cells_of(
     pair = pair_views(dense.view, run.view, common_items=common_items)
     before, after = _on_view(dense, pair.dense, question), _on_view(run, pair.compressed, question)
     shared = dict(item_changes(pair))
-    own = run.view.row["model"] == dense.view.row["model"]  # another model may well answer E or F more often
-    unlike = against_dense if own and pair.dense.n_items else asked_otherwise
+    same_model = run.view.row["model"] == dense.view.row["model"]  # another model may well answer E or F more often
+    unlike = against_dense if same_model and pair.dense.n_items else asked_otherwise
     far = unlike(pair.compressed, pair.dense)
     for key, cell in after.items():
         yield Paired(replace(cell, reasons=(*far, *cell.reasons)), before[key], pair, _cell_changes(before[key], cell) | shared)

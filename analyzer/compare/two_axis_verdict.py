@@ -57,10 +57,10 @@ def verdict(accuracy_change: Estimate, set_size_change: Estimate, tolerances: To
     return FALLS_SILENT if size is Side.WITHIN else BOTH_DEGRADE
 
 
-def borne_out(found: str, accuracy_p: float | None, set_size_p: float | None) -> str:
+def borne_out(verdict: str, accuracy_p: float | None, set_size_p: float | None) -> str:
     """Return a verdict, inconclusive where it claims a change whose p-value, corrected over a table, is above 0.05 or missing."""
     claimed = {BOTH_HOLD: (), HOLDS_GROW: (set_size_p,), FALLS_SILENT: (accuracy_p,), BOTH_DEGRADE: (accuracy_p, set_size_p)}
-    return found if all(p is not None and p <= 1 - LEVEL + ROUNDING for p in claimed.get(found, ())) else INCONCLUSIVE
+    return verdict if all(p is not None and p <= 1 - LEVEL + ROUNDING for p in claimed.get(verdict, ())) else INCONCLUSIVE
 
 
 def change_side(change: Estimate, limit: float) -> Side:

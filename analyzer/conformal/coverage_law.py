@@ -43,8 +43,8 @@ def coverage_law(law: RankLaw, table: Crossings) -> CoverageLaw:
         above = law.n_items - 1 - law.first - int(index)
         x = _likely_counts(above, int(tied[index]), int(law.tested_above[index]))
         covered[sure[index] + x] += law.weights[index] * _hypergeometric(x, above, int(tied[index]), int(law.tested_above[index]))
-    held = np.flatnonzero(covered > 0)
-    return CoverageLaw(held / n_tested, covered[held] / covered.sum())
+    counts = np.flatnonzero(covered > 0)
+    return CoverageLaw(counts / n_tested, covered[counts] / covered.sum())
 
 
 def coverage_quantiles(law: RankLaw, table: Crossings, drawn: FloatArray | None) -> dict[str, float]:

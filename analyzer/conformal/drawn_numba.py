@@ -65,22 +65,22 @@ def _count(end: int, lane: int, within: IntArray, before: IntArray) -> int:
 
 
 @njit(cache=True)
-def _rank(wanted: int, lane: int, within: IntArray, before: IntArray, n_items: int) -> int:
-    """Return the position of the calibration item with `wanted` others before it; the number of items if there is none.
+def _rank(n_before: int, lane: int, within: IntArray, before: IntArray, n_items: int) -> int:
+    """Return the position of the calibration item with `n_before` others before it; the number of items if there is none.
 
     The number of calibration items before a position is position - tested. Calibration items are a random sample, so the search starts at
     the block where they are expected.
     """
     n_blocks = before.shape[1] - 1
     n_calibration = n_items - before[lane, n_blocks]
-    block = min(wanted * n_items // (n_calibration * BLOCK), n_blocks - 1)
-    while block * BLOCK - before[lane, block] > wanted:
+    block = min(n_before * n_items // (n_calibration * BLOCK), n_blocks - 1)
+    while block * BLOCK - before[lane, block] > n_before:
         block -= 1
-    while block + 1 < n_blocks and (block + 1) * BLOCK - before[lane, block + 1] <= wanted:
+    while block + 1 < n_blocks and (block + 1) * BLOCK - before[lane, block + 1] <= n_before:
         block += 1
     low, step = block * BLOCK, BLOCK
     while step > 1:
         step //= 2
         position = min(low + step, n_items)
-        low = position if position - _count(position, lane, within, before) <= wanted else low
+        low = position if position - _count(position, lane, within, before) <= n_before else low
     return int(low)

@@ -113,14 +113,14 @@ def _at_least(values: FloatArray, thresholds: FloatArray) -> IntArray:
 def _starts(answered: IntArray, n_items: int, risk: float, delta: float) -> list[int]:
     """Indices in the grid where tests start. Their number depends on the number of items only, their positions on the counts only."""
 
-    def needed(parts: int) -> float:
-        return math.log(delta / parts) / math.log(1 - risk)  # number of items, all answered right, that pass at this part of delta
+    def needed(n_parts: int) -> float:
+        return math.log(delta / n_parts) / math.log(1 - risk)  # number of items, all answered right, that pass at this part of delta
 
     n_starts = 1
     while needed(n_starts + 1) * 4**n_starts <= n_items:
         n_starts += 1
     counts = needed(n_starts) * 4.0 ** np.arange(n_starts)
-    return sorted({int(place) for place in np.searchsorted(answered, counts) if place < answered.size})
+    return sorted({int(index) for index in np.searchsorted(answered, counts) if index < answered.size})
 
 
 def _last_passed(passed: BoolArray, start: int) -> int:

@@ -59,9 +59,9 @@ def threshold_pull(law: RankLaw, item_rank: IntArray, jumps: FloatArray) -> Floa
     jumps : (statistic, p) the change of the sum over all items when the threshold moves from rank p to p + 1. More weight on an item
             ranked at or below p makes that move less likely.
     """
-    held = np.zeros((len(jumps), law.weights.size + 1))
-    held[:, :-1] = (law.weights * jumps)[:, ::-1].cumsum(axis=1)[:, ::-1]
-    return held.take(item_rank - law.first, axis=1, mode="clip")
+    later_jumps = np.zeros((len(jumps), law.weights.size + 1))
+    later_jumps[:, :-1] = (law.weights * jumps)[:, ::-1].cumsum(axis=1)[:, ::-1]
+    return later_jumps.take(item_rank - law.first, axis=1, mode="clip")
 
 
 def _centred(values: FloatArray) -> FloatArray:

@@ -53,10 +53,10 @@ def jumps_at_threshold(threshold: Threshold, alike: float = 1.0) -> bool:
     n_items, n = law.n_items, law.n_calibration
     centre = law.k / (n + 1)
     reach = REACH * math.sqrt(alike * centre * (1 - centre) * (1 / n_items + 1 / n))
-    places = np.clip(((centre + reach * np.array([-1.0, 0.0, 1.0])) * n_items).astype(np.int64), 0, n_items - 1)
-    if np.ptp(ranks.first[places]) < np.ptp(places) and (places - ranks.first[places]).max() > TIED * n_items:
+    positions = np.clip(((centre + reach * np.array([-1.0, 0.0, 1.0])) * n_items).astype(np.int64), 0, n_items - 1)
+    if np.ptp(ranks.first[positions]) < np.ptp(positions) and (positions - ranks.first[positions]).max() > TIED * n_items:
         return True
-    below, at, above = (float((ranks.option <= place).sum()) for place in places)
+    below, at, above = (float((ranks.option <= position).sum()) for position in positions)
     return abs(above - 2 * at + below) > BENT * max(above - below, 1.0)
 
 
@@ -76,16 +76,16 @@ def inverted_where_bent(
     one = next(iter(estimates.values()))
     bends = bends_at_threshold(threshold, one.clusters)
     unseen = ITEM / threshold.law.n_items * (one.items / one.units if one.clusters else 1.0)
-    found = {name: own if name == "coverage" else replace(own, unseen=unseen) for name, own in estimates.items()}
+    figures = {name: estimate if name == "coverage" else replace(estimate, unseen=unseen) for name, estimate in estimates.items()}
     if not bends:
-        return found
+        return figures
     populations = Populations(threshold, statistics.table.rows, statistics.steps, statistics.start, member, one.clusters)
-    for place, name in enumerate(statistics.names):
-        if name == "coverage" or not math.isfinite(found[name].value):
+    for statistic, name in enumerate(statistics.names):
+        if name == "coverage" or not math.isfinite(figures[name].value):
             continue
-        own, error = found[name], 0.0 if split_errors is None else float(split_errors[place])
-        found[name] = replace(own, inverted=SetInversion(populations, place, own.value, own.influence, error, unseen))
-    return found
+        estimate, error = figures[name], 0.0 if split_errors is None else float(split_errors[statistic])
+        figures[name] = replace(estimate, inverted=SetInversion(populations, statistic, estimate.value, estimate.influence, error, unseen))
+    return figures
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,25 +93,25 @@ class SetInversion:
     """The data for the inverted interval of one statistic of sets.
 
     populations : those that could have produced these items; all statistics of the items share them.
-    place       : which of their statistics this is.
+    statistic   : which of their statistics this is.
     value, influence : the estimated statistic, and the influence of each item, (item,), mean zero.
     split_error : standard error of a mean over drawn splits; 0 for all splits.
     unseen      : what an item, or cluster, that was not seen may change.
     """
 
     populations: Populations
-    place: int
+    statistic: int
     value: float
     influence: FloatArray
     split_error: float = 0.0
     unseen: float = 0.0
-    _found: dict[float, Interval] = field(default_factory=dict)  # by level: a figure, its change and its test need the same ones
+    _intervals: dict[float, Interval] = field(default_factory=dict)  # by level: a figure, its change and its test need the same ones
 
     def interval(self, level: float) -> Interval:
         """Return the interval; NaN if fewer than five calibration items are expected above the threshold."""
-        if level not in self._found:
-            self._found[level] = self._interval(level)
-        return self._found[level]
+        if level not in self._intervals:
+            self._intervals[level] = self._interval(level)
+        return self._intervals[level]
 
     def _interval(self, level: float) -> Interval:
         threshold, clusters = self.populations.threshold, self.populations.clusters
@@ -121,9 +121,9 @@ class SetInversion:
         if not self.populations.boundaries:  # the threshold stays in an atom that no score is below, so that the set size cannot jump
             error = t * math.hypot(_error(self.influence, clusters), self.unseen, self.split_error)
             return Interval(self.value - error, self.value + error)
-        middle = float(self.populations.middle[self.place])
+        middle = float(self.populations.middle[self.statistic])
         low, high = 0.0, 0.0
-        for rest, ends in zip(self._rests, self.populations.extremes(level)[:, :, self.place], strict=True):
+        for rest, ends in zip(self._rests, self.populations.extremes(level)[:, :, self.statistic], strict=True):
             error = t * math.hypot(rest, self.unseen, self.split_error)
             low = max(low, math.hypot(middle - min(middle, float(ends.min())), error))
             high = max(high, math.hypot(max(middle, float(ends.max())) - middle, error))

@@ -192,7 +192,7 @@ def rank_laws(n_items: int, n_calibration: int, ks: tuple[int, ...]) -> RankLaws
     """Return the laws of several k together."""
     laws = [rank_law(n_items, n_calibration, k) for k in ks]
     sizes = np.array([law.weights.size for law in laws])
-    ranks, weights = (np.concatenate(parts) for parts in zip(*((law.ranks, law.weights) for law in laws), strict=True))
+    ranks, weights = (np.concatenate(arrays) for arrays in zip(*((law.ranks, law.weights) for law in laws), strict=True))
     tested = np.hstack([np.stack([law.tested_below, law.tested_above]) for law in laws])
     shares = tested / np.maximum(np.stack([ranks, n_items - 1 - ranks]), 1)
     spreads = tested * (1 - shares) / (n_items - n_calibration) ** 2

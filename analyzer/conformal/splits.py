@@ -94,15 +94,15 @@ def given_split(item_id: IntArray, split: Split, original_ids: Sequence[str] = (
     original_ids : (item,) original ids. The file lists either these or item_ids, but not both kinds, so that an id such as 12 has one
                    meaning.
     """
-    wanted = split.calibration_ids or frozenset()
+    calibration_ids = split.calibration_ids or frozenset()
     by_number, by_name = frozenset(map(str, item_id.tolist())), frozenset(original_ids)
-    ids = original_ids if len(wanted - by_name) <= len(wanted - by_number) else [str(one) for one in item_id.tolist()]
-    if missing := wanted - frozenset(ids):
+    ids = original_ids if len(calibration_ids - by_name) <= len(calibration_ids - by_number) else [str(one) for one in item_id.tolist()]
+    if missing := calibration_ids - frozenset(ids):
         raise UsageError(
-            f"split {split.text!r} names {len(missing)} of {len(wanted)} item ids that are not among the {item_id.size} items, "
+            f"split {split.text!r} names {len(missing)} of {len(calibration_ids)} item ids that are not among the {item_id.size} items, "
             f"such as {min(missing)[:80]!r}"
         )
-    mask = np.array([one in wanted for one in ids], dtype=np.bool_)
+    mask = np.array([one in calibration_ids for one in ids], dtype=np.bool_)
     if not 0 < mask.sum() < mask.size:
         raise UsageError(f"split {split.text!r} calibrates {mask.sum()} of {mask.size} items; both sides need one")
     return np.asarray(mask[None])
@@ -136,11 +136,11 @@ def _turn(chosen: BoolArray, rows: IntArray, excess: IntArray, words: Words) -> 
     first[item[::-1]] = np.arange(item.size, dtype=np.int32)[::-1]  # of equal items the earliest is written last
     different = first[item] == np.arange(item.size)
     item, row = item[different], row[different]
-    found = np.bincount(row, minlength=rows.size)
-    wanted = np.abs(excess)
-    enough = found >= wanted
-    kept = enough[row] & (np.arange(row.size) - (found.cumsum() - found)[row] < wanted[row])
-    flat[item[kept]] ^= True
+    available = np.bincount(row, minlength=rows.size)
+    needed = np.abs(excess)
+    enough = available >= needed
+    flipped = enough[row] & (np.arange(row.size) - (available.cumsum() - available)[row] < needed[row])
+    flat[item[flipped]] ^= True
     return np.asarray(enough)
 
 

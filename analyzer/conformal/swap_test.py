@@ -59,6 +59,6 @@ def _sizes(first: IntArray, order: IntArray, at_least: FloatArray, from_after: B
     draws = np.arange(len(chosen))[:, None]
     total = np.zeros(len(chosen))
     for option in range(first.shape[2]):
-        place = np.where(from_after, first[1, :, option], first[0, :, option])
-        total += at_least[below[draws, place]].sum(axis=1)
+        rank = np.where(from_after, first[1, :, option], first[0, :, option])
+        total += at_least[below[draws, rank]].sum(axis=1)
     return np.asarray(total / from_after.shape[1])

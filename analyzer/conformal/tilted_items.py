@@ -81,8 +81,8 @@ class Populations:
         law, ranks = self.threshold
         alike = threshold_design_effect(self.threshold, self.clusters)
         levels = betaincinv(law.k / alike, (law.n_calibration + 1 - law.k) / alike, BOUNDARIES)
-        places = np.minimum((levels * law.n_items).astype(np.int64), law.n_items - 1)
-        return sorted({int(first) for first in ranks.first[places] if first > 0})
+        positions = np.minimum((levels * law.n_items).astype(np.int64), law.n_items - 1)
+        return sorted({int(first) for first in ranks.first[positions] if first > 0})
 
     def sides(self) -> Iterator[BoolArray]:
         """Yield for each boundary which items are beyond it, (item,) bool."""
@@ -91,7 +91,7 @@ class Populations:
     @cached_property
     def middle(self) -> FloatArray:
         """(statistic,) means in the population in which the items have equal weights."""
-        return np.asarray(self._means([Tilt(0, 1.0, 1.0)])[0])
+        return np.asarray(self._tilted_means([Tilt(0, 1.0, 1.0)])[0])
 
     def extremes(self, level: float) -> FloatArray:
         """Return (boundary, 2, statistic) means in the populations with the fewest and the most items beyond each boundary.
@@ -105,7 +105,7 @@ class Populations:
                 count, n_counted, now = (n_items - boundary) / alike, n_items / alike, 1 - boundary / n_items
                 for share in betaincinv(count + 0.5, n_counted - count + 0.5, [(1 - level) / 2, 1 - (1 - level) / 2]):
                     tilts.append(Tilt(number, float(1 - share) / (1 - now), float(share) / now))
-            means = self._means(tilts) if tilts else np.empty(0)  # all scores may be tied, and there is no boundary then
+            means = self._tilted_means(tilts) if tilts else np.empty(0)  # all scores may be tied, and there is no boundary then
             self._extremes[level] = means.reshape(len(self.boundaries), 2, len(self.start))
         return self._extremes[level]
 
@@ -113,18 +113,18 @@ class Populations:
     def _design_effects(self) -> list[float]:
         return [design_effect(self.clusters, beyond) for beyond in self.sides()]
 
-    def _means(self, tilts: list[Tilt]) -> FloatArray:
+    def _tilted_means(self, tilts: list[Tilt]) -> FloatArray:
         """Return (tilt, statistic) means; calibration items are drawn from the tilted items as well."""
         first, chance = self._chances(tilts)
         width, n_parts, n_rows = chance.shape[1], len(self.boundaries) + 1, len(self.rows)
-        part = np.searchsorted(self.boundaries, self.threshold.ranks.item_rank, side="right")  # how many boundaries an item is beyond
-        own = None if self.member is None else self.member.astype(np.float64)
-        place = (part + n_parts * np.arange(n_rows)[:, None]) * width + np.clip(self.rows - first, 0, width - 1)
-        weights = None if own is None else np.broadcast_to(own, place.shape).ravel()
-        hits = np.bincount(place.ravel(), weights, n_rows * n_parts * width).reshape(n_rows, n_parts, width)
+        part_of_item = np.searchsorted(self.boundaries, self.threshold.ranks.item_rank, side="right")  # how many boundaries it is beyond
+        member_weight = None if self.member is None else self.member.astype(np.float64)
+        bin_index = (part_of_item + n_parts * np.arange(n_rows)[:, None]) * width + np.clip(self.rows - first, 0, width - 1)
+        weights = None if member_weight is None else np.broadcast_to(member_weight, bin_index.shape).ravel()
+        hits = np.bincount(bin_index.ravel(), weights, n_rows * n_parts * width).reshape(n_rows, n_parts, width)
         weight = np.array([[tilt.beyond if beyond > tilt.number else tilt.below for beyond in range(n_parts)] for tilt in tilts])
         reached = np.einsum("rpt,tp->tr", hits @ chance.T, weight)
-        total = weight @ np.bincount(part, own, n_parts)
+        total = weight @ np.bincount(part_of_item, member_weight, n_parts)
         return np.asarray(self.start + reached @ self.steps.T / total[:, None])
 
     def _chances(self, tilts: list[Tilt]) -> tuple[int, FloatArray]:

@@ -118,9 +118,9 @@ def too_few_clusters(estimate: Estimate) -> str | None:
 
 def at_worst(bounded: Bounded, worst: float, name: str) -> Bounded:
     """Return the bounds of a figure that has no largest value, using the worst value of an item that the policy states."""
-    found = float(bounded.contributions.max(initial=-math.inf))
-    if found > worst:
-        return replace(bounded, open_end=f"an item has {name} {found:.3g}, above the stated worst value {worst:g} (worst_value.{name})")
+    largest = float(bounded.contributions.max(initial=-math.inf))
+    if largest > worst:
+        return replace(bounded, open_end=f"an item has {name} {largest:.3g}, above the stated worst value {worst:g} (worst_value.{name})")
     return replace(bounded, most=worst)
 
 
@@ -145,13 +145,13 @@ def coverage_after_transfer(cell: Paired, question: Question, chosen: BoolArray 
     estimate = carried_coverage(cell, question, chosen)
     if cell.pair is None or not estimate.influence.size:
         return Bounded(estimate, -math.inf, math.inf, cell.after.note)
-    found = _threshold(*cell.pair, cell, question)
+    source = _threshold(*cell.pair, cell, question)
     alpha, weight = float(cell.after.alpha), estimate.influence.size / max(estimate.items, 1)
-    least = estimate.value * (1 - weight) - alpha * found.pull
-    most = estimate.value * (1 - weight) + weight + (1 - alpha) * found.pull
-    alike = threshold_design_effect(found.at, estimate.clusters)
-    undecided = cell.after.note or _too_few_above(found.at.law, cell.after.alpha, alike)
-    if not undecided and jumps_at_threshold(Threshold(found.at.law, replace(found.at.ranks, option=found.at.ranks.answer[None])), alike):
+    least = estimate.value * (1 - weight) - alpha * source.pull
+    most = estimate.value * (1 - weight) + weight + (1 - alpha) * source.pull
+    alike = threshold_design_effect(source.at, estimate.clusters)
+    undecided = cell.after.note or _too_few_above(source.at.law, cell.after.alpha, alike)
+    if not undecided and jumps_at_threshold(Threshold(source.at.law, replace(source.at.ranks, option=source.at.ranks.answer[None])), alike):
         undecided = AT_AN_ATOM
     return Bounded(estimate, least, most, undecided, _few_effective(estimate), _fewest(undecided, cell, question))
 

@@ -102,8 +102,8 @@ def _entry(record: Record, data_set: str, gate_result: str) -> str:
         f"accuracy of {record['method']} {record['level']}, prompt {record['prompt']}, {record['n_items']} questions; {sets}{size}; "
         f"Hedgemark release gate: {gate_result}; snapshot {record['snapshot']}"
     )
-    place = json_text({"id": data_set, "task_id": record["task"]})
-    return f"- dataset: {place}\n  value: {record['accuracy']:.6g}\n  notes: {json_text(notes)}\n"
+    task_entry = json_text({"id": data_set, "task_id": record["task"]})
+    return f"- dataset: {task_entry}\n  value: {record['accuracy']:.6g}\n  notes: {json_text(notes)}\n"
 
 
 def _share(value: float | None) -> str:
@@ -144,13 +144,13 @@ def again(records: Sequence[Record]) -> str:
     plans = sorted({record["looks"] for record in checks if record["looks"]})
     if not plans:
         return UNPLANNED if undecided else ""
-    parts = [f"Looks are planned at {plans[0]}."]
+    sentences = [f"Looks are planned at {plans[0]}."]
     taken = {(record["look"], record["n_looks"], record["n_items"], record["look_error"]) for record in checks if record["look"]}
     for look, of, n_items, error in sorted(taken):
-        parts.append(f"Look {look} of {of}, at {n_items:,} items, may err with {_percent(error)}, and its intervals are for that.")
+        sentences.append(f"Look {look} of {of}, at {n_items:,} items, may err with {_percent(error)}, and its intervals are for that.")
     if undecided:
-        parts.append(next_look(undecided) or "This was the last look: its plan has no error left, so a new plan needs new items.")
-    return " ".join(parts)
+        sentences.append(next_look(undecided) or "This was the last look: its plan has no error left, so a new plan needs new items.")
+    return " ".join(sentences)
 
 
 def next_look(records: Sequence[Record], what: str = "items") -> str:

@@ -104,11 +104,11 @@ def outcome(records: Iterable[Record], result: str = "result") -> str:
 
 def _by_pair(cells: Iterable[Paired]) -> Iterator[list[Paired]]:
     """Group the cells by run; a dense run is left out unless it is compared with another run."""
-    found: dict[str, list[Paired]] = {}
+    cells_by_run: dict[str, list[Paired]] = {}
     for cell in cells:
         if cell.row["method"] != DENSE or cell.before:
-            found.setdefault(cell.row["name"], []).append(cell)
-    return iter(found.values())
+            cells_by_run.setdefault(cell.row["name"], []).append(cell)
+    return iter(cells_by_run.values())
 
 
 def _checks(cells: list[Paired], question: Question, limits: Sequence[Limit], looks: Looks | None) -> Iterator[Check]:
@@ -128,8 +128,8 @@ def _checks(cells: list[Paired], question: Question, limits: Sequence[Limit], lo
 def _amounts(cell: Paired, question: Question, limit: Limit) -> Iterator[tuple[str | None, Bounded]]:
     """Yield the limited figure of all items, or the subjects and the figure of each."""
     figure = FIGURES[limit.figure]
-    found = _by_subject(cell, question, figure) if limit.worst_subject else [(None, (limit.measure or figure.amount)(cell, question))]
-    for subject, amount in found:
+    amounts = _by_subject(cell, question, figure) if limit.worst_subject else [(None, (limit.measure or figure.amount)(cell, question))]
+    for subject, amount in amounts:
         yield subject, at_worst(amount, limit.worst_value, limit.figure) if figure.unbounded else amount
 
 
@@ -212,17 +212,17 @@ def _needed(check: Check, result: str, n_checks: int) -> Record:
 
     With planned looks, the number is that of the first later look that has enough items for its own error, or else of the last look.
     """
-    look, found = check.look, None
+    look, needed = check.look, None
     if result == INCONCLUSIVE and not check.look.problem:
         for later in look.later if look.looks else (LaterLook(MOST, look.tail),):
-            found = _enough(check, later.tail, n_checks)
-            if found and found.items <= later.items * _share(check):
+            needed = _enough(check, later.tail, n_checks)
+            if needed and needed.items <= later.items * _share(check):
                 break
     return {
-        "items_needed": found.items if found else None,
-        "items_needed_low": found.low if found else None,
-        "items_needed_high": found.high if found else None,
-        "items_needed_to": (PASS if found.passes else FAIL) if found else None,
+        "items_needed": needed.items if needed else None,
+        "items_needed_low": needed.low if needed else None,
+        "items_needed_high": needed.high if needed else None,
+        "items_needed_to": (PASS if needed.passes else FAIL) if needed else None,
         "next_look": look.later[0].items if look.later and check.limit and result == INCONCLUSIVE else None,
     }
 

@@ -35,13 +35,13 @@ def items_needed(amount: Bounded, limit: float, *, at_least: bool, pass_tail: fl
     distance = abs(value - limit)
     if not values.size or not distance > 0:
         return None
-    own, per_unit = amount.estimate.units, amount.estimate.items / amount.estimate.units
+    n_units, per_unit = amount.estimate.units, amount.estimate.items / amount.estimate.units
     passes = (value > limit) == at_least
     upper = value < limit  # whether it is the upper end of the interval that must not cross the limit
-    spread, share = float(values.std()), own / values.size
+    spread, share = float(values.std()), n_units / values.size
     tail = pass_tail if passes else fail_tail
     reach = ((amount.of_unit(amount.most, tail) - value) if upper else (value - amount.of_unit(amount.least, tail))) * share
-    error = spread * math.sqrt(share / own)
+    error = spread * math.sqrt(share / n_units)
     if not math.isfinite(reach) or distance < NEAR * error:
         return None
 
@@ -50,7 +50,7 @@ def items_needed(amount: Bounded, limit: float, *, at_least: bool, pass_tail: fl
             return None
         by_spread = share * ((float(ndtri(POWER)) - float(ndtri(tail))) * spread / apart) ** 2
         by_unseen = -math.log(tail) * reach / apart
-        needed = max(math.hypot(by_spread, by_unseen) * per_unit, (own + 1) * per_unit, amount.fewest)
+        needed = max(math.hypot(by_spread, by_unseen) * per_unit, (n_units + 1) * per_unit, amount.fewest)
         return two_digits(needed) if needed <= MOST else None
 
     items, low = count(distance), count(distance + error)

@@ -110,6 +110,6 @@ def look_at(looks: Looks | None, n_items: int, tail: float) -> Look:
     if n_items in looks.items:
         number = looks.items.index(n_items) + 1
         return Look(tails[number - 1], number, looks, later)
-    found = f"{n_items:,} items are no look of the plan ({looks.words})"
+    problem = f"{n_items:,} items are no look of the plan ({looks.words})"
     todo = f"ask again with {later[0].items:,}" if later else "its error is spent by then; make a new plan and use new items"
-    return Look(0.0, None, looks, later, f"{found}; {todo}")
+    return Look(0.0, None, looks, later, f"{problem}; {todo}")

@@ -135,8 +135,8 @@ def read_policy(path: Path | None, texts: Iterable[str], predictor: Predictor | 
     """
     table = read_toml(path, "policy") if path else {}
     texts = list(texts)
-    given = [text.rpartition("=")[0] for text in texts]
-    if twice := [name for name in given if given.count(name) > 1]:
+    limit_names = [text.rpartition("=")[0] for text in texts]
+    if twice := [name for name in limit_names if limit_names.count(name) > 1]:
         raise UsageError(f"limit {twice[0]!r:.60} is given twice; only one of them could hold")
     for text in texts:
         _add(table, text)
@@ -172,10 +172,10 @@ def _with_predictor(limits: list[Limit], predictor: Predictor) -> list[Limit]:
             )
         return of_items(mean(covered(predictor, view).astype(np.float64), view.clusters, share=True), 0.0, 1.0)
 
-    given = [limit for limit in limits_for(made_on["task"], limits) if limit.figure == PREDICTOR_COVERAGE]
-    value = given[0].value if given else float(1 - predictor.document.alpha) - LOSS
-    own = Limit(PREDICTOR_COVERAGE, value, made_on["task"], measure=coverage)
-    return [*(limit for limit in limits if limit.figure != PREDICTOR_COVERAGE), own]
+    stated = [limit for limit in limits_for(made_on["task"], limits) if limit.figure == PREDICTOR_COVERAGE]
+    value = stated[0].value if stated else float(1 - predictor.document.alpha) - LOSS
+    predictor_limit = Limit(PREDICTOR_COVERAGE, value, made_on["task"], measure=coverage)
+    return [*(limit for limit in limits if limit.figure != PREDICTOR_COVERAGE), predictor_limit]
 
 
 def limits_for(task: str, limits: Iterable[Limit]) -> list[Limit]:
@@ -192,8 +192,8 @@ def _add(table: dict[str, Any], text: str) -> None:
         raise UsageError(f"limit {text!r} has no value; expected figure=value, such as accuracy_loss=0.02")
     section, _, figure = name.rpartition(".")
     first, _, task = section.partition(".")
-    for part in [first, task] if task else [first or EVERYWHERE]:
-        inner = table.setdefault(part, {})
+    for table_name in [first, task] if task else [first or EVERYWHERE]:
+        inner = table.setdefault(table_name, {})
         if not isinstance(inner, dict):
             return  # pydantic reports what is wrong with the file
         table = inner

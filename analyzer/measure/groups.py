@@ -29,10 +29,10 @@ from analyzer.stats.shrinkage import shrunken_shares
 ENOUGH = 30  # groups with fewer items do not count for the worst group, because the smallest of many noisy shares is low by chance
 
 
-def group_cells(scored: ScoredRun, alpha: Fraction, whole: Cell) -> Iterator[Cell]:
+def group_cells(scored: ScoredRun, alpha: Fraction, run_cell: Cell) -> Iterator[Cell]:
     """Yield the cell of the whole run with its worst group and coverage gap, then one cell per subject, label or set size (`by`)."""
     cells = list(_by_size(scored, alpha) if scored.question.by == "size" else _by_members(scored, alpha))
-    yield replace(whole, facts={**whole.facts, **worst_group(cells)})
+    yield replace(run_cell, facts={**run_cell.facts, **worst_group(cells)})
     yield from cells
 
 
@@ -44,8 +44,8 @@ def worst_group(cells: list[Cell]) -> dict[str, float | str]:
     large = [cell for cell in cells if float(cell.facts["group_items"]) >= ENOUGH and math.isfinite(cell.estimates["coverage"].value)]
     if not large:
         return {"worst_group": "", "worst_group_coverage": np.nan, "coverage_gap": np.nan}
-    seen = [cell.estimates["coverage"] for cell in large]
-    shares = shrunken_shares(np.clip([one.value for one in seen], 0.0, 1.0), np.array([_binomial_items(one) for one in seen]))
+    coverages = [cell.estimates["coverage"] for cell in large]
+    shares = shrunken_shares(np.clip([one.value for one in coverages], 0.0, 1.0), np.array([_binomial_items(one) for one in coverages]))
     worst = int(shares.argmin())
     gap = float(np.abs(shares - (1 - float(large[0].alpha))).mean())
     return {"worst_group": large[worst].group, "worst_group_coverage": float(shares[worst]), "coverage_gap": gap}
@@ -85,8 +85,8 @@ def _by_members(scored: ScoredRun, alpha: Fraction) -> Iterator[Cell]:
     statistics, view = scored.statistics, scored.view
     for group, member in memberships(view, scored.question.by).items():
         rows, steps = member_hits(statistics, member)
-        found = _ratios(scored, alpha, ("members", *statistics.names), rows, steps)
-        estimates = {name: ratio(found[name], found["members"], member) for name in statistics.names}
+        means = _ratios(scored, alpha, ("members", *statistics.names), rows, steps)
+        estimates = {name: ratio(means[name], means["members"], member) for name in statistics.names}
         errors = None if scored.masks is None else np.array([estimates[name].error for name in statistics.names])
         law = rank_law(view.n_items, scored.n_calibration, threshold_rank(scored.n_calibration, alpha))
         estimates = inverted_where_bent(estimates, Threshold(law, scored.ranks), statistics, split_errors=errors, member=member)
@@ -104,11 +104,11 @@ def _by_size(scored: ScoredRun, alpha: Fraction) -> Iterator[Cell]:
         start, end = ends[size], ends[size + 1]
         rows = np.vstack([start, end, np.maximum(start, answer), np.maximum(end, answer)])
         steps = np.array([[1.0, -1.0, 0.0, 0.0], [0.0, 0.0, 1.0, -1.0]])
-        found = _ratios(scored, alpha, ("members", "coverage"), rows, steps)
-        expected = found["members"].value * n_items
+        means = _ratios(scored, alpha, ("members", "coverage"), rows, steps)
+        expected = means["members"].value * n_items
         constant = Estimate(float(size), np.zeros(n_items), clusters=scored.view.clusters) if expected > 0 else NOTHING
         chance = at_least[start] - at_least[end]
-        estimates = {"coverage": ratio(found["coverage"], found["members"], chance), "set_size": constant}
+        estimates = {"coverage": ratio(means["coverage"], means["members"], chance), "set_size": constant}
         yield _group_cell(scored, alpha, str(size), round(float(expected)), estimates)
 
 

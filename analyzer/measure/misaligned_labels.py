@@ -36,7 +36,7 @@ class Link(NamedTuple):
     claimed: float
 
     @property
-    def seen(self) -> bool:
+    def present(self) -> bool:
         """Whether choices are linked to answers, beyond noise."""
         return self.mean - SIGMAS * self.error > 0
 
@@ -54,18 +54,18 @@ def label_reasons(view: RunView) -> list[str]:
     if not _too_sure(view, everything, PARTLY):
         return []
     beaten = _beaten(view.logits.astype(np.float64))
-    whole = _link(beaten, view.probs, view, everything)
-    said = f"accuracy {float(view.correct.mean()):.3f}, mean top prob {float(np.nanmax(view.probs, axis=1).mean()):.3f}"
-    if _too_sure(view, everything, SURE) and whole.absent:
-        return [f"choices say nothing about answers ({said}): labels may be misaligned"]
+    link = _link(beaten, view.probs, view, everything)
+    figures = f"accuracy {float(view.correct.mean()):.3f}, mean top prob {float(np.nanmax(view.probs, axis=1).mean()):.3f}"
+    if _too_sure(view, everything, SURE) and link.absent:
+        return [f"choices say nothing about answers ({figures}): labels may be misaligned"]
     first = np.arange(view.n_items) < view.n_items // 2
     for name, half in (("first", first), ("second", ~first)):
         others = _link(beaten, view.probs, view, ~half)
-        if others.seen and _too_sure(view, half, SURE) and _link(beaten, view.probs, view, half).absent:
-            return [f"choices say nothing about answers in the {name} half of the items ({said}): labels may be misaligned there"]
+        if others.present and _too_sure(view, half, SURE) and _link(beaten, view.probs, view, half).absent:
+            return [f"choices say nothing about answers in the {name} half of the items ({figures}): labels may be misaligned there"]
     rest = _link_of_wrong(view)
-    if whole.seen and rest.mean < LIKELY * rest.error and rest.mean + AT_MOST * rest.error < PART * whole.mean:
-        return [f"where choices are wrong, the other logits say nothing about answers ({said}): some labels may be misaligned"]
+    if link.present and rest.mean < LIKELY * rest.error and rest.mean + AT_MOST * rest.error < PART * link.mean:
+        return [f"where choices are wrong, the other logits say nothing about answers ({figures}): some labels may be misaligned"]
     return []
 
 

@@ -41,9 +41,9 @@ def subject_cells(view: RunView, scorer: str, question: Question) -> Iterator[Ce
         alone = _subject(view.keep(member), scorer, question, None if masks is None else masks[:, member])
         cells[group] = {alpha: _of_subject(cell, view, member, group) for alpha, cell in alone.items()}
     for alpha in question.alphas:
-        parts = [cells[group][alpha] for group in members]
-        yield _together(view, question, parts)
-        yield from parts
+        group_cells = [cells[group][alpha] for group in members]
+        yield _together(view, question, group_cells)
+        yield from group_cells
 
 
 def label_cells(view: RunView, scorer: str, question: Question) -> Iterator[Cell]:
@@ -56,35 +56,35 @@ def label_cells(view: RunView, scorer: str, question: Question) -> Iterator[Cell
     scores, parameters = scores_of(view, view.probs, scorer, question), parameter_text(scorer, question)
     for alpha in question.alphas:
         labels = [_label(view, scores, option, question.calibration_fraction, alpha) for option in range(scores.shape[1])]
-        parts = [_of_label(view, scorer, alpha, labels, ascii_uppercase.index(name)) for name in memberships(view, "label")]
-        parts = [replace(part, facts={**part.facts, "parameters": parameters}) for part in parts]
-        yield _together(view, question, parts)
-        yield from parts
+        group_cells = [_of_label(view, scorer, alpha, labels, ascii_uppercase.index(name)) for name in memberships(view, "label")]
+        group_cells = [replace(cell, facts={**cell.facts, "parameters": parameters}) for cell in group_cells]
+        yield _together(view, question, group_cells)
+        yield from group_cells
 
 
-def _together(view: RunView, question: Question, parts: Sequence[Cell]) -> Cell:
+def _together(view: RunView, question: Question, group_cells: Sequence[Cell]) -> Cell:
     """The cell over all groups: the means of groups weighted by their tested items, and their independent spreads combined.
 
     Facts about a single threshold (its ties, quantiles of coverage) are only given for the groups.
     """
-    usable = [part for part in parts if part.n_calibration]
-    tested = np.array([float(part.facts["group_items"]) - part.n_calibration for part in usable])
+    usable = [cell for cell in group_cells if cell.n_calibration]
+    tested = np.array([float(cell.facts["group_items"]) - cell.n_calibration for cell in usable])
     weight = tested / tested.sum() if usable else tested
     names = [name for name in ESTIMATED if name not in ("accuracy", "uacc") and usable and _estimated_in_all(name, usable)]
     estimates = dict.fromkeys((*ESTIMATED, *MORE), NOTHING) | answer_metrics(view)
-    estimates |= {name: _weighted([part.estimates[name] for part in usable], weight) for name in names}
+    estimates |= {name: _weighted([cell.estimates[name] for cell in usable], weight) for name in names}
     estimates = with_uacc(estimates, view)
-    spreads = {f"{name}_sd": _spread([part.facts[f"{name}_sd"] for part in usable], weight) for name in ("coverage", "set_size")}
-    small = [part.group for part in parts if threshold_rank(part.n_calibration, part.alpha) > part.n_calibration]
-    note = f"groups too small for alpha {float(parts[0].alpha):g}, whose sets are full: {', '.join(small)}" if small else None
-    parameters = parameter_text(parts[0].scorer, question)
-    facts = {**group_facts(view.n_items), **spreads, "parameters": parameters, **worst_group(list(parts))}
-    n = sum(part.n_calibration for part in parts)
-    return replace(parts[0], view=view, n_calibration=n, estimates=estimates, facts=facts, note=note, group="all")
+    spreads = {f"{name}_sd": _spread([cell.facts[f"{name}_sd"] for cell in usable], weight) for name in ("coverage", "set_size")}
+    small = [cell.group for cell in group_cells if threshold_rank(cell.n_calibration, cell.alpha) > cell.n_calibration]
+    note = f"groups too small for alpha {float(group_cells[0].alpha):g}, whose sets are full: {', '.join(small)}" if small else None
+    parameters = parameter_text(group_cells[0].scorer, question)
+    facts = {**group_facts(view.n_items), **spreads, "parameters": parameters, **worst_group(list(group_cells))}
+    n = sum(cell.n_calibration for cell in group_cells)
+    return replace(group_cells[0], view=view, n_calibration=n, estimates=estimates, facts=facts, note=note, group="all")
 
 
-def _estimated_in_all(name: str, parts: Sequence[Cell]) -> bool:
-    return all(part.estimates[name].influence.size for part in parts)
+def _estimated_in_all(name: str, group_cells: Sequence[Cell]) -> bool:
+    return all(cell.estimates[name].influence.size for cell in group_cells)
 
 
 def _weighted(estimates: Sequence[Estimate], weight: FloatArray) -> Estimate:
@@ -103,15 +103,15 @@ def _spread(values: Sequence[float | str], weight: FloatArray) -> float:
     return math.sqrt(sum((w * float(v)) ** 2 for w, v in zip(weight, values, strict=True)))
 
 
-def _subject(part: RunView, scorer: str, question: Question, masks: BoolArray | None) -> dict[Fraction, Cell]:
+def _subject(view: RunView, scorer: str, question: Question, masks: BoolArray | None) -> dict[Fraction, Cell]:
     """One subject's cell at every alpha, under its own threshold; masks (split, item) over its items, None for all splits."""
-    n = int(part.n_items * question.calibration_fraction) if masks is None else int(masks[0].sum())
-    if not 0 < n < part.n_items:
+    n = int(view.n_items * question.calibration_fraction) if masks is None else int(masks[0].sum())
+    if not 0 < n < view.n_items:
         estimates = dict.fromkeys((*ESTIMATED, *MORE), NOTHING)
-        note = f"{part.n_items} items cannot be split"
-        return {alpha: Cell(part, scorer, alpha, 0, estimates, group_facts(part.n_items), note) for alpha in question.alphas}
+        note = f"{view.n_items} items cannot be split"
+        return {alpha: Cell(view, scorer, alpha, 0, estimates, group_facts(view.n_items), note) for alpha in question.alphas}
     plain = replace(question, mondrian="none", split=ALL if masks is None else question.split)
-    scored = score_run(part, part.probs, scorer, plain, masks)
+    scored = score_run(view, view.probs, scorer, plain, masks)
     return {alpha: measure_alpha(scored, alpha) for alpha in question.alphas}
 
 

@@ -102,11 +102,11 @@ def interval_fields(name: str, estimate: Estimate) -> Record:
 
 def unreliable(cells: Iterable[Cell]) -> str | None:
     """Return all reasons not to trust a record, or None; for a mean, they name the runs that should not be part of it."""
-    found = [(cell, "; ".join([*run_reasons(cell.view), *cell_reasons(cell)])) for cell in cells]
-    broken = [(cell, reason) for cell, reason in found if reason]
+    judged = [(cell, "; ".join([*run_reasons(cell.view), *cell_reasons(cell)])) for cell in cells]
+    broken = [(cell, reason) for cell, reason in judged if reason]
     if not broken:
         return None
-    if len(found) == 1:
+    if len(judged) == 1:
         return broken[0][1]
     return "; ".join(f"includes {cell.view.row['prompt']}/{cell.scorer}: {reason}" for cell, reason in broken)
 

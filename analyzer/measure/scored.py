@@ -59,7 +59,7 @@ def calibration_masks(view: RunView, question: Question) -> BoolArray | None:
     split = question.split
     if split.calibration_ids is not None:
         original = view.items.original_ids
-        return given_split(view.items.item_id[view.position], split, [original[place] for place in view.position])
+        return given_split(view.items.item_id[view.position], split, [original[position] for position in view.position])
     n = calibration_size(view.n_items, question.calibration_fraction)
     if split.seeds is None:
         if question.stratify:

@@ -52,13 +52,13 @@ def fit_temperature(view: RunView, chosen: BoolArray) -> float:
 
     The likelihood is concave in 1 / temperature, so its slope is bisected. Source: Guo et al. 2017, arXiv:1706.04599.
     """
-    part = view.keep(chosen)
-    own = own_options(part.n_options, part.logits.shape[1])
-    logits = np.where(own, part.logits, 0.0).astype(np.float64)
-    of_answer = float(logits[np.arange(part.n_items), part.answer].sum())
+    chosen_view = view.keep(chosen)
+    option_mask = own_options(chosen_view.n_options, chosen_view.logits.shape[1])
+    logits = np.where(option_mask, chosen_view.logits, 0.0).astype(np.float64)
+    of_answer = float(logits[np.arange(chosen_view.n_items), chosen_view.answer].sum())
     low, high = np.log(1 / HOTTEST), np.log(1 / COLDEST)
     for _ in range(STEPS):
         middle = (low + high) / 2
-        expected = float(np.nansum(softmax(part.logits.astype(np.float64) * np.exp(middle), part.n_options) * logits))
+        expected = float(np.nansum(softmax(chosen_view.logits.astype(np.float64) * np.exp(middle), chosen_view.n_options) * logits))
         low, high = (middle, high) if of_answer > expected else (low, middle)
     return float(np.exp(-(low + high) / 2))

@@ -225,16 +225,21 @@ def _check_parts(document: Document) -> None:
     parts = document.parts
     if not parts:
         return
-    own = {one.subject: (one.n, one.n if one.k > one.n else one.below + one.tied) for one in document.thresholds}
-    here = {name: (part.n, part.covered) for name, part in parts.items()}
-    whole = {None: (sum(part.n for part in parts.values()), sum(part.covered for part in parts.values()))}
-    if own != (whole if None in own else here):
+    counts = {one.subject: (one.n, one.n if one.k > one.n else one.below + one.tied) for one in document.thresholds}
+    subject_counts = {name: (part.n, part.covered) for name, part in parts.items()}
+    total_counts = {None: (sum(part.n for part in parts.values()), sum(part.covered for part in parts.values()))}
+    if counts != (total_counts if None in counts else subject_counts):
         raise Problem("the counts of its subjects are not those of its thresholds")
     if any(part.looks.keys() != document.value["looks"].keys() for part in parts.values()):
         raise Problem("the looks of its subjects are not of the same statistics as those of all questions")
     if not document.weighted:
         return
-    if None in [part.share for part in parts.values()] or None not in own or document.confidence is not None or document.alone is not None:
+    if (
+        None in [part.share for part in parts.values()]
+        or None not in counts
+        or document.confidence is not None
+        or document.alone is not None
+    ):
         raise Problem(
             "a threshold for a mix of subjects stands alone: a share for every subject, no confidence and no limit on wrong answers"
         )

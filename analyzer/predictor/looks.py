@@ -26,11 +26,11 @@ def looks_of(probs: FloatArray, alpha: Fraction, mass: FloatArray | None) -> Map
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = np.where(probs > 0, probs * np.log(probs), 0.0)
     n_options = np.sum(~np.isnan(probs), axis=1)
-    held = np.nan_to_num(np.take_along_axis(probs, likely_first(probs), axis=1)).cumsum(axis=1)
+    cumulated = np.nan_to_num(np.take_along_axis(probs, likely_first(probs), axis=1)).cumsum(axis=1)
     bins = {
         TOP_PROB: _bin(np.nanmax(probs, axis=1)),
         ENTROPY: _bin(-terms.sum(axis=1) / np.log(n_options)),
-        CREDIBLE_SIZE: np.minimum(np.sum(held < 1 - float(alpha), axis=1) + 1, n_options),
+        CREDIBLE_SIZE: np.minimum(np.sum(cumulated < 1 - float(alpha), axis=1) + 1, n_options),
     }
     return bins if mass is None or not np.isfinite(mass).all() else bins | {OPTION_MASS: _bin(mass)}
 

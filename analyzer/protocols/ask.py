@@ -80,7 +80,7 @@ def ask(  # noqa: PLR0913  # one argument per option of the command line
     chosen = protocol_named(protocol)
     functions = {scorer_name(scorer): scorer for scorer in _listed(scorers) if callable(scorer)}
     names = [scorer_name(scorer) if callable(scorer) else scorer for scorer in _listed(scorers)]
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "alphas": parse_alphas(str(alpha) for alpha in _listed(alphas)) or None,
         "scorers": check_scorers(names, functions) or None,
         "parameters": _parameters(parameters, functions) or None,
@@ -93,8 +93,8 @@ def ask(  # noqa: PLR0913  # one argument per option of the command line
         "clustering": None if cluster is None else parse_clustering(cluster),
     }
     named = {"empty": empty, "reliability": reliability, "by": by, "mondrian": mondrian}
-    given |= {name: _choice(name, value) for name, value in named.items()}
-    changed = {name: value for name, value in given.items() if value is not None}
+    options |= {name: _choice(name, value) for name, value in named.items()}
+    changed = {name: value for name, value in options.items() if value is not None}
     _check_open(protocol, chosen, changed)
     return replace(chosen.default, **changed)
 
@@ -134,12 +134,12 @@ def _alpha_range(text: str) -> list[Fraction]:
     return [first + step * index for index in range(count)]
 
 
-def _alpha_number(text: str, whole: str) -> Fraction:
+def _alpha_number(text: str, argument: str) -> Fraction:
     try:
         return exact_number(text)
     except ValueError:
         expected = "a value in (0, 1) such as 0.1 or 1/10, or first:last:step"
-        raise UsageError(f"alpha {whole[:80]!r} is not a number; expected {expected}") from None
+        raise UsageError(f"alpha {argument[:80]!r} is not a number; expected {expected}") from None
 
 
 def _listed(values: Any) -> list[Any]:

@@ -52,9 +52,9 @@ def page(study: Study, *, live: str = "") -> str:
     first_tables = first_question_tables(named_tables, study.request.questions[0])
     readings = {"verdict": sentences.verdicts(all_cards)}
     readings |= {panel.id: panel.reading(first_tables) for panel in _panels(study) if panel.reading}
-    said = {"of_runs": _of_runs(first_tables), "of_panel": {panel.id: _of_panel(panel, first_tables) for panel in _panels(study)}}
+    cautions = {"of_runs": _of_runs(first_tables), "of_panel": {panel.id: _of_panel(panel, first_tables) for panel in _panels(study)}}
     facts = _facts(study, all_cards)
-    html: str = template("page.html").render(**document, policy=policy, live=live, readings=readings, cautions=said, **facts)
+    html: str = template("page.html").render(**document, policy=policy, live=live, readings=readings, cautions=cautions, **facts)
     return html
 
 

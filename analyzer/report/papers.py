@@ -41,12 +41,12 @@ def sections(study: Study, named_tables: Tables) -> list[Section]:
 
 def _markdown(study: Study, named_tables: Tables, shown: Sequence[Section]) -> str:
     policy = f"A compressed model may ship when it {policy_words(study.request.policy.limits)}, with 95 % confidence."
-    parts = ["# Hedgemark report", sentences.verdicts(cards(study)), policy]
-    parts += ["\n".join(f"- {in_line(sentence)}" for sentence in _sentences(study, named_tables))]
+    paragraphs = ["# Hedgemark report", sentences.verdicts(cards(study)), policy]
+    paragraphs += ["\n".join(f"- {in_line(sentence)}" for sentence in _sentences(study, named_tables))]
     for title, records, columns in shown:
-        parts += [f"## {title}", markdown(records, columns)]
-    given = f" Parameters: {study.request.parameters}." if study.request.parameters else ""
-    return "\n\n".join([*parts, f"Snapshot `{study.runs.reader.snapshot}`.{given}"]) + "\n"
+        paragraphs += [f"## {title}", markdown(records, columns)]
+    parameters = f" Parameters: {study.request.parameters}." if study.request.parameters else ""
+    return "\n\n".join([*paragraphs, f"Snapshot `{study.runs.reader.snapshot}`.{parameters}"]) + "\n"
 
 
 def _latex(study: Study, named_tables: Tables, shown: Sequence[Section]) -> str:

@@ -36,11 +36,11 @@ class Section(NamedTuple):
     figure: Spec | None
 
 
-def sections(study: PublishedStudy, found: StudyRecords, tolerances: Tolerances) -> list[Section]:
+def sections(study: PublishedStudy, of_study: StudyRecords, tolerances: Tolerances) -> list[Section]:
     """Return every part of a study in order; the part of published figures only where some were given."""
     shown = []
     for part in study.parts:
-        records = part_records(part, found)
+        records = part_records(part, of_study)
         if records or part.kind != "published":
             shown.append(Section(part, records, _columns(part, records), _figure(part, records, tolerances)))
     return shown

@@ -48,48 +48,48 @@ class Runs:
 
 
 def open_runs(
-    store_url: str, at: str | None, wanted: Mapping[str, Sequence[str]], *, with_dense: bool = False, against: str | None = None
+    store_url: str, at: str | None, selection: Mapping[str, Sequence[str]], *, with_dense: bool = False, against: str | None = None
 ) -> Runs:
     """Return the runs of a store that match.
 
-    wanted     : field (model, method, level, task, prompt) -> accepted values; an empty list accepts all.
+    selection  : field (model, method, level, task, prompt) -> accepted values; an empty list accepts all.
     with_dense : also the dense runs of the same models, tasks and prompts, whatever method and level are wanted.
     against    : this model's dense runs of the same tasks and prompts in place of those.
     Raises RunNotFoundError that lists the known names.
     """
     from store import open_reader
 
-    return select_runs(open_reader(store_url, at), wanted, with_dense=with_dense, against=against)
+    return select_runs(open_reader(store_url, at), selection, with_dense=with_dense, against=against)
 
 
-def open_texts(store_url: str, at: str | None, wanted: Mapping[str, Sequence[str]]) -> Runs:
+def open_texts(store_url: str, at: str | None, selection: Mapping[str, Sequence[str]]) -> Runs:
     """Return the runs over texts that match, and their dense runs; `open_runs` leaves them out. Raises what that raises."""
     from store import open_reader
 
-    return select_runs(open_reader(store_url, at), wanted, with_dense=True, over_text=True)
+    return select_runs(open_reader(store_url, at), selection, with_dense=True, over_text=True)
 
 
 def select_runs(
     reader: Reader,
-    wanted: Mapping[str, Sequence[str]],
+    selection: Mapping[str, Sequence[str]],
     *,
     with_dense: bool = False,
     against: str | None = None,
     over_text: bool = False,
 ) -> Runs:
     """Return the runs of an open reader that match; see open_runs. A prompt such as base@mean4 is a mean over orders of options."""
-    reader = with_means_over_orders(reader, wanted.get("prompt", ()))
-    rows, wanted = name_models_apart([row for row in reader.catalog.to_dicts() if bool(row.get("n_tokens")) == over_text], wanted)
+    reader = with_means_over_orders(reader, selection.get("prompt", ()))
+    rows, selection = name_models_apart([row for row in reader.catalog.to_dicts() if bool(row.get("n_tokens")) == over_text], selection)
     where = f"snapshot {reader.snapshot}"
     if not rows and reader.catalog.height:
-        found, command = ("items", "produce --text") if over_text else ("a text", "produce --task")
-        raise RunNotFoundError(f"all runs of the store at {where} are over {found}; make others with {command}")
+        contents, command = ("items", "produce --text") if over_text else ("a text", "produce --task")
+        raise RunNotFoundError(f"all runs of the store at {where} are over {contents}; make others with {command}")
     if not rows:
         raise RunNotFoundError(f"the store has no runs at snapshot {reader.snapshot}; make some with produce, or use store import")
     dense = [row for row in rows if with_dense and row["method"] == DENSE]
     if against is not None:
         matching_rows(dense, {"model": [against]}, f"{where} among the dense runs")
-    rows = matching_rows(rows, wanted, where)
+    rows = matching_rows(rows, selection, where)
     chosen = {row["name"] for row in rows}
     same = {(row["model"] if against is None else against, row["task"], row["prompt"]) for row in rows}
     rows += [row for row in dense if row["name"] not in chosen and tuple(row[field] for field in PARTNER) in same]

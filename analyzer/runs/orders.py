@@ -77,20 +77,20 @@ def with_means_over_orders(reader: Reader, prompts: Sequence[str]) -> Reader:
     A run that lacks one of the orders is left out with a warning.
     """
     asked = {name: split_prompt_name(name) for name in prompts}
-    wanted = {name: (prompt, int(order.removeprefix(MEAN))) for name, (prompt, order) in asked.items() if order.startswith(MEAN)}
-    if not wanted:
+    means_asked = {name: (prompt, int(order.removeprefix(MEAN))) for name, (prompt, order) in asked.items() if order.startswith(MEAN)}
+    if not means_asked:
         return reader
     rows, members = [], {}
-    for name, (prompt, n_orders) in wanted.items():
-        for found in (by_order for key, by_order in runs_by_order(reader.catalog.to_dicts()).items() if key[-1] == prompt):
-            missing = [order for order in range(n_orders) if order not in found]
+    for name, (prompt, n_orders) in means_asked.items():
+        for row_of in (by_order for key, by_order in runs_by_order(reader.catalog.to_dicts()).items() if key[-1] == prompt):
+            missing = [order for order in range(n_orders) if order not in row_of]
             if missing:
                 listed = ", ".join(name_in_order(prompt, order) for order in missing)
-                log.warning("%s has no mean over %d orders: it was not asked in %s", found[min(found)]["name"], n_orders, listed)
+                log.warning("%s has no mean over %d orders: it was not asked in %s", row_of[min(row_of)]["name"], n_orders, listed)
                 continue
-            together = [found[order]["name"] for order in range(n_orders)]
-            unknown = {column: None for column in NOT_OF_A_MEAN if column in found[0]}
-            rows.append({**found[0], **unknown, "name": "+".join(together), "prompt": name, "tokens_hash": ""})
+            together = [row_of[order]["name"] for order in range(n_orders)]
+            unknown = {column: None for column in NOT_OF_A_MEAN if column in row_of[0]}
+            rows.append({**row_of[0], **unknown, "name": "+".join(together), "prompt": name, "tokens_hash": ""})
             members[rows[-1]["name"]] = together
     return MeansOverOrders(reader, rows, members)
 
@@ -108,11 +108,11 @@ def mean_over_orders(runs: Sequence[Run], items: ItemSet) -> Run:
             raise ComparisonError(
                 f"runs {first.key.name} and {run.key.name} differ in more than the order of options, so they have no mean"
             )
-    own = own_options(items.n_options, first.logits.shape[1])
+    option_mask = own_options(items.n_options, first.logits.shape[1])
     with np.errstate(invalid="ignore", divide="ignore"):
         stacked = np.stack([log_softmax(run.logits, items.n_options) for run in runs])
-        logits = np.where(own, np.logaddexp.reduce(stacked, axis=0) - np.log(len(runs)), np.nan)
-        mass = [_log_mass(run, own) for run in runs]
+        logits = np.where(option_mask, np.logaddexp.reduce(stacked, axis=0) - np.log(len(runs)), np.nan)
+        mass = [_log_mass(run, option_mask) for run in runs]
         logsumexp = np.log(len(runs)) - np.logaddexp.reduce(np.stack(mass), axis=0)
     prompt = name_in_order(split_prompt_name(first.key.prompt).prompt, f"{MEAN}{len(runs)}")
     env = first.env.model_copy(
@@ -126,9 +126,9 @@ def mean_over_orders(runs: Sequence[Run], items: ItemSet) -> Run:
     return Run(key, logits.astype(np.float32), logsumexp.astype(np.float32), top_token, env)
 
 
-def _log_mass(run: Run, own: np.ndarray[Any, np.dtype[np.bool_]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _log_mass(run: Run, option_mask: np.ndarray[Any, np.dtype[np.bool_]]) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Return the logarithm of the options' share of the vocabulary's probability, (item,)."""
-    raw = np.where(own, run.logits, -np.inf).astype(np.float64)
+    raw = np.where(option_mask, run.logits, -np.inf).astype(np.float64)
     return np.asarray(np.logaddexp.reduce(raw, axis=1) - run.logsumexp)
 
 
@@ -137,14 +137,14 @@ def runs_by_order(rows: Iterable[Row]) -> dict[tuple[Any, ...], dict[int, Row]]:
 
     Where two runs of one order differ in what a catalog does not show, all orders of that prompt are left out with a warning.
     """
-    found: dict[tuple[Any, ...], dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    rows_by_key: dict[tuple[Any, ...], dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
     same = [column for column in KEY_COLUMNS if column not in ("prompt", "tokens_hash")]
     for row in rows:
         prompt, order = split_prompt_name(row["prompt"])
         if not order.startswith(MEAN):
-            found[*(row[column] for column in same), prompt][int(order)].append(row)
+            rows_by_key[*(row[column] for column in same), prompt][int(order)].append(row)
     by_order = {}
-    for key, orders in found.items():
+    for key, orders in rows_by_key.items():
         doubled = [both for both in orders.values() if len(both) > 1]
         if doubled and len(orders) > 1:
             names = " and ".join(row["name"] for row in doubled[0])

@@ -75,7 +75,7 @@ def pair_views(dense: RunView, compressed: RunView, *, common_items: bool = Fals
     if dense.key.model == compressed.key.model:
         _check_keys(dense.key, compressed.key)
     if dense.items.digest == compressed.items.digest:
-        return Pair(_kept(dense, compressed.position), _kept(compressed, dense.position))
+        return Pair(_at_positions(dense, compressed.position), _at_positions(compressed, dense.position))
     return _intersection(dense, compressed, common_items)
 
 
@@ -90,7 +90,7 @@ def _check_keys(dense: RunKey, compressed: RunKey) -> None:
             raise ComparisonError(f"{compressed.name} cannot be compared with {dense.name}: they differ in {words} ({both})")
 
 
-def _kept(view: RunView, positions: IntArray) -> RunView:
+def _at_positions(view: RunView, positions: IntArray) -> RunView:
     chosen = np.isin(view.position, positions)
     return view if chosen.all() else view.keep(chosen)
 

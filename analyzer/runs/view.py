@@ -138,11 +138,11 @@ def once_per_view(compute: Callable[[RunView], T]) -> Callable[[RunView], T]:
     name = f"{compute.__module__}.{compute.__qualname__}"
 
     @wraps(compute)
-    def kept(view: RunView) -> T:
-        held: dict[str, Any] = vars(view)
-        if name not in held:
-            held[name] = compute(view)
-        result: T = held[name]
+    def cached(view: RunView) -> T:
+        attributes: dict[str, Any] = vars(view)
+        if name not in attributes:
+            attributes[name] = compute(view)
+        result: T = attributes[name]
         return result
 
-    return kept
+    return cached

@@ -40,11 +40,11 @@ def check_scorers(names: Iterable[str], functions: Iterable[str] = ()) -> tuple[
 
     functions : names of scorers that are given as functions.
     """
-    wanted = tuple(dict.fromkeys(names))
-    for name in wanted:
+    distinct = tuple(dict.fromkeys(names))
+    for name in distinct:
         if name not in SCORERS and name not in functions:
             raise UsageError(f"unknown scorer {name!r}; known: {', '.join(SCORERS)}")
-    return wanted
+    return distinct
 
 
 def scorer_name(scorer: Scorer) -> str:

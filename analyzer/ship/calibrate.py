@@ -127,21 +127,21 @@ def _value(view: RunView, settings: PredictorSettings) -> dict[str, Any]:
     fitted = _fitted(view.n_items) if settings.tempered else np.zeros(view.n_items, dtype=np.bool_)
     temperature = fit_temperature(view, fitted) if settings.tempered else 1.0
     items = _weighed(view.keep(~fitted), settings)
-    part = items.view
-    probs = tempered_probs(part, temperature) if settings.tempered else part.probs
+    calibration = items.view
+    probs = tempered_probs(calibration, temperature) if settings.tempered else calibration.probs
     question = Question(alphas=(settings.alpha,), scorers=(settings.scorer,), parameters={settings.scorer: dict(settings.parameters or {})})
     if settings.scorer in RANDOM:
         raise UsageError(f"scorer {settings.scorer} draws a random number, so the same question would get other sets; use aps")
-    answer_scores = scores_of(part, probs, settings.scorer, question)[np.arange(part.n_items), part.answer]
-    parts = _parts(part, settings.by_subject)
-    thresholds = [_threshold(answer_scores[chosen], items.weight[chosen], subject, settings) for subject, chosen in parts]
-    letters = ascii_uppercase[: part.logits.shape[1]]
-    n_options, counts = np.unique(part.n_options, return_counts=True)
-    looks = looks_of(probs, settings.alpha, option_mass(part.logits, part.n_options, part.logsumexp))
+    answer_scores = scores_of(calibration, probs, settings.scorer, question)[np.arange(calibration.n_items), calibration.answer]
+    groups = _threshold_groups(calibration, settings.by_subject)
+    thresholds = [_threshold(answer_scores[chosen], items.weight[chosen], subject, settings) for subject, chosen in groups]
+    letters = ascii_uppercase[: calibration.logits.shape[1]]
+    n_options, counts = np.unique(calibration.n_options, return_counts=True)
+    looks = looks_of(probs, settings.alpha, option_mass(calibration.logits, calibration.n_options, calibration.logsumexp))
     value: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
-        "guarantee": guarantee(part, settings),
+        "guarantee": guarantee(calibration, settings),
         "alpha": str(settings.alpha),
         "confidence": None if settings.confidence is None else str(settings.confidence),
         "scorer": settings.scorer,
@@ -151,8 +151,8 @@ def _value(view: RunView, settings: PredictorSettings) -> dict[str, Any]:
         "letters": list(letters),
         "option_counts": {str(n): int(count) for n, count in zip(n_options, counts, strict=True)},
         "thresholds": thresholds,
-        "rules": _rules(part, probs, settings),
-        "made_on": _made_on(view, part),
+        "rules": _rules(calibration, probs, settings),
+        "made_on": _made_on(view, calibration),
         "promised": {},
         "looks": count_looks(looks),
         "subjects": _subjects(items, answer_scores, thresholds, looks, settings),
@@ -161,9 +161,9 @@ def _value(view: RunView, settings: PredictorSettings) -> dict[str, Any]:
         "tool": f"hedgemark {version('hedgemark')}",
     }
     predictor = Predictor(parse_document(sealed(value)))
-    judged = judge_view(predictor, part)
+    judged = judge_view(predictor, calibration)
     value["promised"] = _promised(predictor, judged, items, settings)
-    if (judged.sets.sum(axis=1) == part.n_options).all():
+    if (judged.sets.sum(axis=1) == calibration.n_options).all():
         value["made_on"]["unreliable"] = "every set is full"
     return value
 
@@ -175,8 +175,8 @@ def _check_mix(settings: PredictorSettings) -> None:
         "a guarantee with a confidence": settings.confidence is not None,
         "a limit on wrong answers": settings.max_wrong is not None,
     }
-    for what, wanted in unlike.items():
-        if settings.mix is not None and wanted:
+    for what, is_set in unlike.items():
+        if settings.mix is not None and is_set:
             raise UsageError(f"a mix of subjects cannot be combined with {what}; leave one of them out")
 
 
@@ -195,7 +195,7 @@ def _fitted(n_items: int) -> BoolArray:
     return np.asarray(draw_splits(n_items, n_items // FITTED, range(1))[0])
 
 
-def _parts(view: RunView, by_subject: bool) -> list[tuple[str | None, BoolArray]]:
+def _threshold_groups(view: RunView, by_subject: bool) -> list[tuple[str | None, BoolArray]]:
     if not by_subject:
         return [(None, np.ones(view.n_items, dtype=np.bool_))]
     subject = view.items.subject[view.position]
@@ -235,18 +235,18 @@ def _subjects(
     items: _Items, scores: FloatArray, thresholds: Sequence[Mapping[str, Any]], looks: Mapping[str, IntArray], settings: PredictorSettings
 ) -> dict[str, Any]:
     """Return what the watch needs of each subject, to tell a change of the mix from a change of the questions; {} if there is one."""
-    parts = _parts(items.view, by_subject=True)
-    if len(parts) < 2 and settings.mix is None:
+    groups = _threshold_groups(items.view, by_subject=True)
+    if len(groups) < 2 and settings.mix is None:
         return {}
     threshold_of = {one["subject"]: float(one["threshold"]) for one in thresholds}
-    found = {}
-    for name, chosen in parts:
+    by_subject = {}
+    for name, chosen in groups:
         assert name is not None
         threshold = threshold_of[name if settings.by_subject else None]
         counts = {look: np.bincount(coarse(look, bins[chosen]), minlength=COARSE_BINS).tolist() for look, bins in looks.items()}
         share = None if settings.mix is None else repr(float(items.share[chosen].sum()))
-        found[name] = {"n": int(chosen.sum()), "covered": int((scores[chosen] <= threshold).sum()), "share": share, "looks": counts}
-    return found
+        by_subject[name] = {"n": int(chosen.sum()), "covered": int((scores[chosen] <= threshold).sum()), "share": share, "looks": counts}
+    return by_subject
 
 
 def _rules(view: RunView, probs: FloatArray, settings: PredictorSettings) -> dict[str, Any]:
@@ -266,7 +266,7 @@ def _rules(view: RunView, probs: FloatArray, settings: PredictorSettings) -> dic
     return rules
 
 
-def _made_on(view: RunView, part: RunView) -> dict[str, Any]:
+def _made_on(view: RunView, calibration: RunView) -> dict[str, Any]:
     key = view.key.model_dump(mode="json")
     fields = {field: key[field] for field in KEY_FIELDS if field != "method_settings"}
     fields["method_settings"] = {name: one if isinstance(one, str) else str(one) for name, one in key["method_settings"].items()}
@@ -275,8 +275,8 @@ def _made_on(view: RunView, part: RunView) -> dict[str, Any]:
         "run_key": view.key.digest,
         "snapshot": view.snapshot,
         "n_items": view.n_items,
-        "n_calibration": part.n_items,
-        "subjects": sorted({view.items.subjects[number] for number in part.items.subject[part.position]}),
+        "n_calibration": calibration.n_items,
+        "subjects": sorted({view.items.subjects[number] for number in calibration.items.subject[calibration.position]}),
         "unreliable": None,
     }
 

@@ -22,12 +22,12 @@ MIDDLES, WIDTHS = np.arange(-0.2, 1.41, 0.1), np.geomspace(0.1, 0.4, 6)  # of si
 
 
 class BrokenLine(NamedTuple):
-    """The best line that becomes steeper once: `place` in units of x, and the 95 % interval from `low` to `high`.
+    """The best line that becomes steeper once: `break_at` in units of x, and the 95 % interval from `low` to `high`.
 
     p : probability that a broken line fits that much better than every smooth curve if the best smooth curve is true.
     """
 
-    place: float
+    break_at: float
     low: float
     high: float
     p: float
@@ -53,20 +53,20 @@ def broken_line(x: FloatArray, y: FloatArray, covariance: FloatArray, rng: np.ra
     misfit = (MISFIT * np.ptp(y)) ** 2 * np.eye(x.size)
     whiten = np.linalg.inv(np.linalg.cholesky(covariance + misfit))
     unit = ((x - x.min()) / np.ptp(x))[:, None]
-    places = np.linspace(0.0, 1.0, N_PLACES + 2)[1:-1]
+    breaks = np.linspace(0.0, 1.0, N_PLACES + 2)[1:-1]
     smooth = _family(whiten, unit, _smooth_shapes(unit))
-    broken = _family(whiten, unit, np.maximum(unit - places, 0.0))
+    broken = _family(whiten, unit, np.maximum(unit - breaks, 0.0))
     white = _beside_constant(whiten, (whiten @ y)[:, None])[:, 0]
-    found = _gains(broken, white[None])[0]
-    better = found.max() - _gains(smooth, white[None]).max()
+    gains = _gains(broken, white[None])[0]
+    better = gains.max() - _gains(smooth, white[None]).max()
     noise = _beside_constant(whiten, rng.standard_normal((x.size, N_DRAWS))).T
     drawn = noise + _fit(smooth, white)
     advantages = _gains(broken, drawn).max(axis=1) - _gains(smooth, drawn).max(axis=1)
     p = (1 + int((advantages >= better).sum())) / (1 + N_DRAWS)
     likely = _likely(broken, white, noise[:N_INTERVAL_DRAWS])
-    scaled = x.min() + np.ptp(x) * places
+    scaled = x.min() + np.ptp(x) * breaks
     step = (scaled[1] - scaled[0]) / 2
-    return BrokenLine(float(scaled[found.argmax()]), float(scaled[likely].min() - step), float(scaled[likely].max() + step), p)
+    return BrokenLine(float(scaled[gains.argmax()]), float(scaled[likely].min() - step), float(scaled[likely].max() + step), p)
 
 
 def _smooth_shapes(unit: FloatArray) -> FloatArray:
@@ -112,12 +112,12 @@ def _fit(family: _Family, values: FloatArray) -> FloatArray:
 
 def _likely(broken: _Family, values: FloatArray, noise: FloatArray) -> FloatArray:
     """Return (place,) bool, the 95 % confidence set: places whose likelihood ratio is common in simulations with the break there."""
-    found = _gains(broken, values[None])[0]
+    gains = _gains(broken, values[None])[0]
     lines, shapes = (weights[0] for weights in _weights(broken, values[None]))
-    likely = np.zeros(found.size, dtype=np.bool_)
-    for place in np.flatnonzero(found >= found.max() - 12):  # simulated ratios never come near 12
-        truth = lines[place] * broken.line + shapes[place] * broken.shapes[:, place]
+    likely = np.zeros(gains.size, dtype=np.bool_)
+    for index in np.flatnonzero(gains >= gains.max() - 12):  # simulated ratios never come near 12
+        truth = lines[index] * broken.line + shapes[index] * broken.shapes[:, index]
         drawn = _gains(broken, truth + noise)
-        ratio = drawn.max(axis=1) - drawn[:, place]
-        likely[place] = found.max() - found[place] <= np.quantile(ratio, LEVEL) + 1e-9
+        ratio = drawn.max(axis=1) - drawn[:, index]
+        likely[index] = gains.max() - gains[index] <= np.quantile(ratio, LEVEL) + 1e-9
     return likely

@@ -132,9 +132,9 @@ class _Difference:
 
 def _common(estimates: Sequence[Estimate]) -> Clusters | None:
     """The clusters of estimates over the same items; of several shares, which differ by left-out items only, those of the fewest units."""
-    found = [e.clusters for e in estimates]
-    known = [clusters for clusters in found if clusters]
-    if len(known) < len(found) or any(not np.array_equal(known[0].code, clusters.code) for clusters in known[1:]):
+    clusterings = [e.clusters for e in estimates]
+    known = [clusters for clusters in clusterings if clusters]
+    if len(known) < len(clusterings) or any(not np.array_equal(known[0].code, clusters.code) for clusters in known[1:]):
         if known:
             raise ValueError("estimates over the same items have different clusters, so their errors cannot be combined")
         return None

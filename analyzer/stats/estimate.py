@@ -108,11 +108,11 @@ class Estimate:
 
     def among(self, chosen: BoolArray) -> "Estimate":
         """Return the mean over the chosen items only, (item,) bool. Valid for a plain mean, from which each item's value is known."""
-        part = mean(self.influence[chosen] + self.value, share=self.share)
+        estimate = mean(self.influence[chosen] + self.value, share=self.share)
         if self.clusters:
-            part = replace(part, clusters=clusters_of(self.clusters.code[chosen], self.clusters.share.size))
+            estimate = replace(estimate, clusters=clusters_of(self.clusters.code[chosen], self.clusters.share.size))
         unseen = self.unseen * chosen.size / max(int(chosen.sum()), 1)
-        return replace(part, unseen=unseen, least=self.least, most=self.most, skewed=self.skewed)
+        return replace(estimate, unseen=unseen, least=self.least, most=self.most, skewed=self.skewed)
 
     def interval(self, level: float = LEVEL) -> Interval:
         """Return the interval, by default 95 %: Student's t for a mean, Hall's for a skewed one, Wilson's for a share (effective items)."""

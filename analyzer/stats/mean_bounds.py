@@ -34,15 +34,15 @@ def mean_interval(values: AnyArray, least: float, most: float, tail: float) -> I
 
 def mean_upper_bound(values: AnyArray, most: float, tail: float) -> float:
     """Return an upper bound that the mean exceeds with probability at most `tail`; `most` if there are no values."""
-    seen, counts = np.unique(np.append(np.asarray(values, dtype=np.float64), most), return_counts=True)
-    if seen[-1] > most or not np.isfinite(seen).all():
-        raise ValueError(f"values reach {seen[-1]:g}; expected finite ones of at most {most:g}")
-    scale = seen[-1] - seen[0]
+    support, counts = np.unique(np.append(np.asarray(values, dtype=np.float64), most), return_counts=True)
+    if support[-1] > most or not np.isfinite(support).all():
+        raise ValueError(f"values reach {support[-1]:g}; expected finite ones of at most {most:g}")
+    scale = support[-1] - support[0]
     if not scale > 0:
         return float(most)
-    if seen.size == 2:
-        return float(seen[0] + scale * betaincinv(counts[1], counts[0], 1 - tail))
-    short = (most - seen) / scale  # by how much each value falls short of the largest, in [0, 1]
+    if support.size == 2:
+        return float(support[0] + scale * betaincinv(counts[1], counts[0], 1 - tail))
+    short = (most - support) / scale  # by how much each value falls short of the largest, in [0, 1]
     x = brentq(lambda x: _tilted(short, counts, x)[0] - tail, 0.0, FARTHEST, xtol=1e-14)
     return float(most - scale * _tilted(short, counts, x)[1])
 
@@ -57,8 +57,8 @@ def _tilted(short: FloatArray, counts: AnyArray, x: float) -> tuple[float, float
     left = short + e * (1 - short)  # 1 - s * value, without cancellation
     weight = counts / left
     q = float(weight @ short) / float(weight.sum())
-    d, whole = q - short, e + s * q
-    r = math.sqrt(max(2 * float(counts @ np.log(left / whole)), 0.0))
+    d, left_at_q = q - short, e + s * q
+    r = math.sqrt(max(2 * float(counts @ np.log(left / left_at_q)), 0.0))
     if r < 1e-4:  # at the mean itself the formula is 0 / 0; its limit, with the third cumulant
         variance, third = float(counts @ d**2), float(counts @ d**3)
         return float(0.5 + third / (3 * math.sqrt(2 * math.pi) * variance**1.5)), q

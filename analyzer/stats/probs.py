@@ -12,15 +12,15 @@ def softmax(logits: AnyArray, n_options: IntArray) -> FloatArray:
     logits : (item, option), finite on every item's own options.
     The sum is taken by rising power, so that the order of an item's options changes no bit of their probs.
     """
-    raw, own = _shifted(logits, n_options)
+    raw, option_mask = _shifted(logits, n_options)
     powers = np.exp(raw)
-    return np.where(own, powers / np.sort(powers, axis=1).sum(axis=1, keepdims=True), np.nan)
+    return np.where(option_mask, powers / np.sort(powers, axis=1).sum(axis=1, keepdims=True), np.nan)
 
 
 def log_softmax(logits: AnyArray, n_options: IntArray) -> FloatArray:
     """Return the logarithm of `softmax`, exact where a prob underflows to 0."""
-    raw, own = _shifted(logits, n_options)
-    return np.where(own, raw - np.log(np.exp(raw).sum(axis=1, keepdims=True)), np.nan)
+    raw, option_mask = _shifted(logits, n_options)
+    return np.where(option_mask, raw - np.log(np.exp(raw).sum(axis=1, keepdims=True)), np.nan)
 
 
 def likely_first(probs: FloatArray) -> IntArray:
@@ -34,6 +34,6 @@ def top_option(probs: FloatArray) -> IntArray:
 
 
 def _shifted(logits: AnyArray, n_options: IntArray) -> tuple[FloatArray, AnyArray]:
-    own = own_options(n_options, logits.shape[1])
-    raw = np.where(own, logits, -np.inf).astype(np.float64)
-    return raw - raw.max(axis=1, keepdims=True), own
+    option_mask = own_options(n_options, logits.shape[1])
+    raw = np.where(option_mask, logits, -np.inf).astype(np.float64)
+    return raw - raw.max(axis=1, keepdims=True), option_mask

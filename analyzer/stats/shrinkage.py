@@ -26,7 +26,7 @@ def shrunken_shares(shares: FloatArray, items: FloatArray) -> FloatArray:
     likelihood = np.exp(log - log.max(axis=1, keepdims=True))
     law = np.full(GRID.size, 1 / GRID.size)
     for _ in range(STEPS):
-        given = likelihood * law
-        given /= given.sum(axis=1, keepdims=True)
-        law = given.mean(axis=0)
-    return np.asarray(given @ GRID)
+        posterior = likelihood * law
+        posterior /= posterior.sum(axis=1, keepdims=True)
+        law = posterior.mean(axis=0)
+    return np.asarray(posterior @ GRID)

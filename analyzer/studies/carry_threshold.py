@@ -39,7 +39,7 @@ def check_exact(question: Question, what: str) -> None:
         f"--mondrian {question.mondrian}": question.mondrian != "none",
         f"--by {question.by}": question.by != "none",
     }
-    if wrong := [option for option, given in asked.items() if given]:
+    if wrong := [option for option, is_set in asked.items() if is_set]:
         raise UsageError(f"{what} is exact over all splits under one threshold, protocol exact; leave {' and '.join(wrong)} out")
 
 
@@ -51,9 +51,9 @@ def carry(source: RunView, target: RunView, cell: Cell, question: Question) -> M
     """
     ranks = _carried_ranks(source, target, cell.scorer, question)
     law = split_law(source.n_items, cell.alpha, question)
-    found = set_statistics(ranks)
-    means, influence = moments(law, found).mean, split_influence(law, ranks.item_rank, found)
-    estimates = inverted_where_bent(found.estimates(means, influence, target.clusters), Threshold(law, ranks), found)
+    statistics = set_statistics(ranks)
+    means, influence = moments(law, statistics).mean, split_influence(law, ranks.item_rank, statistics)
+    estimates = inverted_where_bent(statistics.estimates(means, influence, target.clusters), Threshold(law, ranks), statistics)
     return {name: estimates[name] for name in CARRIED}
 
 
@@ -64,15 +64,15 @@ def carry_to_subject(source: RunView, target: RunView, chosen: BoolArray, cell: 
     """
     ranks = _carried_ranks(source, target, cell.scorer, question)
     law = split_law(source.n_items, cell.alpha, question)
-    whole = set_statistics(ranks)
-    rows, steps = member_hits(whole, chosen)
-    names, zero = ("members", *whole.names), np.zeros(len(steps))
-    share = (True, *whole.share)
-    found = SetStatistics(crossings(rows, ranks.item_rank), names, share, zero, steps, zero, steps, whole.largest)
-    means, influence = moments(law, found).mean, split_influence(law, ranks.item_rank, found)
-    estimates = found.estimates(means, influence, target.clusters)
-    ratios = {name: ratio(estimates[name], estimates["members"], chosen) for name in whole.names}
-    ratios = inverted_where_bent(ratios, Threshold(law, ranks), whole, member=chosen)
+    statistics = set_statistics(ranks)
+    rows, steps = member_hits(statistics, chosen)
+    names, zero = ("members", *statistics.names), np.zeros(len(steps))
+    share = (True, *statistics.share)
+    of_subject = SetStatistics(crossings(rows, ranks.item_rank), names, share, zero, steps, zero, steps, statistics.largest)
+    means, influence = moments(law, of_subject).mean, split_influence(law, ranks.item_rank, of_subject)
+    estimates = of_subject.estimates(means, influence, target.clusters)
+    ratios = {name: ratio(estimates[name], estimates["members"], chosen) for name in statistics.names}
+    ratios = inverted_where_bent(ratios, Threshold(law, ranks), statistics, member=chosen)
     return {name: ratios[name] for name in CARRIED}
 
 
@@ -83,12 +83,12 @@ def carry_apart(source: RunView, target: RunView, cell: Cell, question: Question
     """
     ranks = _carried_ranks(source, target, cell.scorer, question)
     law = split_law(source.n_items, cell.alpha, question)
-    found, clusters = {}, joined_clusters(source, target)
+    figures, clusters = {}, joined_clusters(source, target)
     for name, (values, pull) in _expected(law, ranks).items():
         influence = joined(source.n_items, target.n_items, pull, values - values.mean())
         most, items = float(ranks.option.shape[0]), min(source.n_items, target.n_items)
-        found[name] = Estimate(float(values.mean()), influence, name == "coverage", items=items, least=0.0, most=most, clusters=clusters)
-    return found
+        figures[name] = Estimate(float(values.mean()), influence, name == "coverage", items=items, least=0.0, most=most, clusters=clusters)
+    return figures
 
 
 def joined(n_source: int, n_target: int, of_source: FloatArray, of_target: FloatArray) -> FloatArray:
@@ -107,7 +107,7 @@ def joined_clusters(source: RunView, target: RunView) -> Clusters | None:
     codes, starts = [view.cluster_of_set[view.position] for view in (source, target)], [0, 0]
     if source.items is not target.items:
         starts[1] = int(source.cluster_of_set.max()) + 1
-    code = np.concatenate([own + start for own, start in zip(codes, starts, strict=True)])
+    code = np.concatenate([code_of_view + start for code_of_view, start in zip(codes, starts, strict=True)])
     of_target = np.repeat([False, True], [source.n_items, target.n_items])
     sides = [clusters_of(code, int(code.max()) + 1, side) for side in (~of_target, of_target)]
     return min(sides, key=lambda side: side.units)
@@ -128,9 +128,9 @@ def _carried_ranks(source: RunView, target: RunView, scorer: str, question: Ques
 def _expected(law: RankLaw, ranks: Ranks) -> dict[str, tuple[FloatArray, FloatArray]]:
     """By name: (item,) each item's expected value over all splits, and (source item,) influence through the threshold, mean zero."""
     at_least, window = law.at_least(), slice(law.first + 1, law.first + 1 + law.weights.size)
-    found = {}
+    expected = {}
     for name, rows in (("coverage", ranks.answer[None]), ("set_size", ranks.option)):
         entering = np.bincount(rows.ravel(), minlength=law.n_items + 2)[window]
         pull = -threshold_pull(law, ranks.item_rank, entering[None].astype(np.float64))[0]
-        found[name] = at_least[rows].sum(axis=0), (pull - pull.mean()) * (law.n_items / rows.shape[1])
-    return found
+        expected[name] = at_least[rows].sum(axis=0), (pull - pull.mean()) * (law.n_items / rows.shape[1])
+    return expected

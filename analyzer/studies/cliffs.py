@@ -127,7 +127,7 @@ def _records(sweep: Sequence[Paired], question: Question, tolerances: Tolerances
         "accuracy_safe_level": safe_level(sweep, "accuracy_change", tolerances.accuracy),
         "growth": grown.result,
         "note": grown.note,
-        "break_strength": line.place if line else None,
+        "break_strength": line.break_at if line else None,
         "break_strength_low": line.low if line else None,
         "break_strength_high": line.high if line else None,
         "break_p": line.p if line else None,

@@ -99,8 +99,8 @@ def read_prices(path: Path) -> Prices:
 
     Raises UsageError that names every problem: an unknown key, a price that is not a number of 0 or more, nothing that has a price.
     """
-    found = as_model(PriceFile, read_toml(path, "prices"), f"prices {path}")
-    return Prices(**found.prices.model_dump(), **found.rules.model_dump(), hardware=found.hardware)
+    price_file = as_model(PriceFile, read_toml(path, "prices"), f"prices {path}")
+    return Prices(**price_file.prices.model_dump(), **price_file.rules.model_dump(), hardware=price_file.hardware)
 
 
 def _any_price(prices: _PerQuestion) -> _PerQuestion:
@@ -206,5 +206,5 @@ def _break_even(total: Estimate, review: Estimate, price: float) -> Record:
     grown, t, both = THOUSAND * review.value, student(review.freedom), THOUSAND * total.covariance(review)
     a, b, c = grown**2 - (t * THOUSAND * review.error) ** 2, grown * total.value - t * t * both, total.value**2 - (t * total.error) ** 2
     half = math.sqrt(max(b * b - a * c, 0.0)) / a
-    found = price - total.value / grown, price - b / a - half, price - b / a + half
-    return dict(zip(names, (max(one, 0.0) for one in found), strict=True)) if found[0] > 0 else dict.fromkeys(names)
+    break_even = price - total.value / grown, price - b / a - half, price - b / a + half
+    return dict(zip(names, (max(one, 0.0) for one in break_even), strict=True)) if break_even[0] > 0 else dict.fromkeys(names)

@@ -64,7 +64,7 @@ def compare_models(sources: Sequence[Source], work: Comparison, executor: str = 
 
     Raises RunNotFoundError where no model has a pair, UsageError where the executor is not installed.
     """
-    records = [record for part in EXECUTORS[executor](work, sources) for record in part]
+    records = [record for of_model in EXECUTORS[executor](work, sources) for record in of_model]
     if not records:
         raise RunNotFoundError(f"nothing to compare: none of {len(sources)} models has a compressed run and its dense run")
     return add_holm(records)
@@ -72,7 +72,7 @@ def compare_models(sources: Sequence[Source], work: Comparison, executor: str = 
 
 def measure_models(sources: Sequence[Source], work: Measurement, executor: str = "plain") -> list[Record]:
     """Return the records of `sets` for all models, in the order of their sources. Raises UsageError where the executor is not installed."""
-    return same_fields([record for part in EXECUTORS[executor](work, sources) for record in part])
+    return same_fields([record for of_model in EXECUTORS[executor](work, sources) for record in of_model])
 
 
 def model_sources(runs: Runs, store_url: str) -> list[Source]:
@@ -80,8 +80,8 @@ def model_sources(runs: Runs, store_url: str) -> list[Source]:
     by_model: dict[str, list[Mapping[str, Any]]] = {}
     for row in runs.rows:
         by_model.setdefault(row["model"], []).append(row)
-    wanted = [{field: sorted({str(row[field]) for row in rows}) for field in FIELDS} for rows in by_model.values()]
-    return [partial(open_runs, store_url, runs.reader.snapshot, names) for names in wanted]
+    selections = [{field: sorted({str(row[field]) for row in rows}) for field in FIELDS} for rows in by_model.values()]
+    return [partial(open_runs, store_url, runs.reader.snapshot, names) for names in selections]
 
 
 def _plain(work: Work, sources: Sequence[Source]) -> Iterator[list[Record]]:

@@ -118,7 +118,7 @@ def _finding(cell: Paired, known: Sequence[Paired], n_bytes: int | None, reasons
 
 def _sides(cell: Paired, rival: Paired, level: float) -> list[int]:
     """Return for each figure 1 if the rival is better beyond noise, -1 if it is worse, 0 if neither is shown."""
-    return [_side(difference(_whole(cell, name), _whole(rival, name)), worse, level) for name, worse in WORSE.items()]
+    return [_side(difference(_on_whole_set(cell, name), _on_whole_set(rival, name)), worse, level) for name, worse in WORSE.items()]
 
 
 def _side(change: Estimate, worse: int, level: float) -> int:
@@ -126,5 +126,5 @@ def _side(change: Estimate, worse: int, level: float) -> int:
     return worse if low > 0 else -worse if high < 0 else 0
 
 
-def _whole(cell: Paired, name: str) -> Estimate:
+def _on_whole_set(cell: Paired, name: str) -> Estimate:
     return on_whole_set(cell.after.estimates[name], cell.after)

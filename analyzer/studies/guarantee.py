@@ -80,8 +80,8 @@ def _records(view: RunView, scorer: str, question: Question, promise: Promise) -
 
     def sizes(k: int) -> Estimate:
         law = rank_law(view.n_items, n, k)
-        found = statistics.estimates(moments(law, statistics).mean, split_influence(law, ranks.item_rank, statistics), view.clusters)
-        return inverted_where_bent(found, Threshold(law, ranks), statistics)["set_size"]
+        estimates = statistics.estimates(moments(law, statistics).mean, split_influence(law, ranks.item_rank, statistics), view.clusters)
+        return inverted_where_bent(estimates, Threshold(law, ranks), statistics)["set_size"]
 
     alone = _alone(view, promise)
     for alpha in question.alphas:

@@ -54,12 +54,12 @@ def _records(view: RunView, scorer: str, question: Question) -> Iterator[Record]
     last = {"split": question.split.text, "run": view.row["name"], "snapshot": view.snapshot}
     parameters = parameter_text(scorer, question)
     for item in range(view.n_items) if calibrates is None else np.flatnonzero(~calibrates):
-        answer, place = int(view.answer[item]), view.position[item]
-        found = {"id": view.items.original_ids[place], "item_id": int(view.items.item_id[place])}
-        found["subject"] = view.items.subjects[view.items.subject[place]]
+        answer, position = int(view.answer[item]), view.position[item]
+        item_fields = {"id": view.items.original_ids[position], "item_id": int(view.items.item_id[position])}
+        item_fields["subject"] = view.items.subjects[view.items.subject[position]]
         options = {f"p_{ascii_uppercase[j]}": float(p) for j, p in enumerate(values[item]) if not np.isnan(p)}
         judged = {"answer": ascii_uppercase[answer], "p_answer": float(values[item, answer])}
-        yield run | found | judged | options | {"parameters": parameters, "unreliable": reason} | last
+        yield run | item_fields | judged | options | {"parameters": parameters, "unreliable": reason} | last
 
 
 def _at_least(scores: FloatArray, calibrating: FloatArray) -> FloatArray:
@@ -76,7 +76,7 @@ def _check(question: Question) -> None:
         "--empty": question.empty != "keep",
         "--cluster": question.clustering != BY_QUESTION,
     }
-    if wrong := [option for option, given in asked.items() if given]:
+    if wrong := [option for option, is_set in asked.items() if is_set]:
         raise UsageError(f"p-values are those of one score under the protocol exact; leave {' and '.join(wrong)} out")
     if question.split.seeds is not None and len(question.split.seeds) > 1:
         raise UsageError(f"p-values belong to one split; --split {question.split.text} draws several: take all, seed:K or file:PATH")

@@ -32,7 +32,7 @@ from analyzer.stats.combined import average, difference, ratio
 from analyzer.stats.estimate import LEVEL, NOTHING, Estimate, mean
 from schemas.errors import RunNotFoundError, UsageError
 from schemas.itemset import ItemSet
-from schemas.orders import n_turning, places
+from schemas.orders import n_turning, positions_in_order
 
 CellKey = tuple[str, Fraction, str]
 CHANGED = ("accuracy", "set_size")
@@ -57,8 +57,8 @@ def position(runs: Runs, question: Question, prompts: Sequence[str] = ()) -> lis
     Raises RunNotFoundError if there is no such run, UsageError for items whose texts are not kept: which options turn is then unknown.
     """
     runs = runs.clustered(question.clustering)
-    found = {key: by_order for key, by_order in runs_by_order(runs.rows).items() if not prompts or key[-1] in prompts}
-    several = {key: by_order for key, by_order in found.items() if len(by_order) > 1}
+    orders_by_run = {key: by_order for key, by_order in runs_by_order(runs.rows).items() if not prompts or key[-1] in prompts}
+    several = {key: by_order for key, by_order in orders_by_run.items() if len(by_order) > 1}
     if not several:
         asked = f" in prompt {' or '.join(prompts)}" if prompts else ""
         raise RunNotFoundError(f"no run was asked in several orders of its options{asked}; produce --options-order N makes them")
@@ -84,12 +84,12 @@ def _records(run: _Ordered) -> Iterator[Record]:
     yield from _by_position(run)
     for key, mean_cell in run.mean.items():
         cells = [each[key] for each in run.cells]
-        own = cells[0]
-        parts = [*zip(map(str, run.orders), cells, strict=True), (f"{MEAN}{len(cells)}", mean_cell)]
-        for part, cell in parts:
+        first_cell = cells[0]
+        order_cells = [*zip(map(str, run.orders), cells, strict=True), (f"{MEAN}{len(cells)}", mean_cell)]
+        for order, cell in order_cells:
             figures = {name: cell.estimates[name] for name in CHANGED}
-            changes = {f"{name}_change": _change(cell, own, name) if cell is not own else NOTHING for name in CHANGED}
-            yield _record(run, [cell], {"by": "order", "part": part}, {**figures, **changes})
+            changes = {f"{name}_change": _change(cell, first_cell, name) if cell is not first_cell else NOTHING for name in CHANGED}
+            yield _record(run, [cell], {"by": "order", "part": order}, {**figures, **changes})
         means = {name: average([cell.estimates[name] for cell in cells]) for name in CHANGED}
         named = {"by": "all", "part": f"{len(cells)} orders", **_spread(cells, "accuracy"), **_spread(cells, "set_size")}
         yield _record(run, cells, named, {**means, "answered_alike": _alike(run)})
@@ -103,10 +103,10 @@ def _by_position(run: _Ordered) -> Iterator[Record]:
     turning = _turning(run.views[0].items)[run.views[0].position]
     chosen, standing, right = (np.zeros((first.view.n_items, int(turning.max()))) for _ in range(3))
     for order, view in zip(run.orders, run.views, strict=True):
-        place = places(turning, view.logits.shape[1], order)
+        positions = positions_in_order(turning, view.logits.shape[1], order)
         rows = np.arange(view.n_items)
         for table, index, counts in ((chosen, view.chosen, True), (standing, view.answer, True), (right, view.answer, view.correct)):
-            at = place[rows, index]
+            at = positions[rows, index]
             inside = at < table.shape[1]
             table[rows[inside], at[inside]] += np.broadcast_to(counts, rows.shape)[inside] / len(run.orders)
     clusters = run.views[0].clusters
@@ -119,8 +119,8 @@ def _by_position(run: _Ordered) -> Iterator[Record]:
             "accuracy": ratio(mean(right[:, number], clusters, share=True), there, standing[:, number]),
         }
         cells = [next(iter(each.values())) for each in run.cells]
-        part = {"by": "position", "part": ascii_uppercase[number], "scorer": None, "alpha": None, "n_calibration": None}
-        yield _record(run, cells, part, figures)
+        fields = {"by": "position", "part": ascii_uppercase[number], "scorer": None, "alpha": None, "n_calibration": None}
+        yield _record(run, cells, fields, figures)
 
 
 def _record(run: _Ordered, cells: Sequence[Cell], named: Mapping[str, Any], figures: Mapping[str, Estimate]) -> Record:
@@ -138,8 +138,8 @@ def _turning(items: ItemSet) -> IntArray:
     return np.array([n_turning(list(item.choices.values())) for item in items.items], dtype=np.int64)
 
 
-def _change(cell: Cell, own: Cell, name: str) -> Estimate:
-    after, before = cell.estimates[name], own.estimates[name]
+def _change(cell: Cell, first_cell: Cell, name: str) -> Estimate:
+    after, before = cell.estimates[name], first_cell.estimates[name]
     return difference(after, before) if after.influence.size and before.influence.size else NOTHING
 
 

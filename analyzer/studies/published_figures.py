@@ -74,7 +74,7 @@ def beside_published(runs: Runs, question: Question, stated: Iterable[Stated], i
     items_stated : number of items per task in the article.
     """
     groups = average_groups(measure_runs(runs, question))
-    return [_record(figure, _own(figure, groups, items_stated), runs.reader.snapshot) for figure in stated]
+    return [_record(figure, _measured(figure, groups, items_stated), runs.reader.snapshot) for figure in stated]
 
 
 def _stated(row: Mapping[str, str | None], where: str) -> Stated:
@@ -90,18 +90,18 @@ def _stated(row: Mapping[str, str | None], where: str) -> Stated:
     return Stated(text["model"], text["method"], text["level"], text["task"], text["metric"], value, text.get("note", ""))
 
 
-def _own(figure: Stated, groups: Sequence[Sequence[Cell]], items_stated: int) -> MeasuredFigure | None:
+def _measured(figure: Stated, groups: Sequence[Sequence[Cell]], items_stated: int) -> MeasuredFigure | None:
     """The measured figure; tasks have different items, so the squared errors of their mean add up."""
-    found = [cells for cells in groups if _is_meant(figure, cells[0])]
-    if not found:
+    cells_of_tasks = [cells for cells in groups if _is_meant(figure, cells[0])]
+    if not cells_of_tasks:
         return None
-    means = [average([on_whole_set(cell.estimates[figure.metric], cell) for cell in cells]) for cells in found]
+    means = [average([on_whole_set(cell.estimates[figure.metric], cell) for cell in cells]) for cells in cells_of_tasks]
     shrink = [math.sqrt(max(mean.influence.size, 1) / items_stated) for mean in means]
-    splits = [_split_sd(cells, figure.metric) for cells in found]
+    splits = [_split_sd(cells, figure.metric) for cells in cells_of_tasks]
     error = math.hypot(*(mean.error for mean in means)) / len(means)
     stated = math.hypot(*(factor * math.hypot(mean.error, sd) for mean, factor, sd in zip(means, shrink, splits, strict=True))) / len(means)
-    reason = unreliable([cell for cells in found for cell in cells])
-    tasks = tuple(cells[0].view.row["task"] for cells in found)
+    reason = unreliable([cell for cells in cells_of_tasks for cell in cells])
+    tasks = tuple(cells[0].view.row["task"] for cells in cells_of_tasks)
     return MeasuredFigure(sum(mean.value for mean in means) / len(means), error, stated, tasks, reason)
 
 
@@ -124,43 +124,45 @@ def _plain_name(model: str) -> str:
     return re.sub(r"[^a-z0-9.]", "", model.rsplit("/", 1)[-1].lower().removesuffix("-hf"))
 
 
-def _same_level(stated: str, own: str) -> bool:
+def _same_level(stated: str, measured: str) -> bool:
     """Whether a published level means a run's level; one without a group size matches any group size."""
     try:
-        wanted, found = parse_level(stated), parse_level(own)
+        stated_level, measured_level = parse_level(stated), parse_level(measured)
     except UsageError:
-        return stated == own
-    return wanted == found or (wanted.kind == "quantization" and wanted.group_size is None and _bits(wanted) == _bits(found))
+        return stated == measured
+    return stated_level == measured_level or (
+        stated_level.kind == "quantization" and stated_level.group_size is None and _bits(stated_level) == _bits(measured_level)
+    )
 
 
 def _bits(level: Level) -> tuple[str, int, int]:
     return level.kind, level.weight_bits, level.activation_bits
 
 
-def _record(figure: Stated, own: MeasuredFigure | None, snapshot: str) -> Record:
+def _record(figure: Stated, measured: MeasuredFigure | None, snapshot: str) -> Record:
     record: Record = {"model": figure.model, "method": figure.method, "level": figure.level or NO_LEVEL, "task": figure.task}
     record |= {"metric": figure.metric, "stated": figure.value, "note": figure.note or None}
-    if own is None or not math.isfinite(own.value):
+    if measured is None or not math.isfinite(measured.value):
         empty = dict.fromkeys(("own", "own_low", "own_high", "admitted_low", "admitted_high", "tasks"))
-        return record | empty | {"agreement": NO_RUN, "unreliable": own.reason if own else None, "snapshot": snapshot}
+        return record | empty | {"agreement": NO_RUN, "unreliable": measured.reason if measured else None, "snapshot": snapshot}
     t = student(ITEMS_STATED - 1)
-    half = t * math.hypot(own.error, own.stated_error) + METRICS[figure.metric]
+    half = t * math.hypot(measured.error, measured.stated_error) + METRICS[figure.metric]
     if not math.isfinite(half):  # a threshold at an atom: how far its set size is known cannot be told
         ends = dict.fromkeys(("own_low", "own_high", "admitted_low", "admitted_high"))
-        judged = {"tasks": "+".join(own.tasks), "agreement": NO_INTERVAL, "unreliable": own.reason, "snapshot": snapshot}
-        return record | {"own": own.value} | ends | judged
+        judged = {"tasks": "+".join(measured.tasks), "agreement": NO_INTERVAL, "unreliable": measured.reason, "snapshot": snapshot}
+        return record | {"own": measured.value} | ends | judged
     most = 1.0 if figure.metric in ("accuracy", "coverage") else math.inf
-    agreement = AGREES if abs(own.value - figure.value) <= half else DIFFERS
-    if figure.task == EVERY_TASK and not set(own.tasks) >= set(BENCHMARK):
+    agreement = AGREES if abs(measured.value - figure.value) <= half else DIFFERS
+    if figure.task == EVERY_TASK and not set(measured.tasks) >= set(BENCHMARK):
         agreement = OTHER_TASKS
     return record | {
-        "own": own.value,
-        "own_low": max(own.value - t * own.error, 0.0),
-        "own_high": min(own.value + t * own.error, most),
-        "admitted_low": max(own.value - half, 0.0),
-        "admitted_high": min(own.value + half, most),
-        "tasks": "+".join(own.tasks),
+        "own": measured.value,
+        "own_low": max(measured.value - t * measured.error, 0.0),
+        "own_high": min(measured.value + t * measured.error, most),
+        "admitted_low": max(measured.value - half, 0.0),
+        "admitted_high": min(measured.value + half, most),
+        "tasks": "+".join(measured.tasks),
         "agreement": agreement,
-        "unreliable": own.reason,
+        "unreliable": measured.reason,
         "snapshot": snapshot,
     }

@@ -171,22 +171,22 @@ def study_records(
         by_task.append((reading_order(row), record))
         tasks.setdefault(_of_any_task(group[0]), []).append(TaskFigures(record, _figures(group), reading_order(row)))
     sized = scale(runs, question) if any(record["compared_with"] for _, record in by_task) else []
-    means = sorted(tasks.values(), key=lambda found: found[0].order)
+    means = sorted(tasks.values(), key=lambda of_tasks: of_tasks[0].order)
     return StudyRecords(
         add_holm([record for _, record in sorted(by_task, key=lambda each: each[0])]),
-        [mean_over_tasks(found) for found in means],
+        [mean_over_tasks(of_tasks) for of_tasks in means],
         sized,
         beside_published(runs, question, stated, items_stated) if stated else [],
     )
 
 
-def part_records(part: Part, found: StudyRecords) -> list[Record]:
+def part_records(part: Part, of_study: StudyRecords) -> list[Record]:
     """Return the records that a part shows; [] if the store has none of its runs."""
     if part.kind == "published":
-        return found.published
+        return of_study.published
     if part.kind == "scale":
-        return found.scale
-    records = [record for record in (found.by_task if part.kind == "by task" else found.means) if _is_of_model(part, record)]
+        return of_study.scale
+    records = [record for record in (of_study.by_task if part.kind == "by task" else of_study.means) if _is_of_model(part, record)]
     if not part.methods:
         return records
     chosen = [record for record in records if record["method"] in part.methods]
@@ -204,31 +204,31 @@ def part_records(part: Part, found: StudyRecords) -> list[Record]:
     )
 
 
-def mean_over_tasks(found: Sequence[TaskFigures]) -> Record:
+def mean_over_tasks(tasks: Sequence[TaskFigures]) -> Record:
     """Return the record of a mean over tasks, each task with the same weight; a figure that one task lacks is null.
 
     Tasks have different items, so that their errors are independent and the squared errors of a mean add up. The interval is Student's,
     with the fewest degrees of freedom of all tasks, within the figure's limits.
     """
-    found = sorted(found, key=lambda each: each.order)
-    first, names = found[0].record, [each.record["task"] for each in found]
-    if len(found) == 1:
+    tasks = sorted(tasks, key=lambda each: each.order)
+    first, names = tasks[0].record, [each.record["task"] for each in tasks]
+    if len(tasks) == 1:
         return first | {"verdict": None}
     record = {name: first[name] for name in ("model", "method", "level")}
-    record |= {"task": f"mean of {len(found)}: {', '.join(names)}", "prompt": first["prompt"], "scorer": first["scorer"]}
-    record |= {"alpha": first["alpha"], "n_items": sum(each.record["n_items"] for each in found)}
+    record |= {"task": f"mean of {len(tasks)}: {', '.join(names)}", "prompt": first["prompt"], "scorer": first["scorer"]}
+    record |= {"alpha": first["alpha"], "n_items": sum(each.record["n_items"] for each in tasks)}
     for name in (*MEASURED, *CHANGES):
-        record |= _mean_fields(name, [each.figures[name] for each in found])
+        record |= _mean_fields(name, [each.figures[name] for each in tasks])
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-    reasons = [f"includes {each.record['task']}: {each.record['unreliable']}" for each in found if each.record["unreliable"]]
+    reasons = [f"includes {each.record['task']}: {each.record['unreliable']}" for each in tasks if each.record["unreliable"]]
     reasons += [f"task {name} is included {names.count(name)} times, with different items" for name in twice]
     return record | {
-        "compared_with": "+".join(filter(None, (each.record["compared_with"] for each in found))) or None,
+        "compared_with": "+".join(filter(None, (each.record["compared_with"] for each in tasks))) or None,
         "verdict": None,
         "unreliable": "; ".join(reasons) or None,
         "protocol": first["protocol"],
         "split": first["split"],
-        "run": "+".join(each.record["run"] for each in found),
+        "run": "+".join(each.record["run"] for each in tasks),
         "snapshot": first["snapshot"],
     }
 

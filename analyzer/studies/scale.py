@@ -108,16 +108,16 @@ def _slopes(x: FloatArray, y: FloatArray) -> FloatArray:
 
 
 def _point(cells: list[Paired]) -> Point:
-    found = [on_whole_set(inflation(cell), cell.after) for cell in cells]
-    mean = average(found) if all(estimate.influence.size for estimate in found) else NOTHING
+    inflations = [on_whole_set(inflation(cell), cell.after) for cell in cells]
+    mean = average(inflations) if all(estimate.influence.size for estimate in inflations) else NOTHING
     return Point(cells, model_size(cells[0].row), mean)
 
 
 def _families(points: Iterable[Point]) -> list[list[Point]]:
     def key(point: Point) -> tuple[Any, ...]:
         row = point.cells[0].row
-        place = row["method"], level_strength(row["level"]), row["level"], row["task"], row["items_hash"], point.cells[0].after.alpha
-        return family(row["model"]), *place
+        sweep_point = row["method"], level_strength(row["level"]), row["level"], row["task"], row["items_hash"], point.cells[0].after.alpha
+        return family(row["model"]), *sweep_point
 
     ordered = sorted(points, key=lambda point: (key(point), point.size.parameters or math.inf, point.cells[0].row["model"]))
     return [list(group) for _, group in groupby(ordered, key=key)]
@@ -167,7 +167,7 @@ def _family_ends(x: FloatArray, y: FloatArray) -> tuple[float, float]:
 def _note(points: Sequence[Point], used: Sequence[Point]) -> str | None:
     n_sizes = len({point.size.parameters for point in used})
     left_out = len(points) - len(used)
-    said = [
+    remarks = [
         f"{n_sizes} {'size' if n_sizes == 1 else 'sizes'}: too few for a slope, {MIN_SIZES} are needed" if n_sizes < MIN_SIZES else None,
         f"{n_sizes} sizes: the slope holds for these models, {MIN_FOR_FAMILY} are needed for others of the family"
         if MIN_SIZES <= n_sizes < MIN_FOR_FAMILY
@@ -175,4 +175,4 @@ def _note(points: Sequence[Point], used: Sequence[Point]) -> str | None:
         f"{left_out} of {len(points)} models left out: unreliable, or of unknown size" if left_out else None,
         "parameters are read off the name of a model" if any(point.size.source == NAMED for point in used) else None,
     ]
-    return "; ".join(filter(None, said)) or None
+    return "; ".join(filter(None, remarks)) or None

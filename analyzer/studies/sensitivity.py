@@ -62,8 +62,8 @@ def sensitivity(runs: Runs, question: Question, partners: Partners | None = None
     for variant in variants(runs, question, partners):
         table[variant.varied, variant.group, variant.run].append(variant)
     agreement = _rank_agreement(table.values())
-    kept = (found for found in table.values() if len(found) > 1 and any(variant.base for variant in found))
-    records = [_record(found, agreement[found[0].varied, found[0].group]) for found in kept]
+    comparable = (choices for choices in table.values() if len(choices) > 1 and any(variant.base for variant in choices))
+    records = [_record(choices, agreement[choices[0].varied, choices[0].group]) for choices in comparable]
     return sorted(records, key=lambda record: tuple(record[name] for name in ("model", "task", "prompt", "method", "level")))
 
 
@@ -99,9 +99,9 @@ class FewerItems(Runs):
 
     def view(self, row: Mapping[str, Any]) -> RunView:
         """Return the arrays of one run on its share of the items."""
-        whole = super().view(row)
-        place = np.random.default_rng(DRAW_SEED).permutation(len(whole.items))[whole.position]
-        return whole.keep(place < float(self.share) * len(whole.items))
+        all_items = super().view(row)
+        drawn_rank = np.random.default_rng(DRAW_SEED).permutation(len(all_items.items))[all_items.position]
+        return all_items.keep(drawn_rank < float(self.share) * len(all_items.items))
 
 
 def conclusion(change: Estimate) -> str:
@@ -118,9 +118,9 @@ def _variant(cell: Paired, varied: str, value: str, base: bool) -> Variant:
     return Variant(varied, value, base, group, run, size, change, row["name"], cell.after.view.snapshot)
 
 
-def _record(found: Sequence[Variant], agreement: float | None) -> Record:
-    first, base = found[0], next(variant for variant in found if variant.base)
-    known = [variant for variant in found if np.isfinite(variant.change.value)]
+def _record(choices: Sequence[Variant], agreement: float | None) -> Record:
+    first, base = choices[0], next(variant for variant in choices if variant.base)
+    known = [variant for variant in choices if np.isfinite(variant.change.value)]
     conclusions = [conclusion(variant.change) for variant in known]
     model, task, *prompt = first.group
     return {
@@ -128,9 +128,9 @@ def _record(found: Sequence[Variant], agreement: float | None) -> Record:
         "method": first.run[0],
         "level": first.run[1],
         "task": task,
-        "prompt": prompt[0] if prompt else "+".join(variant.value for variant in found),
+        "prompt": prompt[0] if prompt else "+".join(variant.value for variant in choices),
         "varied": first.varied,
-        "variants": " ".join(dict.fromkeys(variant.value for variant in found)),
+        "variants": " ".join(dict.fromkeys(variant.value for variant in choices)),
         **_range("set_size", [variant.size.value for variant in known]),
         **_range("set_size_change", [variant.change.value for variant in known]),
         "conclusion": conclusion(base.change) if base in known else None,
@@ -138,7 +138,7 @@ def _record(found: Sequence[Variant], agreement: float | None) -> Record:
         "survives": _survives(conclusion(base.change), conclusions) if base in known else None,
         "rank_agreement": agreement,
         "run": base.run_name,
-        "unreliable": None if len(known) == len(found) else f"{len(found) - len(known)} of {len(found)} variants have no figure",
+        "unreliable": None if len(known) == len(choices) else f"{len(choices) - len(known)} of {len(choices)} variants have no figure",
         "snapshot": first.snapshot,
     }
 
@@ -160,7 +160,7 @@ def _rank_agreement(table: Iterable[Sequence[Variant]]) -> dict[tuple[str, Case]
     """The smallest Kendall's tau between rankings of runs by set size: the question's choice against each variant; None below two runs."""
     sizes: dict[tuple[str, Case], dict[str, dict[Case, float]]] = defaultdict(lambda: defaultdict(dict))
     default: dict[tuple[str, Case], str] = {}
-    for variant in (variant for found in table for variant in found):
+    for variant in (variant for choices in table for variant in choices):
         sizes[variant.varied, variant.group][variant.value][variant.run] = variant.size.value
         if variant.base:
             default[variant.varied, variant.group] = variant.value

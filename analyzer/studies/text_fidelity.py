@@ -37,14 +37,14 @@ def text_fidelity(runs: Runs) -> list[Record]:
     if not rows:
         raise RunNotFoundError("no selected run is over a text; make some with produce --text")
     dense_rows = {_identity(row): row for row in rows if row["method"] == DENSE}
-    kept: dict[str, Run] = {}
+    dense_run: dict[str, Run] = {}
     records = []
     for row in rows:
         partner = dense_rows.get(_identity(row))
-        if partner and partner["name"] not in kept:
-            kept = {partner["name"]: runs.reader.run(partner["name"])}
-        run = kept.get(row["name"]) or runs.reader.run(row["name"])
-        records.append(_record(row, run, kept[partner["name"]] if partner else None, runs.reader.snapshot))
+        if partner and partner["name"] not in dense_run:
+            dense_run = {partner["name"]: runs.reader.run(partner["name"])}
+        run = dense_run.get(row["name"]) or runs.reader.run(row["name"])
+        records.append(_record(row, run, dense_run[partner["name"]] if partner else None, runs.reader.snapshot))
     return records
 
 

@@ -35,13 +35,13 @@ FINDINGS = {Side.WITHIN: "covers", Side.BEYOND: "undercovers", Side.UNKNOWN: "in
 
 @dataclass(frozen=True)
 class Transfer:
-    """One reused threshold: coverage and set size with it (`kept`) and after calibrating on the target (`recalibrated`).
+    """One reused threshold: coverage and set size with it (`carried`) and after calibrating on the target (`recalibrated`).
 
     source : name of what the threshold was made on.  target : a cell of the run that it is used for."""
 
     source: str
     target: Cell
-    kept: Mapping[str, Estimate]
+    carried: Mapping[str, Estimate]
     recalibrated: Mapping[str, Estimate]
     unreliable: str | None
 
@@ -69,8 +69,8 @@ def transfer(
     check_source(source, partners.against if partners else None)
     clustered = runs.clustered(question.clustering)
     cells = compressed_pairs(clustered, question, partners) if source == "dense" else ()
-    found = _kept_from_dense(cells, question) if source == "dense" else SOURCES[source](clustered, question)
-    records = [_record(one, question, tolerance) for one in found]
+    reuses = _kept_from_dense(cells, question) if source == "dense" else SOURCES[source](clustered, question)
+    records = [_record(reuse, question, tolerance) for reuse in reuses]
     if not records:
         raise RunNotFoundError(f"no threshold to keep: the {len(runs.rows)} selected runs hold no two that differ only in {source}")
     return records
@@ -79,7 +79,7 @@ def transfer(
 def kept_from_dense(cells: Iterable[Paired], question: Question, tolerance: float = COVERAGE_TOLERANCE) -> list[Record]:
     """Return the records of dense thresholds reused for compressed runs, from cells that are already measured."""
     check_exact(question, "transfer")
-    return [_record(found, question, tolerance) for found in _kept_from_dense(cells, question)]
+    return [_record(reuse, question, tolerance) for reuse in _kept_from_dense(cells, question)]
 
 
 def carried_coverage(cell: Paired, question: Question, chosen: BoolArray | None = None) -> Estimate:
@@ -101,8 +101,8 @@ def _kept_from_dense(cells: Iterable[Paired], question: Question) -> Iterator[Tr
     for cell in cells:
         assert cell.pair is not None and cell.before is not None
         if cell.pair.dense.n_items > 1:
-            kept = carry(*cell.pair, cell.after, question)
-            yield Transfer(cell.before.view.row["name"], cell.after, kept, cell.after.estimates, unreliable([cell.before, cell.after]))
+            carried = carry(*cell.pair, cell.after, question)
+            yield Transfer(cell.before.view.row["name"], cell.after, carried, cell.after.estimates, unreliable([cell.before, cell.after]))
 
 
 def _from_prompts(runs: Runs, question: Question) -> Iterator[Transfer]:
@@ -110,8 +110,8 @@ def _from_prompts(runs: Runs, question: Question) -> Iterator[Transfer]:
     for one, other in _pairs(runs, ("model", "method", "level", "task", "items_hash", *MADE_WITH), "prompt"):
         source, target = pair_views(one, other)
         for cell in _cells(target, question):
-            kept = carry(source, target, cell, question)
-            yield Transfer(source.row["prompt"], cell, kept, cell.estimates, unreliable([cell]))
+            carried = carry(source, target, cell, question)
+            yield Transfer(source.row["prompt"], cell, carried, cell.estimates, unreliable([cell]))
 
 
 def _from_tasks(runs: Runs, question: Question) -> Iterator[Transfer]:
@@ -141,14 +141,16 @@ SOURCES: dict[str, Callable[[Runs, Question], Iterator[Transfer]]] = {
 
 
 def _apart(name: str, source: RunView, target: RunView, cell: Cell, question: Question) -> Transfer:
-    kept = carry_apart(source, target, cell, question)
+    carried = carry_apart(source, target, cell, question)
     nobody = np.zeros(source.n_items)
     recalibrated = {
-        name: replace(found, influence=joined(source.n_items, target.n_items, nobody, found.influence), clusters=kept[name].clusters)
-        for name, found in cell.estimates.items()
+        name: replace(
+            estimate, influence=joined(source.n_items, target.n_items, nobody, estimate.influence), clusters=carried[name].clusters
+        )
+        for name, estimate in cell.estimates.items()
         if name in CARRIED
     }
-    return Transfer(name, cell, kept, recalibrated, unreliable([cell]))
+    return Transfer(name, cell, carried, recalibrated, unreliable([cell]))
 
 
 def _pairs(runs: Runs, same: Sequence[str], differs: str) -> Iterator[tuple[RunView, RunView]]:
@@ -166,12 +168,12 @@ def _cells(view: RunView, question: Question) -> Iterator[Cell]:
     return (cell for scorer in question.scorers for cell in measure_run(view, scorer, question))
 
 
-def _record(found: Transfer, question: Question, tolerance: float) -> Record:
-    cell = found.target
-    record = identity([cell]) | {"source": found.source}
+def _record(reuse: Transfer, question: Question, tolerance: float) -> Record:
+    cell = reuse.target
+    record = identity([cell]) | {"source": reuse.source}
     for name in CARRIED:
-        record |= interval_fields(name, found.kept[name])
-        record |= interval_fields(f"recalibrated_{name}", found.recalibrated[name])
-        record |= interval_fields(f"{name}_change", difference(found.kept[name], found.recalibrated[name]))
-    record["finding"] = FINDINGS[limit_side(found.kept["coverage"].complement(), float(cell.alpha) + tolerance)]
-    return record | dependence(cell.view) | {"unreliable": found.unreliable} | provenance([cell], question)
+        record |= interval_fields(name, reuse.carried[name])
+        record |= interval_fields(f"recalibrated_{name}", reuse.recalibrated[name])
+        record |= interval_fields(f"{name}_change", difference(reuse.carried[name], reuse.recalibrated[name]))
+    record["finding"] = FINDINGS[limit_side(reuse.carried["coverage"].complement(), float(cell.alpha) + tolerance)]
+    return record | dependence(cell.view) | {"unreliable": reuse.unreliable} | provenance([cell], question)

@@ -69,8 +69,8 @@ class WeightedScores(NamedTuple):
 
     def keep(self, chosen: BoolArray) -> "WeightedScores":
         """Return the chosen items, (item,) bool."""
-        own = self.scores[chosen], self.of_answer[chosen], self.subject[chosen]
-        return WeightedScores(*own, self.weight, self.masks[:, chosen], self.cluster[chosen])
+        of_items = self.scores[chosen], self.of_answer[chosen], self.subject[chosen]
+        return WeightedScores(*of_items, self.weight, self.masks[:, chosen], self.cluster[chosen])
 
 
 def read_mix(path: Path) -> Mapping[str, float]:
@@ -90,10 +90,10 @@ def weighted(runs: Runs, question: Question, mix: Mapping[str, float], tolerance
     check_tolerance(tolerance, "the tolerance of coverage")
     records = []
     for view in runs.clustered(question.clustering).views():
-        kept, weight = under_mix(view, mix)
+        view_of_mix, weight = under_mix(view, mix)
         for scorer in question.scorers:
-            scored = _scored(kept, scorer, question, weight)
-            records += [_record(_cell(kept, scorer, alpha, scored), question, tolerance) for alpha in question.alphas]
+            scored = _scored(view_of_mix, scorer, question, weight)
+            records += [_record(_cell(view_of_mix, scorer, alpha, scored), question, tolerance) for alpha in question.alphas]
     return records
 
 
@@ -105,10 +105,10 @@ def figures(scored: WeightedScores, alpha: float) -> FloatArray:
     for calibrates in scored.masks:
         tested = ~calibrates
         share = own_weight[tested] / own_weight[tested].sum()
-        for place, weight in ((0, scored.weight), (2, nobody)):
+        for first_figure, weight in ((0, scored.weight), (2, nobody)):
             threshold = _thresholds(scored, order, calibrates, weight, alpha)[scored.subject[tested]]
-            totals[place] += share @ (scored.of_answer[tested] <= threshold)
-            totals[place + 1] += share @ (scored.scores[tested] <= threshold[:, None]).sum(axis=1)
+            totals[first_figure] += share @ (scored.of_answer[tested] <= threshold)
+            totals[first_figure + 1] += share @ (scored.scores[tested] <= threshold[:, None]).sum(axis=1)
     return totals / len(scored.masks)
 
 
@@ -131,10 +131,10 @@ def under_mix(view: RunView, mix: Mapping[str, float]) -> tuple[RunView, FloatAr
     if missing := [name for name, share in mix.items() if share and name not in there]:
         raise UsageError(f"run {view.row['name']} has no items of subject {missing[0]!r}; it has: {', '.join(there)}")
     shares = np.array([mix.get(name, 0.0) for name in names])
-    kept = view.keep(shares[subject] > 0)
-    counts = np.bincount(kept.items.subject[kept.position], minlength=len(names))
+    view_of_mix = view.keep(shares[subject] > 0)
+    counts = np.bincount(view_of_mix.items.subject[view_of_mix.position], minlength=len(names))
     weight = np.divide(shares / shares.sum(), counts / counts.sum(), out=np.zeros(len(names)), where=counts > 0)
-    return kept, weight
+    return view_of_mix, weight
 
 
 def _thresholds(scored: WeightedScores, order: IntArray, calibrates: BoolArray, weight: FloatArray, alpha: float) -> FloatArray:
@@ -170,14 +170,14 @@ def _jackknife(scored: WeightedScores, alpha: float) -> dict[str, Estimate]:
     n_clusters = int(scored.cluster.max()) + 1
     n_groups = min(N_GROUPS, n_clusters)
     group = (np.random.default_rng(SEED).permutation(n_clusters) % n_groups)[scored.cluster]
-    whole = figures(scored, alpha)
-    left = [figures(scored.keep(group != number), alpha) for number in range(n_groups)] if n_groups > 1 else [whole]
+    values = figures(scored, alpha)
+    left = [figures(scored.keep(group != number), alpha) for number in range(n_groups)] if n_groups > 1 else [values]
     without = np.stack(left)
     influence = (n_groups - 1) * (without.mean(axis=0) - without)
     items = kish_items(np.bincount(scored.cluster, scored.weight[scored.subject]).astype(np.float64))
     largest = float(scored.scores.shape[1])
-    found = {
-        name: Estimate(float(whole[i]), influence[:, i], name in SHARES, items=items, least=0.0, most=largest)
+    estimates = {
+        name: Estimate(float(values[i]), influence[:, i], name in SHARES, items=items, least=0.0, most=largest)
         for i, name in enumerate(FIGURES)
     }
-    return found | {f"{name}_change": difference(found[name], found[f"unweighted_{name}"]) for name in ("coverage", "set_size")}
+    return estimates | {f"{name}_change": difference(estimates[name], estimates[f"unweighted_{name}"]) for name in ("coverage", "set_size")}

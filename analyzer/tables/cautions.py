@@ -27,12 +27,12 @@ def without_interval(records: Sequence[Record]) -> list[str]:
 
 def dependent(records: Sequence[Record]) -> list[str]:
     """Return which items count as one unit, and by how much that enlarges the variance of accuracy; once per task."""
-    found: dict[tuple[Any, ...], Record] = {}
+    first: dict[tuple[Any, ...], Record] = {}
     for record in records:
         if record.get("n_clusters") is not None and min(record["n_clusters"], record["n_questions"]) < record["n_items"]:
-            found.setdefault(_clustering(record), record)
-    effects = {key: [r["design_effect"] for r in records if _clustering(r) == key and r.get("design_effect") is not None] for key in found}
-    return [_clusters(record, effects[key]) for key, record in found.items()]
+            first.setdefault(_clustering(record), record)
+    effects = {key: [r["design_effect"] for r in records if _clustering(r) == key and r.get("design_effect") is not None] for key in first}
+    return [_clusters(record, effects[key]) for key, record in first.items()]
 
 
 def of_columns(records: Sequence[Record], titles: Sequence[str]) -> list[str]:
@@ -53,9 +53,9 @@ def noted(records: Sequence[Record]) -> list[str]:
     for record in records:
         if record.get("noted"):
             runs.setdefault(record["noted"], {})[record["run"]] = None
-    told = [f"Noted when {_named(list(names))} made: {note}." for note, names in runs.items()]
-    more = len(told) - MOST_NOTED
-    return told if more <= 0 else [*told[:MOST_NOTED], f"{more} more runs have notes of their own; `store show RUN` prints them."]
+    sentences = [f"Noted when {_named(list(names))} made: {note}." for note, names in runs.items()]
+    more = len(sentences) - MOST_NOTED
+    return sentences if more <= 0 else [*sentences[:MOST_NOTED], f"{more} more runs have notes of their own; `store show RUN` prints them."]
 
 
 def _named(names: Sequence[str]) -> str:

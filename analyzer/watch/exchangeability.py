@@ -41,14 +41,14 @@ def live_p_values(counts: IntArray, bins: IntArray, u: FloatArray) -> FloatArray
     p_values = np.empty(bins.size)
     counts = counts.copy()
     for start in range(0, bins.size, TOGETHER):
-        part = bins[start : start + TOGETHER]
+        block = bins[start : start + TOGETHER]
         above = counts.sum() - counts.cumsum()
-        earlier = np.tri(part.size, k=-1, dtype=bool)
-        larger = above[part] + (earlier & (part[None, :] > part[:, None])).sum(axis=1)
-        equal = counts[part] + (earlier & (part[None, :] == part[:, None])).sum(axis=1) + 1
-        total = counts.sum() + np.arange(part.size) + 1
+        earlier = np.tri(block.size, k=-1, dtype=bool)
+        larger = above[block] + (earlier & (block[None, :] > block[:, None])).sum(axis=1)
+        equal = counts[block] + (earlier & (block[None, :] == block[:, None])).sum(axis=1) + 1
+        total = counts.sum() + np.arange(block.size) + 1
         p_values[start : start + TOGETHER] = (larger + u[start : start + TOGETHER] * equal) / total
-        counts += np.bincount(part, minlength=counts.size)
+        counts += np.bincount(block, minlength=counts.size)
     return p_values
 
 

@@ -54,8 +54,8 @@ def miss_share_range(misses: int, n: int, delta: float) -> Range:
         log_likelihood = (misses * math.log(share) if misses else 0.0) + ((n - misses) * math.log1p(-share) if n > misses else 0.0)
         return log_mixture - log_likelihood + math.log(delta)
 
-    seen, tiny = misses / n, 1e-15
-    inside = min(max(seen, tiny), 1 - 1e-15)
+    observed, tiny = misses / n, 1e-15
+    inside = min(max(observed, tiny), 1 - 1e-15)
     low = 0.0 if misses == 0 else (brentq(excess, tiny, inside) if excess(tiny) > 0 else 0.0)
     high = 1.0 if misses == n else (brentq(excess, inside, 1 - 1e-15) if excess(1 - 1e-15) > 0 else 1.0)
     return Range(float(low), float(high))

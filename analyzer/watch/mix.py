@@ -44,8 +44,8 @@ class MixWatch:
 
     def numbers(self, subjects: Sequence[str]) -> IntArray:
         """Return (question,) the place of each subject; the last one for subjects that no calibration question has."""
-        place = {name: number for number, name in enumerate(self.names)}
-        return np.array([place.get(subject, len(place)) for subject in subjects], dtype=np.int64)
+        number_of = {name: number for number, name in enumerate(self.names)}
+        return np.array([number_of.get(subject, len(number_of)) for subject in subjects], dtype=np.int64)
 
     def see(self, bins: Mapping[str, IntArray], subject: IntArray, labels: Sequence[str]) -> None:
         """Take new questions in their order: their bins by statistic, their subjects, and as text when each came."""

@@ -49,11 +49,11 @@ def mix_change(watch: Watch, tolerance: float) -> MixChange | None:
     before = dict(zip(mix.names, mix.shares.tolist(), strict=True))
     most = sorted(mix.names, key=lambda name: -abs(shares.get(name, 0.0) - before[name]))[:NAMED]
     moves = ", ".join(f"{name} {before[name]:.2g} to {shares.get(name, 0.0):.2g}" for name in most)
-    whole = np.array([mix.parts[name].n for name in mix.names])
+    asked = np.array([mix.parts[name].n for name in mix.names])
     return MixChange(
         shares,
         f"a changed mix of subjects explains it ({moves}; within subjects nothing changed): about {mix.covered(since):.1%} of the "
-        f"answers are in their sets, of the calibration questions {mix.covered(whole):.1%}; --mix-out mix.toml writes the new mix, and "
+        f"answers are in their sets, of the calibration questions {mix.covered(asked):.1%}; --mix-out mix.toml writes the new mix, and "
         "analyze calibrate --subject-mix mix.toml makes the threshold for it",
     )
 

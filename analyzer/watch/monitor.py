@@ -103,17 +103,17 @@ class Watch:
                 continue
             name, key = log.ids[row], id_hash(log.ids[row])
             before, logged_at = logged.get(key, (self.answers.get(key, UNKNOWN), "an earlier log"))
-            seen = key in logged or key in self.answers
-            if not seen and not has_logits:
+            is_logged = key in logged or key in self.answers
+            if not is_logged and not has_logits:
                 raise UsageError(f"{where} answers question {name!r:.60}, which was not logged before it")
-            if seen and answer not in (UNKNOWN, before) and before not in (UNKNOWN, PENDING):
+            if is_logged and answer not in (UNKNOWN, before) and before not in (UNKNOWN, PENDING):
                 new, old = self.predictor.letters[answer], self.predictor.letters[before]
                 raise UsageError(f"{where} says that the answer of {name!r:.60} is {new}, but {logged_at} says {old}")
-            if seen and (has_logits or before not in (UNKNOWN, PENDING)):
+            if is_logged and (has_logits or before not in (UNKNOWN, PENDING)):
                 raise UsageError(f"{where} repeats question {name!r:.60} of {logged_at}; every question counts once")
             counts.setdefault(key, int(log.n_options[row]))
-            own = (log.subject[row] if log.subject else None, log.group[row] if log.group else None)
-            for what, now, was in zip(("subject", "group"), own, belongs.setdefault(key, own), strict=True):
+            row_groups = (log.subject[row] if log.subject else None, log.group[row] if log.group else None)
+            for what, now, was in zip(("subject", "group"), row_groups, belongs.setdefault(key, row_groups), strict=True):
                 if now is not None and now != was:
                     raise UsageError(f"{where} says that the {what} of {name!r:.60} is {now!r:.60}, but it was logged with {was!r:.60}")
             if answer >= counts[key]:

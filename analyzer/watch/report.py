@@ -45,12 +45,12 @@ def explanation(watch: Watch, records: Sequence[Record], tolerance: float) -> Mi
 def last_line(watch: Watch, records: Sequence[Record], change: MixChange | None) -> str:
     """Return the state of the watch in one line; for an alarm, also what changed, when it began, and whether the mix of subjects did it."""
     counts = watch.groups[ALL]
-    seen = f"{counts['n']:,} questions, {counts['answered']:,} with answers"
+    counted = f"{counts['n']:,} questions, {counts['answered']:,} with answers"
     alarmed = [one for one in records if one["result"] == ALARM]
     moved = [f"{_name(one)} ({one['calibrated']:.3g} to {one['live']:.3g}{_since(one)})" for one in alarmed]
     outcome = records[0]["outcome"] if records else UNDECIDED
     because = f"; {change}" if change else ""
-    return f"monitor: {outcome} after {seen}{'; moved: ' if moved else ''}{', '.join(moved)}{because}"
+    return f"monitor: {outcome} after {counted}{'; moved: ' if moved else ''}{', '.join(moved)}{because}"
 
 
 def _name(record: Record) -> str:

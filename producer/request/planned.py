@@ -28,7 +28,7 @@ from schemas.fields import NATIVE
 from schemas.items import Item
 from schemas.itemset import ItemSet
 from schemas.levels import Level
-from schemas.orders import item_in_order, n_turning, names_others, places
+from schemas.orders import item_in_order, n_turning, names_others, positions_in_order
 from schemas.run import DENSE, RunKey
 
 
@@ -81,7 +81,7 @@ class PromptedTask:
         if not self.order:
             return logits
         turning = np.array([n_turning(list(item.choices.values())) for item in self.task.items])
-        return np.take_along_axis(logits, places(turning, logits.shape[1], self.order), axis=1)
+        return np.take_along_axis(logits, positions_in_order(turning, logits.shape[1], self.order), axis=1)
 
     @property
     def native(self) -> Native | None:

@@ -101,7 +101,7 @@ def test_items_with_one_score_leave_room_for_one_that_was_not_seen() -> None:
     logits, answer = np.zeros((500, 4)), np.random.default_rng(0).integers(0, 4, 500)
     found = measured(logits, answer, "lac", Fraction(1, 10))
     assert interval(found) == pytest.approx((4, 4), abs=1e-9)
-    low, high = replace(found.inversion, unseen=0.002, _found={}).interval(0.95)
+    low, high = replace(found.inversion, unseen=0.002, _intervals={}).interval(0.95)
     assert low == pytest.approx(4 - 1.965 * 0.002, abs=1e-5) and high == pytest.approx(4 + 1.965 * 0.002, abs=1e-5)
 
 

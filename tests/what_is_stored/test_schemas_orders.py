@@ -5,7 +5,7 @@ import pytest
 
 from schemas.fields import KEY_COLUMNS, averaged_together, name_in_order, split_prompt_name
 from schemas.items import Item
-from schemas.orders import item_in_order, n_turning, names_others, places
+from schemas.orders import item_in_order, n_turning, names_others, positions_in_order
 
 TEXTS = ["Mars", "Venus", "Io", "Ceres"]
 ADDED = ["I don't know", "None of the above"]
@@ -29,8 +29,8 @@ def test_options_move_on_and_the_answer_with_them(order: int, added: list[str]) 
 
 def test_places_of_items_with_unlike_numbers_of_options() -> None:
     """Each item turns within its own options; columns beyond them stay."""
-    assert places(np.array([2, 4]), 5, 1).tolist() == [[1, 0, 2, 3, 4], [1, 2, 3, 0, 4]]
-    assert places(np.array([3]), 3, 3).tolist() == [[0, 1, 2]]
+    assert positions_in_order(np.array([2, 4]), 5, 1).tolist() == [[1, 0, 2, 3, 4], [1, 2, 3, 0, 4]]
+    assert positions_in_order(np.array([3]), 3, 3).tolist() == [[0, 1, 2]]
 
 
 def test_added_options_count_only_where_both_end_the_list() -> None:

@@ -42,6 +42,6 @@ def shares(methods: list[str], facts: dict[str, Any]) -> Spec:
     x = alt.X("live:Q", title="share of questions", axis=alt.Axis(format=".0%", orient="top"))
     whiskers = base.mark_rule(strokeWidth=2, color=SERIES[1]).encode(x="live_low:Q", x2="live_high:Q")
     moved = base.mark_rule(color="@soft").encode(x="calibrated:Q", x2="live:Q")
-    seen = base.mark_point(filled=True, size=64, opacity=1, color=SERIES[1]).encode(x=x)
+    live_points = base.mark_point(filled=True, size=64, opacity=1, color=SERIES[1]).encode(x=x)
     promised = base.mark_point(size=64, opacity=1, color="@ink", strokeWidth=1.5).encode(x="calibrated:Q")
-    return spec_of(alt.layer(moved, whiskers, promised, seen), step=26)
+    return spec_of(alt.layer(moved, whiskers, promised, live_points), step=26)

@@ -47,8 +47,8 @@ class ReportRequest:
     @property
     def parameters(self) -> str:
         """The scorers' parameters that were given, such as raps.penalty=0.2; "" if all scorers have their defaults."""
-        given = self.questions[0].parameters
-        return ", ".join(f"{scorer}.{name}={value:g}" for scorer, values in given.items() for name, value in values.items())
+        by_scorer = self.questions[0].parameters
+        return ", ".join(f"{scorer}.{name}={value:g}" for scorer, values in by_scorer.items() for name, value in values.items())
 
     @property
     def exact(self) -> Question | None:

@@ -170,10 +170,10 @@ def _compared(study: Study, cells_of: Callable[[str], Sequence[Paired]]) -> list
 
 def _by_prompt(cells: Sequence[Paired]) -> list[list[Paired]]:
     """Cells grouped by prompt and scorer; two runs of the same compressed model and task get separate groups, since a group is averaged."""
-    seen: dict[tuple[Any, ...], list[str]] = {}
+    runs_asked_alike: dict[tuple[Any, ...], list[str]] = {}
     groups: dict[tuple[Any, ...], list[Paired]] = {}
     for cell in cells:
-        twins = seen.setdefault(tuple(cell.row[name] for name in (*FIELDS, "items_hash")), [])
+        twins = runs_asked_alike.setdefault(tuple(cell.row[name] for name in (*FIELDS, "items_hash")), [])
         if cell.row["name"] not in twins:
             twins.append(cell.row["name"])
         groups.setdefault((cell.row["prompt"], cell.after.scorer, twins.index(cell.row["name"])), []).append(cell)
@@ -182,10 +182,10 @@ def _by_prompt(cells: Sequence[Paired]) -> list[list[Paired]]:
 
 def _one_per_run(study: Study) -> Iterator[Paired]:
     """Yield one cell of every pair: the chosen options depend on no scorer and no alpha."""
-    seen = set()
+    names = set()
     for cell in study.pairs(study.request.questions[0].protocol):
-        if cell.row["name"] not in seen and cell.after.view.n_items:
-            seen.add(cell.row["name"])
+        if cell.row["name"] not in names and cell.after.view.n_items:
+            names.add(cell.row["name"])
             yield cell
 
 

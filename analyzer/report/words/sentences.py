@@ -172,8 +172,10 @@ def unreliable(named_tables: Tables) -> str:
 def noted(named_tables: Tables) -> str:
     """Return how many runs have notes."""
     runs = {record["run"] for record in named_tables["runs"]}
-    told = {record["run"] for record in named_tables["noted"]}
-    return f"{len(told)} of {len(runs)} runs {'has' if len(told) == 1 else 'have'} notes." if told else "No run has a note."
+    with_notes = {record["run"] for record in named_tables["noted"]}
+    return (
+        f"{len(with_notes)} of {len(runs)} runs {'has' if len(with_notes) == 1 else 'have'} notes." if with_notes else "No run has a note."
+    )
 
 
 def watch(named_tables: Tables) -> str:
@@ -189,12 +191,12 @@ def watch(named_tables: Tables) -> str:
     if moved:
         strongest = max(alarmed, key=lambda record: record["e_value"] / record["limit"])
         moved = [f"Moved, since about {strongest['began']}: {', '.join(moved)}."]
-    kept = [
+    promises = [
         f"{words} {times * of_all[check]['live']:.{digits}f}{unit} ({times * of_all[check]['calibrated']:.{digits}f} promised)"
         for check, (words, times, digits, unit) in PROMISED.items()
         if check in of_all
     ]
-    return " ".join([state, *moved, f"Seen: {', '.join(kept)}."])
+    return " ".join([state, *moved, f"Seen: {', '.join(promises)}."])
 
 
 def _sound(records: Sequence[Record]) -> list[Record]:
