@@ -21,9 +21,10 @@ that lacks something.
 """
 
 from analyzer.api.examples import example_runs
-from analyzer.api.functions import Source, beside_published, compare, logits, p_values, sensitivity, sets, view_of
+from analyzer.api.functions import beside_published, compare, p_values, sensitivity, sets
 from analyzer.api.in_use import cost, guarantee, transfer, weighted
 from analyzer.api.shipping import calibrate, monitor, predict
+from analyzer.api.sources import Source, logits, view_of
 from analyzer.api.verdicts import cliffs, decoupling, frontier, gate, position, scale, text
 from analyzer.protocols.ask import ask
 

@@ -3,29 +3,21 @@
 `analyzer.api` describes the parameters that all functions have; `analyzer.protocols.ask` reads the options.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import polars as pl
 import xarray as xr
 
+from analyzer.api.sources import Source, open_asked, view_of
 from analyzer.compare.two_axis_verdict import Tolerances
 from analyzer.conformal.splits import given_split, parse_split
 from analyzer.measure.question import Question
 from analyzer.measure.records import frame
-from analyzer.protocols.ask import ASKED, ask
-from analyzer.runs.loading import Runs, open_runs, select_runs
-from analyzer.runs.memory import MADE_WITH, MemoryReader, made_with, read_data_set
 from analyzer.runs.pairs import Partners
-from analyzer.runs.view import RunView, view_run
 from analyzer.scorers import check_scorers
-from schemas.errors import UsageError
-from schemas.fields import FIELDS
-
-Source = str | xr.Dataset | Sequence[xr.Dataset]
 
 
 def sets(source: Source, *, at: str | None = None, average: bool = False, **options: Any) -> pl.DataFrame:
@@ -168,60 +160,6 @@ def sensitivity(source: Source, *, at: str | None = None, against: str | None = 
     return frame(sensitivity_of(asked.runs, asked.question, Partners(asked.runs.rows, against)))
 
 
-def logits(store: str, *, at: str | None = None, **names: str | Sequence[str]) -> xr.Dataset:
-    """Return the selected runs of a store as one data set, which every function of this API takes back.
-
-    Parameters
-    ----------
-    store : address of a store.  at : tag or snapshot id; None is the newest snapshot.
-    names : which runs: model, method, level, task, prompt, one name or several. All must have answered the same items.
-
-    Returns
-    -------
-    Data set with `logits` (run, item, option) float32, NaN beyond an item's own options; `logsumexp` and `top_token` (run, item);
-    `answer` (index of the correct option), `n_options`, `subject`, `demonstration` and `question` (item,), a number that is
-    equal for items that ask the same question; coordinates `item_id`, and for `run` its name, model, method, level, task, prompt, and
-    `made_with`, all that is stored of how it was made, as JSON.
-
-    Raises
-    ------
-    RunNotFoundError, StoreNotFoundError, StoreInvalidError, and UsageError if the runs answered different items.
-
-    Examples
-    --------
-    ::
-
-        data = logits("hedgemark-store", model="ref-m", task="urn", prompt="base")
-        data.logits.sel(run=data.method == "dense")
-        sets(data, alphas=0.1, scorers="lac")
-    """
-    if unknown := sorted(set(names) - set(FIELDS)):
-        raise UsageError(f"unknown argument {unknown[0]!r}; runs are selected by {', '.join(FIELDS)}")
-    runs = open_runs(store, at, {field: _listed(names.get(field, ())) for field in FIELDS})
-    read = [runs.reader.run(row["name"]) for row in runs.rows]
-    if len({run.key.items_hash for run in read}) > 1:
-        tasks = sorted({row["task"] for row in runs.rows})
-        raise UsageError(f"the {len(read)} selected runs answered different items (tasks {', '.join(tasks)}); select one task")
-    items = runs.reader.items(read[0].key.items_hash)
-    of_item = {field: ("item", getattr(items, field)) for field in ("answer", "n_options", "demonstration")}
-    return xr.Dataset(
-        {
-            "logits": (("run", "item", "option"), np.stack([run.logits for run in read])),
-            **{field: (("run", "item"), np.stack([getattr(run, field) for run in read])) for field in ("logsumexp", "top_token")},
-            **of_item,
-            "subject": ("item", np.array(items.subjects, dtype=np.str_)[items.subject]),
-            "question": ("item", items.question),
-        },
-        coords={
-            "item_id": ("item", items.item_id),
-            "run": [row["name"] for row in runs.rows],
-            **{field: ("run", [row[field] for row in runs.rows]) for field in FIELDS},
-            MADE_WITH: ("run", [made_with(run) for run in read]),
-        },
-        attrs={"store": store, "snapshot": runs.reader.snapshot},
-    )
-
-
 def p_values(data: xr.Dataset, scorer: str = "lac", *, calibration_ids: Sequence[int] = (), **parameters: float) -> xr.DataArray:
     """Return conformal p-values of every item's options; an option is in the set at alpha if and only if its p-value exceeds alpha.
 
@@ -257,71 +195,3 @@ def p_values(data: xr.Dataset, scorer: str = "lac", *, calibration_ids: Sequence
     split = replace(parse_split("all"), text="given", calibration_ids=frozenset(str(i) for i in calibration_ids))
     values = p_values_of(view, scorer, question, given_split(item_id, split)[0] if calibration_ids else None)
     return xr.DataArray(values, dims=("item", "option"), coords={"item_id": ("item", item_id)}, name="p_value")
-
-
-def view_of(data: xr.Dataset) -> RunView:
-    """Return a data set as analyses see a run: probs and answers, without the items with non-finite logits, which are counted.
-
-    Parameters
-    ----------
-    data : a data set as `analyzer.api` describes it.
-
-    Raises
-    ------
-    UsageError
-        If the data set lacks something; the message says what.
-
-    Examples
-    --------
-    >>> from analyzer.api import example_runs, view_of
-    >>> view = view_of(example_runs()[0])
-    >>> view.probs.shape, view.n_nonfinite
-    ((200, 4), 0)
-    """
-    items, run = read_data_set(data)
-    return view_run(run, items, {"name": run.key.name} | run.key.model_dump(), "(in memory)")
-
-
-class RunsAndQuestion(NamedTuple):
-    """The selected runs, and how they are to be analysed."""
-
-    runs: Runs
-    question: Question
-
-
-def open_asked(
-    source: Source, at: str | None, options: Mapping[str, Any], *, with_dense: bool = False, against: str | None = None
-) -> RunsAndQuestion:
-    """Return the selected runs and the question that keyword arguments describe.
-
-    with_dense : also select the dense runs of the same models, tasks and prompts.  against : also select this model's dense runs.
-    Raises UsageError for an argument that is neither a field of runs nor an argument of `ask`, and for two data sets with the same names.
-    """
-    if unknown := sorted(set(options) - {*FIELDS, *ASKED}):
-        raise UsageError(f"unknown argument {unknown[0]!r}; known: {', '.join([*FIELDS, *ASKED])}")
-    question = ask(**{name: value for name, value in options.items() if name in ASKED})
-    selection = {field: _listed(options.get(field, ())) for field in FIELDS}
-    if isinstance(source, str):
-        return RunsAndQuestion(open_runs(source, at, selection, with_dense=with_dense, against=against), question)
-    reader = _in_memory([one for each in ([source] if isinstance(source, xr.Dataset) else source) for one in _single_runs(each)])
-    return RunsAndQuestion(select_runs(reader, selection, with_dense=with_dense, against=against), question)
-
-
-def _listed(names: str | Sequence[str]) -> Sequence[str]:
-    return [names] if isinstance(names, str) else names
-
-
-def _in_memory(data: Sequence[xr.Dataset]) -> MemoryReader:
-    read = [read_data_set(one) for one in data]
-    names = [run.key.name for _, run in read]
-    if doubled := sorted({name for name in names if names.count(name) > 1}):
-        raise UsageError(f"two data sets are the run {doubled[0]}; tell them apart by the attributes {', '.join(FIELDS)}")
-    snapshots = {str(one.attrs.get("snapshot", "")) for one in data}
-    snapshot = snapshots.pop() if len(snapshots) == 1 else ""
-    return MemoryReader([items for items, _ in read], [run for _, run in read], *([snapshot] if snapshot else []))
-
-
-def _single_runs(data: xr.Dataset) -> list[xr.Dataset]:
-    """Return one data set per run, named by its coordinates where it has them, as those of `logits` do."""
-    runs = [data.isel(run=number) for number in range(data.sizes["run"])] if "run" in data.dims else [data]
-    return [one.assign_attrs({field: str(one[field].item()) for field in FIELDS if field in one.coords}) for one in runs]

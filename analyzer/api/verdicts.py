@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from analyzer.api.functions import Source, open_asked
+from analyzer.api.sources import Source, open_asked
 from analyzer.compare.two_axis_verdict import Tolerances
 from analyzer.measure.records import frame
 from analyzer.predictor import Predictor

@@ -152,7 +152,7 @@ def test_the_command_and_the_function_agree(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr("analyzer.runs.loading.open_runs", lambda *args, **kwargs: runs)
     result = CliRunner().invoke(main, ["gate", "--scorer", "lac", "--policy", str(path), "--format", "json"])
     assert result.exit_code == 3 and "Look next at 2,000 items" in result.stderr
-    monkeypatch.setattr("analyzer.api.functions.open_runs", lambda *args, **kwargs: runs)
+    monkeypatch.setattr("analyzer.api.sources.open_runs", lambda *args, **kwargs: runs)
     table = api.gate("store", policy=path, scorers="lac")
     assert table["look"].to_list() == [2, 2] and table["looks"][0] == "500, 1,000 and 2,000 items, pocock"
     assert f'"amount_high": {table["amount_high"][1]}' in result.stdout
