@@ -149,9 +149,9 @@ def _read_dense(group: RunGroup, resident: bool, model: Any, text: ModelText) ->
 
 
 def _read(group: RunGroup, dense: Mapping[str, ReadText], model: Any, text: ModelText, done: Done) -> TokenArrays:
-    own = dense[text.windows.digest]
-    other = own if group.is_dense else read_text(model, text.windows, group.model.device, group.model.dtype, done)
-    return compare_texts(own, other, text.windows, group.model.device)
+    dense_text = dense[text.windows.digest]
+    text_read = dense_text if group.is_dense else read_text(model, text.windows, group.model.device, group.model.dtype, done)
+    return compare_texts(dense_text, text_read, text.windows, group.model.device)
 
 
 def _answer(  # noqa: PLR0913, PLR0917  # what a partial function fixes comes first

@@ -36,25 +36,25 @@ def journal(arguments: argparse.Namespace) -> Iterator[str]:
     model, items = load_model(files, "float32", "cpu"), draw(load_task("urn"), arguments.items or ITEMS, 0)
     case = make_case(f"{MODEL} urn", model, files.folder, load_tokenizer(files), items, SHOTS["zero-shot"])
     for order, loaded in ORDERS.items():
-        often, never, kept = list[float](), list[float](), _Kept(arguments.clock)
+        often, never, journals = list[float](), list[float](), _TimedJournals(arguments.clock)
         for _ in range(arguments.rounds):
-            often.append(timed(partial(_answer, case, kept.keep(), loaded=loaded), arguments.clock)[0])
-            kept.remove()
+            often.append(timed(partial(_answer, case, journals.keep(), loaded=loaded), arguments.clock)[0])
+            journals.remove()
             never.append(timed(partial(_answer, case, NOTHING_KEPT, loaded=loaded), arguments.clock)[0])
         n_items = len(case.texts)
         yield f"{case.name}, {n_items:,} items, {order}, kept every {OFTEN / 2:g} s: {spread(often, never)} times the time of keeping none"
-        if not kept.seconds:
+        if not journals.seconds:
             yield "    the run is too short to keep anything"
             continue
-        each, most = statistics.median(kept.seconds), max(kept.n_bytes)
+        each, most = statistics.median(journals.seconds), max(journals.n_bytes)
         yield (
-            f"    {len(kept.seconds) / arguments.rounds:.0f} times {1e3 * each:.1f} ms a run; at --checkpoint-every {USUAL / 60:.0f}m "
+            f"    {len(journals.seconds) / arguments.rounds:.0f} times {1e3 * each:.1f} ms a run; at --checkpoint-every {USUAL / 60:.0f}m "
             f"{each / (USUAL / 2):.4%} of a run, at most {MOST_SHARE:.0%} asked"
         )
         yield f"    {most:,} bytes on disk under way, {most / n_items:.0f} an item, 0 once the run is stored"
 
 
-class _Kept:
+class _TimedJournals:
     """Journals, the seconds that answers took to be kept each time, and the bytes of a journal after it."""
 
     def __init__(self, clock: str) -> None:

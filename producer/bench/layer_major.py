@@ -78,12 +78,12 @@ def layers(arguments: argparse.Namespace) -> Iterator[str]:
     yield f"smollm2-135m mmlu few-shot, {len(resident.prompts.suffixes)} items, layer by layer within {budget}, a tenth of its weights"
     for storage in STORAGES:
         with get_context("spawn").Pool(1) as fresh:  # a new process: in this one, reused memory would hide new allocations
-            used, held = fresh.apply(peak_in, (arguments, storage))
+            used, grown = fresh.apply(peak_in, (arguments, storage))
         change = float(np.abs(answers[storage].logits - expected.logits).max())
         yield f"    hidden states in {storage}: largest logit change {change:.1e} (target: at most {MOST_CHANGE:.0e})"
         yield f"    {spread(slow[storage], fast)} times the time in memory (target: at most {MOST_TIME})"
         yield f"    peak memory in use, stored hidden states included: {used / MIB:.0f} MiB (target: at most {budget})"
-        yield f"    the process grew by {held / MIB:.0f} MiB; the rest was memory freed after loading"
+        yield f"    the process grew by {grown / MIB:.0f} MiB; the rest was memory freed after loading"
 
 
 def workload(arguments: argparse.Namespace, dtype: str) -> Workload:
@@ -102,6 +102,6 @@ def peak_in(arguments: argparse.Namespace, storage: str) -> tuple[int, int]:
     work = workload(arguments, AS_STORED)
     plan = work.layer_by_layer(storage)
     work._replace(prompts=Prompts((), work.prompts.suffixes[:2], [False] * 2)).run(plan)  # libraries allocate on first use
-    with peak_memory(in_use) as used, peak_memory() as held:
+    with peak_memory(in_use) as used, peak_memory() as grown:
         work.run(plan)
-    return used[0], held[0]
+    return used[0], grown[0]

@@ -9,7 +9,7 @@ from pathlib import Path
 POLL_S = 0.005
 
 
-def held() -> int:
+def anonymous_bytes() -> int:
     """Return the anonymous memory (bytes) of this process. Linux only.
 
     Pages of memory-mapped weight files are not counted: the kernel frees them when it needs memory.
@@ -27,7 +27,7 @@ def in_use() -> int:
 
 
 @contextmanager
-def peak_memory(measure: Callable[[], int] = held) -> Iterator[list[int]]:
+def peak_memory(measure: Callable[[], int] = anonymous_bytes) -> Iterator[list[int]]:
     """Yield a list whose single value is, after the `with` block, the peak in bytes above the start."""
     start, peak, finished = measure(), [0], threading.Event()
 

@@ -37,7 +37,7 @@ SAVEABLE = {
     "wanda": ("0.5",),
     "sparsegpt": ("0.5",),
 }
-KEPT = {"gptq": "w4a16-g32", "sparsegpt": "0.5"}
+LEVELS_ASKED_AGAIN = {"gptq": "w4a16-g32", "sparsegpt": "0.5"}
 
 
 class Used(NamedTuple):
@@ -47,7 +47,7 @@ class Used(NamedTuple):
     peak: int
 
 
-class Place(NamedTuple):
+class Setup(NamedTuple):
     """The folder that everything is written to, the model, and the number of items that every run asks."""
 
     folder: Path
@@ -55,7 +55,7 @@ class Place(NamedTuple):
     n_items: int
 
     @property
-    def kept(self) -> Path:
+    def models_folder(self) -> Path:
         """The folder of the saved models."""
         return self.folder / "kept"
 
@@ -64,46 +64,46 @@ def saved(arguments: argparse.Namespace) -> Iterator[str]:
     """Yield a line for each method and each saved model, and one for each method of which a prompt was added."""
     model, methods = (arguments.model or [MODEL])[0], arguments.method or [*SAVEABLE]
     with tempfile.TemporaryDirectory() as scratch:
-        place = Place(Path(scratch), model, arguments.items or ITEMS)
-        yield f"{model} in float32, {place.n_items} items of {TASK}, compression data {DATA}"
+        setup = Setup(Path(scratch), model, arguments.items or ITEMS)
+        yield f"{model} in float32, {setup.n_items} items of {TASK}, compression data {DATA}"
         for method in methods:
             levels = SAVEABLE[method]
-            used = _produce(place, [model], "made", *_compressing(method, *levels), "--models", str(place.kept))
+            used = _produce(setup, [model], "made", *_compressing(method, *levels), "--models", str(setup.models_folder))
             yield f"    {method} {', '.join(levels)}: peak memory {used.peak / 2**20:,.0f} MiB"
-        yield from (f"    {line}" for line in _again(place))
+        yield from (f"    {line}" for line in _again(setup))
         for method in methods:
-            if method in KEPT:
-                yield "    " + _another_prompt(place, method, KEPT[method], arguments.rounds)
+            if method in LEVELS_ASKED_AGAIN:
+                yield "    " + _another_prompt(setup, method, LEVELS_ASKED_AGAIN[method], arguments.rounds)
 
 
-def _again(place: Place) -> Iterator[str]:
+def _again(setup: Setup) -> Iterator[str]:
     """Run every checkpoint as somebody else's, and say how far its run is from the one that was made in memory."""
-    records = {path.parent: json.loads(path.read_text(encoding="utf-8")) for path in place.kept.glob(f"*/{RECORD}")}
-    _produce(place, [str(folder) for folder in records], "again", "--method", "checkpoint")
-    made, again = (open_reader(str(place.folder / name)) for name in ("made", "again"))
+    records = {path.parent: json.loads(path.read_text(encoding="utf-8")) for path in setup.models_folder.glob(f"*/{RECORD}")}
+    _produce(setup, [str(folder) for folder in records], "again", "--method", "checkpoint")
+    made, again = (open_reader(str(setup.folder / name)) for name in ("made", "again"))
     name_of = {row["model"]: row["name"] for row in again.catalog.to_dicts()}
     for folder, record in sorted(records.items(), key=lambda pair: _order(pair[1])):
         identity, compared = record["identity"], record["loaded_again"]
         change = float(np.nanmax(np.abs(made.run(record["runs"][0]).logits - again.run(name_of[folder.name]).logits)))
         integers = rounds_integers(parse_level(identity["level"]))
-        ours = f" ({compared['largest_logit_change']:.1e} with our rounding of the inputs)" if integers else ""
+        rounded = f" ({compared['largest_logit_change']:.1e} with our rounding of the inputs)" if integers else ""
         yield (
-            f"{identity['method']} {identity['level']}: largest change of an option logit {change:.1e}{ours}, {compared['allowed']:.1e} "
+            f"{identity['method']} {identity['level']}: largest change of an option logit {change:.1e}{rounded}, {compared['allowed']:.1e} "
             f"allowed; {record['bytes'] / 1e6:,.1f} MB, {record['format']}"
         )
 
 
-def _another_prompt(place: Place, method: str, level: str, rounds: int) -> str:
+def _another_prompt(setup: Setup, method: str, level: str, rounds: int) -> str:
     """Ask a second prompt, with the kept model and without it."""
-    kept: list[float] = []
+    loaded: list[float] = []
     compressed: list[float] = []
     for number in range(rounds):
-        for seconds, more in ((kept, ("--models", str(place.kept))), (compressed, ())):
+        for seconds, more in ((loaded, ("--models", str(setup.models_folder))), (compressed, ())):
             words = (*_compressing(method, level), "--prompt", "shared", *more)
-            seconds.append(_produce(place, [place.model], f"{method}-prompt-{number}-{len(more)}", *words).seconds)
+            seconds.append(_produce(setup, [setup.model], f"{method}-prompt-{number}-{len(more)}", *words).seconds)
     return (
-        f"{method} {level}, one more prompt: {statistics.median(kept):.0f} processor seconds with --models, "
-        f"{statistics.median(compressed):.0f} with compressing again, {spread(compressed, kept)} times as many"
+        f"{method} {level}, one more prompt: {statistics.median(loaded):.0f} processor seconds with --models, "
+        f"{statistics.median(compressed):.0f} with compressing again, {spread(compressed, loaded)} times as many"
     )
 
 
@@ -117,16 +117,16 @@ def _order(record: dict[str, Any]) -> int:
     return each.index((record["identity"]["method"], record["identity"]["level"]))
 
 
-def _produce(place: Place, models: Sequence[str], store: str, *words: str) -> Used:
+def _produce(setup: Setup, models: Sequence[str], store: str, *words: str) -> Used:
     """Run `produce` into a store of the folder. Raises HedgemarkError with its last line if it fails."""
     named = [word for model in models for word in ("--model", model)]
-    fixed = ["--task", TASK, "--limit", str(place.n_items), "--device", "cpu", "--store", str(place.folder / store)]
-    with tempfile.TemporaryFile() as said:
-        command = subprocess.Popen([sys.executable, "-m", "producer", *named, *fixed, *words], stdout=subprocess.DEVNULL, stderr=said)
+    fixed = ["--task", TASK, "--limit", str(setup.n_items), "--device", "cpu", "--store", str(setup.folder / store)]
+    with tempfile.TemporaryFile() as stderr:
+        command = subprocess.Popen([sys.executable, "-m", "producer", *named, *fixed, *words], stdout=subprocess.DEVNULL, stderr=stderr)
         _, status, usage = os.wait4(command.pid, 0)
         command.returncode = os.waitstatus_to_exitcode(status)
-        said.seek(0)
-        lines = said.read().decode().strip().splitlines()
+        stderr.seek(0)
+        lines = stderr.read().decode().strip().splitlines()
     if command.returncode:
         raise HedgemarkError(f"produce {' '.join(words)} failed: {lines[-1] if lines else command.returncode}")
     return Used(usage.ru_utime + usage.ru_stime, 1024 * usage.ru_maxrss)

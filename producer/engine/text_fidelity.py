@@ -28,7 +28,7 @@ class Window(NamedTuple):
     """Tokens that a model reads at once, and how many of the last ones it has to foretell."""
 
     tokens: tuple[int, ...]
-    n_told: int
+    n_targets: int
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def read_text(model: Any, windows: Windows, device: str, dtype: str, done: Calla
             ids = torch.tensor([windows.windows[number].tokens for number in batch], device=device)
             states = model.model(input_ids=ids, use_cache=False).last_hidden_state
             for row, number in enumerate(batch):
-                rows[number] = states[row, -windows.windows[number].n_told - 1 : -1].float().cpu()
+                rows[number] = states[row, -windows.windows[number].n_targets - 1 : -1].float().cpu()
             done(len(batch))
         weight, bias = skeleton.head.weight, skeleton.head.bias
         head = _Head(weight.detach().clone(), None if bias is None else bias.detach().clone(), skeleton.finish)
@@ -100,7 +100,7 @@ def compare_texts(dense: ReadText, other: ReadText, windows: Windows, device: st
     """Return what the other model made of the text, beside the dense model. Raises HedgemarkError where a logit is not finite."""
     import torch
 
-    targets = torch.tensor([token for window in windows.windows for token in window.tokens[-window.n_told :]])
+    targets = torch.tensor([token for window in windows.windows for token in window.tokens[-window.n_targets :]])
     parts = []
     with torch.inference_mode():
         for start in range(0, len(targets), TOKENS_AT_ONCE):
@@ -125,7 +125,7 @@ def _compared(dense: _Head, other: _Head, before: Any, after: Any, targets: Any)
     n_tokens = len(targets)
     lowest = torch.full((n_tokens,), -torch.inf, dtype=torch.float64, device=before.device)
     zero = torch.zeros_like(lowest)
-    high, high_other, weighted, total, total_other, told = lowest, lowest, zero, zero, zero, zero
+    high, high_other, weighted, total, total_other, target_logits = lowest, lowest, zero, zero, zero, zero
     top, top_other = torch.zeros_like(targets), torch.zeros_like(targets)
     for start in range(0, dense.weight.shape[0], ROWS):
         z, z_other = dense.logits(before, slice(start, start + ROWS)), other.logits(after, slice(start, start + ROWS))
@@ -138,10 +138,10 @@ def _compared(dense: _Head, other: _Head, before: Any, after: Any, targets: Any)
         total_other = total_other * shrink_other + (z_other - new_other[:, None]).exp().sum(1)
         high, high_other = new, new_other
         inside = (targets >= start) & (targets < start + z.shape[1])
-        told = torch.where(inside, z_other.gather(1, (targets - start).clamp(0, z.shape[1] - 1)[:, None])[:, 0], told)
+        target_logits = torch.where(inside, z_other.gather(1, (targets - start).clamp(0, z.shape[1] - 1)[:, None])[:, 0], target_logits)
     log_total, log_other = high + total.log(), high_other + total_other.log()
     kl = weighted / total - log_total + log_other
-    return tuple(array.cpu().numpy() for array in (told - log_other, kl, top == top_other))  # type: ignore[return-value]
+    return tuple(array.cpu().numpy() for array in (target_logits - log_other, kl, top == top_other))  # type: ignore[return-value]
 
 
 def _check_parts(model: Any, skeleton: Skeleton, window: Window, device: str, dtype: str) -> None:
@@ -149,11 +149,11 @@ def _check_parts(model: Any, skeleton: Skeleton, window: Window, device: str, dt
     import torch
 
     ids = torch.tensor([window.tokens[: CHECKED + 1]], device=device)
-    own = model(input_ids=ids, use_cache=False).logits[0].double()
+    expected = model(input_ids=ids, use_cache=False).logits[0].double()
     states = model.model(input_ids=ids, use_cache=False).last_hidden_state[0].float()
     head = _Head(skeleton.head.weight, skeleton.head.bias, skeleton.finish)
-    difference = float((head.logits(states, slice(0, None)) - own).abs().max())
-    if not difference <= ROUNDING[dtype] * (1 + float(own.abs().max())):
+    difference = float((head.logits(states, slice(0, None)) - expected).abs().max())
+    if not difference <= ROUNDING[dtype] * (1 + float(expected.abs().max())):
         raise UsageError(f"--text cannot read this model: its norm and head give other logits than the model itself, by {difference:.3g}")
 
 
@@ -175,8 +175,8 @@ def cut_windows(documents: Sequence[Sequence[int]], first: Sequence[int], length
     windows, counts = [], []
     for document in documents:
         pieces = [document[start : start + length - len(first)] for start in range(0, len(document), length - len(first))]
-        told = [Window((*first, *piece), len(piece) - (not first)) for piece in pieces]
-        told = [window for window in told if window.n_told > 0]
-        windows += told
-        counts.append(sum(window.n_told for window in told))
+        readable = [Window((*first, *piece), len(piece) - (not first)) for piece in pieces]
+        readable = [window for window in readable if window.n_targets > 0]
+        windows += readable
+        counts.append(sum(window.n_targets for window in readable))
     return tuple(windows), tuple(counts)

@@ -45,7 +45,7 @@ class Journal:
     def __init__(self, answerer: Any, circumstances: Any, accept: Callable[[Any], bool]) -> None:
         self._answerer, self._circumstances = json_digest(answerer), circumstances
         self._folder = existing_cache_folder() / FOLDER / self._answerer
-        self._own = self._folder / f"{uuid4().hex}{ENDING}"
+        self._new_file = self._folder / f"{uuid4().hex}{ENDING}"
         self._files, self._asked = dict[Path, dict[str, Any]](), set[str]()
         self.left_out = 0
         _delete_old(self._folder.parent)
@@ -65,10 +65,10 @@ class Journal:
     def add(self, answers: Mapping[str, Any]) -> None:
         """Append answers by question; they are on disk when this returns. A full disk costs a warning and the answers' safety only."""
         try:
-            records = dict(answers) if self._own.exists() else {CIRCUMSTANCES: self._circumstances, **answers}
+            records = dict(answers) if self._new_file.exists() else {CIRCUMSTANCES: self._circumstances, **answers}
             self._folder.mkdir(parents=True, exist_ok=True)
-            with self._own.open("ab") as stream:  # a line begins with its break too, so that a line that was cut off spoils no other
-                stream.write("".join(f"\n{self._line(self._own, *record)}\n" for record in records.items()).encode())
+            with self._new_file.open("ab") as stream:  # a line begins with its break too, so that a line that was cut off spoils no other
+                stream.write("".join(f"\n{self._line(self._new_file, *record)}\n" for record in records.items()).encode())
                 stream.flush()
                 os.fsync(stream.fileno())
         except OSError as error:
@@ -79,7 +79,7 @@ class Journal:
 
         A file that also has answers to other questions stays: another process may be at work on them, or come back for them.
         """
-        for path in (*(path for path, answers in self._files.items() if answers.keys() <= self._asked), self._own):
+        for path in (*(path for path, answers in self._files.items() if answers.keys() <= self._asked), self._new_file):
             path.unlink(missing_ok=True)
         _remove_if_empty(self._folder)
 
@@ -126,12 +126,12 @@ def _checksum(path: Path, answerer: str, question: str, answer: Any) -> str:
 
 def _delete_old(journals: Path) -> None:
     """Delete files that no run came back for, and the oldest ones where all together are too large."""
-    found = []
+    files = []
     for path in journals.glob(f"*/*{ENDING}"):
         with suppress(OSError):
-            found.append((path.stat().st_mtime, path.stat().st_size, path))
+            files.append((path.stat().st_mtime, path.stat().st_size, path))
     total = 0
-    for changed, size, path in sorted(found, reverse=True):
+    for changed, size, path in sorted(files, reverse=True):
         total += size
         if total > MOST_BYTES or changed < time.time() - KEPT_DAYS * 86400:
             with suppress(OSError):

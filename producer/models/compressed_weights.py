@@ -187,8 +187,8 @@ def _check_sizes(name: str, stored: Mapping[str, Any], args: Any, shape: tuple[i
         "block": (-(-rows // block[0]), -(-columns // block[1])),
     }
     expected = sizes.get(str(getattr(args.strategy, "value", args.strategy)))
-    found = (scale.numel(),) if expected and len(expected) == 1 else tuple(scale.shape)
-    if (expected and found != expected) or not (scale.is_floating_point() or scale.dtype == torch.uint8):
+    n_scales = (scale.numel(),) if expected and len(expected) == 1 else tuple(scale.shape)
+    if (expected and n_scales != expected) or not (scale.is_floating_point() or scale.dtype == torch.uint8):
         raise HedgemarkError(
             f"module {name} has scales {tuple(scale.shape)} {scale.dtype} for a weight of {shape}, not those that its config announces"
         )

@@ -37,7 +37,7 @@ HUB = {
     "smollm2-360m": "HuggingFaceTB/SmolLM2-360M-Instruct",
     "smollm2-1.7b": "HuggingFaceTB/SmolLM2-1.7B-Instruct",
 }
-PART = "-?????-of-?????"  # before .gguf, where a file is divided
+SHARD = "-?????-of-?????"  # before .gguf, where a file is divided
 ADAPTER = "adapter_config.json"  # of peft: the folder holds what is to be added to another model's weights
 ADAPTERS = (ADAPTER, "adapter_model.safetensors", "adapter_model.bin")
 SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
@@ -93,9 +93,9 @@ def find_model(name: str) -> ModelFiles:
 
 def gguf_inside(folder: Path) -> str:
     """Return what to say of a folder that holds GGUF files, each of which is a model of its own; "" for any other path."""
-    held = sorted(path.name for path in folder.glob("*.gguf")) if folder.is_dir() else []
-    more = f" and {len(held) - 8} more" if len(held) > 8 else ""
-    return f"it holds {len(held)} GGUF files, {', '.join(held[:8])}{more}; give the path of one" if held else ""
+    names = sorted(path.name for path in folder.glob("*.gguf")) if folder.is_dir() else []
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return f"it holds {len(names)} GGUF files, {', '.join(names[:8])}{more}; give the path of one" if names else ""
 
 
 def fetch_weights(files: ModelFiles) -> ModelFiles:
@@ -130,7 +130,7 @@ def wanted_files(folder: Path) -> Iterator[list[str]]:
 
 def _gguf_on_hub(name: str, hub_id: str, revision: str | None, kind: str) -> ModelFiles:
     """Return the one GGUF file of a type in a repository, downloaded whole, for its config and tokenizer are in it."""
-    ends = [f"{spelled}{part}.gguf" for spelled in {kind, kind.upper(), kind.lower()} for part in ("", PART)]
+    ends = [f"{spelled}{part}.gguf" for spelled in {kind, kind.upper(), kind.lower()} for part in ("", SHARD)]
     patterns = [f"{start}{end}" for end in ends for start in ("", "*[-._/]")]
     if not kind.replace("_", "").replace("-", "").isalnum():
         raise UsageError(f"{kind!r} in {name!r} is no type of GGUF files, such as Q4_K_M")
@@ -139,7 +139,7 @@ def _gguf_on_hub(name: str, hub_id: str, revision: str | None, kind: str) -> Mod
     matching = [each for each in present if any(fnmatchcase(each, pattern) for pattern in patterns)]
     if not matching:
         raise UsageError(f"{hub_id} has no GGUF file whose name ends in {kind}; the part behind the colon is a type, such as Q4_K_M")
-    if any(fnmatchcase(each, f"*{PART}.gguf") for each in matching):
+    if any(fnmatchcase(each, f"*{SHARD}.gguf") for each in matching):
         raise UsageError(f"{hub_id} has {kind} in {len(matching)} parts, {matching[0]} first; join them with llama-gguf-split --merge")
     if len(matching) > 1:
         raise UsageError(f"{hub_id} has several GGUF files of type {kind}: {', '.join(matching)}; download one and give its path")

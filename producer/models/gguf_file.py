@@ -69,10 +69,10 @@ def gguf_config(file: GgufFile) -> Any:
     from transformers import AutoConfig
 
     keys, tensors, architecture = file.keys, file.tensors, file.architecture
-    settings = {ours: keys[name] for name, ours in {**KEYS, **architecture.keys}.items() if name in keys}
+    settings = {field: keys[name] for name, field in {**KEYS, **architecture.keys}.items() if name in keys}
     settings.setdefault("num_key_value_heads", settings.get("num_attention_heads"))
     needed = {**KEYS, **architecture.keys}  # for an absent one transformers would use its own default, such as 8 experts per token
-    unstated = [name for name, ours in needed.items() if not isinstance(settings.get(ours), int | float)]
+    unstated = [name for name, field in needed.items() if not isinstance(settings.get(field), int | float)]
     if unstated:
         raise UsageError(f"{file.path} does not state one number for {', '.join(unstated)}, as its architecture needs")
     widths = {int(keys[name]) for name in HEAD_WIDTHS if name in keys} or {settings["hidden_size"] // settings["num_attention_heads"]}
@@ -189,7 +189,7 @@ def _rotary(file: GgufFile) -> dict[str, Any]:
     if not (math.isfinite(factor) and factor > 0):
         raise UsageError(f"{file.path} scales rotary embeddings ({kind}) and states no factor")
     if kind == "yarn":
-        rope |= {ours: keys[f"rope.scaling.{name}"] for name, ours in YARN.items() if f"rope.scaling.{name}" in keys}
+        rope |= {field: keys[f"rope.scaling.{name}"] for name, field in YARN.items() if f"rope.scaling.{name}" in keys}
         rope.setdefault("original_max_position_embeddings", keys.get("context_length"))
     return rope | {"factor": factor}
 

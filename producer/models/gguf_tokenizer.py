@@ -97,9 +97,9 @@ def _beside(folder: Path, settings: Mapping[str, Any]) -> Any:
     except Exception as error:  # libraries raise many kinds of exceptions for a damaged file
         log.warning("the tokenizer in %s cannot be read (%s); the GGUF file's own is used", folder, error)
         return None
-    ours = {token: number for number, token in enumerate(settings["tokens"])}
-    theirs = tokenizer.get_vocab()
-    same = all(ours.get(token) == number for token, number in theirs.items()) and len(theirs) > len(ours) // 2
+    in_file = {token: number for number, token in enumerate(settings["tokens"])}
+    beside = tokenizer.get_vocab()
+    same = all(in_file.get(token) == number for token, number in beside.items()) and len(beside) > len(in_file) // 2
     begins = tokenizer("x")["input_ids"][:1] == [settings.get("bos_token_id")]
     if not same or begins != _begins(settings):
         log.warning("the tokenizer in %s is not the GGUF file's (other tokens, or another begin of text); the file's own is used", folder)

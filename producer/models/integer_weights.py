@@ -155,14 +155,14 @@ def _overwritten(layers: list[_Layer]) -> str:
     Then every largest field of a word is followed by largest fields up to its end. A borrow makes that of zero points 0, 1, ..., 1 alone,
     and elsewhere leaves other fields after a largest one, which show that nothing was overwritten.
     """
-    found = ""
+    overwritten = ""
     for layer in layers:
         if layer.parts["qzeros"] is not None and WORD % layer.bits == 0:
             largest = (unpack(layer.parts["qzeros"], layer.bits) == 2**layer.bits - 1).unflatten(-1, (-1, WORD // layer.bits))
             if bool((largest[..., :-1] & ~largest[..., 1:]).any()):
                 return ""
-            found = found or (layer.name if bool((largest[..., :-1] & largest[..., 1:]).any()) else "")
-    return found
+            overwritten = overwritten or (layer.name if bool((largest[..., :-1] & largest[..., 1:]).any()) else "")
+    return overwritten
 
 
 def _contradicts(layers: list[_Layer], label: int) -> bool:

@@ -50,12 +50,12 @@ def load_config(files: ModelFiles) -> Any:
 
 def _check_rotary(folder: Path) -> None:
     """Raise UsageError for a config.json that states rotary settings twice, older (rope_theta, rope_scaling) and newer, and differently."""
-    said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    newer = said.get("rope_parameters") if isinstance(said, dict) else None
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    newer = settings.get("rope_parameters") if isinstance(settings, dict) else None
     if not isinstance(newer, dict) or any(isinstance(value, dict) for value in newer.values()):
         return  # none, or one table for each type of layers
-    older = {"rope_theta": said["rope_theta"]} if said.get("rope_theta") is not None else {}
-    older |= scaling if isinstance(scaling := said.get("rope_scaling"), dict) else {}
+    older = {"rope_theta": settings["rope_theta"]} if settings.get("rope_theta") is not None else {}
+    older |= scaling if isinstance(scaling := settings.get("rope_scaling"), dict) else {}
     older["rope_type"] = older.get("rope_type", older.pop("type", newer.get("rope_type")))
     for name, value in older.items():
         if newer.get(name) is not None and newer[name] != value:

@@ -49,19 +49,19 @@ def complete_config(config: Any, folder: Path) -> None:
 
     Raises UsageError for files that contradict the config or each other: other programs read another of them first.
     """
-    said = quantization(config).settings
+    stated = quantization(config).settings
     source = "config.json"
     for path in (folder / name for name in FILES if (folder / name).is_file()):
         settings = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(settings, dict):
             raise UsageError(f"{path} is no table of settings")
         settings = {"quant_method": FILES[path.name], **settings.pop("quantization", {}), **settings}
-        if unlike := next(_unlike(said, settings), None):
+        if unlike := next(_unlike(stated, settings), None):
             name, one, other = unlike
             raise UsageError(f"{name} is {one!r} in {source} and {other!r} in {path.name} of {folder}; correct or remove one of them")
-        said, source = (said, source) if said else (settings, path.name)
-    if said and not getattr(config, "quantization_config", None):
-        config.quantization_config = said
+        stated, source = (stated, source) if stated else (settings, path.name)
+    if stated and not getattr(config, "quantization_config", None):
+        config.quantization_config = stated
 
 
 def settings_file(folder: Path) -> Path | None:
@@ -103,10 +103,10 @@ def not_simulated(config: Any) -> list[str]:
     return ["rounding of activations"] * bool(inputs) + ["rounding of the key/value cache"] * bool(cache)
 
 
-def _unlike(said: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+def _unlike(stated: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """Yield the name and both values of each deciding setting that two tables state differently; capitals do not count."""
     for names in DECIDING:
-        one, two = (next((table[name] for name in names if table.get(name) is not None), None) for table in (said, other))
+        one, two = (next((table[name] for name in names if table.get(name) is not None), None) for table in (stated, other))
         if one is not None and two is not None and str(one).lower() != str(two).lower():
             yield names[0], one, two
 

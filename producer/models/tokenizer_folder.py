@@ -78,9 +78,9 @@ def _begins(stored: Any, settings: dict[str, Any]) -> bool | None:
     """
     if str(settings.get("tokenizer_class")).removesuffix("Fast") not in BEGIN_BY_SETTING:
         return None
-    said = settings.get("add_bos_token")
-    if isinstance(said, bool):
-        return said
+    add_bos = settings.get("add_bos_token")
+    if isinstance(add_bos, bool):
+        return add_bos
     return True if stored is None or stored.post_processor is None else None
 
 

@@ -175,17 +175,17 @@ def label_tokens(tokenizer: Any, texts: Sequence[str], labels: Sequence[str], n_
     """
     alone = _read(tokenizer, texts)
     ids = []
-    for place, label in enumerate(labels):
-        followed = [at for at, count in enumerate(n_options) if count > place]
-        whole = _read(tokenizer, [f"{texts[at]}{label}" for at in followed])
-        for at, read in zip(followed, whole, strict=True):
-            if read[:-1] != alone[at] or read[-1] != whole[0][-1]:
-                seen = tokenizer.convert_ids_to_tokens(read[max(0, len(alone[at]) - 1) :])
+    for number, label in enumerate(labels):
+        followed = [at for at, count in enumerate(n_options) if count > number]
+        with_label = _read(tokenizer, [f"{texts[at]}{label}" for at in followed])
+        for at, read in zip(followed, with_label, strict=True):
+            if read[:-1] != alone[at] or read[-1] != with_label[0][-1]:
+                shown = tokenizer.convert_ids_to_tokens(read[max(0, len(alone[at]) - 1) :])
                 raise UsageError(
-                    f"after a prompt that ends in {texts[at][-20:]!r} the tokenizer encodes option {label!r} as {seen}: it is not one "
-                    "and the same token after every prompt and cannot be scored"
+                    f"after a prompt that ends in {texts[at][-20:]!r} the tokenizer encodes option {label!r} as {shown}: it is not "
+                    "one and the same token after every prompt and cannot be scored"
                 )
-        ids.append(whole[0][-1])
+        ids.append(with_label[0][-1])
     tokens = tuple(str(text) for text in tokenizer.convert_ids_to_tokens(ids))
     _check_distinct(ids, tokens, getattr(tokenizer, "unk_token_id", None))
     return OptionTokens(tuple(ids), tokens)

@@ -111,9 +111,9 @@ class PromptedTask:
 
     def only(self, items: Sequence[int]) -> "PromptedTask":
         """Return what asks some of the items, in the order given; their prompts and shared prefix stay, and `item_set` has all items."""
-        part = replace(self, task=replace(self.task, items=[self.task.items[item] for item in items]))
-        vars(part)["prompts"] = self.prompts.only(items)
-        return part
+        chosen = replace(self, task=replace(self.task, items=[self.task.items[item] for item in items]))
+        vars(chosen)["prompts"] = self.prompts.only(items)
+        return chosen
 
     def check_tokens(self) -> None:
         """Raise UsageError if a prompt or an answer has a token for which the model has no embedding."""
@@ -137,8 +137,8 @@ class PromptedTask:
         cure = "the task's own prompts have none; --prompt base --chat applies it" if self.native else "--chat applies it"
         without = f"the tokenizer of {name} has a chat template, and the prompts are without it; {cure}"
         plain = has_template(self.model.tokenizer) and not self.chat
-        told = self.native.answer_shown if self.native else 0
-        shown = f"{self.task.name}, prompt {self.prompt}: {told} of its items stand with their answer among their own demonstrations"
+        n_shown = self.native.answer_shown if self.native else 0
+        shown = f"{self.task.name}, prompt {self.prompt}: {n_shown} of its items stand with their answer among their own demonstrations"
         naming = sum(map(names_others, self.task.items)) if self.order else 0
         turned = (
             f"{self.task.name}: {naming} of {len(self.item_set)} items have an option that speaks of others by letter or place, such as "
@@ -154,7 +154,7 @@ class PromptedTask:
             *([note] if truncated else []),
             *misread,
             *([turned] if naming else []),
-            *([shown] if told else []),
+            *([shown] if n_shown else []),
             *([without] if plain else []),
             *unread,
         )

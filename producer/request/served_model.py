@@ -42,15 +42,15 @@ def open_served(request: Request) -> ServedModel:
 
     Raises UsageError for options that mean nothing to a server, and for a tokenizer that cannot be read.
     """
-    wanted = request.models[0] if request.models else ""
+    model_name = request.models[0] if request.models else ""
     for kind, values in (("model", request.models), ("method", request.methods), ("level", parse_levels(request.levels))):
         if len(values) > 1:
             raise UsageError(f"a server runs one model as it is; give one --{kind}, not {len(values)}")
     files = find_model(request.tokenizer)
     tokenizer = load_tokenizer(files)
     client = Client(request.url, request.settings.request_timeout)
-    identity = identify(client, wanted)
-    named = ModelFiles(wanted or identity.name, files.folder)
+    identity = identify(client, model_name)
+    named = ModelFiles(model_name or identity.name, files.folder)
     return ServedModel(named, _config(files, tokenizer, identity), tokenizer, f"server: {identity.kind}", SERVED_AS, client, identity)
 
 

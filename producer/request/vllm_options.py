@@ -72,8 +72,8 @@ class VllmOptions:
         """The largest rank of the adapter's matrices."""
         assert self.lora is not None, "asked only of an adapter"
         try:
-            said: Mapping[str, Any] = json.loads((self.lora / ADAPTER).read_text(encoding="utf-8"))
-            return max([int(said["r"]), *map(int, (said.get("rank_pattern") or {}).values())])
+            settings: Mapping[str, Any] = json.loads((self.lora / ADAPTER).read_text(encoding="utf-8"))
+            return max([int(settings["r"]), *map(int, (settings.get("rank_pattern") or {}).values())])
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise UsageError(f"{self.lora / ADAPTER} does not say the adapter's rank as a number `r`: {error!r}") from error
 

@@ -145,15 +145,15 @@ class Client:
 
     def _reason(self, text: bytes) -> str:
         """Return what the server said, short and without control characters, in brackets; "" for nothing."""
-        said = text[:2000].decode(errors="replace")
+        reason = text[:2000].decode(errors="replace")
         try:
             answer = json.loads(text)
-            answer = answer.get("error", answer.get("message", said)) if isinstance(answer, dict) else said
-            said = str(answer.get("message", answer) if isinstance(answer, dict) else answer)
+            answer = answer.get("error", answer.get("message", reason)) if isinstance(answer, dict) else reason
+            reason = str(answer.get("message", answer) if isinstance(answer, dict) else answer)
         except (ValueError, RecursionError):
             pass
-        said = self._clean(said)
-        return f" ({said})" if said else ""
+        reason = self._clean(reason)
+        return f" ({reason})" if reason else ""
 
     def _clean(self, text: str) -> str:
         text = text.replace(self._key, "[redacted]") if self._key else text

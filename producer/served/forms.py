@@ -156,11 +156,11 @@ class AppendedOption:
             choice = self._asker.completion([*ids, option], prompt_logprobs=1)
             try:
                 last = choice["prompt_logprobs"][-1]
-                found = {int(token): _number(value["logprob"]) for token, value in last.items()}
-                logprobs[option] = found[option]
+                by_token = {int(token): _number(value["logprob"]) for token, value in last.items()}
+                logprobs[option] = by_token[option]
             except (KeyError, IndexError, TypeError, ValueError, AttributeError):
                 raise NotOfferedError("no log-probabilities of the prompt in the answer") from None
-            top = max(found, key=lambda token: found[token])
+            top = max(by_token, key=lambda token: by_token[token])
         return self._asker.checked(Reply(logprobs, top))
 
 
@@ -223,12 +223,12 @@ def find_form(asker: Asker, ids: Sequence[int], options: Sequence[int]) -> Form:
 
 def _as_reply(choice: dict[str, Any], names: Callable[[], dict[str, int]]) -> Reply:
     """Return the reply in either form of `logprobs` that servers have."""
-    said = choice.get("logprobs")
+    logprobs = choice.get("logprobs")
     try:
-        if isinstance(said, dict) and isinstance(said.get("content"), list):
-            pairs = [(each["id"] if "id" in each else each["token"], each["logprob"]) for each in said["content"][0]["top_logprobs"]]
-        elif isinstance(said, dict) and isinstance(said.get("top_logprobs"), list):
-            pairs = list(said["top_logprobs"][0].items())
+        if isinstance(logprobs, dict) and isinstance(logprobs.get("content"), list):
+            pairs = [(each["id"] if "id" in each else each["token"], each["logprob"]) for each in logprobs["content"][0]["top_logprobs"]]
+        elif isinstance(logprobs, dict) and isinstance(logprobs.get("top_logprobs"), list):
+            pairs = list(logprobs["top_logprobs"][0].items())
         else:
             raise NotOfferedError("no log-probabilities in the answer")
     except (KeyError, IndexError, TypeError, AttributeError):

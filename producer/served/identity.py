@@ -107,8 +107,8 @@ def _kind(client: Client, entry: Mapping[str, Any]) -> tuple[str, str, dict[str,
     """Return kind and version of a server, and what its own addresses say."""
     owner = str(entry.get("owned_by", "")).lower()
     if owner == "llamacpp":
-        said = _plain(_dict(client.offers("/props")), LLAMA_CPP)
-        return "llama.cpp", str(said.pop("build_info", "")), said
+        settings = _plain(_dict(client.offers("/props")), LLAMA_CPP)
+        return "llama.cpp", str(settings.pop("build_info", "")), settings
     if owner == "vllm":
         return "vllm", str(_dict(client.offers("/version")).get("version", "")), {}
     if owner == "sglang":
@@ -117,18 +117,18 @@ def _kind(client: Client, entry: Mapping[str, Any]) -> tuple[str, str, dict[str,
                 f"{entry['id']!r} is an adapter of {entry['parent']!r} at {client.root}, and SGLang would answer without it; "
                 "merge the adapter into the weights and serve those"
             )
-        said = _plain(_dict(client.offers("/server_info") or client.offers("/get_server_info")), SGLANG)
-        said |= _plain(_dict(client.offers("/model_info") or client.offers("/get_model_info")), SGLANG_MODEL)
-        return "sglang", str(said.pop("version", "")), said
+        settings = _plain(_dict(client.offers("/server_info") or client.offers("/get_server_info")), SGLANG)
+        settings |= _plain(_dict(client.offers("/model_info") or client.offers("/get_model_info")), SGLANG_MODEL)
+        return "sglang", str(settings.pop("version", "")), settings
     if info := _dict(client.offers("/info")):
-        said = _plain(info, TGI)
-        return ("tgi" if "model_id" in said else "other"), str(said.pop("version", "")), said
+        settings = _plain(info, TGI)
+        return ("tgi" if "model_id" in settings else "other"), str(settings.pop("version", "")), settings
     return "other", "", {}
 
 
-def _plain(said: Mapping[str, Any], names: tuple[str, ...] = ()) -> dict[str, Any]:
+def _plain(settings: Mapping[str, Any], names: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return the words, numbers and truth values of what a server says, paths shortened to their last name."""
-    chosen = {name: said[name] for name in names if name in said} if names else said
+    chosen = {name: settings[name] for name in names if name in settings} if names else settings
     plain = {}
     for name, value in chosen.items():
         if isinstance(name, str) and isinstance(value, str | bool | int) and name not in CHANGES_BY_ITSELF and value != "":

@@ -45,17 +45,17 @@ class Questions:
 
         Raises ServerError where its tokens differ, since the model then reads other words than the prompt's.
         """
-        for text, ours in list(zip(texts, prompts, strict=True))[:COMPARED]:
+        for text, prompt in list(zip(texts, prompts, strict=True))[:COMPARED]:
             asked = {"model": self._asker.identity.asked, "prompt": text, "content": text, "add_special": special}
-            said = self._asker.client.offers("/tokenize", {**asked, "add_special_tokens": special})
-            theirs = said.get("tokens") if isinstance(said, dict) else None
-            if not isinstance(theirs, list) or not all(isinstance(token, int) for token in theirs):
+            reply = self._asker.client.offers("/tokenize", {**asked, "add_special_tokens": special})
+            tokens = reply.get("tokens") if isinstance(reply, dict) else None
+            if not isinstance(tokens, list) or not all(isinstance(token, int) for token in tokens):
                 return 0
-            if theirs[: len(ours)] != list(ours):
-                place = next((i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b), min(len(theirs), len(ours)))
+            if tokens[: len(prompt)] != list(prompt):
+                position = next((i for i, (a, b) in enumerate(zip(tokens, prompt, strict=False)) if a != b), min(len(tokens), len(prompt)))
                 raise ServerError(
-                    f"the server's tokenizer gives {theirs[place : place + 3]} at position {place} of a prompt and --tokenizer gives "
-                    f"{list(ours[place : place + 3])}; --tokenizer must be that of the model served"
+                    f"the server's tokenizer gives {tokens[position : position + 3]} at position {position} of a prompt and --tokenizer "
+                    f"gives {list(prompt[position : position + 3])}; --tokenizer must be that of the model served"
                 )
         return min(COMPARED, len(texts))
 
@@ -96,9 +96,9 @@ class Questions:
         done      : called after every few prompts with their number; it may raise to stop.
         """
         questions = [(prompt, options[:number]) for prompt, number in zip(prompts, n_options, strict=True)]
-        ids = [question_id(list(prompt), list(own)) for prompt, own in questions]
-        kept = {item: journal.answer(each) for item, each in enumerate(ids)}
-        replies = {item: Reply.from_json(answer) for item, answer in kept.items() if answer is not None}
+        ids = [question_id(list(prompt), list(option_ids)) for prompt, option_ids in questions]
+        answered_before = {item: journal.answer(each) for item, each in enumerate(ids)}
+        replies = {item: Reply.from_json(answer) for item, answer in answered_before.items() if answer is not None}
         notes: tuple[str, ...] = ()
         if replies:
             notes = (f"{len(replies)} of {len(questions)} answers are those to an earlier command, which was cut off",)
@@ -109,22 +109,22 @@ class Questions:
         interruptions, step = self._asker.client.interruptions, AT_ONCE_PER_THREAD * self._threads
         with ThreadPoolExecutor(self._threads) as pool:
             for start in range(0, len(asked), step):
-                part = asked[start : start + step]
+                batch = asked[start : start + step]
                 try:
-                    answered = dict(zip(part, pool.map(lambda item: self.form.ask(*questions[item]), part), strict=True))
+                    answered = dict(zip(batch, pool.map(lambda item: self.form.ask(*questions[item]), batch), strict=True))
                 except BaseException:
                     pool.shutdown(cancel_futures=True)
                     raise
                 cut = "after a connection broke off" if self._asker.client.interruptions > interruptions else "during the run"
                 self.check(cut if start + step < len(asked) else "at the end of the run")
                 interruptions = self._asker.client.interruptions
-                whole = {item: reply for item, reply in answered.items() if reply.logprobs.keys() >= set(questions[item][1])}
-                journal.add({ids[item]: reply.of(questions[item][1]).as_json() for item, reply in whole.items()})
+                complete = {item: reply for item, reply in answered.items() if reply.logprobs.keys() >= set(questions[item][1])}
+                journal.add({ids[item]: reply.of(questions[item][1]).as_json() for item, reply in complete.items()})
                 replies |= answered
-                done(len(part))
+                done(len(batch))
         in_order = [replies[item] for item in range(len(questions))]
-        found = Bounded.of(in_order, options, n_options)
-        return found.logprobs, np.array([reply.top for reply in in_order], np.int32), (*notes, *check_bounds(found))
+        bounded = Bounded.of(in_order, options, n_options)
+        return bounded.logprobs, np.array([reply.top for reply in in_order], np.int32), (*notes, *check_bounds(bounded))
 
     def check(self, when: str) -> None:
         """Raise ServerError if what the server says of itself has changed, or its answers to the canaries have."""
@@ -132,8 +132,8 @@ class Questions:
         if now != before:
             old, new = before.in_key(), now.in_key()
             names = [name for name in old if old[name] != new[name]]
-            said = ", ".join(f"{name} {old[name]!r:.80} became {new[name]!r:.80}" for name in names) or "its context changed"
-            raise ServerError(f"another model answers at {self._asker.client.root} {when}: {said}; nothing of this run is stored")
+            changes = ", ".join(f"{name} {old[name]!r:.80} became {new[name]!r:.80}" for name in names) or "its context changed"
+            raise ServerError(f"another model answers at {self._asker.client.root} {when}: {changes}; nothing of this run is stored")
         self.canaries.check(when)
 
     def _ask_canaries(self, repeats: int) -> list[Table]:
@@ -151,11 +151,11 @@ def text_names(tokenizer: Any) -> Callable[[], dict[str, int]]:
     @cache
     def names() -> dict[str, int]:
         texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
-        found: dict[str, int] = {}
+        ids: dict[str, int] = {}
         shared = set()
         for token, text in enumerate(texts):
-            shared.update({text} & found.keys())
-            found[text] = token
-        return {text: token for text, token in found.items() if text not in shared}
+            shared.update({text} & ids.keys())
+            ids[text] = token
+        return {text: token for text, token in ids.items() if text not in shared}
 
     return names

@@ -69,10 +69,10 @@ def _commands(request: Request, store_url: str) -> Iterator[Command]:
         for method, levels in choose_levels(request.methods, request.levels, request.caches).items():
             caches = ("",) if method == KV else request.caches or ("",)
             for level, cache in product([level.text for level in levels] or [""], caches):  # no level is the method's default for the model
-                own = [text for text in request.chosen if text.partition("=")[0].strip() in METHODS[method].options]
-                settings = (word for text in own for word in ("--set", text))
+                method_options = [text for text in request.chosen if text.partition("=")[0].strip() in METHODS[method].options]
+                settings = (word for text in method_options for word in ("--set", text))
                 chosen = (*(("--level", level) if level else ()), *(("--kv", cache) if cache else ()), *settings)
-                name = " ".join(filter(None, (model, method, level, cache and f"kv-{cache}", *own)))
+                name = " ".join(filter(None, (model, method, level, cache and f"kv-{cache}", *method_options)))
                 yield Command(name, ("--model", model, "--method", method, *chosen, *shared), request.settings.tensor_parallel)
 
 

@@ -88,8 +88,8 @@ def _devices_of_slots(workers: int, each: int) -> list[dict[str, str]]:
     count = torch.cuda.device_count()
     if not count:
         return [{} for _ in range(workers or 1)]
-    seen = os.environ.get(VISIBLE) or ",".join(map(str, range(count)))
-    devices = [name.strip() for name in seen.split(",")][:count]  # numbers or UUIDs; torch stops counting at the first invalid one
+    visible = os.environ.get(VISIBLE) or ",".join(map(str, range(count)))
+    devices = [name.strip() for name in visible.split(",")][:count]  # numbers or UUIDs; torch stops counting at the first invalid one
     shares = [",".join(devices[start : start + each]) for start in range(0, count - each + 1, each)]
     if not shares:
         raise UsageError(f"--tensor-parallel {each} needs {each} devices for each cell, but there are only {count}; use a smaller number")

@@ -56,7 +56,7 @@ def test_figures_are_printed_to_three_digits(value: object, text: str) -> None:
 STEP = """
 import json, sys
 def found(name, fault=""):
-    with open(sys.argv[sys.argv.index("--found") + 1], "a") as stream:
+    with open(sys.argv[sys.argv.index("--findings") + 1], "a") as stream:
         stream.write(json.dumps({{"name": name, "figures": {{}}, "fault": fault}}) + "\\n")
 found("first")
 {then}
@@ -89,7 +89,7 @@ def test_a_step_that_fails_keeps_what_it_found(tried: Path, tmp_path: Path, then
     """Faults, errors and a killed process are told apart, and the findings before them are there."""
     tried.write_text(STEP.format(then=then))
     ended = run("tried", CPU, tmp_path, 1, 1.0)
-    assert (ended.outcome, ended.said) == (outcome, said)
+    assert (ended.outcome, ended.last_line) == (outcome, said)
     assert ended.findings[0] == Finding("first", {})
 
 

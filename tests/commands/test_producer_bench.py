@@ -18,7 +18,7 @@ from producer.bench.gpu import SHAPES, Shape, gpu, random_model, random_prompts,
 from producer.bench.peak import in_use, peak_memory
 from producer.bench.peer import Peer
 from producer.bench.rates import answer, one_by_one, spread
-from producer.bench.saved import KEPT, SAVEABLE, saved
+from producer.bench.saved import LEVELS_ASKED_AGAIN, SAVEABLE, saved
 from producer.bench.share import share
 from producer.bench.two_paths import paths
 from producer.methods import METHODS
@@ -109,14 +109,14 @@ def test_every_method_that_can_be_saved_is_measured() -> None:
     for name, levels in SAVEABLE.items():
         for level in levels:
             METHODS[name].check_level(parse_level(level))
-    assert all(level in SAVEABLE[name] for name, level in KEPT.items())
+    assert all(level in SAVEABLE[name] for name, level in LEVELS_ASKED_AGAIN.items())
 
 
 @pytest.mark.slow
 def test_saved_models_are_compared_and_another_prompt_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     """One method of a small model: its change within what is allowed, its bytes, and the seconds of one more prompt."""
     monkeypatch.setattr("producer.bench.saved.SAVEABLE", {"rtn": ("w4a16-g32",)})
-    monkeypatch.setattr("producer.bench.saved.KEPT", {"rtn": "w4a16-g32"})
+    monkeypatch.setattr("producer.bench.saved.LEVELS_ASKED_AGAIN", {"rtn": "w4a16-g32"})
     monkeypatch.setattr("producer.bench.saved.DATA", "embedded:4x32")
     _, _, line, prompt = saved(argparse.Namespace(model=["ref-s"], method=["rtn"], items=8, rounds=1))
     [(change, allowed)] = re.findall(r"largest change of an option logit (\S+), (\S+) allowed; [\d.]+ MB, pack-quantized", line)

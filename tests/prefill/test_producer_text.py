@@ -32,7 +32,7 @@ def naive(dense: Any, other: Any, windows: Windows) -> tuple[list[float], list[f
         ids = torch.tensor([window.tokens])
         with torch.no_grad():
             before, after = (model(input_ids=ids).logits[0].double().log_softmax(-1).numpy() for model in (dense, other))
-        for place in range(len(window.tokens) - window.n_told - 1, len(window.tokens) - 1):
+        for place in range(len(window.tokens) - window.n_targets - 1, len(window.tokens) - 1):
             p, q = before[place], after[place]
             logprob.append(float(q[window.tokens[place + 1]]))
             kl.append(float(np.sum(np.exp(p) * (p - q))))

@@ -22,7 +22,7 @@ def main() -> None:
     arguments = _arguments()
     where = Where(arguments.device, arguments.small)
     if arguments.inside:
-        run_inside(arguments.inside, where, arguments.found)
+        run_inside(arguments.inside, where, arguments.findings)
         return
     ended, clock = list[Ended](), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -59,7 +59,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
     parser.add_argument("--limit-factor", type=float, default=1.0, help="multiply all time limits by this, for a slow or busy machine")
     parser.add_argument("--inside", choices=[*STEPS], help=argparse.SUPPRESS)
-    parser.add_argument("--found", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--findings", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 

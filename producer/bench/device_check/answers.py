@@ -61,10 +61,10 @@ def _float32(asked: Questions, exact: Answers, device: str) -> Measured:
     measured = Measured()
     resident = asked.answers(load_model(asked.files, "float32", device), device, Settings(self_check=CHECKED))
     streamed = asked.answers(load_model(asked.files, "float32", "cpu"), device, Settings(self_check=CHECKED), loaded=False)
-    for kind, found in {"in memory": resident, "layer by layer": streamed}.items():
-        measured.at_most(f"largest difference {kind}", largest_difference(found, exact), SAME)
-        measured.at_most(f"self-check {kind}", found.noise_floor["logit_change"] / largest_logit(exact), SAME)
-        measured.require(bool((found.top_token == exact.top_token).mean() > 0.99), f"other most likely tokens {kind}")
+    for kind, answers in {"in memory": resident, "layer by layer": streamed}.items():
+        measured.at_most(f"largest difference {kind}", largest_difference(answers, exact), SAME)
+        measured.at_most(f"self-check {kind}", answers.noise_floor["logit_change"] / largest_logit(exact), SAME)
+        measured.require(bool((answers.top_token == exact.top_token).mean() > 0.99), f"other most likely tokens {kind}")
     return measured
 
 
@@ -73,10 +73,10 @@ def _bfloat16(asked: Questions, exact: Answers, device: str) -> Measured:
     usual = mean_difference(asked.answers(load_model(asked.files, "bfloat16", "cpu"), "cpu", Settings()), exact)
     resident = asked.answers(load_model(asked.files, "bfloat16", device), device, Settings(self_check=CHECKED))
     streamed = asked.answers(load_model(asked.files, "bfloat16", "cpu"), device, Settings(self_check=CHECKED), loaded=False)
-    for kind, found in {"in memory": resident, "layer by layer": streamed}.items():
-        measured.at_most(f"mean difference over the CPU's {kind}", mean_difference(found, exact) / usual, FARTHER)
-        measured.figures[f"self-check {kind}"] = found.noise_floor["logit_change"] / largest_logit(exact)
-        measured.figures[f"self-check flips {kind}"] = found.noise_floor["flips"]
+    for kind, answers in {"in memory": resident, "layer by layer": streamed}.items():
+        measured.at_most(f"mean difference over the CPU's {kind}", mean_difference(answers, exact) / usual, FARTHER)
+        measured.figures[f"self-check {kind}"] = answers.noise_floor["logit_change"] / largest_logit(exact)
+        measured.figures[f"self-check flips {kind}"] = answers.noise_floor["flips"]
     return measured
 
 
@@ -86,9 +86,9 @@ def _own_forward(asked: Questions, exact: Answers, device: str) -> Measured:
     for kind, home in {"in memory": device, **({} if device == "cpu" else {"copied module by module": "cpu"})}.items():
         model = load_model(asked.files, "float32", home)
         model.config.rope_parameters = {**model.config.rope_parameters, "rope_type": WINDOWLESS}  # the config alone: no number changes
-        found = asked.answers(model, device, Settings(self_check=CHECKED), loaded=home == device)
-        measured.require(bool(found.notes), "the engine answered in place of the model's own forward pass")
-        measured.at_most(f"largest difference {kind}", largest_difference(found, exact), SAME)
+        answers = asked.answers(model, device, Settings(self_check=CHECKED), loaded=home == device)
+        measured.require(bool(answers.notes), "the engine answered in place of the model's own forward pass")
+        measured.at_most(f"largest difference {kind}", largest_difference(answers, exact), SAME)
     return measured
 
 
@@ -97,12 +97,12 @@ def largest_logit(answers: Answers) -> float:
     return float(np.abs(answers.logits).max())
 
 
-def largest_difference(found: Answers, exact: Answers) -> float:
+def largest_difference(answers: Answers, exact: Answers) -> float:
     """Return the largest difference of an option logit or log-sum-exp, as a share of the largest logit."""
-    gaps = [np.abs(found.logits - exact.logits).max(), np.abs(found.logsumexp - exact.logsumexp).max()]
+    gaps = [np.abs(answers.logits - exact.logits).max(), np.abs(answers.logsumexp - exact.logsumexp).max()]
     return float(max(gaps)) / largest_logit(exact)
 
 
-def mean_difference(found: Answers, other: Answers) -> float:
+def mean_difference(answers: Answers, other: Answers) -> float:
     """Return the mean absolute difference of option logits."""
-    return float(np.abs(found.logits - other.logits).mean())
+    return float(np.abs(answers.logits - other.logits).mean())

@@ -51,13 +51,13 @@ def _compared(where: Where, base: Path, n_items: int, methods: list[str], more: 
         if done.returncode:
             raise RuntimeError(f"produce ended with {done.returncode}: {done.stderr.strip()[-600:]}")
         runs[device] = _read(store)
-    expected, found = runs["cpu"], runs[where.device]
-    measured = Measured({"runs": len(found)})
-    measured.require(set(found) == set(expected), f"other runs: {sorted(set(found) ^ set(expected))[:4]}")
+    expected, on_device = runs["cpu"], runs[where.device]
+    measured = Measured({"runs": len(on_device)})
+    measured.require(set(on_device) == set(expected), f"other runs: {sorted(set(on_device) ^ set(expected))[:4]}")
     dense = {run.key.model: run for run in expected.values() if run.key.method == DENSE}
     farthest = {"dense": 0.0, "compressed": 0.0}
-    for name in found:
-        one, other, start = found[name], expected[name], dense[found[name].key.model]
+    for name in on_device:
+        one, other, start = on_device[name], expected[name], dense[on_device[name].key.model]
         if one.key.method == DENSE:
             difference = float(np.nanmax(np.abs(one.logits - other.logits)) / np.nanmax(np.abs(other.logits)))
             farthest["dense"] = max(farthest["dense"], difference)

@@ -89,15 +89,15 @@ def _layer_by_layer(work: Work, device: str) -> Measured:
     dense = work.asked.answers(load_model(work.asked.files, "float32", device), device, Settings())
     usual = work.asked.answers(work.made("float32", device).model, device, Settings())
     applied = work.made("float32", "cpu", torch.device(device))
-    found = work.asked.answers(applied.model, device, Settings(), loaded=False)
-    return _compared(work, dict(applied.conditions), found, usual, dense)
+    answers = work.asked.answers(applied.model, device, Settings(), loaded=False)
+    return _compared(work, dict(applied.conditions), answers, usual, dense)
 
 
 def _in_16_bits(work: Work, device: str) -> Measured:
     applied = work.made("bfloat16", device)
     measured = Measured({"logit change": applied.conditions["logit_change"]})
-    found = work.asked.answers(applied.model, device, Settings())
-    measured.require(bool(np.isfinite(found.logits).all()), "some logits are NaN or infinite")
+    answers = work.asked.answers(applied.model, device, Settings())
+    measured.require(bool(np.isfinite(answers.logits).all()), "some logits are NaN or infinite")
     return measured
 
 
@@ -109,23 +109,23 @@ def _swept(asked: Questions, data: Any, method: str, levels: tuple[str, ...], de
     dense = asked.answers(load_model(asked.files, "float32", device), device, Settings())
     for level, applied in zip(parsed, entry.sweep(load_model(asked.files, "float32", device), parsed, needed, 0), strict=True):
         alone = asked.answers(Work(method, level, asked, data).made("float32", device).model, device, Settings())
-        found = asked.answers(applied.model, device, Settings())
-        measured.at_most(f"apart at {level.text}", apart(found, alone, dense), APART)
+        answers = asked.answers(applied.model, device, Settings())
+        measured.at_most(f"apart at {level.text}", apart(answers, alone, dense), APART)
     return measured
 
 
-def _compared(work: Work, conditions: dict[str, Any], found: Answers, usual: Answers, dense: Answers) -> Measured:
+def _compared(work: Work, conditions: dict[str, Any], answers: Answers, usual: Answers, dense: Answers) -> Measured:
     measured = Measured({"logit change": conditions["logit_change"]})
-    measured.require(bool(np.isfinite(found.logits).all()), "some logits are NaN or infinite")
-    distance = apart(found, usual, dense)
+    measured.require(bool(np.isfinite(answers.logits).all()), "some logits are NaN or infinite")
+    distance = apart(answers, usual, dense)
     measured.at_most("apart", distance, float("inf") if work.method in LEARNS else APART)
     return measured
 
 
-def apart(found: Answers, usual: Answers, dense: Answers) -> float:
+def apart(answers: Answers, usual: Answers, dense: Answers) -> float:
     """Return how far two compressed models lie apart, as a share of the second one's distance from the dense model.
 
     Where the method changes nothing, it is the share of the largest logit instead.
     """
     changed = mean_difference(usual, dense)
-    return mean_difference(found, usual) / (changed if changed > 1e-4 * np.abs(dense.logits).max() else float(np.abs(dense.logits).max()))
+    return mean_difference(answers, usual) / (changed if changed > 1e-4 * np.abs(dense.logits).max() else float(np.abs(dense.logits).max()))

@@ -25,9 +25,9 @@ class Finding(NamedTuple):
 
     def line(self) -> str:
         """Return the finding in one line."""
-        told = [self.fault] if self.fault else []
-        told += [f"{name} {shown(value)}" for name, value in self.figures.items() if not isinstance(value, list | dict)]
-        return f"{self.name}: {'FAILED' if self.fault else 'ok'}, {'; '.join(told) or 'nothing to measure'}"
+        details = [self.fault] if self.fault else []
+        details += [f"{name} {shown(value)}" for name, value in self.figures.items() if not isinstance(value, list | dict)]
+        return f"{self.name}: {'FAILED' if self.fault else 'ok'}, {'; '.join(details) or 'nothing to measure'}"
 
 
 Step = Callable[[Where], Iterator[Finding]]
@@ -57,7 +57,7 @@ def attempt(name: str, measure: Callable[[], Measured]) -> Finding:
     try:
         measured = measure()
     except Exception as error:  # the point of the check is to find out what fails on a device that was never tried
-        return Finding(name, {}, f"{type(error).__name__}: {' '.join(str(error).split())[:400]} ({_place(error)})")
+        return Finding(name, {}, f"{type(error).__name__}: {' '.join(str(error).split())[:400]} ({_file_and_line(error)})")
     return Finding(name, measured.figures, "; ".join(measured.faults))
 
 
@@ -68,11 +68,11 @@ def shown(value: Any) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def _place(error: BaseException) -> str:
+def _file_and_line(error: BaseException) -> str:
     """Return file and line of the innermost frame of ours, and of the innermost frame of all, of an error's traceback."""
     frames, trace = [], error.__traceback__
     while trace is not None:
         frames.append(f"{trace.tb_frame.f_globals.get('__name__', '?')}:{trace.tb_lineno}")
         trace = trace.tb_next
-    ours = [frame for frame in frames if frame.startswith("producer.")]
-    return " <- ".join(dict.fromkeys([*frames[-1:], *ours[-2:][::-1]]))
+    own_frames = [frame for frame in frames if frame.startswith("producer.")]
+    return " <- ".join(dict.fromkeys([*frames[-1:], *own_frames[-2:][::-1]]))

@@ -9,8 +9,10 @@ from producer.bench.gpu import GIB, SHAPES, Shape, random_model, random_prompts,
 from producer.engine.attention import merges_on
 from producer.prompts.encode import Prompts
 
-PREFIX, OWN = 500, 120  # tokens: about MMLU with five demonstrations
-SHARED, WHOLE, STREAMED = 2000, 400, 600  # items with a shared prefix, with the same tokens each on its own, and layer by layer
+PREFIX_TOKENS, ITEM_TOKENS = 500, 120  # tokens: about MMLU with five demonstrations
+SHARED_ITEMS = 2000  # with a shared prefix
+UNSHARED_ITEMS = 400  # with the same tokens, each on its own
+STREAMED_ITEMS = 600  # layer by layer
 SMALL = (
     Shape("8B", 64, 128, 4, 4, 2, 0, 0.0),
     Shape("70B", 64, 128, 6, 8, 2, GIB // 8, 0.0),
@@ -23,8 +25,8 @@ def in_memory(where: Where) -> Iterator[Finding]:
     model = random_model(shape, where.device, where.device)
     yield attempt("kernels", lambda: _merge(model, where.device))
     yield attempt("first batch", partial(_run, shape, model, where.device, _prompts(where, 64)))  # loads kernels; its figures are no speed
-    yield attempt("with a shared prefix", partial(_run, shape, model, where.device, _prompts(where, SHARED)))
-    yield attempt("without a shared prefix", partial(_run, shape, model, where.device, _unshared(_prompts(where, WHOLE))))
+    yield attempt("with a shared prefix", partial(_run, shape, model, where.device, _prompts(where, SHARED_ITEMS)))
+    yield attempt("without a shared prefix", partial(_run, shape, model, where.device, _unshared(_prompts(where, UNSHARED_ITEMS))))
 
 
 def layer_by_layer(where: Where) -> Iterator[Finding]:
@@ -32,7 +34,7 @@ def layer_by_layer(where: Where) -> Iterator[Finding]:
     shape = (SMALL if where.small else SHAPES)[1]
     model = random_model(shape, "cpu", where.device)
     yield attempt("one wave of 8 items", partial(_run, shape, model, where.device, _prompts(where, 8)))
-    yield attempt(f"one wave of {STREAMED} items", partial(_run, shape, model, where.device, _prompts(where, STREAMED)))
+    yield attempt(f"one wave of {STREAMED_ITEMS} items", partial(_run, shape, model, where.device, _prompts(where, STREAMED_ITEMS)))
 
 
 def _merge(model: Any, device: str) -> Measured:
@@ -58,7 +60,7 @@ def _run(shape: Shape, model: Any, device: str, prompts: Prompts) -> Measured:
 
 
 def _prompts(where: Where, n_items: int) -> Prompts:
-    return random_prompts(max(2, n_items // 100), 12, 6) if where.small else random_prompts(n_items, PREFIX, OWN)
+    return random_prompts(max(2, n_items // 100), 12, 6) if where.small else random_prompts(n_items, PREFIX_TOKENS, ITEM_TOKENS)
 
 
 def _unshared(prompts: Prompts) -> Prompts:

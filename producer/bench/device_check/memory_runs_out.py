@@ -29,17 +29,17 @@ def memory_runs_out(where: Where) -> Iterator[Finding]:
 
 def _halved(model: Any, prompts: Any, where: Where, *, streamed: bool) -> Measured:
     undisturbed = _answers(model, prompts, where.device, streamed=streamed, batch_tokens=2048)
-    said = _Said()
-    logging.getLogger("producer").addHandler(said)
+    log_lines = _LogLines()
+    logging.getLogger("producer").addHandler(log_lines)
     try:
         with _scarce(where.device, LEFT_SMALL if where.small else LEFT):
-            found = _answers(model, prompts, where.device, streamed=streamed, batch_tokens=WITHOUT_LIMIT)
+            answers = _answers(model, prompts, where.device, streamed=streamed, batch_tokens=WITHOUT_LIMIT)
     finally:
-        logging.getLogger("producer").removeHandler(said)
-    halvings = [line for line in said.lines if line.startswith("out of memory")]
+        logging.getLogger("producer").removeHandler(log_lines)
+    halvings = [line for line in log_lines.lines if line.startswith("out of memory")]
     measured = Measured({"halvings": len(halvings), "last": halvings[-1] if halvings else "none"})
     measured.require(bool(halvings), "memory did not run out, so nothing was tried")
-    measured.at_most("largest difference", largest_difference(found, undisturbed), SAME)
+    measured.at_most("largest difference", largest_difference(answers, undisturbed), SAME)
     return measured
 
 
@@ -75,7 +75,7 @@ def _scarce(device: str, left: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-class _Said(logging.Handler):
+class _LogLines(logging.Handler):
     """Keeps what is logged."""
 
     def __init__(self) -> None:

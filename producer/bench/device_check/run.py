@@ -25,17 +25,17 @@ class Ended(NamedTuple):
     outcome: str
     seconds: float
     findings: list[Finding]
-    said: str
+    last_line: str
 
     @property
     def fault(self) -> str:
         """Return the first thing that was wrong, "" if nothing was."""
-        return next((f"{found.name}: {found.fault}" for found in self.findings if found.fault), self.said)
+        return next((f"{finding.name}: {finding.fault}" for finding in self.findings if finding.fault), self.last_line)
 
     def lines(self) -> Iterator[str]:
         """Yield the step in one line, then a line for each finding."""
-        yield f"{self.name}: {self.outcome} after {self.seconds:.0f} s{f' ({self.said})' if self.said else ''}"
-        yield from (f"    {found.line()}" for found in self.findings)
+        yield f"{self.name}: {self.outcome} after {self.seconds:.0f} s{f' ({self.last_line})' if self.last_line else ''}"
+        yield from (f"    {finding.line()}" for finding in self.findings)
 
 
 def run_all(names: Sequence[str], where: Where, folder: Path, limit_factor: float) -> Iterator[Ended]:
@@ -56,15 +56,15 @@ def run_all(names: Sequence[str], where: Where, folder: Path, limit_factor: floa
 
 def run(name: str, where: Where, folder: Path, threads: int, limit_factor: float) -> Ended:
     """Run one step in a process of its own and return how it ended."""
-    place = folder / name.replace(" ", "-")
-    found, log = place.with_suffix(".found"), place.with_suffix(".log")
-    command = [sys.executable, "-m", "producer.bench.device_check", "--device", where.device, "--inside", name, "--found", str(found)]
-    own = {"HEDGEMARK_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+    stem = folder / name.replace(" ", "-")
+    results, log = stem.with_suffix(".findings"), stem.with_suffix(".log")
+    command = [sys.executable, "-m", "producer.bench.device_check", "--device", where.device, "--inside", name, "--findings", str(results)]
+    variables = {"HEDGEMARK_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
     clock = time.monotonic()
     with log.open("w", encoding="utf-8") as stream:
         process = subprocess.Popen(
             [*command, *(["--small"] if where.small else [])],
-            stdout=stream, stderr=subprocess.STDOUT, env={**os.environ, **own}, start_new_session=True,
+            stdout=stream, stderr=subprocess.STDOUT, env={**os.environ, **variables}, start_new_session=True,
         )  # fmt: skip
         outcome = ""
         try:
@@ -75,15 +75,15 @@ def run(name: str, where: Where, folder: Path, threads: int, limit_factor: float
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)  # the step's own children too
                 process.wait()
-    findings = [Finding(**json.loads(line)) for line in found.read_text(encoding="utf-8").splitlines()] if found.exists() else []
-    whole = code == 0 and bool(findings) and not any(each.fault for each in findings)
-    said = "" if code == 0 and findings else f"exit {code}: {_last_line(log)}"
-    return Ended(name, outcome or (OK if whole else FAILED), time.monotonic() - clock, findings, said)
+    findings = [Finding(**json.loads(line)) for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
+    succeeded = code == 0 and bool(findings) and not any(each.fault for each in findings)
+    last_line = "" if code == 0 and findings else f"exit {code}: {_last_line(log)}"
+    return Ended(name, outcome or (OK if succeeded else FAILED), time.monotonic() - clock, findings, last_line)
 
 
-def run_inside(name: str, where: Where, found: Path) -> None:
+def run_inside(name: str, where: Where, results: Path) -> None:
     """Run one step in this process, and append each finding to a file as soon as it is there."""
-    with found.open("a", encoding="utf-8") as stream:
+    with results.open("a", encoding="utf-8") as stream:
         for finding in STEPS[name].step(where):
             stream.write(f"{json.dumps(finding._asdict(), default=str)}\n")
             stream.flush()
