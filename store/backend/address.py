@@ -101,10 +101,10 @@ def _options(parts: SplitResult) -> dict[str, str]:
 def _check_endpoint(endpoint: str, parts: SplitResult) -> None:
     try:
         server = urlsplit(endpoint)
-        whole = server.scheme in ("http", "https") and bool(server.hostname) and server.port != 0
+        valid = server.scheme in ("http", "https") and bool(server.hostname) and server.port != 0
     except ValueError:  # an unmatched bracket or an invalid port
-        whole = False
-    if not whole:
+        valid = False
+    if not valid:
         raise UsageError(f"store address {_shown(parts)}: endpoint_url is not a server such as https://host:9000")
     if "@" in server.netloc or server.query or server.fragment:
         raise UsageError(

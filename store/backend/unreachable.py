@@ -27,7 +27,7 @@ class Cause(NamedTuple):
     """Words of a message (a regular expression, whose group is a server's code), what was found, and what to check."""
 
     words: str
-    found: str
+    fault: str
     check: str
 
 
@@ -91,4 +91,4 @@ def why_unreachable(address: Address, message: str) -> str:
     code = f" ({match[1]})" if match.re.groups and match[1] else ""
     public = "; a public bucket needs ?anonymous=true in its address" if address.scheme == "s3" else ""
     named = {"keys": KEYS.get(address.scheme, "your credentials"), "where": WHERE.get(address.scheme, "the address"), "public": public}
-    return f"{cause.found}{code}; {cause.check.format(**named)}"
+    return f"{cause.fault}{code}; {cause.check.format(**named)}"

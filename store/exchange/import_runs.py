@@ -38,11 +38,11 @@ def import_runs(
     Raises UsageError if two pairs are one run, and what reading or writing a pair raises; the store is then unchanged.
     """
     read = list(pairs)
-    held = Counter(run.key.name for _, run in read)
-    if repeated := [name for name, count in held.items() if count > 1]:
+    counts = Counter(run.key.name for _, run in read)
+    if repeated := [name for name, count in counts.items() if count > 1]:
         raise UsageError(
-            f"the input holds run {repeated[0]} {held[repeated[0]]} times; import runs of several models or settings one by one, and name "
-            "them with --model, --method, --level or --prompt"
+            f"the input holds run {repeated[0]} {counts[repeated[0]]} times; import runs of several models or settings one by one, and "
+            "name them with --model, --method, --level or --prompt"
         )
     for items, run in read:
         run.check(items.n_options, allow_nonfinite=allow_nonfinite)

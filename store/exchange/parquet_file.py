@@ -29,9 +29,9 @@ log = logging.getLogger(__name__)
 
 def write_parquet(keys: Keys, path: Path) -> int:
     """Write every run over items of a snapshot to a Parquet file and return their number; only one run is in memory at a time."""
-    found = read_records(keys)
-    records = {name: record for name, record in found.items() if not record.n_tokens}
-    if left_out := len(found) - len(records):
+    all_records = read_records(keys)
+    records = {name: record for name, record in all_records.items() if not record.n_tokens}
+    if left_out := len(all_records) - len(records):
         log.warning("%s over a text left out, since the table has a row for each item; a .zip has them", counted(left_out, "run"))
     schema = _schema(max((record.n_options for record in records.values()), default=1))
 

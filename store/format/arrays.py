@@ -62,16 +62,14 @@ def array_keys(group: str, specs: Mapping[str, ArraySpec], shapes: Mapping[str, 
 
 def check_shape(spec: ArraySpec, shape: tuple[int, ...], where: str) -> None:
     """Raise StoreInvalidError for a shape that the layout does not allow; called before memory of that size is allocated."""
-    whole = all(isinstance(size, int) and size > 0 for size in shape)
-    if not whole or len(shape) != len(spec.dims) or (spec.width is not None and shape[1] != spec.width):
+    positive = all(isinstance(size, int) and size > 0 for size in shape)
+    if not positive or len(shape) != len(spec.dims) or (spec.width is not None and shape[1] != spec.width):
         raise StoreInvalidError(f"{where}: shape {list(shape)} does not fit dimensions {spec.dims}")
     if math.prod(shape) * ITEM_SIZES[spec.dtype] > MAX_ARRAY_BYTES:
         raise StoreInvalidError(f"{where}: shape {list(shape)} is larger than the {MAX_ARRAY_BYTES} bytes that an array may have")
 
 
-def _fetch(
-    keys: Keys, group: str, specs: Mapping[str, ArraySpec], shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, bytes | None]:
+def _fetch(keys: Keys, group: str, specs: Mapping[str, ArraySpec], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, bytes | None]:
     names = array_keys(group, specs, shapes)
     return {name.removeprefix(f"{group}/"): value for name, value in zip(names, keys.get_many(names), strict=True)}
 
@@ -82,8 +80,8 @@ def _assemble(spec: ArraySpec, shape: tuple[int, ...], stored: list[bytes | None
         if chunk is None:
             raise StoreInvalidError(f"{where}: chunk {number} is missing")
         parts.append(decode(chunk, chunk_shape(spec, shape), spec.dtype, where))
-    whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    return whole[: shape[0]]
+    array = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return array[: shape[0]]
 
 
 def _chunk(array: NDArray[Any], spec: ArraySpec, number: int) -> NDArray[Any]:

@@ -70,8 +70,8 @@ def _sample(sample: Mapping[str, Any]) -> tuple[dict[str, Any], NDArray[np.float
     target = sample["target"] if isinstance(sample["target"], str) else ",".join(sample["target"])
     if len(target) != 1 or target not in letters:
         raise ValueError(f"its target {target[:40]!r} is not one of the letters {letters}; a prediction set is judged by one right answer")
-    given, values = _at_answer(sample["output"]["choices"][0], letters)
-    _check_score(sample["scores"], given, target)
+    letter, values = _at_answer(sample["output"]["choices"][0], letters)
+    _check_score(sample["scores"], letter, target)
     named = dict(zip(letters, choices, strict=True))
     return {"id": str(sample["id"]), "question": _question(sample), "choices": named, "answer": target}, values
 
@@ -82,11 +82,11 @@ def _at_answer(output: Mapping[str, Any], letters: str) -> tuple[str, NDArray[np
     if not content:
         raise ValueError("it has no log-probabilities; ask with --logprobs --top-logprobs 20")
     texts = [str(token["token"]) for token in content]
-    place = next((number for number in range(len(texts)) if _is_answer(texts, number, letters)), None)
-    if place is None:
-        said = "".join(texts)[:40]
-        raise ValueError(f"the model answered {said!r}, not '{CUE} X' alone; what follows its own words is another question")
-    token = content[place]
+    index = next((number for number in range(len(texts)) if _is_answer(texts, number, letters)), None)
+    if index is None:
+        text = "".join(texts)[:40]
+        raise ValueError(f"the model answered {text!r}, not '{CUE} X' alone; what follows its own words is another question")
+    token = content[index]
     before = token["token"][: len(token["token"]) - len(token["token"].lstrip())]  # "B" and " B" are different tokens
     known = {one["token"]: float(one["logprob"]) for one in [*(token["top_logprobs"] or ()), token]}
     missing = [letter for letter in letters if before + letter not in known]
@@ -102,19 +102,19 @@ def _at_answer(output: Mapping[str, Any], letters: str) -> tuple[str, NDArray[np
 
 def _is_answer(texts: Sequence[str], number: int, letters: str) -> bool:
     """Return whether a token is the letter of the answer: behind the cue or nothing, and before nothing but a stop or special tokens."""
-    said, rest = "".join(texts[:number]).strip().upper(), "".join(texts[number + 1 :]).strip()
-    return texts[number].strip() in set(letters) and said in ("", CUE) and (not rest or rest == "." or rest.startswith("<"))
+    before, after = "".join(texts[:number]).strip().upper(), "".join(texts[number + 1 :]).strip()
+    return texts[number].strip() in set(letters) and before in ("", CUE) and (not after or after == "." or after.startswith("<"))
 
 
-def _check_score(scores: Mapping[str, Any] | None, given: str, target: str) -> None:
+def _check_score(scores: Mapping[str, Any] | None, letter: str, target: str) -> None:
     score = (scores or {}).get(SCORER)
     if score is None:
         raise ValueError(f"it has no score of the scorer {SCORER!r}, which the letters are checked with")
     if str(score.get("explanation") or "").startswith(SHUFFLED):
         raise ValueError("its choices were shuffled, and the log does not say how the letters belong to them; ask without shuffling")
-    if score.get("answer") != given or score["value"] not in ("C", "I") or (score["value"] == "C") != (given == target):
+    if score.get("answer") != letter or score["value"] not in ("C", "I") or (score["value"] == "C") != (letter == target):
         raise ValueError(
-            f"the model gave {given} and the target is {target}, but its score says {score.get('answer')!r}, {score['value']!r}"
+            f"the model gave {letter} and the target is {target}, but its score says {score.get('answer')!r}, {score['value']!r}"
         )
 
 

@@ -82,7 +82,7 @@ def _read_file(path: Path) -> _File:
 
 def _row(row: Mapping[str, Any], number: int) -> tuple[dict[str, Any], NDArray[np.float64]]:
     """Return a row as an item, and the log-likelihoods of its choices."""
-    doc, own = row["doc"], row["metric"]
+    doc, logged = row["doc"], row["metric"]
     choices = [str(choice) for choice in doc["choices"]]
     if not 2 <= len(choices) <= MAX_OPTIONS:
         raise ValueError(f"it has {len(choices)} choices; expected 2 to {MAX_OPTIONS}")
@@ -98,11 +98,12 @@ def _row(row: Mapping[str, Any], number: int) -> tuple[dict[str, Any], NDArray[n
     answer = golds[0]
     if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(choices):
         raise ValueError(f"gold_index {answer!r} is none of its {len(choices)} choices")
-    if not isinstance(own, Mapping) or own.get(ACC) is None:
-        has = ", ".join(name for name, value in own.items() if value is not None) if isinstance(own, Mapping) else own
+    if not isinstance(logged, Mapping) or logged.get(ACC) is None:
+        has = ", ".join(name for name, value in logged.items() if value is not None) if isinstance(logged, Mapping) else logged
         raise ValueError(f"it has no {ACC} that log-likelihoods could be checked with; its own results are {has}")
-    if own[ACC] != (int(np.argmax(values)) == answer):
-        raise ValueError(f"its likeliest choice is {int(np.argmax(values))} and its answer {answer}, but its own {ACC} is {own[ACC]:.3g}")
+    if logged[ACC] != (int(np.argmax(values)) == answer):
+        likeliest = int(np.argmax(values))
+        raise ValueError(f"its likeliest choice is {likeliest} and its answer {answer}, but its own {ACC} is {logged[ACC]:.3g}")
     letters = ascii_uppercase[: len(choices)]
     named = dict(zip(letters, (choice.strip() or choice for choice in choices), strict=True))
     return {"id": str(doc.get("id") or number), "question": str(doc["query"]) or "-", "choices": named, "answer": letters[answer]}, values

@@ -38,13 +38,13 @@ def values_by_metric(samples: Sequence[Sample], delimiter: int) -> dict[str, Val
 
     delimiter : number of characters before the choice in a continuation, usually one space; they do not count for its length.
     """
-    found: dict[str, Values] = {"acc": lambda one: np.array(one.likelihoods)}
+    values: dict[str, Values] = {"acc": lambda one: np.array(one.likelihoods)}
     if not any(sample.in_context for sample in samples):  # the lengths that count there are those of texts that are not logged
-        found["acc_norm"] = lambda one: _over(one, [len(text) - delimiter for text in one.continuations])
-        found["acc_bytes"] = lambda one: _over(one, [len(text.encode()) - delimiter for text in one.continuations])
+        values["acc_norm"] = lambda one: _over(one, [len(text) - delimiter for text in one.continuations])
+        values["acc_bytes"] = lambda one: _over(one, [len(text.encode()) - delimiter for text in one.continuations])
     if all(sample.unconditional for sample in samples):
-        found["acc_mutual_info"] = lambda one: np.array(one.likelihoods) - np.array(one.unconditional)
-    return found
+        values["acc_mutual_info"] = lambda one: np.array(one.likelihoods) - np.array(one.unconditional)
+    return values
 
 
 def delimiters(samples: Sequence[Sample]) -> list[int]:
@@ -73,7 +73,7 @@ def read_answers(samples: Sequence[Sample], file_name: str) -> tuple[list[int], 
                 fitting.append((answers, delimiter))
                 break
             problems.append(wrong)
-        checked = checked or any(metric not in void for one in samples for metric in _own(one))
+        checked = checked or any(metric not in void for one in samples for metric in _results_by_answer(one))
     if not fitting:
         first = problems[0] if problems else _unreadable(samples)
         raise UsageError(f"{file_name} line {first.sample.line}, doc_id {first.sample.doc_id}: {first.problem}")
@@ -108,9 +108,9 @@ def _all(read: Callable[[Sample], int | None], samples: Sequence[Sample]) -> tup
 
 def _unreadable(samples: Sequence[Sample]) -> Disagreement:
     """Return the first sample whose target cannot be interpreted like the first sample's."""
-    wanted = next((read for read in READINGS if read(samples[0]) is not None), None)
-    odd = next((sample for sample in samples if wanted is None or wanted(sample) is None), samples[0])
-    like = "" if wanted is None else f" in the way of the others, such as {samples[0].target[:80]!r}"
+    reading = next((read for read in READINGS if read(samples[0]) is not None), None)
+    odd = next((sample for sample in samples if reading is None or reading(sample) is None), samples[0])
+    like = "" if reading is None else f" in the way of the others, such as {samples[0].target[:80]!r}"
     return Disagreement(odd, f"its target {odd.target[:80]!r} is none of its {len(odd.choices)} choices{like}")
 
 
@@ -118,7 +118,7 @@ def _by_result(sample: Sample) -> int | None:
     """The answer if the choices are in the contexts: the log has no index of it, but with two options acc reveals it."""
     if not sample.in_context or sample.target != sample.continuations[0].strip():
         return None
-    acc, likeliest = _own(sample).get("acc"), int(np.argmax(sample.likelihoods))
+    acc, likeliest = _results_by_answer(sample).get("acc"), int(np.argmax(sample.likelihoods))
     if acc == 1:
         return likeliest
     if acc == 0 and len(sample.choices) == 2:
@@ -154,7 +154,7 @@ def _within(index: int, sample: Sample) -> int | None:
     return index if index < len(sample.choices) else None
 
 
-def _own(sample: Sample) -> Mapping[str, Any]:
+def _results_by_answer(sample: Sample) -> Mapping[str, Any]:
     """The sample's logged results that depend on the answer."""
     names = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", *GOLD_FIRST)
     return {name: sample.results[name] for name in names if sample.results.get(name) is not None}
@@ -165,24 +165,26 @@ def _void(samples: Sequence[Sample], answers: Sequence[int]) -> set[str]:
     if len(samples) < VOID_FROM:
         return set()
     some_right = any(int(np.argmax(one.likelihoods)) == answer for one, answer in zip(samples, answers, strict=True))
-    return {name for name in _own(samples[0]) if some_right and all(one.results.get(name) == 0 for one in samples)}
+    return {name for name in _results_by_answer(samples[0]) if some_right and all(one.results.get(name) == 0 for one in samples)}
 
 
 def _disagreements(samples: Sequence[Sample], answers: Sequence[int], delimiter: int, void: set[str]) -> Iterator[Disagreement]:
     by_metric = values_by_metric(samples, delimiter)
     for sample, answer in zip(samples, answers, strict=True):
-        for metric, own in _own(sample).items():
+        for metric, value in _results_by_answer(sample).items():
             if metric in GOLD_FIRST:
-                if isinstance(own, list) and own and isinstance(own[0], int) and own[0] != answer:
-                    yield Disagreement(sample, f"its target {sample.target[:80]!r} is choice {answer}, its {metric} counts choice {own[0]}")
-            elif own not in (0, 1):
-                yield Disagreement(sample, f"its {metric} is {own!r}, not 0 or 1: several answers are right, or it is another figure")
+                if isinstance(value, list) and value and isinstance(value[0], int) and value[0] != answer:
+                    yield Disagreement(
+                        sample, f"its target {sample.target[:80]!r} is choice {answer}, its {metric} counts choice {value[0]}"
+                    )
+            elif value not in (0, 1):
+                yield Disagreement(sample, f"its {metric} is {value!r}, not 0 or 1: several answers are right, or it is another figure")
             elif metric in by_metric and metric not in void:
                 right = int(np.argmax(by_metric[metric](sample))) == answer
-                if right != bool(own):
+                if right != bool(value):
                     yield Disagreement(
                         sample,
-                        f"by its target {sample.target[:80]!r} and its log-likelihoods its {metric} is {int(right)}, but it says {own:g}",
+                        f"by its target {sample.target[:80]!r} and its log-likelihoods its {metric} is {int(right)}, but it says {value:g}",
                     )
 
 

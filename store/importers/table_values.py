@@ -24,10 +24,10 @@ ROUNDED = 0.005  # rounding error of each number in a file with two decimals, an
 
 def recognised(values: Array, n_options: NDArray[np.int_]) -> str:
     """Return the kind of numbers without a stated kind: logits, unless every row is a distribution, which logits are not by chance."""
-    whole = values[np.isfinite(values).sum(axis=1) == n_options]
-    if not len(whole) or np.min(whole[np.isfinite(whole)]) < 0:
+    complete = values[np.isfinite(values).sum(axis=1) == n_options]
+    if not len(complete) or np.min(complete[np.isfinite(complete)]) < 0:
         return LOGITS  # log-probabilities too, for they are logits
-    for kind, total, probs in ((PROBABILITIES, 1, whole), (PERCENTAGES, 100, whole), (NEGATIVE, 1, np.exp(-whole))):
+    for kind, total, probs in ((PROBABILITIES, 1, complete), (PERCENTAGES, 100, complete), (NEGATIVE, 1, np.exp(-complete))):
         room = total * (ROUNDED * np.isfinite(probs).sum(axis=1) + 1e-6)
         if np.all(np.abs(np.nansum(probs, axis=1) - total) <= room):
             return kind

@@ -24,7 +24,7 @@ from store.backend.user_cache import cache_folder, warn_once
 from store.format.keys import Keys
 from store.format.polars_files import read_polars
 from store.format.runs import RunRecord, parse_run_record
-from store.reading.selection import Wanted, matching_rows, name_models_apart
+from store.reading.selection import Selection, matching_rows, name_models_apart
 
 SCHEMA = {
     "name": pl.String,
@@ -42,7 +42,7 @@ SCHEMA = {
     "n_tokens": pl.Int64,
 }
 DIGEST_BYTES = 32  # length of the SHA-256 that stands before a cached catalog
-KEPT = 64  # number of catalogs in the cache; the oldest are deleted
+MOST_CATALOGS = 64  # number of catalogs in the cache; the oldest are deleted
 
 
 def read_catalog(keys: Keys, snapshot: str) -> pl.DataFrame:
@@ -63,15 +63,15 @@ def cached_newest(url: str) -> pl.DataFrame | None:
     return load_cached(cache_path(url, snapshot)) if snapshot else None
 
 
-def select_runs(catalog: pl.DataFrame, wanted: Wanted, where: str) -> pl.DataFrame:
+def select_runs(catalog: pl.DataFrame, selection: Selection, where: str) -> pl.DataFrame:
     """Return the rows of a catalog that match, selected as all `analyze` commands do.
 
-    wanted : field (model, method, level, task, prompt) -> accepted values; an empty list accepts all.
-    where  : name of the catalog in messages.
+    selection : field (model, method, level, task, prompt) -> accepted values; an empty list accepts all.
+    where     : name of the catalog in messages.
     Raises RunNotFoundError, which lists the values that exist.
     """
-    named = name_models_apart(catalog.to_dicts(), wanted)
-    return pl.DataFrame(matching_rows(named.rows, named.wanted, where), schema=SCHEMA)
+    named = name_models_apart(catalog.to_dicts(), selection)
+    return pl.DataFrame(matching_rows(named.rows, named.selection, where), schema=SCHEMA)
 
 
 def build_catalog(keys: Keys) -> pl.DataFrame:
@@ -129,7 +129,7 @@ def keep_cached(table: pl.DataFrame, path: Path) -> None:
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
-        for old in sorted(path.parent.glob("*.catalog"), key=lambda file: file.stat().st_mtime)[:-KEPT]:
+        for old in sorted(path.parent.glob("*.catalog"), key=lambda file: file.stat().st_mtime)[:-MOST_CATALOGS]:
             old.unlink(missing_ok=True)
     except OSError as error:
         warn_once(error)

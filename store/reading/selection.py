@@ -18,26 +18,26 @@ log = logging.getLogger(__name__)
 SHOWN = 20  # values listed in a message
 
 Row = Mapping[str, Any]
-Wanted = Mapping[str, Sequence[str]]
+Selection = Mapping[str, Sequence[str]]
 
 
 class NamedRows(NamedTuple):
     """Catalog rows in which different models have different names, and the accepted values in terms of these names."""
 
     rows: list[Row]
-    wanted: Wanted
+    selection: Selection
 
 
-def matching_rows(rows: Iterable[Row], wanted: Wanted, where: str, fields: Sequence[str] = FIELDS) -> list[Row]:
+def matching_rows(rows: Iterable[Row], selection: Selection, where: str, fields: Sequence[str] = FIELDS) -> list[Row]:
     """Return the rows whose fields have one of the accepted values; an empty list accepts all.
 
-    wanted : field -> accepted values; levels may be spelled in any way, so `.50` means `0.5`.
-    where  : name of the rows in messages, such as a snapshot.
+    selection : field -> accepted values; levels may be spelled in any way, so `.50` means `0.5`.
+    where     : name of the rows in messages, such as a snapshot.
     Raises RunNotFoundError, which lists the values that exist, if no row has an accepted value.
     """
     chosen = list(rows)
     for field in fields:
-        accepted = {_canonical_level(value) if field == "level" else value for value in wanted.get(field, ())}
+        accepted = {_canonical_level(value) if field == "level" else value for value in selection.get(field, ())}
         known = sorted({row[field] for row in chosen})
         for value in sorted(accepted.difference(known)):
             more = f" and {len(known) - SHOWN} more" if len(known) > SHOWN else ""
@@ -46,7 +46,7 @@ def matching_rows(rows: Iterable[Row], wanted: Wanted, where: str, fields: Seque
     return chosen
 
 
-def name_models_apart(rows: Iterable[Row], wanted: Wanted) -> NamedRows:
+def name_models_apart(rows: Iterable[Row], selection: Selection) -> NamedRows:
     """Rename models that share a name but have different weights, such as to merged@1a2b3c4d; the shared name selects all of them.
 
     Many folders have the same name (merged, final, checkpoint-500), and their runs must not be taken for runs of one model. Runs of method
@@ -71,9 +71,9 @@ def name_models_apart(rows: Iterable[Row], wanted: Wanted) -> NamedRows:
         else row
         for row in listed
     ]
-    models = [each for model in wanted.get("model", ()) for each in (model, *apart.get(model, {}).values())]
+    models = [each for model in selection.get("model", ()) for each in (model, *apart.get(model, {}).values())]
     known = {row["model"] for row in named}
-    return NamedRows(named, {**wanted, "model": [model for model in models if model in known or model not in apart]})
+    return NamedRows(named, {**selection, "model": [model for model in models if model in known or model not in apart]})
 
 
 def _canonical_level(level: str) -> str:

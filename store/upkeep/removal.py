@@ -24,22 +24,22 @@ class Removal(NamedTuple):
     snapshot: str
 
 
-def remove_runs(url: str, names: Sequence[str], wanted: Mapping[str, Sequence[str]], reason: str, *, dry_run: bool = False) -> Removal:
+def remove_runs(url: str, names: Sequence[str], selection: Mapping[str, Sequence[str]], reason: str, *, dry_run: bool = False) -> Removal:
     """Remove runs by name, or all runs with the wanted values, in one commit.
 
-    names  : names, or beginnings that only one run has.
-    wanted : field (model, method, level, task, prompt) -> accepted values; runs must have both a name and the values if both are given.
-    reason : recorded with the commit, and shown by `store log`.
+    names     : names, or beginnings that only one run has.
+    selection : field (model, method, level, task, prompt) -> accepted values; runs must have both a name and the values if both are given.
+    reason    : recorded with the commit, and shown by `store log`.
     Raises UsageError without a reason or without a selection, RunNotFoundError if nothing matches.
     """
     if not reason.strip():
         raise UsageError("a removal needs a reason, which stays in the history: --message TEXT")
-    if not names and not any(wanted.values()):
+    if not names and not any(selection.values()):
         raise UsageError("name the runs to remove, or select them with --model, --method, --level, --task or --prompt")
     metadata = commit_metadata({"runs": 0}, reason)
     repository = open_repository(url)
     reader = open_reader(url)
-    selected = select_runs(reader.catalog, wanted, "the newest snapshot")["name"].to_list()
+    selected = select_runs(reader.catalog, selection, "the newest snapshot")["name"].to_list()
     if names:
         completed = list(dict.fromkeys(complete_name(reader, name) for name in names))
         if outside := [name for name in completed if name not in selected]:

@@ -73,28 +73,28 @@ def _copy(keys: SessionKeys, target: Repository, tag: str, note: str) -> None:
             target.ice.delete_branch(branch)
 
 
-def _make_equal(own: SessionKeys, wanted: SessionKeys) -> None:
-    """Delete what `wanted` lacks, and bring what differs from it, verified."""
-    records = read_records(wanted)
+def _make_equal(copy: SessionKeys, original: SessionKeys) -> None:
+    """Delete what the original lacks, and bring what differs from it, verified."""
+    records = read_records(original)
     of_run = {f"{RUNS}/{name}": name for name in records}
     of_items = {f"{ITEMS}/{record.key.items_hash}": name for name, record in records.items()}
-    groups = [f"{kind}/{name}" for kind in (ITEMS, RUNS) for name in wanted.children(kind)]
-    for group in (f"{kind}/{name}" for kind in (ITEMS, RUNS) for name in own.children(kind)):
+    groups = [f"{kind}/{name}" for kind in (ITEMS, RUNS) for name in original.children(kind)]
+    for group in (f"{kind}/{name}" for kind in (ITEMS, RUNS) for name in copy.children(kind)):
         if group not in groups:
-            own.delete_group(group)
-    for group in _differing(own, wanted, groups):
-        own.delete_group(group)
+            copy.delete_group(group)
+    for group in _differing(copy, original, groups):
+        copy.delete_group(group)
         if group in of_run or group in of_items:
             name = of_run.get(group) or of_items[group]
-            packed = pack_stored_run(wanted, name, records[name])
-            own.set_many(packed.nodes if group in of_run else packed.items())
+            packed = pack_stored_run(original, name, records[name])
+            copy.set_many(packed.nodes if group in of_run else packed.items())
         else:  # an item set without runs
-            own.set_many(wanted.nodes_under(group))
+            copy.set_many(original.nodes_under(group))
 
 
-def _differing(own: SessionKeys, wanted: SessionKeys, groups: list[str]) -> Iterator[str]:
+def _differing(copy: SessionKeys, original: SessionKeys, groups: list[str]) -> Iterator[str]:
     """Yield the groups whose own document, which has the digest of the arrays and a seal, is another in the two."""
     names = [f"{group}/zarr.json" for group in groups]
-    for group, mine, theirs in zip(groups, own.get_many(names), wanted.get_many(names), strict=True):
-        if mine != theirs:
+    for group, copied, stored in zip(groups, copy.get_many(names), original.get_many(names), strict=True):
+        if copied != stored:
             yield group

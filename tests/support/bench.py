@@ -39,8 +39,8 @@ class Figure(NamedTuple):
     more_is_better: bool = False
 
     def find(self, text: str) -> float | None:
-        found = re.search(f"{self.before}{NUMBER}{self.after}", text)
-        return float(found[1].replace(",", "")) if found else None
+        match = re.search(f"{self.before}{NUMBER}{self.after}", text)
+        return float(match[1].replace(",", "")) if match else None
 
 
 class Part(NamedTuple):
@@ -219,11 +219,11 @@ def record(outcomes: Mapping[str, Outcome]) -> str:
 
 def last_record(text: str, kind: str) -> dict[str, float]:
     """Return each figure's last value among the records of a kind of machine, since a record may hold some parts alone."""
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
     for one in map(json.loads, text.splitlines()):
         if one["machine"] == kind:
-            found |= one["figures"]
-    return found
+            figures |= one["figures"]
+    return figures
 
 
 def machine() -> str:

@@ -85,8 +85,8 @@ class Fake:
             entries = [{"id": token, "token": "x", "logprob": table[token]} for token in order[: body.get("logprobs", 0)]]
             choice["logprobs"] = {"content": [{"id": order[0], "top_logprobs": entries}]}
         elif self.kind == "vllm" and "logprob_token_ids" in body:
-            wanted = [order[0], *body["logprob_token_ids"]]
-            choice["logprobs"] = {"top_logprobs": [{f"token_id:{token}": table[token] for token in wanted}]}
+            tokens = [order[0], *body["logprob_token_ids"]]
+            choice["logprobs"] = {"top_logprobs": [{f"token_id:{token}": table[token] for token in tokens}]}
         elif "vllm" in self.kind and "prompt_logprobs" in body:
             before = log_probs(ids[:-1], self.seed)
             last = {ids[-1], int(before.argmax())}

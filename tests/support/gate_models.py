@@ -50,7 +50,7 @@ def truth(kind: str, n_items: int, scorer: str) -> dict[str, float]:
     p, q = dense.probs, compressed.probs
     middle = np.log((p + q) / 2)
     right = [view.correct for view in (dense, compressed)]
-    found = {
+    figures = {
         "accuracy_loss": float(right[0].mean() - right[1].mean()),
         "flips": float((right[0] != right[1]).mean()),
         "flips_to_wrong": float((right[0] & ~right[1]).mean()),
@@ -61,11 +61,11 @@ def truth(kind: str, n_items: int, scorer: str) -> dict[str, float]:
     }
     question = Question(scorers=(scorer,), alphas=(ALPHA,))
     scores = [scores_of(view, view.probs, scorer, question) for view in (dense, compressed)]
-    own = [rank_scores(scores[i], view.answer, view.probs) for i, view in enumerate((dense, compressed))]
-    kept = rank_scores(scores[1], dense.answer, q, calibration=scores[0][np.arange(POPULATION), dense.answer])
-    sizes = [_over_thresholds(ranks, ranks.option, n_items // 2) for ranks in own]
-    found["set_size_growth"] = sizes[1] - sizes[0]
-    return found | {"coverage_after_transfer": _over_thresholds(kept, kept.answer[None], n_items // 2)}
+    ranks_of_runs = [rank_scores(scores[i], view.answer, view.probs) for i, view in enumerate((dense, compressed))]
+    transferred = rank_scores(scores[1], dense.answer, q, calibration=scores[0][np.arange(POPULATION), dense.answer])
+    sizes = [_over_thresholds(ranks, ranks.option, n_items // 2) for ranks in ranks_of_runs]
+    figures["set_size_growth"] = sizes[1] - sizes[0]
+    return figures | {"coverage_after_transfer": _over_thresholds(transferred, transferred.answer[None], n_items // 2)}
 
 
 def _over_thresholds(ranks: Ranks, rows: np.ndarray, n: int) -> float:
@@ -79,7 +79,7 @@ def compared(dense: np.ndarray, compressed: np.ndarray, question: Question) -> P
     """The cell of the compressed model beside its dense model, for one scorer and alpha."""
     items = equal_items(len(dense), N_OPTIONS)
     reader = MemoryReader([items], [make_run(items, dense), make_run(items, compressed, method="rtn")])
-    return next(found for found in paired(select_runs(reader, {}), question) if found.before)
+    return next(cell for cell in paired(select_runs(reader, {}), question) if cell.before)
 
 
 def bounded(cell: Paired, name: str, question: Question) -> Bounded:

@@ -112,18 +112,18 @@ def _add(writer: Any, key: str, value: Any) -> None:
 
 def _quantized(array: Any, kind: str) -> tuple[Any, Any]:
     """Return a matrix in a type, by gguf-py where it can and by llama.cpp's own code where it cannot."""
-    wanted = gguf.GGMLQuantizationType[kind]
+    quantization = gguf.GGMLQuantizationType[kind]
     if array.ndim < 2:
         return array, gguf.GGMLQuantizationType.F32
-    if array.shape[-1] % gguf.GGML_QUANT_SIZES[wanted][0]:
+    if array.shape[-1] % gguf.GGML_QUANT_SIZES[quantization][0]:
         return _quantized(array, INSTEAD.get(kind, "F32"))
     try:
-        return gguf.quants.quantize(array, wanted), wanted
+        return gguf.quants.quantize(array, quantization), quantization
     except NotImplementedError:
         import libgguf
 
-        shape = (*array.shape[:-1], array.shape[-1] // gguf.GGML_QUANT_SIZES[wanted][0] * gguf.GGML_QUANT_SIZES[wanted][1])
-        return np.asarray(libgguf.quantize_rows(array, libgguf.GGMLQuantizationType[kind])).view(np.uint8).reshape(shape), wanted
+        shape = (*array.shape[:-1], array.shape[-1] // gguf.GGML_QUANT_SIZES[quantization][0] * gguf.GGML_QUANT_SIZES[quantization][1])
+        return np.asarray(libgguf.quantize_rows(array, libgguf.GGMLQuantizationType[kind])).view(np.uint8).reshape(shape), quantization
 
 
 def _add_weights(writer: Any, model: Any, kind: str) -> dict[str, Any]:

@@ -41,8 +41,8 @@ def log_probs(address: str, prompt: Sequence[int], tokens: Sequence[int], vocabu
     """Return the log-probabilities of some tokens after a prompt of token ids."""
     asked = {"prompt": list(prompt), "n_predict": 1, "n_probs": vocabulary, "temperature": 0.0, "cache_prompt": False}
     probabilities = _ask(f"{address}/completion", asked)["completion_probabilities"]
-    found = {each["id"]: each["logprob"] for each in probabilities[0]["top_logprobs"]}
-    return np.array([found[token] for token in tokens])
+    by_token = {each["id"]: each["logprob"] for each in probabilities[0]["top_logprobs"]}
+    return np.array([by_token[token] for token in tokens])
 
 
 def tokens_of(address: str, text: str) -> list[int]:

@@ -39,14 +39,14 @@ LAC = Question(scorers=("lac",))
 
 @dataclass(frozen=True)
 class FirstItems(Runs):
-    """Runs of which only the first items of an order are seen; `kept` has the arrays of all items by name of the run."""
+    """Runs of which only the first items of an order are seen; `views` has the arrays of all items by name of the run."""
 
-    kept: Mapping[str, RunView]
+    views: Mapping[str, RunView]
     chosen: IntArray
 
     def view(self, row: Mapping[str, Any]) -> RunView:
         """Return the arrays of the run's chosen items."""
-        return self.kept[row["name"]].keep(self.chosen)
+        return self.views[row["name"]].keep(self.chosen)
 
 
 @dataclass
@@ -61,18 +61,18 @@ class Tally:
 def tallies(store: str, orders: int) -> Iterator[tuple[str, str, Tally]]:
     """Yield policy, plan and tally, over all pairs of the store and all orders."""
     runs = open_runs(store, None, {})
-    kept = {view.row["name"]: view for view in runs.views()}
-    found = {(policy, plan): Tally([], [], Counter()) for policy in POLICIES for plan in PLANS}
+    views = {view.row["name"]: view for view in runs.views()}
+    tally_of = {(policy, plan): Tally([], [], Counter()) for policy in POLICIES for plan in PLANS}
     for seed in range(orders):
         order = np.random.default_rng(seed).permutation(ITEMS[-1])
-        cells = {n: list(compressed_pairs(FirstItems(runs.reader, runs.rows, kept, np.sort(order[:n])), LAC)) for n in ITEMS}
+        cells = {n: list(compressed_pairs(FirstItems(runs.reader, runs.rows, views, np.sort(order[:n])), LAC)) for n in ITEMS}
         for number in range(len(cells[ITEMS[-1]])):
             looks = {n: cells[n][number] for n in ITEMS}
             for policy, limits in POLICIES.items():
                 fixed = decision(looks[ITEMS[-1]], limits, None)
                 for plan, planned in PLANS.items():
-                    _count(found[policy, plan], fixed, *first_decision(looks, limits, planned))
-    for (policy, plan), tally in found.items():
+                    _count(tally_of[policy, plan], fixed, *first_decision(looks, limits, planned))
+    for (policy, plan), tally in tally_of.items():
         yield policy, plan, tally
 
 

@@ -58,7 +58,7 @@ HYBRID = {"num_hidden_layers": 4}
 LATENT = {"head_dim": None, "num_key_value_heads": 4}  # latent attention: as many keys as queries, whose width has names of its own
 SCALED = {"embedding_multiplier": 12.0, "logits_scaling": 8.0, "residual_multiplier": 0.22, "attention_multiplier": 0.0156}
 # What a family needs beside these sizes, and scales and caps that do something; None takes a size away.
-OWN: dict[str, dict[str, Any]] = {
+SIZES_OF: dict[str, dict[str, Any]] = {
     "bamba": {"attn_layer_indices": [1]},
     "codegen": {"rotary_dim": 16},
     "axk1": LATENT, "axk2": LATENT, "deepseek_v2": LATENT, "deepseek_v3": LATENT, "deepseek_v32": LATENT, "glm_moe_dsa": LATENT,
@@ -86,7 +86,7 @@ def family_config(family: str, **changes: Any) -> Any:
     if kinds := known.get("layer_types"):
         both = set(kinds) == {"sliding_attention", "full_attention"}
         sizes["layer_types"] = ["sliding_attention", "full_attention", "sliding_attention"] if both else None  # None: the family's own
-    sizes = {name: size for name, size in (sizes | OWN.get(family, {}) | changes).items() if name != "head_dim" or size is not None}
+    sizes = {name: size for name, size in (sizes | SIZES_OF.get(family, {}) | changes).items() if name != "head_dim" or size is not None}
     return type(default)(**sizes)
 
 

@@ -50,10 +50,10 @@ class _Cloud(http.server.BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         content = self.rfile.read(int(self.headers["Content-Length"]))
         with self.lock:
-            now = self.objects.get(self.place, (0, b""))[0]
+            now = self.objects.get(self.object_path, (0, b""))[0]
             if self.refused(now):
                 return self.answer(409 if self.headers.get("If-None-Match") else 412)
-            self.objects[self.place] = (next(self.generations), content)
+            self.objects[self.object_path] = (next(self.generations), content)
         self.answer(201 if self.azure else 200)
 
     def do_GET(self) -> None:
@@ -62,9 +62,9 @@ class _Cloud(http.server.BaseHTTPRequestHandler):
         query = parse_qs(urlsplit(self.path).query)
         if "list-type" in query or "comp" in query:
             return self.list(query.get("prefix", [""])[0], query.get("delimiter", [""])[0])
-        if self.place not in self.objects:
+        if self.object_path not in self.objects:
             return self.answer(404)
-        content, asked = self.objects[self.place][1], self.headers.get("Range") or self.headers.get("x-ms-range")
+        content, asked = self.objects[self.object_path][1], self.headers.get("Range") or self.headers.get("x-ms-range")
         if not asked or self.command == "HEAD":
             return self.answer(200, content)
         first, _, last = asked.removeprefix("bytes=").partition("-")
@@ -75,7 +75,7 @@ class _Cloud(http.server.BaseHTTPRequestHandler):
 
     def do_DELETE(self) -> None:
         with self.lock:
-            self.answer(404 if self.objects.pop(self.place, None) is None else 202 if self.azure else 204)
+            self.answer(404 if self.objects.pop(self.object_path, None) is None else 202 if self.azure else 204)
 
     def do_POST(self) -> None:
         """Delete a batch of blobs, as Azure does (Blob Batch): a request in each part, and a response in each part of the answer."""
@@ -88,7 +88,7 @@ class _Cloud(http.server.BaseHTTPRequestHandler):
         self.answer(202, "".join([*parts, "--batch--\r\n"]).encode(), {"Content-Type": "multipart/mixed; boundary=batch"})
 
     @property
-    def place(self) -> str:
+    def object_path(self) -> str:
         return unquote(urlsplit(self.path).path)
 
     @property
@@ -101,22 +101,22 @@ class _Cloud(http.server.BaseHTTPRequestHandler):
         return exists or (generation is not None and int(generation) != now) or (tag is not None and tag != f'"{now}"')
 
     def list(self, prefix: str, delimiter: str) -> None:
-        top = f"{self.place.rstrip('/')}/"
-        (whole, group), entry = (AZURE_LIST, AZURE_ENTRY) if self.azure else (GCS_LIST, GCS_ENTRY)
+        top = f"{self.object_path.rstrip('/')}/"
+        (document, group), entry = (AZURE_LIST, AZURE_ENTRY) if self.azure else (GCS_LIST, GCS_ENTRY)
         date = formatdate(usegmt=True) if self.azure else time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
         entries, groups = [], set()
-        for place, (generation, content) in sorted(self.objects.items()):
-            name = place.removeprefix(top)
+        for path, (generation, content) in sorted(self.objects.items()):
+            name = path.removeprefix(top)
             first, deeper, _ = name.removeprefix(prefix).partition(delimiter or "\0")
-            if place.startswith(top + prefix) and deeper:
+            if path.startswith(top + prefix) and deeper:
                 groups.add(group.format(escape(f"{prefix}{first}{delimiter}")))
-            elif place.startswith(top + prefix):
+            elif path.startswith(top + prefix):
                 entries.append(entry.format(escape(name), len(content), date, f'"{generation}"'))
-        body = whole.format("".join(entries), "".join(sorted(groups)))
+        body = document.format("".join(entries), "".join(sorted(groups)))
         self.answer(200, f'<?xml version="1.0" encoding="utf-8"?>{body}'.encode(), {"Content-Type": "application/xml"})
 
     def answer(self, status: int, content: bytes = b"", headers: dict[str, str] | None = None) -> None:
-        generation = self.objects.get(self.place, (0, b""))[0]
+        generation = self.objects.get(self.object_path, (0, b""))[0]
         self.send_response(status)
         known = {"Last-Modified": formatdate(usegmt=True), "ETag": f'"{generation}"', "x-goog-generation": str(generation)}
         for name, value in {**known, "Content-Length": str(len(content)), **(headers or {})}.items():  # `send_response` adds Date
