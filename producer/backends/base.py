@@ -26,6 +26,7 @@ class Ready(NamedTuple):
     forget : delete the answers that this backend kept by itself so that a run which is cut off can go on, or None if it uses `Keep`;
              called when the runs are committed.
     read   : read a text beside the dense model; None for backends that cannot.
+    discard : delete the finished layers of the model's compression, or None if there are none on disk; called when the runs are committed.
     """
 
     level: Level
@@ -34,6 +35,7 @@ class Ready(NamedTuple):
     answer: Answer
     forget: Callable[[], None] | None = None
     read: Callable[[ModelText, Done], TokenArrays] | None = None
+    discard: Callable[[], None] | None = None
 
 
 class Backend(Protocol):

@@ -16,7 +16,9 @@ from producer.engine.memory_plan import USABLE
 from producer.engine.prefill import Answers, Done
 from producer.engine.settings import Settings
 from producer.engine.text_fidelity import ReadText, compare_texts, read_text
+from producer.machine.environment import device_name, versions
 from producer.machine.free_memory import free_memory, memory_for
+from producer.methods.shared.finished_layers import FinishedLayers
 from producer.methods.shared.make_linear import make_linear
 from producer.models.compressed_weights import round_expert_inputs
 from producer.models.load import AS_STORED, load_model
@@ -81,7 +83,8 @@ def _made(group: RunGroup, levels: Sequence[Level], settings: Settings) -> Itera
         yield Ready(levels[0], cache_size(model), parameters, partial(_answer, group, settings, resident, model), read=reading)
         return
     probing = replace(settings, self_check=PROBED)
-    compressed = group.method.sweep(model, levels, group.data, group.seed, group.model.device)
+    finished = {level: _finished_layers(group, level, settings) for level in levels}
+    compressed = group.method.sweep(model, levels, group.data, group.seed, group.model.device, finished.__getitem__)
     for level in levels:
         with memory_for(f"what {group.method.name} needs at level {level.text!r}", group.model.device):
             applied = next(compressed)
@@ -94,8 +97,15 @@ def _made(group: RunGroup, levels: Sequence[Level], settings: Settings) -> Itera
             del made
         measured = {**cache_size(applied.model), **applied.conditions, MODEL_HASH: tensors_hash(applied.model)}
         answering, reading = (partial(_answer, group, settings, resident, applied.model), partial(_read, group, dense, applied.model))
-        yield Ready(level, measured, parameters, answering, read=reading)
+        discard = finished[level].discard if finished[level].on_disk else None
+        yield Ready(level, measured, parameters, answering, read=reading, discard=discard)
         del applied, answering, reading  # frees it before the next one is made
+
+
+def _finished_layers(group: RunGroup, level: Level, settings: Settings) -> FinishedLayers:
+    """Return the finished layers of a compression; the same libraries and device as well as the same model make the same layers."""
+    made_with = {"libraries": versions(), "device": device_name(group.model.device)}
+    return FinishedLayers([identity(group, level), made_with], settings.checkpoint_every, fresh=settings.fresh)
 
 
 def _saved(group: RunGroup, levels: Sequence[Level], settings: Settings) -> dict[Level, Saved]:

@@ -33,6 +33,11 @@ def gptq_modifier(model: Any, level: Level, weight_clip: Mapping[str, Any] | Non
     class StrictGPTQ(*bases):  # type: ignore[misc]
         """GPTQ that raises instead of rounding a layer to nearest."""
 
+        def compress_modules(self) -> None:
+            """Quantize the layers whose inputs have been measured; raise before one that was rounded to nearest counts as finished."""
+            super().compress_modules()
+            self._log_rtn_fallback_summary()
+
         def _log_rtn_fallback_summary(self) -> None:
             if names := self._rtn_fallback_module_names:
                 others = f" (and {len(names) - 1} others)" if len(names) > 1 else ""

@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from producer.methods.shared.contract import DATA, Job
+from producer.methods.shared.finished_layers import FinishedLayers
 from producer.methods.shared.layerwise import layer_inputs
 from producer.methods.shared.linear_layers import target_layers, token_batches
 from producer.methods.shared.method_options import Option, number
@@ -49,10 +50,10 @@ def smooth(model: Any, job: Job) -> list[float]:
     """Smooth a model in place, and return the exponent of every norm, in the order of the forward pass. The logits do not change."""
     import torch
 
-    smoothing, exponents, rounded = job.settings["smoothing"], list[float](), set(target_layers(model).values())
+    smoothing, rounded, finished = job.settings["smoothing"], set(target_layers(model).values()), job.finished or FinishedLayers()
     every = max(1, sum(map(len, job.data.input_ids)) // SEARCH["tokens"]) if job.data and isinstance(smoothing, dict) else 0
     with torch.no_grad():
-        for layer, run in layer_inputs(model, token_batches(job.data), job.device):
+        for layer, run in layer_inputs(model, token_batches(job.data), job.device, finished):
             readers = {layer.input_layernorm: attention_readers(layer), layer.post_attention_layernorm: mlp_readers(layer)}
             signals = {norm: _Signals(every) for norm in readers}
             hooks = [norm.register_forward_hook(of_norm) for norm, of_norm in signals.items()]
@@ -60,12 +61,13 @@ def smooth(model: Any, job: Job) -> list[float]:
             for hook in hooks:
                 hook.remove()
             for norm, layers in readers.items():
-                exponents.append(best_exponent(signals[norm], layers, rounded, job.level) if every else smoothing)
-                scales = smoothing_scales(signals[norm].largest, layers, exponents[-1])
+                exponent = best_exponent(signals[norm], layers, rounded, job.level) if every else smoothing
+                finished.record.setdefault("exponents", []).append(exponent)
+                scales = smoothing_scales(signals[norm].largest, layers, exponent)
                 replace_weight(norm, norm.weight / scales)
                 for reader in layers:
                     replace_weight(reader, reader.weight * scales)
-    return exponents
+    return list(finished.record["exponents"])
 
 
 def smoothing_scales(largest: Any, readers: Sequence[Any], exponent: float) -> Any:

@@ -16,7 +16,7 @@ TIES = 0.001  # accepted excess as a share of a matrix: the kernel prunes all we
 
 def sparsegpt(model: Any, job: Job) -> Any:
     """Return the model with every target layer pruned against the inverse Hessian of its inputs."""
-    return oneshot(model, lambda: [sparsegpt_modifier(model, job.level)], job.data, job.device)
+    return oneshot(model, lambda: [sparsegpt_modifier(model, job.level)], job.data, job.device, job.finished)
 
 
 def sparsegpt_modifier(model: Any, level: Level) -> Any:
@@ -36,7 +36,7 @@ def sparsegpt_modifier(model: Any, level: Level) -> Any:
             """Prune the layers whose inputs have been measured."""
             layers: list[Any] = list(self._num_samples)
             for layer in layers:
-                layer.dead_inputs = self._hessians[layer].diagonal() == 0
+                layer.register_buffer("dead_inputs", self._hessians[layer].diagonal() == 0, persistent=False)
                 require_invertible(self._hessians[layer], self._module_names[layer])
                 share = _share_for_kernel(layer.weight, level)
                 pattern = level.of - level.kept, level.of  # both 0 unless the level is n:m

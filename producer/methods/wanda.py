@@ -15,7 +15,7 @@ from schemas.levels import Level
 
 def wanda(model: Any, job: Job) -> Any:
     """Return the model with the least important weights of every row set to zero."""
-    return oneshot(model, lambda: [wanda_modifier(model, job.level)], job.data, job.device)
+    return oneshot(model, lambda: [wanda_modifier(model, job.level)], job.data, job.device, job.finished)
 
 
 def wanda_modifier(model: Any, level: Level) -> Any:

@@ -151,7 +151,7 @@ SETTINGS_OPTIONS = (
     click.option(
         "--checkpoint-every",
         metavar="TIME",
-        help="Keep answers on disk so that a killed command loses no more work than this: 30s, 10m or 2h. [10m]",
+        help="Keep answers and compressed layers on disk so that a killed command loses no more work than this: 30s, 10m or 2h. [10m]",
     ),
     click.option(
         "--fresh",

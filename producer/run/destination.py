@@ -53,6 +53,11 @@ class Destination:
             self._writer = self._stack.enter_context(open_writer(self.url, note=self._note, author=self._author))
         return self._writer.write(items, run, allow_nonfinite=allow_nonfinite, replace=replace)
 
+    def commit(self) -> None:
+        """Commit what was written, so that it need not be kept elsewhere."""
+        if self._writer is not None:
+            self._writer.commit()
+
 
 def _check_creatable(url: str, path: Path) -> None:
     """Raise StoreInvalidError if the folder of a store cannot be created, before any time is spent on a model."""

@@ -141,6 +141,9 @@ class _Worker:
             yield ready
             if ready.forget:
                 self.maker.forget.append(ready.forget)
+            if ready.discard:
+                self.destination.commit()
+                ready.discard()
             del ready
 
     def _run_in_looks(self, group: RunGroup) -> None:

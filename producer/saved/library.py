@@ -52,7 +52,8 @@ class Saved:
 
 def identity(group: RunGroup, level: Level) -> dict[str, Any]:
     """Return everything that determines a compressed model."""
-    key = next(run.key for run in group.runs if run.level == level)
+    keys = [*((run.level, run.key) for run in group.runs), *((each.level, each.key) for each in group.texts)]
+    key = dict(reversed(keys))[level]
     assert key is not None, "weights are fetched before a model is compressed"
     return {name: getattr(key, name) for name in IDENTITY}
 

@@ -19,6 +19,7 @@ import producer.backends.transformers as backend
 from producer.cli.main import main
 from producer.engine.checkpoints import Clock
 from producer.machine import journal
+from producer.methods.shared import finished_layers
 from producer.run import kept
 from schemas.run import Run
 from store import open_reader
@@ -28,12 +29,15 @@ from store.backend.user_cache import cache_folder
 pytestmark = pytest.mark.producer
 AT_ONCE = ("--checkpoint-every", "0s")
 KILLS = 20
-# Runs `produce` in a process that kills itself after it has kept answers so many times, and writes down the items of each layer's batches.
+# Runs `produce` in a process that kills itself after it has kept answers, or compressed layers, so many times. It writes down the items of
+# each layer's batches, and "layer" for each layer that it compresses.
 HOOKED = """
 import itertools, os, signal, sys
 from producer.engine import checkpoints, prefill
 from producer.cli.main import main
+from producer.methods.shared.finished_layers import FinishedLayers
 last, counted = int(sys.argv.pop(1)), os.open(sys.argv.pop(1), os.O_APPEND | os.O_CREAT | os.O_WRONLY)
+last_layer, compressed, finish = int(sys.argv.pop(1)), itertools.count(1), FinishedLayers.add
 adds, add, run_layer = itertools.count(1), checkpoints.Clock.add, prefill.run_layer
 
 def killing(self, items, output):
@@ -46,7 +50,13 @@ def counting(layer, window, rotary, batch, shared):
         os.write(counted, f"{len(batch.items)}\\n".encode())
     return run_layer(layer, window, rotary, batch, shared)
 
-checkpoints.Clock.add, prefill.run_layer = killing, counting
+def finishing(self, layer, inputs):
+    finish(self, layer, inputs)
+    os.write(counted, b"layer\\n")
+    if next(compressed) == last_layer:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+checkpoints.Clock.add, prefill.run_layer, FinishedLayers.add = killing, counting, finishing
 # A model this small takes about as long for what each wave does anew as for its items, so that its waves would not be cut.
 prefill.WaveTime = lambda period, n_layers, *_: checkpoints.WaveTime(period, n_layers, 0.0, 0.0)
 main()
@@ -140,17 +150,17 @@ def same(one: Run, other: Run) -> None:
     np.testing.assert_array_equal(one.top_token, other.top_token)
 
 
-def hooked(last: int, counted: Path, store: Path, order: str, *more: str) -> "subprocess.Popen[bytes]":
-    """Start `produce` on ref-s in a process that kills itself after keeping answers `last` times, 0 for never."""
+def hooked(last: int, counted: Path, store: Path, order: str, *more: str, layers: int = 0) -> "subprocess.Popen[bytes]":
+    """Start `produce` on ref-s in a process that kills itself after keeping answers `last` times or compressing `layers`, 0 for never."""
     asked = ["--model", "ref-s", "--task", "urn", "--store", str(store), *AT_ONCE, *ORDERS[order], *more]
     settings = {**os.environ, "OMP_NUM_THREADS": "1", "HEDGEMARK_CACHE": str(counted.parent / "cache")}
-    argv = [sys.executable, "-c", HOOKED, str(last), str(counted), *asked]
+    argv = [sys.executable, "-c", HOOKED, str(last), str(counted), str(layers), *asked]
     return subprocess.Popen(argv, env=settings, stdout=subprocess.DEVNULL)
 
 
 def work(counted: Path) -> int:
     """Return items times layers, as the engine computed them."""
-    return sum(map(int, counted.read_text().split()))
+    return sum(int(line) for line in counted.read_text().split() if line != "layer")
 
 
 @pytest.mark.parametrize("order", ["in memory", pytest.param("layer by layer", marks=pytest.mark.slow)])
@@ -191,6 +201,22 @@ def test_a_run_killed_at_twenty_random_moments_asks_little_twice(order: str, tmp
     twice = work(counted) / whole - 1
     print(f"{order}: {twice:.1%} of the work done twice over {KILLS} kills")
     assert 0 <= twice < 0.1
+
+
+@pytest.mark.slow
+def test_a_command_killed_while_it_compresses_goes_on_at_the_layer(tmp_path: Path) -> None:
+    """SIGKILL behind the first layer and while the compressed model answers: the run is the undisturbed one, and nothing is left."""
+    words = ("--method", "wanda", "--level", "0.5", "--limit", "200", "--batch-tokens", "512", "--compression-data", "embedded:8x64")
+    alone, counted = tmp_path / "alone", tmp_path / "counted"
+    assert hooked(0, alone, tmp_path / "undisturbed", "in memory", *words).wait() == 0
+    assert hooked(0, counted, tmp_path / "store", "in memory", *words, layers=1).wait() == -signal.SIGKILL
+    assert hooked(2, counted, tmp_path / "store", "in memory", *words).wait() == -signal.SIGKILL
+    assert hooked(0, counted, tmp_path / "store", "in memory", *words).wait() == 0
+    assert counted.read_text().count("layer") == alone.read_text().count("layer")
+    run, undisturbed = stored(tmp_path / "store"), stored(tmp_path / "undisturbed")
+    same(run, undisturbed)
+    assert run.env.post_conditions == undisturbed.env.post_conditions
+    assert not [path for path in (tmp_path / "cache" / finished_layers.FOLDER).iterdir() if path.is_dir()]
 
 
 @pytest.mark.parametrize("more", [(), ("--prompt", "shared"), ("--method", "magnitude", "--level", "0.5"), ("--options-order", "1")])

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from producer.methods.shared.architectures import MODELS
 from producer.methods.shared.cache_rounding import cache_settings, no_cache, round_cache
+from producer.methods.shared.finished_layers import FinishedLayers
 from producer.methods.shared.method_options import Option, read_chosen
 from schemas.errors import UsageError
 from schemas.levels import NO_LEVEL, Level, parse_level
@@ -44,6 +45,7 @@ class Job(NamedTuple):
     settings   : what `Method.settings` returns for the level and the model, the method's options by name among them.
     statistics : what the method's `collect` returned for the dense model.
     device     : device that layers are compressed on, one at a time; None for the model's own.
+    finished   : layers that a killed command has compressed, and where those of this one are kept; None keeps nothing.
     """
 
     level: Level
@@ -52,6 +54,7 @@ class Job(NamedTuple):
     seed: int
     statistics: Any = None
     device: Any = None
+    finished: FinishedLayers | None = None
 
 
 @dataclass(frozen=True)
@@ -183,12 +186,19 @@ class Method:
         """Return the model compressed to one level; the dense model may not be used afterwards."""
         return next(self.sweep(model, [level], data, seed))
 
-    def sweep(
-        self, model: Any, levels: Sequence[Level], data: "CompressionData | None", seed: int, device: Any = None
+    def sweep(  # noqa: PLR0913, PLR0917
+        self,
+        model: Any,
+        levels: Sequence[Level],
+        data: "CompressionData | None",
+        seed: int,
+        device: Any = None,
+        finished: Callable[[Level], FinishedLayers] = lambda _: FinishedLayers(),
     ) -> Iterator[Applied]:
         """Yield the model compressed to each level in turn, with the same results as one `apply` per level.
 
-        device : device on which layers are compressed one at a time, for a model kept on the host because the device is too small.
+        device   : device on which layers are compressed one at a time, for a model kept on the host because the device is too small.
+        finished : where the layers of a level's model are kept as they are finished.
 
         Statistics of the dense model are collected once. Every level but the last starts from a copy of the dense model; a yielded
         model is freed when the generator continues.
@@ -211,7 +221,8 @@ class Method:
         for number, level in enumerate(levels):
             working = model if number == len(levels) - 1 else deepcopy(model)
             weights = level.without_cache
-            job = Job(weights, self.settings(level, dense_config), data if self.needs_data(level) else None, seed, statistics, device)
+            used = data if self.needs_data(level) else None
+            job = Job(weights, self.settings(level, dense_config), used, seed, statistics, device, finished(level))
             working = self.compress(working, job).eval()
             conditions = self.verify(working, job) | vars(working).get("expert_statistics", {})
             if cache := self.cache_of(level):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
+from producer.methods.shared.finished_layers import FinishedLayers
 from producer.methods.shared.linear_layers import decoder_layers
 from schemas.errors import UsageError
 
@@ -25,16 +26,22 @@ def on_device(module: Any, device: Any) -> Iterator[None]:
     module.to(home)
 
 
-def layer_inputs(model: Any, batches: Iterable[Any], device: Any = None) -> Iterator[tuple[Any, Callable[..., None]]]:
+def layer_inputs(
+    model: Any, batches: Iterable[Any], device: Any = None, finished: FinishedLayers | None = None
+) -> Iterator[tuple[Any, Callable[..., None]]]:
     """Yield each decoder layer with a function that runs it on all batches.
 
-    batches : token ids, (sequence, token) each.
+    batches  : token ids, (sequence, token) each.
+    finished : layers that need not be compressed: they are put into the model and not yielded; the others are added.
     The function discards the layer's outputs, except with `advance=True`: then they become the inputs of the next layer. Make the
     `advance=True` call last.
     """
     home, working = model.device, device or model.device
+    finished = finished or FinishedLayers()
     states, arguments = first_inputs(model, batches)
-    for number, layer in enumerate(decoder_layers(model).values()):
+    layers = list(decoder_layers(model).values())
+    states = finished.restore(layers, home) or states
+    for number, layer in list(enumerate(layers))[finished.n :]:
 
         def run(advance: bool = False, layer: Any = layer, number: int = number) -> None:
             for batch, (state, of_layers) in enumerate(zip(states, arguments, strict=True)):
@@ -44,6 +51,8 @@ def layer_inputs(model: Any, batches: Iterable[Any], device: Any = None) -> Iter
 
         with on_device(layer, working):
             yield layer, run
+        finished.add(layer, states)
+    finished.end()
 
 
 def layer_gradients(model: Any, batches: Sequence[Any], device: Any = None) -> Iterator[Any]:

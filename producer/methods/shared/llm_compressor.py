@@ -20,6 +20,7 @@ from functools import cache, partial
 from typing import Any
 from unittest.mock import patch
 
+from producer.methods.shared.finished_layers import FinishedLayers
 from producer.methods.shared.layerwise import layer_inputs
 from producer.methods.shared.linear_layers import BATCH
 
@@ -27,27 +28,33 @@ log = logging.getLogger(__name__)
 PIPELINE = "decoder-layers"
 ROUTED = "routed tokens, all where they are fewer than columns"  # the setting of methods with `FromRoutedTokens`
 working_device: ContextVar[Any] = ContextVar("device on which layers are compressed, None for the model's own", default=None)
+_finished: ContextVar[FinishedLayers | None] = ContextVar("layers that need not be compressed", default=None)
 _advance: ContextVar[Callable[[], None] | None] = ContextVar("makes the current decoder layer's outputs the next inputs", default=None)
 _routing: ContextVar["_Routing | None"] = ContextVar("which experts see which tokens; None if all see all", default=None)
 
 
-def oneshot(model: Any, recipe: Callable[[], Sequence[Any]], data: Any = None, device: Any = None) -> Any:
+def oneshot(
+    model: Any, recipe: Callable[[], Sequence[Any]], data: Any = None, device: Any = None, finished: FinishedLayers | None = None
+) -> Any:
     """Run a recipe on a model in place: layer by layer if there is data, else without a forward pass.
 
     What share of the experts' matrices all tokens were used for is left as `model.expert_statistics`.
 
-    recipe : returns the modifiers; a function, because importing them prints, which only `quiet` suppresses.
-    data   : CompressionData or None.
-    device : device on which layers are compressed, one at a time; None for the model's own.
+    recipe   : returns the modifiers; a function, because importing them prints, which only `quiet` suppresses.
+    data     : CompressionData or None.
+    device   : device on which layers are compressed, one at a time; None for the model's own.
+    finished : layers that need not be compressed, and where the others are kept; None keeps nothing.
     """
+    finished = finished or FinishedLayers()
     with quiet():
         from llmcompressor.core import active_session
 
         entry = _entry_point()
         working_device.set(device)
+        _finished.set(finished)
         modifiers = list(recipe())
         routed = [modifier for modifier in modifiers if isinstance(modifier, FromRoutedTokens)]
-        routing = _Routing(routed) if routed else None
+        routing = _Routing(routed, finished.record) if routed else None
         token = _routing.set(routing)
         options = {"processor": object(), "pipeline": PIPELINE, "moe_calibrate_all_experts": not routed}
         try:
@@ -78,12 +85,14 @@ class FromRoutedTokens:
 
 
 class _Routing:
-    """How many tokens the experts' matrices saw, and which of them are to see all."""
+    """How many tokens the experts' matrices saw, and which of them are to see all.
 
-    def __init__(self, modifiers: Sequence[FromRoutedTokens]) -> None:
-        self.modifiers, self.tokens = modifiers, Counter[Any]()
+    record : takes the number of matrices, and of those that see all tokens.
+    """
+
+    def __init__(self, modifiers: Sequence[FromRoutedTokens], record: dict[str, Any]) -> None:
+        self.modifiers, self.record, self.tokens = modifiers, record, Counter[Any]()
         self.only: Collection[Any] | None = None
-        self.n_starved = self.n_matrices = 0
 
     def counts(self, module: Any, x: Any) -> bool:
         """Return whether a layer takes in these inputs, (..., column), and count them."""
@@ -97,7 +106,8 @@ class _Routing:
         run()
         matrices = _expert_matrices(layer)
         starved = {module for module in matrices if self.tokens[module] < module.weight.shape[1]}
-        self.n_matrices, self.n_starved = self.n_matrices + len(matrices), self.n_starved + len(starved)
+        for name, some in (("expert_matrices", matrices), ("starved_matrices", starved)):
+            self.record[name] = self.record.get(name, 0) + len(some)
         if starved:
             for modifier in self.modifiers:
                 modifier.forget(starved)
@@ -108,7 +118,8 @@ class _Routing:
 
     def measured(self) -> dict[str, float]:
         """Return the share of the experts' matrices for which all tokens were used; nothing for a model without experts."""
-        return {"experts_from_all_tokens": self.n_starved / self.n_matrices} if self.n_matrices else {}
+        n_matrices = self.record.get("expert_matrices", 0)
+        return {"experts_from_all_tokens": self.record["starved_matrices"] / n_matrices} if n_matrices else {}
 
 
 def _expert_matrices(layer: Any) -> list[Any]:
@@ -193,7 +204,8 @@ def _entry_point() -> Any:
                 callbacks.sequential_epoch_end(list(model.modules()))
             else:
                 with calibration_forward_context(model), DisableQuantization(model):
-                    for layer, run in layer_inputs(model, (batch["input_ids"] for batch in dataloader), working_device.get()):
+                    batches = (batch["input_ids"] for batch in dataloader)
+                    for layer, run in layer_inputs(model, batches, working_device.get(), _finished.get()):
                         if routing := _routing.get():
                             routing.observe(layer, run)
                         else:

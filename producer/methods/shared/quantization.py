@@ -131,7 +131,7 @@ def rounded_weight(weight: Any, level: Level) -> Any:
 
 def quantize(model: Any, recipe: Callable[[], Sequence[Any]], job: Job, activation_clip: float = 1.0) -> Any:
     """Return the model quantized by a recipe of llm-compressor modifiers, as `simulate_rounding` leaves it."""
-    return simulate_rounding(oneshot(model, recipe, job.data, job.device), job.level, activation_clip)
+    return simulate_rounding(oneshot(model, recipe, job.data, job.device, job.finished), job.level, activation_clip)
 
 
 def simulate_rounding(model: Any, level: Level, activation_clip: float = 1.0) -> Any:
