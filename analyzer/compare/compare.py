@@ -130,7 +130,7 @@ def _accuracy_p(cells: Sequence[Paired], change: Estimate) -> float:
         pair = next(iter(pairs.values()))
         before, after = pair.dense.correct, pair.compressed.correct
         return mcnemar(int((before & ~after).sum()), int((~before & after).sum())) if before.size else math.nan
-    if change.clusters and np.count_nonzero(change.clusters.share) < 2:
+    if change.clusters and change.clusters.count < 2:
         return math.nan
     moved = change.influence + change.value
     moved = change.clusters.sums(moved) if change.clusters else moved
@@ -145,7 +145,7 @@ def _set_size_p(cells: Sequence[Paired], change: Estimate, question: Question) -
     If few items decide the threshold, the test swaps items, or whole clusters, between the two runs. Otherwise it is Student's t test or,
     at an atom or gap of the score, the level at which the inverted interval begins to contain 0.
     """
-    if change.clusters and np.count_nonzero(change.clusters.share) < 2:
+    if change.clusters and change.clusters.count < 2:
         return math.nan
     if len(cells) == 1 and change.influence.size and _few(cells[0], question):
         return _swapped(cells[0], question)

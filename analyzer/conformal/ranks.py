@@ -7,6 +7,7 @@ in the set if and only if its own rank is <= p, which is `score <= threshold` wi
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -45,10 +46,15 @@ class Ranks:
         """Number of items that may calibrate, N."""
         return self.item_rank.size
 
-    @property
+    @cached_property
     def ties(self) -> IntArray:
         """Number of other calibration scores that equal the one at each rank, (rank,); 0 at rank N."""
         return np.bincount(self.first)[self.first] - 1
+
+    @cached_property
+    def n_in_sets(self) -> IntArray:
+        """Number of options in the sets of all items together if the threshold has this rank, (rank,) for ranks 0 to N + 1."""
+        return np.bincount(self.option.ravel(), minlength=self.n_items + 2).cumsum()
 
 
 def rank_scores(

@@ -37,7 +37,7 @@ def bends_at_threshold(threshold: Threshold, clusters: Clusters | None = None) -
     """
     law = threshold.law
     n_items, n = law.n_items, law.n_calibration
-    n_units = np.count_nonzero(clusters.share) if clusters else n_items
+    n_units = clusters.count if clusters else n_items
     alike = threshold_design_effect(threshold, clusters)
     if n_units <= FEW_ITEMS or law.k > n or n + 1 - law.k < 2 * FEWEST_BEYOND * alike:
         return True
@@ -49,14 +49,14 @@ def jumps_at_threshold(threshold: Threshold, alike: float = 1.0) -> bool:
 
     alike : design effect of dependent items, by which the threshold is less certain.
     """
-    law, ranks = threshold
+    law, ranks = threshold.law, threshold.ranks
     n_items, n = law.n_items, law.n_calibration
     centre = law.k / (n + 1)
     reach = REACH * math.sqrt(alike * centre * (1 - centre) * (1 / n_items + 1 / n))
     positions = np.clip(((centre + reach * np.array([-1.0, 0.0, 1.0])) * n_items).astype(np.int64), 0, n_items - 1)
     if np.ptp(ranks.first[positions]) < np.ptp(positions) and (positions - ranks.first[positions]).max() > TIED * n_items:
         return True
-    below, at, above = (float((ranks.option <= position).sum()) for position in positions)
+    below, at, above = (float(count) for count in ranks.n_in_sets[positions])
     return abs(above - 2 * at + below) > BENT * max(above - below, 1.0)
 
 
@@ -121,9 +121,10 @@ class SetInversion:
         if not self.populations.boundaries:  # the threshold stays in an atom that no score is below, so that the set size cannot jump
             error = t * math.hypot(_error(self.influence, clusters), self.unseen, self.split_error)
             return Interval(self.value - error, self.value + error)
-        middle = float(self.populations.middle[self.statistic])
+        means = self.populations.tilted(level)
+        middle = float(means.middle[self.statistic])
         low, high = 0.0, 0.0
-        for rest, ends in zip(self._rests, self.populations.extremes(level)[:, :, self.statistic], strict=True):
+        for rest, ends in zip(self._rests, means.extremes[:, :, self.statistic], strict=True):
             error = t * math.hypot(rest, self.unseen, self.split_error)
             low = max(low, math.hypot(middle - min(middle, float(ends.min())), error))
             high = max(high, math.hypot(max(middle, float(ends.max())) - middle, error))
@@ -154,5 +155,5 @@ def _rest(influence: FloatArray, beyond: BoolArray, clusters: Clusters | None) -
 
 def _error(influence: FloatArray, clusters: Clusters | None) -> float:
     if clusters:
-        return math.sqrt(float(clusters.covariances(influence[None])[0, 0]))
+        return math.sqrt(clusters.covariance(influence, influence))
     return math.sqrt(float(influence @ influence) / (influence.size * (influence.size - 1)))

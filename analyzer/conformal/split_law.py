@@ -157,17 +157,8 @@ def set_statistics(ranks: Ranks, *, sizes: bool = False) -> SetStatistics:
 
 def moments(law: RankLaw, statistics: SetStatistics) -> Moments:
     """Return mean and sd over all splits of every statistic."""
-    window = slice(law.first, law.first + law.weights.size)
-    table, n_tested = statistics.table, law.n_items - law.n_calibration
-    strata = (
-        (table.below[:, window].astype(np.float64), law.ranks, law.tested_below),
-        (table.above[:, window].astype(np.float64), np.maximum(law.n_items - 1 - law.ranks, 0), law.tested_above),
-    )
-    sums = [_sample(*_totals(statistics, hits, size), size, tested) for hits, size, tested in strata]
-    given_rank = (sums[0][0] + sums[1][0]) / n_tested
-    mean = given_rank @ law.weights
-    variance = ((sums[0][1] + sums[1][1]) / n_tested**2 + (given_rank - mean[:, None]) ** 2) @ law.weights
-    return Moments(mean, np.sqrt(np.maximum(variance, 0.0)))
+    mean, sd = all_moments(rank_laws(law.n_items, law.n_calibration, (law.k,)), statistics)
+    return Moments(mean[0], sd[0])
 
 
 class RankLaws(NamedTuple):
@@ -187,7 +178,7 @@ class RankLaws(NamedTuple):
     spreads: FloatArray
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def rank_laws(n_items: int, n_calibration: int, ks: tuple[int, ...]) -> RankLaws:
     """Return the laws of several k together."""
     laws = [rank_law(n_items, n_calibration, k) for k in ks]
@@ -200,15 +191,16 @@ def rank_laws(n_items: int, n_calibration: int, ks: tuple[int, ...]) -> RankLaws
 
 
 def all_moments(laws: RankLaws, statistics: SetStatistics) -> Moments:
-    """Return (law, statistic) mean and sd over all splits: what `moments` returns for each law by itself, at a fraction of the time."""
-    ranks = np.arange(laws.n_items + 1, dtype=np.float64)
+    """Return (law, statistic) mean and sd over all splits; those of a law do not depend on the other laws."""
+    window = slice(int(laws.rank.min()), int(laws.rank.max()) + 1)
+    ranks, of_law = np.arange(window.start, window.stop, dtype=np.float64), laws.rank - window.start
     sizes = ranks, np.maximum(laws.n_items - 1 - ranks, 0)
     given_rank = variance = np.zeros((len(statistics.names), laws.rank.size))
     for stratum, hits in enumerate((statistics.table.below, statistics.table.above)):
-        total, squares = _totals(statistics, hits.astype(np.float64), sizes[stratum])
+        total, squares = _totals(statistics, hits[:, window].astype(np.float64), sizes[stratum])
         spread = _spread(total, squares, sizes[stratum])
-        given_rank = given_rank + total.take(laws.rank, axis=1) * laws.shares[stratum]
-        variance = variance + spread.take(laws.rank, axis=1) * laws.spreads[stratum]
+        given_rank = given_rank + total.take(of_law, axis=1) * laws.shares[stratum]
+        variance = variance + spread.take(of_law, axis=1) * laws.spreads[stratum]
     given_rank /= laws.n_items - laws.n_calibration
     mean = np.add.reduceat(given_rank * laws.weight, laws.start, axis=1)
     given_rank -= np.repeat(mean, np.diff(laws.start, append=laws.rank.size), axis=1)
@@ -226,12 +218,6 @@ def _totals(statistics: SetStatistics, hits: FloatArray, size: FloatArray) -> tu
     """Sums (statistic, p) of values and squared values over a stratum of (p,) `size` items, from its hits (row, p)."""
     values = statistics.start[:, None] * size + statistics.steps @ hits
     return values, statistics.square_start[:, None] * size + statistics.square_steps @ hits
-
-
-def _sample(total: FloatArray, squares: FloatArray, size: FloatArray, tested: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Mean and variance of the sum over `tested` items drawn without replacement from a stratum of `size`."""
-    share = tested / np.maximum(size, 1)
-    return total * share, tested * (1 - share) * _spread(total, squares, size)
 
 
 def _spread(total: FloatArray, squares: FloatArray, size: FloatArray) -> FloatArray:

@@ -8,9 +8,10 @@ A mean is a sum over hits of the chance that the threshold is at or above the hi
 the threshold may have, and weights differ only between boundaries: so hits are counted once by rank and boundary, for all tilts together.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +26,8 @@ BOUNDARIES = np.array([0.02, 0.15, 0.35, 0.5, 0.65, 0.85, 0.98])  # quantiles of
 NEGLIGIBLE = 1e-18  # chance of a level on either side beyond which its distribution is not evaluated
 
 
-class Threshold(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Threshold:
     """The distribution of the threshold's rank, and the ranks of the scores."""
 
     law: RankLaw
@@ -40,12 +42,13 @@ class Tilt(NamedTuple):
     beyond: float
 
 
+@lru_cache(maxsize=8)  # a cell asks several times, for the interval of its set size and for the reason why there is none
 def threshold_design_effect(threshold: Threshold, clusters: Clusters | None) -> float:
     """Return how many times as large the variance of the number of items above the threshold is as for independent items; at least 1."""
     if not clusters:
         return 1.0
-    law, ranks = threshold
-    beyond = ranks.item_rank >= round(law.k / (law.n_calibration + 1) * law.n_items)
+    law = threshold.law
+    beyond = threshold.ranks.item_rank >= round(law.k / (law.n_calibration + 1) * law.n_items)
     return design_effect(clusters, beyond) if 0 < beyond.sum() < beyond.size else 1.0
 
 
@@ -54,7 +57,18 @@ def design_effect(clusters: Clusters | None, beyond: BoolArray) -> float:
     if not clusters:
         return 1.0
     side = beyond - beyond.mean()
-    return max(float(clusters.covariances(side[None])[0, 0]) * beyond.size**2 / float(side @ side), 1.0)
+    return max(clusters.covariance(side, side) * beyond.size**2 / float(side @ side), 1.0)
+
+
+class TiltedMeans(NamedTuple):
+    """Means of the statistics of sets.
+
+    middle   : (statistic,) in the population in which the items have equal weights.
+    extremes : (boundary, 2, statistic) in those with the fewest and the most items beyond each boundary.
+    """
+
+    middle: FloatArray
+    extremes: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +87,12 @@ class Populations:
     start: FloatArray
     member: BoolArray | None = None
     clusters: Clusters | None = None
-    _extremes: dict[float, FloatArray] = field(default_factory=dict)
+    _by_level: dict[float, TiltedMeans] = field(default_factory=dict)
 
     @cached_property
     def boundaries(self) -> list[int]:
         """Ranks that divide the items into two parts: of tied ranks the first, without 0, below which there are no items."""
-        law, ranks = self.threshold
+        law, ranks = self.threshold.law, self.threshold.ranks
         alike = threshold_design_effect(self.threshold, self.clusters)
         levels = betaincinv(law.k / alike, (law.n_calibration + 1 - law.k) / alike, BOUNDARIES)
         positions = np.minimum((levels * law.n_items).astype(np.int64), law.n_items - 1)
@@ -88,26 +102,21 @@ class Populations:
         """Yield for each boundary which items are beyond it, (item,) bool."""
         return (self.threshold.ranks.item_rank >= boundary for boundary in self.boundaries)
 
-    @cached_property
-    def middle(self) -> FloatArray:
-        """(statistic,) means in the population in which the items have equal weights."""
-        return np.asarray(self._tilted_means([Tilt(0, 1.0, 1.0)])[0])
-
-    def extremes(self, level: float) -> FloatArray:
-        """Return (boundary, 2, statistic) means in the populations with the fewest and the most items beyond each boundary.
+    def tilted(self, level: float) -> TiltedMeans:
+        """Return the means without a tilt, and in the populations with the fewest and the most items beyond each boundary.
 
         level : of the interval of the share of items beyond, such as 0.95.
         """
-        if level not in self._extremes:
+        if level not in self._by_level:
             n_items = self.threshold.law.n_items
-            tilts = []
+            tilts = [Tilt(0, 1.0, 1.0)]
             for number, (boundary, alike) in enumerate(zip(self.boundaries, self._design_effects, strict=True)):
                 count, n_counted, now = (n_items - boundary) / alike, n_items / alike, 1 - boundary / n_items
                 for share in betaincinv(count + 0.5, n_counted - count + 0.5, [(1 - level) / 2, 1 - (1 - level) / 2]):
                     tilts.append(Tilt(number, float(1 - share) / (1 - now), float(share) / now))
-            means = self._tilted_means(tilts) if tilts else np.empty(0)  # all scores may be tied, and there is no boundary then
-            self._extremes[level] = means.reshape(len(self.boundaries), 2, len(self.start))
-        return self._extremes[level]
+            means = self._tilted_means(tilts)
+            self._by_level[level] = TiltedMeans(means[0], means[1:].reshape(len(self.boundaries), 2, len(self.start)))
+        return self._by_level[level]
 
     @cached_property
     def _design_effects(self) -> list[float]:
@@ -135,17 +144,17 @@ class Populations:
         law = self.threshold.law
         n_items, a, b = law.n_items, law.k, law.n_calibration + 1 - law.k
         low, high = betaincinv(a, b, NEGLIGIBLE), 1 - betaincinv(b, a, NEGLIGIBLE)
-        ranked = np.arange(n_items)
-        levels = np.zeros((len(tilts), n_items + 1))  # of the items ranked below a rank
-        for level, tilt in zip(levels, tilts, strict=True):
-            boundary = self.boundaries[tilt.number] if self.boundaries else 0
-            level[1:] = np.minimum(ranked + 1, boundary) * tilt.below + np.maximum(ranked + 1 - boundary, 0) * tilt.beyond
-        levels = np.asarray(np.minimum(levels / n_items, 1.0))
-        levels[:, -1] = 1.0
-        first = int(np.argmax(levels.max(axis=0) > low)) - 1
-        last = n_items - int(np.argmax((levels.min(axis=0) < high)[::-1])) + 1
-        window = levels[:, first : min(last, n_items) + 1]
-        chance = np.where(window <= low, 1.0, 0.0)
-        inside = np.asarray((window > low) & (window < high))
-        chance[inside] = 1 - betainc(a, b, window[inside])
+        boundary = np.array([self.boundaries[tilt.number] if self.boundaries else 0 for tilt in tilts])
+        below, beyond = np.array([[tilt.below, tilt.beyond] for tilt in tilts]).T
+        # The level of a rank, the share of weight ranked below it, rises from 0 with slope `below`, from the boundary on with `beyond`.
+        ends = n_items * np.array([[low], [high]])
+        reached = np.where(ends <= boundary * below, ends / below, boundary + (ends - boundary * below) / beyond)
+        first, last = max(math.floor(reached[0].min()) - 1, 0), min(math.ceil(reached[1].max()) + 1, n_items)
+        rank = np.arange(first, last + 1)[:, None]
+        levels = np.minimum((np.minimum(rank, boundary) * below + np.maximum(rank - boundary, 0) * beyond) / n_items, 1.0).T
+        if last == n_items:
+            levels[:, -1] = 1.0
+        chance = np.where(levels <= low, 1.0, 0.0)
+        inside = np.asarray((levels > low) & (levels < high))
+        chance[inside] = 1 - betainc(a, b, levels[inside])
         return first, chance

@@ -111,7 +111,7 @@ def too_few_clusters(estimate: Estimate) -> str | None:
     """Return why an estimate over a few large clusters decides nothing; None if it has enough of them, or if they are small."""
     if not estimate.clusters or estimate.units >= FEW_ITEMS or estimate.items <= 2 * estimate.units:
         return None
-    n_clusters = np.count_nonzero(estimate.clusters.share)
+    n_clusters = estimate.clusters.count
     of_like_size = "" if n_clusters < FEW_ITEMS else f" of very different sizes, worth {estimate.units:.1f} equal ones"
     return f"the figure rests on {n_clusters} cluster{'s' if n_clusters > 1 else ''}{of_like_size}; at least {FEW_ITEMS} are needed"
 

@@ -12,7 +12,7 @@ from analyzer.conformal.drawn_splits import drawn_values, over_splits
 from analyzer.conformal.influence import drawn_law, split_influence
 from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
 from analyzer.conformal.set_size_interval import inverted_where_bent, no_interval
-from analyzer.conformal.split_law import Moments, RankLaw, SetStatistics, moments, rank_law, set_statistics
+from analyzer.conformal.split_law import Moments, RankLaw, SetStatistics, all_moments, rank_law, rank_laws, set_statistics
 from analyzer.conformal.splits import calibration_size, draw_splits, draw_stratified, given_split
 from analyzer.conformal.tilted_items import Threshold, threshold_design_effect
 from analyzer.measure.cell import Cell, too_few, with_uacc
@@ -29,6 +29,8 @@ from schemas.errors import UsageError
 class ScoredRun(NamedTuple):
     """A run under one scorer, sorted once for all alphas.
 
+    ks     : (alpha,) rank of the threshold among the calibration scores.
+    exact  : mean and sd over all splits of each statistic, (alpha, statistic), also where splits are drawn.
     masks  : (split, item) true where an item calibrates; None for all splits.
     values : (split, alpha, statistic) means of drawn splits; None for all splits.
     """
@@ -39,12 +41,22 @@ class ScoredRun(NamedTuple):
     n_calibration: int
     ranks: Ranks
     statistics: SetStatistics
+    ks: tuple[int, ...]
+    exact: Moments
     masks: BoolArray | None
     values: FloatArray | None
 
+    def all_splits(self, alpha: Fraction) -> Moments:
+        """Return mean and sd over all splits of each statistic, (statistic,), at one of the question's alphas."""
+        number = self._number(alpha)
+        return Moments(self.exact.mean[number], self.exact.sd[number])
+
     def drawn(self, alpha: Fraction) -> FloatArray | None:
         """Return (split, statistic) the means of drawn splits at one of the question's alphas; None for all splits."""
-        return None if self.values is None else self.values[:, self.question.alphas.index(alpha)]
+        return None if self.values is None else self.values[:, self._number(alpha)]
+
+    def _number(self, alpha: Fraction) -> int:
+        return self.ks.index(threshold_rank(self.n_calibration, alpha))  # alphas with the same k have the same sets
 
 
 def drawn_over(statistics: SetStatistics, scored: ScoredRun, k: int) -> Moments:
@@ -97,12 +109,11 @@ def score_run(view: RunView, probs: FloatArray, scorer: str, question: Question,
     """Return a run under one scorer, ready for all alphas; probs (item, option) may have been rescaled by a temperature."""
     ranks = rank_scores(scores_of(view, probs, scorer, question), view.answer, probs, question.empty)
     statistics = set_statistics(ranks, sizes=question.sizes)
-    if masks is None:
-        n = calibration_size(view.n_items, question.calibration_fraction)
-        return ScoredRun(view, question, scorer, n, ranks, statistics, None, None)
-    n = int(masks[0].sum())
-    values = drawn_values(statistics, ranks.item_rank, masks, [threshold_rank(n, alpha) for alpha in question.alphas])
-    return ScoredRun(view, question, scorer, n, ranks, statistics, masks, values)
+    n = calibration_size(view.n_items, question.calibration_fraction) if masks is None else int(masks[0].sum())
+    ks = tuple(threshold_rank(n, alpha) for alpha in question.alphas)
+    values = None if masks is None else drawn_values(statistics, ranks.item_rank, masks, ks)
+    exact = all_moments(rank_laws(view.n_items, n, ks), statistics)
+    return ScoredRun(view, question, scorer, n, ranks, statistics, ks, exact, masks, values)
 
 
 def measure_alpha(scored: ScoredRun, alpha: Fraction) -> Cell:
@@ -110,15 +121,17 @@ def measure_alpha(scored: ScoredRun, alpha: Fraction) -> Cell:
     view, n = scored.view, scored.n_calibration
     k = threshold_rank(n, alpha)
     law, drawn = rank_law(view.n_items, n, k), scored.drawn(alpha)
-    summary = moments(law, scored.statistics) if drawn is None else over_splits(drawn)
-    estimates = _estimates(law, scored, summary) | answer_metrics(view)
+    exact, threshold = scored.all_splits(alpha), Threshold(law, scored.ranks)
+    summary = exact if drawn is None else over_splits(drawn)
+    split_errors = None if scored.masks is None else exact.sd / math.sqrt(len(scored.masks))
+    estimates = _estimates(threshold, scored, summary, split_errors) | answer_metrics(view)
     return Cell(
         view,
         scored.scorer,
         alpha,
         n,
         with_uacc(estimates, view),
-        _facts(law, scored, summary, drawn),
+        _facts(threshold, scored, summary, drawn),
         too_few(n, alpha) if k > n else _outside_band(law, scored, float(summary.mean[0])),
         forced=scored.question.empty == "top1",
     )
@@ -140,19 +153,19 @@ def influence_of(law: RankLaw, scored: ScoredRun, statistics: SetStatistics) -> 
     return split_influence(law, scored.ranks.item_rank, statistics, drawn)
 
 
-def _estimates(law: RankLaw, scored: ScoredRun, summary: Moments) -> dict[str, Estimate]:
+def _estimates(threshold: Threshold, scored: ScoredRun, summary: Moments, split_errors: FloatArray | None) -> dict[str, Estimate]:
     statistics = scored.statistics
-    estimates = statistics.estimates(summary.mean, influence_of(law, scored, statistics), scored.view.clusters)
-    errors = None if scored.masks is None else moments(law, statistics).sd / math.sqrt(len(scored.masks))
-    return inverted_where_bent(estimates, Threshold(law, scored.ranks), statistics, split_errors=errors)
+    estimates = statistics.estimates(summary.mean, influence_of(threshold.law, scored, statistics), scored.view.clusters)
+    return inverted_where_bent(estimates, threshold, statistics, split_errors=split_errors)
 
 
-def _facts(law: RankLaw, scored: ScoredRun, summary: Moments, drawn: FloatArray | None) -> dict[str, float | str]:
+def _facts(threshold: Threshold, scored: ScoredRun, summary: Moments, drawn: FloatArray | None) -> dict[str, float | str]:
+    law = threshold.law
     spread = scored.statistics.names if scored.question.sizes else ("coverage", "set_size")
     facts: dict[str, float | str] = {f"{name}_sd": float(summary.sd[scored.statistics.names.index(name)]) for name in spread}
     if scored.question.quantiles:
         facts |= coverage_quantiles(law, scored.statistics.table, None if drawn is None else drawn[:, 0])
-    alike = threshold_design_effect(Threshold(law, scored.ranks), scored.view.clusters)
+    alike = threshold_design_effect(threshold, scored.view.clusters)
     facts["set_size_note"] = no_interval(law, alike) or math.nan
     facts["threshold_ties"] = float(law.weights @ scored.ranks.ties[law.first : law.first + law.weights.size]) / law.n_items
     return facts | {"parameters": parameter_text(scored.scorer, scored.question)}

@@ -106,10 +106,12 @@ def _accuracy_reasons(view: RunView) -> list[str]:
     return [*([below] if _below_chance(view) else []), *label_reasons(view)]
 
 
+@once_per_view
 def _below_chance(view: RunView) -> bool:
     return bool(bdtr(int(view.correct.sum()), view.n_items, _chance(view)) < NOISE)
 
 
+@once_per_view
 def _beats_chance(view: RunView) -> bool:
     """Whether a run is better than chance beyond noise; if it is not, full sets are to be expected."""
     return bool(bdtrc(int(view.correct.sum()) - 1, view.n_items, _chance(view)) < NOISE)

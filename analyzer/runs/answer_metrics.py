@@ -56,8 +56,7 @@ def dependence(view: RunView) -> dict[str, Any]:
         return {"n_questions": n_questions, "n_clusters": view.n_items, "design_effect": None}
     numbers = np.unique(clusters.code, return_inverse=True)[1]
     effect = design_effect(answer_metrics(view)["accuracy"].influence, numbers)
-    n_clusters = int(np.count_nonzero(clusters.share))
-    return {"n_questions": n_questions, "n_clusters": n_clusters, "design_effect": effect if math.isfinite(effect) else None}
+    return {"n_questions": n_questions, "n_clusters": clusters.count, "design_effect": effect if math.isfinite(effect) else None}
 
 
 def chooses(view: RunView, text: str) -> BoolArray | None:

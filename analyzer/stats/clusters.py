@@ -30,6 +30,11 @@ class Clusters:
         """Number of independent units: the clusters, fewer if their sizes differ, (sum of sizes)^2 / sum of squares (Kish 1965)."""
         return kish_items(self.share)
 
+    @cached_property
+    def count(self) -> int:
+        """Number of clusters that have items of the estimate."""
+        return int(np.count_nonzero(self.share))
+
     def sums(self, influence: FloatArray) -> FloatArray:
         """Return (cluster,) the sum of the influences, (item,), within each cluster."""
         return np.bincount(self.code, influence, self.share.size).astype(np.float64)
@@ -39,10 +44,25 @@ class Clusters:
 
         Source : MacKinnon, Nielsen & Webb 2023, Journal of Econometrics 232, equation CV3, about the estimate itself.
         """
-        n_clusters = int(np.count_nonzero(self.share))
-        left = np.maximum(1 - self.share, 1e-12)  # one cluster of all items has no variance; its estimate has no interval
-        sums = np.stack([self.sums(one) for one in influence]) / left
-        return np.asarray(sums @ sums.T * ((1 - 1 / max(n_clusters, 1)) / self.code.size**2))
+        sums = np.stack([self._omitted(one) for one in influence])
+        return np.asarray(sums @ sums.T * self._scale)
+
+    def covariance(self, one: FloatArray, other: FloatArray) -> float:
+        """Return the covariance of two estimates with influences (item,), or the variance of one given twice, as in `covariances`."""
+        first = self._omitted(one)
+        return float(first @ (first if other is one else self._omitted(other))) * self._scale
+
+    def _omitted(self, influence: FloatArray) -> FloatArray:
+        """Return (cluster,) the change of an estimate over the other clusters if this one is left out, times minus the number of items."""
+        return self.sums(influence) / self._others
+
+    @cached_property
+    def _others(self) -> FloatArray:
+        return np.maximum(1 - self.share, 1e-12)  # one cluster of all items has no variance; its estimate has no interval
+
+    @cached_property
+    def _scale(self) -> float:
+        return (1 - 1 / max(self.count, 1)) / self.code.size**2
 
     def among(self, weight: AnyArray) -> "Clusters":
         """Return the same clusters for an estimate over some of these items, (item,) bool or their weights in the estimate."""

@@ -92,7 +92,7 @@ class Estimate:
     def covariance(self, other: "Estimate") -> float:
         """Return the covariance with an estimate over the same items, as far as the observed items show it."""
         if self.clusters:
-            return float(self.clusters.covariances(np.stack([self.influence, other.influence]))[0, 1])
+            return self.clusters.covariance(self.influence, other.influence)
         size, freedom = self.influence.size, min(self.freedom, other.freedom)
         return float(self.influence @ other.influence) / (size * size * freedom / (freedom + 1))
 

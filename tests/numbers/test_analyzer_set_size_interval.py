@@ -126,21 +126,20 @@ def test_tilted_populations_are_those_computed_rank_by_rank(alpha: Fraction, n_i
     found = measured(*sample(np.random.default_rng(5), "some skill", n_items, 4), "aps", alpha)
     populations, law = found.inversion.populations, found.threshold.law
     known = set_statistics(found.threshold.ranks)
-    np.testing.assert_allclose(
-        populations.middle, [plain_mean(found.threshold, known, place, np.ones(n_items)) for place in range(4)], rtol=0, atol=1e-12
-    )
-    for boundary, ends in zip(populations.boundaries, populations.extremes(0.9), strict=True):
+    untilted = [plain_mean(found.threshold, known, place, np.ones(n_items)) for place in range(4)]
+    np.testing.assert_allclose(populations.tilted(0.9).middle, untilted, rtol=0, atol=1e-12)
+    for boundary, ends in zip(populations.boundaries, populations.tilted(0.9).extremes, strict=True):
         beyond = found.threshold.ranks.item_rank >= boundary
         shares = betaincinv(beyond.sum() + 0.5, law.n_items - beyond.sum() + 0.5, [0.05, 0.95])
         for share, means in zip(shares, ends, strict=True):
             weights = np.where(beyond, share / beyond.mean(), (1 - share) / (1 - beyond.mean()))
             plain = [plain_mean(found.threshold, known, place, weights) for place in range(4)]
             np.testing.assert_allclose(means, plain, rtol=0, atol=1e-12)
-    everything = replace(populations, member=np.ones(n_items, dtype=np.bool_), _extremes={})
-    np.testing.assert_allclose(everything.extremes(0.9), populations.extremes(0.9), rtol=0, atol=1e-12)
+    everything = replace(populations, member=np.ones(n_items, dtype=np.bool_), _by_level={})
+    np.testing.assert_allclose(everything.tilted(0.9).extremes, populations.tilted(0.9).extremes, rtol=0, atol=1e-12)
     odd = np.arange(n_items) % 2 == 1
-    halves = [replace(populations, member=half, _extremes={}).middle for half in (odd, ~odd)]
-    np.testing.assert_allclose(np.mean(halves, axis=0), populations.middle, rtol=0, atol=1e-12)
+    halves = [replace(populations, member=half, _by_level={}).tilted(0.9).middle for half in (odd, ~odd)]
+    np.testing.assert_allclose(np.mean(halves, axis=0), populations.tilted(0.9).middle, rtol=0, atol=1e-12)
 
 
 def test_few_items_beyond_the_threshold_give_no_interval() -> None:
