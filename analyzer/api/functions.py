@@ -20,13 +20,17 @@ from analyzer.runs.pairs import Partners
 from analyzer.scorers import check_scorers
 
 
-def sets(source: Source, *, at: str | None = None, average: bool = False, **options: Any) -> pl.DataFrame:
+def sets(
+    source: Source, *, at: str | None = None, average: bool = False, reference: str | Path | None = None, **options: Any
+) -> pl.DataFrame:
     """Return coverage and size of the prediction sets of every run: the command `analyze sets`.
 
     Parameters
     ----------
     source, at, options : see `analyzer.api`.
     average : return means over prompts and scorers instead, one row per model, method, level, task and alpha.
+    reference : CSV file of stated figures (docs/formats.md). Returned is then one row per row of the file: `<name>_stated`, `<name>` and
+        their difference for every figure, and `agreement`. Alphas and scorers are those of the file where none are given.
 
     Returns
     -------
@@ -46,10 +50,14 @@ def sets(source: Source, *, at: str | None = None, average: bool = False, **opti
     >>> table["coverage"].round(2).to_list(), table["set_size"].round(2).to_list()
     ([0.9, 0.8], [1.24, 0.91])
     """
+    from analyzer.studies.reference_file import read_reference
+    from analyzer.studies.replayed_figures import beside_reference
     from analyzer.studies.sets import sets as sets_of
 
-    asked = open_asked(source, at, options)
-    return frame(sets_of(asked.runs, asked.question, average=average))
+    stated = None if reference is None else read_reference(Path(reference))
+    asked = open_asked(source, at, stated.completed(options) if stated else options)
+    records = sets_of(asked.runs, asked.question, average=average or (stated is not None and stated.averaged))
+    return frame(beside_reference(records, stated) if stated else records)
 
 
 def compare(  # noqa: PLR0913  # one argument per option of the command line

@@ -10,7 +10,9 @@ from analyzer.cli.options import against_option, analysis_options, comparison_op
 from analyzer.cli.report import COMMANDS as REPORTS
 from analyzer.cli.ship import COMMANDS as SHIPPING
 from analyzer.cli.verdicts import COMMANDS
+from schemas.errors import UsageError
 from store.command import ShellGroup, friendly_errors, log_to_stderr
+from store.shown import message
 
 
 @click.group(cls=ShellGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -29,7 +31,7 @@ def main(verbose: bool) -> None:
 @set_options
 @executor_option
 @friendly_errors
-def sets_command(average: bool, executor: str, p_values: bool, **options: Any) -> None:
+def sets_command(average: bool, executor: str, p_values: bool, reference: Path | None, **options: Any) -> None:
     """Accuracy, coverage and set size of every run.
 
     Example: analyze sets --task mmlu --alpha 0.05 --alpha 0.1 --scorer lac
@@ -38,11 +40,17 @@ def sets_command(average: bool, executor: str, p_values: bool, **options: Any) -
     from analyzer.runs.loading import open_runs
     from analyzer.studies.executors import Measurement, measure_models, model_sources
     from analyzer.studies.p_values import p_value_records
+    from analyzer.studies.reference_file import read_reference
+    from analyzer.studies.replayed_figures import beside_reference, summary
     from analyzer.studies.sets import sets
-    from analyzer.tables.columns import P_VALUES, SETS
+    from analyzer.tables.columns import P_VALUES, SETS, replayed
     from analyzer.tables.emit import emit
 
-    request = parse_request(options)
+    if p_values and reference:
+        raise UsageError("--reference states figures, which --p-values does not print; leave one of them out")
+    stated = read_reference(reference) if reference else None
+    request = parse_request(stated.completed(options) if stated else options)
+    average = average or (stated is not None and stated.averaged)
     runs = open_runs(request.store_url, request.at, request.selection)
     if p_values:
         emit(p_value_records(runs, request.question), request.form, P_VALUES)
@@ -51,7 +59,13 @@ def sets_command(average: bool, executor: str, p_values: bool, **options: Any) -
         records = sets(runs, request.question, average=average)
     else:
         records = measure_models(model_sources(runs, request.store_url), Measurement(request.question, average), executor)
-    emit(records, request.form, SETS)
+    if stated is None:
+        emit(records, request.form, SETS)
+        return
+    compared = beside_reference(records, stated)
+    emit(compared, request.form, replayed(compared))
+    for sentence in summary(compared, stated, records):
+        click.echo(message(sentence), err=True)
 
 
 @main.command("compare")

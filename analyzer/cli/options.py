@@ -1,6 +1,7 @@
 """Options that every analysis command has. Fast to import, so that `--help` is instant."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -71,6 +72,9 @@ DETAILS: list[Callable[[Any], Any]] = [
     ),
     click.option("--sizes", is_flag=True, help="Also print how often each set size occurs."),
     click.option("--quantiles", is_flag=True, help="Also print quantiles of coverage over the splits."),
+    click.option(
+        "--reference", type=click.Path(path_type=Path), help="CSV of stated figures: print them beside those measured, and how many agree."
+    ),
     click.option("--p-values", "p_values", is_flag=True, help="Print instead every option's p-value, from which sets at any alpha follow."),
 ]
 TOLERANCES = [

@@ -115,17 +115,17 @@ def _is_meant(figure: Stated, cell: Cell) -> bool:
     row = cell.view.row
     dense = figure.method == DENSE or figure.level == "0"
     method = row["method"] == (DENSE if dense else figure.method)
-    level = dense or _same_level(figure.level, row["level"])
-    return _plain_name(row["model"]) == _plain_name(figure.model) and method and level and figure.task in (EVERY_TASK, row["task"])
+    level = dense or same_level(figure.level, row["level"])
+    return plain_name(row["model"]) == plain_name(figure.model) and method and level and figure.task in (EVERY_TASK, row["task"])
 
 
-def _plain_name(model: str) -> str:
-    """A model's name without owner, case, separators and the suffix of converted weights."""
+def plain_name(model: str) -> str:
+    """Return a model's name without owner, case, separators and the suffix of converted weights."""
     return re.sub(r"[^a-z0-9.]", "", model.rsplit("/", 1)[-1].lower().removesuffix("-hf"))
 
 
-def _same_level(stated: str, measured: str) -> bool:
-    """Whether a published level means a run's level; one without a group size matches any group size."""
+def same_level(stated: str, measured: str) -> bool:
+    """Return whether a published level means a run's level; one without a group size matches any group size."""
     try:
         stated_level, measured_level = parse_level(stated), parse_level(measured)
     except UsageError:

@@ -1,11 +1,13 @@
 """The columns of each command's table; a column that its records leave empty is not shown."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from string import ascii_uppercase
 
 from analyzer.measure.records import Record
 from analyzer.tables.numbers import fixed_interval
 from analyzer.tables.terminal import Column, estimate, interval, number, p_value, span, words
+
+MAIN = ("accuracy", "coverage", "set_size")  # the figures that no table leaves out
 
 
 def live_range(record: Record) -> str:
@@ -46,6 +48,32 @@ SETS = (
     Column("empty", number("empty_rate"), dispensable=2),
     Column("one option", number("singleton_rate"), dispensable=1),
 )
+
+
+def replayed(records: Sequence[Record]) -> list[Column]:
+    """Return the columns of stated figures beside measured ones, such as `0.4586 = 0.4586`, or `2.85 ≠ 2.84`; left is what is stated."""
+    names = [name.removesuffix("_stated") for name in records[0] if name.endswith("_stated")]
+    differing = {name for record in records for name in (record["differs_in"] or "").split(", ")}
+    columns = [
+        Column(name.replace("_", " "), _beside(name), dispensable=0 if name in (*MAIN, *differing) else len(names) - number)
+        for number, name in enumerate(names)
+    ]
+    return [*columns, Column("agreement", words("agreement"))]
+
+
+def _beside(name: str) -> Callable[[Record], str]:
+    def text(record: Record) -> str:
+        stated, measured = record.get(f"{name}_stated"), record.get(name)
+        if stated is None:
+            return ""
+        if measured is None:
+            return f"{stated:.4f}"
+        sign = "≠" if name in (record["differs_in"] or "").split(", ") else "="
+        return f"{stated:.4f} {sign} {measured:.4f}"
+
+    return text
+
+
 P_VALUES = (
     Column("item", words("id")),
     Column("subject", words("subject"), dispensable=1),

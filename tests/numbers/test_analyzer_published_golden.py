@@ -85,3 +85,31 @@ def test_drawn_splits_agree_with_the_exact_law(published: Runs, scorer: str) -> 
             sd = exact[f"{name}_sd"]
             assert abs(sampled[name] - exact[name]) < 4.5 * sd / np.sqrt(400), (exact["run"], name)
             assert abs(sampled[f"{name}_sd"] / sd - 1) < 0.2, (exact["run"], name)
+
+
+def test_the_command_counts_every_published_row(published_store: str, shared_data: Path) -> None:
+    """`analyze sets --reference` finds all 324 rows, in every figure."""
+    from click.testing import CliRunner
+
+    from analyzer.cli.main import main
+
+    path = shared_data / "ye2024/upstream_results.csv"
+    words = ["sets", "--store", published_store, "--protocol", "ye2024", "--reference"]
+    done = CliRunner().invoke(main, [*words, str(path)])
+    assert done.exit_code == 0, done.output
+    assert f"324 of 324 rows of {path} agree to the last stated digit." in done.stderr
+    assert "not in the file" not in done.stderr and "not compared" not in done.stderr
+    assert done.stdout.count(" = ") >= 3 * 324 and "≠" not in done.stdout
+
+
+def test_published_means_are_counted_too(published_store: str, shared_data: Path) -> None:
+    """A file without prompts and scorers is about means over both; what differs from the published two decimals is named."""
+    from analyzer.api import sets
+
+    table = sets(published_store, protocol="ye2024", reference=shared_data / "ye2024/published.csv")
+    assert len(table) == 54
+    differing = table.filter(agreement="differs")
+    sizes = differing.filter(differs_in="set_size")
+    assert sizes.select("model", "task", "set_size_stated").rows() == [("Yi-6B", "haludial", 2.85)]
+    assert not differing.filter(differs_in="accuracy").height
+    assert set(table["agreement"]) == {"agrees", "differs"}

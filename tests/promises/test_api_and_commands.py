@@ -117,6 +117,7 @@ def test_what_cannot_be_meant_is_refused(arguments: dict[str, Any], said: str, s
 # below asks for one of every option of every command; TOML and CSV are the files that `files` writes.
 OWN_OPTIONS: dict[tuple[str, str], tuple[list[str], str, dict[str, Any]]] = {
     ("sets", "average"): (["--average"], "sets", {"average": True}),
+    ("sets", "reference"): (["--reference", "stated.csv"], "sets", {"reference": "stated.csv"}),
     ("compare", "against"): (["--against", "other"], "compare", {"against": "other"}),
     ("sensitivity", "against"): (["--against", "other"], "sensitivity", {"against": "other"}),
     ("transfer", "against"): (["--against", "other"], "transfer", {"against": "other"}),
@@ -149,6 +150,7 @@ OWN_OPTIONS: dict[tuple[str, str], tuple[list[str], str, dict[str, Any]]] = {
 }
 FILES = {
     "p.json": json.dumps(calibrate(data_set(task="quiz")).document.value),
+    "stated.csv": "model,task,prompt,alpha,set_size\ntoy,quiz,base,0.1,2.0\ntoy,quiz,task,0.1,2.0\n",
     "figures.csv": "model,method,level,task,metric,value\ntoy,wanda,0.5,quiz,set_size,2.0\n",
     "mix.toml": "[subjects]\ns0 = 0.8\ns1 = 0.2\n",
     "prices.toml": "[prices]\nreview = 2.0\n",

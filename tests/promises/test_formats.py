@@ -17,6 +17,7 @@ from analyzer.predictor import Predictor
 from analyzer.runs.clustering import parse_clustering
 from analyzer.studies.cost import read_prices
 from analyzer.studies.published_figures import read_published
+from analyzer.studies.reference_file import read_reference
 from analyzer.studies.weighted_conformal import read_mix
 from analyzer.watch.live_log import read_log
 from schemas.errors import HedgemarkError
@@ -61,6 +62,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "mix": read_mix,
     "clusters": lambda path: parse_clustering(f"{path}:template"),
     "published": read_published,
+    "reference": read_reference,
     "logits-table": lambda path: list(read_table(path, Description("m", "dense", "", "quiz", "base"))),
     "live-log": lambda path: read_log(path, _Letters()),
 }
