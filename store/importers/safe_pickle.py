@@ -19,7 +19,6 @@ from schemas.errors import UsageError
 
 _NUMBER_TYPE = re.compile(r"[<>=|]?(?:[iu][1248]|f[248]|b1|bool)")
 _OPCODES = {ord(opcode.code): opcode for opcode in pickletools.opcodes}
-_FIXED = {code: opcode.arg.n if opcode.arg else 0 for code, opcode in _OPCODES.items() if opcode.arg is None or opcode.arg.n >= 0}
 _COUNTED = {pickletools.TAKEN_FROM_ARGUMENT1: 1, pickletools.TAKEN_FROM_ARGUMENT4: 4, pickletools.TAKEN_FROM_ARGUMENT4U: 4}
 _COUNTED[pickletools.TAKEN_FROM_ARGUMENT8U] = 8  # number of bytes that state how many bytes follow
 _LONG_BINPUT, _STOP = ord(pickle.LONG_BINPUT), ord(pickle.STOP)
@@ -27,7 +26,14 @@ _UNUSED = {
     *("EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID", "NEXT_BUFFER", "READONLY_BUFFER", "PUT", "GET", "INST", "DUP"),
     *("EMPTY_SET", "ADDITEMS", "FROZENSET"),
 }  # no array needs them
-_GETS, _PUTS = {ord(pickle.BINGET), ord(pickle.LONG_BINGET)}, {ord(pickle.BINPUT), ord(pickle.LONG_BINPUT)}
+_SIZES = {  # of each opcode without lines of text: how many bytes its argument has, and whether they state how many more follow
+    code: (max(n, 0) + _COUNTED.get(n, 0), n in _COUNTED)
+    for code, opcode in _OPCODES.items()
+    for n in [opcode.arg.n if opcode.arg else 0]
+    if opcode.name not in _UNUSED and (n >= 0 or n in _COUNTED)
+}
+_BINGET = ord(pickle.BINGET)
+_GETS, _PUTS = {_BINGET, ord(pickle.LONG_BINGET)}, {ord(pickle.BINPUT), ord(pickle.LONG_BINPUT)}
 _MARK, _MEMOIZE, _POP = ord(pickle.MARK), ord(pickle.MEMOIZE), ord(pickle.POP)
 _FILLS = {ord(code) for code in (pickle.BUILD, pickle.APPEND, pickle.APPENDS, pickle.SETITEM, pickle.SETITEMS)}  # leave what they fill
 _SETS = {ord(pickle.SETITEM), ord(pickle.SETITEMS), ord(pickle.DICT)}
@@ -41,6 +47,7 @@ _EFFECTS = {
     for code, opcode in _OPCODES.items()
     for before in [opcode.stack_before]
 }
+_CONSTANTS = {code for code, effect in _EFFECTS.items() if effect == ((0, 0), [False])} - _GETS - _PUTS - {_MARK, _MEMOIZE, _POP}
 
 
 def load_plain_pickle(content: bytes, where: str) -> Any:
@@ -57,17 +64,32 @@ def load_plain_pickle(content: bytes, where: str) -> Any:
 def _check_steps(content: bytes) -> None:
     """Raise ValueError for an opcode that is truncated, unknown, or asks for more memory than the file could fill."""
     position, size, tuples = 0, len(content), _Tuples()
+    stack, memo = tuples.stack, tuples.memo
     while position < size:
         code = content[position]
         if code == _STOP:
             return
-        fixed = _FIXED.get(code)
-        end = _end(content, position, code) if fixed is None or _OPCODES[code].name in _UNUSED else position + 1 + fixed
+        argument = position + 1
+        if code in _SIZES:
+            width, counted = _SIZES[code]
+            end = argument + width
+            if counted:
+                end += int.from_bytes(content[argument:end], "little")
+        else:
+            end = _end_of_lines(content, position, code)
         if end > size:
             raise ValueError(f"step {_OPCODES[code].name} at byte {position} needs {end - size} bytes more than there are")
-        if code == _LONG_BINPUT and (index := int.from_bytes(content[position + 1 : end], "little")) > size:
-            raise ValueError(f"it asks for position {index} in a memo, of a file of {size} bytes")
-        tuples.follow(code, int.from_bytes(content[position + 1 : end], "little") if code in _GETS or code in _PUTS else 0)
+        if code in _CONSTANTS:  # these and the next two are most of a published file's 300,000 steps
+            stack.append(False)
+        elif code == _MEMOIZE and stack:
+            memo[len(memo)] = stack[-1]
+        elif code == _BINGET:
+            stack.append(memo.get(content[argument], False))
+        else:
+            index = int.from_bytes(content[argument:end], "little") if code in _GETS or code in _PUTS else 0
+            if code == _LONG_BINPUT and index > size:
+                raise ValueError(f"it asks for position {index} in a memo, of a file of {size} bytes")
+            tuples.follow(code, index)
         position = end
     raise ValueError("it has no end")
 
@@ -96,8 +118,7 @@ class _Tuples:
             if taken is None and not marks:
                 raise ValueError("it looks for a mark that it did not set")
             above = stack[marks[-1] :] if taken is None else self._top(taken)
-            keys = (above[::2] if taken is None else above[1:2]) if code in _SETS else ()
-            if any(keys):
+            if code in _SETS and any(above[::2] if taken is None else above[1:2]):
                 raise ValueError("a key is a tuple")
             del stack[len(stack) - len(above) :]
             if taken is None:
@@ -112,14 +133,12 @@ class _Tuples:
         return self.stack[len(self.stack) - count :]
 
 
-def _end(content: bytes, position: int, code: int) -> int:
-    """Return where an opcode with an argument of variable length ends."""
+def _end_of_lines(content: bytes, position: int, code: int) -> int:
+    """Return where an opcode with lines of text ends."""
     opcode = _OPCODES.get(code)
     if opcode is None or opcode.name in _UNUSED:
         raise ValueError(f"step {'of an unknown kind' if opcode is None else opcode.name} at byte {position}")
-    if width := _COUNTED.get(opcode.arg.n if opcode.arg else 0):
-        return position + 1 + width + int.from_bytes(content[position + 1 : position + 1 + width], "little")
-    for _ in range(2 if opcode.name == "GLOBAL" else 1):  # lines of text
+    for _ in range(2 if opcode.name == "GLOBAL" else 1):
         position = content.find(b"\n", position) + 1
         if position == 0:
             raise ValueError(f"step {opcode.name} has no end")

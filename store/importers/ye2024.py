@@ -25,6 +25,7 @@ from store.importers.safe_pickle import load_plain_pickle
 
 N_OPTIONS = 6  # of every item of the benchmark
 MAX_PICKLE_BYTES = 2**29
+FLOATS = {("f", 2), ("f", 4)}  # kind and bytes of half and single precision
 
 
 TASKS = {Path(task.files[0]).stem: name for name, task in BENCHMARK.items()}  # published file names hold the stem, as in mmlu_10k
@@ -111,7 +112,7 @@ def _logits(rows: Any, ids: Sequence[str], where: str) -> FloatArray:
 
 
 def _options(values: Any) -> FloatArray:
-    if not isinstance(values, np.ndarray) or values.shape != (N_OPTIONS,) or values.dtype.name not in ("float16", "float32"):
+    if not isinstance(values, np.ndarray) or values.shape != (N_OPTIONS,) or (values.dtype.kind, values.dtype.itemsize) not in FLOATS:
         raise ValueError(f"logits_options is not {N_OPTIONS} half- or single-precision numbers")
     return values.astype(np.float32)
 
