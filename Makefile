@@ -24,7 +24,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/$(PIP) --editable '.[producer,dev]'
 	touch $@
 
-test: test-default test-base ## every test that takes seconds, on every supported interpreter found
+test: setup ## every test that takes seconds, on every supported interpreter found, which run side by side since tests often wait
+	$(MAKE) --jobs 2 --output-sync=line test-default test-base
 
 test-default: setup
 	$(BIN)/python -m pytest -n 2 -m 'not slow'

@@ -14,4 +14,4 @@ HEDGEMARK_PEER_PYTHON=$PWD/.venv/bin/python # with Icechunk 1 there and 2 here, 
 export PATH HEDGEMARK_PEER_PYTHON
 shift
 [ $# = 0 ] || exec "$venv/bin/python" "$@"
-"$venv/bin/python" -m pytest -n 2 -m 'not slow and not producer and not browser' --ignore-glob='*test_producer_*'
+"$venv/bin/python" -m pytest -n 2 -m 'not slow and not producer and not browser and not simulation' --ignore-glob='*test_producer_*'

@@ -160,6 +160,7 @@ def test_drawn_splits_agree_with_the_exact_group_figures() -> None:
         assert abs(exact[group].estimates["coverage"].value - drawn[group].estimates["coverage"].value) < 0.01
 
 
+@pytest.mark.simulation
 def test_group_errors_are_those_seen_over_samples() -> None:
     """Over 120 samples the stated errors of group coverage and of set size under thresholds per label match their spread within 25 %."""
     rng = np.random.default_rng(4)

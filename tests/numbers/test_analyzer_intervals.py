@@ -82,6 +82,7 @@ def test_item_intervals_cover_on_one_split_properties() -> None:
     assert all(COVERED[0] <= share <= COVERED[1] for share in found.values()), found
 
 
+@pytest.mark.simulation
 def test_errors_are_those_seen_over_samples() -> None:
     """The quick form of the above: over 150 samples, the stated standard errors are within 15 % of the spread of the estimates."""
     rng = np.random.default_rng(1)
@@ -101,6 +102,7 @@ def test_coverage_without_ties_is_the_same_for_any_items() -> None:
     assert high - low < 1e-9
 
 
+@pytest.mark.simulation
 def test_set_size_of_a_sample_is_that_of_the_population() -> None:
     """The mean over samples of the exact law's set size is the set size of a large sample of the population (within 4 standard errors)."""
     rng = np.random.default_rng(3)

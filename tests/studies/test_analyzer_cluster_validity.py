@@ -23,6 +23,7 @@ from analyzer.measure.question import Question
 from analyzer.runs.clustering import parse_clustering
 from analyzer.runs.loading import select_runs
 
+pytestmark = pytest.mark.simulation
 PER_PASSAGE, RHO = 10, 0.5
 QUESTION = Question(scorers=("lac",), alphas=(ALPHA,))
 

@@ -39,6 +39,7 @@ def passages(rng: np.random.Generator, n_passages: int, per_passage: int = PER_P
     return xr.Dataset({"logits": (("item", "option"), logits.astype(np.float32)), "answer": ("item", answer)}), code
 
 
+@pytest.mark.simulation
 def test_intervals_of_clustered_items_hold_the_truth() -> None:
     """Ten questions a passage: intervals that take items as independent hold accuracy and set size in about 70 %, these in about 95 %."""
     rng, rounds = np.random.default_rng(3), 60

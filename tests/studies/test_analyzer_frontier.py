@@ -86,6 +86,7 @@ def test_a_broken_run_dominates_nothing() -> None:
     assert found["w8a16"] == ("frontier", None)
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("n_items", [60, 300])
 def test_equal_runs_are_seldom_called_dominated(n_items: int) -> None:
     """Five runs that are equally good by construction: a run is wrongly dominated in at most 5 % of samples, beyond Monte Carlo error."""

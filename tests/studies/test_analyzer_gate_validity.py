@@ -17,6 +17,7 @@ from analyzer.gate.gate import TAIL
 from analyzer.gate.policy import LIMITABLE
 from analyzer.measure.question import Question
 
+pytestmark = pytest.mark.simulation
 Rates = dict[str, Counter[str]]
 
 

@@ -77,6 +77,7 @@ def test_no_bias_is_no_spread() -> None:
     assert all(record["accuracy_change"] in (None, 0) for record in records if record["by"] == "order")
 
 
+@pytest.mark.simulation
 def test_spread_covers_every_pair_of_orders() -> None:
     """Of a model without bias, but with other noise in each order, the simultaneous interval reaches down to 0 in at least 95 %."""
     reached = 0

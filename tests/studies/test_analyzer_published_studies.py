@@ -33,6 +33,12 @@ def quiz(task: str, n_items: int, seed: int) -> ItemSet:
     return build_item_set(task, texts)
 
 
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the test of few items draw 99 permutations instead of 9,999: no p-value is looked at here."""
+    monkeypatch.setattr("analyzer.conformal.swap_test.N_DRAWS", 99)
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Two models on two tasks of different size: dense, Wanda at four levels, and quantized; one name is markup."""

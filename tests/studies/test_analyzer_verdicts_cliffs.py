@@ -58,6 +58,7 @@ def lines(truth: np.ndarray, n_sweeps: int) -> list[BrokenLine]:
     return [broken_line(x, truth + root @ rng.standard_normal(truth.size), covariance, rng) for _ in range(n_sweeps)]
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("shape", ["straight", "quartic", "exponential", "sigmoid"])
 def test_smooth_growth_is_no_threshold(shape: str) -> None:
     """Of 20 sweeps of 7 levels that grow smoothly by one option at most one is called broken."""
@@ -89,6 +90,7 @@ def test_a_planted_break_is_found_where_it_is(n_points: int, place: float) -> No
         assert np.mean([line.p < SIGNIFICANT for line in found]) > 0.8
 
 
+@pytest.mark.simulation
 def test_sweeps_from_logits_end_to_end() -> None:
     """From logits through thresholds: no growth, and a cliff after 0.4 whose safe level is 0.4; on six seeds of each."""
     flat = [0.0] * 8
@@ -149,8 +151,9 @@ def test_levels_of_different_kinds_make_different_sweeps() -> None:
     assert {record["strength"] for record in records} == {0.5, 12, 13, 16}
 
 
-def test_a_sweep_has_the_p_values_and_verdicts_of_compare() -> None:
-    """Corrected over the table, as `compare` prints them for the same pairs."""
+def test_a_sweep_has_the_p_values_and_verdicts_of_compare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Corrected over the table, as `compare` prints them for the same pairs; of 499 permutations each, instead of 9,999."""
+    monkeypatch.setattr("analyzer.conformal.swap_test.N_DRAWS", 499)
     runs = sweep_of([0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4], n_items=300)
     names = ("accuracy_p_holm", "set_size_p_holm", "verdict")
     swept = {record["level"]: [record[name] for name in names] for record in cliffs(runs, LAC)}

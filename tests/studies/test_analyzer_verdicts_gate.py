@@ -105,6 +105,7 @@ def test_a_figure_at_its_limit_needs_no_stated_number() -> None:
     assert "too near" not in ci_sentence(record | {"reason": "the threshold lies at an atom"})
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("true_loss", [0.0, 0.06])
 def test_fresh_items_as_many_as_needed_decide_as_promised(true_loss: float) -> None:
     """Were the figure exactly what it is, that many fresh items decide in about 80 % of 60 cases, to pass or to fail."""
@@ -117,6 +118,7 @@ def test_fresh_items_as_many_as_needed_decide_as_promised(true_loss: float) -> N
     assert 0.6 * 60 <= ended.count(PASS if found.passes else FAIL) < 60
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize(("trials", "allowed"), [(60, 0.12), pytest.param(1_500, 0.05, marks=pytest.mark.slow)])
 def test_error_rates_stay_below_five_percent(trials: int, allowed: float) -> None:
     """A true loss of exactly the limit, the hardest case of both errors, passes in under 5 % and fails in under 5 % (12 % of 60)."""
@@ -128,6 +130,7 @@ def test_error_rates_stay_below_five_percent(trials: int, allowed: float) -> Non
         assert ended.count(FAIL) < allowed * trials, (n_items, ended.count(FAIL))
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("trials", [12, pytest.param(200, marks=pytest.mark.slow)])
 def test_inconclusive_rate_falls_with_items(trials: int) -> None:
     """A true loss of 1 point under a limit of 3 becomes a pass as items are added, and is hardly ever called a failure."""

@@ -74,6 +74,7 @@ def test_family_and_size_are_read_off_a_name(model: str, expected: str, paramete
     assert model_size({"model": model, "parameters": 5}) == (5.0, "recorded")
 
 
+@pytest.mark.simulation
 def test_rank_correlation_is_spearmans() -> None:
     """The value equals scipy's with ties; the interval holds it and covers the truth in 91 to 99 % of 400 normal samples."""
     rng = np.random.default_rng(0)
@@ -105,6 +106,7 @@ def pairs_of(rng: np.random.Generator, spread: float, together: float, alone: bo
     return records
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("alone", [False, True])
 def test_no_correlation_is_found_among_errors_alone(alone: bool) -> None:
     """Without a true change at most 5 % of 300 intervals exclude 0, two errors more; over raw changes more than 30 % do."""
@@ -118,6 +120,7 @@ def test_no_correlation_is_found_among_errors_alone(alone: bool) -> None:
     assert false / 300 <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 300) and raw / 300 > 0.3, (false, raw)
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("spread", [1.0, 2.0, 4.0])
 def test_independent_true_changes_are_not_taken_for_a_correlation(spread: float) -> None:
     """Both changes differ truly, but independently: their errors, which correlate, make at most 5 % of 300 intervals exclude 0."""
@@ -145,6 +148,7 @@ def test_several_models_without_a_true_change_show_no_correlation() -> None:
     assert false / 300 <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 300), false
 
 
+@pytest.mark.simulation
 def test_a_true_correlation_is_found() -> None:
     """True changes six times as large as their errors that correlate by -0.8 are found in 95 % of 60 samples."""
     rng = np.random.default_rng(1)

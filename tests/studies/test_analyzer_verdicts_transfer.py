@@ -136,6 +136,7 @@ def test_intervals_of_kept_thresholds_cover_properties() -> None:
         assert 0.93 <= held <= 0.97, (key, held)
 
 
+@pytest.mark.simulation
 def test_errors_of_kept_thresholds_are_those_seen_over_samples() -> None:
     """The quick form of the above: over 150 samples, the stated standard errors are within 20 % of the spread of the estimates."""
     found = [carried(seed, 250) for seed in range(150)]
@@ -183,6 +184,7 @@ def test_drawn_splits_and_nothing_to_transfer_are_refused() -> None:
         transfer(view_runs, Question(), "prompt")
 
 
+@pytest.mark.simulation
 def test_weights_restore_coverage_under_another_mix_of_subjects(tmp_path: Path) -> None:
     """Items are nine tenths easy; asked nine tenths hard ones, the plain threshold undercovers and the weighted one covers."""
     rng = np.random.default_rng(0)
