@@ -85,29 +85,30 @@ def same(one: Run, other: Run) -> None:
     np.testing.assert_array_equal(one.top_token, other.top_token)
 
 
-@pytest.mark.parametrize("method", [(), ("--method", "magnitude", "--level", "0.5")])
+@pytest.mark.parametrize("case", [((), 500, 2000), (("--method", "magnitude", "--level", "0.5"), 100, 400)])
 def test_only_the_rest_is_asked(
-    method: tuple[str, ...], produce: Produce, asked: Asked, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    case: tuple[tuple[str, ...], int, int], produce: Produce, asked: Asked, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A run of 500 items and then one of 2,000 ask 2,000 items in all, and the second is the run that nothing came before.
+    """A run of few items and then one of many ask many items in all, and the second is the run that nothing came before.
 
     A model that is compressed again is asked four of them for comparison.
     """
+    method, few, many = case
     words = ("--task", "urn", *method)
-    first = produce(*words, "--limit", "500").stdout.strip()
-    assert len(asked) == 500
-    planned = produce(*words, "--limit", "2000", "--dry-run").stdout
-    assert "2,000 items: 500 found, 1,500 asked" in planned
-    assert "2,000 items: 2," not in produce(*words, "--limit", "2000", "--dry-run", "--fresh").stdout
-    second = produce(*words, "--limit", "2000")
-    assert len(asked) == 1500 + 4 * bool(method)
-    assert "2,000 items: 500 found, 1,500 asked" in caplog.messages
+    first = produce(*words, "--limit", str(few)).stdout.strip()
+    assert len(asked) == few
+    planned = produce(*words, "--limit", str(many), "--dry-run").stdout
+    assert f"{many:,} items: {few} found, {many - few:,} asked" in planned
+    assert " items: " not in produce(*words, "--limit", str(many), "--dry-run", "--fresh").stdout
+    second = produce(*words, "--limit", str(many))
+    assert len(asked) == many - few + 4 * bool(method)
+    assert f"{many:,} items: {few} found, {many - few:,} asked" in caplog.messages
     run = stored(tmp_path / "store", second)
     notes = [note for note in run.env.notes if "taken from" in note]
-    assert notes == [f"500 of 2,000 answers are taken from run {first}"]
+    assert notes == [f"{few} of {many:,} answers are taken from run {first}"]
     assert any("differ by rounding" in note for note in run.env.notes)
-    alone = produce(*words, "--limit", "2000", store="alone")
-    assert len(asked) == 2000
+    alone = produce(*words, "--limit", str(many), store="alone")
+    assert len(asked) == many
     same(run, stored(tmp_path / "alone", alone))
 
 
@@ -202,14 +203,14 @@ def test_a_corrected_answer_key_asks_nothing(produce: Produce, asked: Asked, tmp
 
 def test_a_seed_draws_other_items_of_the_same_model(produce: Produce, asked: Asked) -> None:
     """Of a model run as it is, items of another draw are found; a method that compresses has another seed and asks all."""
-    words = ("--task", "urn", "--limit", "1000", "--seed")
+    words = ("--task", "urn", "--limit", "400", "--seed")
     produce(*words, "0")
     produce(*words, "1")
-    assert 0 < len(asked) < 1000
+    assert 0 < len(asked) < 400
     compressed = ("--method", "magnitude", "--level", "0.5")
     produce(*words, "0", *compressed)
     produce(*words, "1", *compressed)
-    assert len(asked) == 1000
+    assert len(asked) == 400
 
 
 def rewritten(tmp_path: Path, name: str, change: Callable[[Run], Run], texts: bool = True) -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,9 @@ from producer.models.find import HUB
 from producer.prompts.templates import PROMPTS
 from producer.run.device_kinds import DeviceKind, Workload, by_device_kind
 from producer.run.levels import choose_levels
-from producer.sweep.cells import split
+from producer.sweep.cells import Command, Finished, split
 from producer.sweep.named_plans import PLANS
+from producer.sweep.run import EXECUTORS
 from producer.sweep.sweep_file import read_head, read_sweep
 from schemas.benchmark import BENCHMARK
 from schemas.errors import UsageError
@@ -133,17 +135,29 @@ def test_a_dry_run_says_runs_tokens_hours_and_choices(tmp_path: Path) -> None:
     assert not (tmp_path / "store").exists()
 
 
-def test_a_part_is_rehearsed(tmp_path: Path) -> None:
-    """One command runs a part of a plan with embedded models, another shows the study; a second time nothing is left to run."""
+def test_a_part_is_rehearsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One command runs a part of a plan with embedded models, another shows the study; a second time nothing is left to run.
+
+    The cells run in this process: that each has one of its own is the concern of test_producer_sweep.
+    """
+    monkeypatch.setitem(EXECUTORS, "local", lambda commands, report, workers: [in_this_process(command, report) for command in commands])
     store = str(tmp_path / "store")
-    arguments = [sys.executable, "-m", "producer", "--plan", "tong2026", *STAND_INS, "--store", store, "--prompt", "base"]
-    part = [*arguments, "--only", "ref-s", "--only", "dense", "--only", "magnitude"]
-    subprocess.run(part, check=True, capture_output=True)
-    again = subprocess.run(part, check=True, capture_output=True, text=True)
+    only = [word for name in ("ref-s", "dense", "magnitude") for word in ("--only", name)]
+    part = ["--plan", "tong2026", *STAND_INS, "--store", store, "--prompt", "base", *only]
+    first, again = (CliRunner().invoke(main, part) for _ in range(2))
+    assert "2 runs written" in first.stderr and len(first.stdout.split()) == 2
     assert "0 runs written" in again.stderr
     shown = CliRunner().invoke(analyzer.cli.main.main, ["study", "tong2026", "--store", store, "--format", "md"])
     assert shown.exit_code == 0, shown.output
     assert "magnitude" in shown.stdout
+
+
+def in_this_process(command: Command, report: Callable[[Finished], None]) -> Finished:
+    """Run a cell's command as `python -m producer` would."""
+    result = CliRunner().invoke(main, command.arguments)
+    finished = Finished(command, result.exit_code, tuple(result.stdout.split()), result.stderr)
+    report(finished)
+    return finished
 
 
 @pytest.mark.slow
