@@ -2,6 +2,7 @@
 
 from producer.methods import (
     awq,
+    bitsandbytes,
     checkpoint,
     dense,
     gptq,
@@ -23,6 +24,7 @@ METHODS: dict[str, Method] = {
     "rtn": rtn.METHOD,
     "gptq": gptq.METHOD,
     "awq": awq.METHOD,
+    "bitsandbytes": bitsandbytes.METHOD,
     "smoothquant": smoothquant.METHOD,
     "quarot": quarot.METHOD,
     "spinquant": spinquant.METHOD,

@@ -15,6 +15,7 @@ In: a dense model, a level, compression data, a seed.  Out: `Applied`: the compr
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from producer.methods.shared.architectures import MODELS
@@ -78,6 +79,8 @@ class Method:
     rotates      : whether it rotates the model, so that keys are rotated before they are rounded.
     unsavable    : why what it makes cannot be saved as a checkpoint, "" where it can.
     changes      : whether the method changes the weights. If not, the level only describes them, and any change of logits is an error.
+    library      : the library that does the work where it is not installed with the producer, which is also the name of the extra; "" for
+                   none.
     takes_cache  : whether its levels may state a format of cached keys and values beside (`w4a16+kv-int8`).
     cache_of     : level -> the format to which cached keys and values are rounded, "" for none. Every method takes a level with such a
                    cache; the functions above see the level without it.
@@ -113,6 +116,7 @@ class Method:
     level_of: Callable[[Any, Level], Level] = lambda config, level: level
     unsavable: str = ""
     changes: bool = True
+    library: str = ""
     needs_at: Callable[[Level], bool] = lambda level: False
     group_for: Callable[[Any, int], int] | None = None
     rotates: bool = False
@@ -176,11 +180,15 @@ class Method:
     def check_config(self, config: Any, level: Level, name: str = "") -> None:
         """Raise UsageError if the method cannot compress the model with this Hugging Face config to this level; needs no weights.
 
+        A library that the method needs and that is not installed is an error too.
+
         name : the user's name for the model, used in the message.
         """
         if reason := self.misfit(config, level):
             name = name or getattr(config, "name_or_path", "") or getattr(config, "model_type", "")
             raise UsageError(f"method {self.name!r} at level {level.text!r} does not support model {name!r}: {reason}")
+        if self.library and find_spec(self.library) is None:
+            raise UsageError(f"method {self.name!r} needs a library that is not installed: pip install 'hedgemark[{self.library}]'")
 
     def apply(self, model: Any, level: Level, data: "CompressionData | None", seed: int) -> Applied:
         """Return the model compressed to one level; the dense model may not be used afterwards."""

@@ -27,6 +27,7 @@ from schemas.errors import PostConditionError
 from schemas.levels import FULL_BITS, Level
 
 MAX_BITS = 8
+UNQUANTIZED = ["embed_tokens", "lm_head", "router"]
 # The range of a group's or row's grid: shares 1, 99/100, ... above 1 - max_shrink of its weights' own range are tried, and the one is taken
 # for which the sum of |rounded - weight|^norm is smallest. These are the defaults of GPTQ's authors, whose search QuaRot's use.
 CLIP_SEARCH = {"grid": 100, "max_shrink": 0.8, "norm": 2.4}
@@ -78,10 +79,9 @@ def fits_scaling(config: Any, level: Level) -> str:
 
 def quantization_settings(level: Level) -> dict[str, Any]:
     """Return the settings that every quantized run records."""
-    unquantized = ["embed_tokens", "lm_head", "router"]
     if number_format := format_of(level):
-        return {"scheme": number_format.preset, "weight_scale": "minmax", "kept": unquantized, "kv_cache_bits": FULL_BITS}
-    weights = {"weight_grid": "symmetric" if is_symmetric(level) else "asymmetric", "weight_scale": "minmax", "kept": unquantized}
+        return {"scheme": number_format.preset, "weight_scale": "minmax", "kept": UNQUANTIZED, "kv_cache_bits": FULL_BITS}
+    weights = {"weight_grid": "symmetric" if is_symmetric(level) else "asymmetric", "weight_scale": "minmax", "kept": UNQUANTIZED}
     activations = {"activations": "symmetric per token, dynamic", "kv_cache_bits": FULL_BITS}
     return weights | (activations if is_symmetric(level) else {})
 
@@ -207,7 +207,7 @@ def verify_grid(model: Any, job: Job) -> dict[str, Any]:
         scale_bits = FULL_BITS + (0 if is_symmetric(level) else level.weight_bits)
         bits += layer.weight.numel() * level.weight_bits + layer.weight_scale.numel() * scale_bits
         weights += layer.weight.numel()
-    return _sizes(model, bits, weights) | {"steps_off_grid": worst}
+    return weight_sizes(model, bits, weights) | {"steps_off_grid": worst}
 
 
 def _verify_format(model: Any, level: Level) -> dict[str, Any]:
@@ -222,13 +222,13 @@ def _verify_format(model: Any, level: Level) -> dict[str, Any]:
         unit = steps(weight, layer.weight_scale, overall, args)
         points = nearest(weight / unit, args) * unit
         gaps = (weight - points).abs()
-        error, in_ulps = float((gaps / unit).max()), _largest_in_ulps(gaps, points, layer.weight.dtype)
+        error, in_ulps = float((gaps / unit).max()), largest_in_ulps(gaps, points, layer.weight.dtype)
         if not in_ulps <= 1:
             raise PostConditionError(f"layer {name} at level {level.text!r} lies {error:.3g} units off the values of its format")
         worst = max(worst, error)
         bits += weight.numel() * args.num_bits + layer.weight_scale.numel() * scale_bits(args) + (0 if overall is None else 32)
         weights += weight.numel()
-    return _sizes(model, bits, weights) | {"units_off_format": worst}
+    return weight_sizes(model, bits, weights) | {"units_off_format": worst}
 
 
 def _check_left(name: str, layer: Any, *needed: str) -> None:
@@ -239,7 +239,7 @@ def _check_left(name: str, layer: Any, *needed: str) -> None:
         )
 
 
-def _sizes(model: Any, bits: float, weights: int) -> dict[str, Any]:
+def weight_sizes(model: Any, bits: float, weights: int) -> dict[str, Any]:
     """Return effective bits and bytes of a model, from the bits of its quantized weights with their scales; others have 16 bits."""
     n_others = sum(parameter.numel() for parameter in model.parameters()) - weights
     return {"bits_per_weight": bits / weights, "quantized_weights": weights, "bytes": int(bits / 8 + n_others * FULL_BITS / 8)}
@@ -257,10 +257,10 @@ def off_grid(weight: Any, scale: Any, zero_point: Any, level: Level) -> tuple[fl
     low = -(2 ** (level.weight_bits - 1))
     points = ((groups / step + zero).round().clamp(low, low + 2**level.weight_bits - 1) - zero) * step
     gaps = (groups - points).abs()
-    return float((gaps / step).max()), _largest_in_ulps(gaps, points, weight.dtype)
+    return float((gaps / step).max()), largest_in_ulps(gaps, points, weight.dtype)
 
 
-def _largest_in_ulps(gaps: Any, points: Any, dtype: Any) -> float:
+def largest_in_ulps(gaps: Any, points: Any, dtype: Any) -> float:
     """Return the largest gap in units of a dtype's precision at its grid point."""
     import torch
 
