@@ -20,6 +20,10 @@ class ItemError(UsageError):
     """Items that cannot be used: no answer, an answer outside the options, duplicate ids, broken JSON."""
 
 
+class PlugInError(HedgemarkError):
+    """A plug-in of another package cannot be used; the message names the package."""
+
+
 class NonFiniteError(HedgemarkError):
     """NaN or infinite logits where finite ones are required."""
 

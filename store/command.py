@@ -57,6 +57,9 @@ class _Shell(click.Command):
             except click.ClickException as error:
                 error.show()
                 code = HedgemarkError.exit_code if error.exit_code == 1 else error.exit_code  # click's 1 is our failed gate
+            except HedgemarkError as error:
+                FriendlyError(error).show()
+                code = error.exit_code
             except click.Abort:
                 click.echo("Interrupted.", err=True)
                 code = INTERRUPTED

@@ -19,7 +19,7 @@ from analyzer.measure.cell import Cell, too_few, with_uacc
 from analyzer.measure.question import Question
 from analyzer.runs.answer_metrics import answer_metrics
 from analyzer.runs.view import RunView
-from analyzer.scorers import SCORERS, scorer_parameters
+from analyzer.scorers import PLUG_INS, SCORERS, scorer_parameters
 from analyzer.stats.arrays import BoolArray, FloatArray
 from analyzer.stats.estimate import Estimate
 from analyzer.stats.random_words import item_uniform
@@ -85,9 +85,9 @@ def calibration_masks(view: RunView, question: Question) -> BoolArray | None:
 def scores_of(view: RunView, probs: FloatArray, scorer: str, question: Question) -> FloatArray:
     """Return (item, option) scores; calibration and prediction both use this function.
 
-    Raises UsageError if a scorer that is given as a function returns no number for one of an item's own options.
+    Raises UsageError if a scorer of a plug-in, or one that is given as a function, returns no number for one of an item's own options.
     """
-    function = question.functions.get(scorer)
+    function = SCORERS[scorer] if scorer in PLUG_INS else question.functions.get(scorer)
     parameters = scorer_parameters(scorer, question.parameters.get(scorer, {}), function)
     u = item_uniform(view.items.item_id[view.position])
     if function is None:

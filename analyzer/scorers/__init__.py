@@ -10,6 +10,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
+from typing import Any
 
 from analyzer.scorers.aps import aps
 from analyzer.scorers.aps_rand import aps_rand
@@ -20,6 +21,7 @@ from analyzer.scorers.saps import saps
 from analyzer.scorers.topk import topk
 from analyzer.stats.arrays import FloatArray
 from schemas.errors import UsageError
+from schemas.plug_ins import add_plug_ins, not_callable
 
 Scorer = Callable[..., FloatArray]
 
@@ -75,3 +77,16 @@ def scorer_parameters(name: str, changed: Mapping[str, float], scorer: Scorer | 
 def _defaults(scorer: Scorer) -> Mapping[str, float]:
     keywords = inspect.signature(scorer).parameters.values()
     return {p.name: float(p.default) for p in keywords if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def _problem(name: str, loaded: Any) -> str:
+    if not callable(loaded):
+        return not_callable(name, loaded)
+    try:
+        _defaults(loaded)
+    except (TypeError, ValueError):
+        return "its keyword-only arguments need numbers as defaults, since they are the scorer's parameters"
+    return ""
+
+
+PLUG_INS = add_plug_ins("hedgemark.scorers", SCORERS, _problem)  # by name: the package that a scorer of other people comes from

@@ -31,7 +31,7 @@ from analyzer.predictor.stored_run import answered_right, judge_view
 from analyzer.runs.loading import Runs
 from analyzer.runs.pairs import Partners, pair_views
 from analyzer.runs.view import RunView
-from analyzer.scorers import RANDOM, scorer_parameters
+from analyzer.scorers import PLUG_INS, RANDOM, scorer_parameters
 from analyzer.ship.settings import ALONE_CONFIDENCE, PredictorSettings, guarantee
 from analyzer.ship.vectors import with_vectors
 from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
@@ -130,6 +130,11 @@ def _value(view: RunView, settings: PredictorSettings) -> dict[str, Any]:
     calibration = items.view
     probs = tempered_probs(calibration, temperature) if settings.tempered else calibration.probs
     question = Question(alphas=(settings.alpha,), scorers=(settings.scorer,), parameters={settings.scorer: dict(settings.parameters or {})})
+    if settings.scorer in PLUG_INS:
+        raise UsageError(
+            f"scorer {settings.scorer} is of package {PLUG_INS[settings.scorer]}, which may be absent where the predictor is used; "
+            "a predictor takes a scorer of Hedgemark"
+        )
     if settings.scorer in RANDOM:
         raise UsageError(f"scorer {settings.scorer} draws a random number, so the same question would get other sets; use aps")
     answer_scores = scores_of(calibration, probs, settings.scorer, question)[np.arange(calibration.n_items), calibration.answer]

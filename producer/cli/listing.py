@@ -8,7 +8,7 @@ from producer.models.find import HUB, REFERENCE
 from producer.prompts.templates import PROMPTS
 from producer.sweep.named_plans import PLANS
 from producer.sweep.sweep_file import read_head
-from producer.tasks import EMBEDDED, TASKS
+from producer.tasks import EMBEDDED, PLUG_INS, TASKS
 from schemas.fields import NATIVE, YE2024
 from store.shown import aligned
 
@@ -31,12 +31,18 @@ def list_names(kind: str) -> list[str]:
         return aligned([("method", "setting", "values", "meaning"), *of_methods])
     rows: dict[str, str] = {
         "models": {"bayes": "exact posterior of task urn", **dict.fromkeys(REFERENCE, "embedded"), **HUB},
-        "tasks": {name: "embedded" if name in EMBEDDED else "published benchmark, needs --data or the Hub" for name in TASKS},
+        "tasks": {name: _source(name) for name in TASKS},
         "prompts": {name: _PROMPTS[name] for name in PROMPTS} | _OTHERS,
         "plans": {name: read_head(Path(name)).about for name in PLANS},
         "backends": {name: (type(backend).__doc__ or "").split("\n", maxsplit=1)[0] for name, backend in BACKENDS.items()},
     }[kind]
     return aligned(list(rows.items()))
+
+
+def _source(task: str) -> str:
+    if task in PLUG_INS:
+        return f"package {PLUG_INS[task]}"
+    return "embedded" if task in EMBEDDED else "published benchmark, needs --data or the Hub"
 
 
 def _described(method: Method) -> tuple[str, ...]:

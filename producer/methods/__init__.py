@@ -1,5 +1,7 @@
 """The compression methods by name. Each has its own file and one line here."""
 
+from typing import Any
+
 from producer.methods import (
     awq,
     bitsandbytes,
@@ -18,6 +20,7 @@ from producer.methods import (
     wanda,
 )
 from producer.methods.shared.contract import Applied, Method
+from schemas.plug_ins import add_plug_ins
 
 METHODS: dict[str, Method] = {
     "dense": dense.METHOD,
@@ -36,5 +39,14 @@ METHODS: dict[str, Method] = {
     "kv": kv.METHOD,
     "checkpoint": checkpoint.METHOD,
 }
+
+
+def _problem(name: str, loaded: Any) -> str:
+    if not isinstance(loaded, Method):
+        return f"it is a {type(loaded).__name__}, not a Method of producer.methods"
+    return "" if loaded.name == name else f"it is a method that is called {loaded.name!r}"
+
+
+add_plug_ins("hedgemark.methods", METHODS, _problem)
 
 __all__ = ["METHODS", "Applied", "Method"]

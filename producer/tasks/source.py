@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from producer.tasks import EMBEDDED, TASKS
+from producer.tasks import EMBEDDED, PLUG_INS, TASKS
 from producer.tasks.hub_task import HUB, load_hub
 from producer.tasks.lm_eval_task import PREFIX, load_lm_eval
 from producer.tasks.native_prompt import Native
@@ -67,6 +67,8 @@ def load_task(name: str, data: Path | None = None, columns: str = "", *, native:
         )
     if name in EMBEDDED:
         return _without_demonstrations(name, EMBEDDED[name](), ODD, f"{GENERATED}{name}")
+    if name in PLUG_INS:
+        return _of_plug_in(name)
     if name in BENCHMARK:
         path = _find_file(name, data)
         items, ids = read_item_file(path), BENCHMARK[name].demonstrations
@@ -83,6 +85,19 @@ def load_task(name: str, data: Path | None = None, columns: str = "", *, native:
         others = f"also any {', '.join(SUFFIXES)} file of items, {PREFIX}NAME, and {HUB}DATASET#SPLIT"
         raise UsageError(f"unknown task {name!r}; known: {', '.join(TASKS)}; {others}")
     return TaskItems(path.stem, read_item_file(path, columns), (), _file_revision(path))
+
+
+def _of_plug_in(name: str) -> TaskItems:
+    """Return the items that a function of another package makes. Raises ItemError where it fails or makes something else."""
+    make, package = TASKS[name], PLUG_INS[name]
+    assert callable(make)
+    try:
+        items = list(make())
+    except Exception as error:
+        raise ItemError(f"task {name!r} of package {package} cannot make its items: {type(error).__name__}: {str(error)[:200]}") from error
+    if not items or not all(isinstance(item, Item) for item in items):
+        raise ItemError(f"task {name!r} of package {package} makes {'other things than' if items else 'no'} items of schemas.items")
+    return TaskItems(name, items, (), f"package {package}")
 
 
 def draw(task: TaskItems, limit: int, seed: int) -> TaskItems:
