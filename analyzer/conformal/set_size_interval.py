@@ -15,8 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-import numpy as np
-
 from analyzer.conformal.split_law import RankLaw, SetStatistics
 from analyzer.conformal.tilted_items import Populations, Threshold, threshold_design_effect
 from analyzer.stats.arrays import BoolArray, FloatArray
@@ -53,11 +51,13 @@ def jumps_at_threshold(threshold: Threshold, alike: float = 1.0) -> bool:
     n_items, n = law.n_items, law.n_calibration
     centre = law.k / (n + 1)
     reach = REACH * math.sqrt(alike * centre * (1 - centre) * (1 / n_items + 1 / n))
-    positions = np.clip(((centre + reach * np.array([-1.0, 0.0, 1.0])) * n_items).astype(np.int64), 0, n_items - 1)
-    if np.ptp(ranks.first[positions]) < np.ptp(positions) and (positions - ranks.first[positions]).max() > TIED * n_items:
+    positions = [min(max(int((centre + side * reach) * n_items), 0), n_items - 1) for side in (-1, 0, 1)]
+    firsts, in_sets = ranks.first.take(positions).tolist(), ranks.n_in_sets.take(positions).tolist()
+    tied = max(position - first for position, first in zip(positions, firsts, strict=True))
+    if firsts[2] - firsts[0] < positions[2] - positions[0] and tied > TIED * n_items:
         return True
-    below, at, above = (float(count) for count in ranks.n_in_sets[positions])
-    return abs(above - 2 * at + below) > BENT * max(above - below, 1.0)
+    below, at, above = in_sets
+    return bool(abs(above - 2 * at + below) > BENT * max(above - below, 1.0))
 
 
 def inverted_where_bent(
@@ -76,16 +76,19 @@ def inverted_where_bent(
     one = next(iter(estimates.values()))
     bends = bends_at_threshold(threshold, one.clusters)
     unseen = ITEM / threshold.law.n_items * (one.items / one.units if one.clusters else 1.0)
-    figures = {name: estimate if name == "coverage" else replace(estimate, unseen=unseen) for name, estimate in estimates.items()}
-    if not bends:
-        return figures
     populations = Populations(threshold, statistics.table.rows, statistics.steps, statistics.start, member, one.clusters)
-    for statistic, name in enumerate(statistics.names):
-        if name == "coverage" or not math.isfinite(figures[name].value):
-            continue
-        estimate, error = figures[name], 0.0 if split_errors is None else float(split_errors[statistic])
-        figures[name] = replace(estimate, inverted=SetInversion(populations, statistic, estimate.value, estimate.influence, error, unseen))
-    return figures
+
+    def inverted(name: str, estimate: Estimate) -> SetInversion | None:
+        if not bends or not math.isfinite(estimate.value):
+            return None
+        statistic = statistics.names.index(name)
+        error = 0.0 if split_errors is None else float(split_errors[statistic])
+        return SetInversion(populations, statistic, estimate.value, estimate.influence, error, unseen)
+
+    return {
+        name: estimate if name == "coverage" else replace(estimate, unseen=unseen, inverted=inverted(name, estimate))
+        for name, estimate in estimates.items()
+    }
 
 
 @dataclass(frozen=True, eq=False)

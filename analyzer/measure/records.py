@@ -11,7 +11,8 @@ import polars as pl
 from analyzer.measure.cell import ESTIMATED, MORE, Cell
 from analyzer.measure.question import Question
 from analyzer.measure.unreliable import cell_reasons, run_reasons
-from analyzer.runs.answer_metrics import dependence
+from analyzer.runs.answer_metrics import answer_metrics, dependence
+from analyzer.runs.view import RunView, once_per_view
 from analyzer.stats.clusters import clusters_of
 from analyzer.stats.combined import average
 from analyzer.stats.estimate import NOTHING, Estimate
@@ -27,8 +28,10 @@ def cell_record(cells: Sequence[Cell], question: Question, extra: Mapping[str, E
     """
     first = cells[0]
     record = identity(cells)
-    for name in (*ESTIMATED, *sorted(set(first.estimates) - {*ESTIMATED, *MORE}), *MORE):
+    as_measured = len(cells) == 1 and _has_answer_metrics(first)
+    for name in (*ESTIMATED, *sorted(set(first.estimates) - {*ESTIMATED, *MORE}), *(() if as_measured else MORE)):
         record |= interval_fields(name, mean_over(cells, [cell.estimates[name] for cell in cells]))
+    record |= _answer_fields(first.view) if as_measured else {}
     for name, estimate in (extra or {}).items():
         record |= interval_fields(name, estimate)
     facts = first.facts if len(cells) == 1 else {name: _mean_fact([cell.facts[name] for cell in cells]) for name in first.facts}
@@ -122,8 +125,9 @@ def average_groups(cells: Iterable[Cell]) -> list[list[Cell]]:
 def same_fields(records: Sequence[Record]) -> list[Record]:
     """Return records that all have the same fields, with null for missing ones; fields are in the order of their first appearance."""
     last = provenance_fields(records)
-    names = dict.fromkeys([name for record in records for name in record if name not in last] + last)
-    return [{name: record.get(name) for name in names} for record in records]
+    kinds = dict.fromkeys(tuple(record) for record in records)
+    names = tuple(dict.fromkeys([name for kind in kinds for name in kind if name not in last] + last))
+    return [record if tuple(record) == names else {name: record.get(name) for name in names} for record in records]
 
 
 def provenance_fields(records: Sequence[Record]) -> list[str]:
@@ -135,6 +139,17 @@ def provenance_fields(records: Sequence[Record]) -> list[str]:
 def frame(records: Sequence[Record]) -> pl.DataFrame:
     """Return records as a polars frame, with the columns in the order of the fields."""
     return pl.DataFrame(list(records), infer_schema_length=None)
+
+
+def _has_answer_metrics(cell: Cell) -> bool:
+    metrics = answer_metrics(cell.view)
+    return all(cell.estimates[name] is metrics[name] for name in MORE)
+
+
+@once_per_view
+def _answer_fields(view: RunView) -> Record:
+    """The fields of the metrics that do not depend on scorer and alpha, of all items."""
+    return {field: value for name in MORE for field, value in interval_fields(name, answer_metrics(view)[name]).items()}
 
 
 def _mean_fact(values: Sequence[float | str]) -> float | str:

@@ -69,12 +69,12 @@ class Estimate:
             object.__setattr__(self, "least", max(self.least, 0.0))
             object.__setattr__(self, "most", min(self.most, 1.0))
 
-    @cached_property
+    @property
     def units(self) -> float:
         """Number of independent units that the figure rests on: its items, or their clusters."""
         return self.clusters.units if self.clusters else self.items
 
-    @cached_property
+    @property
     def freedom(self) -> float:
         """Degrees of freedom of the error: one less than the number of units, or of influences if these belong to groups of items."""
         return min(self.units, self.influence.size) - 1

@@ -40,7 +40,8 @@ def measure_runs(runs: Runs, question: Question) -> Iterator[Cell]:
         reasons = _reasons(load(row["name"]), load(partner["name"])) if partner else ()
         chosen = protocol.choose(load(row["name"]))
         for scorer in question.scorers:
-            yield from (replace(cell, reasons=(*reasons, *cell.reasons)) for cell in protocol.measure(chosen, scorer, question))
+            for cell in protocol.measure(chosen, scorer, question):
+                yield replace(cell, reasons=(*reasons, *cell.reasons)) if reasons else cell
 
 
 def _partner(partners: Partners, row: Mapping[str, Any]) -> Mapping[str, Any] | None:
