@@ -149,11 +149,12 @@ def sensitivity(source: Source, *, at: str | None = None, against: str | None = 
     One row per varied choice and compressed run: the smallest and largest set_size_change in options, the agreement of the rankings of
     runs (Kendall's tau, -1 to 1), the conclusion under the first choice, and whether it survives: true if at
     least half of the variants show it and none the opposite, false if one does, null where the first choice or most are inconclusive.
+    Of dense runs alone: the smallest and largest set_size of each, and the agreement of the rankings of models.
 
     Raises
     ------
     RunNotFoundError
-        If no selected run has a dense run.
+        If compressed runs are selected and none has a dense run.
 
     Examples
     --------

@@ -72,6 +72,27 @@ def test_sensitivity_says_which_conclusions_survive() -> None:
     assert all(-1 <= row["rank_agreement"] <= 1 for row in found)
 
 
+def test_sensitivity_of_dense_runs_is_about_sizes_and_the_ranking_of_models() -> None:
+    """Without a compressed run nothing is concluded; sizes span those of the variants, and models in the same order agree fully."""
+    models = [data_set(noise, model=name) for name, noise in (("good", 0.0), ("poor", 1.0), ("worst", 4.0))]
+    table = sensitivity(models, scorers="lac")
+    assert table.group_by("model").len()["len"].to_list() == [5, 5, 5]
+    assert table["conclusion"].null_count() == table["survives"].null_count() == table["set_size_change_least"].null_count() == 15
+    of_alpha = table.filter(varied="alpha", model="poor").to_dicts()[0]
+    sizes = sets(models, scorers="lac", model="poor", alphas=[0.01, 0.05, 0.1, 0.15, 0.2, 0.3])["set_size"]
+    assert (of_alpha["set_size_least"], of_alpha["set_size_most"]) == (sizes.min(), sizes.max())
+    assert table.filter(varied="split")["rank_agreement"].to_list() == [1.0] * 3
+
+
+def test_sensitivity_marks_an_unreliable_run() -> None:
+    """A dense run with non-finite logits is not ranked without a word."""
+    broken = data_set(model="broken")
+    broken["logits"][7] = np.nan
+    table = sensitivity([data_set(model="good"), broken], scorers="lac")
+    assert set(table.filter(model="good")["unreliable"]) == {None}
+    assert all("1 of 400 items have non-finite logits" in reason for reason in table.filter(model="broken")["unreliable"])
+
+
 def test_sensitivity_varies_every_scorer_there_is() -> None:
     """The variants of the scorer are the registry's, so that a new scorer is among them."""
     found = sensitivity(sweep(), scorers=["lac"], level="0.5").filter(varied="scorer")
