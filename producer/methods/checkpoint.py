@@ -1,4 +1,4 @@
-"""Checkpoint: run a model that somebody else compressed (compressed-tensors, GPTQ, AWQ, FP8, GGUF, pruned weights) without changing it."""
+"""Checkpoint: run a model that somebody else compressed or pruned without changing it."""
 
 import logging
 from typing import Any
@@ -59,7 +59,7 @@ METHOD = Method(
     default_level=NO_LEVEL,
     levels="what the checkpoint is, such as Q4_K_M or FP8_BLOCK; by default what its files say",
     needs=NOTHING,
-    models="what the backend runs: compressed-tensors, GPTQ, AWQ, FP8, GGUF",
+    models="what the backend runs: compressed-tensors, GPTQ, AWQ, FP8, bitsandbytes, GGUF",
     compress=lambda model, job: model,
     settings_for=lambda level: {},
     accepts=lambda level: "",

@@ -8,16 +8,21 @@ compressed-tensors without the rounding of their inputs.
 from pathlib import Path
 from typing import Any
 
+from producer.models.bitsandbytes_weights import check_bitsandbytes, dequantize_bitsandbytes
 from producer.models.compressed_weights import check_compressed, round_inputs, take_modules, unpack_modules
 from producer.models.float8_weights import check_floats, dequantize_floats, unstated_rounding
 from producer.models.integer_weights import check_integers, unpack_integers
-from producer.models.stored_as import AWQ, COMPRESSED_TENSORS, FBGEMM, FP8, GGUF, GPTQ, MODELOPT, quantization
+from producer.models.stored_as import AWQ, BITSANDBYTES, COMPRESSED_TENSORS, FBGEMM, FP8, GGUF, GPTQ, MODELOPT, quantization
 from schemas.errors import UsageError
 
-UNPACK = {GPTQ: unpack_integers, AWQ: unpack_integers, **dict.fromkeys((FP8, FBGEMM, MODELOPT), dequantize_floats)}
-CHECKS = {GPTQ: check_integers, AWQ: check_integers, **dict.fromkeys((FP8, FBGEMM, MODELOPT), check_floats)} | {
-    COMPRESSED_TENSORS: check_compressed
-}
+UNPACK = {
+    GPTQ: unpack_integers, AWQ: unpack_integers, **dict.fromkeys((FP8, FBGEMM, MODELOPT), dequantize_floats),
+    BITSANDBYTES: dequantize_bitsandbytes,
+}  # fmt: skip
+CHECKS = {
+    GPTQ: check_integers, AWQ: check_integers, **dict.fromkeys((FP8, FBGEMM, MODELOPT), check_floats), COMPRESSED_TENSORS: check_compressed,
+    BITSANDBYTES: check_bitsandbytes,
+}  # fmt: skip
 READABLE = (*UNPACK, COMPRESSED_TENSORS, GGUF)
 
 

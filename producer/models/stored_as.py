@@ -13,6 +13,7 @@ from schemas.errors import UsageError
 from schemas.levels import FULL_BITS, NO_LEVEL
 
 GPTQ, AWQ, COMPRESSED_TENSORS, GGUF, FP8, FBGEMM, MODELOPT = "gptq", "awq", "compressed-tensors", "gguf", "fp8", "fbgemm_fp8", "modelopt"
+BITSANDBYTES = "bitsandbytes"
 MIXED = "mixed"  # layers of different kinds, so that no single number says how strongly the model is compressed
 FILES = {"hf_quant_config.json": MODELOPT, "quantize_config.json": GPTQ, "quant_config.json": AWQ}
 # Settings that decide what packed weights mean, under the one or two names that writers give them.
@@ -84,11 +85,13 @@ def stored_level(config: Any) -> str:
         return MIXED if names_exceptions(settings) else _integer_level(bits, FULL_BITS, group)
     if name == COMPRESSED_TENSORS:
         return _compressed_level(settings)
-    if name == FP8:
-        return "FP8_BLOCK" if settings.get("weight_block_size") else "FP8"
-    if name == MODELOPT:
-        return str(settings.get("quant_algo") or NO_LEVEL)
-    return str(settings.get("level", name)) if name == GGUF else name
+    levels = {
+        FP8: "FP8_BLOCK" if settings.get("weight_block_size") else "FP8",
+        MODELOPT: settings.get("quant_algo") or NO_LEVEL,
+        BITSANDBYTES: "int8" if settings.get("load_in_8bit") else settings.get("bnb_4bit_quant_type", "fp4"),
+        GGUF: settings.get("level", name),
+    }
+    return str(levels.get(name, name))
 
 
 def not_simulated(config: Any) -> list[str]:
@@ -99,6 +102,7 @@ def not_simulated(config: Any) -> list[str]:
     name, settings = quantization(config)
     algorithm = str(settings.get("quant_algo"))
     inputs = (name == FP8 and settings.get("activation_scheme")) or name == FBGEMM or (name == MODELOPT and not algorithm.endswith("_WO"))
+    inputs = inputs or (name == BITSANDBYTES and settings.get("load_in_8bit"))
     cache = settings.get("kv_cache_scheme") or settings.get("kv_cache_quant_algo")
     return ["rounding of activations"] * bool(inputs) + ["rounding of the key/value cache"] * bool(cache)
 

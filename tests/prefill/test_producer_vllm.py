@@ -165,7 +165,7 @@ def test_options_of_vllm_are_part_of_the_key(tmp_path: Path, monkeypatch: pytest
     [
         ({"quant_method": "fp8", "activation_scheme": "dynamic"}, "FP8"),
         ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "NVFP4"),
-        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "nf4"),
     ],
 )
 def test_a_quantized_checkpoint_goes_to_vllm_as_it_is(

@@ -447,7 +447,10 @@ def test_a_checkpoint_run_has_the_level_of_its_files(tmp_path: Path) -> None:
         ({"quant_method": "gptq", "bits": 8, "group_size": -1}, "w8a16"),
         ({"quant_method": "gptq", "bits": 4, "group_size": 128, "dynamic": {"+:x": {"bits": 8}}}, "mixed"),
         ({"quant_method": "awq", "w_bit": 4, "q_group_size": 64}, "w4a16-g64"),
-        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "nf4"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "fp4"),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True, "bnb_4bit_quant_type": "nf4"}, "int8"),
+        ({"quant_method": "aqlm"}, "aqlm"),
     ],
 )
 def test_levels_of_settings(settings: dict[str, Any], level: str) -> None:
