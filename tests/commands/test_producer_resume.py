@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 from producer_standin import save_standin
 
+from producer.machine import journal
 from schemas.errors import StoreNotFoundError
 from store import open_reader
 
@@ -113,13 +115,40 @@ def test_a_ray_sweep_survives_a_killed_worker(plan: Path, undisturbed: Undisturb
     store = plan.parent / "ray"
     sweep = start(plan, store, "--executor", "ray")
     deadline = time.monotonic() + 300
-    while not (workers := list(ray_workers())) and sweep.poll() is None:
+    while not (workers := list(ray_workers(store))) and sweep.poll() is None:
         assert time.monotonic() < deadline, "no worker ever ran a cell"
         time.sleep(0.2)
     time.sleep(3)
     os.kill(workers[0], signal.SIGKILL)
     assert sweep.wait(timeout=600) == 0
     assert content(store) == undisturbed.runs
+
+
+def test_a_run_on_a_lost_ray_worker_goes_on_where_it_was(tmp_path: Path) -> None:
+    """A worker that dies in the middle of a run loses what was not yet kept: its cell is tried again and takes every answer kept."""
+    pytest.importorskip("ray")
+    plan, store = tmp_path / "sweep.toml", tmp_path / "ray"
+    plan.write_text('model = "ref-s"\ntask = "urn"\nmethod = "dense"\nlimit = 800\nbatch-tokens = 128\ncheckpoint-every = "0s"\n')
+    assert start(plan, tmp_path / "alone").wait() == 0
+    sweep = start(plan, store, "--executor", "ray")
+    journals, deadline = tmp_path / "cache" / journal.FOLDER, time.monotonic() + 300
+    while sum(kept := [answers_in(path) for path in journals.glob("*/*")]) < 100 and sweep.poll() is None:
+        assert time.monotonic() < deadline, "no cell ever kept an answer"
+        time.sleep(0.1)
+    (worker,) = ray_workers(store)
+    os.kill(worker, signal.SIGKILL)
+    assert sweep.wait(timeout=600) == 0
+    runs = [open_reader(str(folder)).run(name) for folder in (tmp_path / "alone", store) for name in content(folder)]
+    np.testing.assert_allclose(runs[1].logits, runs[0].logits, atol=1e-4)
+    (note,) = (note for note in runs[1].env.notes if "cut off" in note)
+    taken = int(note.split()[0].replace(",", ""))
+    assert sum(kept) <= taken < 800, note
+    print(note)
+
+
+def answers_in(path: Path) -> int:
+    """Return how many answers a file of the journal holds; the first record says under which circumstances they were given."""
+    return max(sum(1 for _ in journal._records(path, path.parent.name)) - 1, 0)
 
 
 def test_a_full_disk_is_a_clear_error_and_loses_nothing(plan: Path) -> None:
@@ -146,12 +175,13 @@ def test_a_full_disk_is_a_clear_error_and_loses_nothing(plan: Path) -> None:
     assert subprocess.run(base, env=environment, check=False).returncode == 0
 
 
-def ray_workers() -> Iterator[int]:
-    """Yield processes of this user that run a cell for Ray."""
+def ray_workers(store: Path) -> Iterator[int]:
+    """Yield the Ray workers that run a cell which writes to this store; other Ray processes of this user are not touched."""
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            name = (entry / "cmdline").read_bytes()
+            cell, parent = (entry / "cmdline").read_bytes(), int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            name = Path(f"/proc/{parent}/cmdline").read_bytes()
         except OSError:
             continue
-        if name.startswith(b"ray::run"):
-            yield int(entry.name)
+        if str(store).encode() in cell.split(b"\0") and name.startswith(b"ray::run"):
+            yield parent
