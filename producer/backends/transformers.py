@@ -19,6 +19,7 @@ from producer.engine.text_fidelity import ReadText, compare_texts, read_text
 from producer.machine.environment import device_name, versions
 from producer.machine.free_memory import free_memory, memory_for
 from producer.methods.shared.finished_layers import FinishedLayers
+from producer.methods.shared.kept_statistics import kept_statistics
 from producer.methods.shared.make_linear import make_linear
 from producer.models.compressed_weights import round_expert_inputs
 from producer.models.load import AS_STORED, load_model
@@ -84,7 +85,8 @@ def _made(group: RunGroup, levels: Sequence[Level], settings: Settings) -> Itera
         return
     probing = replace(settings, self_check=PROBED)
     finished = {level: _finished_layers(group, level, settings) for level in levels}
-    compressed = group.method.sweep(model, levels, group.data, group.seed, group.model.device, finished.__getitem__)
+    kept = partial(kept_statistics, _statistics_identity(group), fresh=settings.fresh)
+    compressed = group.method.sweep(model, levels, group.data, group.seed, group.model.device, finished.__getitem__, kept)
     for level in levels:
         with memory_for(f"what {group.method.name} needs at level {level.text!r}", group.model.device):
             applied = next(compressed)
@@ -104,8 +106,17 @@ def _made(group: RunGroup, levels: Sequence[Level], settings: Settings) -> Itera
 
 def _finished_layers(group: RunGroup, level: Level, settings: Settings) -> FinishedLayers:
     """Return the finished layers of a compression; the same libraries and device as well as the same model make the same layers."""
-    made_with = {"libraries": versions(), "device": device_name(group.model.device)}
-    return FinishedLayers([identity(group, level), made_with], settings.checkpoint_every, fresh=settings.fresh)
+    return FinishedLayers([identity(group, level), _made_with(group)], settings.checkpoint_every, fresh=settings.fresh)
+
+
+def _statistics_identity(group: RunGroup) -> Any:
+    """Return everything that determines the statistics of a dense model that all levels of a method use."""
+    of_model = {name: identity(group, group.levels[0])[name] for name in ("weights_hash", "method", "compression_data_hash", "dtype")}
+    return [of_model, _made_with(group)]
+
+
+def _made_with(group: RunGroup) -> dict[str, Any]:
+    return {"libraries": versions(), "device": device_name(group.model.device)}
 
 
 def _saved(group: RunGroup, levels: Sequence[Level], settings: Settings) -> dict[Level, Saved]:

@@ -200,6 +200,7 @@ METHOD = STRUCTURED(
     fits=fits,
     verify=verify_structures,
     collect=collect_importance,
+    statistics_of=Statistics,
     options={
         "blocks": Option(
             "blocks that lose structures, counted from 0 [all but the first and the last]",

@@ -181,6 +181,7 @@ METHOD = STRUCTURED(
     fits=fits,
     verify=verify_slices,
     collect=collect_axes,
+    statistics_of=Statistics,
     options={
         "head": Option(
             "what the head reads [whole, of a mixture of experts sliced]",

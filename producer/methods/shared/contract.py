@@ -73,6 +73,7 @@ class Method:
     verify       : (compressed model, job) -> the measured post-conditions, JSON-able; raises PostConditionError if one is violated.
     models       : a description of the models that `fits` admits, for the list.
     collect      : (dense model, data, device) -> statistics that all levels use; None for a method that needs none.
+    statistics_of : (fields) -> the statistics that `collect` returns as a tuple of these fields.
     level_of     : (config, requested level) -> the level stored in the run key; `checkpoint` reads it from the model's own files.
     needs_at     : level -> whether this level takes compression data although the method as such does not.
     group_for    : (config, most) -> largest group of up to `most` columns that divides every layer; None for a method without groups.
@@ -113,6 +114,7 @@ class Method:
     verify: Callable[[Any, Job], dict[str, Any]]
     models: str = MODELS
     collect: Callable[[Any, "CompressionData", Any], Any] | None = None
+    statistics_of: Callable[..., Any] = lambda *fields: fields
     level_of: Callable[[Any, Level], Level] = lambda config, level: level
     unsavable: str = ""
     changes: bool = True
@@ -202,11 +204,13 @@ class Method:
         seed: int,
         device: Any = None,
         finished: Callable[[Level], FinishedLayers] = lambda _: FinishedLayers(),
+        kept: Callable[[Callable[[], Any]], Any] = lambda collect: collect(),
     ) -> Iterator[Applied]:
         """Yield the model compressed to each level in turn, with the same results as one `apply` per level.
 
         device   : device on which layers are compressed one at a time, for a model kept on the host because the device is too small.
         finished : where the layers of a level's model are kept as they are finished.
+        kept     : calls what collects the statistics of the dense model, or returns those that were kept.
 
         Statistics of the dense model are collected once. Every level but the last starts from a copy of the dense model; a yielded
         model is freed when the generator continues.
@@ -225,7 +229,9 @@ class Method:
         if self.changes:
             verify_same(dense_logits(make_linear(model), data), dense, model)
             reach = verify_reach(model)
-        statistics = self.collect(model, data, device) if self.collect and data is not None else None
+        collect, statistics = self.collect, None
+        if collect and data is not None:
+            statistics = self.statistics_of(*kept(lambda: collect(model, data, device)))
         for number, level in enumerate(levels):
             working = model if number == len(levels) - 1 else deepcopy(model)
             weights = level.without_cache
