@@ -184,16 +184,15 @@ def test_a_run_killed_at_several_moments_ends_as_an_undisturbed_one(order: str, 
 def test_a_run_killed_at_twenty_random_moments_asks_little_twice(order: str, tmp_path: Path) -> None:
     """Kill -9 at 20 random moments within one run: the store equals the undisturbed one, and below 10 % of the work is done twice."""
     words = ("--limit", "2000", "--batch-tokens", "256")
-    clock = time.monotonic()
     assert hooked(0, tmp_path / "alone", tmp_path / "undisturbed", order, *words).wait() == 0
-    seconds, moments = time.monotonic() - clock, random.Random(0)
-    whole, counted = work(tmp_path / "alone"), tmp_path / "counted"
+    moments, whole, counted = random.Random(0), work(tmp_path / "alone"), tmp_path / "counted"
     counted.touch()
     for _ in range(KILLS):
-        process, before = hooked(0, counted, tmp_path / "store", order, *words), counted.stat().st_size
-        while counted.stat().st_size == before and process.poll() is None:
-            time.sleep(0.001)  # until it answers
-        time.sleep(moments.uniform(0, seconds / KILLS / 4))
+        moment = work(counted) + moments.uniform(0, whole / KILLS)  # in work, since seconds say little on a busy machine
+        process = hooked(0, counted, tmp_path / "store", order, *words)
+        while work(counted) <= moment and process.poll() is None:
+            time.sleep(0.002)
+        time.sleep(moments.uniform(0, 0.01))
         process.kill()
         assert process.wait() == -signal.SIGKILL, "it came to its end too soon to be killed 20 times"
     assert hooked(0, counted, tmp_path / "store", order, *words).wait() == 0
