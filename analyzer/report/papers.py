@@ -10,7 +10,8 @@ from analyzer.report.words import sentences
 from analyzer.report.words.cards import cards, policy_words
 from analyzer.studies.decoupling import method_kind
 from analyzer.tables.columns import CLIFFS, COMPARE, FRONTIER, MONITOR
-from analyzer.tables.markup import escaped, in_line, latex, markdown
+from analyzer.tables.latex import PACKAGES, escaped, latex
+from analyzer.tables.markup import in_line, markdown
 from analyzer.tables.terminal import Column
 from schemas.run import DENSE
 
@@ -50,7 +51,7 @@ def _markdown(study: Study, named_tables: Tables, shown: Sequence[Section]) -> s
 
 
 def _latex(study: Study, named_tables: Tables, shown: Sequence[Section]) -> str:
-    lines = [r"% needs \usepackage{booktabs}", f"% snapshot {study.runs.reader.snapshot}", f"% {escaped(sentences.verdicts(cards(study)))}"]
+    lines = [PACKAGES, f"% snapshot {study.runs.reader.snapshot}", f"% {escaped(sentences.verdicts(cards(study)))}"]
     if study.request.parameters:
         lines.append(f"% parameters: {study.request.parameters}")
     for title, records, columns in shown:

@@ -15,7 +15,8 @@ from analyzer.report.charts.theme import Spec, css_colours, for_paper
 from analyzer.report.page import template
 from analyzer.studies.published_studies import Kind, Part, PublishedStudy, StudyRecords, part_records
 from analyzer.tables.columns import COMPARE, PUBLISHED, SCALE, SETS
-from analyzer.tables.markup import escaped, in_line, latex, markdown
+from analyzer.tables.latex import PACKAGES, escaped, latex
+from analyzer.tables.markup import in_line, markdown
 from analyzer.tables.terminal import Column, sheet
 from schemas.levels import method_and_level
 from schemas.run import DENSE
@@ -123,7 +124,7 @@ def _image(figure: Spec) -> str:
 
 
 def _latex(study: PublishedStudy, shown: Sequence[Section], snapshot: str, figures: Path | None) -> str:
-    lines = [r"% needs \usepackage{booktabs}" + (r" and \usepackage{graphicx}" if figures else ""), f"% snapshot {snapshot}"]
+    lines = [PACKAGES + (r", and \usepackage{graphicx}" if figures else ""), f"% snapshot {snapshot}"]
     lines.append(f"% {escaped(study.paper)}")
     for section in shown:
         if not section.records:
@@ -133,8 +134,9 @@ def _latex(study: PublishedStudy, shown: Sequence[Section], snapshot: str, figur
         if figures and section.figure:
             path = (figures / f"{section.part.figure}.pdf").as_posix()
             caption = rf"\caption{{\textbf{{{escaped(section.part.title)}.}} {escaped(section.part.about)}}}"
+            label = rf"\label{{fig:{section.part.figure}}}"
             image = rf"\includegraphics[width=\linewidth]{{{path}}}"
-            lines.append("\n".join([r"\begin{figure}", image, caption, r"\end{figure}"]))
+            lines.append("\n".join([r"\begin{figure}", image, caption + label, r"\end{figure}"]))
     return "\n\n".join(lines) + "\n"
 
 

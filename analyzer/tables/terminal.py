@@ -1,7 +1,7 @@
 """Records as a table for a terminal: what is the same in every row stands above it, repeated names are left blank, reasons stand below."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,12 +26,17 @@ class Column:
 
 
 class Sheet(NamedTuple):
-    """What a table shows in any form: a caption of what all rows share, columns (the first `n_keys` name the row), reasons."""
+    """What a table shows in any form: what all rows share, columns (the first `n_keys` name the row), reasons."""
 
-    caption: str
+    common: Mapping[str, str]
     columns: list[Column]
     n_keys: int
     notes: list[str]
+
+    @property
+    def caption(self) -> str:
+        """What all rows share in one line, such as `task mmlu · alpha 0.1 · items 2,000`."""
+        return " · ".join(f"{WORDS.get(name, name)} {value}" for name, value in self.common.items())
 
 
 def sheet(records: Sequence[Record], columns: Sequence[Column]) -> Sheet:
@@ -47,10 +52,17 @@ def sheet(records: Sequence[Record], columns: Sequence[Column]) -> Sheet:
     if _has_twins(records):
         leading.append(Column("run", _digests))
     flag = [Column("!", lambda record: f"!{reasons.index(record['unreliable']) + 1}" if record["unreliable"] else "")] if reasons else []
-    caption = " · ".join(f"{WORDS.get(key, key)} {_common(records, key)}" for key in fields if key not in keys)
+    common = {key: _common(records, key) for key in fields if key not in keys}
     notes = [f"!{number + 1} unreliable: {reason}" for number, reason in enumerate(reasons)]
     notes += cautions(records, [column.title for column in columns])
-    return Sheet(caption, [*leading, *columns, *flag], len(leading), notes)
+    return Sheet(common, [*leading, *columns, *flag], len(leading), notes)
+
+
+def filled(shown: Sheet, records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
+    """Return titles and rows; a column without any text is left out."""
+    cells = [(column.title, [column.text(record) for record in records]) for column in shown.columns]
+    with_text = [(title, texts) for title, texts in cells if any(texts)]
+    return [title for title, _ in with_text], [list(row) for row in zip(*(texts for _, texts in with_text), strict=True)]
 
 
 def render(records: Sequence[Record], columns: Sequence[Column], width: int | None = None) -> str:

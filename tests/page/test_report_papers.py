@@ -37,7 +37,10 @@ def test_markdown_has_every_table_that_the_store_fills(store_url: str) -> None:
 def test_latex_is_booktabs_and_escapes_names(store_url: str) -> None:
     """Each table opens and closes, and no name can act as a command."""
     text = paper(study_of(store_url), "latex")
-    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == text.count(r"\toprule") == 5
+    opened = [text.count(rf"\begin{{{kind}}}") for kind in ("table", "longtable")]
+    assert opened == [text.count(rf"\end{{{kind}}}") for kind in ("table", "longtable")] and sum(opened) == 5
+    labels = re.findall(r"\\label\{(.*?)\}", text)
+    assert labels == ["tab:all-runs", "tab:pruning", "tab:quantization", "tab:frontier", "tab:sweeps"]
     assert r"\caption{\textbf{Pruning.} " in text
     assert not [line for line in text.splitlines() if "%" in line.replace(r"\%", "") and not line.startswith("%")]
 

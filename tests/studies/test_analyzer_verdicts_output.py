@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from analyzer_data import MemoryReader, item_set, make_run, skilled_logits
 from analyzer.measure.question import Question
 from analyzer.runs.loading import Runs, select_runs
 from analyzer.studies.published_figures import AGREES, DIFFERS, NO_INTERVAL, NO_RUN, OTHER_TASKS, Stated, beside_published, read_published
-from analyzer.tables.markup import latex, markdown
+from analyzer.tables.latex import in_words, latex
+from analyzer.tables.markup import markdown
 from analyzer.tables.terminal import Column, estimate, render, words
 from schemas.benchmark import BENCHMARK
 from schemas.errors import UsageError
@@ -36,7 +38,38 @@ def test_markdown_and_latex_say_the_same_golden() -> None:
     ]
     text = latex(ROWS, COLUMNS)
     assert r"a\_b & 1.5 [1.0, 2.0] & 50 \% | more &  \\" in text
+    assert r"\caption{Task t.}\label{tab:hedgemark}" in text
     assert r"\begin{tabular}{lrrr}" in text and r"$\Delta$ x" in text and r"broken\_run" in text
+
+
+def test_a_long_latex_table_goes_on_over_pages() -> None:
+    """With its titles on every page, one label, and as many rows as there are records."""
+    rows: list[dict[str, Any]] = [{**ROWS[0], "model": f"m{number}"} for number in range(41)]
+    text = latex(rows, COLUMNS, "All runs")
+    assert text.count(r"\begin{longtable}{lrr}") == text.count(r"\end{longtable}") == 1 and r"\begin{table}" not in text
+    assert text.count(r"model & $\Delta$ x & why \\") == 2 and r"\label{tab:all-runs}" in text
+    assert text.count("1.5 [1.0, 2.0]") == 41
+    assert r"\begin{table}" in latex(rows[:40], COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("common", "caption"),
+    [
+        (
+            {"task": "mmlu", "level": "-", "scorer": "lac", "alpha": "0.1", "group": "all", "protocol": "exact", "split": "all",
+             "empty": "keep", "n_items": "2,000", "n_calibration": "1,000", "snapshot": "AB12"},
+            "Task mmlu, score lac, allowed miscoverage 0.1. Exact mean over all calibration splits; empty sets stay empty; "
+            "2,000 items; 1,000 of them calibrate; store snapshot AB12.",
+        ),
+        ({"protocol": "ye2024", "split": "train_test_split:42", "empty": "top1"},
+         "Rules of the protocol ye2024; one calibration split (train_test_split:42); empty sets get the most likely option."),
+        ({"model": "m", "split": "400"}, "Model m. Mean over 400 random calibration splits."),
+        ({}, ""),
+    ],
+)  # fmt: skip
+def test_a_caption_is_a_sentence(common: dict[str, str], caption: str) -> None:
+    """What all rows share in words that a reader of the paper knows."""
+    assert in_words(common) == caption
 
 
 def test_names_of_a_strangers_store_cannot_steer_the_terminal() -> None:
