@@ -7,6 +7,7 @@ Every module is unpacked by itself, experts too: transformers leaves out the rou
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from producer.models.mx_scales import use_exact_scales
 from producer.models.stored_as import Quantization
 from schemas.errors import HedgemarkError, UsageError
 
@@ -205,6 +206,7 @@ class RoundInputTo:
     """
 
     def __init__(self, args: Any) -> None:
+        use_exact_scales()
         self.args = args
 
     def __call__(self, layer: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:

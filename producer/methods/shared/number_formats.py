@@ -9,6 +9,7 @@ E2M1 values in groups of 16 with an E4M3 scale each and one float32 scale per te
 from typing import Any, NamedTuple
 
 from producer.models.compressed_weights import RoundInputTo
+from producer.models.mx_scales import use_exact_scales
 from schemas.levels import Level, parse_level
 
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # magnitudes of a 4-bit float
@@ -59,6 +60,7 @@ def preset_scheme(number_format: NumberFormat) -> Any:
     """Return the scheme of a format for every linear layer but the head. Weight scales come from each group's largest magnitude."""
     from compressed_tensors.quantization import preset_name_to_scheme  # type: ignore[import-untyped]
 
+    use_exact_scales()
     scheme = preset_name_to_scheme(number_format.preset, ["Linear"])
     scheme.weights.observer = "memoryless_minmax"
     return scheme
