@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
+from schemas.errors import HedgemarkError, RunNotFoundError, UsageError
 from schemas.run import DENSE
 from store import open_reader
 from store.exchange.import_runs import Words, import_runs
@@ -24,8 +25,13 @@ NOTE = "planted: the differences between an item's logits are multiplied by a ra
 def plant(url: str, model: str, task: str) -> list[str]:
     """Store the planted run of a model's dense run on a task, and return its name."""
     reader = open_reader(url)
-    wanted = (pl.col("model") == model) & (pl.col("task") == task) & (pl.col("method") == DENSE)
-    (name,) = reader.catalog.filter(wanted)["name"]
+    dense = reader.catalog.filter(pl.col("method") == DENSE)
+    names = dense.filter((pl.col("model") == model) & (pl.col("task") == task))["name"].to_list()
+    if len(names) != 1:
+        known = ", ".join(sorted({f"{row['model']} on {row['task']}" for row in dense.iter_rows(named=True)})) or "none"
+        count = f"{len(names)} dense runs" if names else "no dense run"
+        raise RunNotFoundError(f"{url} has {count} of model {model!r} on task {task!r}, where one is needed; dense runs it has: {known}")
+    name = names[0]
     run = reader.run(name)
     factors = FACTOR ** np.random.default_rng(0).uniform(-1, 1, (run.logits.shape[0], 1))
     below_top = run.logits - np.nanmax(run.logits, axis=1, keepdims=True)
@@ -40,4 +46,11 @@ def plant(url: str, model: str, task: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    print("\n".join(plant(*sys.argv[1:4])))
+    if len(sys.argv) != 4:
+        print("Usage: python docs/planted.py STORE MODEL TASK, such as demo-store ref-l facts", file=sys.stderr)
+        sys.exit(UsageError.exit_code)
+    try:
+        print("\n".join(plant(*sys.argv[1:])))
+    except HedgemarkError as error:
+        print(f"Error: {type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

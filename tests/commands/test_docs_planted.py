@@ -28,6 +28,13 @@ def test_a_planted_fault_changes_no_answer_and_makes_sets_grow(tmp_path: Path) -
     url = str(tmp_path / "store")
     init_store(url)
     write_runs(url, items, [dense])
+    for arguments, code, said in (
+        ([url, "ref-x", "quiz"], 5, "no dense run of model 'ref-x' on task 'quiz', where one is needed; dense runs it has: ref-s on quiz"),
+        ([str(tmp_path / "absent"), "ref-s", "quiz"], 5, "StoreNotFoundError"),
+        ([url, "ref-s"], 2, "Usage: python docs/planted.py STORE MODEL TASK"),
+    ):
+        refused = subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, check=False)
+        assert refused.returncode == code and said in refused.stderr and len(refused.stderr.splitlines()) == 1
     for _ in range(2):  # the second time, the run is there
         subprocess.run([sys.executable, SCRIPT, url, "ref-s", "quiz"], check=True, capture_output=True)
     found = compare(url, scorers=["lac", "aps"], alphas=[0.1]).filter(method="planted").to_dicts()
