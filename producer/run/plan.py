@@ -60,13 +60,13 @@ def make_plan(request: Request, *, download: bool = True) -> list[RunGroup]:
         return []
     chosen = choose_levels(request.methods, request.levels, request.caches)
     files = {name: find_model(name) for name in models}  # files before configs, which take transformers and seconds to import
-    tasks = {name: _load(name, request) for name in _tasks_of(request, models)}
+    tasks = {name: _load(name, request) for name in tasks_of(request.tasks, request.text, models)}
     for task in tasks.values():
         if request.limit > len(task.items):
             log.warning("%s: --limit %d, and it has %d items: all are asked", task.name, request.limit, len(task.items))
     model_by_name = {name: _open_model(files[name], request, chosen) for name in models}
     prompted = [
-        (model, [each for task in _tasks_of(request, [name]) for each in all_prompted(model, tasks[task], request)])
+        (model, [each for task in tasks_of(request.tasks, request.text, [name]) for each in all_prompted(model, tasks[task], request)])
         for name, model in model_by_name.items()
     ]
     for note in dict.fromkeys(note for _, tasks_of_model in prompted for each in tasks_of_model for note in each.notes):
@@ -114,7 +114,7 @@ def _served_group(request: Request) -> RunGroup:
         BACKENDS[SERVER].check(None, request.methods)
     except UsageError as error:
         raise UsageError(f"cannot run method {request.methods[0]!r} on the model at {request.url}: {error}") from error
-    tasks = [_load(name, request) for name in _tasks_of(request, [request.tokenizer])]
+    tasks = [_load(name, request) for name in tasks_of(request.tasks, request.text, [request.tokenizer])]
     model = open_served(request)
     method = METHODS[request.methods[0]]
     level = served_level(model, method.name, request)
@@ -126,13 +126,13 @@ def _served_group(request: Request) -> RunGroup:
     return RunGroup(model, method, None, request.seed, runs)
 
 
-def _tasks_of(request: Request, models: Sequence[str]) -> list[str]:
+def tasks_of(tasks: Sequence[str], text: str, models: Sequence[str]) -> list[str]:
     """Return the requested tasks, or the default ones: the embedded tasks for embedded models, the published tasks for others.
 
     A request for a text has none by default.
     """
-    if request.tasks or request.text:
-        return list(dict.fromkeys(request.tasks))
+    if tasks or text:
+        return list(dict.fromkeys(tasks))
     embedded = [*EMBEDDED] if any(name in REFERENCE for name in models) else []
     published = [*BENCHMARK] if any(name not in REFERENCE for name in models) else []
     return embedded + published

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from producer.run.plan import tasks_of
 from schemas.errors import UsageError
 from schemas.toml_file import as_model
 
@@ -60,6 +61,7 @@ def take_only(blocks: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list
     Names of one kind are alternatives, those of different kinds apply together. Raises UsageError for a name that no block has, and where
     no run is left.
     """
+    blocks = [each for block in blocks for each in _with_tasks(block)] if names else blocks
     known = {kind: list(dict.fromkeys(value for block in blocks for value in _values(block, kind))) for kind in KINDS}
     for name in names:
         if not any(name in values for values in known.values()):
@@ -73,6 +75,16 @@ def take_only(blocks: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list
     if not kept:
         raise UsageError(f"no run of this plan has all of --only {', '.join(names)}; leave one of them out")
     return kept
+
+
+def _with_tasks(block: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """A block as blocks that name their tasks: one for the models of each set of default tasks, where the block names none."""
+    if block.get("tasks"):
+        return [block]
+    models: dict[tuple[str, ...], list[str]] = {}
+    for model in _values(block, "models"):
+        models.setdefault(tuple(tasks_of((), block.get("text", ""), [model])), []).append(model)
+    return [{**block, "models": tuple(names), "tasks": tasks} for tasks, names in models.items()]
 
 
 def _values(block: Mapping[str, Any], kind: str) -> tuple[str, ...]:

@@ -89,6 +89,34 @@ def test_only_refuses_what_the_plan_has_not(only: list[str], message: str) -> No
         read_sweep(Path("tong2026"), {"only": tuple(only)})
 
 
+@pytest.mark.parametrize(
+    ("only", "asked"),
+    [
+        (["mmlu"], {"qwen3-8b": {"mmlu"}, "llama3.1-8b": {"mmlu"}}),
+        (["urn"], {"ref-s": {"urn"}}),
+        (["urn", "mmlu"], {"ref-s": {"urn"}, "qwen3-8b": {"mmlu"}, "llama3.1-8b": {"mmlu"}}),
+        (["wanda"], {"ref-s": {"urn", "facts"}, "qwen3-8b": set(BENCHMARK)}),
+        (["facts", "llama3.1-8b"], None),
+    ],
+)
+def test_only_sees_the_tasks_that_a_block_does_not_name(only: list[str], asked: dict[str, set[str]] | None, tmp_path: Path) -> None:
+    """A block without a task has the default tasks of each of its models, and `--only mmlu` takes it; one of a text has none."""
+    path = tmp_path / "sweep.toml"
+    path.write_text(
+        "[[sweep]]\nmodel = ['ref-s', 'qwen3-8b']\nmethod = ['wanda']\n[[sweep]]\nmodel = 'llama3.1-8b'\ntask = ['mmlu', 'hellaswag']\n"
+        "[[sweep]]\nmodel = 'ref-m'\ntext = 'embedded'\n"
+    )
+    if asked is None:
+        with pytest.raises(UsageError, match="no run of this plan has all of"):
+            read_sweep(path, {"only": tuple(only)})
+        return
+    tasks: dict[str, set[str]] = {}
+    for request in read_sweep(path, {"only": tuple(only)}):
+        for model in request.models:
+            tasks.setdefault(model, set()).update(request.tasks)
+    assert tasks == asked
+
+
 def test_only_needs_a_plan() -> None:
     """`--only` without a plan would do nothing, and is refused."""
     result = CliRunner().invoke(main, ["--model", "ref-s", "--only", "wanda"])
