@@ -18,17 +18,18 @@ from typing import NamedTuple
 import numpy as np
 
 from analyzer.compare.paired import Paired
-from analyzer.conformal.ranks import rank_scores, threshold_rank
+from analyzer.conformal.ranks import threshold_rank
 from analyzer.conformal.set_size_interval import jumps_at_threshold
 from analyzer.conformal.split_law import RankLaw, rank_law
 from analyzer.conformal.tilted_items import Threshold, threshold_design_effect
 from analyzer.measure.question import Question
-from analyzer.measure.scored import scores_of
+from analyzer.measure.scored import ranks_of
 from analyzer.runs.view import RunView
 from analyzer.stats.arrays import BoolArray, FloatArray
 from analyzer.stats.clusters import cluster_influence, effective_items, unseen_size
 from analyzer.stats.estimate import Estimate
 from analyzer.stats.mean_bounds import mean_upper_bound
+from analyzer.studies.carry_threshold import carried_ranks
 from analyzer.studies.threshold_transfer import carried_coverage
 
 FEW_ITEMS = 10  # smallest number of effective items, and of calibration items expected above the threshold
@@ -166,9 +167,7 @@ class _Pulled(NamedTuple):
 def _threshold(source: RunView, target: RunView, cell: Paired, question: Question) -> _Pulled:
     """Return the law of the source's threshold among the target's scores; the figure is set size for one run, coverage for two."""
     scorer, alpha, n = cell.after.scorer, cell.after.alpha, cell.after.n_calibration
-    items = np.arange(source.n_items)
-    calibration = None if source is target else scores_of(source, source.probs, scorer, question)[items, source.answer]
-    ranks = rank_scores(scores_of(target, target.probs, scorer, question), target.answer, target.probs, question.empty, calibration)
+    ranks = ranks_of(source, scorer, question) if source is target else carried_ranks(source, target, scorer, question)
     law = rank_law(ranks.n_items, n, threshold_rank(n, alpha))
     rows = ranks.option if source is target else ranks.answer[None]
     entering = np.bincount(rows.ravel(), minlength=law.n_items + 2)[law.first + 1 : law.first + 1 + law.weights.size]

@@ -3,7 +3,7 @@
 import math
 from fractions import Fraction
 from inspect import signature
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from analyzer.measure.cell import Cell, too_few, with_uacc
 from analyzer.measure.question import Question
 from analyzer.runs.answer_metrics import answer_metrics
 from analyzer.runs.view import RunView
-from analyzer.scorers import PLUG_INS, SCORERS, scorer_parameters
+from analyzer.scorers import PLUG_INS, SCORERS, Scorer, scorer_parameters
 from analyzer.stats.arrays import BoolArray, FloatArray
 from analyzer.stats.estimate import Estimate
 from analyzer.stats.random_words import item_uniform
@@ -99,6 +99,17 @@ def scores_of(view: RunView, probs: FloatArray, scorer: str, question: Question)
     return np.where(np.isfinite(probs), scores, np.nan).astype(np.float64)
 
 
+def ranks_of(view: RunView, scorer: str, question: Question) -> Ranks:
+    """Return the ranks of a run under one scorer. They are kept beside the view and released with it: all questions share one sort."""
+    parameters = tuple(sorted(question.parameters.get(scorer, {}).items()))
+    asked = scorer, parameters, id(question.functions.get(scorer)), question.empty
+    held: dict[Any, tuple[Scorer | None, Ranks]] = vars(view).setdefault("ranks", {})
+    if asked not in held:
+        ranks = rank_scores(scores_of(view, view.probs, scorer, question), view.answer, view.probs, question.empty)
+        held[asked] = question.functions.get(scorer), ranks  # with the function, so that no other one gets its id
+    return held[asked][1]
+
+
 def parameter_text(scorer: str, question: Question) -> str:
     """Return a scorer's parameters in the form of the records, such as `penalty=0.1 k_reg=2`; "" for a scorer without parameters."""
     parameters = scorer_parameters(scorer, question.parameters.get(scorer, {}), question.functions.get(scorer))
@@ -107,7 +118,10 @@ def parameter_text(scorer: str, question: Question) -> str:
 
 def score_run(view: RunView, probs: FloatArray, scorer: str, question: Question, masks: BoolArray | None) -> ScoredRun:
     """Return a run under one scorer, ready for all alphas; probs (item, option) may have been rescaled by a temperature."""
-    ranks = rank_scores(scores_of(view, probs, scorer, question), view.answer, probs, question.empty)
+    if probs is view.probs:
+        ranks = ranks_of(view, scorer, question)
+    else:
+        ranks = rank_scores(scores_of(view, probs, scorer, question), view.answer, probs, question.empty)
     statistics = set_statistics(ranks, sizes=question.sizes)
     n = calibration_size(view.n_items, question.calibration_fraction) if masks is None else int(masks[0].sum())
     ks = tuple(threshold_rank(n, alpha) for alpha in question.alphas)

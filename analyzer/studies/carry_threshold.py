@@ -49,7 +49,7 @@ def carry(source: RunView, target: RunView, cell: Cell, question: Question) -> M
     cell : gives scorer and alpha.
     Each split calibrates on the source's logits of n items and tests the target's logits of the others.
     """
-    ranks = _carried_ranks(source, target, cell.scorer, question)
+    ranks = carried_ranks(source, target, cell.scorer, question)
     law = split_law(source.n_items, cell.alpha, question)
     statistics = set_statistics(ranks)
     means, influence = moments(law, statistics).mean, split_influence(law, ranks.item_rank, statistics)
@@ -62,7 +62,7 @@ def carry_to_subject(source: RunView, target: RunView, chosen: BoolArray, cell: 
 
     Each is a ratio of two means over tested items, as for groups: an item that calibrates is not tested under its own threshold.
     """
-    ranks = _carried_ranks(source, target, cell.scorer, question)
+    ranks = carried_ranks(source, target, cell.scorer, question)
     law = split_law(source.n_items, cell.alpha, question)
     statistics = set_statistics(ranks)
     rows, steps = member_hits(statistics, chosen)
@@ -81,7 +81,7 @@ def carry_apart(source: RunView, target: RunView, cell: Cell, question: Question
 
     An estimate counts as many items as the smaller of the two sets has: the source's items make the threshold, the target's are averaged.
     """
-    ranks = _carried_ranks(source, target, cell.scorer, question)
+    ranks = carried_ranks(source, target, cell.scorer, question)
     law = split_law(source.n_items, cell.alpha, question)
     figures, clusters = {}, joined_clusters(source, target)
     for name, (values, pull) in _expected(law, ranks).items():
@@ -119,7 +119,8 @@ def split_law(n_items: int, alpha: Fraction, question: Question) -> RankLaw:
     return rank_law(n_items, n, threshold_rank(n, alpha))
 
 
-def _carried_ranks(source: RunView, target: RunView, scorer: str, question: Question) -> Ranks:
+def carried_ranks(source: RunView, target: RunView, scorer: str, question: Question) -> Ranks:
+    """Return the ranks of the target's scores, (option, item), among the scores of the source's answers."""
     calibration = scores_of(source, source.probs, scorer, question)[np.arange(source.n_items), source.answer]
     scores = scores_of(target, target.probs, scorer, question)
     return rank_scores(scores, target.answer, target.probs, question.empty, calibration)

@@ -33,11 +33,11 @@ from analyzer.compare.compare import pair_unreliable
 from analyzer.compare.paired import Paired, paired
 from analyzer.compare.two_axis_verdict import Side, limit_side
 from analyzer.conformal.influence import split_influence
-from analyzer.conformal.ranks import Ranks, rank_scores
+from analyzer.conformal.ranks import Ranks
 from analyzer.conformal.split_law import SetStatistics, crossings, moments
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, identity, interval_fields, provenance
-from analyzer.measure.scored import scores_of
+from analyzer.measure.scored import ranks_of
 from analyzer.predictor.document import PRICES
 from analyzer.runs.answer_metrics import dependence
 from analyzer.runs.loading import Runs
@@ -141,7 +141,7 @@ def operations(view: RunView, scorer: str, alpha: Fraction, question: Question, 
     """Return the share of questions that goes each of WAYS, and `cost`, the price of 1,000 questions."""
     if not view.n_items:
         return dict.fromkeys(FIGURES, NOTHING)
-    ranks = rank_scores(scores_of(view, view.probs, scorer, question), view.answer, view.probs, question.empty)
+    ranks = ranks_of(view, scorer, question)
     law, ways = split_law(view.n_items, alpha, question), _ways(ranks, prices.ask_again_up_to)
     means, influence = moments(law, ways).mean, split_influence(law, ranks.item_rank, ways)
     price = THOUSAND * np.array([prices.answer, prices.wrong, prices.ask_again, prices.review, prices.abstain])

@@ -15,7 +15,7 @@ from scipy.special import betaincinv
 
 from analyzer.conformal.guarantees import answered_alone, least_abstention, least_calibration, next_coverage, next_right, sure_rank
 from analyzer.conformal.influence import split_influence
-from analyzer.conformal.ranks import rank_scores, threshold_rank
+from analyzer.conformal.ranks import threshold_rank
 from analyzer.conformal.set_size_interval import inverted_where_bent
 from analyzer.conformal.split_law import moments, rank_law, set_statistics
 from analyzer.conformal.splits import calibration_size
@@ -23,7 +23,7 @@ from analyzer.conformal.tilted_items import Threshold
 from analyzer.measure.cell import Cell
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, identity, interval_fields, provenance
-from analyzer.measure.scored import scores_of
+from analyzer.measure.scored import ranks_of
 from analyzer.measure.unreliable import run_reasons
 from analyzer.runs.answer_metrics import dependence
 from analyzer.runs.clustering import ITEM, QUESTION
@@ -75,7 +75,7 @@ def guarantee(runs: Runs, question: Question, *, delta: float = DELTA, n_next: i
 
 def _records(view: RunView, scorer: str, question: Question, promise: Promise) -> Iterator[Record]:
     delta, n_next = promise.delta, promise.n_next
-    ranks = rank_scores(scores_of(view, view.probs, scorer, question), view.answer, view.probs, question.empty)
+    ranks = ranks_of(view, scorer, question)
     statistics, n = set_statistics(ranks), calibration_size(view.n_items, question.calibration_fraction)
 
     def sizes(k: int) -> Estimate:
