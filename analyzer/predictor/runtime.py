@@ -10,7 +10,7 @@ import numpy as np
 
 from analyzer.predictor.document import ABSTAIN, ANSWER, ASK_AGAIN, DECISION_PRICES, DECISIONS, REVIEW, Document, read_document
 from analyzer.predictor.partial import Partial, least_top_prob, score_bounds
-from analyzer.scorers import RANDOM, SCORERS, scorer_parameters
+from analyzer.scorers import PLUG_INS, RANDOM, SCORERS, scorer_parameters
 from analyzer.stats.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from analyzer.stats.probs import softmax, top_option
 from schemas.errors import UsageError
@@ -37,11 +37,16 @@ class Predictor:
     def __init__(self, document: Document) -> None:
         self.document = document
         self.letters = document.letters
-        scorers = [name for name in SCORERS if name not in RANDOM]
+        scorers = [name for name in SCORERS if name not in RANDOM and name not in PLUG_INS]
         if document.scorer not in scorers:
             raise UsageError(f"the predictor's scorer is {document.scorer!r}; known: {', '.join(scorers)}")
         self._scorer, self._parameters = SCORERS[document.scorer], scorer_parameters(document.scorer, document.parameters)
         self._by_subject = {one.subject: one.value for one in document.thresholds}
+
+    def __repr__(self) -> str:
+        """Say what is predicted with which guarantee, and on what the predictor was made."""
+        made_on, of = self.document.value["made_on"], self.document.scorer
+        return f"<Predictor of options {''.join(self.letters)}, scorer {of}, alpha {self.document.alpha}: made on {made_on['run']}>"
 
     @classmethod
     def load(cls, path: "Path | str") -> "Predictor":

@@ -49,6 +49,11 @@ class RunView:
     env: Environment
     grouping: IntArray | None = None
 
+    def __repr__(self) -> str:
+        """Say which run this is and how much of it is viewed."""
+        left_out = f", {self.n_nonfinite} left out for non-finite logits" if self.n_nonfinite else ""
+        return f"<RunView {self.row['name']}: {self.n_items} of {len(self.items)} items{left_out}, {self.logits.shape[1]} options>"
+
     @property
     def n_items(self) -> int:
         """Number of viewed items."""

@@ -11,7 +11,7 @@ from analyzer_data import make_run, skilled_logits
 from polars.testing import assert_frame_equal
 from store_tiny import write_runs
 
-from analyzer.api import compare, example_runs, logits, sensitivity, sets
+from analyzer.api import calibrate, compare, example_runs, logits, sensitivity, sets, view_of
 from analyzer.scorers.lac import lac
 from analyzer.stats.arrays import FloatArray
 from schemas.errors import RunNotFoundError, UsageError
@@ -136,3 +136,9 @@ def test_objects_say_what_they_are(address: str) -> None:
     run = reader.run(reader.catalog["name"][0])
     assert repr(run) == f"<Run {run.key.name}: logits of 80 items, 4 options>"
     assert isinstance(logits(address), xr.Dataset)
+    data = example_runs()[0]
+    name = "example-7b~dense~quiz~base.cec010f9"
+    assert repr(calibrate(data, alpha=0.2)) == f"<Predictor of options ABCD, scorer lac, alpha 1/5: made on {name}>"
+    assert repr(view_of(data)) == f"<RunView {name}: 200 of 200 items, 4 options>"
+    data["logits"][3] = np.nan
+    assert repr(view_of(data)).endswith(": 199 of 200 items, 1 left out for non-finite logits, 4 options>")
