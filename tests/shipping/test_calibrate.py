@@ -83,7 +83,7 @@ def test_one_question_of_each_cluster_calibrates() -> None:
     assert made().document.thresholds == made(cluster="question").document.thresholds
     with pytest.raises(UsageError, match="names no cluster for"):
         calibrate(data, cluster={"0": "a"})
-    with pytest.raises(UsageError, match="expected question, subject, context"):
+    with pytest.raises(UsageError, match="expected question, item, subject, context"):
         calibrate(data, cluster="topic")
 
 
