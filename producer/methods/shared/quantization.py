@@ -190,9 +190,10 @@ class RoundInput:
         return x.abs().amax(dim=-1, keepdim=True).clamp_min(1e-12) * self.clip / self.largest
 
 
-def verify_grid(model: Any, job: Job) -> dict[str, Any]:
+def verify_grid(model: Any, job: Job, zero_bits: int = 0) -> dict[str, Any]:
     """Return the effective bits per weight and the largest distance of a weight from its grid, in steps.
 
+    zero_bits : bits of a zero point; 0 for as many as a weight has.
     Raises PostConditionError if a weight is off its grid by more than the precision of its dtype, or if the method left no grid.
     """
     if format_of(job.level):
@@ -204,7 +205,7 @@ def verify_grid(model: Any, job: Job) -> dict[str, Any]:
         if not in_ulps <= 1:
             raise PostConditionError(f"layer {name} at level {level.text!r} is {error:.3g} steps off its {level.weight_bits}-bit grid")
         worst = max(worst, error)
-        scale_bits = FULL_BITS + (0 if is_symmetric(level) else level.weight_bits)
+        scale_bits = FULL_BITS + (0 if is_symmetric(level) else zero_bits or level.weight_bits)
         bits += layer.weight.numel() * level.weight_bits + layer.weight_scale.numel() * scale_bits
         weights += layer.weight.numel()
     return weight_sizes(model, bits, weights) | {"steps_off_grid": worst}
