@@ -10,6 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,11 @@ from producer.engine.checkpoints import NOTHING_KEPT, Keep
 from producer.engine.head import HeadOutput, in_order
 from producer.engine.prefill import Answers, Done
 from producer.engine.settings import Settings
+from producer.machine.environment import has_8_bit_products
+from producer.machine.free_memory import free_memory
 from producer.models.weights_hash import stored_parameters
 from producer.request.planned import PromptedTask, RunGroup
+from producer.saved.folder import rounds_integers
 from schemas.errors import HedgemarkError, PostConditionError, UsageError
 from schemas.levels import Level
 
@@ -29,6 +33,10 @@ log = logging.getLogger(__name__)
 METHODS = ("dense", "checkpoint")
 FIRST_ITEMS = 200  # asked at once before it is known how long vLLM takes
 ITEMS_AT_ONCE = 1000
+SATURATES = (
+    "this CPU adds products of 8-bit integers in 16 bits, which saturate (it has no VNNI); the answers are those of this model on such "
+    "a CPU, not on a GPU"
+)
 
 
 class VllmBackend:
@@ -47,9 +55,10 @@ class VllmBackend:
         """Yield the model without changing it. Raises PostConditionError for an adapter that changes no answer."""
         engine = _load(group, settings)
         adapter = _adapter(group)
+        notes = (SATURATES,) if group.model.device == "cpu" and rounds_integers(levels[0]) and not has_8_bit_products() else ()
 
         def answer(prompted: PromptedTask, done: Done, keep: Keep = NOTHING_KEPT, /) -> Answers:
-            return _answer(engine, adapter, prompted, done, keep)
+            return replace(_answer(engine, adapter, prompted, done, keep), notes=notes)
 
         conditions = {"adapter_moves_logits_by": _moved(engine, adapter, group.runs[0].prompted)} if adapter else {}
         yield Ready(levels[0], conditions, stored_parameters(group.model.files) if group.is_dense else 0, answer)
@@ -74,10 +83,16 @@ def _load(group: RunGroup, settings: Settings) -> Any:
             logprobs_mode="raw_logprobs",
             enforce_eager=group.model.device == "cpu",  # compiling costs minutes on a CPU and wins nothing for single prefills
             max_model_len=_longest(group) + 1,  # vLLM sets memory aside for one sequence of this length, and the context can be 131,072
+            **({"gpu_memory_utilization": _share_of_memory()} if group.model.device == "cpu" else {}),
             **group.model.vllm.arguments(),
         )
     except (RuntimeError, ValueError, NotImplementedError) as error:  # what its engine, a process of its own, says is on stderr
         raise HedgemarkError(f"vLLM cannot run {files.name!r} as asked: {str(error).strip().splitlines()[0]}") from error
+
+
+def _share_of_memory() -> float:
+    """Return the share of the machine's memory to take on a CPU, half of what is free; vLLM itself fails unless 92 % of all is free."""
+    return 0.5 * free_memory("cpu") / (os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 def _adapter(group: RunGroup) -> Any:

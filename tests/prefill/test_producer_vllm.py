@@ -20,6 +20,8 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig
 
 from producer.backends import BACKENDS
+from producer.backends.vllm import SATURATES
+from producer.machine.environment import has_8_bit_products
 from producer.models.find import ModelFiles
 from producer.models.smollm2 import WHEEL_VARIABLE
 from producer.request.request import Request
@@ -105,15 +107,13 @@ def test_an_adapter_is_applied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     [
         ("wanda", "0.5", 1e-3),
         ("rtn", "w4a16-g32", 0.02),
-        pytest.param(
-            "smoothquant", "w8a8", 0.1, marks=pytest.mark.xfail(reason="vLLM 0.32 on a CPU is up to 2 nats away, and it is not known why")
-        ),
+        ("smoothquant", "w8a8", 0.1),
     ],
 )
 def test_a_saved_model_gives_the_answers_that_were_measured(
     method: str, level: str, atol: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """vLLM serves what `--save` wrote: the log-probabilities of the run that was made in memory, and the same answers."""
+    """vLLM serves what `--save` wrote: the run in memory has the same log-probabilities; where 8-bit products saturate, the run says so."""
     model, store = save_standin(tmp_path / "standin", hidden_size=128, intermediate_size=128), str(tmp_path / "store")
     asked = ["--task", "urn", "--limit", "8", "--dtype", "float32", "--store", store]
     made = [*asked, "--model", str(model), "--device", "cpu", "--method", method, "--level", level, "--save", str(tmp_path / "saved")]
@@ -123,6 +123,10 @@ def test_a_saved_model_gives_the_answers_that_were_measured(
         pytest.skip("vLLM has no kernel for these weights on this CPU")
     assert served.returncode == 0, served.stderr[-3000:]
     ours, theirs = (open_reader(store).run(name) for name in (here, served.stdout.strip()))
+    saturates = method == "smoothquant" and not has_8_bit_products()
+    assert (SATURATES in theirs.env.notes) == saturates
+    if saturates:  # and the answers differ by up to 2 nats
+        return
     np.testing.assert_allclose(theirs.logits, log_probs(ours), atol=atol)
     np.testing.assert_array_equal(theirs.logits.argmax(axis=1), ours.logits.argmax(axis=1))
 

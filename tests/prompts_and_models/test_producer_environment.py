@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from producer.machine.environment import environment, peak_memory, reset_peak
+from producer.machine import environment as environment_module
+from producer.machine.environment import environment, has_8_bit_products, peak_memory, reset_peak
 
 pytestmark = pytest.mark.producer
 MIB = 2**20
@@ -63,3 +64,16 @@ def test_a_gpus_peak_is_reset_and_read_on_that_gpu(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(torch.cuda, "is_initialized", lambda initialized=initialized: initialized)
         assert reset_peak("cuda:1")
         assert peak_memory("cuda:1") == peak
+
+
+@pytest.mark.parametrize(
+    ("flags", "exact"), [("avx2 fma", False), ("avx2 avx512f avx512_vnni", True), ("avx2 avx_vnni", True), ("asimd", True), (None, True)]
+)
+def test_only_an_x86_without_vnni_lacks_8_bit_products(
+    flags: str | None, exact: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel's list of a processor's features decides; where there is none, nothing is said against the processor."""
+    if flags is not None:
+        (tmp_path / "cpuinfo").write_text(f"model name : x\nflags : {flags}\n")
+    monkeypatch.setattr(environment_module, "CPU", tmp_path / "cpuinfo")
+    assert has_8_bit_products() == exact
