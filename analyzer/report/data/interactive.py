@@ -53,7 +53,12 @@ def cost_rates(study: Study) -> list[Record]:
     question = study.request.exact
     if question is None:
         return []
-    return [_rates_record(cell, question, study.request.prices) for cell in study.exact_cells if cell.after.view.n_items > 1]
+    dense: dict[int, list[Estimate]] = {}  # by cell; nine runs may be compared with one dense run
+    for cell in study.exact_pairs:
+        if cell.before and id(cell.before) not in dense and cell.after.view.n_items > 1:
+            dense[id(cell.before)] = _rates(cell.before, question)
+    cells = [cell for cell in study.exact_cells if cell.after.view.n_items > 1]
+    return [_rates_record(cell, dense.get(id(cell.before)), question, study.request.prices) for cell in cells]
 
 
 def _curve(view: RunView, scorer: str, question: Question) -> Record:
@@ -81,9 +86,9 @@ def _only_shown(statistics: SetStatistics) -> SetStatistics:
     )
 
 
-def _rates_record(cell: Paired, question: Question, prices: Prices) -> Record:
+def _rates_record(cell: Paired, before: list[Estimate] | None, question: Question, prices: Prices) -> Record:
+    """The record of one cell; before is the rates of the dense run, None without one."""
     after = _rates(cell.after, question)
-    before = _rates(cell.before, question) if cell.before else None
     record: dict[str, Any] = {"run": cell.row["name"], "scorer": cell.after.scorer, "protocol": question.protocol}
     record |= {"n_items": cell.after.view.n_items, "t": student(after[0].freedom)}
     record |= {"rates": [rate.value for rate in after], "covariance": _covariance(after)}
