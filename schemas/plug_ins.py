@@ -24,11 +24,12 @@ def add_plug_ins(group: str, registry: MutableMapping[str, T], problem: Callable
     Raises PlugInError that names the package, for a plug-in that cannot be loaded, that is of another kind, or whose name is taken.
     """
     packages: dict[str, str] = {}
+    added: dict[str, T] = {}
     for entry in sorted(entry_points(group=group), key=lambda entry: (entry.name, _package(entry))):
         what = f"plug-in {entry.name!r} of package {_package(entry)} ({group})"
         if not NAME.fullmatch(entry.name):
             raise PlugInError(f"{what} has a name that is not of small letters, digits and ._-; its package must rename it")
-        if entry.name in registry:
+        if entry.name in registry or entry.name in added:
             owner = f"package {packages[entry.name]}" if entry.name in packages else "Hedgemark"
             raise PlugInError(f"{what} is called like one of {owner}; one of the two must be renamed or uninstalled")
         try:
@@ -37,8 +38,9 @@ def add_plug_ins(group: str, registry: MutableMapping[str, T], problem: Callable
             raise PlugInError(f"{what} cannot be loaded: {_in_short(error)}; mend or uninstall that package") from error
         if why := problem(entry.name, loaded):
             raise PlugInError(f"{what} cannot be used: {why}; mend or uninstall that package")
-        registry[entry.name] = loaded
+        added[entry.name] = loaded
         packages[entry.name] = _package(entry)
+    registry.update(added)
     return packages
 
 

@@ -19,11 +19,13 @@ from analyzer.measure.cell import Cell, too_few, with_uacc
 from analyzer.measure.question import Question
 from analyzer.runs.answer_metrics import answer_metrics
 from analyzer.runs.view import RunView
-from analyzer.scorers import PLUG_INS, SCORERS, Scorer, scorer_parameters
+from analyzer.scorers import PLUG_INS, SCORERS, Scorer, load_plug_ins, scorer_parameters
 from analyzer.stats.arrays import BoolArray, FloatArray
 from analyzer.stats.estimate import Estimate
 from analyzer.stats.random_words import item_uniform
 from schemas.errors import UsageError
+
+load_plug_ins()  # here, so that a worker process has them too
 
 
 class ScoredRun(NamedTuple):

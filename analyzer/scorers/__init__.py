@@ -21,7 +21,6 @@ from analyzer.scorers.saps import saps
 from analyzer.scorers.topk import topk
 from analyzer.stats.arrays import FloatArray
 from schemas.errors import UsageError
-from schemas.plug_ins import add_plug_ins, not_callable
 
 Scorer = Callable[..., FloatArray]
 
@@ -35,6 +34,19 @@ SCORERS: dict[str, Scorer] = {
     "topk": topk,
 }
 RANDOM = frozenset({"aps-rand"})  # these draw `u`: they would answer the same question with other sets, so a predictor takes none of them
+
+PLUG_INS: dict[str, str] = {}  # by name: the package that a scorer of other people comes from; `load_plug_ins` fills it
+
+
+@cache
+def load_plug_ins() -> None:
+    """Add the scorers of other people's packages to `SCORERS`. Raises PlugInError that names the package of a broken one.
+
+    Whatever asks questions does so first; a predictor, which takes our scorers only, starts without the search for packages.
+    """
+    from schemas.plug_ins import add_plug_ins
+
+    PLUG_INS.update(add_plug_ins("hedgemark.scorers", SCORERS, _problem))
 
 
 def check_scorers(names: Iterable[str], functions: Iterable[str] = ()) -> tuple[str, ...]:
@@ -81,12 +93,9 @@ def _defaults(scorer: Scorer) -> Mapping[str, float]:
 
 def _problem(name: str, loaded: Any) -> str:
     if not callable(loaded):
-        return not_callable(name, loaded)
+        return f"it is a {type(loaded).__name__}, not a function"
     try:
         _defaults(loaded)
     except (TypeError, ValueError):
         return "its keyword-only arguments need numbers as defaults, since they are the scorer's parameters"
     return ""
-
-
-PLUG_INS = add_plug_ins("hedgemark.scorers", SCORERS, _problem)  # by name: the package that a scorer of other people comes from
