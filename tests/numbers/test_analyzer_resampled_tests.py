@@ -45,6 +45,7 @@ def scores(rng: np.random.Generator, n_items: int, noise: float) -> tuple[np.nda
     return one, other, answer
 
 
+@pytest.mark.simulation
 def test_swapping_finds_a_change_and_no_change_between_equal_runs() -> None:
     """A run whose answer is lost in a tenth of the items is told from its dense run; a run and itself are not."""
     rng = np.random.default_rng(2)

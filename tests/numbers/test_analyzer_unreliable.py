@@ -60,6 +60,7 @@ def test_misaligned_labels_are_flagged() -> None:
     assert "labels may be misaligned" in (reason(view) or "")
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("n_items", [200, 600, 2_000])
 @pytest.mark.parametrize(("n_options", "skill"), [(4, 0.3), (4, 1.0), (6, 0.3), (6, 1.5)])
 def test_a_weak_and_overconfident_model_is_sound(n_items: int, n_options: int, skill: float) -> None:

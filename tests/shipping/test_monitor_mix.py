@@ -81,6 +81,7 @@ def test_the_weighted_threshold_is_the_smallest_that_covers_enough() -> None:
     assert calibrate(data, subject_mix=own).document.thresholds == calibrate(data).document.thresholds
 
 
+@pytest.mark.simulation
 def test_coverage_holds_under_the_mix_that_was_asked_for() -> None:
     """100 predictors of 300 items: weighted they cover 90 % of questions in the new mix on average, unweighted far fewer."""
     mix, covered = dict(zip(SKILLS, NEW, strict=True)), []
@@ -92,6 +93,7 @@ def test_coverage_holds_under_the_mix_that_was_asked_for() -> None:
     assert plain < 0.85
 
 
+@pytest.mark.simulation
 def test_from_the_alarm_to_a_threshold_for_the_new_mix(tmp_path: Path) -> None:
     """Alarm, explained by the mix; its file makes a predictor that covers under it and whose watch is quiet, until the mix moves back."""
     run = asked(2000, OLD, 1)
