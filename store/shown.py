@@ -9,8 +9,10 @@ import json
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -21,6 +23,10 @@ _SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\
 _STEERING = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
+_INSIDE_INTERVAL = re.compile(r", (?=[^\[\]()]*[\])])")
+_LETTER = re.compile("[^\\W\\d_]")
+GAP = "  "  # between columns
+FEWEST = 4  # characters of the narrowest column
 TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")  # change the direction of writing of the text after them
 
 
@@ -64,13 +70,72 @@ def csv_text(table: "pl.DataFrame") -> str:
 
 def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
     """Return one printable line per row of text cells, columns aligned to the left, those whose numbers are in `right` to the right."""
+    return [line for lines_of_row in fitted(rows, right) for line in lines_of_row]
+
+
+def fitted(rows: Sequence[Sequence[str]], right: Collection[int] = (), width: int | None = None) -> list[list[str]]:
+    """Return the printable lines of each row, aligned as in `aligned`.
+
+    width : most characters of a line; None gives every row one line, however long. What does not fit into its column goes on below: titles
+    first, then texts at their spaces, and names anywhere where all else is not enough; a figure stays whole.
+    """
     rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    padded = (
-        [cell.rjust(width) if number in right else cell.ljust(width) for number, (cell, width) in enumerate(zip(row, widths, strict=True))]
-        for row in rows
+    if width is not None:
+        widths = _narrowed(rows, widths, width)
+    return [_lines_of(row, widths, right) for row in rows]
+
+
+def narrowest(title: str, cells: Sequence[str]) -> int:
+    """Return the width of a column that holds its cells whole, and its title on as many lines as it has words."""
+    return max(_longest_word(title), *map(len, cells), 0)
+
+
+def narrowest_broken(title: str, cells: Sequence[str]) -> int:
+    """Return the width of a column that holds every word of its cells and its title whole."""
+    return max(map(_longest_word, (title, *cells)))
+
+
+def _lines_of(row: Sequence[str], widths: Sequence[int], right: Collection[int]) -> list[str]:
+    pieces = zip_longest(*(_pieces(cell, width) for cell, width in zip(row, widths, strict=True)), fillvalue="")
+    placed = [enumerate(zip(cells, widths, strict=True)) for cells in pieces]
+    return [
+        GAP.join(cell.rjust(width) if number in right else cell.ljust(width) for number, (cell, width) in line).rstrip() for line in placed
+    ]
+
+
+def _narrowed(rows: Sequence[Sequence[str]], widths: list[int], width: int) -> list[int]:
+    """Return the widths of columns that fit, the widest made narrower first, as far as each of three floors allows."""
+    columns = list(zip(*rows, strict=True))
+    floors = (
+        [narrowest(title, cells) for title, *cells in columns],
+        [narrowest_broken(title, cells) for title, *cells in columns],
+        [max(FEWEST, *(_longest_word(cell, figures=True) for cell in column)) for column in columns],
     )
-    return ["  ".join(cells).rstrip() for cells in padded]
+    for floor in floors:
+        while sum(widths) + len(GAP) * (len(widths) - 1) > width:
+            spare = [(most, number) for number, most in enumerate(widths) if most > floor[number]]
+            if not spare:
+                break
+            widths[max(spare)[1]] -= 1
+    return widths
+
+
+def _longest_word(text: str, *, figures: bool = False) -> int:
+    """Return the length of the longest piece between spaces, of `figures` only the longest without letters: those are never broken."""
+    return max((len(word) for word in _unbroken(text).split(" ") if not (figures and _LETTER.search(word))), default=0)
+
+
+def _pieces(cell: str, width: int) -> list[str]:
+    """Return a cell in lines of at most so many characters."""
+    if len(cell) <= width:
+        return [cell]
+    return [piece.replace("\xa0", " ") for piece in textwrap.wrap(_unbroken(cell), width, break_on_hyphens=False)]
+
+
+def _unbroken(text: str) -> str:
+    """Keep the two ends of an interval, as in [0.12, 0.34], on one line."""
+    return _INSIDE_INTERVAL.sub(",\xa0", text)
 
 
 class Shown:

@@ -83,14 +83,14 @@ P_VALUES = (
 )
 COMPARE = (
     Column("accuracy", number("accuracy")),
-    Column("95 %", interval("accuracy"), dispensable=6),
+    Column("95 % accuracy", interval("accuracy"), dispensable=6),
     Column("Δ accuracy", estimate("accuracy_change", sign=True)),
-    Column("p (Holm)", p_value("accuracy_p_holm"), dispensable=8),
+    Column("Holm p accuracy", p_value("accuracy_p_holm"), dispensable=8),
     Column("coverage", number("coverage"), dispensable=4),
     Column("set size", number("set_size", 2)),
-    Column("95 %", interval("set_size", 2), dispensable=5),
+    Column("95 % set size", interval("set_size", 2), dispensable=5),
     Column("Δ set size", estimate("set_size_change", 2, sign=True)),
-    Column("p (Holm)", p_value("set_size_p_holm"), dispensable=7),
+    Column("Holm p set size", p_value("set_size_p_holm"), dispensable=7),
     Column("flips", number("flips"), dispensable=2),
     Column("KL", number("kl"), dispensable=3),
     Column("verdict", words("verdict")),
@@ -198,7 +198,7 @@ SCALE = (
 CLIFFS = (
     Column("accuracy", number("accuracy")),
     Column("set size", number("set_size", 2)),
-    Column("95 %", interval("set_size", 2), dispensable=5),
+    Column("95 % set size", interval("set_size", 2), dispensable=5),
     Column("Δ set size", estimate("set_size_change", 2, sign=True)),
     Column("flips", number("flips"), dispensable=2),
     Column("safe level", words("safe_level")),

@@ -1,14 +1,17 @@
 """Records as a table for a terminal: what is the same in every row stands above it, repeated names are left blank, reasons stand below."""
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 from analyzer.measure.records import Record
 from analyzer.tables.cautions import cautions
 from analyzer.tables.numbers import digits_that_show, fixed, fixed_interval
-from store.shown import aligned, printable
+from store.shown import GAP, fitted, narrowest, narrowest_broken, printable
 
 WIDTH = 120
 KEYS = ("model", "task", "prompt", "method", "level", "scorer", "alpha", "group", "varied")
@@ -142,19 +145,40 @@ def span(name: str, *, sign: bool = False) -> Callable[[Record], str]:
 
 
 def _fit(columns: Sequence[Column], records: Sequence[Record], width: int, n_keys: int) -> list[str]:
+    """Return header and rows in lines of at most `width` characters.
+
+    First dispensable columns are left out. Where that is not enough, the first names stand above the rows that share them.
+    """
     shown = list(columns)
     cells = {id(column): [column.text(record) for record in records] for column in shown}
     while _width(shown, cells) > width and any(column.dispensable for column in shown):
         shown.remove(max(shown, key=lambda column: column.dispensable))
+    n_keys = sum(any(cells[id(column)]) for column in shown[:n_keys])
     shown = [column for column in shown if any(cells[id(column)])]
-    rows = _blank_repeats([[cells[id(column)][index] for column in shown] for index in range(len(records))], min(n_keys, len(shown)))
-    table = [[column.title for column in shown], *rows]
-    right = [number for number in range(n_keys, len(shown)) if not any("[" in row[number] for row in rows)]
-    return aligned(table, right)
+    n_above = 0
+    while n_above < n_keys and _width(shown[n_above:], cells, narrowest_broken) + len(GAP) * (n_above > 0) > width:
+        n_above += 1
+    above, beside = shown[:n_above], shown[n_above:]
+    rows = _blank_repeats([[cells[id(column)][index] for column in beside] for index in range(len(records))], n_keys - n_above)
+    right = [number for number in range(n_keys - n_above, len(beside)) if not any("[" in row[number] for row in rows)]
+    table = fitted([[column.title for column in beside], *rows], right, width - len(GAP) * bool(above))
+    if not above:
+        return [line for lines in table for line in lines]
+    names = [" · ".join(filter(None, (cells[id(column)][index] for column in above))) for index in range(len(records))]
+    return list(_under_names(names, table, width))
 
 
-def _width(columns: Sequence[Column], cells: dict[int, list[str]]) -> int:
-    return sum(2 + max(len(column.title), *map(len, cells[id(column)])) for column in columns) - 2
+def _under_names(names: Sequence[str], table: Sequence[Sequence[str]], width: int) -> Iterator[str]:
+    """Yield the lines of a table, its header first, indented under the names of its rows, each name once."""
+    header, *rows = table
+    yield from (GAP + line for line in header)
+    for name, group in groupby(zip(names, rows, strict=True), key=itemgetter(0)):
+        yield from textwrap.wrap(printable(name), width, break_on_hyphens=False)
+        yield from (GAP + line for _, lines in group for line in lines)
+
+
+def _width(columns: Sequence[Column], cells: dict[int, list[str]], of_column: Callable[[str, list[str]], int] = narrowest) -> int:
+    return sum(len(GAP) + of_column(column.title, cells[id(column)]) for column in columns) - len(GAP)
 
 
 def _blank_repeats(rows: list[list[str]], n_keys: int) -> list[list[str]]:
