@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 # The config holds numbers that change logits as weights do (rope_theta, rms_norm_eps).
 BESIDE_WEIGHTS = ("config.json", "tokenizer.json", "tokenizer.model")
 
+HASHED_AT_ONCE = 8
 GRIDS = (".weight_scale", ".weight_zero_point", ".weight_global_scale")
 
 
@@ -42,14 +44,17 @@ def tensors_hash(model: Any) -> str:
 
     Grids to which weights are rounded already are left out, since only the check of these weights reads them.
     """
+    tensors = [(name, tensor) for name, tensor in sorted(model.state_dict().items()) if not name.endswith(GRIDS)]
+    with ThreadPoolExecutor(HASHED_AT_ONCE) as pool:  # hashlib lets other threads run; one alone hashes 1.4 GB/s
+        digests = pool.map(_tensor_hash, (tensor for _, tensor in tensors))
+        described = ([name, str(tensor.dtype), list(tensor.shape)] for name, tensor in tensors)
+        return json_digest([[*each, digest] for each, digest in zip(described, digests, strict=True)])
+
+
+def _tensor_hash(tensor: Any) -> str:
     import torch
 
-    total = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        if not name.endswith(GRIDS):
-            total.update(f"{name}:{tensor.dtype}:{list(tensor.shape)}\n".encode())
-            total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return total.hexdigest()
+    return hashlib.sha256(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data).hexdigest()
 
 
 def weight_bytes(files: ModelFiles) -> int:
