@@ -17,6 +17,7 @@ import pytest
 from analyzer_data import MemoryReader, item_set, make_run, skilled_logits
 from click.testing import CliRunner
 from gate_models import ALPHA, KINDS, bounded, compared, draw, truth
+from looks_on_runs import tallies
 from scipy.special import betaincinv, ndtri
 
 from analyzer import api
@@ -48,7 +49,8 @@ def models(n_items: int, seed: int = 0, noise: float = 0.5, subjects: int = 1) -
 
 
 @pytest.mark.parametrize(
-    ("spending", "published"), [("obrien-fleming", 4.877), ("pocock", 2.438)]  # first of five equal looks, as in gsDesign and ldbounds
+    ("spending", "published"),
+    [("obrien-fleming", 4.877), ("pocock", 2.438)],  # first of five equal looks, as in gsDesign and ldbounds
 )
 def test_the_first_boundary_is_the_published_one_golden(spending: str, published: float) -> None:
     """At the first look nothing was spent before, so that its boundary is that of the published tables, two-sided 5 %."""
@@ -247,6 +249,15 @@ def test_twenty_planned_looks_err_as_little_as_one(kind: str) -> None:
     """100 models at their limits, looked at 20 times: neither error is beyond 2.5 % and Monte Carlo noise, for any figure."""
     for name, found in errors_over_looks(kind, 100, TWENTY, "pocock").items():
         assert max(found["planned pass"], found["planned fail"]) <= most(100), (name, found)
+
+
+def test_the_replay_of_looks_on_stored_runs_counts_each_model_once() -> None:
+    """A model that is the dense one passes early and never wrongly; the first items of an order are those of the smaller look."""
+    runs = models(2_000, noise=1e-3)
+    found = {(policy, plan): tally for policy, plan, tally in tallies(runs, 1)}
+    flips = found["flips", "pocock"]
+    assert flips.items_of_right == flips.items == [250]
+    assert all(len(tally.items) == 1 and not tally.counts["wrong"] for tally in found.values())
 
 
 if __name__ == "__main__":
