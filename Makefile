@@ -25,7 +25,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	touch $@
 
 test: setup ## every test that takes seconds, on every supported interpreter found, which run side by side since tests often wait
-	$(MAKE) --jobs 2 --output-sync=line test-default test-base
+	$(MAKE) --jobs 2 test-default test-base
 
 test-default: setup
 	$(BIN)/python -m pytest -n 2 -m 'not slow'

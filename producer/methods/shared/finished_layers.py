@@ -57,7 +57,7 @@ class FinishedLayers:
             _delete_old(parent)
             self._folder = parent / json_digest(identity)
             self._lock = FileLock(self._folder.with_suffix(".lock"), timeout=0)
-            if fresh and self._folder.exists() and self._own():
+            if fresh and self._folder.exists() and self._hold_folder():
                 shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
@@ -73,7 +73,7 @@ class FinishedLayers:
         from safetensors.torch import load_file
 
         self._since = time.monotonic()
-        if self._folder is None or not self._folder.exists() or not self._own():
+        if self._folder is None or not self._folder.exists() or not self._hold_folder():
             return None
         try:
             manifest = _read_manifest(self._folder)
@@ -96,7 +96,7 @@ class FinishedLayers:
         """Take in the layer that was finished last, with the inputs of the next one, and write what is due."""
         self._unwritten.append((self.n, layer))
         self.n += 1
-        if self._folder and not self._failed and time.monotonic() - self._since >= self._period and self._own():
+        if self._folder and not self._failed and time.monotonic() - self._since >= self._period and self._hold_folder():
             self._write(self._folder, inputs)
 
     def end(self) -> None:
@@ -105,12 +105,12 @@ class FinishedLayers:
 
     def discard(self) -> None:
         """Delete what is on disk; call this when the model's runs are stored."""
-        if self._folder is not None and self._own():
+        if self._folder is not None and self._hold_folder():
             shutil.rmtree(self._folder, ignore_errors=True)
             self._lock.release()
             Path(self._lock.lock_file).unlink(missing_ok=True)
 
-    def _own(self) -> bool:
+    def _hold_folder(self) -> bool:
         """Return whether this process has the folder; if another one has it, or it cannot be locked, nothing is kept from now on."""
         if self._lock.is_locked:
             return True
