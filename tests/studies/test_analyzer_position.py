@@ -184,7 +184,7 @@ def test_the_table_of_a_store(tmp_path: Path) -> None:
     items, address = texts(80, added=True), str(tmp_path / "store")
     init_store(address)
     write_runs(address, items, asked(items, [1.0, 0.0, 0.0, 0.0], 4))
-    done = CliRunner().invoke(main, ["position", "--store", address, "--scorer", "lac", "--prompt", "base"])
+    done = CliRunner().invoke(main, ["position", "--store", address, "--scorer", "lac", "--prompt", "base"], env={"COLUMNS": "200"})
     assert done.exit_code == 0, done.output
     assert all(word in done.stdout for word in ("position", "mean4", "4 orders", "bias", "accuracy spread"))
     done = CliRunner().invoke(main, ["sets", "--store", address, "--prompt", "base@mean4", "--scorer", "lac"])
