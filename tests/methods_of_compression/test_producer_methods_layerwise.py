@@ -18,7 +18,7 @@ from schemas.levels import FULL_BITS, parse_level
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.producer
-COMPRESSING = [name for name in METHODS if name not in {"dense", "checkpoint"}]
+COMPRESSING = [name for name in METHODS if name not in {"dense", "checkpoint"} and not METHODS[name].library]
 LEVELS = {"sparsity": ["0.1", "0.15", "0.2"], "w4a16": ["w8a16-g8", "w6a16-g8", "w4a16-g8"], "w4a4": ["w8a8", "w6a6", "w4a4"]}
 
 

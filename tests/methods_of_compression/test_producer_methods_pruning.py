@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from producer_tiny import CONFIGS, logits, tiny, tiny_data, tiny_level
+from producer_tiny import AT_HAND, CONFIGS, logits, tiny, tiny_data, tiny_level
 
 from producer.methods import METHODS
 from producer.methods.shared.contract import Job
@@ -226,7 +226,7 @@ def test_weights_pruned_beyond_the_level_violate_the_post_condition(name: str) -
 
 
 @pytest.mark.parametrize(("clear", "architecture"), ZEROS)
-@pytest.mark.parametrize("name", [name for name in METHODS if name not in SINGLE_WEIGHTS])
+@pytest.mark.parametrize("name", [name for name in AT_HAND if name not in SINGLE_WEIGHTS])
 def test_every_other_method_takes_weights_that_are_zero_already(name: str, clear: Any, architecture: str) -> None:
     """Structures and groups of zeros are removed or rounded as any others; logits stay finite and the post-conditions hold."""
     model, level = make_linear(tiny(architecture)), tiny_level(name)

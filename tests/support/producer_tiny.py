@@ -1,5 +1,7 @@
 """Tiny untrained models and data for the tests of the compression methods."""
 
+import re
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -8,6 +10,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2
 from producer.methods import METHODS
 from producer.methods.shared.compression_data import CompressionData
 from schemas.levels import Level, parse_level
+
+AT_HAND = [name for name, method in METHODS.items() if not method.library or find_spec(method.library)]  # the others' libraries are extras
 
 VOCABULARY = 128
 torch.set_num_threads(1)  # matrices this small are slower on two threads
@@ -57,7 +61,7 @@ def tiny_data(sequences: int = 16, length: int = 24, seed: int = 0) -> Compressi
 
 def tiny_level(name: str) -> Level:
     """Return a method's default level; for the tiny models' 64 columns groups have 32 columns at most."""
-    return parse_level(METHODS[name].default_level.replace("-g128", "-g32"))
+    return parse_level(re.sub("-g(128|64)", "-g32", METHODS[name].default_level))
 
 
 def logits(model: Any, ids: Any) -> Any:
