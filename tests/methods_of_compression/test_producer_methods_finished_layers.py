@@ -73,7 +73,7 @@ def test_a_resumed_model_is_the_undisturbed_one(name: str, after: int, monkeypat
     resumed = compressed(name, finished)
     assert len(again) == N_LAYERS - after
     same(resumed, compressed(name, FinishedLayers()))
-    finished._own()
+    finished._hold_folder()
     finished.discard()
     assert not list((cache_folder(finished_layers.FOLDER)).glob("*"))
 
@@ -131,7 +131,7 @@ def test_a_second_process_keeps_nothing(caplog: pytest.LogCaptureFixture) -> Non
     """While one process has a model's folder, another one compresses the same model without it."""
     killed("wanda", 2)
     first, second = FinishedLayers("model", 0), FinishedLayers("model", 0)
-    assert first._own()
+    assert first._hold_folder()
     same(compressed("wanda", second), compressed("wanda", FinishedLayers()))
     assert not second.on_disk
     assert any("another process compresses the same model" in message for message in caplog.messages)
