@@ -10,6 +10,7 @@ document. A method that a model cannot take is listed with the reason.
 import argparse
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -65,7 +66,7 @@ ORDERS = (
     ("kv fp8", "kv nvfp4"),
     ("kv int8", "kv int4"),
 )
-COLUMNS = ("method and level", "MB", "bits", "KL of options", "KL per token", "Δ accuracy", "Δ set size", "seconds")
+COLUMNS = ("method and level", "MB", "bits", "KL of options", "KL per token", "Δ accuracy", "Δ set size", "seconds for the text")
 
 
 def main() -> None:
@@ -97,10 +98,11 @@ def _section(store: str, model: str, refused: list[str]) -> Iterator[str]:
     """Yield the lines about one model."""
     reader = open_reader(store)
     runs = {row["name"]: reader.run(row["name"]) for row in reader.catalog.to_dicts() if row["model"] == model}
-    texts = {_label(run): run for run in runs.values() if run.tokens}
+    usual = Counter(run.key.dtype for run in runs.values()).most_common(1)[0][0]
+    texts = {_label(run, usual): run for run in runs.values() if run.tokens}
     changes: dict[str, list[dict[str, Any]]] = {}
     for row in compare(store, model=model, scorers="lac").to_dicts():
-        changes.setdefault(_label(runs[row["run"]]), []).append(row)
+        changes.setdefault(_label(runs[row["run"]], usual), []).append(row)
     dense = texts[DENSE]
     n_items = {run.key.task: len(run.logits) for run in runs.values() if not run.tokens}
     asked = ", ".join(f"{count:,} items of {task}" for task, count in sorted(n_items.items()))
@@ -109,20 +111,26 @@ def _section(store: str, model: str, refused: list[str]) -> Iterator[str]:
     yield f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}"
     on_text = {row["run"]: row for row in text(store, model=model).to_dicts()}
     for label, run in sorted(texts.items(), key=_in_order):
-        if label != DENSE:
+        if run.key.method != DENSE:
             yield _row(label, run, changes.get(label, []), on_text[run.key.name])
     yield ""
-    for before, after in ORDERS:
-        if before in texts and after in texts:
-            yield _order(before, texts[before].tokens, after, texts[after].tokens)
+    others = sorted({run.key.dtype for run in texts.values()} - {usual})
+    for less, more in ((f"{a}{end}", f"{b}{end}") for a, b in ORDERS for end in ("", *map(_of_dtype, others))):
+        if less in texts and more in texts:
+            yield _order(less, texts[less].tokens, more, texts[more].tokens)
     yield "".join(f"\n- Not run: {reason}" for reason in refused) + "\n"
 
 
-def _label(run: Run) -> str:
-    """Return method, level and the settings in which runs here differ."""
+def _of_dtype(dtype: str) -> str:
+    return f" in {dtype}"
+
+
+def _label(run: Run, usual: str) -> str:
+    """Return method, level, the settings in which runs here differ, and the dtype if it is not the usual one of the model's runs."""
     key = run.key
     settings = [f"{name}={_plain(key.method_settings[name])}" for name in UNLIKE.get(key.method, ()) if name in key.method_settings]
-    return " ".join([key.method, *([key.level] if key.method != DENSE else []), *settings])
+    label = " ".join([key.method, *([key.level] if key.method != DENSE else []), *settings])
+    return label if key.dtype == usual else label + _of_dtype(key.dtype)
 
 
 def _plain(setting: object) -> str:
