@@ -20,6 +20,7 @@ import numpy as np
 from analyzer.api import compare, text
 from analyzer.stats.clusters import clusters_of
 from analyzer.stats.estimate import mean
+from analyzer.tables.numbers import fixed, fixed_interval
 from schemas.run import DENSE, Run, TokenArrays
 from store import open_reader
 
@@ -157,7 +158,7 @@ def _row(label: str, run: Run, changes: list[dict[str, Any]], on_text: dict[str,
         f"{measured['bytes'] / 1e6:.2f}" if "bytes" in measured else "-",
         f"{measured['bits_per_weight']:.2f}" if "bits_per_weight" in measured else "-",
         ", ".join(f"{row['kl']:.5f}" for row in tasks),
-        f"{on_text['kl']:.5f} [{on_text['kl_low']:.5f}, {on_text['kl_high']:.5f}]",
+        f"{on_text['kl']:.5f} {fixed_interval(on_text['kl_low'], on_text['kl_high'], 5)}",
         ", ".join(_change(row, "accuracy_change") for row in tasks),
         ", ".join(_change(row, "set_size_change") for row in tasks),
         f"{run.env.duration_s:.1f}",
@@ -167,7 +168,7 @@ def _row(label: str, run: Run, changes: list[dict[str, Any]], on_text: dict[str,
 
 def _change(row: dict[str, Any], name: str) -> str:
     low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return f"{row[name]:+.3f}" + (f" [{low:+.3f}, {high:+.3f}]" if low is not None else "")
+    return fixed(row[name], 3, sign=True) + (f" {fixed_interval(low, high, 3, sign=True)}" if low is not None else "")
 
 
 def _order(less: str, of_less: TokenArrays, more: str, of_more: TokenArrays) -> str:
@@ -177,7 +178,7 @@ def _order(less: str, of_less: TokenArrays, more: str, of_more: TokenArrays) -> 
     change = mean(of_more.kl.astype(np.float64) - of_less.kl, documents)
     low, high = change.interval()
     result = "as expected" if low > 0 else "the other way round" if high < 0 else "no difference shown"
-    return f"- {less} before {more}: {result}, {change.value:+.5f} [{low:+.5f}, {high:+.5f}] nats a token"
+    return f"- {less} before {more}: {result}, {fixed(change.value, 5, sign=True)} {fixed_interval(low, high, 5, sign=True)} nats a token"
 
 
 if __name__ == "__main__":
