@@ -6,7 +6,7 @@ PIP     = pip install --quiet --disable-pip-version-check --constraint constrain
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo setup test test-default test-base test-interpreters test-newest test-all test-vllm peers fuzz fuzz-base lint bench device-wheels device-check readme clean
+.PHONY: demo setup test test-default test-base test-interpreters test-newest test-all test-vllm peers fuzz fuzz-base lint docs bench device-wheels device-check readme clean
 
 demo: setup ## no downloads: the embedded models through both stages; a second time everything is found in the store
 	$(BIN)/produce --store demo-store --model bayes --method bayes --task urn
@@ -66,10 +66,14 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
 	$(BIN)/python -m cogapp --check README.md docs/commands.md
 
 readme: setup ## run the commands README shows and put their output there
 	$(BIN)/python -m cogapp -r README.md docs/commands.md
+
+docs: setup ## the site into docs/_site, its tutorials run and its links checked; open docs/_site/index.html
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs . docs/_site
 
 bench: setup ## every part of the bench within its own time limit, then all figures beside the last record of such a machine
 	$(BIN)/python tests/support/bench.py $(BENCH)
@@ -84,4 +88,4 @@ device-check: ## within 8 minutes: is everything right on this GPU, and how fast
 	sh .ci/device-check.sh $(PYTHON) $(CHECK)
 
 clean:
-	rm -rf .venv .venv-* demo-store demo-report.html
+	rm -rf .venv .venv-* demo-store demo-report.html docs/_site

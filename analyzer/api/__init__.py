@@ -1,4 +1,4 @@
-"""The Python API: one function per command of `analyze`. It takes a store or xarray data sets and returns a polars frame.
+"""The Python API: one function per command of `analyze`. It takes a store or xarray data sets and returns a polars frame::
 
     from analyzer.api import sets
     sets("hedgemark-store", task="urn", alphas=0.1, scorers="lac")

@@ -1,0 +1,44 @@
+"""Settings of the site: `make docs` builds it with Sphinx into docs/_site, which any browser opens without a network.
+
+The repository's root is the folder of pages, so that every page stays where it is and a link is right both there and on the site.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+project = "Hedgemark"
+root_doc = "docs/index"
+include_patterns = ["*.md", *(f"{folder}/**.md" for folder in ("analyzer", "docs", "producer", "schemas", "store"))]
+exclude_patterns = [".*", "docs/_site", "tests", "**/__pycache__"]
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "docstrings"]
+nitpicky = False
+default_role = "literal"
+highlight_language = "text"
+suppress_warnings = ["misc.highlighting_failure"]
+
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_heading_anchors = 3
+
+nb_execution_mode = os.environ.get("HEDGEMARK_TUTORIALS", "force")
+nb_execution_in_temp = True
+nb_execution_timeout = 600
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+
+html_theme = "furo"
+html_title = "Hedgemark"
+html_static_path = ["site/static"]
+templates_path = ["site/templates"]
+html_additional_pages = {"index": "start.html"}
+html_copy_source = False
+html_show_search_summary = False
+html_show_sphinx = False

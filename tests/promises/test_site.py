@@ -1,0 +1,47 @@
+"""The site: it builds strictly with its tutorials run, every page can be reached, and nobody needs a network to read it or search in it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [pytest.mark.slow, pytest.mark.producer]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site as `make docs` builds it: a broken link, a page in no table of contents or a tutorial that fails is an error."""
+    folder = tmp_path_factory.mktemp("site")
+    target = (ROOT / "Makefile").read_text().split("\ndocs:")[1].split("\n\n")[0]
+    options = re.search(r"sphinx-build (.*) docs/_site", target)[1].split()
+    built = subprocess.run([sys.executable, "-m", "sphinx", *options, str(folder)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr[-4000:]
+    return folder
+
+
+def test_no_page_loads_anything_from_a_network(site: Path) -> None:
+    """Scripts, styles, fonts and pictures of every page are files of the site."""
+    pages = [*site.rglob("*.html")]
+    loaded = {found for page in pages for found in re.findall(r'<(?:script|img|link|iframe)[^>]+(?:src|href)="([^"]+)"', page.read_text())}
+    styles = {found for sheet in site.rglob("*.css") for found in re.findall(r"url\(([^)]+)\)|@import", sheet.read_text())}
+    assert len(pages) > 20 and loaded
+    assert not {found for found in loaded | styles if found.strip("\"'").startswith(("http:", "https:", "//"))}
+
+
+def test_the_first_file_leads_to_the_first_page(site: Path) -> None:
+    """`index.html` at the top sends the reader to the page that the contents start with."""
+    target = re.search(r'url=([^"]+)"', (site / "index.html").read_text())[1]
+    assert "Hedgemark" in (site / target).read_text()
+
+
+@pytest.mark.browser
+def test_the_search_needs_no_server(site: Path, open_page: Any) -> None:
+    """A search in pages that are opened as files finds the glossary by one of its words, and asks no network."""
+    opened = open_page((site / "search.html").as_uri() + "?q=nonconformity")
+    opened.page.wait_for_selector("ul.search li")
+    assert "Glossary" in opened.page.inner_text("ul.search")
+    assert not [request for request in opened.requests if not request.startswith("file:")] and not opened.errors
