@@ -38,11 +38,21 @@ class Ready(NamedTuple):
     discard: Callable[[], None] | None = None
 
 
+class Failed(NamedTuple):
+    """A level at which the model could not be made, with the reason; the levels after it are not affected."""
+
+    level: Level
+    error: Exception
+
+
 class Backend(Protocol):
     """A way to run models. `check` raises UsageError for what it cannot do, before weights are loaded."""
 
     def check(self, config: Any, methods: Sequence[str]) -> None:
         """Raise UsageError if this backend does not support a model type or a method."""
 
-    def ready(self, group: RunGroup, levels: Sequence[Level], settings: Settings) -> Iterator[Ready]:
-        """Yield the group's model at each level; the caller is done with a model when it requests the next one."""
+    def ready(self, group: RunGroup, levels: Sequence[Level], settings: Settings) -> Iterator[Ready | Failed]:
+        """Yield the group's model at each level, or why there is none; the caller is done with a model when it requests the next one.
+
+        An error is raised where no level can be made, as when the weights cannot be loaded.
+        """

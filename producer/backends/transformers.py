@@ -1,13 +1,13 @@
 """Backend `transformers`: any causal language model, every method, on any device."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from producer.backends.base import MODEL_HASH, Ready
+from producer.backends.base import MODEL_HASH, Failed, Ready
 from producer.engine.admission import GENERIC, route_of
 from producer.engine.answer import answer
 from producer.engine.checkpoints import NOTHING_KEPT, Keep
@@ -17,7 +17,10 @@ from producer.engine.prefill import Answers, Done
 from producer.engine.settings import Settings
 from producer.engine.text_fidelity import ReadText, compare_texts, read_text
 from producer.machine.environment import device_name, versions
+from producer.machine.failures import clear_frames
 from producer.machine.free_memory import free_memory, memory_for
+from producer.machine.interrupt import Interrupted
+from producer.methods.shared.contract import Applied
 from producer.methods.shared.finished_layers import FinishedLayers
 from producer.methods.shared.kept_statistics import kept_statistics
 from producer.methods.shared.make_linear import make_linear
@@ -47,14 +50,14 @@ class TransformersBackend:
             raise UsageError(f"transformers has no causal language model of type {kind!r}; Python code in a model's folder is never run")
         check_stored(config)
 
-    def ready(self, group: RunGroup, levels: Sequence[Level], settings: Settings) -> Iterator[Ready]:
+    def ready(self, group: RunGroup, levels: Sequence[Level], settings: Settings) -> Iterator[Ready | Failed]:
         """Yield the group's model at each level: on the device where it fits, with a copy if there are several, else on the host.
 
         Levels whose model is found among the saved ones come first, and are loaded instead of compressed.
         """
         saved_models = _saved(group, levels, settings)
         for level, saved in saved_models.items():
-            yield _loaded(saved, group, level, settings)
+            yield _attempt(level, partial(_loaded, saved, group, level, settings))
         if levels := [level for level in levels if level not in saved_models]:
             yield from _made(group, levels, settings)
 
@@ -69,7 +72,18 @@ def fits(model: Model, n_levels: int, settings: Settings) -> bool:
     return min(n_levels, 2) * model.weight_bytes < budget(model, settings)
 
 
-def _made(group: RunGroup, levels: Sequence[Level], settings: Settings) -> Iterator[Ready]:
+def _attempt(level: Level, make: Callable[[], Ready]) -> Ready | Failed:
+    """Return the model at a level, or why it cannot be made. What the failed attempt had in memory is freed."""
+    try:
+        return make()
+    except Interrupted:
+        raise
+    except Exception as error:
+        clear_frames(error)
+        return Failed(level, error)
+
+
+def _made(group: RunGroup, levels: Sequence[Level], settings: Settings) -> Iterator[Ready | Failed]:
     """Yield the group's model compressed to each level; where it is saved, that is the model as it was loaded again."""
     resident = fits(group.model, len(levels), settings)
     device = group.model.device if resident else "cpu"
@@ -83,25 +97,33 @@ def _made(group: RunGroup, levels: Sequence[Level], settings: Settings) -> Itera
         reading = partial(_read, group, dense, model)
         yield Ready(levels[0], cache_size(model), parameters, partial(_answer, group, settings, resident, model), read=reading)
         return
-    probing = replace(settings, self_check=PROBED)
     finished = {level: _finished_layers(group, level, settings) for level in levels}
     kept = partial(kept_statistics, _statistics_identity(group), fresh=settings.fresh)
-    compressed = group.method.sweep(model, levels, group.data, group.seed, group.model.device, finished.__getitem__, kept)
-    for level in levels:
+
+    def compressed_to(levels: Sequence[Level]) -> Iterator[Applied]:
+        return group.method.sweep(model, levels, group.data, group.seed, group.model.device, finished.__getitem__, kept)
+
+    def made(level: Level, compressed: Iterator[Applied]) -> Ready:
         with memory_for(f"what {group.method.name} needs at level {level.text!r}", group.model.device):
             applied = next(compressed)
         if folders := _folders(group, level, settings):
-            made = Made(applied, group, level, parameters, partial(_answer, group, probing, resident))
+            probed = partial(_answer, group, replace(settings, self_check=PROBED), resident)
             with memory_for("the saved model", device):
-                applied = applied._replace(model=keep(made, folders[0]))
+                applied = applied._replace(model=keep(Made(applied, group, level, parameters, probed), folders[0]))
             for folder in folders[1:]:
                 copy_saved(folders[0], folder)
-            del made
         measured = {**cache_size(applied.model), **applied.conditions, MODEL_HASH: tensors_hash(applied.model)}
         answering, reading = (partial(_answer, group, settings, resident, applied.model), partial(_read, group, dense, applied.model))
         discard = finished[level].discard if finished[level].on_disk else None
-        yield Ready(level, measured, parameters, answering, read=reading, discard=discard)
-        del applied, answering, reading  # frees it before the next one is made
+        return Ready(level, measured, parameters, answering, read=reading, discard=discard)
+
+    compressed = compressed_to(levels)
+    for number, level in enumerate(levels):
+        ready = _attempt(level, partial(made, level, compressed))
+        if isinstance(ready, Failed):  # the dense model is as it was, since all levels but the last are made of copies
+            compressed = compressed_to(levels[number + 1 :])
+        yield ready
+        del ready  # frees it before the next one is made
 
 
 def _finished_layers(group: RunGroup, level: Level, settings: Settings) -> FinishedLayers:

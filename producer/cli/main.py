@@ -1,7 +1,7 @@
 """The command `produce`: run models here, run a sweep, print a sweep for another scheduler, or only describe what would run."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,13 +115,21 @@ def _sweep(requests: "list[Request]", store_url: str, executor: str, workers: in
     return written
 
 
-def _produce(request: "Request", store_url: str) -> list[str]:
-    from producer.run.produce import produce
+def _produce(request: "Request", store_url: str) -> Iterator[str]:
+    """Yield the names of the runs written, also of those beside which others failed."""
+    from producer.machine.failures import RunsFailedError
+    from producer.run.produce import Outcome, produce
 
-    outcome = produce(request, store_url, show_progress=True)
+    outcome, failed = Outcome(), None
+    try:
+        produce(request, store_url, show_progress=True, outcome=outcome)
+    except RunsFailedError as error:
+        failed = error
     if decisions := outcome.decisions.values():
         asked, planned = sum(each.n_items for each in decisions), sum(each.looks[-1] for each in decisions)
         models = counted(len(decisions), "compressed model")
         click.echo(f"asked {models} {asked:,} items of each task in all, where a single look asks {planned:,}", err=True)
     click.echo(f"{counted(len(outcome.written), 'run')} written, {len(outcome.already_stored)} already stored in {store_url}", err=True)
-    return outcome.written
+    yield from outcome.written
+    if failed:
+        raise failed

@@ -1,19 +1,21 @@
 """Make every run of a request and write it into a store; runs that are already stored are skipped, answers that are stored are found.
 
 In: a `Request`, a store.  Out: `Outcome`: runs written, and runs that were stored already. A model is compressed once per level and then
-answers all its tasks and prompts; it is not loaded where stored runs hold all answers. A violated post-condition or a non-finite logit ends
-the command, and that run is not written.
+answers all its tasks and prompts; it is not loaded where stored runs hold all answers. A run with a violated post-condition or a non-finite
+logit is not written. Where a level or a run fails, all others are made, and an error at the end names what failed.
 """
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 
 import numpy as np
 
 from producer.backends import BACKENDS
-from producer.backends.base import Ready
+from producer.backends.base import Failed, Ready
+from producer.machine.failures import Failures
 from producer.machine.interrupt import Interrupted, Stop, stop_on_signal
 from producer.request.bayes import bayes_runs
 from producer.request.planned import PlannedRun, PlannedText, RunGroup
@@ -23,10 +25,12 @@ from producer.run.destination import Destination
 from producer.run.kept import remove_kept
 from producer.run.known_answers import StoredAnswers
 from producer.run.make_run import RunMaker
+from producer.run.names import compressed_name, group_name, level_name, run_name
 from producer.run.plan import check_request, make_plan
 from producer.run.ready_checks import check_same_served_model, of_same_model
 from producer.run.until import Answered, Decision, at_look, check_judged_once, decide, of_look, with_looks
 from producer.saved.folder import check_saving
+from schemas.errors import HedgemarkError
 from schemas.levels import Level
 from schemas.run import Run
 from store import open_reader
@@ -46,11 +50,13 @@ class Outcome:
     decisions: dict[str, Decision] = field(default_factory=dict)
 
 
-def produce(request: Request, store_url: str, *, show_progress: bool = False) -> Outcome:
+def produce(request: Request, store_url: str, *, show_progress: bool = False, outcome: Outcome | None = None) -> Outcome:
     """Make the runs of a request that are not yet in the store; all runs if the request says `replace`.
 
     show_progress : whether to show a progress bar for each run, if stderr is a terminal.
-    Raises UsageError and ItemError before anything is written, PostConditionError and NonFiniteError for a run that must not be stored.
+    outcome       : what to add to, for a caller who wants to know what was done although this raises.
+    Raises UsageError and ItemError before anything is written. When all else is done, raises RunsFailedError with the reason of each
+    failure; a single failure, where nothing else was to be done, is raised itself, such as PostConditionError or NonFiniteError.
     Raises Interrupted after a signal; the finished runs are then committed.
     """
     check_request(request)
@@ -60,7 +66,7 @@ def produce(request: Request, store_url: str, *, show_progress: bool = False) ->
     check_saving(groups, request.settings)
     if request.looks:
         check_judged_once(groups)
-    outcome = Outcome()
+    outcome = outcome or Outcome()
     author = "" if request.private else None
     with Destination(store_url, request.note, author) as destination, stop_on_signal() as stop:
         for items, run in bayes:
@@ -70,11 +76,14 @@ def produce(request: Request, store_url: str, *, show_progress: bool = False) ->
         worker = _Worker(request, destination, stop, maker, outcome)
         try:
             for group in groups:
-                worker.run_group(group)
+                with worker.failures.caught(group_name(group)):
+                    worker.run_group(group)
         except Interrupted as interrupted:
+            worker.failures.log_new()
             raise _with_advice(interrupted, len(outcome.written)) from interrupted
     for forget in maker.forget:
         forget()
+    worker.failures.raise_any(alone=not (outcome.written or outcome.already_stored))
     return outcome
 
 
@@ -88,6 +97,7 @@ class _Worker:
 
     def __post_init__(self) -> None:
         self._stored = StoredAnswers(self.destination.url, fresh=self.request.asks_anew)
+        self.failures = Failures()
         self._dense, self._made = dict[tuple[str, str, str], Answered](), dict[str, Run]()
 
     def run_group(self, group: RunGroup) -> None:
@@ -95,9 +105,12 @@ class _Worker:
         if not self.request.looks:
             self._run_group(group)
         elif group.is_dense:
+            failed_before = len(self.failures)
             self._run_group(group)
-            for planned in group.runs:
-                self._dense[_asked(planned)] = Answered(planned, self._run_of(planned))
+            if len(self.failures) == failed_before:
+                self._dense |= {_asked(planned): Answered(planned, self._run_of(planned)) for planned in group.runs}
+        elif any(_asked(planned) not in self._dense for planned in group.runs):
+            raise HedgemarkError("the gate cannot compare it with its dense model, which has failed")
         else:
             self._run_in_looks(group)
 
@@ -109,7 +122,9 @@ class _Worker:
                 remove_kept(run.key)
         known = [(run, self._stored.to(run)) for run in todo]
         for run, answers in known:
-            if not answers.missing:
+            if answers.missing:
+                continue
+            with self._caught(run_name(run)):
                 self._write(run, self.maker.from_known(run, answers))
         asked = [(run, answers) for run, answers in known if answers.missing]
         texts = [each for each in group.texts if self.request.replace or each.key is None or not self.destination.contains(each.key)]
@@ -123,40 +138,66 @@ class _Worker:
             return
         for ready in self._each_level(replace(group, texts=texts), levels):
             for run, answers in asked:
-                if run.level == ready.level:
+                if run.level != ready.level:
+                    continue
+                with self._caught(run_name(run)):
                     self._write(run, self.maker.answer(run, ready, of_same_model(run, ready, answers)))
             for each in texts:
-                if each.level == ready.level:
+                if each.level != ready.level:
+                    continue
+                with self._caught(f"{level_name(group, ready.level)} {each.text.text.task}"):
                     self._write_text(each, self.maker.text(each, ready, group.model))
             del ready  # frees the model's memory for the next level
 
     def _each_level(self, group: RunGroup, levels: Sequence[Level]) -> Iterator[Ready]:
-        """Yield the group's model at each level; the caller must not keep it when it asks for the next one."""
+        """Yield the group's model at each level that can be made; the caller must not keep it when it asks for the next one.
+
+        What is kept so that a command can go on is deleted where the caller had no failure.
+        """
         models = BACKENDS[self.request.backend].ready(group, levels, self.request.settings)
         for _ in levels:
+            self.failures.log_new()
             with self.stop.raise_immediately():
                 ready = next(models)
-                if isinstance(group.model, ServedModel) and not self.request.replace:
+                if isinstance(ready, Ready) and isinstance(group.model, ServedModel) and not self.request.replace:
                     check_same_served_model(group, ready, self.destination.url)
+            if isinstance(ready, Failed):
+                self.failures.add(level_name(group, ready.level), ready.error)
+                continue
+            failed_before = len(self.failures)
             yield ready
-            if ready.forget:
-                self.maker.forget.append(ready.forget)
-            if ready.discard:
-                self.destination.commit()
-                ready.discard()
+            if len(self.failures) == failed_before:
+                if ready.forget:
+                    self.maker.forget.append(ready.forget)
+                if ready.discard:
+                    self.destination.commit()
+                    ready.discard()
             del ready
+
+    @contextmanager
+    def _caught(self, name: str) -> Iterator[None]:
+        """Remember an error of this block as a failure; the answers that were kept of the run stay for the next command."""
+        failed_before, to_forget = len(self.failures), len(self.maker.forget)
+        with self.failures.caught(name):
+            yield
+        if len(self.failures) > failed_before:
+            del self.maker.forget[to_forget:]
 
     def _run_in_looks(self, group: RunGroup) -> None:
         levels = [level for level in group.levels if not self._decided_from_store(group, level)]
         for ready in self._each_level(group, levels):
             whole = [planned for planned in group.runs if planned.level == ready.level]
-            answered = list[Answered]()
-            for look in range(1, len(self.request.looks) + 1):
-                answered = [self._next_look(planned, ready, look, before) for planned, before in zip_longest(whole, answered)]
-                if (decision := self._decision(look, answered)).final:
-                    self._write_decided(answered, decision)
-                    break
+            with self._caught(level_name(group, ready.level)):
+                self._ask_in_looks(whole, ready)
             del ready  # frees the model's memory for the next level
+
+    def _ask_in_looks(self, whole: Sequence[PlannedRun], ready: Ready) -> None:
+        answered = list[Answered]()
+        for look in range(1, len(self.request.looks) + 1):
+            answered = [self._next_look(planned, ready, look, before) for planned, before in zip_longest(whole, answered)]
+            if (decision := self._decision(look, answered)).final:
+                self._write_decided(answered, decision)
+                break
 
     def _decided_from_store(self, group: RunGroup, level: Level) -> bool:
         """Return whether the gate decides at a look to which stored runs hold all answers; the runs of that look are then written."""
@@ -205,7 +246,7 @@ class _Worker:
         assert self.request.until, "a request with looks has a policy"
         dense = [of_look(self._dense[_asked(planned)], self.request.looks[look - 1]) for planned, _ in answered]
         decision = decide(self.request.until, self.request.looks, look, [*answered, *dense])
-        name = _compressed_name(answered[0].planned)
+        name = compressed_name(answered[0].planned)
         log.warning("%s: %s", name, decision)
         if decision.final:
             self.outcome.decisions[name] = decision
@@ -236,11 +277,6 @@ class _Worker:
 def _asked(planned: PlannedRun) -> tuple[str, str, str]:
     """Return model, task and prompt, which a compressed run shares with its dense run."""
     return planned.prompted.model.files.name, planned.prompted.task.name, planned.prompted.prompt
-
-
-def _compressed_name(planned: PlannedRun) -> str:
-    assert planned.key is not None, "weights are fetched before a run is made"
-    return f"{planned.key.model} {planned.key.method} {planned.key.level}"
 
 
 def _rates(throughput: Mapping[str, float]) -> str:

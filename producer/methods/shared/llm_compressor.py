@@ -62,8 +62,8 @@ def oneshot(
                 entry(model=model, recipe=modifiers, dataset=_loader(data), **options)()
         finally:
             _routing.reset(token)
+            active_session().reset()  # type: ignore[no-untyped-call]  # else the global session would keep the model alive
         model.expert_statistics = routing.measured() if routing else {}
-        active_session().reset()  # type: ignore[no-untyped-call]  # else the global session would keep the model alive
         vars(model).pop("save_pretrained", None)  # the library's method refers to the model, which would keep it alive too
     return model
 
