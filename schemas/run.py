@@ -109,7 +109,8 @@ class Environment(BaseModel):
     notes: tuple[str, ...] = ()  # warnings of `produce`: doubtful items, truncated prompts, fallbacks
     origin: str = ""  # imported runs: format, file and its SHA-256
     post_conditions: Mapping[str, Any] = Field(default_factory=dict)  # measured by the checks of the compression method
-    throughput: Mapping[str, Finite] = Field(default_factory=dict)  # items, tokens, operations per second; share of the matrix peak
+    # items, tokens, operations per second; share of the matrix peak; seconds and peak memory of the compression, see layout.md
+    throughput: Mapping[str, Finite] = Field(default_factory=dict)
     noise_floor: Mapping[str, Finite] = Field(default_factory=dict)  # measured by --self-check
 
 

@@ -26,6 +26,7 @@ class Ready(NamedTuple):
     forget : delete the answers that this backend kept by itself so that a run which is cut off can go on, or None if it uses `Keep`;
              called when the runs are committed.
     read   : read a text beside the dense model; None for backends that cannot.
+    cost   : seconds and peak memory of the compression by name; nothing where nothing was compressed, or only a part by this command.
     discard : delete the finished layers of the model's compression, or None if there are none on disk; called when the runs are committed.
     """
 
@@ -36,6 +37,7 @@ class Ready(NamedTuple):
     forget: Callable[[], None] | None = None
     read: Callable[[ModelText, Done], TokenArrays] | None = None
     discard: Callable[[], None] | None = None
+    cost: Mapping[str, float] = {}
 
 
 class Failed(NamedTuple):

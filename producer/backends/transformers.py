@@ -115,7 +115,8 @@ def _made(group: RunGroup, levels: Sequence[Level], settings: Settings) -> Itera
         measured = {**cache_size(applied.model), **applied.conditions, MODEL_HASH: tensors_hash(applied.model)}
         answering, reading = (partial(_answer, group, settings, resident, applied.model), partial(_read, group, dense, applied.model))
         discard = finished[level].discard if finished[level].on_disk else None
-        return Ready(level, measured, parameters, answering, read=reading, discard=discard)
+        cost = applied.cost if group.method.changes else {}
+        return Ready(level, measured, parameters, answering, read=reading, discard=discard, cost=cost)
 
     compressed = compressed_to(levels)
     for number, level in enumerate(levels):

@@ -101,7 +101,7 @@ class RunMaker:
             dropped_items=all_prompted.task.dropped,
             notes=(*all_prompted.notes, *low_mass, *answers.notes, *notes, *known.notes()),
             post_conditions={**_file_bytes(planned), **ready.conditions},
-            throughput=dict(answers.throughput),
+            throughput={**answers.throughput, **ready.cost},
             noise_floor=dict(answers.noise_floor),
         )
         if missing:
@@ -120,7 +120,7 @@ class RunMaker:
                 self.stop.check()
 
             tokens = ready.read(planned.text, done)
-        env = text_environment(planned, model, ready.parameters, time.monotonic() - clock, ready.conditions)
+        env = text_environment(planned, model, time.monotonic() - clock, ready)
         return text_run(planned, tokens, without_circumstances(env) if self.request.private else env)
 
     def _joined(self, planned: PlannedRun, answers: KnownAnswers, env: Environment) -> Run:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from producer.backends.base import Ready
 from producer.engine.text_fidelity import Windows, cut_windows
 from producer.machine.environment import environment
 from producer.request.planned import Model, ModelText, PlannedText
@@ -83,7 +84,7 @@ def text_run(planned: PlannedText, tokens: TokenArrays, env: Environment) -> Run
     )
 
 
-def text_environment(planned: PlannedText, model: Model, parameters: int, seconds: float, conditions: Mapping[str, Any]) -> Environment:
+def text_environment(planned: PlannedText, model: Model, seconds: float, ready: Ready) -> Environment:
     """Return the record of how a run over a text was made."""
     text = planned.text
     left_out = f"{text.n_left_out} documents of {text.text.name} are left out: none of their tokens can be foretold"
@@ -91,7 +92,8 @@ def text_environment(planned: PlannedText, model: Model, parameters: int, second
         model.device,
         duration_s=seconds,
         tokens=text.windows.n_tokens,
-        parameters=parameters,
+        parameters=ready.parameters,
         notes=(left_out,) if text.n_left_out else (),
-        post_conditions=conditions,
+        post_conditions=ready.conditions,
+        throughput=ready.cost,
     )

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from producer.methods.shared.architectures import MODELS
 from producer.methods.shared.cache_rounding import cache_settings, no_cache, round_cache
+from producer.methods.shared.compression_cost import CompressionCost
 from producer.methods.shared.finished_layers import FinishedLayers
 from producer.methods.shared.method_options import Option, read_chosen
 from schemas.errors import UsageError
@@ -32,11 +33,15 @@ DATA, GRADIENTS, NOTHING = "compression data", "compression data, gradients", "-
 
 
 class Applied(NamedTuple):
-    """A compressed model, the settings that made it (part of the run key) and its measured post-conditions."""
+    """A compressed model, the settings that made it (part of the run key) and its measured post-conditions.
+
+    cost : seconds and peak memory of the compression, as a run records them; nothing where an earlier command did a part of it.
+    """
 
     model: Any
     settings: Mapping[str, Any]
     conditions: Mapping[str, Any]
+    cost: Mapping[str, float]
 
 
 class Job(NamedTuple):
@@ -229,19 +234,22 @@ class Method:
         if self.changes:
             verify_same(dense_logits(make_linear(model), data), dense, model)
             reach = verify_reach(model)
-        collect, statistics = self.collect, None
+        collect, statistics, on = self.collect, None, device or model.device
+        collecting = CompressionCost(on)
         if collect and data is not None:
-            statistics = self.statistics_of(*kept(lambda: collect(model, data, device)))
+            statistics = self.statistics_of(*kept(lambda: collecting.of(collect, model, data, device)))
+        all_measured = statistics is None or collecting.measured
         for number, level in enumerate(levels):
             working = model if number == len(levels) - 1 else deepcopy(model)
             weights = level.without_cache
             used = data if self.needs_data(level) else None
-            job = Job(weights, self.settings(level, dense_config), used, seed, statistics, device, finished(level))
-            working = self.compress(working, job).eval()
+            job = Job(weights, self.settings(level, dense_config), used, seed, statistics, device, layers := finished(level))
+            cost = CompressionCost(on, collecting)
+            working = cost.of(self.compress, working, job).eval()
             conditions = self.verify(working, job) | vars(working).get("expert_statistics", {})
             if cache := self.cache_of(level):
                 conditions = conditions | round_cache(working, cache, rotated=self.rotates)._asdict()
             changed_by = level if self.changes or cache else parse_level(NO_LEVEL)
             conditions = verify_change(working, data, dense, changed_by, conditions) | reach | conditions
-            yield Applied(working, job.settings, conditions)
+            yield Applied(working, job.settings, conditions, cost.recorded() if all_measured and not layers.restored else {})
             del working  # freed before the next copy is made

@@ -43,11 +43,12 @@ class FinishedLayers:
     Attributes
     ----------
     n      : number of layers that are finished.
+    restored : whether layers of an earlier command are among them.
     record : JSON values that belong to the layers, such as the exponents found for them; those of an earlier command after `restore`.
     """
 
     def __init__(self, identity: Any = None, every: float = math.inf, *, fresh: bool = False) -> None:
-        self.n, self.record = 0, dict[str, Any]()
+        self.n, self.restored, self.record = 0, False, dict[str, Any]()
         self._folder: Path | None
         self._period, self._since = every / 2, time.monotonic()
         self._files, self._unwritten = dict[str, str](), list[tuple[int, Any]]()
@@ -87,7 +88,7 @@ class FinishedLayers:
         for number in range(manifest["layers"]):
             for name, tensor in load_file(self._folder / _layer_file(number)).items():
                 _put(layers[number], name, tensor)
-        self.n, self._files = manifest["layers"], manifest["files"]
+        self.n, self._files, self.restored = manifest["layers"], manifest["files"], True
         self.record.update(manifest["record"])
         log.warning("%d of %d layers are those that a killed command compressed", self.n, len(layers))
         return [inputs[str(batch)].to(device, copy=True) for batch in range(len(inputs))]
