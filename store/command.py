@@ -94,6 +94,11 @@ def friendly_errors(command: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
+def begin(work: str) -> None:
+    """Say on stderr what a command begins with. Called before anything slow is imported or read, so that the terminal is not blank."""
+    click.echo(message(f"{work} ..."), err=True)
+
+
 def default_store() -> str:
     """Return the store's address: $HEDGEMARK_STORE, else ./hedgemark-store."""
     return os.environ.get("HEDGEMARK_STORE", DEFAULT_STORE)

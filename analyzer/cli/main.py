@@ -11,7 +11,7 @@ from analyzer.cli.report import COMMANDS as REPORTS
 from analyzer.cli.ship import COMMANDS as SHIPPING
 from analyzer.cli.verdicts import COMMANDS
 from schemas.errors import UsageError
-from store.command import ShellGroup, friendly_errors, log_to_stderr
+from store.command import ShellGroup, begin, friendly_errors, log_to_stderr
 from store.shown import message
 
 
@@ -36,6 +36,7 @@ def sets_command(average: bool, executor: str, p_values: bool, reference: Path |
 
     Example: analyze sets --task mmlu --alpha 0.05 --alpha 0.1 --scorer lac
     """
+    begin(f"measuring the runs of {options['store_url']}")
     from analyzer.cli.request import parse_request
     from analyzer.runs.loading import open_runs
     from analyzer.studies.executors import Measurement, measure_models, model_sources
@@ -83,6 +84,7 @@ def compare_command(against: str | None, common_items: bool, **options: Any) -> 
 
     Example: analyze compare --model ref-m --task urn --scorer lac
     """
+    begin(f"comparing compressed runs of {options['store_url']} with their dense runs")
     from analyzer.cli.request import parse_request
     from analyzer.compare.compare import compare
     from analyzer.compare.two_axis_verdict import tolerances
@@ -123,6 +125,7 @@ def sensitivity_command(against: str | None, **options: Any) -> None:
 
     Example: analyze sensitivity --model ref-m --task urn --alpha 0.1 --scorer lac
     """
+    begin(f"asking the runs of {options['store_url']} in other ways")
     from analyzer.cli.request import parse_request
     from analyzer.runs.loading import open_runs
     from analyzer.runs.pairs import Partners

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from analyzer.cli.options import CLUSTER_HELP, SELECTION, TOLERANCES, against_option, at_option, parameter_option, scorers_option
-from store.command import FILE, add_options, friendly_errors, store_option
+from store.command import FILE, add_options, begin, friendly_errors, store_option
 
 OPTIONS: list[Callable[[Any], Any]] = [
     store_option,
@@ -52,6 +52,7 @@ def report_command(form: str, out: Path | None, charts: Path | None, **options: 
 
     Example: analyze report --store demo-store --out report.html
     """
+    begin(f"analyzing the runs of {options['store_url']} for the report")
     from analyzer.report.data.study import open_study
     from analyzer.report.write import write_charts, write_report
 
@@ -72,6 +73,7 @@ def serve_command(port: int, **options: Any) -> None:
 
     Example: analyze serve --store demo-store --port 8787
     """
+    begin(f"analyzing the runs of {options['store_url']} for the page")
     from analyzer.report.serve import make_server
 
     with make_server(options, port) as server:
@@ -108,6 +110,7 @@ def study_command(name: str, form: str, out: Path | None, figures: Path | None, 
 
     Example: analyze study tong2026 --reference figures.csv --out tong2026.html
     """
+    begin(f"analyzing the runs of {options['store_url']} for study {name}")
     from analyzer.compare.two_axis_verdict import tolerances
     from analyzer.protocols.ask import ask
     from analyzer.report.study_page import sections, study_document, write_figures

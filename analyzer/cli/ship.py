@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from analyzer.cli.options import SELECTION, at_option, format_option
-from store.command import FILE, add_options, friendly_errors, store_option
+from store.command import FILE, add_options, begin, friendly_errors, store_option
 
 predictor_option = click.option("--predictor", "path", type=FILE, required=True, help="File that analyze calibrate wrote.")
 EXPECT_HELP = "Refuse a run whose key says otherwise, such as prompt_hash=3f2a9c01 or option_tokens=A,B,C,D; repeatable."
@@ -64,6 +64,7 @@ def calibrate_command(store_url: str, out: Path, **options: Any) -> None:
 
     Example: analyze calibrate --model ref-m --method rtn --level w4a16-g32 --task urn --prompt base
     """
+    begin(f"calibrating on a run of {store_url}")
     from analyzer.api import calibrate
 
     predictor = calibrate(store_url, **options)
@@ -119,6 +120,7 @@ def monitor_command(path: Path, log: Path, state: Path | None, mix_out: Path | N
 
     Example: analyze monitor --predictor predictor.json --log live.parquet --state watch.json
     """
+    begin(f"reading the questions of {log}")
     from analyzer.predictor import Predictor
     from analyzer.tables.columns import MONITOR
     from analyzer.tables.emit import emit

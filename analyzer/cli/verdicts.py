@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from analyzer.cli.options import SELECTION, against_option, analysis_options, at_option, comparison_options, format_option
-from store.command import FILE, add_options, friendly_errors, store_option
+from store.command import FILE, add_options, begin, friendly_errors, store_option
 
 SOURCES = ("dense", "prompt", "task", "subject")
 
@@ -33,6 +33,7 @@ def transfer_command(against: str | None, source: str, subject_mix: Path | None,
 
     Example: analyze transfer --model ref-m --from dense
     """
+    begin(f"reusing thresholds of the runs of {options['store_url']}")
     from analyzer.cli.request import parse_request
     from analyzer.runs.loading import open_runs
     from analyzer.runs.pairs import Partners
@@ -66,6 +67,7 @@ def guarantee_command(delta: float, n_next: int, risk: float, **options: Any) ->
 
     Example: analyze guarantee --model ref-m --task urn --delta 0.05 --next 200 --risk 0.1
     """
+    begin(f"measuring the runs of {options['store_url']}")
     from analyzer.cli.request import parse_request
     from analyzer.runs.loading import open_runs
     from analyzer.studies.guarantee import guarantee
@@ -88,6 +90,7 @@ def position_command(**options: Any) -> None:
 
     Example: analyze position --model ref-m --task urn --scorer lac
     """
+    begin(f"comparing the orders of options in {options['store_url']}")
     from analyzer.cli.request import parse_request
     from analyzer.runs.loading import open_runs
     from analyzer.studies.position import position
@@ -110,6 +113,7 @@ def frontier_command(against: str | None, **options: Any) -> None:
 
     Example: analyze frontier --model ref-m --task urn --scorer lac
     """
+    begin(f"comparing the runs of {options['store_url']} by size")
     from analyzer.cli.request import parse_request
     from analyzer.runs.loading import open_runs
     from analyzer.runs.pairs import Partners
@@ -136,6 +140,7 @@ def text_command(store_url: str, at: str | None, form: str, **selection: Any) ->
 
     Example: analyze text --model ref-m --task text:embedded
     """
+    begin(f"reading the text runs of {store_url}")
     from analyzer.runs.loading import open_texts
     from analyzer.studies.text_fidelity import text_fidelity
     from analyzer.tables.columns import TEXT
@@ -154,6 +159,7 @@ def scale_command(**options: Any) -> None:
 
     Example: analyze scale --method wanda --level 0.5
     """
+    begin(f"comparing the models of {options['store_url']} by size")
     from analyzer.cli.request import parse_request
     from analyzer.runs.loading import open_runs
     from analyzer.studies.scale import scale
@@ -175,6 +181,7 @@ def cliffs_command(against: str | None, **options: Any) -> None:
 
     Example: analyze cliffs --method wanda --task urn --scorer lac
     """
+    begin(f"following the levels of each method in {options['store_url']}")
     from analyzer.cli.request import parse_request
     from analyzer.compare.two_axis_verdict import tolerances
     from analyzer.runs.loading import open_runs
@@ -207,6 +214,7 @@ def cost_command(path: Path, against: str | None, **options: Any) -> None:
 
     Example: analyze cost --prices prices.toml --scorer lac
     """
+    begin(f"pricing the prediction sets of {options['store_url']}")
     from analyzer.cli.request import parse_request
     from analyzer.runs.loading import open_runs
     from analyzer.runs.pairs import Partners
@@ -247,6 +255,7 @@ def gate_command(policy: Path | None, limits: tuple[str, ...], predictor: Path |
 
     Example: analyze gate --method gptq --limit accuracy_loss=0.02 --limit set_size_growth=0.1
     """
+    begin(f"checking compressed runs of {options['store_url']} against the limits")
     from analyzer.cli.request import parse_request
     from analyzer.compare.compare import compare
     from analyzer.gate import ci_reports

@@ -11,7 +11,7 @@ import click
 from producer.request.options import RUN_OPTIONS, SETTINGS_OPTIONS
 from schemas.errors import UsageError
 from store.backend.user_cache import ensure_temporary_folder
-from store.command import ShellCommand, add_options, friendly_errors, log_to_stderr, store_option
+from store.command import ShellCommand, add_options, begin, friendly_errors, log_to_stderr, store_option
 from store.shown import counted
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def main(*, store_url: str, listed: str | None, verbose: int, **options: Any) ->
 
 def _run(store_url: str, options: dict[str, Any]) -> Iterable[str]:
     """Do what the options say, and return the lines to print on stdout."""
+    begin(f"preparing {options.get('plan') or ', '.join(options.get('models', ['runs']))} for {store_url}")
     from producer.machine.free_memory import share_malloc_arena
     from producer.request.request import request_of
     from producer.run.dry_run import describe_runs

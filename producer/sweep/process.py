@@ -32,11 +32,12 @@ def start(command: Command, environment: Mapping[str, str]) -> "subprocess.Popen
 
 
 def wait(command: Command, process: "subprocess.Popen[str]") -> Finished:
-    """Wait for a cell to end and return its outcome; the reason for a failure is the last line of its stderr."""
+    """Wait for a cell to end and return its outcome; the reason for a failure is the signal that killed it, or the last line of stderr."""
     stdout, stderr = process.communicate()
     messages = [line for line in stderr.splitlines() if line.strip()]
-    reason = "" if process.returncode == 0 else (messages[-1] if messages else _how_it_ended(process.returncode))
-    return Finished(command, process.returncode, tuple(stdout.split()), reason)
+    code = process.returncode
+    reason = "" if code == 0 else f"killed by {signal.Signals(-code).name}" if code < 0 else messages[-1] if messages else f"exit {code}"
+    return Finished(command, code, tuple(stdout.split()), reason)
 
 
 def end_with_parent() -> None:
@@ -47,7 +48,3 @@ def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(parent):
         sys.exit(1)
-
-
-def _how_it_ended(exit_code: int) -> str:
-    return f"killed by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exit {exit_code}"

@@ -10,7 +10,7 @@ from store.cli.imports import import_
 from store.cli.items import items
 from store.cli.printing import format_option, print_table
 from store.cli.share import SHARE_COMMANDS
-from store.command import EXISTING_FILE, ShellGroup, friendly_errors, log_to_stderr, store_option
+from store.command import EXISTING_FILE, ShellGroup, begin, friendly_errors, log_to_stderr, store_option
 from store.shown import counted, message
 
 LS_COLUMNS = ["name", *FIELDS, "n_items", "nonfinite", "created"]
@@ -172,6 +172,7 @@ def gc(store_url: str, days: int, dry_run: bool) -> None:
 
     Example: store gc --dry-run
     """
+    begin(f"looking for leftovers in {store_url}")
     from datetime import timedelta
 
     from store.upkeep.garbage import collect_garbage
@@ -190,6 +191,7 @@ def migrate(store_url: str) -> None:
 
     Example: store migrate --store ./hedgemark-store
     """
+    begin(f"reading {store_url}")
     from store.upkeep.migration import migrate_store
 
     done = migrate_store(store_url)
@@ -206,6 +208,7 @@ def verify(store_url: str, at: str | None, key: Path | None) -> None:
 
     Example: store verify --at paper-v1 --key team.pub.pem
     """
+    begin(f"reading every byte of {store_url}")
     from schemas.errors import StoreInvalidError
     from store.upkeep.verify import verify_store
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from store.command import FILE, friendly_errors, note_option, store_option
+from store.command import FILE, begin, friendly_errors, note_option, store_option
 from store.shown import counted, message
 
 tags_option = click.option("--tags", is_flag=True, help="Also copy the tags (with --at TAG, that one), with the runs that they name.")
@@ -50,6 +50,7 @@ def export(file: Path, store_url: str, at: str | None) -> None:
 
     Example: store export logits.zip --at paper-v1
     """
+    begin(f"reading {store_url}")
     from schemas.errors import UsageError
     from store import open_reader
     from store.exchange.parquet_file import write_parquet
@@ -64,6 +65,7 @@ def export(file: Path, store_url: str, at: str | None) -> None:
 
 
 def _copy(source: str, target: str, at: str | None, note: str, *, tags: bool) -> None:
+    begin(f"copying runs from {source} to {target}")
     from schemas.errors import RunConflictError
     from store.exchange.push_pull import copy_runs
 

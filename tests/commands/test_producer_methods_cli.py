@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from first_line import after_first_line
 
 from producer.cli.main import main
 from producer.methods import METHODS
@@ -28,7 +29,7 @@ def refused(tmp_path: Path, *arguments: str) -> str:
     """Return what the command says, having checked that it is one line, exit 2, and no store."""
     result = CliRunner().invoke(main, [*arguments, "--store", str(tmp_path / "store")])
     assert result.exit_code == 2, result.output
-    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    assert len(after_first_line(result.stderr)) == 1, result.stderr
     assert not (tmp_path / "store").exists()
     return result.stderr
 

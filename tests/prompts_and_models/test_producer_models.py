@@ -15,6 +15,7 @@ import gguf
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from first_line import after_first_line
 from producer_packed import packed_folder
 from producer_standin import save_standin
 from producer_tiny import SIZES, tiny
@@ -320,7 +321,7 @@ def test_a_damaged_model_is_one_sentence(file: str, damage: Callable[[Path], Any
     result = CliRunner().invoke(main, asked)
     assert result.exit_code == exit_code, result.output
     assert message in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+    assert len(after_first_line(result.stderr)) == 1
 
 
 def test_memory_that_runs_out_is_not_called_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,7 +360,7 @@ def test_python_code_of_a_model_is_never_run(what: str, model_type: str, tmp_pat
     if model_type == "own" and what == "config":
         assert done.returncode == 2
         assert "it needs Python code that comes with it, and such code is never run" in done.stderr
-        assert len(done.stderr.strip().splitlines()) == 1
+        assert len(after_first_line(done.stderr)) == 1
 
 
 @pytest.mark.parametrize(
