@@ -25,6 +25,7 @@ from producer.methods.shared.finished_layers import FinishedLayers
 from producer.methods.shared.kept_statistics import kept_statistics
 from producer.methods.shared.make_linear import make_linear
 from producer.models.compressed_weights import round_expert_inputs
+from producer.models.embedded import EmbeddedConfig
 from producer.models.load import AS_STORED, load_model
 from producer.models.model_class import model_class
 from producer.models.packed import check_stored
@@ -45,7 +46,7 @@ class TransformersBackend:
 
     def check(self, config: Any, methods: Sequence[str]) -> None:
         """Raise UsageError where transformers has no causal language model of this type, or for weights that cannot be read."""
-        if model_class(config) is None:
+        if not isinstance(config, EmbeddedConfig) and model_class(config) is None:
             kind = config.model_type
             raise UsageError(f"transformers has no causal language model of type {kind!r}; Python code in a model's folder is never run")
         check_stored(config)

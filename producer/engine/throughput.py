@@ -5,14 +5,18 @@ not at all. The peak is that of a matrix product, measured on the same device.
 """
 
 import time
+import timeit
 from functools import cache
 from typing import Any
+
+import numpy as np
 
 from producer.engine.layer_source import Target, synchronize
 from producer.prompts.encode import Prompts
 
 PEAK_SIZES = {"cpu": (256, 1024), "other": (1024, 8192)}  # smallest and largest matrix
 PEAK_SECONDS = 0.1  # for each size
+NUMPY_SIZE = 512
 
 
 def throughput(model: Any, prompts: Prompts, target: Target, seconds: float, padding: float) -> dict[str, float]:
@@ -52,6 +56,13 @@ def matrix_peak(target: Target) -> float:
         best = max(best, 2.0 * size**3 / seconds)
         size *= 2
     return best
+
+
+@cache
+def numpy_peak() -> float:
+    """Return an estimate of this CPU's peak in float32 without torch, by a product of numpy's; it takes a few hundredths of a second."""
+    matrix = np.random.default_rng(0).standard_normal((NUMPY_SIZE, NUMPY_SIZE), np.float32)
+    return 2.0 * NUMPY_SIZE**3 / min(timeit.repeat(lambda: matrix @ matrix, number=1, repeat=5))
 
 
 def _fastest_product(size: int, target: Target) -> float:

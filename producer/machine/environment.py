@@ -1,5 +1,6 @@
 """Record where a run was made: libraries, device, host, command and memory. It is stored with the run and is not part of its key."""
 
+import ctypes
 import importlib.metadata
 import platform
 import resource
@@ -19,6 +20,7 @@ LIBRARIES = (
 SERVER = "server"  # how the device of a served model begins
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 CPU = Path("/proc/cpuinfo")
+AMD = Path("/dev/kfd")
 CLEAR_PEAK = "5"  # see proc(5)
 
 
@@ -55,6 +57,20 @@ def has_8_bit_products() -> bool:
     except OSError:
         return True
     return "avx2" not in flags or bool(flags & {"avx512_vnni", "avx_vnni", "amx_int8"})
+
+
+def has_gpu_driver() -> bool:
+    """Return whether this machine may have the driver of a GPU that torch calls "cuda"; if it has none, torch need not be asked.
+
+    On Linux that is NVIDIA's driver library, which CUDA itself loads by this name, or the device of AMD's driver.
+    """
+    if sys.platform != "linux":
+        return sys.platform != "darwin"
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return AMD.exists()
+    return True
 
 
 def reset_peak(device: str) -> bool:

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,9 +54,9 @@ def share_malloc_arena() -> None:
 
 def out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that an allocation failed, on a device or on the host."""
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in NO_MEMORY)
+    torch = sys.modules.get("torch")  # if it is not loaded, the error is none of its own
+    kinds = (MemoryError, torch.OutOfMemoryError) if torch else (MemoryError,)
+    return isinstance(error, kinds) or any(text in str(error) for text in NO_MEMORY)
 
 
 @contextmanager

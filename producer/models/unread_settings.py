@@ -8,6 +8,8 @@ import inspect
 import sys
 from typing import Any
 
+from producer.models.embedded import EmbeddedConfig
+
 ELSEWHERE = (
     "sliding_window", "attn_logit_softcapping", "final_logit_softcapping", "logit_scale", "logits_scaling", "embedding_multiplier",
     "attention_multiplier", "residual_multiplier", "query_pre_attn_scalar", "scale_emb", "scale_depth", "dim_model_base", "alibi",
@@ -18,7 +20,12 @@ FULL = "full_attention"  # what every layer has whose class knows no windows
 
 
 def unread_settings(config: Any) -> list[str]:
-    """Return `name = value` of each setting that would change logits and is not read; [] if transformers has no model of this type."""
+    """Return `name = value` of each setting that would change logits and is not read.
+
+    There is none in the embedded models, nor where transformers has no model of this type.
+    """
+    if isinstance(config, EmbeddedConfig):
+        return []
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
     kind = type(config)

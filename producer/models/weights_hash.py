@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from producer.models.embedded import EmbeddedConfig
 from producer.models.find import EXPECTED, ModelFiles, gguf_inside, weight_files
 from producer.models.model_class import model_class
 from producer.models.stored_as import settings_file, stored_dtype
@@ -73,6 +74,8 @@ def weight_bytes_as(files: ModelFiles, config: Any, dtype: str) -> int:
 
 def parameters(config: Any) -> int:
     """Return how many parameters a model of this config has, tied ones once; 0 where transformers cannot build it."""
+    if isinstance(config, EmbeddedConfig):
+        return sum(map(math.prod, config.shapes.values()))
     import torch
 
     try:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from producer.backends.transformers import budget, fits
+from producer.engine.layer_source import Target
+from producer.engine.throughput import matrix_peak, numpy_peak
 from producer.models.weights_hash import BYTES, weight_bytes
 from producer.request.bayes import bayes_runs
 from producer.request.planned import Model, PlannedRun, PlannedText, RunGroup
@@ -20,7 +22,6 @@ from producer.run.text_runs import PROMPT as TEXT_PROMPT
 from producer.run.until import with_looks
 from schemas.errors import StoreNotFoundError
 from schemas.fields import FIELDS
-from store import open_reader
 from store.shown import aligned, counted
 
 HEADER = (*FIELDS, "items", "found", "tokens", "truncated", "state")
@@ -50,8 +51,8 @@ def describe_runs(requests: Sequence[Request], store_url: str, *, device_kinds: 
     for request in requests:
         check_request(request)
     requests = [with_looks(request) for request in requests]
-    stored = _stored_names(store_url)
     groups = [(request, group) for request in requests for group in make_plan(request, download=False)]
+    stored = _stored_names(store_url)
     rows = [_bayes_row(run.key.name in stored, run.key.prompt, len(items)) for request in requests for items, run in bayes_runs(request)]
     for request, group in groups:
         answers = StoredAnswers(store_url, fresh=request.asks_anew)
@@ -105,16 +106,20 @@ def _bayes_row(is_stored: bool, prompt: str, n_items: int) -> Row:
 
 def _seconds(group: RunGroup, tokens: int) -> float:
     """Return the seconds these tokens take at `ASSUMED_SHARE` of this device's peak speed, if every weight is used for every token."""
-    import torch
-
-    from producer.engine.layer_source import Target
-    from producer.engine.throughput import matrix_peak
-
     model = group.model
     if isinstance(model, ServedModel):
         return 0.0  # nobody knows how fast the server is
     weights = model.weight_bytes / BYTES[model.dtype]
-    return 2 * weights * tokens / (ASSUMED_SHARE * matrix_peak(Target(model.device, getattr(torch, model.dtype))))
+    return 2 * weights * tokens / (ASSUMED_SHARE * _peak(model))
+
+
+def _peak(model: Model) -> float:
+    """Return the operations per second of the model's device; for a CPU in float32 by numpy, since importing torch takes longer."""
+    if (model.device, model.dtype) == ("cpu", "float32"):
+        return numpy_peak()
+    import torch
+
+    return matrix_peak(Target(model.device, getattr(torch, model.dtype)))
 
 
 def _duration(seconds: float) -> str:
@@ -149,6 +154,8 @@ def _size(n_bytes: int) -> str:
 
 
 def _stored_names(store_url: str) -> set[str]:
+    from store import open_reader  # Zarr and Icechunk take as long to import as all that a request can be refused for
+
     try:
         return set(open_reader(store_url).catalog["name"].to_list())
     except StoreNotFoundError:

@@ -15,7 +15,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +30,10 @@ from schemas.itemset import ItemSet
 from schemas.options import own_options
 from schemas.orders import item_in_order, n_turning
 from schemas.run import CHECKPOINT, DENSE, Environment, Run, RunKey
-from store import Reader, open_reader
 from store.format.runs import check_fit
+
+if TYPE_CHECKING:
+    from store import Reader
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +133,8 @@ class StoredAnswers:
     def _alike(self, key: RunKey) -> list[str]:
         """Return the names of the runs whose keys may be equal but for what is asked, as far as a catalog says; larger ones first."""
         if self._rows is None:
+            from store import open_reader  # Zarr and Icechunk take as long to import as all that a request can be refused for
+
             self._rows = {}
             try:
                 self._reader = open_reader(self._url)

@@ -10,8 +10,10 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from producer.backends import BACKENDS
+from producer.machine.environment import has_gpu_driver
 from producer.methods import METHODS, Method
 from producer.methods.shared.method_options import parse_chosen
+from producer.models.embedded import EmbeddedConfig, EmbeddedTokenizer, is_embedded
 from producer.models.find import REFERENCE, ModelFiles, fetch_weights, find_model
 from producer.models.load import load_config, load_tokenizer
 from producer.models.stored_as import stored_dtype
@@ -64,7 +66,7 @@ def make_plan(request: Request, *, download: bool = True) -> list[RunGroup]:
     for task in tasks.values():
         if request.limit > len(task.items):
             log.warning("%s: --limit %d, and it has %d items: all are asked", task.name, request.limit, len(task.items))
-    model_by_name = {name: _open_model(files[name], request, chosen) for name in models}
+    model_by_name = {name: _open_model(files[name], request, chosen, only_described=not download) for name in models}
     prompted = [
         (model, [each for task in tasks_of(request.tasks, request.text, [name]) for each in all_prompted(model, tasks[task], request)])
         for name, model in model_by_name.items()
@@ -143,13 +145,15 @@ def _load(name: str, request: Request) -> TaskItems:
     return in_looks(task, request.looks[-1], request.seed) if request.looks else draw(task, request.limit, request.seed)
 
 
-def _open_model(files: ModelFiles, request: Request, chosen: Mapping[str, list[Level]]) -> Model:
-    config, name = load_config(files), files.name
+def _open_model(files: ModelFiles, request: Request, chosen: Mapping[str, list[Level]], *, only_described: bool) -> Model:
+    from_files_alone, name = only_described and is_embedded(files), files.name
+    config: Any = EmbeddedConfig(files) if from_files_alone else load_config(files)
     for method in (METHODS[method] for method, levels in chosen.items() if not levels):
         if (level := method.default_for(config).text) != method.default_level:
             log.warning("%s: level of %s is %s; the groups of %s do not divide every layer", name, method.name, level, method.default_level)
     _check_model(name, config, request, levels_for(config, chosen, request.caches))
-    device, tokenizer, vllm = _choose_device(request.device), load_tokenizer(files), vllm_options(request, files)
+    tokenizer: Any = EmbeddedTokenizer(files) if from_files_alone else load_tokenizer(files)
+    device, vllm = _choose_device(request.device), vllm_options(request, files)
     if vllm.lora:  # with its adapter it is another model, which has dense and compressed runs of its own
         files = replace(files, name=f"{name}+{vllm.lora.resolve().name}")
     return Model(files, config, tokenizer, device, _choose_dtype(request.dtype, device, config), vllm=vllm)
@@ -170,6 +174,8 @@ def _check_model(name: str, config: Any, request: Request, levels: dict[str, lis
 
 def _choose_device(device: str) -> str:
     """Return the device to run on. Raises UsageError for a device that cannot be used."""
+    if device == "cpu" or (device == "auto" and not has_gpu_driver()):
+        return "cpu"
     import torch
 
     if device == "auto":

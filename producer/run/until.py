@@ -25,7 +25,6 @@ from schemas.errors import HedgemarkError, UsageError
 from schemas.itemset import ItemSet, build_item_set
 from schemas.run import CHECKPOINT, DENSE, Run
 from schemas.toml_file import read_toml
-from store import init_store, open_writer
 
 DECIDED = {0: "pass", 1: "fail"}
 UNDECIDED, WRONG_USAGE = 3, 2
@@ -160,6 +159,8 @@ def decide(policy: Path, looks: tuple[int, ...], look: int, answered: Sequence[A
     answered : the runs of the model and of the dense model over the items of the look.
     Raises HedgemarkError if the gate cannot be asked.
     """
+    from store import init_store, open_writer
+
     with tempfile.TemporaryDirectory(prefix="hedgemark-look-") as folder:
         store = Path(folder) / "store"
         init_store(str(store))

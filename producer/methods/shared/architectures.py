@@ -9,6 +9,7 @@ import math
 import re
 from typing import Any, NamedTuple
 
+from producer.models.embedded import EmbeddedConfig
 from producer.models.model_class import model_class
 from producer.models.stored_as import quantization
 
@@ -19,6 +20,7 @@ LLAMA_LAYERS = (
     "seed_oss", "smollm3",
 )  # fmt: skip
 LLAMA_MODELS = "those with Llama's layers (docs/models.md)"
+PROJECTIONS = ("q", "k", "v", "o", "gate", "up", "down")  # in the order in which transformers builds them
 LEAST_REACHED = 0.9  # of the numbers in the decoder layers' matrices; routers and convolutions are the rest
 _KNOWN: dict[str, "Layers"] = {}
 
@@ -102,10 +104,18 @@ def _common_divisor(config: Any) -> int:
 
 def _layers(config: Any) -> Layers:
     """Return the layers of a config's model; a config is asked about many times, at every level of every method."""
+    if isinstance(config, EmbeddedConfig):
+        return Layers(_stored_shapes(config), "")
     key = config.to_json_string(use_diff=False)
     if key not in _KNOWN:
         _KNOWN[key] = _built(config)
     return _KNOWN[key]
+
+
+def _stored_shapes(config: EmbeddedConfig) -> dict[str, Shape]:
+    """Return the shapes of an embedded model's linear layers, which are stored under the names that they have here."""
+    kinds = {_kind(name.removesuffix(".weight")): shape for name, shape in config.shapes.items() if ".layers." in name}
+    return {kind: Shape(*kinds[kind]) for part in PROJECTIONS for kind in kinds if kind.endswith(f".{part}_proj")}
 
 
 def _built(config: Any) -> Layers:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from producer.methods.shared.linear_layers import probe_tokens
 from producer.methods.shared.number_formats import nearest_e2m1, wide
 from producer.methods.shared.rotation import hadamard, head_size
+from producer.models.embedded import EmbeddedConfig
 from producer.models.model_class import model_class
 from schemas.errors import PostConditionError
 from schemas.levels import CACHE_BITS
@@ -35,13 +36,15 @@ class CacheSize(NamedTuple):
 
 def no_cache(config: Any, name: str) -> str:
     """Return why the keys and values of a model with this config cannot be rounded to a format, or ""; needs no weights."""
-    import torch
-
     text = config.get_text_config()
     if getattr(text, LATENT, None):
         return f"its model type is {text.model_type!r}, which caches one compressed vector per token in place of keys and values"
     if name == "nvfp4" and head_size(text) % GROUP:
         return f"groups of {GROUP} values do not divide its heads of {head_size(text)}"
+    if isinstance(config, EmbeddedConfig):
+        return ""
+    import torch
+
     with torch.device("meta"):
         layers = _attention_layers(model_class(config).from_config(config))
     return "" if layers else f"its model type is {text.model_type!r}, which has no attention layers that take a cache"
