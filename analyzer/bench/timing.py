@@ -11,7 +11,7 @@ import xarray as xr
 
 from analyzer.api import view_of
 from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
-from analyzer.conformal.split_law import all_moments, rank_law, rank_laws, set_statistics
+from analyzer.conformal.split_law import all_moments, rank_law, set_statistics
 from analyzer.measure.question import Question
 from analyzer.measure.scored import scores_of
 from analyzer.runs.view import RunView
@@ -64,10 +64,9 @@ def busy_seconds() -> float:
 
 def exact_law(view: RunView, scorers: Iterable[str] = W, alphas: Iterable[Fraction] = ALPHAS) -> None:
     """Compute mean and sd over all splits of coverage, set size, empty and singleton rate at every alpha, from probs."""
-    for law in (rank_law, rank_laws):
-        law.cache_clear()  # one run's cost, not that of a second run of as many items
+    rank_law.cache_clear()  # one run's cost, not that of a second run of as many items
     n_calibration = view.n_items // 2
-    laws = rank_laws(view.n_items, n_calibration, tuple(threshold_rank(n_calibration, alpha) for alpha in alphas))
+    laws = [rank_law(view.n_items, n_calibration, threshold_rank(n_calibration, alpha)) for alpha in alphas]
     for scorer in scorers:
         all_moments(laws, set_statistics(ranked(view, scorer)))
 

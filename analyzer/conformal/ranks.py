@@ -4,7 +4,6 @@ Sort the N answer scores once. The threshold is then always "the score at rank p
 in the set if and only if its own rank is <= p, which is `score <= threshold` without rounding.
 """
 
-import math
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -23,7 +22,7 @@ def threshold_rank(n_calibration: int, alpha: Fraction) -> int:
 
     Source : Angelopoulos & Bates 2021, arXiv:2107.07511, section 1.
     """
-    return math.ceil((n_calibration + 1) * (1 - alpha))
+    return -((n_calibration + 1) * (alpha.numerator - alpha.denominator) // alpha.denominator)  # in integers, since Fractions are slow
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ without replacement. Means and variances follow in closed form. Derivation and p
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,19 @@ RECENT = 128  # laws kept: runs of equally many items share theirs
 REACH_SD = 40  # ranks further than this from the mean have probability below 1e-17, even for the exponential tail of k = 1
 
 
-class RankLaw(NamedTuple):
+class Stratum(NamedTuple):
+    """Items of which some are tested, given the threshold's rank p; both arrays are (p,).
+
+    share  : of the test items, those from this stratum: what the mean of the stratum's values counts in the mean over test items.
+    spread : what the variance of the stratum's values is multiplied by in the variance of that mean.
+    """
+
+    share: FloatArray
+    spread: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class RankLaw:
     """Law of the threshold's rank p: `weights[j]` is the probability of p = first + j."""
 
     n_items: int
@@ -44,6 +57,20 @@ class RankLaw(NamedTuple):
     def tested_above(self) -> FloatArray:
         """Number of tested items among those ranked above p; the item at p calibrates."""
         return self.n_items - 1 - self.ranks - self.n_calibration + self.k
+
+    @cached_property
+    def below(self) -> Stratum:
+        """The items ranked below p."""
+        return self._stratum(self.tested_below, self.ranks)
+
+    @cached_property
+    def above(self) -> Stratum:
+        """The items ranked above p."""
+        return self._stratum(self.tested_above, self.n_items - 1 - self.ranks)
+
+    def _stratum(self, tested: FloatArray, size: FloatArray) -> Stratum:
+        share = tested / (self.n_items - self.n_calibration)
+        return Stratum(share, share * (1 - tested / np.maximum(size, 1)) / (self.n_items - self.n_calibration))
 
     def at_least(self) -> FloatArray:
         """Return (rank,) for ranks 0 to N + 1 the probability that the threshold's rank is at least that; 0 beyond N."""
@@ -94,6 +121,13 @@ class SetStatistics(NamedTuple):
             name: Estimate(float(means[i]), influence[i], self.share[i], least=0.0, most=ends[i], clusters=clusters)
             for i, name in enumerate(self.names)
         }
+
+
+class StratumMoments(NamedTuple):
+    """Mean and variance of the values of the items below, or above, every threshold rank, (statistic, p)."""
+
+    mean: FloatArray
+    variance: FloatArray
 
 
 class Moments(NamedTuple):
@@ -157,55 +191,25 @@ def set_statistics(ranks: Ranks, *, sizes: bool = False) -> SetStatistics:
 
 def moments(law: RankLaw, statistics: SetStatistics) -> Moments:
     """Return mean and sd over all splits of every statistic."""
-    mean, sd = all_moments(rank_laws(law.n_items, law.n_calibration, (law.k,)), statistics)
+    mean, sd = all_moments([law], statistics)
     return Moments(mean[0], sd[0])
 
 
-class RankLaws(NamedTuple):
-    """Laws of the threshold's rank at several alphas, one after the other.
-
-    rank, weight : (place,) every rank that has weight under a law, and its weight.  start : (law,) the first place of each law.
-    shares       : (stratum, place) share of the items ranked below, and of those above, that are tested.
-    spreads      : (stratum, place) what the variance of their values is multiplied by in the variance of a mean over test items.
-    """
-
-    n_items: int
-    n_calibration: int
-    rank: IntArray
-    weight: FloatArray
-    start: IntArray
-    shares: FloatArray
-    spreads: FloatArray
-
-
-@lru_cache(maxsize=16)
-def rank_laws(n_items: int, n_calibration: int, ks: tuple[int, ...]) -> RankLaws:
-    """Return the laws of several k together."""
-    laws = [rank_law(n_items, n_calibration, k) for k in ks]
-    sizes = np.array([law.weights.size for law in laws])
-    ranks, weights = (np.concatenate(arrays) for arrays in zip(*((law.ranks, law.weights) for law in laws), strict=True))
-    tested = np.hstack([np.stack([law.tested_below, law.tested_above]) for law in laws])
-    shares = tested / np.maximum(np.stack([ranks, n_items - 1 - ranks]), 1)
-    spreads = tested * (1 - shares) / (n_items - n_calibration) ** 2
-    return RankLaws(n_items, n_calibration, ranks.astype(np.int64), weights, sizes.cumsum() - sizes, shares, spreads)
-
-
-def all_moments(laws: RankLaws, statistics: SetStatistics) -> Moments:
-    """Return (law, statistic) mean and sd over all splits; those of a law do not depend on the other laws."""
-    window = slice(int(laws.rank.min()), int(laws.rank.max()) + 1)
-    ranks, of_law = np.arange(window.start, window.stop, dtype=np.float64), laws.rank - window.start
-    sizes = ranks, np.maximum(laws.n_items - 1 - ranks, 0)
-    given_rank = variance = np.zeros((len(statistics.names), laws.rank.size))
-    for stratum, hits in enumerate((statistics.table.below, statistics.table.above)):
-        total, squares = _totals(statistics, hits[:, window].astype(np.float64), sizes[stratum])
-        spread = _spread(total, squares, sizes[stratum])
-        given_rank = given_rank + total.take(of_law, axis=1) * laws.shares[stratum]
-        variance = variance + spread.take(of_law, axis=1) * laws.spreads[stratum]
-    given_rank /= laws.n_items - laws.n_calibration
-    mean = np.add.reduceat(given_rank * laws.weight, laws.start, axis=1)
-    given_rank -= np.repeat(mean, np.diff(laws.start, append=laws.rank.size), axis=1)
-    squares = np.add.reduceat((variance + given_rank**2) * laws.weight, laws.start, axis=1)
-    return Moments(mean.T, np.sqrt(np.maximum(squares, 0.0)).T)
+def all_moments(laws: Sequence[RankLaw], statistics: SetStatistics) -> Moments:
+    """Return (law, statistic) mean and sd over all splits. The laws are of equally many items; none depends on the others."""
+    start, end = min(law.first for law in laws), max(law.first + law.weights.size for law in laws)
+    ranks, table = np.arange(start, end, dtype=np.float64), statistics.table
+    below = _stratum_moments(statistics, table.below[:, start:end], ranks)
+    above = _stratum_moments(statistics, table.above[:, start:end], np.maximum(laws[0].n_items - 1 - ranks, 0))
+    means, variances = np.empty((2, len(laws), len(statistics.names)))
+    for number, law in enumerate(laws):
+        window = slice(law.first - start, law.first - start + law.weights.size)
+        at_rank = below.mean[:, window] * law.below.share + above.mean[:, window] * law.above.share
+        means[number] = at_rank @ law.weights
+        at_rank -= means[number, :, None]
+        within = below.variance[:, window] * law.below.spread + above.variance[:, window] * law.above.spread
+        variances[number] = (within + at_rank**2) @ law.weights
+    return Moments(means, np.sqrt(variances))
 
 
 def _count(rows: IntArray) -> IntArray:
@@ -214,12 +218,10 @@ def _count(rows: IntArray) -> IntArray:
     return np.bincount((rows + offset).ravel(), minlength=rows.shape[0] * width).reshape(-1, width)
 
 
-def _totals(statistics: SetStatistics, hits: FloatArray, size: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Sums (statistic, p) of values and squared values over a stratum of (p,) `size` items, from its hits (row, p)."""
-    values = statistics.start[:, None] * size + statistics.steps @ hits
-    return values, statistics.square_start[:, None] * size + statistics.square_steps @ hits
-
-
-def _spread(total: FloatArray, squares: FloatArray, size: FloatArray) -> FloatArray:
-    """Variance of the values in a stratum of `size` items, from their sum and the sum of their squares."""
-    return np.asarray(np.maximum((squares - total**2 / np.maximum(size, 1)) / np.maximum(size - 1, 1), 0.0))
+def _stratum_moments(statistics: SetStatistics, hits: IntArray, size: FloatArray) -> StratumMoments:
+    """Return the moments of the values of a stratum of (p,) `size` items, from its hits (row, p)."""
+    reached, at_least_one = hits.astype(np.float64), np.maximum(size, 1)
+    total = statistics.start[:, None] * size + statistics.steps @ reached
+    squares = statistics.square_start[:, None] * size + statistics.square_steps @ reached
+    variance = np.maximum((squares - total**2 / at_least_one) / np.maximum(size - 1, 1), 0.0)
+    return StratumMoments(total / at_least_one, np.asarray(variance))

@@ -12,7 +12,7 @@ from analyzer.conformal.drawn_splits import drawn_values, over_splits
 from analyzer.conformal.influence import drawn_law, split_influence
 from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
 from analyzer.conformal.set_size_interval import inverted_where_bent, no_interval
-from analyzer.conformal.split_law import Moments, RankLaw, SetStatistics, all_moments, rank_law, rank_laws, set_statistics
+from analyzer.conformal.split_law import Moments, RankLaw, SetStatistics, all_moments, rank_law, set_statistics
 from analyzer.conformal.splits import calibration_size, draw_splits, draw_stratified, given_split
 from analyzer.conformal.tilted_items import Threshold, threshold_design_effect
 from analyzer.measure.cell import Cell, too_few, with_uacc
@@ -128,7 +128,7 @@ def score_run(view: RunView, probs: FloatArray, scorer: str, question: Question,
     n = calibration_size(view.n_items, question.calibration_fraction) if masks is None else int(masks[0].sum())
     ks = tuple(threshold_rank(n, alpha) for alpha in question.alphas)
     values = None if masks is None else drawn_values(statistics, ranks.item_rank, masks, ks)
-    exact = all_moments(rank_laws(view.n_items, n, ks), statistics)
+    exact = all_moments([rank_law(view.n_items, n, k) for k in ks], statistics)
     return ScoredRun(view, question, scorer, n, ranks, statistics, ks, exact, masks, values)
 
 

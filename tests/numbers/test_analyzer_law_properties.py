@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from analyzer.conformal.coverage_law import coverage_law
 from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
-from analyzer.conformal.split_law import all_moments, moments, rank_law, rank_laws, set_statistics
+from analyzer.conformal.split_law import all_moments, moments, rank_law, set_statistics
 
 
 @st.composite
@@ -74,7 +74,8 @@ def test_laws_at_many_alphas_together_are_those_one_by_one(problem: tuple[np.nda
     scores, answer, n, _ = problem
     known = set_statistics(ranked(scores, answer), sizes=True)
     ks = tuple(threshold_rank(n, Fraction(number, 20)) for number in range(1, 20))
-    together, apart = all_moments(rank_laws(len(answer), n, ks), known), [moments(rank_law(len(answer), n, k), known) for k in ks]
+    laws = [rank_law(len(answer), n, k) for k in ks]
+    together, apart = all_moments(laws, known), [moments(law, known) for law in laws]
     np.testing.assert_array_equal(together.mean, [one.mean for one in apart])
     np.testing.assert_array_equal(together.sd, [one.sd for one in apart])
 

@@ -15,7 +15,7 @@ import numpy as np
 from analyzer.compare.compare import pair_unreliable
 from analyzer.compare.paired import Paired
 from analyzer.conformal.ranks import threshold_rank
-from analyzer.conformal.split_law import SetStatistics, all_moments, rank_laws, set_statistics
+from analyzer.conformal.split_law import SetStatistics, all_moments, rank_law, set_statistics
 from analyzer.conformal.splits import calibration_size
 from analyzer.measure.cell import Cell
 from analyzer.measure.question import Question
@@ -64,7 +64,7 @@ def cost_rates(study: Study) -> list[Record]:
 def _curve(view: RunView, scorer: str, question: Question) -> Record:
     shown = _only_shown(set_statistics(ranks_of(view, scorer, question)))
     n_calibration = calibration_size(view.n_items, question.calibration_fraction)
-    laws = rank_laws(view.n_items, n_calibration, tuple(threshold_rank(n_calibration, alpha) for alpha in GRID))
+    laws = [rank_law(view.n_items, n_calibration, threshold_rank(n_calibration, alpha)) for alpha in GRID]
     at_alphas = all_moments(laws, shown)
     record: dict[str, Any] = {"run": view.row["name"], "scorer": scorer, "protocol": question.protocol}
     for index, name in enumerate(SHOWN):
