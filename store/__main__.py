@@ -1,6 +1,6 @@
 """`python -m store` is the command `store`."""
 
-from store.cli.main import main
+from store.cli.start import store
 
 if __name__ == "__main__":
-    main(prog_name="store")
+    store()

@@ -24,6 +24,7 @@ R = TypeVar("R")
 log = logging.getLogger(__name__)
 
 DEFAULT_STORE = "./hedgemark-store"
+SIGNALLED = 128  # exit codes above it are signals
 INTERRUPTED = 130
 COMPLETING = ("_HEDGEMARK_COMPLETE", "_PRODUCE_COMPLETE", "_STORE_COMPLETE", "_ANALYZE_COMPLETE")  # by which a shell asks click
 FILE = click.Path(dir_okay=False, path_type=Path)  # type of an option: a file to be read or written
@@ -33,11 +34,18 @@ MOST = 300  # characters shown of an unexpected error's message
 
 
 class FriendlyError(click.ClickException):
-    """A HedgemarkError as click shows it: only its message, with the exit code of its class."""
+    """A HedgemarkError as click shows it: only its message, with the exit code of its class; what a signal ended is no error."""
 
     def __init__(self, error: HedgemarkError) -> None:
         super().__init__(message(f"{type(error).__name__}: {error}"))
         vars(self)["exit_code"] = error.exit_code  # click declares it for the whole class; here it differs by error
+
+    def show(self, file: Any = None) -> None:
+        """Print the message on stderr."""
+        if self.exit_code > SIGNALLED:
+            click.echo(self.message, err=True)
+        else:
+            super().show(file)
 
 
 class _Shell(click.Command):

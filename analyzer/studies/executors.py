@@ -4,6 +4,7 @@ Holm's correction and the order of the fields concern the whole table, so they a
 """
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,12 +90,38 @@ def _plain(work: Work, sources: Sequence[Source]) -> Iterator[list[Record]]:
 
 
 def _processes(work: Work, sources: Sequence[Source]) -> Iterator[list[Record]]:
-    """One process per core, spawned: a fork after a store was opened hangs."""
+    """One process per core, spawned: a fork after a store was opened hangs. They end at once when this one is interrupted or fails."""
     from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
+    from multiprocessing import active_children, get_context
 
-    with _one_thread_each(), ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        yield from pool.map(work, sources)
+    with _one_thread_each(), ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _end_silently_on_interrupt) as pool:
+        try:
+            with _interrupts_held():
+                results = pool.map(work, sources)
+            yield from results
+        except BaseException:
+            for process in active_children():
+                process.terminate()
+            raise
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C wait; processes started in this context are deaf to it while they import, where each would print a traceback."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_silently_on_interrupt() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 @contextmanager

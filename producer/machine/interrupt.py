@@ -44,7 +44,8 @@ class Stop:
     def check(self) -> None:
         """Raise Interrupted if a signal has arrived; called between batches."""
         if self.signal_number:
-            raise Interrupted(f"stopped by {signal.Signals(self.signal_number).name}", self.signal_number)
+            name = "Ctrl-C" if self.signal_number == signal.SIGINT else signal.Signals(self.signal_number).name
+            raise Interrupted(f"stopped by {name}", self.signal_number)
 
 
 @contextmanager

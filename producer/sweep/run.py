@@ -12,6 +12,7 @@ from producer.sweep.cells import Command, Finished, split
 from producer.sweep.local import run_local
 from producer.sweep.on_ray import run_ray
 from schemas.errors import HedgemarkError
+from store.command import SIGNALLED
 
 log = logging.getLogger(__name__)
 EXECUTORS: dict[str, Callable[[Sequence[Command], Callable[[Finished], None], int], list[Finished]]] = {"local": run_local, "ray": run_ray}
@@ -44,7 +45,9 @@ def run_sweep(requests: Sequence[Request], store_url: str, executor: str, worker
 
 def _report(cell: Finished, bar: Any) -> None:
     bar.update()
-    if cell.exit_code:
+    if cell.exit_code > SIGNALLED:  # it was stopped together with the sweep, which says so itself
+        log.info("%s: %s", cell.command.name, cell.reason)
+    elif cell.exit_code:
         log.error("%s failed: %s", cell.command.name, cell.reason)
     else:
         log.info("%s: %d runs written", cell.command.name, len(cell.runs))

@@ -266,7 +266,8 @@ def test_a_signal_commits_what_is_done_and_says_how_to_go_on(
     monkeypatch.setattr(RunMaker, "answer", interrupted)
     result = produce(*arguments)
     assert result.exit_code == 128 + number
-    assert "1 finished run is in the store" in result.stderr
+    name = "Ctrl-C" if number == signal.SIGINT else number.name
+    assert f"\nInterrupted: stopped by {name}; 1 finished run is in the store" in result.stderr and "Error" not in result.stderr
     assert "same command again" in result.stderr
     assert len(open_reader(str(store)).catalog) == 1
     assert "1 run written, 1 already stored" in produce(*arguments).stderr

@@ -1,0 +1,63 @@
+"""Ctrl-C ends every command with one sentence and exit code 130, wherever it is, and its worker processes without a word."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from report_stores import mixed_store
+
+import store.cli.start
+
+BUSY = ("--alpha", "0.01:0.5:0.001", "--split", "4000")  # minutes of work
+COMMANDS = (
+    ("analyzer", "compare", *BUSY), ("analyzer", "compare", "--executor", "processes", *BUSY), ("analyzer", "sets", *BUSY),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return mixed_store(tmp_path_factory.mktemp("interrupted"))
+
+
+@pytest.mark.parametrize("seconds", [0.0, 4.0])
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_ctrl_c_is_one_sentence(command: tuple[str, ...], seconds: float, url: str) -> None:
+    """A terminal sends it to the whole group of processes: while they import, and while they work."""
+    asked = [sys.executable, "-m", *command, "--store", url]
+    process = subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stderr is not None and process.stderr.readline().endswith(" ...\n")
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout, stderr.strip()) == (130, "", "Interrupted.")
+
+
+@pytest.mark.parametrize("name", ["produce", "store", "analyze", "hedgemark"])
+def test_ctrl_c_while_a_command_is_imported(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before a command can say anything, Python has a tenth of a second to import it."""
+
+    def interrupted(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store.cli.start, "import_module", interrupted)
+    with pytest.raises(SystemExit, match="130"):
+        getattr(store.cli.start, name)()
+    assert capsys.readouterr().err == "Interrupted.\n"
+
+
+@pytest.mark.producer
+def test_a_cell_that_was_stopped_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    """The sweep says in one sentence that it was stopped; a cell that failed is an error."""
+    from producer.machine.progress import progress_bar
+    from producer.sweep.cells import Command, Finished
+    from producer.sweep.run import _report
+
+    with caplog.at_level(logging.WARNING), progress_bar(3, "sweep", "cell") as bar:
+        _report(Finished(Command("a", ()), 130, reason="Interrupted."), bar)
+        assert not caplog.records
+        _report(Finished(Command("b", ()), 5, reason="no such model"), bar)
+    assert [record.getMessage() for record in caplog.records] == ["b failed: no such model"]
