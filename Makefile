@@ -6,7 +6,7 @@ PIP     = pip install --quiet --disable-pip-version-check --constraint constrain
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo setup test test-default test-base test-interpreters test-newest test-all test-vllm peers fuzz fuzz-base lint docs bench device-wheels device-check readme clean
+.PHONY: demo setup test test-default test-base test-interpreters test-newest test-all test-vllm peers fuzz fuzz-base lint study docs bench device-wheels device-check readme clean
 
 demo: setup ## no downloads: the embedded models through both stages; a second time everything is found in the store
 	$(BIN)/produce --store demo-store --model bayes --method bayes --task urn
@@ -71,6 +71,9 @@ lint: setup
 
 readme: setup ## run the commands README shows and put their output there
 	$(BIN)/python -m cogapp -r README.md docs/commands.md
+
+study: setup ## docs/study.md again: the studies of Tong et al. 2026 on the embedded models; what study-store holds is not run again
+	$(BIN)/python docs/study.py study-store > docs/study.md.new && mv docs/study.md.new docs/study.md
 
 docs: setup ## the site into docs/_site, its tutorials run and its links checked; open docs/_site/index.html
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs . docs/_site
