@@ -7,13 +7,16 @@ import os
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from schemas.errors import HedgemarkError, StoreInvalidError, StoreNotFoundError
 from schemas.itemset import ItemSet
 from schemas.run import Run, RunKey
-from store import Writer, init_store, open_writer
 from store.backend.address import parse_address
 from store.writing.commit_note import commit_metadata
+
+if TYPE_CHECKING:
+    from store import Writer
 
 
 class Destination:
@@ -27,6 +30,8 @@ class Destination:
 
     def __enter__(self) -> "Destination":
         """Open the store. Raises HedgemarkError if it can neither be opened nor be created later."""
+        from store import init_store, open_writer  # Zarr and Icechunk take as long to import as all that a request is refused for
+
         path = parse_address(self.url).path
         if path is None:
             init_store(self.url)  # the only way to find out whether a bucket is writable is to write to it
@@ -48,6 +53,8 @@ class Destination:
         if disagreement := run.too_much_mass(items.n_options):
             raise HedgemarkError(f"run {run.key.name}: {disagreement}")
         if self._writer is None:
+            from store import init_store, open_writer
+
             run.check(items.n_options, allow_nonfinite=allow_nonfinite)
             init_store(self.url)
             self._writer = self._stack.enter_context(open_writer(self.url, note=self._note, author=self._author))

@@ -33,7 +33,6 @@ from producer.saved.folder import check_saving
 from schemas.errors import HedgemarkError
 from schemas.levels import Level
 from schemas.run import Run
-from store import open_reader
 
 log = logging.getLogger(__name__)
 
@@ -262,6 +261,8 @@ class _Worker:
 
     def _run_of(self, planned: PlannedRun) -> Run:
         """Return a run that is in the store, or was made by this command."""
+        from store import open_reader
+
         assert planned.key is not None, "weights are fetched before a run is made"
         return self._made.get(planned.key.name) or open_reader(self.destination.url).run(planned.key.name)
 

@@ -26,7 +26,6 @@ from producer.saved.library import TOLERANCE
 from producer.served.canary import allowed_change
 from schemas.errors import HedgemarkError, StoreNotFoundError, UsageError
 from schemas.options import option_mass
-from store import open_reader
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +90,8 @@ def answers_as_before(prompted: PromptedTask, ready: Ready, known: KnownAnswers,
 
 def check_same_served_model(group: RunGroup, ready: Ready, store_url: str) -> None:
     """Raise HedgemarkError if a stored run of the same served model, by its description, has other canaries than these."""
+    from store import open_reader
+
     key = next(run.key for run in group.runs if run.key)
     try:
         reader = open_reader(store_url)
