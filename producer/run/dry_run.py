@@ -5,11 +5,13 @@ In: requests, a store's address.  Out: lines of text.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from producer.backends.transformers import budget, fits
 from producer.engine.layer_source import Target
 from producer.engine.throughput import matrix_peak, numpy_peak
+from producer.methods import METHODS
 from producer.models.weights_hash import BYTES, weight_bytes
 from producer.request.bayes import bayes_runs
 from producer.request.planned import Model, PlannedRun, PlannedText, RunGroup
@@ -46,11 +48,13 @@ class Row(NamedTuple):
 def describe_runs(requests: Sequence[Request], store_url: str, *, device_kinds: bool = False) -> Iterator[str]:
     """Yield the lines of a table of all planned runs, then their totals, then the memory that each model takes.
 
+    Runs of methods whose libraries are not installed are left out, and the last lines say what to install, if any other run is left.
+
     device_kinds : whether to add what the runs would take on the GPUs that people rent.
     """
     for request in requests:
         check_request(request)
-    requests = [with_looks(request) for request in requests]
+    requests, missing = _without_missing_libraries([with_looks(request) for request in requests])
     groups = [(request, group) for request in requests for group in make_plan(request, download=False)]
     stored = _stored_names(store_url)
     rows = [_bayes_row(run.key.name in stored, run.key.prompt, len(items)) for request in requests for items, run in bayes_runs(request)]
@@ -71,6 +75,16 @@ def describe_runs(requests: Sequence[Request], store_url: str, *, device_kinds: 
     groups.sort(key=lambda pair: len(pair[1].levels))  # so that each model's line describes its group with the most levels in memory
     for name, memory in {group.model.files.name: _memory(group, request) for request, group in groups}.items():
         yield f"{name}: {memory}"
+    yield from (f"not in this table: {reason}" for reason in missing)
+
+
+def _without_missing_libraries(requests: Sequence[Request]) -> tuple[list[Request], list[str]]:
+    """Return the requests without the methods whose libraries are missing, and what to install; all requests if none would be left."""
+    missing = {name: METHODS[name].missing_library() for request in requests for name in request.methods if name in METHODS}
+    left = [replace(request, methods=tuple(name for name in request.methods if not missing.get(name))) for request in requests]
+    if not any(request.methods for request in left):
+        return list(requests), []
+    return [request for request in left if request.methods], [reason for reason in missing.values() if reason]
 
 
 def _row(run: PlannedRun, group: RunGroup, stored: set[str], answers: StoredAnswers) -> Row:

@@ -163,6 +163,22 @@ def test_a_dry_run_says_runs_tokens_hours_and_choices(tmp_path: Path) -> None:
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_missing_library_leaves_the_rest_of_a_plan(installed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """dutta2024 has levels of bitsandbytes; without the library its dry run has all others and says what to install."""
+    monkeypatch.setattr("producer.methods.shared.contract.find_spec", lambda name: installed or name != "bitsandbytes")
+    stand_in = ["--model", "ref-s", "--task", "urn", "--limit", "20", "--dry-run", "--store", str(tmp_path / "store")]
+    result = CliRunner().invoke(main, ["--plan", "dutta2024", *stand_in])
+    assert result.exit_code == 0, result.output
+    levels = {line.split()[2] for line in result.stdout.splitlines() if line.startswith("ref-s  bitsandbytes")}
+    assert levels == ({"int8", "nf4"} if installed else set())
+    sentence = "not in this table: method 'bitsandbytes' needs a library that is not installed: pip install 'hedgemark[bitsandbytes]'"
+    assert result.stdout.splitlines().count(sentence) == (not installed)
+    alone = CliRunner().invoke(main, ["--plan", "dutta2024", "--only", "bitsandbytes", *stand_in])
+    assert alone.exit_code == (0 if installed else 2), alone.output
+    assert ("pip install 'hedgemark[bitsandbytes]'" in alone.stderr) == (not installed)
+
+
 def test_a_part_is_rehearsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One command runs a part of a plan with embedded models, another shows the study; a second time nothing is left to run.
 

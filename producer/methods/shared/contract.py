@@ -194,8 +194,14 @@ class Method:
         if reason := self.misfit(config, level):
             name = name or getattr(config, "name_or_path", "") or getattr(config, "model_type", "")
             raise UsageError(f"method {self.name!r} at level {level.text!r} does not support model {name!r}: {reason}")
-        if self.library and find_spec(self.library) is None:
-            raise UsageError(f"method {self.name!r} needs a library that is not installed: pip install 'hedgemark[{self.library}]'")
+        if reason := self.missing_library():
+            raise UsageError(reason)
+
+    def missing_library(self) -> str:
+        """Return what to install before the method can be used on this machine, or ""."""
+        if not self.library or find_spec(self.library):
+            return ""
+        return f"method {self.name!r} needs a library that is not installed: pip install 'hedgemark[{self.library}]'"
 
     def apply(self, model: Any, level: Level, data: "CompressionData | None", seed: int) -> Applied:
         """Return the model compressed to one level; the dense model may not be used afterwards."""
