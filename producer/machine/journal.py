@@ -11,7 +11,6 @@ file's counts as absent.
 import json
 import logging
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,14 +18,13 @@ from typing import Any
 from uuid import uuid4
 
 from schemas.digest import json_digest
-from store.backend.user_cache import cache_folder, existing_cache_folder, warn_once
+from store.backend.user_cache import cache_folder, delete_unused, existing_cache_folder, warn_once
 
 log = logging.getLogger(__name__)
 
 CIRCUMSTANCES = "circumstances"
 ENDING = ".answers"
 FOLDER = "journal"
-KEPT_DAYS = 30  # without being written to
 MOST_BYTES = 2**30  # of all journals; beyond it, those that were written to longest ago are deleted
 
 
@@ -48,7 +46,8 @@ class Journal:
         self._new_file = self._folder / f"{uuid4().hex}{ENDING}"
         self._files, self._asked = dict[Path, dict[str, Any]](), set[str]()
         self.left_out = 0
-        _delete_old(self._folder.parent)
+        for path in delete_unused(self._folder.parent.glob(f"*/*{ENDING}"), MOST_BYTES):
+            _remove_if_empty(path.parent)
         for path in sorted(self._folder.glob(f"*{ENDING}")):
             answers = dict(_records(path, self._answerer))
             given_under = answers.pop(CIRCUMSTANCES, None)
@@ -122,21 +121,6 @@ def _records(path: Path, answerer: str) -> Iterator[tuple[str, Any]]:
 
 def _checksum(path: Path, answerer: str, question: str, answer: Any) -> str:
     return json_digest([answerer, path.name, question, answer])[:16]
-
-
-def _delete_old(journals: Path) -> None:
-    """Delete files that no run came back for, and the oldest ones where all together are too large."""
-    files = []
-    for path in journals.glob(f"*/*{ENDING}"):
-        with suppress(OSError):
-            files.append((path.stat().st_mtime, path.stat().st_size, path))
-    total = 0
-    for changed, size, path in sorted(files, reverse=True):
-        total += size
-        if total > MOST_BYTES or changed < time.time() - KEPT_DAYS * 86400:
-            with suppress(OSError):
-                path.unlink()
-            _remove_if_empty(path.parent)
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -7,9 +7,12 @@ commands keep their caches in it. If it cannot be written, one warning says so a
 import atexit
 import functools
 import logging
+import math
 import os
 import shutil
 import tempfile
+import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +21,8 @@ from platformdirs import user_cache_dir
 from schemas.errors import HedgemarkError
 
 log = logging.getLogger(__name__)
+
+KEPT_DAYS = 30  # without being written to
 
 
 def cache_folder(kind: str = "") -> Path:
@@ -76,6 +81,25 @@ def is_remembered(fact: Path) -> bool:
         return fact.is_file()
     except OSError:
         return False
+
+
+def delete_unused(cached: Iterable[Path], most_bytes: float = math.inf) -> list[Path]:
+    """Delete cached files and folders that nothing wrote to for `KEPT_DAYS`, and return them.
+
+    most_bytes : of all files together; beyond it, those that were written to longest ago are deleted too.
+    """
+    by_age = []
+    for path in cached:
+        with suppress(OSError):  # another process has deleted it
+            by_age.append((path.stat().st_mtime, path.stat().st_size, path))
+    total, deleted = 0, []
+    for written, size, path in sorted(by_age, reverse=True):
+        total += size
+        if total > most_bytes or written < time.time() - KEPT_DAYS * 86400:
+            with suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                deleted.append(path)
+    return deleted
 
 
 def warn_once(error: OSError) -> None:

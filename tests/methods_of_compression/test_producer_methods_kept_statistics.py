@@ -110,9 +110,10 @@ def test_too_large_ones_and_old_ones_are_not_kept(monkeypatch: pytest.MonkeyPatc
     size = files()[0].stat().st_size
     for age, path in enumerate(files()):
         os.utime(path, (time.time() - 100 * age - 1,) * 2)
-    newest = files()[0]
-    monkeypatch.setattr(statistics_file, "MOST_BYTES", size)
-    statistics_file._delete_old(cache_folder(statistics_file.FOLDER))
-    assert files() == [newest]
+    oldest = files()[2]
+    monkeypatch.setattr(statistics_file, "MOST_BYTES", 3 * size)
+    kept_statistics("newest", lambda: [torch.ones(100)])
+    kept = files()
+    assert len(kept) == 3 and oldest not in kept
     kept_statistics("large", lambda: [torch.ones(10_000)])
-    assert files() == [newest]
+    assert files() == kept

@@ -14,12 +14,12 @@ from click.testing import CliRunner, Result
 from fake_servers import Fake, serving
 
 from producer.cli.main import main
-from producer.machine.journal import KEPT_DAYS, Journal, question_id
+from producer.machine.journal import Journal, question_id
 from producer.served import client, questions
 from producer.served.forms import Reply
 from schemas.run import Run
 from store import open_reader
-from store.backend.user_cache import cache_folder
+from store.backend.user_cache import KEPT_DAYS, cache_folder
 
 pytestmark = pytest.mark.producer
 LIMIT = 40

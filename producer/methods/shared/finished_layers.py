@@ -16,20 +16,18 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from schemas.digest import json_digest
-from store.backend.user_cache import existing_cache_folder, warn_once
+from store.backend.user_cache import delete_unused, existing_cache_folder, warn_once
 
 log = logging.getLogger(__name__)
 
 FOLDER = "compression"
 MANIFEST = "manifest.json"
-KEPT_DAYS = 30  # without being written to
 LARGEST_SHARE = 0.5  # of the free disk that one file may take; a larger one is not written
 
 
@@ -55,7 +53,7 @@ class FinishedLayers:
         self._folder, self._failed = None, False
         if identity is not None and every < math.inf:
             parent = existing_cache_folder() / FOLDER
-            _delete_old(parent)
+            delete_unused(parent.glob("*"))
             self._folder = parent / json_digest(identity)
             self._lock = FileLock(self._folder.with_suffix(".lock"), timeout=0)
             if fresh and self._folder.exists() and self._hold_folder():
@@ -220,11 +218,3 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             if hashlib.file_digest(stream, "sha256").hexdigest() != digest:
                 raise ValueError(f"{name} is damaged")
     return dict(manifest)
-
-
-def _delete_old(parent: Path) -> None:
-    """Delete what no command came back for."""
-    for folder in parent.glob("*"):
-        with suppress(OSError):
-            if folder.stat().st_mtime < time.time() - KEPT_DAYS * 86400:
-                shutil.rmtree(folder) if folder.is_dir() else folder.unlink()

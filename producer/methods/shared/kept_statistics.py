@@ -10,21 +10,18 @@ import hashlib
 import json
 import logging
 import os
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from schemas.digest import json_digest
-from store.backend.user_cache import existing_cache_folder, warn_once
+from store.backend.user_cache import delete_unused, existing_cache_folder, warn_once
 
 log = logging.getLogger(__name__)
 
 FOLDER = "statistics"
-KEPT_DAYS = 30  # without being read
 MOST_BYTES = 16 * 2**30  # of all statistics; larger ones are not kept
 DIGEST_BYTES = 32
 
@@ -76,7 +73,7 @@ def _write(path: Path, statistics: Any) -> None:
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
-    _delete_old(path.parent)
+    delete_unused(path.parent.glob("*"), MOST_BYTES)
 
 
 def _read(path: Path) -> tuple[Any] | None:
@@ -117,16 +114,3 @@ def _unpacked(value: Any, tensors: dict[str, Any]) -> Any:
             return tensors[value["tensor"]].to(value["device"])
         return {name: _unpacked(part, tensors) for name, part in value["dict"].items()}
     return value
-
-
-def _delete_old(folder: Path) -> None:
-    files = []
-    for path in folder.glob("*"):
-        with suppress(OSError):
-            files.append((path.stat().st_mtime, path.stat().st_size, path))
-    total = 0
-    for used, size, path in sorted(files, reverse=True):
-        total += size
-        if total > MOST_BYTES or used < time.time() - KEPT_DAYS * 86400:
-            with suppress(OSError):
-                path.unlink()
