@@ -21,6 +21,7 @@ from analyzer.studies.published_studies import study_named, study_records
 from analyzer.tables.markup import markdown
 from analyzer.tables.numbers import fixed, fixed_interval
 from producer.machine.free_memory import share_malloc_arena
+from producer.machine.interrupt import Interrupted
 from producer.run.produce import produce
 from producer.sweep.sweep_file import read_sweep
 from schemas.errors import HedgemarkError
@@ -54,6 +55,8 @@ def make_runs(store: str, limit: int, only: Sequence[str] = ()) -> list[str]:
     for request in read_sweep(Path(PLAN), options):
         try:
             outcome = produce(request, store)
+        except Interrupted:
+            raise
         except HedgemarkError as error:
             failed.append(str(error))
         else:

@@ -9,6 +9,7 @@ import pytest
 
 from analyzer.report.study_page import Section
 from analyzer.studies.published_studies import Kind, Part
+from producer.machine.interrupt import Interrupted
 from store import open_reader
 
 pytestmark = pytest.mark.producer
@@ -104,3 +105,17 @@ def test_runs_are_made_and_shown(study: ModuleType, tmp_path: Path, monkeypatch:
         "Accuracy against set size",
     ]  # fmt: skip
     assert "4 runs of ref-s on 60 items each of urn and facts" in page and "magnitude" in page and "- Not run: no kernel" in page
+
+
+def test_a_signal_ends_it(study: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C is no failure of one block of the plan: nothing more is run, and no document is printed."""
+    asked = []
+
+    def stopped(*arguments: Any) -> None:
+        asked.append(arguments)
+        raise Interrupted("stopped by SIGINT", 2)
+
+    monkeypatch.setattr(study, "produce", stopped)
+    with pytest.raises(Interrupted):
+        study.make_runs(str(tmp_path / "store"), 60)
+    assert len(asked) == 1
