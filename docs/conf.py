@@ -8,6 +8,15 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+os.environ |= {  # of the tutorials: the commands of this environment, in the width of the page and without colours
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "COLUMNS": "104",
+    "NO_COLOR": "1",
+    "OMP_NUM_THREADS": "2",
+}
+PUBLISHED = os.environ.get("HEDGEMARK_PUBLISHED")  # folder of the published logits that a tutorial replays
+if not PUBLISHED:
+    print("docs: the tutorial on a published study is shown without results: HEDGEMARK_PUBLISHED names no folder", file=sys.stderr)
 
 project = "Hedgemark"
 root_doc = "docs/index"
@@ -20,10 +29,11 @@ default_role = "literal"
 highlight_language = "text"
 suppress_warnings = ["misc.highlighting_failure"]
 
-myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 
 nb_execution_mode = os.environ.get("HEDGEMARK_TUTORIALS", "force")
+nb_execution_excludepatterns = [] if PUBLISHED else ["docs/tutorials/replay_a_study.md"]
 nb_execution_in_temp = True
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True

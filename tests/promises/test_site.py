@@ -1,5 +1,6 @@
 """The site: it builds strictly with its tutorials run, every page can be reached, and nobody needs a network to read it or search in it."""
 
+import os
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
+SHARED = ROOT.parent / "shared"
 pytestmark = [pytest.mark.slow, pytest.mark.producer]
 
 
@@ -18,7 +20,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     target = (ROOT / "Makefile").read_text().split("\ndocs:")[1].split("\n\n")[0]
     options = re.search(r"sphinx-build (.*) docs/_site", target)[1].split()
-    built = subprocess.run([sys.executable, "-m", "sphinx", *options, str(folder)], cwd=ROOT, capture_output=True, text=True, check=False)
+    published = {"HEDGEMARK_PUBLISHED": str(SHARED / "data" / "ye2024")} if SHARED.is_dir() else {}
+    command = [sys.executable, "-m", "sphinx", *options, str(folder)]
+    built = subprocess.run(command, cwd=ROOT, env=os.environ | published, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr[-4000:]
     return folder
 
@@ -36,6 +40,31 @@ def test_the_first_file_leads_to_the_first_page(site: Path) -> None:
     """`index.html` at the top sends the reader to the page that the contents start with."""
     target = re.search(r'url=([^"]+)"', (site / "index.html").read_text())[1]
     assert "Hedgemark" in (site / target).read_text()
+
+
+def outputs(page: Path) -> str:
+    """What the cells of a tutorial printed."""
+    return "".join(re.findall(r'<div class="cell_output.*?(?=<div class="cell |<section|</section)', page.read_text(), re.S))
+
+
+def test_the_checkpoint_is_judged(site: Path) -> None:
+    """The tutorial on a checkpoint shows a pass, a failure and an undecided gate, and the two sets of its threshold."""
+    printed = outputs(site / "docs" / "tutorials" / "ship_a_checkpoint.html")
+    assert [f"exit code {code}" in printed for code in (0, 1, 3)] == [True] * 3
+    assert "gate: pass" in printed and "gate: fail" in printed and "items would be enough" in printed
+
+
+def test_the_published_study_is_replayed(site: Path, shared_data: Path) -> None:
+    """The tutorial on the published study finds all six stated figures, and draws both of its charts."""
+    printed = outputs(site / "docs" / "tutorials" / "replay_a_study.html")
+    assert "6 of 6 rows of stated.csv agree to the last stated digit." in printed
+    assert len(re.findall(r"<svg|\.svg", printed)) >= 2
+
+
+def test_the_store_is_shared(site: Path) -> None:
+    """The tutorial on stores shows that a removed run stays in the history."""
+    printed = outputs(site / "docs" / "tutorials" / "share_a_store.html")
+    assert "paper-v1" in printed and "wrong seed" in printed and "xarray.Dataset" in printed
 
 
 @pytest.mark.browser
