@@ -1,6 +1,10 @@
 """Split a sweep into cells. Each cell is one `produce` command for one model, method and level, or for one model with `--until`.
 
 In: requests.  Out: `Command`s with readable names; executors return the outcome of each as `Finished`.
+
+Levels of a method are not joined into one cell: in one process all but the last are made of copies, so that a model that fits on a device
+once would no longer fit. The processes of a machine share what is slow otherwise: the files of the weights, which the system keeps in free
+memory, and the statistics of slicegpt and llm-pruner (`producer.methods.shared.kept_statistics`).
 """
 
 import sys

@@ -32,12 +32,21 @@ def start(command: Command, environment: Mapping[str, str]) -> "subprocess.Popen
 
 
 def wait(command: Command, process: "subprocess.Popen[str]") -> Finished:
-    """Wait for a cell to end and return its outcome; the reason for a failure is the signal that killed it, or the last line of stderr."""
+    """Wait for a cell to end and return its outcome.
+
+    The reason for a failure is the signal that killed it, or its error message, which may have a line for each run that failed, or else
+    the last line that it said.
+    """
     stdout, stderr = process.communicate()
-    messages = [line for line in stderr.splitlines() if line.strip()]
     code = process.returncode
-    reason = "" if code == 0 else f"killed by {signal.Signals(-code).name}" if code < 0 else messages[-1] if messages else f"exit {code}"
+    reason = "" if code == 0 else f"killed by {signal.Signals(-code).name}" if code < 0 else _said_last(stderr) or f"exit {code}"
     return Finished(command, code, tuple(stdout.split()), reason)
+
+
+def _said_last(stderr: str) -> str:
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    errors = [number for number, line in enumerate(lines) if line.startswith("Error: ")]
+    return " ".join(lines[errors[-1] if errors else -1 :])
 
 
 def end_with_parent() -> None:

@@ -190,6 +190,13 @@ def test_an_emitted_array_runs_its_cell(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == list(commands[1].arguments)
 
 
+def test_a_cell_names_every_run_that_failed() -> None:
+    """The reason is the whole error message, without what was logged before it."""
+    said = "import sys; sys.exit('rtn a failed, the rest goes on: x\\nError: 2 failures; the rest is stored:\\n  rtn a: x\\n  rtn b: y')"
+    (finished,) = run_local(scripts(said), lambda _: None)
+    assert finished.reason == "Error: 2 failures; the rest is stored: rtn a: x rtn b: y"
+
+
 def test_a_failed_cell_does_not_stop_the_rest() -> None:
     """Every cell ends with its exit code and the last line it said; a killed one with its signal."""
     cells = scripts("print('run-a')", "import sys; sys.exit('no such model')", "import os; os.kill(os.getpid(), 9)", "print('run-b')")
