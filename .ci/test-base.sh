@@ -14,5 +14,5 @@ HEDGEMARK_PEER_PYTHON=$PWD/.venv/bin/python # with Icechunk 1 there and 2 here, 
 export PATH HEDGEMARK_PEER_PYTHON
 shift
 [ $# = 0 ] || exec "$venv/bin/python" "$@"
-"$venv/bin/python" -m pytest -n 2 -m 'not slow and not producer and not browser and not simulation' --ignore-glob='*test_producer_*' \
+"$venv/bin/python" -m pytest -n 2 --dist loadgroup -m 'not slow and not producer and not browser and not simulation' --ignore-glob='*test_producer_*' \
   --ignore=tests/promises/test_contributing.py # the recipes say nothing of the interpreter
