@@ -13,6 +13,7 @@ os.environ |= {  # of the tutorials: the commands of this environment, in the wi
     "COLUMNS": "104",
     "NO_COLOR": "1",
     "OMP_NUM_THREADS": "2",
+    "PYTHONSTARTUP": str(Path(__file__).parent / "site" / "terminal_cells.py"),
 }
 PUBLISHED = os.environ.get("HEDGEMARK_PUBLISHED")  # folder of the published logits that a tutorial replays
 if not PUBLISHED:
@@ -52,3 +53,4 @@ html_additional_pages = {"index": "start.html"}
 html_copy_source = False
 html_show_search_summary = False
 html_show_sphinx = False
+html_show_copyright = False

@@ -57,7 +57,7 @@ def prediction_set() -> alt.Chart:
     )
     line = alt.Chart().mark_rule(color=ORANGE, strokeWidth=2, strokeDash=[6, 4]).encode(x=alt.datum(least))
     of_kind = {kind: alt.Data(values=[row for row in rows if row["question"] == kind]) for kind in kinds}
-    return alt.hconcat(*(alt.layer(bars, line, data=data).properties(title=kind, width=230, height=96) for kind, data in of_kind.items()))
+    return alt.vconcat(*(alt.layer(bars, line, data=data).properties(title=kind, width=440, height=88) for kind, data in of_kind.items()))
 
 
 def coverage_says_nothing() -> alt.Chart:
@@ -74,9 +74,9 @@ def coverage_says_nothing() -> alt.Chart:
             alt.Y("name:N", sort=order, title=None), alt.X(f"{column}:Q", title=title, scale=alt.Scale(domain=[0, top]))
         )
         numbers = base.mark_text(align="left", dx=4).encode(text=alt.Text(f"{column}:Q", format=text))
-        return (base.mark_bar(color=colour) + numbers).properties(width=270, height=110)
+        return (base.mark_bar(color=colour) + numbers).properties(width=420, height=100)
 
-    return panel("coverage", "coverage: share of answers in their sets", 1.1, ".2f", "#8a949e") | panel(
+    return panel("coverage", "coverage: share of answers in their sets", 1.1, ".2f", "#8a949e") & panel(
         "set_size", "set size: mean number of options in a set", 4.4, ".2f", BLUE
     )
 
@@ -126,8 +126,8 @@ def gate_decides() -> alt.Chart:
         data = alt.Data(values=[row for row in rows if row["level"] == level])
         bar = alt.Chart().mark_rule(strokeWidth=5).encode(x, alt.X2("amount_high:Q"), y, colour)
         dot = alt.Chart().mark_point(filled=True, size=90, opacity=1).encode(alt.X("amount:Q"), y, colour)
-        charts.append(alt.layer(bar, dot, limit, data=data).properties(width=360, height=130, title=name))
-    return alt.hconcat(*charts)
+        charts.append(alt.layer(bar, dot, limit, data=data).properties(width=440, height=120, title=name))
+    return alt.vconcat(*charts)
 
 
 PICTURES: dict[str, Callable[[], alt.Chart]] = {

@@ -152,6 +152,13 @@ def test_every_extra_that_a_page_installs_exists(path: Path) -> None:
     assert set(re.findall(r"hedgemark\[([\w-]+)\]", path.read_text(encoding="utf-8"))) <= set(extras)
 
 
+def test_every_extra_is_explained() -> None:
+    """The page on installing says what each extra is for."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    rows = re.findall(r"^\| (`[^|]+`) \|", (ROOT / "docs" / "install.md").read_text(encoding="utf-8"), re.M)
+    assert {name.strip("` ") for row in rows for name in row.split(",") if "pip" not in name} == set(extras)
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/contributing.md"])
 def test_every_make_target_exists(page: str) -> None:
     """`make NAME` on a page is a target of the Makefile."""
