@@ -30,6 +30,7 @@ COMPLETING = ("_HEDGEMARK_COMPLETE", "_PRODUCE_COMPLETE", "_STORE_COMPLETE", "_A
 FILE = click.Path(dir_okay=False, path_type=Path)  # type of an option: a file to be read or written
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 AS_JSON = "hedgemark-as-json"  # name of the error handler for characters that an output's encoding lacks
+COLORED = {"auto": None, "always": True, "never": False}
 MOST = 300  # characters shown of an unexpected error's message
 
 
@@ -105,6 +106,32 @@ def friendly_errors(command: Callable[P, R]) -> Callable[P, R]:
 def begin(work: str) -> None:
     """Say on stderr what a command begins with. Called before anything slow is imported or read, so that the terminal is not blank."""
     click.echo(message(f"{work} ..."), err=True)
+
+
+def color_option(command: Callable[P, R]) -> Callable[P, R]:
+    """Add `--color auto|always|never` to a click command; `colored` reads it."""
+    text = "Colour verdicts: on a terminal (auto; not where $NO_COLOR is set), always, or never. [auto]"
+    option = click.option("--color", type=click.Choice([*COLORED]), default="auto", help=text, callback=_set_color, expose_value=False)
+    return option(command)
+
+
+def _set_color(ctx: click.Context, _: click.Parameter, value: str) -> None:
+    ctx.color = COLORED[value]
+
+
+def colored(*, err: bool = False) -> bool:
+    """Return whether text for stdout (or stderr) may have colours."""
+    context = click.get_current_context(silent=True)
+    if context is not None and context.color is not None:
+        return context.color
+    stream = sys.stderr if err else sys.stdout
+    return bool(stream) and stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def echo_colored(text: str, *, err: bool = False) -> None:
+    """Print text with colours of ours, past the filter that would remove them; every name in it must be `printable` already."""
+    stream = sys.stderr if err else sys.stdout
+    click.echo(text, file=stream.stream if isinstance(stream, Shown) else stream, color=True)
 
 
 def default_store() -> str:

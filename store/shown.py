@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TextIO
@@ -26,6 +26,7 @@ _STEERING = re.compile(
 _INSIDE_INTERVAL = re.compile(r", (?=[^\[\]()]*[\])])")
 _LETTER = re.compile("[^\\W\\d_]")
 GAP = "  "  # between columns
+Painter = Callable[[str, str], str]  # takes a whole cell and one line of it, and returns that line, coloured or as it is
 FEWEST = 4  # characters of the narrowest column
 TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")  # change the direction of writing of the text after them
 
@@ -73,17 +74,39 @@ def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[
     return [line for lines_of_row in fitted(rows, right) for line in lines_of_row]
 
 
-def fitted(rows: Sequence[Sequence[str]], right: Collection[int] = (), width: int | None = None) -> list[list[str]]:
+def fitted(
+    rows: Sequence[Sequence[str]], right: Collection[int] = (), width: int | None = None, painted: "Mapping[int, Painter] | None" = None
+) -> list[list[str]]:
     """Return the printable lines of each row, aligned as in `aligned`.
 
-    width : most characters of a line; None gives every row one line, however long. What does not fit into its column goes on below: titles
-    first, then texts at their spaces, and names anywhere where all else is not enough; a figure stays whole.
+    width   : most characters of a line; None gives every row one line, however long. What does not fit into its column goes on below:
+              titles first, then texts at their spaces, and names anywhere where all else is not enough; a figure stays whole.
+    painted : by number of a column, what colours a piece of one of its cells; the colour is not counted as characters.
     """
     rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     if width is not None:
         widths = _narrowed(rows, widths, width)
-    return [_lines_of(row, widths, right) for row in rows]
+    return [_lines_of(row, widths, right, painted or {}) for row in rows]
+
+
+def dispensed(columns: Sequence[Sequence[str]], dispensable: Sequence[int], width: int) -> list[int]:
+    """Return the numbers of the columns that are left when a table is made to fit.
+
+    columns     : cells of each column, its title first; titles may go on below, cells may not.
+    dispensable : of each column; the highest is left out first, 0 never.
+    """
+    left = list(range(len(columns)))
+    while sum(narrowest(*_titled(columns[number])) for number in left) + len(GAP) * (len(left) - 1) > width:
+        number = max(left, key=lambda each: dispensable[each])
+        if not dispensable[number]:
+            break
+        left.remove(number)
+    return left
+
+
+def _titled(column: Sequence[str]) -> tuple[str, Sequence[str]]:
+    return column[0], column[1:]
 
 
 def narrowest(title: str, cells: Sequence[str]) -> int:
@@ -96,12 +119,14 @@ def narrowest_broken(title: str, cells: Sequence[str]) -> int:
     return max(map(_longest_word, (title, *cells)))
 
 
-def _lines_of(row: Sequence[str], widths: Sequence[int], right: Collection[int]) -> list[str]:
+def _lines_of(row: Sequence[str], widths: Sequence[int], right: Collection[int], painted: "Mapping[int, Painter]") -> list[str]:
     pieces = zip_longest(*(_pieces(cell, width) for cell, width in zip(row, widths, strict=True)), fillvalue="")
-    placed = [enumerate(zip(cells, widths, strict=True)) for cells in pieces]
-    return [
-        GAP.join(cell.rjust(width) if number in right else cell.ljust(width) for number, (cell, width) in line).rstrip() for line in placed
-    ]
+
+    def aligned_cell(number: int, piece: str) -> str:
+        shown = piece.rjust(widths[number]) if number in right else piece.ljust(widths[number])
+        return shown.replace(piece, painted[number](row[number], piece), 1) if piece and number in painted else shown
+
+    return [GAP.join(aligned_cell(number, piece) for number, piece in enumerate(line)).rstrip() for line in pieces]
 
 
 def _narrowed(rows: Sequence[Sequence[str]], widths: list[int], width: int) -> list[int]:

@@ -109,7 +109,8 @@ def compare_command(against: str | None, common_items: bool, **options: Any) -> 
     else:
         work = Comparison(request.question, limits, common_items, average)
         records = compare_models(model_sources(runs, request.store_url), work, options["executor"])
-    emit(*((decoupling(records), request.form, DECOUPLING) if options["decoupling"] else (records, request.form, COMPARE)))
+    shown = (decoupling(records), DECOUPLING) if options["decoupling"] else (records, COMPARE)
+    emit(shown[0], request.form, shown[1], [str(limits)])
 
 
 for command in (*COMMANDS, *SHIPPING, *REPORTS):

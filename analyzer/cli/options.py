@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from schemas.fields import FIELDS
-from store.command import add_options, store_option
+from store.command import add_options, color_option, store_option
 
 FORMATS = ("table", "json", "csv", "parquet", "markdown", "latex")
 EXECUTOR_NAMES = ("plain", "processes", "ray")
@@ -18,7 +18,14 @@ SELECTION = [
 ]
 at_option = click.option("--at", metavar="SNAPSHOT|TAG", help="Read this snapshot or tag of the store, such as v1. [newest snapshot]")
 scorers_option = click.option("--scorer", "scorers", multiple=True, metavar="S", help="Nonconformity score; repeatable. [lac, aps]")
-format_option = click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="How to print.")
+_format = click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="How to print.")
+
+
+def format_option(command: Any) -> Any:
+    """Add `--format` and `--color`, by which a command prints its table."""
+    return _format(color_option(command))
+
+
 ALPHA_HELP = "Allowed miscoverage: 0.1, 1/10, or a range 0.01:0.99:0.01; repeatable. [0.1]"
 SPLIT_HELP = "Average over all splits exactly, over N random splits, use the split of seed K, or calibrate on the item ids in a file. [all]"
 CLUSTER_HELP = (

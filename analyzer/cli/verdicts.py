@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from analyzer.cli.options import SELECTION, against_option, analysis_options, at_option, comparison_options, format_option
-from store.command import FILE, add_options, begin, friendly_errors, store_option
+from store.command import FILE, add_options, begin, colored, echo_colored, friendly_errors, store_option
+from store.shown import message
 
 SOURCES = ("dense", "prompt", "task", "subject")
 
@@ -192,8 +193,9 @@ def cliffs_command(against: str | None, **options: Any) -> None:
 
     request = parse_request(options)
     runs = open_runs(request.store_url, request.at, request.selection, with_dense=True, against=against)
-    partners = Partners(runs.rows, against)
-    emit(cliffs(runs, request.question, tolerances=tolerances(options), partners=partners), request.form, CLIFFS)
+    limits = tolerances(options)
+    found = cliffs(runs, request.question, tolerances=limits, partners=Partners(runs.rows, against))
+    emit(found, request.form, CLIFFS, [str(limits)])
 
 
 @click.command("cost")
@@ -266,6 +268,7 @@ def gate_command(policy: Path | None, limits: tuple[str, ...], predictor: Path |
     from analyzer.runs.pairs import Partners
     from analyzer.tables.columns import GATE
     from analyzer.tables.emit import emit
+    from analyzer.tables.verdict_colors import in_color
     from store.exchange.whole_file import write_document
 
     loaded = Predictor.load(predictor) if predictor else None
@@ -282,10 +285,16 @@ def gate_command(policy: Path | None, limits: tuple[str, ...], predictor: Path |
         if path:
             write_document(path, text)
     emit(checks, request.form, GATE)
-    sentences = (ci_reports.correction, ci_reports.together, ci_reports.again, ci_reports.not_judged, ci_reports.last_line)
+    sentences = (ci_reports.correction, ci_reports.together, ci_reports.again, ci_reports.not_judged)
     for line in filter(None, [say(checks) for say in sentences]):
         click.echo(line, err=True)
-    click.get_current_context().exit(EXIT_CODES[outcome(checks)])
+    judged = outcome(checks)
+    last = message(ci_reports.last_line(checks))
+    if colored(err=True):
+        echo_colored(last.replace(judged, in_color(judged, judged), 1), err=True)
+    else:
+        click.echo(last, err=True)
+    click.get_current_context().exit(EXIT_CODES[judged])
 
 
 COMMANDS = (

@@ -35,6 +35,10 @@ class Tolerances:
     accuracy: float = 0.02
     set_size: float = 0.1
 
+    def __str__(self) -> str:
+        small = f"accuracy losses up to {self.accuracy:g} and growth of the mean set size up to {self.set_size:g} options"
+        return f"For the verdict, {small} count as no change (--accuracy-tolerance, --set-size-tolerance)."
+
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not value >= 0:

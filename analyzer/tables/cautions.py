@@ -10,6 +10,7 @@ from analyzer.tables.numbers import fixed
 KL = "KL measures how much the answers changed; whether for the worse, the change of accuracy shows."
 RECALIBRATED = "Figures called recalibrated have a threshold made again on the target itself; the others keep the other run's threshold."
 TEMPERED = "The sets are made of recalibrated probs; nll, brier and ece beside them are those of the raw probs."
+HOLM = "p-values are made stricter for the number of comparisons in the table (Holm)."
 ONE_PROMPT = "All figures are of one prompt; another may move them more than compression does. Compare several with `--prompt`."
 MOST_NOTED = 5  # different notes that a table tells
 
@@ -40,6 +41,8 @@ def of_columns(records: Sequence[Record], titles: Sequence[str]) -> list[str]:
     sentences = []
     if any("KL" in title for title in titles) and any(record.get("kl") is not None for record in records):
         sentences.append(KL)
+    if any(title.startswith("p ") for title in titles) and any(record.get("accuracy_p_holm") is not None for record in records):
+        sentences.append(HOLM)
     if records and any("recalibrated" in title for title in titles):
         sentences.append(RECALIBRATED)
     if any(record.get("reliability", "none") != "none" for record in records):

@@ -85,15 +85,15 @@ COMPARE = (
     Column("accuracy", number("accuracy")),
     Column("95 % accuracy", interval("accuracy"), dispensable=6),
     Column("Δ accuracy", estimate("accuracy_change", sign=True)),
-    Column("Holm p accuracy", p_value("accuracy_p_holm"), dispensable=8),
+    Column("p accuracy", p_value("accuracy_p_holm"), dispensable=8),
     Column("coverage", number("coverage"), dispensable=4),
     Column("set size", number("set_size", 2)),
     Column("95 % set size", interval("set_size", 2), dispensable=5),
     Column("Δ set size", estimate("set_size_change", 2, sign=True)),
-    Column("Holm p set size", p_value("set_size_p_holm"), dispensable=7),
+    Column("p set size", p_value("set_size_p_holm"), dispensable=7),
     Column("flips", number("flips"), dispensable=2),
     Column("KL", number("kl"), dispensable=3),
-    Column("verdict", words("verdict")),
+    Column("verdict", words("verdict"), judges=True),
 )
 DECOUPLING = (
     Column("by", words("by")),
@@ -122,7 +122,7 @@ MONITOR = (
     Column("range", live_range, dispensable=2),
     Column("e-value", e_value),
     Column("alarm at", number("limit", 0), dispensable=1),
-    Column("result", words("result")),
+    Column("result", words("result"), judges=True),
     Column("began", words("began")),
 )
 TRANSFER = (
@@ -221,7 +221,7 @@ GATE = (
     Column("subject", words("subject")),
     Column("amount", estimate("amount")),
     Column("limit", number("limit")),
-    Column("result", words("result")),
+    Column("result", words("result"), judges=True),
     Column("look", look),
     Column("next look", count("next_look")),
     Column("items needed", items_needed, dispensable=1),

@@ -14,17 +14,20 @@ from analyzer.measure.records import Record, frame
 from analyzer.tables.markup import MARKUP
 from analyzer.tables.terminal import Column, render
 from schemas.errors import UsageError
+from store.command import colored, echo_colored
 from store.shown import Shown, csv_text, message
 
 MAX_WARNED = 5
 
 
-def emit(records: Sequence[Record], form: str, columns: Sequence[Column]) -> None:
-    """Print records in one of the output formats. Raises UsageError for Parquet to a terminal."""
-    if form == "table":
-        click.echo(render(records, columns))
+def emit(records: Sequence[Record], form: str, columns: Sequence[Column], notes: Sequence[str] = ()) -> None:
+    """Print records in one of the output formats, those for people with notes below. Raises UsageError for Parquet to a terminal."""
+    if form == "table" and colored():
+        echo_colored(render(records, columns, notes=notes, colored=True))
+    elif form == "table":
+        click.echo(render(records, columns, notes=notes))
     elif form in MARKUP:
-        click.echo(MARKUP[form](records, columns))
+        click.echo(MARKUP[form](records, columns, notes=notes))
     elif form == "json":
         click.echo("[\n" + ",\n".join(json.dumps(record, allow_nan=False) for record in records) + "\n]")
     elif form == "csv":

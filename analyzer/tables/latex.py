@@ -28,12 +28,12 @@ RULES = {
 EMPTY = {"keep": "empty sets stay empty", "top1": "empty sets get the most likely option"}
 
 
-def latex(records: Sequence[Record], columns: Sequence[Column], title: str = "") -> str:
+def latex(records: Sequence[Record], columns: Sequence[Column], title: str = "", notes: Sequence[str] = ()) -> str:
     """Return a LaTeX table with a bold title before its caption; the document needs the packages of PACKAGES.
 
     Its label is `tab:` and the title in small letters, `tab:hedgemark` without one. Notes stand below the table.
     """
-    shown = sheet(records, columns)
+    shown = sheet(records, columns, notes)
     titles, rows = filled(shown, records)
     form = "l" * shown.n_keys + "r" * (len(titles) - shown.n_keys)
     bold = rf"\textbf{{{escaped(title)}.}} " if title else ""

@@ -9,9 +9,9 @@ from analyzer.tables.terminal import Column, filled, sheet
 from store.shown import printable
 
 
-def markdown(records: Sequence[Record], columns: Sequence[Column]) -> str:
-    """Return a Markdown table with its caption above and the reasons of marked rows below."""
-    shown = sheet(records, columns)
+def markdown(records: Sequence[Record], columns: Sequence[Column], notes: Sequence[str] = ()) -> str:
+    """Return a Markdown table with its caption above, and below it the reasons of marked rows and notes."""
+    shown = sheet(records, columns, notes)
     titles, rows = filled(shown, records)
     return "\n".join([in_line(shown.caption), "", *piped(titles, rows), *(f"\n{in_line(note)}" for note in shown.notes)])
 
@@ -21,7 +21,7 @@ def piped(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(in_line(cell) for cell in cells) + " |" for cells in (titles, ["---"] * len(titles), *rows)]
 
 
-MARKUP: dict[str, Callable[[Sequence[Record], Sequence[Column]], str]] = {"markdown": markdown, "latex": latex}
+MARKUP: dict[str, Callable[..., str]] = {"markdown": markdown, "latex": latex}
 
 
 def in_line(text: str) -> str:

@@ -11,7 +11,8 @@ from typing import NamedTuple
 from analyzer.measure.records import Record
 from analyzer.tables.cautions import cautions
 from analyzer.tables.numbers import digits_that_show, fixed, fixed_interval
-from store.shown import GAP, fitted, narrowest, narrowest_broken, printable
+from analyzer.tables.verdict_colors import in_color
+from store.shown import GAP, dispensed, fitted, narrowest_broken, printable
 
 WIDTH = 120
 KEYS = ("model", "task", "prompt", "method", "level", "scorer", "alpha", "group", "varied")
@@ -26,6 +27,7 @@ class Column:
     title: str
     text: Callable[[Record], str]
     dispensable: int = 0
+    judges: bool = False  # its cells are verdicts, which have colours on a terminal
 
 
 class Sheet(NamedTuple):
@@ -42,10 +44,11 @@ class Sheet(NamedTuple):
         return " · ".join(f"{WORDS.get(name, name)} {value}" for name, value in self.common.items())
 
 
-def sheet(records: Sequence[Record], columns: Sequence[Column]) -> Sheet:
+def sheet(records: Sequence[Record], columns: Sequence[Column], notes: Sequence[str] = ()) -> Sheet:
     """Return the sheet of records: names that differ between rows become columns, the others go into the caption.
 
     Rows of different runs that all these names do not tell apart have the end of their run's name as well.
+    notes : sentences that come first below the table.
     """
     fields = [key for key in (*KEYS, *SHARED) if all(key in record for record in records)]
     fields = [key for key in fields if any(record[key] is not None for record in records)]
@@ -56,9 +59,9 @@ def sheet(records: Sequence[Record], columns: Sequence[Column]) -> Sheet:
         leading.append(Column("run", _digests))
     flag = [Column("!", lambda record: f"!{reasons.index(record['unreliable']) + 1}" if record["unreliable"] else "")] if reasons else []
     common = {key: _common(records, key) for key in fields if key not in keys}
-    notes = [f"!{number + 1} unreliable: {reason}" for number, reason in enumerate(reasons)]
-    notes += cautions(records, [column.title for column in columns])
-    return Sheet(common, [*leading, *columns, *flag], len(leading), notes)
+    marked = [f"!{number + 1} unreliable: {reason}" for number, reason in enumerate(reasons)]
+    below = [*marked, *notes, *cautions(records, [column.title for column in columns])]
+    return Sheet(common, [*leading, *columns, *flag], len(leading), below)
 
 
 def filled(shown: Sheet, records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
@@ -68,10 +71,12 @@ def filled(shown: Sheet, records: Sequence[Record]) -> tuple[list[str], list[lis
     return [title for title, _ in with_text], [list(row) for row in zip(*(texts for _, texts in with_text), strict=True)]
 
 
-def render(records: Sequence[Record], columns: Sequence[Column], width: int | None = None) -> str:
-    """Return the table for a terminal: caption, header, rows, and the reasons of rows marked `!`."""
-    shown = sheet(records, columns)
-    lines = _fit(shown.columns, records, width or shutil.get_terminal_size((WIDTH, 0)).columns, shown.n_keys)
+def render(
+    records: Sequence[Record], columns: Sequence[Column], width: int | None = None, notes: Sequence[str] = (), *, colored: bool = False
+) -> str:
+    """Return the table for a terminal: caption, header, rows, the reasons of rows marked `!`, and notes."""
+    shown = sheet(records, columns, notes)
+    lines = _fit(shown.columns, records, width or shutil.get_terminal_size((WIDTH, 0)).columns, shown.n_keys, colored=colored)
     return "\n".join([printable(shown.caption), "", *lines, *([""] if shown.notes else []), *map(printable, shown.notes)])
 
 
@@ -144,24 +149,24 @@ def span(name: str, *, sign: bool = False) -> Callable[[Record], str]:
     return text
 
 
-def _fit(columns: Sequence[Column], records: Sequence[Record], width: int, n_keys: int) -> list[str]:
+def _fit(columns: Sequence[Column], records: Sequence[Record], width: int, n_keys: int, *, colored: bool) -> list[str]:
     """Return header and rows in lines of at most `width` characters.
 
     First dispensable columns are left out. Where that is not enough, the first names stand above the rows that share them.
     """
-    shown = list(columns)
-    cells = {id(column): [column.text(record) for record in records] for column in shown}
-    while _width(shown, cells) > width and any(column.dispensable for column in shown):
-        shown.remove(max(shown, key=lambda column: column.dispensable))
+    cells = {id(column): [column.text(record) for record in records] for column in columns}
+    titled = [[column.title, *cells[id(column)]] for column in columns]
+    shown = [columns[number] for number in dispensed(titled, [column.dispensable for column in columns], width)]
     n_keys = sum(any(cells[id(column)]) for column in shown[:n_keys])
     shown = [column for column in shown if any(cells[id(column)])]
     n_above = 0
-    while n_above < n_keys and _width(shown[n_above:], cells, narrowest_broken) + len(GAP) * (n_above > 0) > width:
+    while n_above < n_keys and _broken_width(shown[n_above:], cells) + len(GAP) * (n_above > 0) > width:
         n_above += 1
     above, beside = shown[:n_above], shown[n_above:]
     rows = _blank_repeats([[cells[id(column)][index] for column in beside] for index in range(len(records))], n_keys - n_above)
     right = [number for number in range(n_keys - n_above, len(beside)) if not any("[" in row[number] for row in rows)]
-    table = fitted([[column.title for column in beside], *rows], right, width - len(GAP) * bool(above))
+    painted = {number: in_color for number, column in enumerate(beside) if colored and column.judges}
+    table = fitted([[column.title for column in beside], *rows], right, width - len(GAP) * bool(above), painted)
     if not above:
         return [line for lines in table for line in lines]
     names = [" · ".join(filter(None, (cells[id(column)][index] for column in above))) for index in range(len(records))]
@@ -177,8 +182,8 @@ def _under_names(names: Sequence[str], table: Sequence[Sequence[str]], width: in
         yield from (GAP + line for _, lines in group for line in lines)
 
 
-def _width(columns: Sequence[Column], cells: dict[int, list[str]], of_column: Callable[[str, list[str]], int] = narrowest) -> int:
-    return sum(len(GAP) + of_column(column.title, cells[id(column)]) for column in columns) - len(GAP)
+def _broken_width(columns: Sequence[Column], cells: dict[int, list[str]]) -> int:
+    return sum(len(GAP) + narrowest_broken(column.title, cells[id(column)]) for column in columns) - len(GAP)
 
 
 def _blank_repeats(rows: list[list[str]], n_keys: int) -> list[list[str]]:

@@ -14,6 +14,7 @@ from store.command import EXISTING_FILE, ShellGroup, begin, friendly_errors, log
 from store.shown import counted, message
 
 LS_COLUMNS = ["name", *FIELDS, "n_items", "nonfinite", "created"]
+LEFT_OUT = ["created", "nonfinite", *FIELDS]  # the last first where a terminal is narrow: a name has them all
 
 at_option = click.option("--at", metavar="SNAPSHOT|TAG", help="Read this snapshot or tag, such as v1, instead of the newest snapshot.")
 
@@ -66,7 +67,7 @@ def ls(store_url: str, at: str | None, format_: str, **filters: tuple[str, ...])
 
         catalog = open_reader(store_url, at).catalog
     table = select_runs(catalog, filters, at or "the newest snapshot")
-    print_table(table if format_ != "table" else table.select(LS_COLUMNS), format_)
+    print_table(table if format_ != "table" else table.select(LS_COLUMNS), format_, LEFT_OUT)
 
 
 @main.command()

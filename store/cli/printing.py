@@ -1,11 +1,14 @@
 """Print tables and records as text, JSON or CSV on stdout."""
 
-from collections.abc import Callable, Iterator, Mapping
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
-from store.shown import aligned, csv_text, json_text
+from store.shown import csv_text, dispensed, fitted, json_text
 
 if TYPE_CHECKING:
     import polars as pl
@@ -20,14 +23,18 @@ def format_option(command: Callable[P, R]) -> Callable[P, R]:
     return click.option("--format", "format_", type=formats, default="table", show_default=True, help="How to print.")(command)
 
 
-def print_table(table: "pl.DataFrame", format_: str) -> None:
-    """Print a table in a format; as text it is aligned and never shortened, so that both people and awk can read it."""
+def print_table(table: "pl.DataFrame", format_: str, dispensable: Sequence[str] = ()) -> None:
+    """Print a table in a format.
+
+    As text it fits the terminal: columns without any text are left out, then the last of the `dispensable` ones, and what is still too long
+    goes on below. In a pipe or a file every row is one line, so that awk can read it; `COLUMNS` gives that a width too.
+    """
     if format_ == "json":
         click.echo(json_text(table.to_dicts(), indent=1))
     elif format_ == "csv":
         click.echo(csv_text(table), nl=False)
     else:
-        click.echo(_text(table))
+        click.echo(_text(table, dispensable))
 
 
 def print_record(record: Mapping[str, Any], format_: str) -> None:
@@ -35,7 +42,7 @@ def print_record(record: Mapping[str, Any], format_: str) -> None:
     if format_ == "json":
         click.echo(json_text(record, indent=1))
     else:
-        click.echo("\n".join(aligned(list(_flat(record)))))
+        click.echo(_joined(fitted(list(_flat(record)), (), _width())))
 
 
 def _flat(record: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
@@ -46,9 +53,25 @@ def _flat(record: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]
             yield f"{path}{name}", _cell(value)
 
 
-def _text(table: "pl.DataFrame") -> str:
-    rows = [table.columns, *([_cell(value) for value in row] for row in table.iter_rows())]
-    return "\n".join(aligned(rows, [number for number, dtype in enumerate(table.dtypes) if dtype.is_numeric()]))
+def _text(table: "pl.DataFrame", dispensable: Sequence[str]) -> str:
+    width = _width()
+    if width is not None:
+        table = table.select(name for name in table.columns if any(map(_cell, table[name])))
+        columns = [[name.replace("_", " "), *map(_cell, table[name])] for name in table.columns]
+        ranks = [dispensable.index(name) + 1 if name in dispensable else 0 for name in table.columns]
+        table = table.select(table.columns[number] for number in dispensed(columns, ranks, width))
+    titles = table.columns if width is None else [name.replace("_", " ") for name in table.columns]
+    rows = [titles, *([_cell(value) for value in row] for row in table.iter_rows())]
+    return _joined(fitted(rows, [number for number, dtype in enumerate(table.dtypes) if dtype.is_numeric()], width))
+
+
+def _width() -> int | None:
+    """Return the characters of a line on the terminal; None where there is no terminal and no COLUMNS."""
+    return shutil.get_terminal_size((0, 0)).columns or None if sys.stdout.isatty() or os.environ.get("COLUMNS") else None
+
+
+def _joined(rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(line for lines in rows for line in lines)
 
 
 def _cell(value: Any) -> str:

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -73,6 +74,16 @@ def test_no_command_hands_a_name_to_the_terminal(line: tuple[str, ...], url: str
     assert done.exit_code in (0, 1, 2, 3, 5), done.output
     assert harmless(done.stdout), repr(done.stdout[:2000])
     assert harmless(done.stderr), repr(done.stderr)
+
+
+@pytest.mark.parametrize("words", [("compare",), ("gate", "--limit", "flips=0.9")])
+def test_colours_let_no_name_through(words: tuple[str, ...], url: str) -> None:
+    """Coloured text passes the filter of the stream, so every name in it is harmless before."""
+    done = run("analyze", *words, "--color", "always", "--store", url)
+    ours = re.compile(r"\x1b\[(3[123]|0)m")
+    assert ours.search(done.stdout)
+    for told in (done.stdout, done.stderr):
+        assert harmless(ours.sub("", told)), repr(told)
 
 
 def test_json_keeps_every_name(url: str) -> None:

@@ -1,8 +1,15 @@
 """Every table fits a terminal of 80, 120 and 180 columns, and no two of its columns have one name."""
 
+import json
+import os
+import pty
 import re
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
@@ -10,7 +17,11 @@ from hypothesis import strategies as st
 from report_stores import mixed_store
 
 from analyzer.cli.main import main
+from analyzer.compare.two_axis_verdict import VERDICTS
+from analyzer.gate.gate import FAIL, INCONCLUSIVE, NOT_JUDGED, PASS
 from analyzer.tables import columns
+from analyzer.tables.verdict_colors import COLORS
+from store.cli.main import main as store_main
 from store.shown import aligned, fitted
 
 PRICES = "[prices]\nanswer = 1\nask_again = 2\nreview = 3\nabstain = 4\nwrong = 5\n"
@@ -19,6 +30,7 @@ COMMANDS = (
     "compare --decoupling", "sensitivity --model small-1b --task quiz", "transfer", "transfer --from task", "guarantee", "frontier",
     "cliffs", "scale", "cost --prices {prices}", "gate --limit accuracy_loss=0.02 --limit set_size_growth=0.1",
 )  # fmt: skip
+ONE = ("compare", "--model", "small-1b", "--task", "quiz", "--scorer", "lac")
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +51,72 @@ def test_every_table_fits_its_terminal(command: str, url: str, tmp_path: Path, m
         table = result.stdout.split("\n\n")[1].splitlines()
         assert len(table) > 2 and max(map(len, table)) <= width, (width, max(table, key=len))
         assert not any(re.search(r"\[[^\]]*$", line) for line in table)
+
+
+@pytest.mark.parametrize("command", ["ls", "log", "show", "diff"])
+def test_every_table_of_a_store_fits_its_terminal(command: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As analyze's tables do; names and times are whole at 120 columns, and in a pipe every row is one line."""
+    snapshots = [row["snapshot"] for row in json.loads(CliRunner().invoke(store_main, ["log", "--store", url, "--format", "json"]).stdout)]
+    words = [command, *([snapshots[1]] if command == "diff" else []), "--store", url]
+    monkeypatch.delenv("COLUMNS", raising=False)
+    in_a_pipe = CliRunner().invoke(store_main, words).stdout.splitlines()
+    for width in (80, 120, 180):
+        monkeypatch.setenv("COLUMNS", str(width))
+        result = CliRunner().invoke(store_main, words)
+        assert result.exit_code == 0, result.output
+        lines = result.stdout.splitlines()
+        assert max(map(len, lines)) <= width, (width, max(lines, key=len))
+        assert len(lines) == len(in_a_pipe) or width == 80 or command == "show"
+    if command == "ls":
+        names = [line.split()[0] for line in in_a_pipe[1:]]
+        assert len(names) > 5 and all(name.count("~") in (3, 4) and name in "\n".join(lines) for name in names)
+
+
+def test_a_comparison_says_what_counts_as_no_change(url: str) -> None:
+    """The verdicts are those of two numbers, which stand below the table, in Markdown and LaTeX too, and not in what programs read."""
+    for form in ("table", "markdown", "latex"):
+        told = CliRunner().invoke(main, [*ONE, "--store", url, "--format", form, "--accuracy-tolerance", "0.015"]).stdout
+        assert told.count("accuracy losses up to 0.015 and growth of the mean set size up to 0.1 options count as no change") == 1
+    for form in ("json", "csv"):
+        assert "count as" not in CliRunner().invoke(main, [*ONE, "--store", url, "--format", form]).stdout
+
+
+def test_verdicts_have_colours_where_they_are_asked_for(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never in a pipe unless asked, never in what programs read; and the table is the same but for them."""
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def told(*words: str) -> str:
+        return CliRunner().invoke(main, [*words, "--store", url]).stdout
+
+    for words in (ONE, ("gate", *ONE[1:], "--limit", "accuracy_loss=0.02")):
+        plain, painted = told(*words), told(*words, "--color", "always")
+        assert "\x1b" not in plain + told(*words, "--color", "never")
+        assert {code for code in re.findall(r"\x1b\[\d+m", painted)} > {"\x1b[0m"}
+        assert click.unstyle(painted) == plain
+        for form in ("json", "csv", "markdown", "latex"):
+            assert "\x1b" not in told(*words, "--color", "always", "--format", form)
+
+
+def test_every_verdict_has_a_colour() -> None:
+    """Green may ship, red must not, yellow is undecided."""
+    assert {*VERDICTS, PASS, FAIL, INCONCLUSIVE, NOT_JUDGED} <= set(COLORS)
+
+
+@pytest.mark.parametrize(("words", "no_color", "colored"), [((), "", True), ((), "1", False), (("--color", "always"), "1", True)])
+def test_a_terminal_has_colours_unless_no_color_is_set(words: tuple[str, ...], no_color: str, colored: bool, url: str) -> None:
+    """The command in a real pseudo-terminal: https://no-color.org, and an option that decides before it."""
+    leader, follower = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "NO_COLOR": no_color}
+    asked = [sys.executable, "-m", "analyzer", *ONE, "--store", url, *words]
+    process = subprocess.Popen(asked, stdout=follower, stderr=subprocess.DEVNULL, env=environment)
+    os.close(follower)
+    told = b""
+    with suppress(OSError):  # the terminal is closed when the command ends
+        while piece := os.read(leader, 65_536):
+            told += piece
+    os.close(leader)
+    assert process.wait() == 0 and b"set size" in told
+    assert (b"\x1b[3" in told) == colored
 
 
 @pytest.mark.parametrize("name", [name for name, value in vars(columns).items() if isinstance(value, tuple)])

@@ -30,7 +30,7 @@ def test_markdown_has_every_table_that_the_store_fills(store_url: str) -> None:
     assert "!1 unreliable: 240 of 240 items have non-finite logits" in text
     pruning = text.split("## Pruning")[1].split("## ")[0]
     assert "rtn" not in pruning and "| dense |" in pruning and "[" in pruning
-    assert "Holm p accuracy" in pruning and "Holm p set size" in pruning
+    assert "p accuracy" in pruning and "p set size" in pruning
     assert study_of(store_url).runs.reader.snapshot in text
 
 

@@ -157,7 +157,7 @@ FILES = {
     "policy.toml": "[limits]\naccuracy_loss = 0.1\n[task.quiz]\nkl = 1.0\n",
 }
 REPORTS = {"junit", "markdown", "eval_results", "data_sets"}
-PRINTING = {"store_url", "at", "form", "executor", *REPORTS}  # where from, how printed, where computed
+PRINTING = {"store_url", "at", "color", "form", "executor", *REPORTS}  # where from, how printed, where computed
 IN_MEMORY = {("sets", "p_values")}  # `p_values` takes one data set and returns an array; its own tests compare the two
 PAGES = {"report", "serve", "study"}
 TEXTS = {"text"}  # about other runs than all other commands: tests/studies/test_analyzer_text.py compares it with its function
