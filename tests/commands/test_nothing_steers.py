@@ -12,7 +12,6 @@ import unicodedata
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -191,21 +190,15 @@ def test_an_older_file_survives_a_full_disk(name: str, line: tuple[str, ...], ur
     """A file that cannot be completed leaves the older one as it was, nothing beside it, one sentence and exit code 5."""
     path = tmp_path / name
     path.write_text(OLD)
-    module = {"analyze": "analyzer.cli.main", "store": "store.cli.main"}[line[0]]
-    code = f"from {module} import main; main()"
-    command = [sys.executable, "-c", code, *line[1:], str(path), "--store", url]
-    done = subprocess.run(command, preexec_fn=_small_files, capture_output=True, text=True, check=False, env=_uncached(tmp_path))
-    assert done.returncode == 5, done.stderr
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, hard))
+    try:
+        done = run(*line, str(path), "--store", url)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert done.exit_code == 5, done.stderr
     assert f"HedgemarkError: {path} cannot be written" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
     assert path.read_text() == OLD and [each.name for each in tmp_path.iterdir() if each.is_file()] == [name]
-
-
-def _small_files() -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20))
-
-
-def _uncached(folder: Path) -> dict[str, Any]:
-    return {**os.environ, "HEDGEMARK_CACHE": str(folder / "cache"), "NUMBA_DISABLE_JIT": "1"}
 
 
 def test_a_link_and_a_device_are_written_through(url: str, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Asking stops when the gate has decided: which items are asked, how many, what is stored, and what is refused."""
 
+import subprocess
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from producer_standin import URN, save_standin, write_items
 
+import analyzer.cli.main
 import producer.backends.transformers as backend
 from analyzer.api import gate
 from analyzer.gate.gate import outcome
@@ -26,6 +28,7 @@ from store import open_reader
 
 pytestmark = pytest.mark.producer
 LOOKS = (20, 40, 80)
+GATE_OF_ITS_OWN = until._gate
 POLICY = f"[limits]\nflips = {{limit}}\n[looks]\nitems = {list(LOOKS)}\n"
 
 
@@ -72,7 +75,15 @@ def produce(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Produce:
 
     monkeypatch.setenv("HEDGEMARK_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(backend, "answer", counting)
+    monkeypatch.setattr(until, "_gate", gate_in_this_process)
     return command
+
+
+def gate_in_this_process(policy: Path, store: Path) -> "subprocess.CompletedProcess[str]":
+    """Ask `analyze gate` as `produce` does, without the start of a process, which takes seconds."""
+    argv = ["gate", "--policy", str(policy), "--store", str(store), "--format", "json"]
+    asked = CliRunner().invoke(analyzer.cli.main.main, argv)
+    return subprocess.CompletedProcess(argv, asked.exit_code, asked.stdout, asked.stderr)
 
 
 def decided(*results: str) -> Any:
@@ -117,8 +128,9 @@ def test_the_run_is_the_one_that_a_single_look_makes(produce: Produce, monkeypat
     np.testing.assert_array_equal(looks["magnitude", 80].top_token, once["magnitude", 80].top_token)
 
 
-def test_the_gate_decides_as_it_does_on_the_store(produce: Produce) -> None:
+def test_the_gate_decides_as_it_does_on_the_store(produce: Produce, monkeypatch: pytest.MonkeyPatch) -> None:
     """A real policy: the decision, by a process of its own, is the gate's about the runs that are stored."""
+    monkeypatch.setattr(until, "_gate", GATE_OF_ITS_OWN)
     result = produce(limit=0.001)
     assert result.exit_code == 0, result.output
     ((_, n_items),) = [key for key in produce.runs() if key[0] == "magnitude"]
