@@ -1,5 +1,5 @@
 # Test schemas, store and analyzer with the interpreter $1 in an environment of its own, which has no torch;
-# with further words, run that script with its arguments there instead.
+# with further words, run that script with its arguments there instead. $LEFT_OUT is a mark of tests that are not run.
 set -e
 minor=$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 venv=.venv-$minor
@@ -14,5 +14,6 @@ HEDGEMARK_PEER_PYTHON=$PWD/.venv/bin/python # with Icechunk 1 there and 2 here, 
 export PATH HEDGEMARK_PEER_PYTHON
 shift
 [ $# = 0 ] || exec "$venv/bin/python" "$@"
-"$venv/bin/python" -m pytest -n 2 --dist loadgroup -m 'not slow and not producer and not browser and not simulation' --ignore-glob='*test_producer_*' \
+marks='not slow and not producer and not browser and not simulation'"${LEFT_OUT:+ and not $LEFT_OUT}"
+"$venv/bin/python" -m pytest -n 2 --dist loadgroup -m "$marks" --ignore-glob='*test_producer_*' \
   --ignore=tests/promises/test_contributing.py # the recipes say nothing of the interpreter

@@ -17,6 +17,7 @@ from analyzer.protocols import PROTOCOLS
 from analyzer.runs.loading import Runs, open_runs
 from analyzer.studies.sets import measure_runs, sets
 
+pytestmark = pytest.mark.large
 UPSTREAM_TASKS = {"mmlu": "mmlu_10k", "haludial": "halu_dialogue", "halusum": "halu_summarization"}
 
 
