@@ -26,6 +26,7 @@ from schemas.errors import UsageError
 
 pytestmark = pytest.mark.producer
 PATHS = {family: row[0] for family, row in documented().items()}
+ROUNDING = {"qwen3_5_moe_text": 2e-5}  # 1.003e-5 was seen: its linear attention sums in another order from the cache
 CASES = [pytest.param(name, marks=[] if name in TESTED else pytest.mark.slow) for name in families()]
 
 
@@ -38,9 +39,8 @@ def test_every_family_gives_the_logits_of_its_own_forward_pass(family: str) -> N
     """Windows, experts, scales, caps, shared prefix and truncated items included; the path is the one that the documentation names."""
     model, prompts = family_model(family), some_prompts(9, n_prefix=20)
     expected, answers = plain(model, prompts), asked(model)
-    # 1.003e-5 was seen for qwen3_5_moe_text, whose linear attention sums in another order from the cache
-    np.testing.assert_allclose(answers.logits, expected[:, OPTIONS], atol=2e-5, rtol=0)
-    np.testing.assert_allclose(answers.logsumexp, np.log(np.exp(expected.astype(float)).sum(1)), atol=2e-5)
+    np.testing.assert_allclose(answers.logits, expected[:, OPTIONS], atol=ROUNDING.get(family, 1e-5), rtol=0)
+    np.testing.assert_allclose(answers.logsumexp, np.log(np.exp(expected.astype(float)).sum(1)), atol=1e-5)
     np.testing.assert_array_equal(answers.top_token, expected.argmax(1))
     assert path(answers) == PATHS[family]
 
