@@ -6,9 +6,12 @@ The repository's root is the folder of pages, so that every page stays where it 
 import os
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).parent))
+_cache = TemporaryDirectory(prefix="hedgemark-docs-")  # a tutorial shall not find answers of one that was interrupted
 os.environ |= {  # of the tutorials: the commands of this environment, in the width of the page and without colours
+    "HEDGEMARK_CACHE": _cache.name,
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     "COLUMNS": "104",
     "NO_COLOR": "1",
@@ -36,7 +39,7 @@ myst_heading_anchors = 3
 nb_execution_mode = os.environ.get("HEDGEMARK_TUTORIALS", "force")
 nb_execution_excludepatterns = [] if PUBLISHED else ["docs/tutorials/replay_a_study.md"]
 nb_execution_in_temp = True
-nb_execution_timeout = 600
+nb_execution_timeout = -1  # none: a busy machine is no error
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 
