@@ -13,6 +13,7 @@ from producer.methods import (
     llm_pruner,
     magnitude,
     quarot,
+    recipe,
     rtn,
     slicegpt,
     smoothquant,
@@ -38,6 +39,7 @@ METHODS: dict[str, Method] = {
     "sparsegpt": sparsegpt.METHOD,
     "llm-pruner": llm_pruner.METHOD,
     "slicegpt": slicegpt.METHOD,
+    "recipe": recipe.METHOD,
     "kv": kv.METHOD,
     "checkpoint": checkpoint.METHOD,
 }

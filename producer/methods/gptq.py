@@ -19,16 +19,26 @@ def gptq(model: Any, job: Job) -> Any:
 
 
 def gptq_modifier(model: Any, level: Level, weight_clip: Mapping[str, Any] | None = None) -> Any:
-    """Return llm-compressor's modifier, changed to raise PostConditionError if a Hessian cannot be inverted.
+    """Return the modifier that quantizes every layer of a model to a level.
 
     weight_clip : how the range of the weights' grids is searched, see `scheme`.
 
-    The library itself would round the weights of such a layer to nearest and only log a summary. At a level that fixes the scale of
-    activations beforehand, every expert sees every token, so that no expert is left without a scale.
+    At a level that fixes the scale of activations beforehand, every expert sees every token, so that no expert is left without a scale.
+    """
+    return strict_gptq(scheme(model, level, weight_clip), routed=not calibrated(level))
+
+
+def strict_gptq(arguments: Mapping[str, Any], *, routed: bool) -> Any:
+    """Return llm-compressor's modifier, changed to raise PostConditionError if a Hessian cannot be inverted.
+
+    arguments : which layers it quantizes to what, as the library's modifiers take it.
+    routed    : whether an expert's Hessian comes from the tokens that are routed to it.
+
+    The library itself would round the weights of such a layer to nearest and only log a summary.
     """
     from llmcompressor.modifiers.gptq import GPTQModifier
 
-    bases = (GPTQModifier,) if calibrated(level) else (FromRoutedTokens, GPTQModifier)
+    bases = (FromRoutedTokens, GPTQModifier) if routed else (GPTQModifier,)
 
     class StrictGPTQ(*bases):  # type: ignore[misc]
         """GPTQ that raises instead of rounding a layer to nearest."""
@@ -43,7 +53,7 @@ def gptq_modifier(model: Any, level: Level, weight_clip: Mapping[str, Any] | Non
                 others = f" (and {len(names) - 1} others)" if len(names) > 1 else ""
                 raise PostConditionError(f"the Hessian of {names[0]}{others} cannot be inverted; give more compression data")
 
-    return StrictGPTQ(**scheme(model, level, weight_clip), block_size=BLOCK, dampening_frac=DAMPENING, actorder="static")
+    return StrictGPTQ(**arguments, block_size=BLOCK, dampening_frac=DAMPENING, actorder="static")
 
 
 def settings_for(level: Level) -> dict[str, Any]:

@@ -35,6 +35,11 @@ RUN_OPTIONS = (
         help="A setting of the method, such as smoothing=0.8, see --list settings. Repeatable. [the paper's or its authors']",
     ),
     click.option(
+        "--recipe",
+        metavar="FILE",
+        help="Compress kinds of layers to different levels, as a TOML file such as experts.toml says (method recipe).",
+    ),
+    click.option(
         "--task",
         "tasks",
         multiple=True,

@@ -25,7 +25,7 @@ NEEDS = {
     **dict.fromkeys(("url", "tokenizer", "concurrency", "request_timeout"), SERVER),
     **dict.fromkeys(("chat_turns", "chat_system"), "--chat"),
     **dict.fromkeys(("device", "batch_tokens", "device_memory", "host_memory", "self_check", "text"), TRANSFORMERS),
-    **dict.fromkeys(("caches", "chosen", "save", "saved_models"), TRANSFORMERS),
+    **dict.fromkeys(("caches", "chosen", "recipe", "save", "saved_models"), TRANSFORMERS),
 }
 BESIDE_EMIT = ("executor", "workers", "dry_run")
 OTHER_NAMES = {"saved_models": "models", "caches": "kv", "note": "message", "chosen": "set"}
@@ -101,7 +101,7 @@ def request_of(options: Mapping[str, Any]) -> Request:
     _check_no_empty_name(options)
     _check_effect(options)
     _check_sweep(options)
-    options = _check_server(options)
+    options = _with_recipe(_check_server(options))
     read: dict[str, float] = {name: _size(name, options[name]) for name in SIZES if name in options}
     if "checkpoint_every" in options:
         read["checkpoint_every"] = parse_duration(options["checkpoint_every"])
@@ -172,6 +172,17 @@ def _check_server(options: Mapping[str, Any]) -> Mapping[str, Any]:
     if "plan" in options or "emit" in options:
         raise UsageError(f"{SERVER} is not for sweeps: a server runs one model")
     return {"methods": (CHECKPOINT,), "models": (), **options}
+
+
+def _with_recipe(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the options with a recipe file as the method, the level and the setting that it stands for."""
+    if "recipe" not in options:
+        return options
+    from producer.methods.shared.recipe_file import read_recipe
+
+    path = options["recipe"]
+    more = {"methods": "recipe", "levels": read_recipe(path)["name"], "chosen": f"recipe={path}"}
+    return {**options, **{name: tuple(dict.fromkeys((*options.get(name, ()), value))) for name, value in more.items()}}
 
 
 def _size(name: str, text: str) -> int:

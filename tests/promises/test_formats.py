@@ -53,10 +53,18 @@ def _sweep(path: Path) -> Any:
     return read_sweep(path, {})
 
 
+def _recipe(path: Path) -> Any:
+    pytest.importorskip("torch")
+    from producer.methods.shared.recipe_file import read_recipe
+
+    return read_recipe(str(path))
+
+
 READERS: dict[str, Callable[[Path], Any]] = {
     "items": read_item_file,
     "prompts": _prompts,
     "sweep": _sweep,
+    "recipe": _recipe,
     "policy": lambda path: read_policy(path, []),
     "prices": read_prices,
     "mix": read_mix,

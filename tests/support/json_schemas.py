@@ -8,6 +8,7 @@ from typing import Any
 from analyzer.gate.policy import PolicyFile
 from analyzer.studies.cost import PriceFile
 from analyzer.studies.weighted_conformal import MixFile
+from producer.methods.shared.recipe_file import RecipeFile
 from producer.prompts.templates import Wording
 from producer.sweep.sweep_file import sweep_schema
 
@@ -19,6 +20,7 @@ FROM_MODELS: dict[str, Callable[[], dict[str, Any]]] = {
     "mix": MixFile.model_json_schema,
     "prompts": Wording.model_json_schema,
     "sweep": sweep_schema,
+    "recipe": RecipeFile.model_json_schema,
 }
 
 

@@ -70,7 +70,7 @@ def is_moe(config: Any) -> bool:
 
 def out_of_reach(share: float, missed: list[str]) -> str:
     """Return a sentence that names the matrices that are no linear layers."""
-    names = list(dict.fromkeys(_kind(name) for name in missed))
+    names = list(dict.fromkeys(layer_kind(name) for name in missed))
     more = f" and {len(names) - 3} other kinds" if len(names) > 3 else ""
     what = f"only {share:.0%} of the numbers in its decoder layers' matrices are in linear layers"
     return f"{what}; out of reach: {', '.join(names[:3])}{more}"
@@ -114,7 +114,7 @@ def _layers(config: Any) -> Layers:
 
 def _stored_shapes(config: EmbeddedConfig) -> dict[str, Shape]:
     """Return the shapes of an embedded model's linear layers, which are stored under the names that they have here."""
-    kinds = {_kind(name.removesuffix(".weight")): shape for name, shape in config.shapes.items() if ".layers." in name}
+    kinds = {layer_kind(name.removesuffix(".weight")): shape for name, shape in config.shapes.items() if ".layers." in name}
     return {kind: Shape(*kinds[kind]) for part in PROJECTIONS for kind in kinds if kind.endswith(f".{part}_proj")}
 
 
@@ -131,12 +131,14 @@ def _built(config: Any) -> Layers:
             replace_relatives(model)
     except Exception as error:  # whatever a config of another type makes transformers raise
         return Layers({}, f"its model type is {config.model_type!r}, which transformers cannot build ({type(error).__name__})")
-    shapes = {_kind(name): Shape(*module.weight.shape) for name, module in target_layers(model).items()}
+    shapes = {layer_kind(name): Shape(*module.weight.shape) for name, module in target_layers(model).items()}
     for name, module in fused_experts(model).items():
         transposed = getattr(module, "is_transposed", False)
         rows, columns = module.down_proj.shape[:0:-1] if transposed else module.down_proj.shape[1:]
-        shapes |= {f"{_kind(name)}.*.{part}_proj": Shape(columns, rows) for part in ("gate", "up") if part == "up" or _has_gate(module)}
-        shapes[f"{_kind(name)}.*.down_proj"] = Shape(rows, columns)
+        shapes |= {
+            f"{layer_kind(name)}.*.{part}_proj": Shape(columns, rows) for part in ("gate", "up") if part == "up" or _has_gate(module)
+        }
+        shapes[f"{layer_kind(name)}.*.down_proj"] = Shape(rows, columns)
     share, missed = reached(model)
     return Layers(shapes, "" if share >= LEAST_REACHED else out_of_reach(share, missed))
 
@@ -145,6 +147,6 @@ def _has_gate(module: Any) -> bool:
     return getattr(module, "gate_up_proj", None) is not None
 
 
-def _kind(name: str) -> str:
+def layer_kind(name: str) -> str:
     """Return a layer's name behind its decoder layer's number, further numbers as stars: model.layers.3.mlp.up_proj -> mlp.up_proj."""
     return re.sub(r"\.\d+(?=\.|$)", ".*", re.split(r"\.\d+\.", name, maxsplit=1)[-1])

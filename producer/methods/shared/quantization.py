@@ -6,7 +6,7 @@ per row and round activations per token, as SmoothQuant and QuaRot do. Embedding
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from producer.methods.shared.architectures import LLAMA_MODELS, largest_group, other_layers, undivided, unknown_architecture
 from producer.methods.shared.contract import Job, Method
@@ -135,6 +135,12 @@ def quantize(model: Any, recipe: Callable[[], Sequence[Any]], job: Job, activati
 
 
 def simulate_rounding(model: Any, level: Level, activation_clip: float = 1.0) -> Any:
+    """Return the model with its quantized layers as ordinary ones that hold rounded weights, see `simulate_layers`."""
+    simulate_layers(target_layers(model), level, activation_clip)
+    return model
+
+
+def simulate_layers(layers: Mapping[str, Any], level: Level, activation_clip: float = 1.0) -> None:
     """Replace the weights of every quantized layer by their dequantized values, and round its inputs if the level says so.
 
     llm-compressor itself keeps the original weights and quantizes them in every forward pass; here the forward pass is the ordinary one.
@@ -143,7 +149,7 @@ def simulate_rounding(model: Any, level: Level, activation_clip: float = 1.0) ->
     import torch
     from compressed_tensors.quantization import fake_quantize
 
-    for name, layer in target_layers(model).items():
+    for name, layer in layers.items():
         if not hasattr(layer, "weight_scale"):
             raise PostConditionError(f"layer {name} was not quantized")
         parts = {part: getattr(layer, f"weight_{part}", None) for part in ("scale", "zero_point", "global_scale")}
@@ -163,7 +169,6 @@ def simulate_rounding(model: Any, level: Level, activation_clip: float = 1.0) ->
             layer.__dict__.pop(attribute, None)
         if level.activation_bits < FULL_BITS:
             layer.register_forward_pre_hook(RoundInput(level.activation_bits, activation_clip))
-    return model
 
 
 class RoundInput:
@@ -196,10 +201,28 @@ def verify_grid(model: Any, job: Job, zero_bits: int = 0) -> dict[str, Any]:
     zero_bits : bits of a zero point; 0 for as many as a weight has.
     Raises PostConditionError if a weight is off its grid by more than the precision of its dtype, or if the method left no grid.
     """
-    if format_of(job.level):
-        return _verify_format(model, job.level)
-    level, worst, bits, weights = job.level, 0.0, 0.0, 0
-    for name, layer in target_layers(model).items():
+    checked = check_layers(target_layers(model), job.level, zero_bits)
+    return weight_sizes(model, checked.bits, checked.weights) | {checked.unit: checked.worst}
+
+
+class CheckedLayers(NamedTuple):
+    """Bits of some quantized layers with their scales, their number of weights, and the largest distance of a weight from its grid.
+
+    unit : the name under which that distance is recorded.
+    """
+
+    bits: float
+    weights: int
+    worst: float
+    unit: str
+
+
+def check_layers(layers: Mapping[str, Any], level: Level, zero_bits: int = 0) -> CheckedLayers:
+    """Check that every weight of some layers is on the grid of a level, see `verify_grid`."""
+    if format_of(level):
+        return _check_format(layers, level)
+    worst, bits, weights = 0.0, 0.0, 0
+    for name, layer in layers.items():
         _check_left(name, layer, "weight_scale", "weight_zero_point")
         error, in_ulps = off_grid(layer.weight, layer.weight_scale, layer.weight_zero_point, level)
         if not in_ulps <= 1:
@@ -208,14 +231,13 @@ def verify_grid(model: Any, job: Job, zero_bits: int = 0) -> dict[str, Any]:
         scale_bits = FULL_BITS + (0 if is_symmetric(level) else zero_bits or level.weight_bits)
         bits += layer.weight.numel() * level.weight_bits + layer.weight_scale.numel() * scale_bits
         weights += layer.weight.numel()
-    return weight_sizes(model, bits, weights) | {"steps_off_grid": worst}
+    return CheckedLayers(bits, weights, worst, "steps_off_grid")
 
 
-def _verify_format(model: Any, level: Level) -> dict[str, Any]:
-    """Check a number format as `verify_grid` checks grids of integers, and that the format can store every scale."""
-
+def _check_format(layers: Mapping[str, Any], level: Level) -> CheckedLayers:
+    """Check a number format as `check_layers` checks grids of integers, and that the format can store every scale."""
     worst, bits, weights = 0.0, 0.0, 0
-    for name, layer in target_layers(model).items():
+    for name, layer in layers.items():
         _check_left(name, layer, "weight_scale", "weight_format")
         args, weight, overall = layer.weight_format, layer.weight.detach().double(), getattr(layer, "weight_global_scale", None)
         if scale_of_the_wrong_type(layer.weight_scale, args):
@@ -229,7 +251,7 @@ def _verify_format(model: Any, level: Level) -> dict[str, Any]:
         worst = max(worst, error)
         bits += weight.numel() * args.num_bits + layer.weight_scale.numel() * scale_bits(args) + (0 if overall is None else 32)
         weights += weight.numel()
-    return weight_sizes(model, bits, weights) | {"units_off_format": worst}
+    return CheckedLayers(bits, weights, worst, "units_off_format")
 
 
 def _check_left(name: str, layer: Any, *needed: str) -> None:
