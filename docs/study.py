@@ -22,6 +22,7 @@ from analyzer.tables.markup import markdown
 from analyzer.tables.numbers import fixed, fixed_interval
 from producer.machine.free_memory import share_malloc_arena
 from producer.machine.interrupt import Interrupted
+from producer.run.levels import choose_levels
 from producer.run.produce import produce
 from producer.sweep.sweep_file import read_sweep
 from schemas.errors import HedgemarkError
@@ -73,6 +74,8 @@ def page(store: str, limit: int, failed: Sequence[str]) -> Iterator[str]:
     yield f"The studies of {study.paper}, on models that come with this package. Made by one command, which `make study` runs:\n"
     yield "    python docs/study.py study-store > docs/study.md\n"
     yield from _circumstances(runs, limit)
+    if not_run := _not_run(runs):
+        yield f"\n{not_run}"
     for number, section in enumerate(sections(study, study_records(runs, question, tolerances), tolerances), 1):
         yield f"\n## {number}. {section.part.title}\n\n{section.part.about}\n"
         yield from (f"- {sentence}" for sentence in findings(section))
@@ -98,6 +101,20 @@ def _circumstances(runs: Runs, limit: int) -> Iterator[str]:
         "interval of one figure does not include 0; where nothing changes, one row in 40 says so on either side. "
         "Unreliable runs are in the tables with their reasons, and in no sentence."
     )
+
+
+def _not_run(runs: Runs) -> str:
+    """Return a sentence that names what of the plan the store lacks, "" for nothing."""
+    held = {(row["model"], row["method"], level) for row in runs.rows for level in (row["level"], "")}
+    lacking: dict[str, list[str]] = {}
+    for request in read_sweep(Path(PLAN), {"models": MODELS, "tasks": TASKS}):
+        for method, levels in choose_levels(request.methods, request.levels).items():
+            for level in [each.text for each in levels] or [""]:
+                for model in request.models:
+                    if (model, method, level) not in held:
+                        lacking.setdefault(model, []).append(f"{method} {level}".rstrip())
+    parts = "; ".join(f"{model}: {', '.join(dict.fromkeys(names))}" for model, names in lacking.items())
+    return f"Not run yet, and in no table: {parts}." if parts else ""
 
 
 def findings(section: Section) -> Iterator[str]:

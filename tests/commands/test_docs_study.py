@@ -104,6 +104,8 @@ def test_runs_are_made_and_shown(study: ModuleType, tmp_path: Path, monkeypatch:
         "Main results", "Pruning", "Weight-only quantization", "Precision", "Progressive pruning", "Mixture of experts", "Scale",
         "Accuracy against set size",
     ]  # fmt: skip
+    assert "Not run yet, and in no table: ref-s: wanda 0.5, sparsegpt 0.5, llm-pruner 0.2, slicegpt 0.2, rtn, gptq, awq, " in page
+    assert "wanda 0.6." in page and "dense" not in page.split("in no table: ")[1].split("\n")[0]
     assert "4 runs of ref-s on 60 items each of urn and facts" in page and "magnitude" in page and "- Not run: no kernel" in page
 
 
