@@ -91,4 +91,4 @@ device-check: ## within 8 minutes: is everything right on this GPU, and how fast
 	sh .ci/device-check.sh $(PYTHON) $(CHECK)
 
 clean:
-	rm -rf .venv .venv-* demo-store demo-report.html docs/_site
+	rm -rf .venv .venv-* demo-store demo-report.html docs/_site docs/jupyter_execute

@@ -25,7 +25,7 @@ if not PUBLISHED:
 project = "Hedgemark"
 root_doc = "docs/index"
 include_patterns = ["*.md", *(f"{folder}/**.md" for folder in ("analyzer", "docs", "producer", "schemas", "store"))]
-exclude_patterns = [".*", "docs/_site", "tests", "**/__pycache__"]
+exclude_patterns = [".*", "docs/_site", "docs/jupyter_execute", "tests", "**/__pycache__"]
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "docstrings"]
 nitpicky = False
@@ -50,7 +50,6 @@ napoleon_use_rtype = False
 
 html_theme = "furo"
 html_title = "Hedgemark"
-html_static_path = ["site/static"]
 templates_path = ["site/templates"]
 html_additional_pages = {"index": "start.html"}
 html_copy_source = False
