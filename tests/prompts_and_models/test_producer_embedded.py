@@ -114,8 +114,8 @@ def test_a_plan_that_is_only_described_has_the_same_keys() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "expected"),
     [
-        (["--model", "ref-s", "--model", "ref-moe", "--method", "dense", "--method", "gptq", "--dry-run"], 0, "8 to run"),
-        (["--model", "ref-s", "--kv", "fp8", "--task", "urn", "--dry-run"], 0, "1 to run"),
+        (["--model", "ref-s", "--model", "ref-moe", "--method", "dense", "--method", "gptq", "--limit", "9", "--dry-run"], 0, "8 to run"),
+        (["--model", "ref-s", "--kv", "fp8", "--task", "urn", "--limit", "9", "--dry-run"], 0, "1 to run"),
         (["--model", "no/such/folder"], 2, "unknown model"),
         (["--model", "ref-s", "--task", "no-such-file.jsonl"], 2, "no-such-file.jsonl"),
         (["--model", "ref-s", "--method", "rtn", "--level", "0.5"], 2, "has no level '0.5'"),
