@@ -8,7 +8,7 @@ import click
 
 from analyzer.cli.options import SELECTION, against_option, analysis_options, at_option, comparison_options, format_option
 from store.command import FILE, add_options, begin, colored, echo_colored, friendly_errors, store_option
-from store.shown import message
+from store.shown import counted, message
 
 SOURCES = ("dense", "prompt", "task", "subject")
 
@@ -251,8 +251,15 @@ def cost_command(path: Path, against: str | None, **options: Any) -> None:
     metavar="TASK=OWNER/NAME",
     help="Hub data set of a task in the results, such as urn=me/urns; repeatable. [the published tasks' own]",
 )
+@click.option(
+    "--track",
+    metavar="mlflow:URI|wandb:PROJECT|trackio:PROJECT",
+    help="Also write every judged run, with its figures and limits, to this tool, such as mlflow:http://localhost:5000.",
+)
 @friendly_errors
-def gate_command(policy: Path | None, limits: tuple[str, ...], predictor: Path | None, against: str | None, **options: Any) -> None:
+def gate_command(
+    policy: Path | None, limits: tuple[str, ...], predictor: Path | None, against: str | None, track: str | None, **options: Any
+) -> None:
     """Check compressed models against release limits. Exits with 0 if all limits are kept, 1 if one is exceeded, 3 if undecided.
 
     Example: analyze gate --method gptq --limit accuracy_loss=0.02 --limit set_size_growth=0.1
@@ -263,6 +270,7 @@ def gate_command(policy: Path | None, limits: tuple[str, ...], predictor: Path |
     from analyzer.gate import ci_reports
     from analyzer.gate.gate import EXIT_CODES, gate, outcome
     from analyzer.gate.policy import read_policy
+    from analyzer.gate.trackers import open_tracker
     from analyzer.predictor import Predictor
     from analyzer.runs.loading import open_runs
     from analyzer.runs.pairs import Partners
@@ -271,6 +279,7 @@ def gate_command(policy: Path | None, limits: tuple[str, ...], predictor: Path |
     from analyzer.tables.verdict_colors import in_color
     from store.exchange.whole_file import write_document
 
+    tracker = open_tracker(track) if track else None
     loaded = Predictor.load(predictor) if predictor else None
     request, read = parse_request(options), read_policy(policy, limits, loaded)
     _check_apart([options[name] for name in ("junit", "markdown", "eval_results") if options[name]])
@@ -285,6 +294,8 @@ def gate_command(policy: Path | None, limits: tuple[str, ...], predictor: Path |
         if path:
             write_document(path, text)
     emit(checks, request.form, GATE)
+    if tracker:
+        click.echo(f"{counted(tracker.track(checks), 'run')} written to {tracker.tool}", err=True)
     sentences = (ci_reports.correction, ci_reports.together, ci_reports.again, ci_reports.not_judged)
     for line in filter(None, [say(checks) for say in sentences]):
         click.echo(line, err=True)

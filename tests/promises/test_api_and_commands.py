@@ -156,7 +156,7 @@ FILES = {
     "prices.toml": "[prices]\nreview = 2.0\n",
     "policy.toml": "[limits]\naccuracy_loss = 0.1\n[task.quiz]\nkl = 1.0\n",
 }
-REPORTS = {"junit", "markdown", "eval_results", "data_sets"}
+REPORTS = {"junit", "markdown", "eval_results", "data_sets", "track"}
 PRINTING = {"store_url", "at", "color", "form", "executor", *REPORTS}  # where from, how printed, where computed
 IN_MEMORY = {("sets", "p_values")}  # `p_values` takes one data set and returns an array; its own tests compare the two
 PAGES = {"report", "serve", "study"}

@@ -1,0 +1,115 @@
+"""What `analyze gate --track` writes, read back from the local files of each tool; no network and no account."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from analyzer_data import MemoryReader, item_set, make_run, skilled_logits
+from click.testing import CliRunner
+
+from analyzer.cli.main import main
+from analyzer.gate.gate import gate
+from analyzer.gate.policy import read_policy
+from analyzer.gate.trackers import WRITERS, Tracker, open_tracker, tracked
+from analyzer.protocols.ask import ask
+from analyzer.runs.loading import select_runs
+from schemas.errors import HedgemarkError, UsageError
+
+
+@pytest.fixture(scope="module")
+def checks() -> list[dict[str, object]]:
+    """A dense run of 600 items, and one with a little noise: both checks pass."""
+    rng = np.random.default_rng(0)
+    items = item_set(rng.integers(0, 4, 600))
+    logits = skilled_logits(rng, items.answer, 4)
+    noisy = make_run(items, logits + 0.1 * rng.normal(size=logits.shape), method="rtn", level="w4a16")
+    runs = select_runs(MemoryReader([items], [make_run(items, logits), noisy]), {})
+    return gate(runs, ask(scorers=["lac"]), read_policy(None, ["accuracy_loss=0.9", "set_size_growth=0.5"]).limits)
+
+
+def test_every_figure_has_its_interval_and_limit(checks: list[dict[str, object]]) -> None:
+    """One run, named as in the store; MLflow takes no parentheses or commas in a metric's name."""
+    (run,) = tracked(checks)
+    assert run.name == checks[0]["run"] and run.about["result"] == "pass" and run.about["method"] == checks[0]["method"]
+    of_accuracy = next(check for check in checks if check["check"] == "accuracy_loss")
+    ends = {"": "amount", " low": "amount_low", " high": "amount_high", " limit": "limit"}
+    assert {end: run.figures[f"accuracy_loss{end}"] for end in ends} == {end: of_accuracy[name] for end, name in ends.items()}
+    assert "set_size_growth lac alpha 0.1 limit" in run.figures and run.about["accuracy_loss result"] == "pass"
+
+
+@pytest.mark.parametrize("text", ["mlflow", "mlflow:", "tensorboard:runs", ":x", ""])
+def test_what_names_no_tool_and_target_is_refused(text: str) -> None:
+    """Exit 2, before any run is read."""
+    with pytest.raises(UsageError, match=r"is not mlflow:URI, wandb:PROJECT or trackio:PROJECT"):
+        open_tracker(text)
+
+
+@pytest.mark.parametrize("tool", WRITERS)
+def test_an_absent_library_is_named_with_the_line_that_installs_it(tool: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One sentence, exit 2, and no run is read."""
+    monkeypatch.setitem(sys.modules, tool, None)
+    done = CliRunner().invoke(main, ["gate", "--limit", "kl=1", "--track", f"{tool}:x", "--store", "./no-such-store"])
+    assert done.exit_code == 2 and f"--track {tool} needs its library: pip install 'hedgemark[{tool}]'" in done.stderr
+
+
+def test_what_a_tool_says_is_one_sentence(checks: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that refuses is an error at run time, not a failed gate."""
+
+    def refused(*_: object) -> None:
+        raise ConnectionError("connection refused")
+
+    monkeypatch.setitem(WRITERS, "mlflow", refused)
+    with pytest.raises(HedgemarkError, match="mlflow could not be written to at http://x: connection refused") as error:
+        Tracker("mlflow", "http://x", None).track(checks)
+    assert error.value.exit_code == 5
+
+
+SCRIPT = """
+import json, sys
+from analyzer.gate.trackers import open_tracker
+print(open_tracker(sys.argv[1]).track(json.load(sys.stdin)))
+"""
+
+
+def written(tool: str, target: str, checks: object, folder: Path, **environment: str) -> str:
+    """Write to a tool in a process of its own, since these libraries start threads and warn; return what is on stdout."""
+    if find_spec(tool) is None:
+        pytest.skip(f"{tool} is not installed (extra [{tool}])")
+    asked = [sys.executable, "-c", SCRIPT, f"{tool}:{target}"]
+    env = {**os.environ, **environment, "HOME": str(folder)}
+    done = subprocess.run(asked, input=json.dumps(checks), cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_mlflow_in_a_folder(checks: list[dict[str, object]], tmp_path: Path) -> None:
+    """Its file store has a file for each figure and each name."""
+    assert written("mlflow", str(tmp_path / "runs"), checks, tmp_path, MLFLOW_ALLOW_FILE_STORE="true") == "1\n"
+    (run,) = tracked(checks)
+    (figure,) = tmp_path.glob("runs/*/*/metrics/accuracy_loss")
+    assert float(figure.read_text().split()[1]) == run.figures["accuracy_loss"]
+    assert (figure.parents[1] / "params" / "result").read_text() == "pass"
+
+
+def test_wandb_offline(checks: list[dict[str, object]], tmp_path: Path) -> None:
+    """WANDB_MODE=offline needs no key; the run's file has its name and figures."""
+    assert written("wandb", "gates", checks, tmp_path, WANDB_MODE="offline") == "1\n"
+    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    content = file.read_bytes()
+    assert str(checks[0]["run"]).encode() in content and b"accuracy_loss limit" in content
+
+
+def test_trackio_on_this_machine(checks: list[dict[str, object]], tmp_path: Path) -> None:
+    """Its SQLite file has the figures."""
+    assert written("trackio", "gates", checks, tmp_path, TRACKIO_DIR=str(tmp_path / "trackio")) == "1\n"
+    (file,) = (tmp_path / "trackio").glob("gates*.db")
+    with sqlite3.connect(file) as database:
+        rows = [str(row) for row in database.execute("select * from metrics")]
+    database.close()
+    assert len(rows) >= 1 and any("accuracy_loss limit" in row for row in rows)
