@@ -1,11 +1,11 @@
 """The release gate's result in other forms: JUnit XML and Markdown for CI, `.eval_results` YAML for the Hub."""
 
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from itertools import groupby
 
-from analyzer.gate.gate import FAIL, INCONCLUSIVE, NOT_JUDGED, PASS, TAIL, outcome
+from analyzer.gate.gate import FAIL, INCONCLUSIVE, NOT_JUDGED, PASS, SUPERSEDED, TAIL, outcome
 from analyzer.measure.records import Record
 from analyzer.tables.cautions import dependent, noted
 from analyzer.tables.markup import piped
@@ -58,11 +58,15 @@ def markdown(records: Sequence[Record]) -> str:
     lines += [f"{not_judged(records)}"] if not_judged(records) else []
     ordered = sorted(records, key=lambda record: bool(record["result"] == PASS))
     rows = [(*(check[name] for name in JUDGED), title(check), MARKS[check["result"]], sentence(check)) for check in ordered]
-    runs = [f"- `{name}`, {n_items:,} items" for name, n_items in dict.fromkeys((check["run"], check["n_items"]) for check in records)]
+    runs = [f"- `{name}`, {n_items:,} items" for name, n_items in _judged(records)]
     words = [text for text in (correction(records), together(records), again(records)) if text] + dependent(records) + noted(records)
     lines += ["", *piped((*JUDGED, "check", "result", "why"), rows), "", *words, "", "Runs judged:", "", *runs, ""]
     lines += [f"Snapshot `{records[0]['snapshot']}`, {tool()}.", ""]
     return "\n".join(lines)
+
+
+def _judged(records: Sequence[Record]) -> Iterable[tuple[str, int]]:
+    return dict.fromkeys((check["run"], check["n_items"]) for check in records if check["result"] != NOT_JUDGED)
 
 
 def tool() -> str:
@@ -111,10 +115,13 @@ def _share(value: float | None) -> str:
 
 
 def not_judged(records: Sequence[Record]) -> str:
-    """Return which runs were not judged because they have no matching dense run; "" if all were."""
-    names = list(dict.fromkeys(record["run"] for record in records if record["result"] == NOT_JUDGED))
+    """Return which runs were not judged, and why: no matching dense run, or a larger run that is judged instead; "" if all were."""
+    left_out = [record for record in records if record["result"] == NOT_JUDGED]
+    names = list(dict.fromkeys(record["run"] for record in left_out if record["check"] != SUPERSEDED))
     which = f"{', '.join(names[:-1])} and {names[-1]} have" if len(names) > 1 else f"{''.join(names)} has"
-    return f"Not judged: {which} no matching dense run. Name one with --against." if names else ""
+    alone = [f"Not judged: {which} no matching dense run. Name one with --against."] if names else []
+    smaller = [f"Not judged: {record['run']}, since {record['reason']}." for record in left_out if record["check"] == SUPERSEDED]
+    return " ".join(alone + smaller)
 
 
 def last_line(records: Sequence[Record]) -> str:

@@ -25,11 +25,13 @@ from analyzer.measure.unreliable import cell_faults, run_reasons
 from analyzer.runs.answer_metrics import dependence
 from analyzer.runs.loading import Runs
 from analyzer.runs.pairs import Partners
+from analyzer.runs.superseded import superseded
 from analyzer.stats.estimate import Interval
 from schemas.errors import RunNotFoundError
 from schemas.run import DENSE
 
 PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
+SUPERSEDED = "superseded"  # the check of a run that is not judged, since a run over the same questions and more is
 NOT_JUDGED = "not judged"  # a compressed model none of whose runs has a dense run says nothing about those that were judged
 EXIT_CODES = {PASS: 0, FAIL: 1, INCONCLUSIVE: 3}
 TAIL = 0.025  # the chance that a model at a limit passes, and that one fails
@@ -44,6 +46,7 @@ class Check:
 
     look   : how much both ends may err now.
     reason : why the check cannot pass, whatever its figure is.  broken : whether this is a fault of the compressed run itself.
+    left_out : whether the run is not judged, since a larger one is.
     """
 
     cell: Paired
@@ -54,6 +57,7 @@ class Check:
     amount: Bounded | None = None
     reason: str | None = None
     broken: bool = False
+    left_out: bool = False
 
     @property
     def model(self) -> CompressedModel:
@@ -77,15 +81,21 @@ def gate(
 
 def check_pairs(cells: Iterable[Paired], question: Question, limits: Sequence[Limit], looks: Looks | None = None) -> list[Record]:
     """Return the records of `gate` for cells that are already measured."""
-    checks = [check for pair in _by_pair(cells) for check in _checks(pair, question, limits, looks)]
+    pairs = list(_by_pair(cells))
+    larger = superseded(pair[0].after.view for pair in pairs if pair[0].before)
+    checks = [check for pair in pairs for check in _checks(pair, question, limits, looks, larger.get(pair[0].row["name"]))]
     n_checks = Counter(check.model for check in checks if check.amount is not None)
     judged = {check.model for check in checks if check.cell.before}
     return [_record(check, question, n_checks[check.model], max(len(judged), 1)) | _stray(check, judged) for check in checks]
 
 
 def _stray(check: Check, judged: set[CompressedModel]) -> Record:
-    """Return the result of a model that was not judged at all; a model of which only some runs have a dense run stays undecided."""
-    return {} if not judged or check.model in judged else {"result": NOT_JUDGED, "result_together": NOT_JUDGED}
+    """Return the result of what was not judged: a run that a larger one replaces, and a model none of whose runs has a dense run.
+
+    A model of which only some runs have a dense run stays undecided.
+    """
+    not_judged = check.left_out or (judged and check.model not in judged)
+    return {"result": NOT_JUDGED, "result_together": NOT_JUDGED} if not_judged else {}
 
 
 def compressed_model(cell: Paired) -> CompressedModel:
@@ -111,9 +121,13 @@ def _by_pair(cells: Iterable[Paired]) -> Iterator[list[Paired]]:
     return iter(cells_by_run.values())
 
 
-def _checks(cells: list[Paired], question: Question, limits: Sequence[Limit], looks: Looks | None) -> Iterator[Check]:
+def _checks(cells: list[Paired], question: Question, limits: Sequence[Limit], looks: Looks | None, larger: str | None) -> Iterator[Check]:
+    """Yield the checks of one run. larger : the run that answers the same questions and more, which is judged instead; None without one."""
     first = cells[0]
     look = look_at(looks, first.after.view.n_items, TAIL)
+    if larger:
+        yield Check(first, SUPERSEDED, look, reason=f"{larger} answers the same questions and more", left_out=True)
+        return
     if first.before is None:
         yield Check(first, "dense run", look, reason="there is no matching dense run; name one with --against")
         return

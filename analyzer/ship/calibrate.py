@@ -30,6 +30,7 @@ from analyzer.predictor.runtime import Judged, Predictor
 from analyzer.predictor.stored_run import answered_right, judge_view
 from analyzer.runs.loading import Runs
 from analyzer.runs.pairs import Partners, pair_views
+from analyzer.runs.superseded import superseded
 from analyzer.runs.view import RunView
 from analyzer.scorers import PLUG_INS, RANDOM, scorer_parameters
 from analyzer.ship.settings import ALONE_CONFIDENCE, PredictorSettings, guarantee
@@ -38,6 +39,7 @@ from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
 from analyzer.stats.random_words import item_uniform
 from analyzer.studies.weighted_conformal import under_mix, weighted_ranks
 from schemas.errors import UsageError
+from schemas.fields import FIELDS
 from schemas.options import option_mass
 
 FITTED = 5  # one in this many items is used to fit the temperature
@@ -66,7 +68,7 @@ def calibrate(
     expect: Mapping[str, str] | None = None,
     allow_unreliable: bool = False,
 ) -> Predictor:
-    """Return a predictor that is calibrated on the one selected run.
+    """Return a predictor that is calibrated on the one selected run, or on the largest if it was asked again with more questions.
 
     dense  : runs in which the matching dense run is looked up, to check whether the run differs too much from it.
     expect : required values of the run's key by field, such as {"prompt_hash": ".."}; a hash may be shortened to 8 digits or more.
@@ -103,13 +105,16 @@ def one_of_each_cluster(view: RunView) -> RunView:
 
 
 def _one_run(runs: Runs) -> RunView:
-    if len(runs.rows) != 1:
-        names = ", ".join(row["name"] for row in runs.rows[:4])
-        more = f" and {len(runs.rows) - 4} more" if len(runs.rows) > 4 else ""
-        raise UsageError(
-            f"a predictor is made of one run, and {len(runs.rows)} are selected: {names}{more}; name model, method, level, task and prompt"
-        )
-    return runs.view(runs.rows[0])
+    """Return the selected run; if it was asked again with more questions, the larger one. Raises UsageError for several others."""
+    of_one_name = len({tuple(row[field] for field in FIELDS) for row in runs.rows}) == 1
+    smaller = superseded(map(runs.view, runs.rows)) if of_one_name else {}
+    rows = [row for row in runs.rows if row["name"] not in smaller]
+    if len(rows) != 1:
+        names = ", ".join(row["name"] for row in rows[:4])
+        more = f" and {len(rows) - 4} more" if len(rows) > 4 else ""
+        cure = "delete the others with store rm" if of_one_name else "name model, method, level, task and prompt"
+        raise UsageError(f"a predictor is made of one run, and {len(rows)} are selected: {names}{more}; {cure}")
+    return runs.view(rows[0])
 
 
 def _check_expected(view: RunView, expect: Mapping[str, str]) -> None:

@@ -328,3 +328,21 @@ def test_answers_given_alone_are_wrong_as_seldom_as_promised() -> None:
         broken += bool(n_answered and wrong_so_far[n_answered - 1] / n_answered > 0.1)
     print(f"{answering} of 500 rules answer, {broken} wrongly too often")
     assert broken <= 500 * 0.05 + 3 * np.sqrt(500 * 0.05 * 0.95) and answering >= 250
+
+
+def test_of_a_run_asked_again_with_more_questions_the_larger_calibrates() -> None:
+    """Model, method, level, task and prompt are the same, so that no option could tell them apart; two halves are refused."""
+    rng = np.random.default_rng(0)
+    answers = rng.integers(0, 4, 200)
+    logits = skilled_logits(rng, answers, 4)
+
+    def predictor(*parts: slice) -> Predictor:
+        items = [Item(id=str(number), answer="ABCD"[answer]) for number, answer in enumerate(answers)]
+        sets = [build_item_set("quiz", items[part], n_options=[4] * len(items[part])) for part in parts]
+        runs = [make_run(of_part, logits[part]) for of_part, part in zip(sets, parts, strict=True)]
+        return calibrate_run(select_runs(MemoryReader(sets, runs), {}), PredictorSettings())
+
+    whole = predictor(slice(0, 200))
+    assert predictor(slice(0, 90), slice(0, 200)).document.thresholds == whole.document.thresholds
+    with pytest.raises(UsageError, match=r"2 are selected: .*; delete the others with store rm"):
+        predictor(slice(0, 100), slice(100, 200))

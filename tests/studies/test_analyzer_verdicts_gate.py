@@ -24,6 +24,8 @@ from analyzer.measure.question import Question
 from analyzer.runs.loading import Runs, select_runs
 from analyzer.stats.estimate import mean
 from schemas.errors import UsageError
+from schemas.items import Item
+from schemas.itemset import ItemSet, build_item_set
 from schemas.run import Run
 
 LAC = Question(scorers=("lac",))
@@ -264,6 +266,36 @@ def test_a_stray_run_without_a_dense_run_is_named_and_decides_nothing() -> None:
     assert "not judged" not in last_line(stray) and together(stray) == ""
     half = records(make_run(items, logits, method="rtn", prompt="task"))
     assert outcome(half) == INCONCLUSIVE and [r["result"] for r in half if r["prompt"] == "task"] == [INCONCLUSIVE]
+
+
+def test_a_run_asked_again_with_more_questions_is_judged_alone() -> None:
+    """The small run, undecided by itself, is named and decides nothing; one of other questions, or of other weights, is still judged."""
+    rng = np.random.default_rng(0)
+    answers = rng.integers(0, 4, 2000)
+    logits = skilled_logits(rng, answers, 4)
+    after = logits + 0.05 * rng.normal(size=logits.shape)
+
+    def asked(first: int, last: int, **key: Any) -> tuple[ItemSet, list[Run]]:
+        chosen = slice(first, last)
+        questions = [Item(id=str(number), answer="ABCD"[answers[number]]) for number in range(first, last)]
+        items = build_item_set("quiz", questions, n_options=[4] * len(questions))
+        return items, [make_run(items, logits[chosen]), make_run(items, after[chosen], method="rtn", **key)]
+
+    def records(*asked: tuple[ItemSet, list[Run]]) -> list[dict[str, Any]]:
+        reader = MemoryReader([items for items, _ in asked], [run for _, runs in asked for run in runs])
+        return gate(select_runs(reader, {}), LAC, [Limit("flips", 0.06)])
+
+    small, large = asked(0, 60), asked(0, 2000)
+    assert (outcome(records(small)), outcome(records(large))) == (INCONCLUSIVE, PASS)
+    both = records(small, large)
+    (left_out,), name = [record for record in both if record["result"] == NOT_JUDGED], large[1][1].key.name
+    assert outcome(both) == PASS and [record for record in both if record != left_out] == records(large)
+    assert (left_out["check"], left_out["n_items"]) == ("superseded", 60)
+    assert f"since {name} answers the same questions and more" in markdown(both) and f"`{left_out['run']}`, 60" not in markdown(both)
+    assert outcome(records(asked(1950, 2000), asked(0, 1960))) == INCONCLUSIVE
+    assert outcome(records(asked(0, 60, weights_hash="1" * 64), large)) == INCONCLUSIVE
+    three = records(small, asked(0, 61), large)
+    assert outcome(three) == PASS and all(record["reason"].startswith(name) for record in three if record["result"] == NOT_JUDGED)
 
 
 def test_too_few_items_for_an_alpha_decide_nothing() -> None:

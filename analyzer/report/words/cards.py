@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from analyzer.compare.paired import Paired
 from analyzer.gate.ci_reports import next_look, sentence, title, would_decide
-from analyzer.gate.gate import FAIL, INCONCLUSIVE, PASS, check_pairs, compressed_model, outcome
+from analyzer.gate.gate import FAIL, INCONCLUSIVE, PASS, SUPERSEDED, check_pairs, compressed_model, outcome
 from analyzer.gate.policy import LIMITABLE, Limit
 from analyzer.measure.records import Record
 from analyzer.report.data.study import Study
@@ -107,7 +107,7 @@ def cards(study: Study) -> list[Card]:
     judged_models = []
     judged = [cell for cells in _models(study.cells[question.protocol]) for cell in cells]
     for (model, method, level), group in groupby(check_pairs(judged, question, policy.limits, policy.looks), key=_of_model):
-        checks = list(group)
+        checks = [check for check in group if check["check"] != SUPERSEDED]
         result = outcome(checks)
         judged_models.append(Card(model, method, level, result, _why(result, checks), checks))
     return sorted(judged_models, key=lambda card: RANK[card.result])
