@@ -7,10 +7,13 @@ import codecs
 import functools
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, ParamSpec, TypeVar
 
 import click
@@ -58,7 +61,7 @@ class _Shell(click.Command):
             return super().main(args, prog_name, complete_var, standalone_mode=True, **extra)  # a shell asks, in bytes
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=standalone_mode, **extra)
-        with _shown_output() as stdout:
+        with _shown_output() as stdout, _noted_interrupts() as interrupts:
             try:
                 _require_stdout()
                 code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
@@ -78,7 +81,9 @@ class _Shell(click.Command):
                 _discard_output()
                 code = HedgemarkError.exit_code  # the reader of a pipe (such as `head`) closed it, on which click exits with 1
             except Exception as error:
-                code = _explain(error)
+                if interrupts:  # an extension, or an import, has made another error of it
+                    click.echo("Interrupted.", err=True)
+                code = INTERRUPTED if interrupts else _explain(error)
         sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -173,6 +178,25 @@ class _Messages(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = message(record.message)
         return super().formatMessage(record)
+
+
+@contextmanager
+def _noted_interrupts() -> Iterator[list[int]]:
+    """Yield a list that gets an entry for each Ctrl-C, which raises KeyboardInterrupt as well; always empty outside the main thread."""
+    interrupts: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        interrupts.append(number)
+        signal.default_int_handler(number, frame)
+
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield interrupts
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager

@@ -61,3 +61,24 @@ def test_a_cell_that_was_stopped_is_no_error(caplog: pytest.LogCaptureFixture) -
         assert not caplog.records
         _report(Finished(Command("b", ()), 5, reason="no such model"), bar)
     assert [record.getMessage() for record in caplog.records] == ["b failed: no such model"]
+
+
+def test_ctrl_c_that_becomes_another_error_is_still_one() -> None:
+    """An extension that is interrupted while it is imported may raise what it likes; without Ctrl-C that is an error of its own."""
+    code = """
+import os, signal, sys, time, click
+from store.command import ShellCommand
+def work():
+    try:
+        if sys.argv[1] == "interrupted":
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+        raise ValueError("what else")
+    except KeyboardInterrupt:
+        raise ImportError("half imported") from None
+ShellCommand("work", callback=work).main([])
+"""
+    python = (sys.executable, "-c", code)
+    interrupted, alone = (subprocess.run([*python, word], capture_output=True, text=True, check=False) for word in ("interrupted", "alone"))
+    assert (interrupted.returncode, interrupted.stderr) == (130, "Interrupted.\n")
+    assert alone.returncode == 5 and "ValueError" in alone.stderr

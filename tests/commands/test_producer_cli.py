@@ -439,4 +439,5 @@ result = CliRunner().invoke(main, ["--model", "ref-s", "--task", "urn", "--store
 print(result.exit_code, result.stderr)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert re.fullmatch(r"2 Error: .*needs the package \w+, which is not installed: pip install 'hedgemark\[producer\]'\s*", done.stdout)
+    said = r"2 .* \.\.\.\nError: .*needs the package \w+, which is not installed: pip install 'hedgemark\[producer\]'\s*"
+    assert re.fullmatch(said, done.stdout)

@@ -79,7 +79,7 @@ def test_a_block_says_how_it_is_run(tmp_path: Path) -> None:
     assert first == Request(models=("a",), settings=Settings(batch_tokens=64, self_check=4))
     assert second == Request(models=("b",), replace=True, settings=Settings(device_memory=2048, self_check=4))
     fields = {each.name for kind in (Request, Settings) for each in dataclasses.fields(kind)} - {"settings", "looks"}
-    assert set(Block.model_fields) == fields
+    assert set(Block.model_fields) == fields | {"recipe"}  # which stands for a method, a level and a setting
 
 
 @pytest.mark.parametrize(
@@ -148,10 +148,19 @@ def test_no_option_of_a_sweep_is_lost_on_its_way_to_a_cell() -> None:
     """Every option of a block is passed on or refused: a cell without --fresh would take the answers that were not wanted."""
     lists = {"models", "methods", "levels", "caches", "chosen", "tasks", "prompts"}
     refused = {"save", "url", "tokenizer", "concurrency", "request_timeout"}
-    assert {*Block.model_fields} == {*SCALARS, *FLAGS} | lists | refused
+    assert {*Block.model_fields} == {*SCALARS, *FLAGS} | lists | refused | {"recipe"}
     given = dict.fromkeys(FLAGS, True)
     (command,) = split([request_of({"models": ("m",), **given})], "s")
     assert {f"--{name.replace('_', '-')}" for name in FLAGS} <= set(command.arguments)
+
+
+def test_a_recipe_reaches_its_cell(tmp_path: Path) -> None:
+    """A block's recipe is a method, a level and a setting, which the cell's command has."""
+    recipe = tmp_path / "experts.toml"
+    recipe.write_text('name = "mixed"\nmethod = "rtn"\n[[layers]]\nmatch = "experts"\nlevel = "nvfp4"\n')
+    (request,) = read_sweep(write_sweep(tmp_path, f"model = 'ref-moe'\nrecipe = '{recipe}'"), {})
+    (command,) = split([request], "s")
+    assert command.arguments[2:8] == ("--method", "recipe", "--level", "mixed", "--set", f"recipe={recipe}")
 
 
 @pytest.mark.parametrize("form", FORMS)
