@@ -90,11 +90,18 @@ class EmbeddedTokenizer:
         return load_tokenizer(self._files)
 
     def __call__(
-        self, text: str | Sequence[str], *, add_special_tokens: bool = True, truncation: bool = False, max_length: int | None = None
+        self,
+        text: str | Sequence[str],
+        *,
+        add_special_tokens: bool = True,
+        truncation: bool = False,
+        max_length: int | None = None,
+        verbose: bool = True,
     ) -> dict[str, Any]:
         """Return the token ids of a text, or of each, under `input_ids`.
 
         truncation, max_length : whether to keep only so many, the first ones.
+        verbose : whether transformers may warn of a long text; here nothing warns.
         """
         texts = [text] if isinstance(text, str) else list(text)
         most = max_length if truncation else None
