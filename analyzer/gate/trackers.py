@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from analyzer.gate.ci_reports import JUDGED, title, tool
-from analyzer.gate.gate import outcome
+from analyzer.gate.gate import NOT_JUDGED, outcome
 from analyzer.measure.records import Record
 from schemas.errors import HedgemarkError, UsageError
 
@@ -58,9 +58,10 @@ def open_tracker(text: str) -> Tracker:
 
 
 def tracked(checks: Sequence[Record]) -> list[Tracked]:
-    """Return what is tracked of every run; figures that do not exist are left out."""
+    """Return what is tracked of every run that was judged; figures that do not exist are left out."""
     runs = []
-    for name, group in groupby(checks, key=lambda check: check["run"]):
+    judged = (check for check in checks if check["result"] != NOT_JUDGED)
+    for name, group in groupby(judged, key=lambda check: check["run"]):
         of_run = list(group)
         about = {field: str(of_run[0][field]) for field in (*JUDGED, "n_items", "snapshot")}
         about |= {"result": outcome(of_run), "version": tool()}

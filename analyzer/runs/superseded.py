@@ -4,7 +4,7 @@ In: views of runs.  Out: which of them another one makes superfluous. A release 
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from analyzer.runs.view import RunView
@@ -25,7 +25,7 @@ def superseded(views: Iterable[RunView]) -> dict[str, str]:
     return {name: larger for group in alike.values() if len(group) > 1 for name, larger in _within(group)}
 
 
-def _within(group: dict[str, RunView]) -> Iterable[tuple[str, str]]:
+def _within(group: dict[str, RunView]) -> Iterator[tuple[str, str]]:
     questions = {name: _questions(view.items) for name, view in group.items()}
     for name, asked in questions.items():
         larger = [other for other, more in questions.items() if asked < more]

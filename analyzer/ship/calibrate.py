@@ -107,7 +107,7 @@ def one_of_each_cluster(view: RunView) -> RunView:
 def _one_run(runs: Runs) -> RunView:
     """Return the selected run; if it was asked again with more questions, the larger one. Raises UsageError for several others."""
     of_one_name = len({tuple(row[field] for field in FIELDS) for row in runs.rows}) == 1
-    smaller = superseded(map(runs.view, runs.rows)) if of_one_name else {}
+    smaller = superseded(runs.views()) if of_one_name and len(runs.rows) > 1 else {}
     rows = [row for row in runs.rows if row["name"] not in smaller]
     if len(rows) != 1:
         names = ", ".join(row["name"] for row in rows[:4])

@@ -14,7 +14,7 @@ from analyzer_data import MemoryReader, item_set, make_run, skilled_logits
 from click.testing import CliRunner
 
 from analyzer.cli.main import main
-from analyzer.gate.gate import gate
+from analyzer.gate.gate import NOT_JUDGED, gate
 from analyzer.gate.policy import read_policy
 from analyzer.gate.trackers import WRITERS, Tracker, open_tracker, tracked
 from analyzer.protocols.ask import ask
@@ -40,6 +40,7 @@ def test_every_figure_has_its_interval_and_limit(checks: list[dict[str, object]]
     of_accuracy = next(check for check in checks if check["check"] == "accuracy_loss")
     ends = {"": "amount", " low": "amount_low", " high": "amount_high", " limit": "limit"}
     assert {end: run.figures[f"accuracy_loss{end}"] for end in ends} == {end: of_accuracy[name] for end, name in ends.items()}
+    assert tracked([*checks, {**checks[0], "run": "smaller", "result": NOT_JUDGED}]) == [run]
     assert "set_size_growth lac alpha 0.1 limit" in run.figures and run.about["accuracy_loss result"] == "pass"
 
 
