@@ -95,13 +95,15 @@ def _processes(work: Work, sources: Sequence[Source]) -> Iterator[list[Record]]:
     from multiprocessing import active_children, get_context
 
     with _one_thread_each(), ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _end_silently_on_interrupt) as pool:
+        others = active_children()  # of a program that calls this
         try:
             with _interrupts_held():
                 results = pool.map(work, sources)
             yield from results
         except BaseException:
             for process in active_children():
-                process.terminate()
+                if process not in others:
+                    process.terminate()
             raise
 
 
