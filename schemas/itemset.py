@@ -6,7 +6,7 @@ In: a list of `Item`.  Out: `ItemSet`, whose digest is in the key of every run o
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -78,18 +78,9 @@ class ItemSet:
         if not self.texts:
             return np.unique(self.content, axis=0, return_inverse=True)[1].reshape(-1)
         try:
-            items = [Item.model_validate_json(text) for text in self.texts]
+            return _question_numbers(self.texts)
         except ValueError as error:
             raise StoreInvalidError(f"item set {self.digest[:12]}: a text is not an item: {' '.join(str(error).split())[:120]}") from error
-        questions = [f"{as_seen(item.context)}\0{as_seen(item.question)}" for item in items]
-        n_items_asking = Counter(questions)
-        most = max(MOST_ITEMS_ASKING, len(items) // 100)
-        keys = [
-            question if item.choices and n_items_asking[question] <= most else item.question_key()
-            for item, question in zip(items, questions, strict=True)
-        ]
-        numbers = {key: number for number, key in enumerate(sorted(set(keys)))}  # np.unique would pad every text to the longest
-        return np.array([numbers[key] for key in keys], dtype=np.int64)
 
     @cached_property
     def passage(self) -> NDArray[np.int64]:
@@ -180,3 +171,20 @@ def build_item_set(
         subjects=subjects,
         texts=tuple(item.model_dump_json(exclude_defaults=True) for item in items),
     )
+
+
+@lru_cache(maxsize=8)  # every reader of a store that opens these items anew would parse them again
+def _question_numbers(texts: tuple[str, ...]) -> NDArray[np.int64]:
+    """Return `ItemSet.question` of items with these texts, read-only. Raises ValueError where a text is not an item."""
+    items = [Item.model_validate_json(text) for text in texts]
+    questions = [f"{as_seen(item.context)}\0{as_seen(item.question)}" for item in items]
+    n_items_asking = Counter(questions)
+    most = max(MOST_ITEMS_ASKING, len(items) // 100)
+    keys = [
+        question if item.choices and n_items_asking[question] <= most else item.question_key()
+        for item, question in zip(items, questions, strict=True)
+    ]
+    numbers = {key: number for number, key in enumerate(sorted(set(keys)))}  # np.unique would pad every text to the longest
+    numbered = np.array([numbers[key] for key in keys], dtype=np.int64)
+    numbered.setflags(write=False)
+    return numbered

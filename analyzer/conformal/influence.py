@@ -31,7 +31,7 @@ def split_influence(law: RankLaw, item_rank: IntArray, statistics: SetStatistics
     drawn     : the drawn splits; None means all splits.
     """
     at_least = law.at_least() if drawn is None else drawn.at_least
-    as_tested = statistics.steps @ at_least.take(statistics.table.rows)
+    as_tested = statistics.steps @ at_least.take(statistics.table.rows, mode="clip")  # twice as fast as with checked ranks
     entering = statistics.table.enter[:, law.first + 1 : law.first + 1 + law.weights.size].astype(np.float64)
     jumps = statistics.steps @ entering
     if drawn is None:
@@ -60,7 +60,7 @@ def threshold_pull(law: RankLaw, item_rank: IntArray, jumps: FloatArray) -> Floa
             ranked at or below p makes that move less likely.
     """
     later_jumps = np.zeros((law.weights.size + 1, len(jumps)))  # statistics beside each other, since items are looked up here
-    later_jumps[:-1] = (law.weights * jumps)[:, ::-1].cumsum(axis=1)[:, ::-1].T
+    np.cumsum((law.weights * jumps).T[::-1], axis=0, out=later_jumps[-2::-1])
     return later_jumps.take(item_rank - law.first, axis=0, mode="clip").T
 
 

@@ -63,6 +63,7 @@ def _uacc(accuracy: Estimate, set_size: Estimate, view: RunView) -> Estimate:
         return NOTHING
     scale = math.sqrt(view.mean_options) / set_size.value
     value = accuracy.value * scale
-    influence = scale * accuracy.influence - value / set_size.value * set_size.influence
+    influence = accuracy.influence * scale
+    influence -= set_size.influence * (value / set_size.value)
     inverted = Quotient(accuracy, set_size, math.sqrt(view.mean_options)) if set_size.inverted else None
     return Estimate(value, influence, items=min(accuracy.items, set_size.items), least=0.0, inverted=inverted, clusters=accuracy.clusters)
