@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-PIP     = pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP     = pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -22,6 +22,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/$(PIP) torch==2.13.0 # first and pinned: with a range pip would bring a newer build and gigabytes of CUDA
 	$(BIN)/$(PIP) --editable '.[producer,dev]'
+	-$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib # by every core, where pip would use one
 	touch $@
 
 test: setup ## every test that takes seconds, on the default and the newest interpreter found, side by side since tests often wait
