@@ -21,7 +21,7 @@ from analyzer.predictor import Predictor
 from analyzer.runs.loading import select_runs
 from analyzer.scorers import RANDOM, SCORERS
 from analyzer.ship.calibrate import calibrate as calibrate_run
-from analyzer.ship.calibrate import one_of_each_cluster
+from analyzer.ship.run_to_calibrate import one_of_each_cluster
 from analyzer.ship.settings import PredictorSettings
 from analyzer.studies.cost import Prices
 from schemas.errors import UsageError
