@@ -12,10 +12,11 @@ from typing import Any
 
 from producer.methods.shared.architectures import unknown_architecture
 from producer.methods.shared.contract import NOTHING, Job, Method
+from producer.methods.shared.grid import largest_in_ulps, off_grid, weight_sizes
 from producer.methods.shared.linear_layers import target_layers
 from producer.methods.shared.method_options import Option, number, words
 from producer.methods.shared.number_formats import wide
-from producer.methods.shared.quantization import UNQUANTIZED, largest_in_ulps, off_grid, weight_sizes
+from producer.methods.shared.quantization import UNQUANTIZED
 from schemas.errors import PostConditionError
 from schemas.levels import Level, parse_level
 

@@ -9,8 +9,9 @@ from functools import partial
 from typing import Any
 
 from producer.methods.shared.contract import NOTHING, Job
+from producer.methods.shared.grid import verify_grid
 from producer.methods.shared.linear_layers import target_layers
-from producer.methods.shared.quantization import UNQUANTIZED, WEIGHT_ONLY, accepts_weights, verify_grid
+from producer.methods.shared.quantization import UNQUANTIZED, WEIGHT_ONLY, accepts_weights
 from schemas.levels import FULL_BITS, Level
 
 BITS = (2, 3, 4, 5, 6, 8)

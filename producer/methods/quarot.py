@@ -10,16 +10,10 @@ from typing import Any
 from producer.methods.gptq import BLOCK, DAMPENING, experts_of, gptq_modifier
 from producer.methods.shared.contract import DATA, Job
 from producer.methods.shared.float64_transform import require_same_function, transform
+from producer.methods.shared.grid import verify_grid
 from producer.methods.shared.linear_layers import probe_tokens
 from producer.methods.shared.method_options import Option, number, words
-from producer.methods.shared.quantization import (
-    CLIP_SEARCH,
-    WEIGHTS_AND_ACTIVATIONS,
-    fits_scaling,
-    quantization_settings,
-    quantize,
-    verify_grid,
-)
+from producer.methods.shared.quantization import CLIP_SEARCH, WEIGHTS_AND_ACTIVATIONS, fits_scaling, quantization_settings, quantize
 from producer.methods.shared.rotation import Rotation, is_hadamard, no_hadamard, random_rotations
 from schemas.levels import Level
 

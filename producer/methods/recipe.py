@@ -8,10 +8,11 @@ from typing import Any
 from producer.methods.gptq import strict_gptq
 from producer.methods.shared.architectures import layer_kind, unknown_architecture
 from producer.methods.shared.contract import DATA, Job, Method
+from producer.methods.shared.grid import check_layers, weight_sizes
 from producer.methods.shared.linear_layers import kept_layers, target_layers
 from producer.methods.shared.llm_compressor import oneshot
 from producer.methods.shared.method_options import Option
-from producer.methods.shared.quantization import UNQUANTIZED, calibrated, check_layers, scheme, simulate_layers, weight_sizes
+from producer.methods.shared.quantization import UNQUANTIZED, calibrated, scheme, simulate_layers
 from producer.methods.shared.recipe_file import DEFAULT, levels_by_kind, no_name, read_recipe, recipe_misfit
 from schemas.errors import PostConditionError
 from schemas.levels import FULL_BITS, Level

@@ -12,6 +12,7 @@ from typing import Any
 
 from producer.methods.shared.contract import DATA, Job
 from producer.methods.shared.finished_layers import FinishedLayers
+from producer.methods.shared.grid import verify_grid
 from producer.methods.shared.layerwise import layer_inputs
 from producer.methods.shared.linear_layers import target_layers, token_batches
 from producer.methods.shared.method_options import Option, number
@@ -22,7 +23,6 @@ from producer.methods.shared.quantization import (
     quantize,
     rounded_weight,
     scheme,
-    verify_grid,
 )
 from producer.methods.shared.residual_stream import attention_readers, mlp_readers, replace_weight
 from schemas.levels import Level

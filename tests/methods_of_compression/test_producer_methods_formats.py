@@ -11,9 +11,9 @@ from producer_tiny import SIZES, tiny, tiny_data
 from transformers import LlamaConfig
 
 from producer.methods import METHODS
+from producer.methods.shared.grid import verify_grid
 from producer.methods.shared.linear_layers import target_layers
 from producer.methods.shared.number_formats import FORMATS, RoundInputTo, canonical_level, nearest, preset_scheme
-from producer.methods.shared.quantization import verify_grid
 from producer.request.request import Request
 from producer.run.levels import choose_levels
 from producer.run.plan import make_plan
