@@ -44,7 +44,8 @@ def describe(model: Any, job: Job) -> dict[str, Any]:
         raise PostConditionError(f"--level says {job.level.text}, but {sparsity:.2%} of the checkpoint's weights are zero")
     if left_out := not_simulated(model.config):
         log.warning("the stored weights are used without the %s that the checkpoint's own kernels apply", " and the ".join(left_out))
-    stored_as = quantization(model.config).format or "plain weights"
+    stored = quantization(model.config)
+    stored_as = stored.writer or stored.format or "plain weights"
     return {"stored_as": stored_as, "sparsity": sparsity, **({"not_simulated": left_out} if left_out else {})}
 
 
@@ -59,7 +60,7 @@ METHOD = Method(
     default_level=NO_LEVEL,
     levels="what the checkpoint is, such as Q4_K_M or FP8_BLOCK; by default what its files say",
     needs=NOTHING,
-    models="what the backend runs: compressed-tensors, GPTQ, AWQ, FP8, bitsandbytes, GGUF",
+    models="what the backend runs: compressed-tensors, GPTQ, AWQ, AutoRound, FP8, bitsandbytes, GGUF",
     compress=lambda model, job: model,
     settings_for=lambda level: {},
     accepts=lambda level: "",

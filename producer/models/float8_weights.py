@@ -21,7 +21,7 @@ ALGORITHMS = ("FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO")
 
 def check_floats(stored: Quantization) -> None:
     """Raise UsageError for a checkpoint of eight-bit floats that cannot be dequantized; reads no weights."""
-    name, settings = stored
+    name, settings, _ = stored
     algorithm = settings.get("quant_algo")
     if name == MODELOPT and algorithm not in ALGORITHMS:
         raise UsageError(f"a modelopt checkpoint of algorithm {algorithm!r} cannot be dequantized; those that can: {', '.join(ALGORITHMS)}")

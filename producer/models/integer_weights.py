@@ -14,7 +14,7 @@ The label of a file is not reliable. In a symmetric layer every zero point is 2^
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from producer.models.stored_as import AWQ, GPTQ, Quantization, names_exceptions
+from producer.models.stored_as import AWQ, GPTQ, Quantization, layer_settings
 from schemas.errors import HedgemarkError, UsageError
 
 WORD = 32
@@ -29,12 +29,14 @@ class _Layer(NamedTuple):
     name: str
     parts: dict[str, Any]
     bits: int
+    group_size: Any  # as stated
+    symmetric: bool  # whether the settings say so
 
 
 def check_integers(stored: Quantization) -> None:
     """Raise UsageError for a GPTQ or AWQ checkpoint whose bits or layout cannot be unpacked; reads no weights."""
-    name, settings = stored
-    what = f"{'an' if name == AWQ else 'a'} {name} checkpoint"
+    name, settings, writer = stored
+    what = f"{'a' if (writer or name) == GPTQ else 'an'} {writer or name} checkpoint"
     bits = settings.get("bits", settings.get("w_bit", 4))
     known = GPTQ_BITS if name == GPTQ else AWQ_BITS
     if bits not in known:
@@ -84,7 +86,8 @@ def unpack(words: Any, bits: int, order: Any = None) -> Any:
 def _take(tensors: dict[str, Any], name: str, stored: Quantization) -> _Layer:
     import torch
 
-    parts = {part: tensors.pop(f"{name}.{part}", None) for part in PARTS}
+    parts, settings = {part: tensors.pop(f"{name}.{part}", None) for part in PARTS}, layer_settings(stored, name)
+    likely = stored.settings if settings is None else settings
     words, zeros, scales = parts["qweight"], parts["qzeros"], parts["scales"]
     if scales is None or not scales.is_floating_point():
         raise HedgemarkError(f"layer {name} has packed integers (qweight) but no scales that are floating-point numbers")
@@ -94,30 +97,29 @@ def _take(tensors: dict[str, Any], name: str, stored: Quantization) -> _Layer:
         raise HedgemarkError(f"layer {name} has a g_idx that is not made of whole numbers")
     if any(each is not None and each.dtype != torch.int32 for each in (words, zeros)):
         raise HedgemarkError(f"layer {name} is packed into words of another type than int32, which cannot be unpacked")
-    if zeros is None and (stored.format == AWQ or stored.settings.get("sym") is False):
+    if zeros is None and (stored.format == AWQ or likely.get("sym") is False):
         raise HedgemarkError(f"layer {name} has no zero points (qzeros), and the checkpoint does not say that it is symmetric")
     if parts["g_idx"] is None and stored.settings.get("desc_act") and len(scales) > 1:
         raise HedgemarkError(f"layer {name} took its inputs in another order (desc_act), and g_idx, which says in which, is missing")
     outputs = scales.shape[1]
     # The settings may name layers of other bits, so the shapes decide.
     packed_outputs = zeros.shape[1] if zeros is not None else words.shape[1] if stored.format == AWQ else 0
-    bits = WORD * packed_outputs // outputs if packed_outputs else int(stored.settings.get("bits", 4))
+    bits = WORD * packed_outputs // outputs if packed_outputs else int(likely.get("bits", 4))
     known = GPTQ_BITS if stored.format == GPTQ else AWQ_BITS
     if bits not in known or (packed_outputs and bits * outputs != WORD * packed_outputs):
         raise HedgemarkError(f"layer {name} has {bits} bits by the shape of its tensors; bits that can be unpacked: {known}")
-    _check_stated(name, parts, bits, stored)
-    return _Layer(name, parts, bits)
+    if settings is not None:
+        _check_stated(name, parts, bits, settings, stored.format)
+    return _Layer(name, parts, bits, _stated_group(likely), settings is not None and settings.get("sym") is True)
 
 
-def _check_stated(name: str, parts: Mapping[str, Any], bits: int, stored: Quantization) -> None:
-    """Raise HedgemarkError for a layer of other bits or groups than the settings state, from which the level of the run is taken."""
-    if names_exceptions(stored.settings):
-        return
-    stated = stored.settings.get("bits", stored.settings.get("w_bit", 4))
+def _check_stated(name: str, parts: Mapping[str, Any], bits: int, settings: Mapping[str, Any], kind: str) -> None:
+    """Raise HedgemarkError for a layer of other bits or groups than its settings state, from which the level of the run is taken."""
+    stated = settings.get("bits", settings.get("w_bit", 4))
     if bits != stated:
         raise HedgemarkError(f"layer {name} has {bits} bits by the shape of its tensors, and the quantization settings say {stated}")
-    size, groups, inputs = _stated_group(stored), len(parts["scales"]), len(parts["qweight"])
-    inputs = inputs * WORD // bits if stored.format == GPTQ else inputs
+    size, groups, inputs = _stated_group(settings), len(parts["scales"]), len(parts["qweight"])
+    inputs = inputs * WORD // bits if kind == GPTQ else inputs
     if isinstance(size, int) and groups != (-(-inputs // size) if size > 0 else 1):
         raise HedgemarkError(f"layer {name} has {groups} groups for {inputs} inputs, and the quantization settings say groups of {size}")
 
@@ -200,7 +202,9 @@ def _dequantize(layer: _Layer, stored: Quantization, offset: int) -> Any:
         raise HedgemarkError(
             f"layer {layer.name} has zero points {tuple(zeros.shape)} and scales {tuple(scales.shape)}, which do not fit its integers"
         )
-    groups = _groups(layer, len(integers), _stated_group(stored))
+    if layer.symmetric and bool((zeros != 2 ** (layer.bits - 1)).any()):
+        raise HedgemarkError(f"layer {layer.name} is symmetric by its settings, but its zero points are not all the middle of their range")
+    groups = _groups(layer, len(integers), layer.group_size)
     return ((integers - zeros[groups]) * scales[groups]).T.contiguous()
 
 
@@ -243,8 +247,8 @@ def _groups(layer: _Layer, n_inputs: int, size: Any) -> Any:
     return groups
 
 
-def _stated_group(stored: Quantization) -> Any:
-    return stored.settings.get("group_size", stored.settings.get("q_group_size"))
+def _stated_group(settings: Mapping[str, Any]) -> Any:
+    return settings.get("group_size", settings.get("q_group_size"))
 
 
 def _layout(stored: Quantization) -> str:

@@ -8,11 +8,23 @@ compressed-tensors without the rounding of their inputs.
 from pathlib import Path
 from typing import Any
 
+from producer.models import auto_round
 from producer.models.bitsandbytes_weights import check_bitsandbytes, dequantize_bitsandbytes
 from producer.models.compressed_weights import check_compressed, round_inputs, take_modules, unpack_modules
 from producer.models.float8_weights import check_floats, dequantize_floats, unstated_rounding
 from producer.models.integer_weights import check_integers, unpack_integers
-from producer.models.stored_as import AWQ, BITSANDBYTES, COMPRESSED_TENSORS, FBGEMM, FP8, GGUF, GPTQ, MODELOPT, quantization
+from producer.models.stored_as import (
+    AWQ,
+    BITSANDBYTES,
+    COMPRESSED_TENSORS,
+    FBGEMM,
+    FP8,
+    GGUF,
+    GPTQ,
+    MODELOPT,
+    add_settings,
+    quantization,
+)
 from schemas.errors import UsageError
 
 UNPACK = {
@@ -23,7 +35,7 @@ CHECKS = {
     GPTQ: check_integers, AWQ: check_integers, **dict.fromkeys((FP8, FBGEMM, MODELOPT), check_floats), COMPRESSED_TENSORS: check_compressed,
     BITSANDBYTES: check_bitsandbytes,
 }  # fmt: skip
-READABLE = (*UNPACK, COMPRESSED_TENSORS, GGUF)
+READABLE = (*UNPACK, COMPRESSED_TENSORS, auto_round.NAME, GGUF)
 
 
 def check_stored(config: Any) -> None:
@@ -36,6 +48,9 @@ def check_stored(config: Any) -> None:
             f"its weights are quantized as {stored.format or 'an unnamed format'!r}, which cannot be dequantized here; formats that can: "
             f"{', '.join(READABLE)}; --backend vllm may run it"
         )
+    if stored.format == auto_round.NAME:
+        reason = auto_round.unreadable(stored.settings)
+        raise UsageError(f"an auto-round checkpoint with {reason} cannot be dequantized here; --backend vllm may run it")
     if stored.format in CHECKS:
         CHECKS[stored.format](stored)
 
@@ -48,7 +63,9 @@ def load_packed(paths: list[Path], config: Any, **options: Any) -> tuple[Any, di
     stored, dtype = quantization(config), options["dtype"]
     tensors = read_tensors(paths)
     if unstated := unstated_rounding(tensors, stored):
-        config.quantization_config = {**stored.settings, **unstated}
+        add_settings(config, unstated)
+    if stored.writer == auto_round.NAME:
+        auto_round.check_named_layers(tensors, stored.settings)
     for name, weight in UNPACK[stored.format](tensors, stored):
         tensors[name] = weight.to(config.dtype or weight.dtype) if dtype == "auto" else weight.to(dtype)
     return load_tensors(tensors, config, **options)
@@ -57,6 +74,8 @@ def load_packed(paths: list[Path], config: Any, **options: Any) -> tuple[Any, di
 def load_compressed(paths: list[Path], config: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
     """Return the model of a compressed-tensors checkpoint as `load_packed` does; it rounds its inputs where the checkpoint says so."""
     stored, tensors = quantization(config), read_tensors(paths)
+    if stored.writer == auto_round.NAME:
+        auto_round.check_named_layers(tensors, stored.settings)
     modules = take_modules(tensors, stored)
     tensors.update(unpack_modules(modules, stored, options["dtype"]))
     model, report = load_tensors(tensors, config, **options)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from producer.models import auto_round
 from schemas.errors import UsageError
 from schemas.levels import FULL_BITS, NO_LEVEL
 
@@ -24,10 +25,14 @@ DECIDING = (
 
 
 class Quantization(NamedTuple):
-    """The name of the format that weights are quantized in, "" for plain weights, and the settings beside it."""
+    """The name of the format that weights are quantized in, "" for plain weights, and the settings beside it.
+
+    writer : the library whose name the checkpoint has where its layers lie in the format of another, "" elsewhere.
+    """
 
     format: str
     settings: Mapping[str, Any]
+    writer: str = ""
 
 
 def stored_dtype(config: Any) -> str:
@@ -42,7 +47,15 @@ def quantization(config: Any) -> Quantization:
     if settings is None:
         raise UsageError(f"quantization_config is {stored!r}, not a table of settings")
     name = settings.get("quant_method") or ""
-    return Quantization(str(getattr(name, "value", name)), settings)
+    name = str(getattr(name, "value", name))
+    if name == auto_round.NAME and not auto_round.unreadable(settings):
+        return Quantization(*auto_round.in_settings_of(settings), writer=name)
+    return Quantization(name, settings)
+
+
+def add_settings(config: Any, more: Mapping[str, Any]) -> None:
+    """Add quantization settings that the files show and the config leaves out."""
+    config.quantization_config = {**config.quantization_config, **more}
 
 
 def complete_config(config: Any, folder: Path) -> None:
@@ -75,14 +88,22 @@ def names_exceptions(settings: Mapping[str, Any]) -> bool:
     return bool(settings.get("dynamic") or settings.get("extra_config"))
 
 
+def layer_settings(stored: Quantization, layer: str) -> Mapping[str, Any] | None:
+    """Return the settings that hold for one layer; None where writers name exceptions by rules that are not followed here."""
+    if stored.writer == auto_round.NAME:
+        return {**stored.settings, **auto_round.exception_of(stored.settings, layer)}
+    return None if names_exceptions(stored.settings) else stored.settings
+
+
 def stored_level(config: Any) -> str:
     """Return the level that a checkpoint is at, as text: "-" for plain weights, "mixed" where layers differ."""
-    name, settings = quantization(config)
+    name, settings, writer = quantization(config)
     if not name:
         return NO_LEVEL
     if name in (GPTQ, AWQ):
         bits, group = settings.get("bits", settings.get("w_bit", 4)), settings.get("group_size", settings.get("q_group_size"))
-        return MIXED if names_exceptions(settings) else _integer_level(bits, FULL_BITS, group)
+        mixed = auto_round.is_mixed(settings) if writer == auto_round.NAME else names_exceptions(settings)
+        return MIXED if mixed else _integer_level(bits, FULL_BITS, group)
     if name == COMPRESSED_TENSORS:
         return _compressed_level(settings)
     levels = {
@@ -99,7 +120,7 @@ def not_simulated(config: Any) -> list[str]:
 
     The inputs that compressed-tensors rounds are rounded here too.
     """
-    name, settings = quantization(config)
+    name, settings, _ = quantization(config)
     algorithm = str(settings.get("quant_algo"))
     inputs = (name == FP8 and settings.get("activation_scheme")) or name == FBGEMM or (name == MODELOPT and not algorithm.endswith("_WO"))
     inputs = inputs or (name == BITSANDBYTES and settings.get("load_in_8bit"))
