@@ -12,6 +12,7 @@ from producer.models import auto_round
 from producer.models.bitsandbytes_weights import check_bitsandbytes, dequantize_bitsandbytes
 from producer.models.compressed_weights import check_compressed, round_inputs, take_modules, unpack_modules
 from producer.models.float8_weights import check_floats, dequantize_floats, unstated_rounding
+from producer.models.hqq_weights import check_hqq, dequantize_hqq
 from producer.models.integer_weights import check_integers, unpack_integers
 from producer.models.stored_as import (
     AWQ,
@@ -21,6 +22,7 @@ from producer.models.stored_as import (
     FP8,
     GGUF,
     GPTQ,
+    HQQ,
     MODELOPT,
     add_settings,
     quantization,
@@ -29,11 +31,11 @@ from schemas.errors import UsageError
 
 UNPACK = {
     GPTQ: unpack_integers, AWQ: unpack_integers, **dict.fromkeys((FP8, FBGEMM, MODELOPT), dequantize_floats),
-    BITSANDBYTES: dequantize_bitsandbytes,
+    BITSANDBYTES: dequantize_bitsandbytes, HQQ: dequantize_hqq,
 }  # fmt: skip
 CHECKS = {
     GPTQ: check_integers, AWQ: check_integers, **dict.fromkeys((FP8, FBGEMM, MODELOPT), check_floats), COMPRESSED_TENSORS: check_compressed,
-    BITSANDBYTES: check_bitsandbytes,
+    BITSANDBYTES: check_bitsandbytes, HQQ: check_hqq,
 }  # fmt: skip
 READABLE = (*UNPACK, COMPRESSED_TENSORS, auto_round.NAME, GGUF)
 

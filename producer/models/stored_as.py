@@ -14,7 +14,7 @@ from schemas.errors import UsageError
 from schemas.levels import FULL_BITS, NO_LEVEL
 
 GPTQ, AWQ, COMPRESSED_TENSORS, GGUF, FP8, FBGEMM, MODELOPT = "gptq", "awq", "compressed-tensors", "gguf", "fp8", "fbgemm_fp8", "modelopt"
-BITSANDBYTES = "bitsandbytes"
+BITSANDBYTES, HQQ = "bitsandbytes", "hqq"
 MIXED = "mixed"  # layers of different kinds, so that no single number says how strongly the model is compressed
 FILES = {"hf_quant_config.json": MODELOPT, "quantize_config.json": GPTQ, "quant_config.json": AWQ}
 # Settings that decide what packed weights mean, under the one or two names that writers give them.
@@ -95,6 +95,21 @@ def layer_settings(stored: Quantization, layer: str) -> Mapping[str, Any] | None
     return None if names_exceptions(stored.settings) else stored.settings
 
 
+def hqq_params(settings: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """Return how HQQ quantized layers, by the kind of layer, such as self_attn.q_proj; under "" where all are quantized alike.
+
+    Empty where the settings do not say so, or say that scales or zero points are quantized again.
+    """
+    stated = settings.get("quant_config")
+    kinds = {"": stated} if isinstance(stated, Mapping) and "weight_quant_params" in stated else stated
+    if not isinstance(kinds, Mapping) or not all(isinstance(kind, Mapping) for kind in kinds.values()):
+        return {}
+    params = {str(name): kind.get("weight_quant_params") for name, kind in kinds.items()}
+    again = any(kind.get("scale_quant_params") or kind.get("zero_quant_params") for kind in kinds.values())
+    found = {name: each for name, each in params.items() if isinstance(each, Mapping)}
+    return {} if again or len(found) < len(params) else found
+
+
 def stored_level(config: Any) -> str:
     """Return the level that a checkpoint is at, as text: "-" for plain weights, "mixed" where layers differ."""
     name, settings, writer = quantization(config)
@@ -104,6 +119,9 @@ def stored_level(config: Any) -> str:
         bits, group = settings.get("bits", settings.get("w_bit", 4)), settings.get("group_size", settings.get("q_group_size"))
         mixed = auto_round.is_mixed(settings) if writer == auto_round.NAME else names_exceptions(settings)
         return MIXED if mixed else _integer_level(bits, FULL_BITS, group)
+    if name == HQQ:
+        found = {_hqq_level(each.get("nbits"), each.get("group_size")) for each in hqq_params(settings).values()}
+        return found.pop() if len(found) == 1 else MIXED
     if name == COMPRESSED_TENSORS:
         return _compressed_level(settings)
     levels = {
@@ -155,6 +173,10 @@ def _scheme_level(weights: Mapping[str, Any], inputs: Mapping[str, Any] | None) 
         kind = "_BLOCK" if strategy == "block" else "_DYNAMIC" if inputs and inputs.get("dynamic") else "" if inputs else "A16"
         return f"FP8{kind}"
     return f"{'MXFP' if group == 32 else 'NVFP'}{bits}" + ("" if inputs else "A16")
+
+
+def _hqq_level(bits: Any, group: Any) -> str:
+    return f"1bit-g{group}" if bits == 1 else _integer_level(bits, FULL_BITS, group)  # levels such as w4a16 begin at two bits
 
 
 def _integer_level(bits: Any, input_bits: Any, group: Any) -> str:

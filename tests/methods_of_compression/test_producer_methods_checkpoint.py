@@ -178,7 +178,7 @@ def test_packed_checkpoints_are_read_without_their_kernels(quantization: dict[st
         ({"quant_method": "gptq", "bits": 4, "rotation": "hadamard"}, "with 'rotation' in its quantization settings"),
         ({"quant_method": "bitsandbytes"}, "must say either load_in_4bit or load_in_8bit"),
         ({"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf3"}, "of type 'nf3' cannot be dequantized"),
-        *(({"quant_method": kind}, f"quantized as '{kind}', which cannot be") for kind in ("hqq", "aqlm", "mxfp4", "quip")),
+        *(({"quant_method": kind}, f"quantized as '{kind}', which cannot be") for kind in ("aqlm", "mxfp4", "quip")),
         ({"bits": 4}, "quantized as 'an unnamed format'"),
         ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "a modelopt checkpoint of algorithm 'NVFP4' cannot be dequantized"),
         ({"quant_method": "compressed-tensors", "transform_config": {"config_groups": {"R1": {}}}}, "with rotations"),
