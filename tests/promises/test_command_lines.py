@@ -26,7 +26,8 @@ PAGES = sorted(path for pattern in PATTERNS for path in ROOT.glob(pattern) if pa
 COMMAND = re.compile(r"^[ $]*(?:run: |Example: )?(?:[A-Z_]+=\S+ )*(?:hedgemark )?((?:analyze|store|produce) .*)$", re.M)
 INLINE = re.compile(r"(?<!`)`(?:hedgemark )?((?:analyze|store|produce) [^`]*)`(?!`)")
 OPTION = re.compile(r"(?<!`)`(--[a-z][a-z-]*)")
-FOREIGN = {"--logprobs", "--top-logprobs"}  # options of inspect, which writes logs that are imported
+DOCKER = {"--file", "--tag", "--rm", "--volume", "--gpus", "--entrypoint"}
+FOREIGN = {"--logprobs", "--top-logprobs"} | DOCKER  # the first two are options of inspect, which writes logs that are imported
 
 ADDED_BY_RECIPES = "store import plain-json"  # by docs/contributing.md, followed in test_contributing.py
 
