@@ -75,18 +75,23 @@ def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[
 
 
 def fitted(
-    rows: Sequence[Sequence[str]], right: Collection[int] = (), width: int | None = None, painted: "Mapping[int, Painter] | None" = None
+    rows: Sequence[Sequence[str]],
+    right: Collection[int] = (),
+    width: int | None = None,
+    painted: "Mapping[int, Painter] | None" = None,
+    breaking: Collection[int] = (),
 ) -> list[list[str]]:
     """Return the printable lines of each row, aligned as in `aligned`.
 
     width   : most characters of a line; None gives every row one line, however long. What does not fit into its column goes on below:
               titles first, then texts at their spaces, and names anywhere where all else is not enough; a figure stays whole.
     painted : by number of a column, what colours a piece of one of its cells; the colour is not counted as characters.
+    breaking : numbers of the columns whose cells go on below before those of any other column do.
     """
     rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     if width is not None:
-        widths = _narrowed(rows, widths, width)
+        widths = _narrowed(rows, widths, width, breaking)
     return [_lines_of(row, widths, right, painted or {}) for row in rows]
 
 
@@ -129,11 +134,12 @@ def _lines_of(row: Sequence[str], widths: Sequence[int], right: Collection[int],
     return [GAP.join(aligned_cell(number, piece) for number, piece in enumerate(line)).rstrip() for line in pieces]
 
 
-def _narrowed(rows: Sequence[Sequence[str]], widths: list[int], width: int) -> list[int]:
-    """Return the widths of columns that fit, the widest made narrower first, as far as each of three floors allows."""
+def _narrowed(rows: Sequence[Sequence[str]], widths: list[int], width: int, breaking: Collection[int]) -> list[int]:
+    """Return the widths of columns that fit, the widest made narrower first, as far as each of four floors allows."""
     columns = list(zip(*rows, strict=True))
     floors = (
         [narrowest(title, cells) for title, *cells in columns],
+        [(narrowest_broken if number in breaking else narrowest)(title, cells) for number, (title, *cells) in enumerate(columns)],
         [narrowest_broken(title, cells) for title, *cells in columns],
         [max(FEWEST, *(_longest_word(cell, figures=True) for cell in column)) for column in columns],
     )

@@ -76,8 +76,11 @@ def render(
 ) -> str:
     """Return the table for a terminal: caption, header, rows, the reasons of rows marked `!`, and notes."""
     shown = sheet(records, columns, notes)
-    lines = _fit(shown.columns, records, width or shutil.get_terminal_size((WIDTH, 0)).columns, shown.n_keys, colored=colored)
-    return "\n".join([printable(shown.caption), "", *lines, *([""] if shown.notes else []), *map(printable, shown.notes)])
+    most = width or shutil.get_terminal_size((WIDTH, 0)).columns
+    same = _same_everywhere(shown.columns, records, most)
+    lines = _fit([column for column in shown.columns if column.title not in same], records, most, shown.n_keys, colored=colored)
+    caption = " · ".join([shown.caption, *(f"{title} {text}" for title, text in same.items())])
+    return "\n".join([printable(caption), "", *lines, *([""] if shown.notes else []), *map(printable, shown.notes)])
 
 
 def estimate(name: str, digits: int = 3, *, sign: bool = False) -> Callable[[Record], str]:
@@ -152,11 +155,11 @@ def span(name: str, *, sign: bool = False) -> Callable[[Record], str]:
 def _fit(columns: Sequence[Column], records: Sequence[Record], width: int, n_keys: int, *, colored: bool) -> list[str]:
     """Return header and rows in lines of at most `width` characters.
 
-    First dispensable columns are left out. Where that is not enough, the first names stand above the rows that share them.
+    Verdicts go on below where they are too long. Where that is not enough, dispensable columns are left out, and then the first names stand
+    above the rows that share them.
     """
     cells = {id(column): [column.text(record) for record in records] for column in columns}
-    titled = [[column.title, *cells[id(column)]] for column in columns]
-    shown = [columns[number] for number in dispensed(titled, [column.dispensable for column in columns], width)]
+    shown = _fitting(columns, cells, width)
     n_keys = sum(any(cells[id(column)]) for column in shown[:n_keys])
     shown = [column for column in shown if any(cells[id(column)])]
     n_above = 0
@@ -166,11 +169,30 @@ def _fit(columns: Sequence[Column], records: Sequence[Record], width: int, n_key
     rows = _blank_repeats([[cells[id(column)][index] for column in beside] for index in range(len(records))], n_keys - n_above)
     right = [number for number in range(n_keys - n_above, len(beside)) if not any("[" in row[number] for row in rows)]
     painted = {number: in_color for number, column in enumerate(beside) if colored and column.judges}
-    table = fitted([[column.title for column in beside], *rows], right, width - len(GAP) * bool(above), painted)
+    judging = [number for number, column in enumerate(beside) if column.judges]
+    table = fitted([[column.title for column in beside], *rows], right, width - len(GAP) * bool(above), painted, judging)
     if not above:
         return [line for lines in table for line in lines]
     names = [" · ".join(filter(None, (cells[id(column)][index] for column in above))) for index in range(len(records))]
     return list(_under_names(names, table, width))
+
+
+def _fitting(columns: Sequence[Column], cells: dict[int, list[str]], width: int) -> list[Column]:
+    """Return the columns that are left when those that are dispensable are left out until the others fit."""
+    titled = [[column.title, *(_longest_words(cells[id(column)]) if column.judges else cells[id(column)])] for column in columns]
+    return [columns[number] for number in dispensed(titled, [column.dispensable for column in columns], width)]
+
+
+def _same_everywhere(columns: Sequence[Column], records: Sequence[Record], width: int) -> dict[str, str]:
+    """Return title and cell of the dispensable columns that say the same in every row, for the caption, if the table is too wide."""
+    cells = {id(column): [column.text(record) for record in records] for column in columns}
+    if len(_fitting(columns, cells, width)) == len(columns):
+        return {}
+    return {column.title: texts[0] for column in columns if column.dispensable and len({*(texts := cells[id(column)])}) == 1 and texts[0]}
+
+
+def _longest_words(texts: Sequence[str]) -> list[str]:
+    return [max(text.split(), key=len, default="") for text in texts]
 
 
 def _under_names(names: Sequence[str], table: Sequence[Sequence[str]], width: int) -> Iterator[str]:

@@ -20,10 +20,12 @@ from analyzer.cli.main import main
 from analyzer.compare.two_axis_verdict import VERDICTS
 from analyzer.gate.gate import FAIL, INCONCLUSIVE, NOT_JUDGED, PASS
 from analyzer.tables import columns
+from analyzer.tables.terminal import render
 from analyzer.tables.verdict_colors import COLORS
 from store.cli.main import main as store_main
 from store.shown import aligned, fitted
 
+ROOT = Path(__file__).parents[2]
 PRICES = "[prices]\nanswer = 1\nask_again = 2\nreview = 3\nabstain = 4\nwrong = 5\n"
 COMMANDS = (
     "sets", "sets --p-values --model small-7b --method dense --task quiz --scorer lac", "sets --average", "compare", "compare --average",
@@ -70,6 +72,25 @@ def test_every_table_of_a_store_fits_its_terminal(command: str, url: str, monkey
     if command == "ls":
         names = [line.split()[0] for line in in_a_pipe[1:]]
         assert len(names) > 5 and all(name.count("~") in (3, 4) and name in "\n".join(lines) for name in names)
+
+
+def test_what_every_row_says_stands_above_before_a_column_is_lost() -> None:
+    """The rows of the demo's table: with all columns where they fit, else the coverage that all share and two lines of a verdict first."""
+    records = json.loads((ROOT / "docs" / "demo.json").read_text())
+    whole, narrower = (render(records, columns.COMPARE, width).split("\n\n") for width in (186, 165))
+    assert "coverage 0.900" not in whole[0] and "coverage" in whole[1] and "accuracy holds, sets grow" in whole[1]
+    assert narrower[0].endswith(" · coverage 0.900") and "coverage" not in narrower[1]
+    assert len(re.findall(r"<0\.001", narrower[1])) == len(re.findall(r"<0\.001", whole[1])) == 4  # p-values of both changes
+    assert re.search(r"accuracy holds,\n +sets grow\n", narrower[1]) and max(map(len, narrower[1].splitlines())) <= 165
+
+
+def test_verdicts_go_on_below_before_figures_do() -> None:
+    """A column that may break gives way first, although another is wider."""
+    rows = [["figure of a run", "verdict"], ["0.123 [0.100, 0.146]", "accuracy holds"]]
+    assert fitted(rows, (), 30, None, (1,)) == [
+        ["figure of a run       verdict"],
+        ["0.123 [0.100, 0.146]  accuracy", "                      holds"],
+    ]
 
 
 def test_a_comparison_says_what_counts_as_no_change(url: str) -> None:
