@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from analyzer.cli.options import against_option, analysis_options, comparison_options, executor_option, set_options
+from analyzer.cli.options import against_option, analysis_options, comparison_options, executor_option, set_options, track_option
 from analyzer.cli.report import COMMANDS as REPORTS
 from analyzer.cli.ship import COMMANDS as SHIPPING
 from analyzer.cli.verdicts import COMMANDS
@@ -30,14 +30,16 @@ def main(verbose: bool) -> None:
 @analysis_options
 @set_options
 @executor_option
+@track_option
 @friendly_errors
-def sets_command(average: bool, executor: str, p_values: bool, reference: Path | None, **options: Any) -> None:
+def sets_command(average: bool, executor: str, p_values: bool, reference: Path | None, track: str | None, **options: Any) -> None:
     """Accuracy, coverage and set size of every run.
 
     Example: analyze sets --task mmlu --alpha 0.05 --alpha 0.1 --scorer lac
     """
     begin(f"measuring the runs of {options['store_url']}")
     from analyzer.cli.request import parse_request
+    from analyzer.gate.trackers import open_tracker, tracked_sets
     from analyzer.runs.loading import open_runs
     from analyzer.studies.executors import Measurement, measure_models, model_sources
     from analyzer.studies.p_values import p_value_records
@@ -49,6 +51,9 @@ def sets_command(average: bool, executor: str, p_values: bool, reference: Path |
 
     if p_values and reference:
         raise UsageError("--reference states figures, which --p-values does not print; leave one of them out")
+    if p_values and track:
+        raise UsageError("--track writes figures of runs, which --p-values does not print; leave one of them out")
+    tracker = open_tracker(track) if track else None
     stated = read_reference(reference) if reference else None
     request = parse_request(stated.completed(options) if stated else options)
     average = average or (stated is not None and stated.averaged)
@@ -62,11 +67,13 @@ def sets_command(average: bool, executor: str, p_values: bool, reference: Path |
         records = measure_models(model_sources(runs, request.store_url), Measurement(request.question, average), executor)
     if stated is None:
         emit(records, request.form, SETS)
-        return
-    compared = beside_reference(records, stated)
-    emit(compared, request.form, replayed(compared))
-    for sentence in summary(compared, stated, records):
-        click.echo(message(sentence), err=True)
+    else:
+        compared = beside_reference(records, stated)
+        emit(compared, request.form, replayed(compared))
+        for sentence in summary(compared, stated, records):
+            click.echo(message(sentence), err=True)
+    if tracker:
+        click.echo(tracker.track("sets", tracked_sets(records)), err=True)
 
 
 @main.command("compare")

@@ -103,6 +103,11 @@ TOLERANCES = [
     ),
 ]
 against_option = click.option("--against", metavar="MODEL", help="Compare with the dense runs of this model, such as ref-l. [its own]")
+track_option = click.option(
+    "--track",
+    metavar="mlflow:URI|wandb:PROJECT|trackio:PROJECT",
+    help="Also write every run, with its figures and intervals, to this tool, such as mlflow:http://localhost:5000.",
+)
 EXECUTOR_HELP = "Analyze one model after the other, several in parallel processes, or on a Ray cluster."
 executor_option = click.option("--executor", type=click.Choice(EXECUTOR_NAMES), default="plain", show_default=True, help=EXECUTOR_HELP)
 

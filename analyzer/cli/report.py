@@ -6,7 +6,16 @@ from typing import Any
 
 import click
 
-from analyzer.cli.options import CLUSTER_HELP, SELECTION, TOLERANCES, against_option, at_option, parameter_option, scorers_option
+from analyzer.cli.options import (
+    CLUSTER_HELP,
+    SELECTION,
+    TOLERANCES,
+    against_option,
+    at_option,
+    parameter_option,
+    scorers_option,
+    track_option,
+)
 from store.command import FILE, add_options, begin, friendly_errors, store_option
 
 OPTIONS: list[Callable[[Any], Any]] = [
@@ -46,22 +55,28 @@ report_options = add_options([*TOLERANCES, *OPTIONS])  # what both commands take
     type=click.Path(path_type=Path, file_okay=False),
     help="Also write the charts to this folder, such as figures.",
 )
+@track_option
 @friendly_errors
-def report_command(form: str, out: Path | None, charts: Path | None, **options: Any) -> None:
+def report_command(form: str, out: Path | None, charts: Path | None, track: str | None, **options: Any) -> None:
     """Write verdicts and all studies as one HTML page that opens offline, or as tables and charts for a paper.
 
     Example: analyze report --store demo-store --out report.html
     """
     begin(f"analyzing the runs of {options['store_url']} for the report")
+    from analyzer.gate.trackers import open_tracker, tracked
     from analyzer.report.data.study import open_study
+    from analyzer.report.words.cards import cards
     from analyzer.report.write import write_charts, write_report
 
+    tracker = open_tracker(track) if track else None
     study = open_study(options)
     path = write_report(study, form, out)
     if charts:
         write_charts(study, charts)
     if path:
         click.echo(path)
+    if tracker:
+        click.echo(tracker.track("report", tracked([check for card in cards(study) for check in card.checks])), err=True)
 
 
 @click.command("serve")

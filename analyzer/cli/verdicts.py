@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from analyzer.cli.options import SELECTION, against_option, analysis_options, at_option, comparison_options, format_option
+from analyzer.cli.options import SELECTION, against_option, analysis_options, at_option, comparison_options, format_option, track_option
 from store.command import FILE, add_options, begin, colored, echo_colored, friendly_errors, store_option
-from store.shown import counted, message
+from store.shown import message
 
 SOURCES = ("dense", "prompt", "task", "subject")
 
@@ -251,11 +251,7 @@ def cost_command(path: Path, against: str | None, **options: Any) -> None:
     metavar="TASK=OWNER/NAME",
     help="Hub data set of a task in the results, such as urn=me/urns; repeatable. [the published tasks' own]",
 )
-@click.option(
-    "--track",
-    metavar="mlflow:URI|wandb:PROJECT|trackio:PROJECT",
-    help="Also write every judged run, with its figures and limits, to this tool, such as mlflow:http://localhost:5000.",
-)
+@track_option
 @friendly_errors
 def gate_command(
     policy: Path | None, limits: tuple[str, ...], predictor: Path | None, against: str | None, track: str | None, **options: Any
@@ -270,7 +266,7 @@ def gate_command(
     from analyzer.gate import ci_reports
     from analyzer.gate.gate import EXIT_CODES, gate, outcome
     from analyzer.gate.policy import read_policy
-    from analyzer.gate.trackers import open_tracker
+    from analyzer.gate.trackers import open_tracker, tracked
     from analyzer.predictor import Predictor
     from analyzer.runs.loading import open_runs
     from analyzer.runs.pairs import Partners
@@ -295,7 +291,7 @@ def gate_command(
             write_document(path, text)
     emit(checks, request.form, GATE)
     if tracker:
-        click.echo(f"{counted(tracker.track(checks), 'run')} written to {tracker.tool}", err=True)
+        click.echo(tracker.track("gate", tracked(checks)), err=True)
     sentences = (ci_reports.correction, ci_reports.together, ci_reports.again, ci_reports.not_judged)
     for line in filter(None, [say(checks) for say in sentences]):
         click.echo(line, err=True)

@@ -1,4 +1,4 @@
-"""What `analyze gate --track` writes, read back from the local files of each tool; no network and no account."""
+"""What `--track` writes for `analyze gate`, `report` and `sets`, read back from the local files of each tool; no network and no account."""
 
 import json
 import os
@@ -12,24 +12,31 @@ import numpy as np
 import pytest
 from analyzer_data import MemoryReader, item_set, make_run, skilled_logits
 from click.testing import CliRunner
+from report_stores import FEW, family, quiz, write
 
 from analyzer.cli.main import main
 from analyzer.gate.gate import NOT_JUDGED, gate
 from analyzer.gate.policy import read_policy
-from analyzer.gate.trackers import WRITERS, Tracker, open_tracker, tracked
+from analyzer.gate.trackers import WRITERS, Tracked, Tracker, open_tracker, tracked, tracked_sets
 from analyzer.protocols.ask import ask
-from analyzer.runs.loading import select_runs
+from analyzer.runs.loading import Runs, select_runs
+from analyzer.studies.sets import sets
 from schemas.errors import HedgemarkError, UsageError
 
 
 @pytest.fixture(scope="module")
-def checks() -> list[dict[str, object]]:
-    """A dense run of 600 items, and one with a little noise: both checks pass."""
+def runs() -> Runs:
+    """A dense run of 600 items, and one with a little noise."""
     rng = np.random.default_rng(0)
     items = item_set(rng.integers(0, 4, 600))
     logits = skilled_logits(rng, items.answer, 4)
     noisy = make_run(items, logits + 0.1 * rng.normal(size=logits.shape), method="rtn", level="w4a16")
-    runs = select_runs(MemoryReader([items], [make_run(items, logits), noisy]), {})
+    return select_runs(MemoryReader([items], [make_run(items, logits), noisy]), {})
+
+
+@pytest.fixture(scope="module")
+def checks(runs: Runs) -> list[dict[str, object]]:
+    """Both checks of the noisy run pass."""
     return gate(runs, ask(scorers=["lac"]), read_policy(None, ["accuracy_loss=0.9", "set_size_growth=0.5"]).limits)
 
 
@@ -51,11 +58,43 @@ def test_what_names_no_tool_and_target_is_refused(text: str) -> None:
         open_tracker(text)
 
 
+def test_a_measured_run_has_its_figures_at_every_alpha_and_scorer(runs: Runs) -> None:
+    """Every run by its name, dense ones too; the figures are those of `analyze sets`, with their intervals."""
+    records = sets(runs, ask(scorers=["lac", "aps"], alphas=["0.1", "0.2"]))
+    written_runs = tracked_sets(records)
+    assert [run.name for run in written_runs] == sorted({record["run"] for record in records})
+    for run in written_runs:
+        of_run = {(record["scorer"], record["alpha"]): record for record in records if record["run"] == run.name}
+        assert len(of_run) == 4 and run.about["unreliable"] == "no" and run.about["n_items"] == "600"
+        for (scorer, alpha), record in of_run.items():
+            for figure in ("accuracy", "coverage", "set_size"):
+                ends = {"": record[figure], " low": record[f"{figure}_low"], " high": record[f"{figure}_high"]}
+                assert {end: run.figures[f"{figure} {scorer} alpha {alpha:g}{end}"] for end in ends} == ends
+
+
+def test_sets_and_report_write_what_they_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`sets` writes every run and `report` the checks of its page; p-values are no figures of runs and are refused."""
+    items = quiz("quiz", 60)
+    url = write(str(tmp_path / "store"), [(items, family(items, "toy", 0, levels=FEW))])
+    seen: dict[str, list[Tracked]] = {}
+    monkeypatch.setitem(WRITERS, "mlflow", lambda library, target, command, runs: seen.update({command: list(runs)}))
+    monkeypatch.setitem(sys.modules, "mlflow", sys)
+    for command in (["sets"], ["report", "--out", str(tmp_path / "r.html")]):
+        done = CliRunner().invoke(main, [*command, "--store", url, "--track", "mlflow:x"])
+        assert done.exit_code == 0 and f"{2 if command == ['sets'] else 1} run" in done.stderr and "written to mlflow" in done.stderr
+    assert {run.about["method"] for run in seen["sets"]} == {"dense", "wanda"}
+    (judged,) = seen["report"]
+    assert judged.about["method"] == "wanda" and judged.figures["accuracy_loss limit"] == 0.02
+    refused = CliRunner().invoke(main, ["sets", "--store", url, "--track", "mlflow:x", "--p-values"])
+    assert refused.exit_code == 2 and "--track writes figures of runs" in refused.stderr
+
+
+@pytest.mark.parametrize("command", [["gate", "--limit", "kl=1"], ["report"], ["sets"]], ids=lambda command: command[0])
 @pytest.mark.parametrize("tool", WRITERS)
-def test_an_absent_library_is_named_with_the_line_that_installs_it(tool: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_absent_library_is_named_with_the_line_that_installs_it(tool: str, command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """One sentence, exit 2, and no run is read."""
     monkeypatch.setitem(sys.modules, tool, None)
-    done = CliRunner().invoke(main, ["gate", "--limit", "kl=1", "--track", f"{tool}:x", "--store", "./no-such-store"])
+    done = CliRunner().invoke(main, [*command, "--track", f"{tool}:x", "--store", "./no-such-store"])
     assert done.exit_code == 2 and f"--track {tool} needs its library: pip install 'hedgemark[{tool}]'" in done.stderr
 
 
@@ -67,14 +106,14 @@ def test_what_a_tool_says_is_one_sentence(checks: list[dict[str, object]], monke
 
     monkeypatch.setitem(WRITERS, "mlflow", refused)
     with pytest.raises(HedgemarkError, match="mlflow could not be written to at http://x: connection refused") as error:
-        Tracker("mlflow", "http://x", None).track(checks)
+        Tracker("mlflow", "http://x", None).track("gate", tracked(checks))
     assert error.value.exit_code == 5
 
 
 SCRIPT = """
 import json, sys
-from analyzer.gate.trackers import open_tracker
-print(open_tracker(sys.argv[1]).track(json.load(sys.stdin)))
+from analyzer.gate.trackers import open_tracker, tracked
+print(open_tracker(sys.argv[1]).track("gate", tracked(json.load(sys.stdin))))
 """
 
 
@@ -91,7 +130,7 @@ def written(tool: str, target: str, checks: object, folder: Path, **environment:
 
 def test_mlflow_in_a_folder(checks: list[dict[str, object]], tmp_path: Path) -> None:
     """Its file store has a file for each figure and each name."""
-    assert written("mlflow", str(tmp_path / "runs"), checks, tmp_path, MLFLOW_ALLOW_FILE_STORE="true") == "1\n"
+    assert written("mlflow", str(tmp_path / "runs"), checks, tmp_path, MLFLOW_ALLOW_FILE_STORE="true") == "1 run written to mlflow\n"
     (run,) = tracked(checks)
     (figure,) = tmp_path.glob("runs/*/*/metrics/accuracy_loss")
     assert float(figure.read_text().split()[1]) == run.figures["accuracy_loss"]
@@ -100,7 +139,7 @@ def test_mlflow_in_a_folder(checks: list[dict[str, object]], tmp_path: Path) -> 
 
 def test_wandb_offline(checks: list[dict[str, object]], tmp_path: Path) -> None:
     """WANDB_MODE=offline needs no key; the run's file has its name and figures."""
-    assert written("wandb", "gates", checks, tmp_path, WANDB_MODE="offline") == "1\n"
+    assert written("wandb", "gates", checks, tmp_path, WANDB_MODE="offline") == "1 run written to wandb\n"
     (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     content = file.read_bytes()
     assert str(checks[0]["run"]).encode() in content and b"accuracy_loss limit" in content
@@ -108,7 +147,7 @@ def test_wandb_offline(checks: list[dict[str, object]], tmp_path: Path) -> None:
 
 def test_trackio_on_this_machine(checks: list[dict[str, object]], tmp_path: Path) -> None:
     """Its SQLite file has the figures."""
-    assert written("trackio", "gates", checks, tmp_path, TRACKIO_DIR=str(tmp_path / "trackio")) == "1\n"
+    assert written("trackio", "gates", checks, tmp_path, TRACKIO_DIR=str(tmp_path / "trackio")) == "1 run written to trackio\n"
     (file,) = (tmp_path / "trackio").glob("gates*.db")
     with sqlite3.connect(file) as database:
         rows = [str(row) for row in database.execute("select * from metrics")]
