@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from typing import Any
 
-from analyzer.gate.ci_reports import again, correction, together
+from analyzer.gate.ci_reports import again, correction, together, tool
 from analyzer.gate.gate import FAIL, INCONCLUSIVE, PASS
 from analyzer.predictor.document import PRICES
 from analyzer.report.charts import comparison_charts
@@ -106,7 +106,8 @@ def _panels(study: Study) -> tuple[Panel, ...]:
 def _panel(panel: Panel, methods: list[str], facts: dict[str, Any]) -> dict[str, Any]:
     drawn = {name: for_page(make(methods, facts)) for name, make in (panel.charts or {}).items()}
     columns = [{name: value for name, value in vars(column).items() if value} | {"digits": column.digits} for column in panel.columns]
-    return {"id": panel.id, "table": panel.table, "shows": vars(panel.shows), "columns": columns, "charts": drawn}
+    listed = vars(panel.listed) if panel.listed else None
+    return {"id": panel.id, "table": panel.table, "shows": vars(panel.shows), "columns": columns, "charts": drawn, "listed": listed}
 
 
 def _facts(study: Study, all_cards: Sequence[Card]) -> dict[str, Any]:
@@ -129,6 +130,7 @@ def _facts(study: Study, all_cards: Sequence[Card]) -> dict[str, Any]:
         "policy_words": policy_words(study.request.policy.limits),
         "errors": _errors(all_cards),
         "alone": _without_partner(study),
+        "tool": tool(),
         "n_runs": len(rows),
         "snapshot": study.runs.reader.snapshot,
         "parameters": study.request.parameters,

@@ -1,9 +1,11 @@
 """What a panel of the page is: a table, which of its rows are shown, charts of it, and a sentence about it."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from analyzer.measure.records import Record
 from analyzer.report.charts.theme import Spec
 from analyzer.report.data.tables import Tables
 
@@ -65,6 +67,20 @@ SAME_TASK = Selection(("model", "method", "scorer", "protocol"), same=("task", "
 
 
 @dataclass(frozen=True)
+class Listed:
+    """A chart that is a list: one line per value of `field`, in rising order of `order` (falling if `falls`), ten of them at first."""
+
+    field: str
+    order: str
+    falls: bool = False
+
+    def place(self, row: Record) -> float:
+        """Return what rows are sorted by; a row without the figure comes last."""
+        value = row.get(self.order)
+        return math.inf if value is None else -float(value) if self.falls else float(value)
+
+
+@dataclass(frozen=True)
 class Panel:
     """One panel.
 
@@ -75,6 +91,7 @@ class Panel:
     charts  : by name, functions that return the specification of a chart.
     empty   : what the panel shows instead of a chart if it has no rows.
     more    : further fields that the charts or the page need.
+    listed  : what its chart lists; None for a chart that is no list.
     """
 
     id: str
@@ -87,6 +104,7 @@ class Panel:
     shows: Selection = FILTERED
     empty: str = NO_PAIRS
     more: tuple[str, ...] = ()
+    listed: Listed | None = None
 
     @property
     def fields(self) -> list[str]:

@@ -1,7 +1,7 @@
 """The panels of the page, in order."""
 
 from analyzer.report.charts import comparison_charts, study_charts, watch_charts
-from analyzer.report.panel import COSTS, NEIGHBOURS, PAIR_ONLY, SAME_TASK, SWEEP, UNFILTERED, WATCH, Panel, PanelColumn
+from analyzer.report.panel import COSTS, NEIGHBOURS, PAIR_ONLY, SAME_TASK, SWEEP, UNFILTERED, WATCH, Listed, Panel, PanelColumn
 from analyzer.report.words import sentences
 
 ACCURACY = PanelColumn("accuracy_change", "Δ accuracy, points", 2, interval=True, sign=True, times=100)
@@ -40,7 +40,8 @@ PANELS = (
     Panel(
         "heat",
         "What each method changed",
-        "Orange is worse than the dense run, blue is better. Bold numbers are changes that chance does not explain (95 % confidence).",
+        "Orange is worse than the dense run, blue is better. Bold numbers are changes that chance does not explain (95 % confidence). "
+        "A run marked ! cannot be trusted, and the last panel says why.",
         "pairs",
         PAIR,
         sentences.heat_map,
@@ -76,8 +77,8 @@ PANELS = (
     Panel(
         "cliffs",
         "Where is the cliff?",
-        "All levels that have the same scale as the chosen run's, for its model, task and prompt. The dashed line is the largest change "
-        "that counts as none.",
+        "Points and their intervals are levels that were measured, all on the same scale as the chosen run's, for its model, task and "
+        "prompt; dotted lines only connect them. The dashed line is the largest change that counts as none.",
         "cliffs",
         (
             PanelColumn("strength", "strength", 3),
@@ -116,7 +117,7 @@ PANELS = (
         "flips",
         "Which answers flipped?",
         "Answers that turned from right to wrong or from wrong to right, by subject; below, the items whose answer's probability changed "
-        "most.",
+        "most. Subjects with the most flips come first.",
         "subjects",
         (
             PanelColumn("subject", "subject"),
@@ -127,6 +128,7 @@ PANELS = (
         sentences.flips,
         {"flips": comparison_charts.flips},
         PAIR_ONLY,
+        listed=Listed("subject", "share", falls=True),
     ),
     Panel(
         "frontier",
@@ -156,7 +158,8 @@ PANELS = (
     Panel(
         "scale",
         "Do larger models suffer less?",
-        "Growth of the mean set size against the number of parameters, on the chosen run's task and prompt.",
+        "Growth of the mean set size against the number of parameters, on the chosen run's task and prompt. Upright names are models; a "
+        "line is named at its largest model where that growth is not just chance.",
         "scale",
         (
             PanelColumn("parameters", "parameters", 0),
@@ -174,7 +177,8 @@ PANELS = (
         "transfer",
         "Ship without recalibrating?",
         "Filled points: coverage with the dense model's threshold. Open points: after recalibrating. Solid line: the target coverage, "
-        "1 - alpha; dashed line: the lowest coverage that is tolerated.",
+        "1 - alpha; dashed line: the lowest coverage that is tolerated. The lowest "
+        "coverage comes first.",
         "transfer",
         (
             PanelColumn("coverage", "coverage, dense threshold", 4, interval=True),
@@ -186,12 +190,13 @@ PANELS = (
         ),
         sentences.transfer,
         {"transfer": study_charts.transfer},
+        listed=Listed("label", "coverage"),
     ),
     Panel(
         "cost",
         "What do the sets cost?",
         "A question whose set has one option is answered, one with a few options is asked again, one with more goes to a person. Type your "
-        "own prices; dark ticks mark the dense run.",
+        "own prices; dark ticks mark the dense run. The cheapest comes first, whether or not it may ship.",
         COSTS,
         (
             PanelColumn("cost", "cost per 1,000", 3, interval=True),
@@ -205,6 +210,7 @@ PANELS = (
         {"cost": study_charts.cost},
         empty="No run here is measured over all splits.",
         more=("n_items", "t", "rates", "covariance", "change", "change_covariance", "saving", "unreliable"),
+        listed=Listed("label", "cost"),
     ),
     Panel(
         WATCH,
@@ -228,6 +234,23 @@ PANELS = (
         UNFILTERED,
         "The monitor has seen no question yet.",
         more=("test", "questions", "evidence", "share", "outcome"),
+    ),
+    Panel(
+        "made",
+        "What was run?",
+        "The weights that answered, and when and with which versions each run was made.",
+        "made",
+        (
+            PanelColumn("date", "date"),
+            PanelColumn("weights", "weights, SHA-256"),
+            PanelColumn("revision", "revision"),
+            PanelColumn("dtype", "dtype"),
+            PanelColumn("backend", "backend"),
+            PanelColumn("device", "device"),
+            PanelColumn("libraries", "versions"),
+        ),
+        sentences.made,
+        empty="No run passes the filters.",
     ),
     Panel(
         "noted",

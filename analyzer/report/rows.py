@@ -67,6 +67,7 @@ def opening_rows(panel: Panel, records: Sequence[Record], facts: Sequence[Record
         return list(records)
     rows = [facts[record["run"]] | {field: record.get(field) for field in panel.fields} for record in records]
     rows = [row | {"role": _role(row, chosen)} for row in rows]
+    rows = sorted(rows, key=panel.listed.place) if panel.listed else rows
     if panel.shows.pair:
         return [row for row in rows if row["role"] != "other"]
     return [row for row in rows if all(row[field] == chosen[field] for field in panel.shows.same)]

@@ -1,7 +1,5 @@
 """The report as a person meets it: opened from disk in a real Chromium."""
 
-import csv
-import io
 import json
 import re
 from pathlib import Path
@@ -11,7 +9,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from report_browser import Opened
+from report_browser import Opened, download, table
 from report_stores import CLOSING, FORMULA, MARKUP, family, mixed_store, quiz, run_of, study_of, write
 
 from analyzer.api import sets
@@ -41,21 +39,6 @@ def save(url: str, folder: Path) -> Path:
     target = folder / "report.html"
     target.write_text(page(study_of(url)), encoding="utf-8")
     return target
-
-
-def table(opened: Opened, panel: str) -> list[dict[str, str]]:
-    """Open a panel's table view and return its rows by title."""
-    opened.page.eval_on_selector(f"#table-{panel}", "details => { details.open = true; }")
-    opened.page.wait_for_selector(f"#table-{panel} table", state="attached")
-    cells = opened.page.eval_on_selector_all(f"#table-{panel} tr", "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))")
-    return [dict(zip(cells[0], row, strict=True)) for row in cells[1:]]
-
-
-def download(opened: Opened, panel: str) -> list[dict[str, str]]:
-    """Return the rows of a panel's CSV."""
-    with opened.page.expect_download() as waiting:
-        opened.page.click(f"[data-csv={panel}]")
-    return list(csv.DictReader(io.StringIO(Path(waiting.value.path()).read_text(encoding="utf-8"))))
 
 
 def slide(opened: Opened, alpha: str) -> Opened:
@@ -228,6 +211,10 @@ def test_dark_mode_and_print_follow_the_system(path: Path, open_page: Any) -> No
     opened.page.emulate_media(media="print")
     assert not opened.page.locator(".filters").is_visible()
     assert opened.page.evaluate(label) != dark
+    assert opened.page.evaluate("getComputedStyle(document.querySelector('.chart svg')).maxWidth") == "100%"
+    torn = "heads => heads.filter(head => getComputedStyle(head).breakAfter !== 'avoid').length"
+    assert opened.page.eval_on_selector_all("h2, .reading, .about", torn) == 0
+    assert opened.page.eval_on_selector_all(".card, .one", "all => all.filter(one => !one.offsetHeight).length") == 0
 
 
 @pytest.mark.parametrize("width", [420, 1280])
@@ -273,5 +260,5 @@ def test_150_runs(tmp_path: Path, open_page: Any) -> None:
     saved = save(write(str(tmp_path / "many"), parts), tmp_path)
     assert saved.stat().st_size < 5_000_000
     opened = open_page(saved).drawn()
-    assert opened.page.locator("footer").text_content().startswith("150 runs")
+    assert " from 150 runs of snapshot " in opened.page.locator("footer").text_content()
     assert len(table(opened, "heat")) == 125

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import json
 import re
 from html import unescape
 from html.parser import HTMLParser
@@ -14,7 +13,7 @@ import pytest
 import vl_convert
 from analyzer_data import MemoryReader, item_set, make_run, skilled_logits
 from click.testing import CliRunner
-from report_stores import CLOSING, FEW, MARKUP, family, mixed_store, quiz, run_of, study_of, write
+from report_stores import CLOSING, FEW, MARKUP, embedded, family, mixed_store, panel_html, quiz, rows, run_of, study_of, write
 
 from analyzer.api import ask, compare, sets
 from analyzer.cli.main import main
@@ -54,15 +53,6 @@ def html(store_url: str) -> str:
 def data(html: str) -> dict[str, Any]:
     """What the page embeds."""
     return embedded(html)
-
-
-def embedded(html: str) -> dict[str, Any]:
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.S)[1])
-
-
-def rows(data: dict[str, Any], table: str) -> list[dict[str, Any]]:
-    columns = data["tables"][table]
-    return [{name: values[0 if len(values) == 1 else i] for name, values in columns.items()} for i in range(columns["n"][0])]
 
 
 def scripts(html: str) -> list[str]:
@@ -200,10 +190,6 @@ def test_cautions_of_tables_stand_on_the_page(store_url: str, tmp_path: Path) ->
     assert tables_below.exit_code in (0, 1, 3)
     for name in ("m", "j"):
         assert "60 items of quiz form 20 clusters (--cluster subject)" in (tmp_path / name).read_text()
-
-
-def panel_html(html: str, name: str) -> str:
-    return re.search(rf'<section class="panel" id="panel-{name}">(.*?)</section>', html, re.S)[1]
 
 
 def page_checks(whole: Any) -> list[dict[str, Any]]:

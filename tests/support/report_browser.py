@@ -1,5 +1,7 @@
 """A real Chromium for the tests of the report: the system's, never one that Playwright downloads."""
 
+import csv
+import io
 import os
 import shutil
 from collections.abc import Iterator
@@ -65,3 +67,19 @@ def open_page(chromium: Any) -> Iterator[Any]:
     for one in opened:
         one.page.context.close()
     assert not errors, errors
+
+
+def table(opened: Opened, panel: str) -> list[dict[str, str]]:
+    """Open a panel's table view and return its rows by title."""
+    opened.page.eval_on_selector(f"#table-{panel}", "details => { details.open = true; }")
+    opened.page.wait_for_selector(f"#table-{panel} table", state="attached")
+    opened.page.eval_on_selector_all(f"[data-more=table-{panel}]", "buttons => buttons.forEach(button => button.click())")
+    cells = opened.page.eval_on_selector_all(f"#table-{panel} tr", "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))")
+    return [dict(zip(cells[0], row, strict=True)) for row in cells[1:]]
+
+
+def download(opened: Opened, panel: str) -> list[dict[str, str]]:
+    """Return the rows of a panel's CSV."""
+    with opened.page.expect_download() as waiting:
+        opened.page.click(f"[data-csv={panel}]")
+    return list(csv.DictReader(io.StringIO(Path(waiting.value.path()).read_text(encoding="utf-8"))))

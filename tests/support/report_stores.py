@@ -1,5 +1,7 @@
 """Stores for the report's tests: hostile names among ordinary ones, two tasks and prompts, runs of NaN, with notes, without partner."""
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +85,16 @@ def mixed_store(folder: Path) -> str:
 def study_of(url: str, **options: Any) -> Study:
     """Return the study of a store, as the command asks for it."""
     return open_study(OPTIONS | {"store_url": url} | options)
+
+
+def embedded(html: str) -> dict[str, Any]:
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.S)[1])
+
+
+def rows(data: dict[str, Any], table: str) -> list[dict[str, Any]]:
+    columns = data["tables"][table]
+    return [{name: values[0 if len(values) == 1 else i] for name, values in columns.items()} for i in range(columns["n"][0])]
+
+
+def panel_html(html: str, name: str) -> str:
+    return re.search(rf'<section class="panel" id="panel-{name}">(.*?)</section>', html, re.S)[1]

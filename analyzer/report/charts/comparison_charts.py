@@ -99,7 +99,7 @@ def flips(methods: list[str], facts: dict[str, Any]) -> Spec:
             high="datum.sign * datum.share_high",
         )
         .encode(
-            y=alt.Y("subject:N", title=None),
+            y=alt.Y("subject:N", sort=None, title=None),
             color=alt.Color("direction:N", scale=alt.Scale(domain=["right to wrong", "wrong to right"], range=[SERIES[1], SERIES[0]])),
             tooltip=[alt.Tooltip("subject:N"), *tooltip("amount", "+.1f"), alt.Tooltip("n_items:Q", title="items")],
         )

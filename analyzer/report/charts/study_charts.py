@@ -11,7 +11,7 @@ LISTED = 22  # height of a row of a list
 
 
 def cliff(name: str, title: str, least: tuple[float, float], times: int = 1) -> Any:
-    """Return the function that makes the chart of one figure along the levels of every method, with its interval as a band.
+    """Return the function that makes the chart of one figure at the levels that were measured, with its interval.
 
     least : smallest and largest value that the axis always shows, so that noise does not look like a cliff.
     """
@@ -29,17 +29,16 @@ def cliff(name: str, title: str, least: tuple[float, float], times: int = 1) -> 
         y = alt.Y("y:Q", title=title)
         ends_of_axis = [level(value, opacity=0) for value in (*least, *_tolerance(name, facts))]
         tolerance = [level(value, strokeDash=[4, 4]) for value in _tolerance(name, facts)]
-        band = base.mark_area(opacity=0.14).encode(y="low:Q", y2="high:Q")
         ends = base.mark_rule(strokeWidth=1.5, opacity=0.6).encode(y="low:Q", y2="high:Q")
-        lines = base.mark_line(strokeWidth=1.5).encode(y=y)
+        lines = base.mark_line(strokeWidth=1, strokeDash=[2, 3]).encode(y=y)
         dots = base.mark_point(filled=True, size=70, opacity=1).encode(y="y:Q", shape=shaped(methods))
-        return spec_of(alt.layer(*ends_of_axis, *tolerance, band, ends, lines, dots), height=230)
+        return spec_of(alt.layer(*ends_of_axis, *tolerance, ends, lines, dots), height=230)
 
     return chart
 
 
 def scale(methods: list[str], facts: dict[str, Any]) -> Spec:
-    """Draw the relative growth of the mean set size against parameters, one line per method and level."""
+    """Draw the relative growth of the mean set size against parameters, one line per method and level; names where it is not noise."""
     base = (
         alt.Chart(ROWS)
         .transform_filter("datum.parameters != null && datum.inflation != null")
@@ -47,7 +46,7 @@ def scale(methods: list[str], facts: dict[str, Any]) -> Spec:
             x=alt.X(
                 "parameters:Q",
                 title="parameters",
-                scale=alt.Scale(type="log", nice=False, padding=20),
+                scale=alt.Scale(type="log", nice=False, padding=40),
                 axis=alt.Axis(format="~s", grid=False),
             ),
             color=coloured(methods),
@@ -59,7 +58,14 @@ def scale(methods: list[str], facts: dict[str, Any]) -> Spec:
     lines = base.mark_line(strokeWidth=1.2, opacity=0.8).encode(y=y)
     whiskers = base.mark_rule(strokeWidth=1.2, opacity=0.6).encode(y="inflation_low:Q", y2="inflation_high:Q")
     dots = base.mark_point(filled=True, size=70, opacity=1).encode(y=y, shape=shaped(methods))
-    return spec_of(alt.layer(level(0), lines, whiskers, dots), height=320)
+    sizes = base.transform_aggregate(groupby=["model", "parameters"])
+    models = sizes.mark_text(angle=270, align="right", baseline="bottom", dx=-4, dy=-4, color="@soft").encode(
+        y=alt.value(0), text="model:N", color=alt.value("@soft"), detail=alt.Undefined, tooltip=alt.Undefined
+    )
+    largest = base.transform_joinaggregate(most="max(parameters)", groupby=["method", "level", "family"])
+    last = largest.transform_filter("datum.parameters == datum.most && (datum.inflation_low > 0 || datum.inflation_high < 0)")
+    levels = last.mark_text(align="left", dx=8, fontSize=11).encode(y=y, text="name:N")
+    return spec_of(alt.layer(level(0), lines, whiskers, dots, models, levels), height=360)
 
 
 def frontier(name: str, title: str, times: int = 1) -> Any:

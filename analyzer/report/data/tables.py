@@ -15,7 +15,6 @@ from analyzer.report.data.interactive import cost_rates, curves, size_rates
 from analyzer.report.data.study import Study
 from analyzer.stats.arrays import BoolArray
 from analyzer.studies.cliffs import cliff_records
-from analyzer.studies.decoupling import decoupling
 from analyzer.studies.frontier import frontier_records
 from analyzer.studies.scale import scale_records
 from analyzer.studies.threshold_transfer import kept_from_dense
@@ -24,6 +23,7 @@ from schemas.itemset import ItemSet
 
 Tables = dict[str, list[Record]]
 MOST_ITEMS, MOST_CHARACTERS = 20, 400  # flipped items shown of a pair, characters shown of a text
+HASH_DIGITS = 16  # of the SHA-256 of the weights; `store show` prints all
 DIRECTIONS = {"flips_to_wrong": "right to wrong", "flips_to_right": "wrong to right"}
 
 
@@ -34,13 +34,12 @@ def tables(study: Study) -> Tables:
 
 
 def first_question_tables(named_tables: Tables, question: Question) -> Tables:
-    """Return the records of the first scorer and protocol, from which sentences are written, and the decoupling of their pairs."""
+    """Return the records of the first scorer and protocol, from which sentences are written."""
     chosen = {"scorer": question.scorers[0], "protocol": question.protocol}
-    first_tables = {
+    return {
         name: [record for record in records if all(record.get(field, value) == value for field, value in chosen.items())]
         for name, records in named_tables.items()
     }
-    return first_tables | {"decoupling": decoupling(first_tables["pairs"]) if first_tables["pairs"] else []}
 
 
 def run_records(study: Study) -> list[Record]:
@@ -137,6 +136,19 @@ def noted_table(study: Study) -> list[Record]:
     return list(notes.values())
 
 
+def made_table(study: Study) -> list[Record]:
+    """Return one record per run: which weights answered, when and with what it was made; "" for what an imported run does not say."""
+    records = []
+    for row in study.runs.rows:
+        view = study.runs.view(row)
+        libraries = ", ".join(f"{name} {version}" for name, version in sorted(view.env.libraries.items()))
+        records.append(
+            {"run": row["name"], "weights": view.key.weights_hash[:HASH_DIGITS], "revision": view.key.revision, "dtype": view.key.dtype}
+            | {"backend": view.key.backend, "device": view.env.device, "date": view.env.created[:10], "libraries": libraries}
+        )
+    return records
+
+
 def watch_table(study: Study) -> list[Record]:
     """Return what is known of live questions; [] if no predictor is watched."""
     return list(study.request.watch or ())
@@ -156,6 +168,7 @@ TABLES: dict[str, Callable[[Study], list[Record]]] = {
     "costs": cost_rates,
     "unreliable": unreliable_table,
     "noted": noted_table,
+    "made": made_table,
     "watch": watch_table,
 }
 

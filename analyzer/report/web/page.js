@@ -1,6 +1,8 @@
 // State in the URL fragment, controls, tables and charts.
 const byId = (id) => document.getElementById(id);
 const pick = (selector) => [...document.querySelectorAll(selector)];
+const ROWS = 10; // of a list, until all are asked for
+const unfolded = new Set(); // lists that show all their rows
 const initial = () => ({ alpha: DATA.alpha, metric: "set_size_change", scorer: DATA.scorer, protocol: DATA.protocol, run: null, prices: { ...DATA.prices, saving: null } });
 let state = initial();
 const views = {};
@@ -12,6 +14,7 @@ function readFragment() {
     const value = given.get(dataset.filter);
     if (value && [...options].some((option) => option.value === value)) state[dataset.filter] = value;
   });
+  state.find = given.get("find") ?? undefined;
   const alpha = Number(given.get("alpha"));
   if (alpha >= 0.01 && alpha <= 0.99) state.alpha = Math.round(alpha * 100) / 100;
   if ([...byId("metric").options].some((option) => option.value === given.get("metric"))) state.metric = given.get("metric");
@@ -25,7 +28,7 @@ function readFragment() {
 
 function writeFragment() {
   const start = initial();
-  const kept = [...FILTERS, "alpha", "metric"].filter((name) => (state[name] ?? "") !== (start[name] ?? "")).map((name) => [name, state[name]]);
+  const kept = [...FILTERS, "find", "alpha", "metric"].filter((name) => (state[name] ?? "") !== (start[name] ?? "")).map((name) => [name, state[name]]);
   const prices = Object.entries(state.prices).filter(([name, value]) => value !== start.prices[name]).map(([name, value]) => [`price.${name}`, value]);
   const run = state.picked && runs[state.run] ? [["run", runs[state.run].label]] : [];
   history.replaceState(null, "", `#${new URLSearchParams([...kept, ...run, ...prices])}`);
@@ -52,7 +55,7 @@ function element(name, text, ...children) {
 
 function table(heads, rows) {
   const head = element("tr", null, ...heads.map((text) => Object.assign(element("th", text), { scope: "col" })));
-  const body = rows.map((cells) => element("tr", null, ...cells.map((text) => Object.assign(element("td", text), { className: /^[+\-−]?[\d.,]+( \[|$)/.test(text) ? "number" : "" }))));
+  const body = rows.map((cells) => element("tr", null, ...cells.map((text) => Object.assign(element("td", text), { className: /^[+-]?[\d.,]+( \[|$)/.test(text) ? "number" : "" }))));
   return element("table", null, element("thead", null, head), element("tbody", null, ...body));
 }
 
@@ -61,15 +64,49 @@ function fillTable(panel) {
   if (!box?.open) return;
   const rows = tableRows(panel, state);
   const names = namedBy(rows);
-  const cells = rows.map((row) => [...names.map((name) => row[name] ?? ""), ...panel.columns.map((column) => shown(column, row))]);
+  const few = unfolded.has(box.id) ? rows : rows.slice(0, ROWS);
+  offerMore(box.querySelector(".more"), box.id, few.length, rows.length);
+  const cells = few.map((row) => [...names.map((name) => row[name] ?? ""), ...panel.columns.map((column) => shown(column, row))]);
   box.querySelector("div").replaceChildren(table([...names, ...panel.columns.map((column) => column.title)], cells));
+}
+
+/** Say how many rows of a list are shown, with a button for all. */
+function offerMore(place, list, count, total) {
+  place.replaceChildren();
+  if (count === total) return;
+  const button = Object.assign(element("button", `Show all ${total}`), { type: "button" });
+  button.dataset.more = list;
+  place.append(`${count} of ${total} `, button);
+}
+
+/** The rows of a chart that is a list, in its order; the first lines of them, until all are asked for. */
+function listedRows(panel, rows) {
+  if (!panel.listed) return rows;
+  const { field, order, falls } = panel.listed;
+  const place = (row) => (row[order] === null || row[order] === undefined ? Infinity : falls ? -row[order] : row[order]);
+  const sorted = [...rows].sort((a, b) => (place(a) < place(b) ? -1 : place(a) > place(b) ? 1 : 0));
+  const lines = [...new Set(sorted.map((row) => row[field]))];
+  const few = new Set(unfolded.has(panel.id) ? lines : lines.slice(0, ROWS));
+  offerMore(byId(`more-${panel.id}`), panel.id, few.size, lines.length);
+  return sorted.filter((row) => few.has(row[field]));
+}
+
+/** Mark boxes that are wider than their place, so that what is hidden is announced. */
+function cueBoxes() {
+  pick(".scroll").forEach((box) => {
+    box.classList.toggle("wide-box", box.scrollWidth > box.clientWidth + 1);
+    box.classList.toggle("at-end", box.scrollLeft + box.clientWidth >= box.scrollWidth - 1);
+  });
 }
 
 function fillFlipped() {
   const box = byId("flipped");
   if (!box.open) return;
   const texts = new Map(tables.texts.map((row) => [`${row.task} ${row.item}`, row]));
-  const rows = tables.items.filter((row) => row.run === state.run).map((row) => {
+  const all = tables.items.filter((row) => row.run === state.run);
+  const few = unfolded.has(box.id) ? all : all.slice(0, ROWS);
+  offerMore(box.querySelector(".more"), box.id, few.length, all.length);
+  const rows = few.map((row) => {
     const text = texts.get(`${row.task} ${row.item}`);
     const change = `${inForm({ digits: 0, sign: true, times: 100 }, row.answer_prob_change, false)} %`;
     return [row.id, text?.question ?? "(no text in the store)", text?.options ?? "", row.subject, row.answer, row.dense, row.compressed, change];
@@ -78,7 +115,7 @@ function fillFlipped() {
 }
 
 async function draw(panel) {
-  const rows = panel.table === "costs" ? comparedCosts(state) : panelRows(panel, state);
+  const rows = listedRows(panel, panel.table === "costs" ? comparedCosts(state) : panelRows(panel, state));
   const section = byId(`panel-${panel.id}`);
   if (!section) return;
   section.classList.toggle("bare", !rows.length);
@@ -105,19 +142,52 @@ function say() {
   const at = Math.round(state.alpha * 100) - 1;
   const sizes = Object.fromEntries(panelRows({ table: "curves", shows: { filters: ["scorer", "protocol"], pair: true } }, state).map((row) => [row.role, row.set_size[at].toFixed(2)]));
   byId("alpha-said").textContent = `${state.alpha.toFixed(2)}: ` + (sizes.dense ? `${sizes.dense} options dense` : "") + (sizes.compressed ? `, ${sizes.compressed} compressed` : "");
-  const [least] = comparedCosts(state).filter((row) => !row.unreliable).sort((a, b) => a.cost - b.cost);
-  const beside = least?.dense_cost === undefined ? "" : `; its dense run ${least.dense_cost.toFixed(2)}`;
-  byId("cost-said").textContent = least
-    ? `Cheapest: ${least.label}, ${least.cost.toFixed(2)} per 1,000 questions [${least.cost_low.toFixed(2)}, ${least.cost_high.toFixed(2)}]${beside}.`
-    : "";
+  byId("cost-said").textContent = cheapest(comparedCosts(state).filter((row) => !row.unreliable));
+}
+
+/** The cheapest run of every task, among those of compressed models that may ship, as a change from its dense run. */
+function cheapest(rows) {
+  const compared = rows.some((row) => row.change);
+  const passed = new Set(pick(".card").filter((card) => card.dataset.result === "pass").map(({ dataset }) => [dataset.model, dataset.method, dataset.level].join("\n")));
+  const allowed = compared ? rows.filter((row) => passed.has([row.model, row.method, row.level].join("\n"))) : rows;
+  if (compared && !allowed.length) return "None of these compressed models may ship yet, so none is called the cheapest.";
+  const least = new Map();
+  for (const row of allowed) if (!(least.get(row.where)?.cost <= row.cost)) least.set(row.where, row);
+  const amount = (row, name, sign) => shown({ field: name, digits: 2, interval: true, sign }, row);
+  const parts = [...least.values()].map((row) => `on ${row.where} ${row.model} ${row.name}, ${compared ? `${amount(row, "cost_change", true)} compared with its dense run` : amount(row, "cost", false)}`);
+  return parts.length ? `Cheapest${compared ? " that may ship" : ""}, per 1,000 questions: ${parts.join("; ")}.` : "";
+}
+
+/** Whether a compressed model, as an element of the page describes it, is left by the filters and the words that are sought. */
+const keeps = ({ model, method, tasks, label }) =>
+  alike({ model }, "model", state.model) && alike({ method }, "method", state.method) && (!state.task || tasks.split("\n").includes(state.task)) && contains(label, state.find);
+
+/** The lists of the verdict: how many models, and the first of them. */
+function showSummary() {
+  pick(".column").forEach((column) => {
+    const all = [...column.querySelectorAll(".one")];
+    const kept = all.filter((one) => keeps(one.querySelector(".chip").dataset));
+    all.forEach((one) => {
+      one.hidden = !kept.includes(one);
+      one.classList.toggle("late", kept.indexOf(one) >= ROWS);
+    });
+    column.querySelectorAll(".of-model").forEach((model) => {
+      model.hidden = !model.querySelector(".one:not([hidden])");
+      model.classList.toggle("late", !model.querySelector(".one:not([hidden], .late)"));
+    });
+    column.querySelector(".count").textContent = kept.length === all.length ? all.length : `${kept.length} of ${all.length}`;
+    const button = column.querySelector(".unfold");
+    button.textContent = `Show all ${kept.length}`;
+    button.hidden = kept.length <= ROWS || !column.classList.contains("folded");
+  });
 }
 
 function showCards() {
   const kept = {};
   const results = new Set(pick(".card").map((card) => card.dataset.result)).size;
   pick(".card").forEach((card) => {
-    const { model, method, tasks, result } = card.dataset;
-    const keep = alike({ model }, "model", state.model) && alike({ method }, "method", state.method) && (!state.task || tasks.split("\n").includes(state.task));
+    const { result } = card.dataset;
+    const keep = keeps(card.dataset);
     card.hidden = !keep;
     if (keep) kept[result] = (kept[result] ?? 0) + 1;
     card.classList.toggle("late", keep && kept[result] > Math.ceil(6 / results));
@@ -127,6 +197,7 @@ function showCards() {
 
 function setControls() {
   pick("[data-filter]").forEach((select) => { select.value = state[select.dataset.filter] ?? ""; });
+  if (document.activeElement !== byId("find")) byId("find").value = state.find ?? "";
   byId("metric").value = state.metric;
   byId("alpha").value = state.alpha;
   pick("[data-price]").forEach((input) => { if (document.activeElement !== input) input.value = state.prices[input.dataset.price] ?? ""; });
@@ -137,6 +208,7 @@ let waiting = 0;
 function update() {
   offerRuns();
   setControls();
+  showSummary();
   showCards();
   say();
   DATA.panels.forEach(fillTable);
@@ -145,6 +217,7 @@ function update() {
   document.body.toggleAttribute("data-drawing", true);
   drawing = drawing.then(async () => {
     for (const panel of DATA.panels) if (turn === waiting) await draw(panel); // a newer state makes this one superfluous
+    cueBoxes();
     if (turn === waiting) document.body.toggleAttribute("data-drawing", false);
   });
 }
@@ -183,6 +256,7 @@ document.addEventListener("input", ({ target }) => {
   if (filter) state[filter] = target.value || undefined;
   else if (price) state.prices[price] = target.value === "" ? (price === "saving" ? null : DATA.prices[price]) : Number(target.value);
   else if (target.id === "alpha") state.alpha = Number(target.value);
+  else if (target.id === "find") state.find = target.value.trim() || undefined;
   else if (target.id === "metric") state.metric = target.value;
   else if (target.id === "chosen") choose(Number(target.value));
   changed();
@@ -191,9 +265,13 @@ document.addEventListener("click", ({ target }) => {
   if (target.matches(".chip")) showModel(target.dataset);
   if (target.dataset.csv) download(DATA.panels.find((panel) => panel.id === target.dataset.csv));
   if (target.id === "reset") { state = initial(); changed(); }
+  if (target.matches(".unfold")) { target.closest(".column").classList.remove("folded"); showSummary(); }
+  if (target.dataset.more) { unfolded.add(target.dataset.more); update(); }
   if (target.id === "unfold") { byId("cards").classList.remove("folded"); showCards(); }
 });
-document.addEventListener("toggle", () => { DATA.panels.forEach(fillTable); fillFlipped(); }, true);
+document.addEventListener("toggle", () => { DATA.panels.forEach(fillTable); fillFlipped(); cueBoxes(); }, true);
+document.addEventListener("scroll", ({ target }) => { if (target.matches?.(".scroll")) cueBoxes(); }, true);
+addEventListener("resize", cueBoxes);
 document.querySelector(".filters").addEventListener("submit", (event) => event.preventDefault());
 addEventListener("hashchange", () => { if (location.hash && !location.hash.includes("=")) return; readFragment(); state.picked = state.run !== null; update(); });
 readFragment();

@@ -12,7 +12,9 @@ const tables = Object.fromEntries(Object.entries(DATA.tables).map(([name, column
   [name, unpack(columns).map((row) => (row.run === null || row.run === undefined ? row : { ...runs[row.run], ...row }))]));
 
 const alike = (row, name, wanted) => !wanted || row[name] === undefined || row[name] === null || row[name] === "-" || row[name] === wanted;
-const passes = (row, state, names) => names.every((name) => alike(row, name, state[name]));
+const contains = (text, words) => !words || words.toLowerCase().split(/\s+/).every((word) => text.toLowerCase().includes(word));
+/** Whether a row passes the filters and has all the words that are sought; a panel that no model filters is not searched either. */
+const passes = (row, state, names) => names.every((name) => alike(row, name, state[name])) && (!names.includes("model") || row.label === undefined || contains(row.label, state.find));
 
 /** Rows of a panel under a state, each with its role beside the chosen run; rows.py does the same for the page as it opens. */
 function panelRows({ table, shows }, state) {

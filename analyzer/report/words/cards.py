@@ -26,6 +26,7 @@ MEANINGS = {
     FAIL: "A limit is exceeded. A model that keeps all limits fails with a probability of at most 2.5 %.",
 }
 BAR_LIMIT, BAR_LOW, BAR_HIGH = 25.0, -40.0, 80.0  # position of a bar's limit, and the ends of the scale; no change is at 0
+SHORTEST_BAR = 1.5
 PERCENT = (100, " %", 1)
 
 
@@ -85,6 +86,16 @@ class Card:
     def name(self) -> str:
         """Method and level in one text."""
         return method_and_level(self.method, self.level)
+
+    @property
+    def label(self) -> str:
+        """Model, method, level and tasks in one text, which the page searches."""
+        return " · ".join([self.model, self.name, *self.tasks])
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks on which it is judged."""
+        return list(dict.fromkeys(check["task"] for check in self.checks))
 
     @property
     def short(self) -> str:
@@ -217,14 +228,21 @@ def _worst(checks: Sequence[Record]) -> str:
 
 
 def _bar(check: Record) -> Record | None:
-    """Return the data of a check's bar: start, width, position of the limit, and words; None if the check has no figure."""
+    """Return the data of a check's bar: start, width, position of the limit, and words; None if the check has no figure.
+
+    An interval from which nothing may be concluded has no bar (`width` None), so that no bar contradicts its result. One that is too short
+    to be seen becomes longer away from its limit, or on both sides if the check is undecided.
+    """
     harm = _harm(check)
     if harm is None:
         return None
     scale = BAR_LIMIT / max(harm.limit, 1e-9)
     low, high = (min(max(scale * end, BAR_LOW), BAR_HIGH) for end in (harm.low, harm.high))
+    missing = max(SHORTEST_BAR - (high - low), 0.0)
+    start = low - missing * {PASS: 1.0, FAIL: 0.0}.get(check["result"], 0.5)
     words = WORDINGS[check["check"]]
-    drawn = {"low": round(low, 2), "width": round(max(high - low, 1.5), 2), "limit": BAR_LIMIT}
+    width = None if check["result"] == INCONCLUSIVE and check["reason"] else round(high - low + missing, 2)
+    drawn = {"low": round(start, 2), "width": width, "limit": BAR_LIMIT}
     texts = {"words": words.short, "amount": words.change(harm.amount)}
     return check | drawn | texts | {"nearness": harm.high / max(harm.limit, 1e-9), "allowed": words.amount(harm.limit)}
 

@@ -6,12 +6,13 @@ from itertools import groupby
 from statistics import median
 from typing import Any
 
+from analyzer.compare.two_axis_verdict import BOTH_DEGRADE, BOTH_HOLD, FALLS_SILENT, HOLDS_GROW
+from analyzer.compare.two_axis_verdict import INCONCLUSIVE as UNDECIDED
 from analyzer.gate.gate import FAIL, INCONCLUSIVE, PASS
 from analyzer.measure.records import Record
 from analyzer.report.data.tables import Tables
 from analyzer.report.words.cards import Card
 from analyzer.studies.cliffs import GRADUAL, NO_GROWTH, THRESHOLD, TOO_FEW, UNCLEAR, sweep_kind
-from analyzer.studies.decoupling import QUADRANTS
 from analyzer.tables.terminal import estimate
 from schemas.levels import method_and_level
 
@@ -30,6 +31,9 @@ PROMISED = {
     "misses": ("missed", 100, 1, " %"),
     "cost per 1,000": ("cost per 1,000 questions", 1, 2, ""),
 }
+DISAGREE = {HOLDS_GROW: "accuracy held and sets grew", FALLS_SILENT: "accuracy fell and the sets did not warn"}
+AGREE = {BOTH_HOLD: "Both held", BOTH_DEGRADE: "both got worse", UNDECIDED: "too few questions to tell"}
+MOST_NAMED = 3  # sweeps that break, named in a sentence
 SLOPE = ("family", "method", "level", "task", "prompt", "scorer")
 NO_PAIRS = "No run here has a dense run of the same model, task and prompt beside it."
 
@@ -58,18 +62,13 @@ def heat_map(named_tables: Tables) -> str:
 
 
 def decoupling(named_tables: Tables) -> str:
-    """Return whether changes in accuracy reveal what happens to the sets."""
-    summary = next((record for record in named_tables["decoupling"] if record["by"] == "all"), None)
-    if not summary or not summary["n_pairs"]:
+    """Return in how many comparisons accuracy and sets disagree, and in how many they agree."""
+    pairs = _sound(named_tables["pairs"])
+    if not pairs:
         return NO_PAIRS
-    shares = {words: summary[name] for words, name in QUADRANTS.items() if summary[name]}
-    quadrants = ", ".join(f"{words} in {share:.0%}" for words, share in shares.items())
-    if summary["correlation"] is None:
-        return f"In {summary['n_pairs']} comparisons: {quadrants}. They are too few or too similar to compute a correlation."
-    return (
-        f"In {summary['n_pairs']} comparisons: {quadrants}. Changes in accuracy and in set size have a rank correlation of "
-        f"{_interval(summary, 'correlation', 1, 2)}."
-    )
+    counts = Counter(pair["verdict"] for pair in pairs)
+    agree = ", ".join(f"{words} in {counts[verdict]}" for verdict, words in AGREE.items())
+    return f"{'; '.join(f'{counts[verdict]} of {len(pairs)}: {words}' for verdict, words in DISAGREE.items())}. {agree}."
 
 
 def alphas(named_tables: Tables) -> str:
@@ -92,7 +91,14 @@ def cliffs(named_tables: Tables) -> str:
     counts = Counter(sweep["growth"] for sweep in sweeps)
     growths = [words.format(counts[result], "s" if counts[result] == 1 else "") for result, words in GROWTHS.items() if counts[result]]
     safe = sum(sweep["safe_level"] is not None for sweep in sweeps)
-    return f"{safe} of {len(sweeps)} {'sweep has' if len(sweeps) == 1 else 'sweeps have'} a safe level; {', '.join(growths)}."
+    broken = [sweep for sweep in sweeps if sweep["growth"] == THRESHOLD]
+    sudden = [f" {sweep['model']} {sweep['method']} on {sweep['task']} breaks {_after(sweep)}." for sweep in broken]
+    counted = f"{safe} of {len(sweeps)} {'sweep has' if len(sweeps) == 1 else 'sweeps have'} a safe level; {', '.join(growths)}."
+    return counted + "".join(sudden[:MOST_NAMED])
+
+
+def _after(sweep: Record) -> str:
+    return f"after {sweep['safe_level']}" if sweep["safe_level"] else "at its first level"
 
 
 def set_sizes(named_tables: Tables) -> str:
@@ -131,8 +137,9 @@ def scale(named_tables: Tables) -> str:
     less, more = sum(group["slope_high"] < 0 for group in groups), sum(group["slope_low"] > 0 for group in groups)
     unclear = len(groups) - less - more
     steepest = max(groups, key=lambda group: abs(group["slope"]))
+    pairs = "comparison" if len(groups) == 1 else "comparisons"
     return (
-        f"In {less or 'none'} of {len(groups)} comparisons of sizes larger models suffered less, in {more or 'none'} more; "
+        f"In {less or 'none'} of {len(groups)} {pairs} of sizes larger models suffered less, in {more or 'none'} more; "
         f"{unclear} {'is' if unclear == 1 else 'are'} unclear. The steepest is {_what(steepest)}: "
         f"{_interval(steepest, 'slope', 100, 1)} points of growth for ten times the parameters."
     )
@@ -176,6 +183,17 @@ def noted(named_tables: Tables) -> str:
     return (
         f"{len(with_notes)} of {len(runs)} runs {'has' if len(with_notes) == 1 else 'have'} notes." if with_notes else "No run has a note."
     )
+
+
+def made(named_tables: Tables) -> str:
+    """Return how many runs there are, of how many weights, and when they were made."""
+    records = named_tables["made"]
+    weights, dates = ({record[name] for record in records} - {""} for name in ("weights", "date"))
+    models = f"{len(weights) or 'unknown'} dense {'model' if len(weights) == 1 else 'models'}"
+    runs = f"{len(records)} {'run' if len(records) == 1 else 'runs'} of {models}"
+    if not dates:
+        return f"{runs}; none says when it was made."
+    return f"{runs}, made " + (f"on {min(dates)}." if len(dates) == 1 else f"from {min(dates)} to {max(dates)}.")
 
 
 def watch(named_tables: Tables) -> str:
