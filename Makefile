@@ -12,9 +12,11 @@ demo: setup ## no downloads: the embedded models through both stages; a second t
 	$(BIN)/produce --store demo-store --model bayes --method bayes --task urn
 	$(BIN)/produce --store demo-store --model ref-s --model ref-m --model ref-l --model ref-moe --task urn --task facts \
 	    --method dense --method rtn --level w8a16-g32 --level w4a16-g32 --level w3a16-g32 --method magnitude --method wanda --level 0.3 --level 0.5
+	$(BIN)/produce --store demo-store --model ref-l --task facts --method rtn --level w2a16-g32 # one level beyond the cliff
 	$(BIN)/python docs/planted.py demo-store ref-l facts # no compression: a fault that accuracy cannot see
 	@# --cluster item: both tasks draw their questions independently, so that one drawn twice is two draws
 	COLUMNS=186 $(BIN)/analyze compare --store demo-store --cluster item --scorer lac # 186 columns: every interval; a narrower terminal shows fewer
+	COLUMNS=186 $(BIN)/analyze cliffs --store demo-store --cluster item --scorer lac --model ref-l --task facts --method rtn
 	$(BIN)/analyze report --store demo-store --cluster item --out demo-report.html # open it in any browser; the last line is its path
 
 setup: $(VENV)/.ready
