@@ -8,6 +8,7 @@ one line.
 import json
 import os
 import re
+import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -67,6 +68,24 @@ def csv_text(table: "pl.DataFrame") -> str:
 
     texts = [column for column in table if column.dtype == pl.String]
     return table.with_columns(column.map_elements(printable, return_dtype=pl.String) for column in texts).write_csv()
+
+
+def terminal_width() -> int | None:
+    """Return the characters of a line on the terminal; None where there is no terminal and no COLUMNS."""
+    return shutil.get_terminal_size((0, 0)).columns or None if sys.stdout.isatty() or os.environ.get("COLUMNS") else None
+
+
+def terminal_lines(rows: Sequence[Sequence[str]], dispensable: Sequence[int] = ()) -> list[str]:
+    """Return the lines of a table that fits the terminal; in a pipe or a file every row is one line.
+
+    dispensable : of each column; where words would have to be broken, the highest is left out first, 0 never.
+    """
+    width = terminal_width()
+    if width is not None and dispensable:
+        words = [[column[0], *(max(cell.split(), key=len, default="") for cell in column[1:])] for column in zip(*rows, strict=True)]
+        left = dispensed(words, dispensable, width)
+        rows = [[row[number] for number in left] for row in rows]
+    return [line for lines_of_row in fitted(rows, (), width) for line in lines_of_row]
 
 
 def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:

@@ -10,9 +10,10 @@ from producer.sweep.named_plans import PLANS
 from producer.sweep.sweep_file import read_head
 from producer.tasks import EMBEDDED, PLUG_INS, TASKS
 from schemas.fields import NATIVE, YE2024
-from store.shown import aligned
+from store.shown import terminal_lines
 
 _HEADINGS = ("method", "kind", "default", "levels", "needs", "models", "paper")
+_DISPENSABLE = (0, 0, 0, 0, 1, 2, 3)  # on a narrow terminal the papers go first
 _PROMPTS = {"base": "no instruction", "shared": "one instruction for all tasks", "task": "one instruction per task"}
 _OTHERS = {
     NATIVE: "the wording of the task itself, for lm-eval:NAME with options that are labels",
@@ -23,12 +24,12 @@ _OTHERS = {
 def list_names(kind: str) -> list[str]:
     """Return one line per name; methods and their settings have a line of headings above."""
     if kind == "methods":
-        return aligned([_HEADINGS, *(_described(method) for method in METHODS.values())])
+        return terminal_lines([_HEADINGS, *(_described(method) for method in METHODS.values())], _DISPENSABLE)
     if kind == "settings":
         of_methods = [
             (each.name, name, option.values, option.meaning) for each in METHODS.values() for name, option in each.options.items()
         ]
-        return aligned([("method", "setting", "values", "meaning"), *of_methods])
+        return terminal_lines([("method", "setting", "values", "meaning"), *of_methods])
     rows: dict[str, str] = {
         "models": {"bayes": "exact posterior of task urn", **dict.fromkeys(REFERENCE, "embedded"), **HUB},
         "tasks": {name: _source(name) for name in TASKS},
@@ -36,7 +37,7 @@ def list_names(kind: str) -> list[str]:
         "plans": {name: read_head(Path(name)).about for name in PLANS},
         "backends": {name: (type(backend).__doc__ or "").split("\n", maxsplit=1)[0] for name, backend in BACKENDS.items()},
     }[kind]
-    return aligned(list(rows.items()))
+    return terminal_lines(list(rows.items()))
 
 
 def _source(task: str) -> str:

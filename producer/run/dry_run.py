@@ -24,7 +24,7 @@ from producer.run.text_runs import PROMPT as TEXT_PROMPT
 from producer.run.until import with_looks
 from schemas.errors import StoreNotFoundError
 from schemas.fields import FIELDS
-from store.shown import aligned, counted
+from store.shown import counted, terminal_lines
 
 HEADER = (*FIELDS, "items", "found", "tokens", "truncated", "state")
 STORED, TO_RUN, NOT_DOWNLOADED = "stored", "to run", "weights not downloaded"
@@ -63,7 +63,7 @@ def describe_runs(requests: Sequence[Request], store_url: str, *, device_kinds: 
         rows += [_row(run, group, stored, answers) for run in group.runs]
         rows += [_text_row(planned, group, stored) for planned in group.texts]
     rows = list(dict.fromkeys(rows))
-    yield from aligned([HEADER, *(row.cells for row in rows)])
+    yield from terminal_lines([HEADER, *(row.cells for row in rows)])
     todo = [row for row in rows if row.state != STORED]
     tokens, seconds = sum(row.tokens for row in todo), sum(row.seconds for row in todo)
     duration = f", {_duration(seconds)}" if seconds else ""

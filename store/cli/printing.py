@@ -1,14 +1,11 @@
 """Print tables and records as text, JSON or CSV on stdout."""
 
-import os
-import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
-from store.shown import csv_text, dispensed, fitted, json_text
+from store.shown import csv_text, dispensed, fitted, json_text, terminal_width
 
 if TYPE_CHECKING:
     import polars as pl
@@ -42,7 +39,7 @@ def print_record(record: Mapping[str, Any], format_: str) -> None:
     if format_ == "json":
         click.echo(json_text(record, indent=1))
     else:
-        click.echo(_joined(fitted(list(_flat(record)), (), _width())))
+        click.echo(_joined(fitted(list(_flat(record)), (), terminal_width())))
 
 
 def _flat(record: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
@@ -54,7 +51,7 @@ def _flat(record: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]
 
 
 def _text(table: "pl.DataFrame", dispensable: Sequence[str]) -> str:
-    width = _width()
+    width = terminal_width()
     if width is not None:
         table = table.select(name for name in table.columns if any(map(_cell, table[name])))
         columns = [[name.replace("_", " "), *map(_cell, table[name])] for name in table.columns]
@@ -63,11 +60,6 @@ def _text(table: "pl.DataFrame", dispensable: Sequence[str]) -> str:
     titles = table.columns if width is None else [name.replace("_", " ") for name in table.columns]
     rows = [titles, *([_cell(value) for value in row] for row in table.iter_rows())]
     return _joined(fitted(rows, [number for number, dtype in enumerate(table.dtypes) if dtype.is_numeric()], width))
-
-
-def _width() -> int | None:
-    """Return the characters of a line on the terminal; None where there is no terminal and no COLUMNS."""
-    return shutil.get_terminal_size((0, 0)).columns or None if sys.stdout.isatty() or os.environ.get("COLUMNS") else None
 
 
 def _joined(rows: Sequence[Sequence[str]]) -> str:

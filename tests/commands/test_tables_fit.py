@@ -22,6 +22,7 @@ from analyzer.gate.gate import FAIL, INCONCLUSIVE, NOT_JUDGED, PASS
 from analyzer.tables import columns
 from analyzer.tables.terminal import render
 from analyzer.tables.verdict_colors import COLORS
+from producer.cli.main import main as produce_main
 from store.cli.main import main as store_main
 from store.shown import aligned, fitted
 
@@ -91,6 +92,23 @@ def test_verdicts_go_on_below_before_figures_do() -> None:
         ["figure of a run       verdict"],
         ["0.123 [0.100, 0.146]  accuracy", "                      holds"],
     ]
+
+
+@pytest.mark.parametrize("words", ["--list methods", "--list settings", "--list plans", "--list models", "--model ref-s --dry-run"])
+def test_lists_and_dry_runs_fit_the_terminal(words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line of a table is longer than the terminal and no word is broken; the same words are in a pipe, but for papers of methods."""
+    asked = [*words.split(), *(["--task", "urn", "--store", str(tmp_path / "store")] if "--dry-run" in words else [])]
+    monkeypatch.delenv("COLUMNS", raising=False)
+    in_a_pipe = CliRunner().invoke(produce_main, asked).stdout
+    for width in (80, 120):
+        monkeypatch.setenv("COLUMNS", str(width))
+        shown = CliRunner().invoke(produce_main, asked)
+        assert shown.exit_code == 0, shown.output
+        table = shown.stdout.splitlines()[:2] if "--dry-run" in words else shown.stdout.splitlines()
+        assert max(map(len, table)) <= width
+        words_shown, words_piped = shown.stdout.split(), in_a_pipe.split()
+        assert set(words_shown) <= set(words_piped)
+        assert words == "--list methods" or sorted(words_shown) == sorted(words_piped)
 
 
 def test_a_comparison_says_what_counts_as_no_change(url: str) -> None:
