@@ -180,7 +180,8 @@ def _pieces(cell: str, width: int) -> list[str]:
     """Return a cell in lines of at most so many characters."""
     if len(cell) <= width:
         return [cell]
-    return [piece.replace("\xa0", " ") for piece in textwrap.wrap(_unbroken(cell), width, break_on_hyphens=False)]
+    pieces = textwrap.wrap(_unbroken(cell), max(width, 1), break_on_hyphens=False)  # 0 where a column holds nothing but spaces
+    return [piece.replace("\xa0", " ") for piece in pieces] or [""]
 
 
 def _unbroken(text: str) -> str:

@@ -179,3 +179,4 @@ def test_titles_go_on_before_cells_do() -> None:
     assert aligned(rows, (1,)) == ["long title   n", "a cell      12", "name         3"]
     assert fitted([["name", "12,345,678 [0.5, 1.0]"]], (), 10) == [["name  12,345,678", "      [0.5, 1.0]"]]
     assert fitted(rows, (1,), 10) == [["long     n", "title"], ["a cell  12"], ["name     3"]]
+    assert fitted([["     ", "12,345"]], (), 8) == [["  12,345"]]  # a column of spaces has no width
