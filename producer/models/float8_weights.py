@@ -23,8 +23,9 @@ def check_floats(stored: Quantization) -> None:
     """Raise UsageError for a checkpoint of eight-bit floats that cannot be dequantized; reads no weights."""
     name, settings, _ = stored
     algorithm = settings.get("quant_algo")
-    if name == MODELOPT and algorithm not in ALGORITHMS:
-        raise UsageError(f"a modelopt checkpoint of algorithm {algorithm!r} cannot be dequantized; those that can: {', '.join(ALGORITHMS)}")
+    if name == MODELOPT and str(algorithm).upper() not in ALGORITHMS:  # ModelOpt writes some in capitals, some not
+        known = ", ".join((*ALGORITHMS, "NVFP4 with rounded inputs in groups of 16"))
+        raise UsageError(f"a modelopt checkpoint of algorithm {algorithm!r} cannot be dequantized here; those that can: {known}")
     if name == FP8 and (block := settings.get("weight_block_size")) is not None and not _is_block(block):
         raise UsageError(f"weight_block_size is {block!r}, not the rows and columns of a block")
 

@@ -8,7 +8,7 @@ compressed-tensors without the rounding of their inputs.
 from pathlib import Path
 from typing import Any
 
-from producer.models import auto_round
+from producer.models import auto_round, modelopt_weights
 from producer.models.bitsandbytes_weights import check_bitsandbytes, dequantize_bitsandbytes
 from producer.models.compressed_weights import check_compressed, round_inputs, take_modules, unpack_modules
 from producer.models.float8_weights import check_floats, dequantize_floats, unstated_rounding
@@ -78,6 +78,11 @@ def load_compressed(paths: list[Path], config: Any, **options: Any) -> tuple[Any
     stored, tensors = quantization(config), read_tensors(paths)
     if stored.writer == auto_round.NAME:
         auto_round.check_named_layers(tensors, stored.settings)
+    if stored.writer == MODELOPT:
+        modelopt_weights.rename(tensors)
+        if cache := {name: value for name, value in unstated_rounding(tensors, stored).items() if name == "kv_cache_scheme"}:
+            add_settings(config, cache)
+            stored = quantization(config)
     modules = take_modules(tensors, stored)
     tensors.update(unpack_modules(modules, stored, options["dtype"]))
     model, report = load_tensors(tensors, config, **options)

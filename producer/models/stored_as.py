@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from producer.models import auto_round
+from producer.models import auto_round, modelopt_weights
 from schemas.errors import UsageError
 from schemas.levels import FULL_BITS, NO_LEVEL
 
@@ -50,6 +50,8 @@ def quantization(config: Any) -> Quantization:
     name = str(getattr(name, "value", name))
     if name == auto_round.NAME and not auto_round.unreadable(settings):
         return Quantization(*auto_round.in_settings_of(settings), writer=name)
+    if name == MODELOPT and modelopt_weights.is_nvfp4(settings):
+        return Quantization(COMPRESSED_TENSORS, modelopt_weights.as_compressed(settings), writer=name)
     return Quantization(name, settings)
 
 
@@ -126,7 +128,7 @@ def stored_level(config: Any) -> str:
         return _compressed_level(settings)
     levels = {
         FP8: "FP8_BLOCK" if settings.get("weight_block_size") else "FP8",
-        MODELOPT: settings.get("quant_algo") or NO_LEVEL,
+        MODELOPT: str(settings.get("quant_algo") or NO_LEVEL).upper(),
         BITSANDBYTES: "int8" if settings.get("load_in_8bit") else settings.get("bnb_4bit_quant_type", "fp4"),
         GGUF: settings.get("level", name),
     }
@@ -139,7 +141,7 @@ def not_simulated(config: Any) -> list[str]:
     The inputs that compressed-tensors rounds are rounded here too.
     """
     name, settings, _ = quantization(config)
-    algorithm = str(settings.get("quant_algo"))
+    algorithm = str(settings.get("quant_algo")).upper()
     inputs = (name == FP8 and settings.get("activation_scheme")) or name == FBGEMM or (name == MODELOPT and not algorithm.endswith("_WO"))
     inputs = inputs or (name == BITSANDBYTES and settings.get("load_in_8bit"))
     cache = settings.get("kv_cache_scheme") or settings.get("kv_cache_quant_algo")

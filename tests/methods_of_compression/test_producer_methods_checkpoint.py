@@ -180,7 +180,8 @@ def test_packed_checkpoints_are_read_without_their_kernels(quantization: dict[st
         ({"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf3"}, "of type 'nf3' cannot be dequantized"),
         *(({"quant_method": kind}, f"quantized as '{kind}', which cannot be") for kind in ("aqlm", "mxfp4", "quip")),
         ({"bits": 4}, "quantized as 'an unnamed format'"),
-        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "a modelopt checkpoint of algorithm 'NVFP4' cannot be dequantized"),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4", "group_size": 32}, "a modelopt checkpoint of algorithm 'NVFP4' cannot be"),
+        ({"quant_method": "modelopt", "quant_algo": "W4A8_AWQ"}, "a modelopt checkpoint of algorithm 'W4A8_AWQ' cannot be dequantized"),
         ({"quant_method": "compressed-tensors", "transform_config": {"config_groups": {"R1": {}}}}, "with rotations"),
         (
             {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"output_activations": {"num_bits": 8}}}},
