@@ -171,7 +171,7 @@ def _scheme_level(weights: Mapping[str, Any], inputs: Mapping[str, Any] | None) 
     input_bits = (inputs or {}).get("num_bits", FULL_BITS)
     if weights.get("type", "int") == "int":
         return _integer_level(bits, input_bits, group if strategy == "group" else None)
-    if bits == 8:
+    if bits == 8 and strategy != "group":
         kind = "_BLOCK" if strategy == "block" else "_DYNAMIC" if inputs and inputs.get("dynamic") else "" if inputs else "A16"
         return f"FP8{kind}"
     return f"{'MXFP' if group == 32 else 'NVFP'}{bits}" + ("" if inputs else "A16")

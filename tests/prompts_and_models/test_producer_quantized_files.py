@@ -460,7 +460,7 @@ def test_levels_of_settings(settings: dict[str, Any], level: str) -> None:
     assert parse_level(stored_level(config)).text == level
 
 
-@pytest.mark.parametrize("scheme", ["W4A16", "W8A8", "FP8", "FP8_DYNAMIC", "FP8_BLOCK", "NVFP4", "NVFP4A16", "MXFP4", "W4AFP8"])
+@pytest.mark.parametrize("scheme", ["W4A16", "W8A8", "FP8", "FP8_DYNAMIC", "FP8_BLOCK", "NVFP4", "NVFP4A16", "MXFP4", "MXFP8", "W4AFP8"])
 def test_levels_of_llm_compressor_schemes(scheme: str) -> None:
     """The schemes that llm-compressor names come out under their names, integers as levels of our own methods."""
     from compressed_tensors.quantization import preset_name_to_scheme
