@@ -56,7 +56,8 @@ def decoupling(methods: list[str], facts: dict[str, Any]) -> Spec:
     """Draw the change in set size against change in accuracy, with both intervals and the four quadrants that the tolerances define."""
     falls, grows = -100 * facts["accuracy_tolerance"], facts["set_size_tolerance"]
     points = _points(methods).encode(
-        x=alt.X("x:Q", title="change in accuracy, points"), y=alt.Y("set_size_change:Q", title="change in set size, options")
+        x=alt.X("x:Q", title="change in accuracy, points", axis=alt.Axis(tickCount=10)),
+        y=alt.Y("set_size_change:Q", title="change in set size, options"),
     )
     across = points.mark_rule(opacity=0.35).encode(x="x_low:Q", x2="x_high:Q")
     along = points.mark_rule(opacity=0.35).encode(y="set_size_change_low:Q", y2="set_size_change_high:Q")
@@ -104,7 +105,7 @@ def flips(methods: list[str], facts: dict[str, Any]) -> Spec:
             tooltip=[alt.Tooltip("subject:N"), *tooltip("amount", "+.1f"), alt.Tooltip("n_items:Q", title="items")],
         )
     )
-    x = alt.X("amount:Q", title="percent of the subject's items", axis=alt.Axis(labelExpr="abs(datum.value)", orient="top"))
+    x = alt.X("amount:Q", title="percent of the subject's items", axis=alt.Axis(labelExpr="abs(datum.value)", orient="top", tickCount=10))
     bars = base.mark_bar(height={"band": 0.7}).encode(x=x)
     whiskers = base.mark_rule(strokeWidth=1.5).encode(x="low:Q", x2="high:Q", color=alt.value("@ink"))
     return spec_of(alt.layer(bars, whiskers), step=24)

@@ -64,7 +64,7 @@ def scale(methods: list[str], facts: dict[str, Any]) -> Spec:
     )
     largest = base.transform_joinaggregate(most="max(parameters)", groupby=["method", "level", "family"])
     last = largest.transform_filter("datum.parameters == datum.most && (datum.inflation_low > 0 || datum.inflation_high < 0)")
-    levels = last.mark_text(align="left", dx=8, fontSize=11).encode(y=y, text="name:N")
+    levels = last.mark_text(align="left", dx=8, fontSize=11).encode(y=y, text="name:N", color=alt.value("@soft"))
     return spec_of(alt.layer(level(0), lines, whiskers, dots, models, levels), height=360)
 
 

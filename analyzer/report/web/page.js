@@ -2,7 +2,7 @@
 const byId = (id) => document.getElementById(id);
 const pick = (selector) => [...document.querySelectorAll(selector)];
 const ROWS = 10; // of a list, until all are asked for
-const unfolded = new Set(); // lists that show all their rows
+const unfolded = new Set(["table-watch"]); // lists that show all their rows; no row of the monitor is ever hidden
 const initial = () => ({ alpha: DATA.alpha, metric: "set_size_change", scorer: DATA.scorer, protocol: DATA.protocol, run: null, prices: { ...DATA.prices, saving: null } });
 let state = initial();
 const views = {};
