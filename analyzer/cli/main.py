@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
+from analyzer.cli.gate import gate_command
 from analyzer.cli.options import against_option, analysis_options, comparison_options, executor_option, set_options, track_option
 from analyzer.cli.report import COMMANDS as REPORTS
 from analyzer.cli.ship import COMMANDS as SHIPPING
-from analyzer.cli.verdicts import COMMANDS
+from analyzer.cli.studies import COMMANDS as STUDIES
 from schemas.errors import UsageError
 from store.command import ShellGroup, begin, friendly_errors, log_to_stderr
 from store.shown import message
@@ -120,7 +121,7 @@ def compare_command(against: str | None, common_items: bool, **options: Any) -> 
     emit(shown[0], request.form, shown[1], [str(limits)])
 
 
-for command in (*COMMANDS, *SHIPPING, *REPORTS):
+for command in (*STUDIES, gate_command, *SHIPPING, *REPORTS):
     main.add_command(command)
 
 
