@@ -34,7 +34,7 @@ function tableRows(panel, state) {
 }
 
 /** Columns that name a row, then the panel's own; an interval is two more columns in a CSV. */
-const namedBy = (rows) => ["model", "method", "level", "task", "prompt", "scorer", "protocol"].filter((name) => rows.some((row) => row[name] !== undefined));
+const namedBy = (rows) => ["model", "method", "level", "task", "prompt", "scorer", "protocol"].filter((name) => rows.some((row) => (row[name] ?? "") !== ""));
 
 function csv(panel, rows) {
   const fields = panel.columns.flatMap(({ field, interval }) => (interval ? [field, `${field}_low`, `${field}_high`] : [field]));
