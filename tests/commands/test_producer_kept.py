@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from producer_standin import save_standin
+from stored_runs import same, stored
 
 import producer.backends.transformers as backend
 from producer.cli.main import main
@@ -134,20 +134,6 @@ def journals() -> list[Path]:
 def kept_in(path: Path) -> int:
     """Return how many answers a file of the journal holds."""
     return sum(1 for _ in journal._records(path, path.parent.name)) - 1  # the first record says under which circumstances
-
-
-def stored(store: Path) -> Run:
-    reader = open_reader(str(store))
-    (name,) = reader.catalog["name"].to_list()
-    return reader.run(name)
-
-
-def same(one: Run, other: Run) -> None:
-    """Compare two runs of one key: the same answers but for rounding."""
-    assert one.key == other.key
-    np.testing.assert_allclose(one.logits, other.logits, atol=1e-4)
-    np.testing.assert_allclose(one.logsumexp, other.logsumexp, atol=1e-4)
-    np.testing.assert_array_equal(one.top_token, other.top_token)
 
 
 def hooked(last: int, counted: Path, store: Path, order: str, *more: str, layers: int = 0) -> "subprocess.Popen[bytes]":

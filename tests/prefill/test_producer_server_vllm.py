@@ -1,6 +1,5 @@
 """Backend `server` against vLLM's own server: the numbers of backend `vllm`. Runs in vLLM's own environment (`make test-vllm`)."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -17,14 +16,11 @@ import numpy as np
 import pytest
 from producer_standin import save_standin
 from store_ports import reserve_ports
+from vllm_here import needs_vllm
 
 from store import open_reader
 
-pytestmark = [
-    pytest.mark.producer,
-    pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM lives in an environment of its own: make test-vllm"),
-]
+pytestmark = [pytest.mark.producer, pytest.mark.slow, needs_vllm]
 STARTS_WITHIN = 1800  # seconds; half a minute on an idle machine, eight beside much other work
 
 
