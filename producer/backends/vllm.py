@@ -32,6 +32,7 @@ from schemas.levels import Level
 log = logging.getLogger(__name__)
 
 METHODS = ("dense", "checkpoint")
+UNABLE = (RuntimeError, ValueError, NotImplementedError)  # beside vLLM's own errors, what it raises where it cannot do what it is asked
 FIRST_ITEMS = 8  # asked at once before it is known how long vLLM takes; more are lost by a kill, and take a large model minutes
 ITEMS_AT_ONCE = 1000
 SATURATES = (
@@ -72,6 +73,7 @@ def _load(group: RunGroup, settings: Settings) -> Any:
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"  # a forked engine does not call the plug-in that lets it end with this process
     os.environ.setdefault("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "1")  # a prompt may fill the context; the token after it is never fed back
     from vllm import LLM
+    from vllm.exceptions import VLLMError
 
     files = group.model.files
     try:
@@ -89,8 +91,13 @@ def _load(group: RunGroup, settings: Settings) -> Any:
             **({"gpu_memory_utilization": _share_of_memory()} if group.model.device == "cpu" else {}),
             **group.model.vllm.arguments(),
         )
-    except (RuntimeError, ValueError, NotImplementedError) as error:  # what its engine, a process of its own, says is on stderr
-        raise HedgemarkError(f"vLLM cannot run {files.name!r} as asked: {str(error).strip().splitlines()[0]}") from error
+    except (VLLMError, *UNABLE) as error:  # what its engine, a process of its own, says is on stderr
+        raise _cannot_run(files.name, error) from error
+
+
+def _cannot_run(name: str, error: Exception) -> HedgemarkError:
+    said = str(error).strip().splitlines() or [type(error).__name__]
+    return HedgemarkError(f"vLLM cannot run {name!r} as asked: {said[0]}")
 
 
 def _share_of_memory() -> float:
@@ -144,10 +151,14 @@ def _fitting(period: float, items_per_s: float) -> int:
 def _ask(engine: Any, adapter: Any, prompted: PromptedTask, items: range) -> tuple[list[list[float]], list[int]]:
     """Return for some items the log-probabilities of all options, and the most likely tokens."""
     from vllm import SamplingParams
+    from vllm.exceptions import VLLMError
 
     options = list(prompted.options.ids)
     sampling = SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=options, detokenize=False)
     asked = [{"prompt_token_ids": prompted.prompts.whole(item)} for item in items]
-    outputs = [output.outputs[0] for output in engine.generate(asked, sampling, lora_request=adapter, use_tqdm=False)]
+    try:
+        outputs = [output.outputs[0] for output in engine.generate(asked, sampling, lora_request=adapter, use_tqdm=False)]
+    except (VLLMError, *UNABLE) as error:  # a kernel may lack the dtype, which shows only when it is called
+        raise _cannot_run(prompted.model.files.name, error) from error
     rows = [[output.logprobs[0][token].logprob for token in options] for output in outputs]
     return rows, [output.token_ids[0] for output in outputs]
