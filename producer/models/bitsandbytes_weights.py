@@ -63,8 +63,19 @@ def _four_bits(tensors: dict[str, Any], layer: str, stored: Quantization) -> Any
         scales = _nested(scales, parts, state, layer)
     if parts:
         raise HedgemarkError(f"layer {layer} has a part that is not known, weight.{next(iter(parts))}")
-    codes = torch.stack([packed >> 4, packed & 15], dim=1).flatten()[: rows * columns]
-    return (values.float()[codes.long()] * scales.float().repeat_interleave(block)[: rows * columns]).reshape(rows, columns)
+    return four_bit_values(packed, values, scales, block, rows * columns).reshape(rows, columns)
+
+
+def four_bit_values(packed: Any, values: Any, scales: Any, block: int, n_weights: int) -> Any:
+    """Return (weight,) the float32 numbers that 4-bit codes stand for.
+
+    packed : (byte,) uint8, two codes each, the first in the high half.  values : (16,) what the codes number.
+    scales : (block,) what the values of each `block` neighbouring weights are multiplied by.
+    """
+    import torch
+
+    codes = torch.stack([packed >> 4, packed & 15], dim=1).flatten()[:n_weights]
+    return values.float()[codes.long()] * scales.float().repeat_interleave(block)[:n_weights]
 
 
 def _nested(codes: Any, parts: dict[str, Any], state: Mapping[str, Any], layer: str) -> Any:

@@ -130,13 +130,13 @@ def test_experts_keep_their_scales_and_the_rounding_of_their_inputs(
     data = tiny_data(4)
     recipe = [QuantizationModifier(targets="Linear", scheme=preset, ignore=["lm_head", "re:.*mlp.gate$"])]
     saved = oneshot(make_linear(tiny("wide-moe")), lambda: recipe, data)
-    tokens = range(8, 24)
+    tokens = range(8, 56)
     expected = torch.cat([logits(saved, [[token]]) for token in tokens])
     save(saved, tmp_path)
     loaded = load_model(ModelFiles("artifact", tmp_path), "float32", "cpu")
     read = logits(round_expert_inputs(loaded, make_linear), [[token] for token in tokens])
     gaps = (read - expected).abs().amax((1, 2))
-    assert float((gaps < 1e-4).float().mean()) > 0.9  # for an input between two steps, the order of sums decides to which it is rounded
+    assert float((gaps < 1e-4).float().mean()) > 0.8  # for an input between two steps, the order of sums decides to which it is rounded
     assert float((logits(tiny("wide-moe"), [[token] for token in tokens]) - expected).abs().max()) > 1e-2
 
 

@@ -1,6 +1,7 @@
 """Checkpoints that bitsandbytes stored: read as the library itself reads them, and damaged ones refused."""
 
 import json
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,15 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def weight_by_library(layer: Any) -> Any:
-    """Return the weight that a layer of the library stands for."""
+    """Return the weight that a layer of the library stands for.
+
+    The library gets a block of weights as a row: on a CPU with AVX-512, 0.50 takes the wrong scales where a block goes over the end of one.
+    """
     from bitsandbytes import functional
 
-    if hasattr(layer.weight, "quant_state") and layer.weight.quant_state is not None:
-        return functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
+    if (state := copy(getattr(layer.weight, "quant_state", None))) is not None:
+        shape, state.shape = state.shape, torch.Size((state.shape.numel() // state.blocksize, state.blocksize))
+        return functional.dequantize_4bit(layer.weight.data, state).float().reshape(shape)
     return layer.weight.data.float() * layer.weight.SCB.float()[:, None] / 127
 
 
