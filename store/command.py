@@ -34,6 +34,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)  # type of an option: a file t
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 AS_JSON = "hedgemark-as-json"  # name of the error handler for characters that an output's encoding lacks
 COLORED = {"auto": None, "always": True, "never": False}
+AGAIN_S = 5.0  # after which a Ctrl-C that was lost is raised again
 MOST = 300  # characters shown of an unexpected error's message
 
 
@@ -182,21 +183,32 @@ class _Messages(logging.Formatter):
 
 @contextmanager
 def _noted_interrupts() -> Iterator[list[int]]:
-    """Yield a list that gets an entry for each Ctrl-C, which raises KeyboardInterrupt as well; always empty outside the main thread."""
+    """Yield a list that gets an entry for each Ctrl-C, which raises KeyboardInterrupt as well; always empty outside the main thread.
+
+    The error is raised again every few seconds until the command ends, since it is lost where it meets a library's callback or import.
+    """
     interrupts: list[int] = []
+    again = hasattr(signal, "setitimer")  # not on Windows
 
     def note(number: int, frame: FrameType | None) -> None:
         interrupts.append(number)
+        if again:
+            signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
         signal.default_int_handler(number, frame)
 
     ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if ours:
-        signal.signal(signal.SIGINT, note)
+    if not ours:
+        yield interrupts
+        return
+    numbers = (signal.SIGINT, signal.SIGALRM) if again else (signal.SIGINT,)
+    before = [signal.signal(number, note) for number in numbers]
     try:
         yield interrupts
     finally:
-        if ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if again:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 @contextmanager

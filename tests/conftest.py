@@ -10,6 +10,7 @@ from store_servers import s3_credentials, seaweedfs, seaweedfs_servers  # noqa: 
 from store_tiny import own_cache, store_url  # noqa: F401  # fixtures of every test that writes a store
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # matrices of tests are small, and as many processes run them as there are cores
+os.environ.pop("COLUMNS", None)  # pytest-xdist sets it, and tables in a pipe would follow it
 settings.load_profile("ci")  # the same examples everywhere, and no time limits, which a busy machine exceeds
 collect_ignore_glob = ["support/*", "fuzz/*", "golden/*"]  # no tests: some need torch, which a base install lacks
 SHARED = Path(__file__).parents[2] / "shared"

@@ -94,6 +94,7 @@ def test_verdicts_go_on_below_before_figures_do() -> None:
     ]
 
 
+@pytest.mark.producer
 @pytest.mark.parametrize("words", ["--list methods", "--list settings", "--list plans", "--list models", "--model ref-s --dry-run"])
 def test_lists_and_dry_runs_fit_the_terminal(words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No line of a table is longer than the terminal and no word is broken; the same words are in a pipe, but for papers of methods."""
