@@ -106,8 +106,11 @@ def test_one_planned_look_is_the_gate_asked_once() -> None:
     """A plan of a single look gives the ends, results and numbers of items of no plan, but names no further look."""
     runs, limits = models(600), [Limit("flips", 0.3), Limit("kl", 0.001), Limit("accuracy_loss", 0.02)]
     planned, once = (gate(runs, LAC, limits, looks=looks) for looks in (Looks(items=(600,)), None))
-    for name in ("amount_low", "amount_high", "result", "result_together"):
+    for name in ("result", "result_together"):
         assert [r[name] for r in planned] == [r[name] for r in once]
+    for name in ("amount_low", "amount_high"):  # the level of a look is computed, and may differ in the last digit
+        ends = [np.array([r[name] for r in records], dtype=np.float64) for records in (planned, once)]
+        np.testing.assert_allclose(*ends, rtol=1e-12)
     assert {r["next_look"] for r in planned} == {None}
 
 
