@@ -89,7 +89,8 @@ def test_the_peak_is_that_of_the_costliest_work() -> None:
     cost.of(lambda: bytes(range(256)) * 2**20)
     large = cost.recorded()[PEAK]
     cost.of(lambda: None)
-    assert cost.recorded()[PEAK] == large > 256 * 2**20
+    assert cost.recorded()[PEAK] == pytest.approx(large, rel=1e-3)  # the kernel counts pages in batches
+    assert large > 256 * 2**20
 
 
 def test_runs_record_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
