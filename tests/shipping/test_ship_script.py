@@ -14,7 +14,6 @@ from analyzer.predictor import Predictor
 SCRIPT = Path(__file__).parents[2] / "docs" / "ship.sh"
 
 
-@pytest.mark.slow
 @pytest.mark.producer
 def test_the_script_ships_a_threshold_that_covers_and_raises_an_alarm(tmp_path: Path) -> None:
     """Fresh questions are covered within the exact law of 2,000, without an alarm; refilled urns raise one at once."""
