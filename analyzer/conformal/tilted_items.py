@@ -88,7 +88,7 @@ class LevelChances(NamedTuple):
 def level_chances(k: int, n_calibration: int) -> LevelChances:
     """Return the distribution of the k-th of n uniform levels, Beta(k, n + 1 - k), k <= n, within 1e-9.
 
-    Computed once for all runs of equally many items, since the incomplete beta function took a tenth of an analysis.
+    Computed once for all runs of equally many items, since the incomplete beta function is slow.
     """
     a, b = k, n_calibration + 1 - k
     low, high = betaincinv(a, b, NEGLIGIBLE), 1 - betaincinv(b, a, NEGLIGIBLE)

@@ -1,9 +1,10 @@
 # Hedgemark for machines without a GPU: both stages, in the tested versions. In a clone:
 #     docker build --file docs/docker/cpu.Dockerfile --tag hedgemark .
+# With --build-arg TORCH_INDEX=URL torch comes from that package index; PyTorch's own has builds without CUDA, which are much smaller.
 FROM python:3.12-slim-bookworm
 
-# First and from PyTorch's own index, whose build without CUDA is much smaller.
-RUN pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu torch==2.13.0
+ARG TORCH_INDEX
+RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch==2.13.0
 
 WORKDIR /opt/hedgemark
 COPY pyproject.toml constraints.txt README.md LICENSE ./

@@ -32,7 +32,7 @@ def texts(file: Path, name: str) -> list[str]:
 
 def test_there_is_one_for_cpus_and_one_for_gpus_and_the_page_names_both() -> None:
     """Every instruction is one that Docker knows, and docs/install.md says how to build each file."""
-    known = {"FROM", "RUN", "WORKDIR", "COPY", "USER", "ENV", "VOLUME", "ENTRYPOINT", "CMD"}
+    known = {"FROM", "ARG", "RUN", "WORKDIR", "COPY", "USER", "ENV", "VOLUME", "ENTRYPOINT", "CMD"}
     assert [file.name for file in FILES] == ["cpu.Dockerfile", "cuda.Dockerfile"]
     page = (ROOT / "docs" / "install.md").read_text()
     for file in FILES:
