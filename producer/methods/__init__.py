@@ -3,6 +3,7 @@
 from typing import Any
 
 from producer.methods import (
+    autoround,
     awq,
     bitsandbytes,
     checkpoint,
@@ -29,6 +30,7 @@ METHODS: dict[str, Method] = {
     "rtn": rtn.METHOD,
     "gptq": gptq.METHOD,
     "awq": awq.METHOD,
+    "autoround": autoround.METHOD,
     "hqq": hqq.METHOD,
     "bitsandbytes": bitsandbytes.METHOD,
     "smoothquant": smoothquant.METHOD,

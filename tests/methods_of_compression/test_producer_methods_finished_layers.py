@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from producer_tiny import tiny, tiny_data, tiny_level
+from producer_tiny import AT_HAND, tiny, tiny_data, tiny_level
 
 from producer.methods import METHODS
 from producer.methods.shared import finished_layers
@@ -15,7 +15,7 @@ from producer.models.weights_hash import tensors_hash
 from store.backend.user_cache import cache_folder
 
 pytestmark = pytest.mark.producer
-METHODS_BY_LAYER = ["gptq", "sparsegpt", "awq", "wanda", "smoothquant"]
+METHODS_BY_LAYER = [name for name in ("gptq", "sparsegpt", "awq", "wanda", "smoothquant", "autoround") if name in AT_HAND]
 N_LAYERS = 3
 
 

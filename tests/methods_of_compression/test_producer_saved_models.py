@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from first_line import after_first_line
 from numpy.typing import NDArray
-from producer_tiny import tiny
+from producer_tiny import AT_HAND, tiny
 
 import producer.methods
 from producer.cli.main import main
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.producer
 SAVEABLE = [
     ("rtn", "w4a16-g32"), ("rtn", "w3a16-g32"), ("rtn", "w8a16"), ("rtn", "nvfp4"), ("rtn", "mxfp8"), ("rtn", "w8a8-fp8-static"),
     ("gptq", "w4a16-g32"), ("gptq", "mxfp4"), ("awq", "w4a16-g32"), ("smoothquant", "w8a8"), ("smoothquant", "w6a6"),
-    ("magnitude", "2:4"), ("wanda", "0.5"), ("sparsegpt", "0.5"),
+    ("magnitude", "2:4"), ("wanda", "0.5"), ("sparsegpt", "0.5"), *([("autoround", "w3a16-g32")] if "autoround" in AT_HAND else []),
 ]  # fmt: skip
 FEW = [("rtn", "w4a16-g32"), ("rtn", "nvfp4"), ("smoothquant", "w8a8"), ("wanda", "0.5")]
 

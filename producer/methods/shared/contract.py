@@ -85,8 +85,8 @@ class Method:
     rotates      : whether it rotates the model, so that keys are rotated before they are rounded.
     unsavable    : why what it makes cannot be saved as a checkpoint, "" where it can.
     changes      : whether the method changes the weights. If not, the level only describes them, and any change of logits is an error.
-    library      : the library that does the work where it is not installed with the producer, which is also the name of the extra; "" for
-                   none.
+    library      : the library that does the work where it is not installed with the producer, as it is imported, which with hyphens is
+                   also the name of the extra; "" for none.
     takes_cache  : whether its levels may state a format of cached keys and values beside (`w4a16+kv-int8`).
     cache_of     : level -> the format to which cached keys and values are rounded, "" for none. Every method takes a level with such a
                    cache; the functions above see the level without it.
@@ -201,7 +201,7 @@ class Method:
         """Return what to install before the method can be used on this machine, or ""."""
         if not self.library or find_spec(self.library):
             return ""
-        return f"method {self.name!r} needs a library that is not installed: pip install 'hedgemark[{self.library}]'"
+        return f"method {self.name!r} needs a library that is not installed: pip install 'hedgemark[{self.library.replace('_', '-')}]'"
 
     def apply(self, model: Any, level: Level, data: "CompressionData | None", seed: int) -> Applied:
         """Return the model compressed to one level; the dense model may not be used afterwards."""

@@ -74,3 +74,15 @@ def number(low: float, high: float) -> Callable[[str], float]:
         return value
 
     return read
+
+
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """Return what reads a whole number from low to high, both included."""
+
+    def read(text: str) -> int:
+        value = int(text)
+        if not low <= value <= high:
+            raise ValueError
+        return value
+
+    return read
