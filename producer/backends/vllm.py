@@ -25,7 +25,7 @@ from producer.machine.free_memory import free_memory
 from producer.machine.parent import STARTS_VLLM
 from producer.models.weights_hash import stored_parameters
 from producer.request.planned import PromptedTask, RunGroup
-from producer.saved.folder import rounds_integers
+from producer.saved.packing import rounds_integers
 from schemas.errors import HedgemarkError, PostConditionError, UsageError
 from schemas.levels import Level
 

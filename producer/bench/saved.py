@@ -21,8 +21,8 @@ import numpy as np
 
 from producer.bench.rates import spread
 from producer.methods import METHODS
-from producer.saved.folder import rounds_integers
 from producer.saved.library import RECORD
+from producer.saved.packing import rounds_integers
 from schemas.errors import HedgemarkError
 from schemas.levels import parse_level
 from store import open_reader
@@ -35,6 +35,7 @@ SAVEABLE = {
     "awq": ("w4a16-g32",),
     "autoround": ("w4a16-g32",),
     "smoothquant": ("w8a8", "w6a6"),
+    "recipe": ("nvfp4-fp8",),
     "magnitude": ("2:4",),
     "wanda": ("0.5",),
     "sparsegpt": ("0.5",),

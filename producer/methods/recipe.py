@@ -89,7 +89,6 @@ METHOD = Method(
     accepts=no_name,
     fits=lambda config, level: unknown_architecture(config),
     verify=verify,
-    unsavable="checkpoints of several formats are not written yet",
     options={
         "recipe": Option(
             meaning="which layers get which level, see docs/formats.md; --recipe FILE sets it and the level",

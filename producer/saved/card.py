@@ -1,7 +1,7 @@
 """Write the model card of a saved model: what it is, how it was made and checked, and how to run and judge it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ library_name: transformers
 # {model}, {method} at {level}
 
 Made by Hedgemark from `{model}`{revision}: method `{method}`, level `{level}`, seed {seed}, dtype {dtype}.
-Weights: {format}, {bytes:,} bytes.
+Weights: {format}, {bytes:,} bytes.{groups}
 
 Loaded again, it gave the option logits of the model in memory to {change:.3g} on {items} items (allowed: {allowed:.3g}).{served}
 
@@ -33,6 +33,13 @@ With the rounding of activations that compressed-tensors does (steps of max|x| /
 max|x| / 127) they differ by {change:.3g}."""
 
 
+GROUPS = """
+
+| layers | level | format | matrices |
+|---|---|---|---|
+{rows}"""
+
+
 def write_card(record: Mapping[str, Any], path: Path) -> None:
     """Write a saved model's card from its record."""
     made, again = record["identity"], record["loaded_again"]
@@ -47,6 +54,7 @@ def write_card(record: Mapping[str, Any], path: Path) -> None:
         dtype=made["dtype"],
         format=record["format"],
         bytes=record["bytes"],
+        groups=_groups(record["groups"], record["left_as_they_are"]),
         change=again["largest_logit_change"],
         items=again["items"],
         allowed=again["allowed"],
@@ -54,3 +62,17 @@ def write_card(record: Mapping[str, Any], path: Path) -> None:
         settings=json.dumps(made["method_settings"], indent=1, default=str),
     )
     path.write_text(text, encoding="utf-8")
+
+
+def _groups(groups: Sequence[Mapping[str, Any]], left_out: Sequence[str]) -> str:
+    """Return a table of the layers that have a level of their own, "" for a model whose layers all have one level."""
+    if len(groups) + bool(left_out) < 2:
+        return ""
+    rows = [f"| {_named(group['layers'])} | {group['level']} | {group['format']} | {group['matrices']:,} |" for group in groups]
+    if left_out:
+        rows.append(f"| {_named(left_out)} | as they were | plain weights | - |")
+    return GROUPS.format(rows="\n".join(rows))
+
+
+def _named(kinds: Sequence[str]) -> str:
+    return ", ".join(f"`{kind}`" for kind in kinds)

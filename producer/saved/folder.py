@@ -2,13 +2,12 @@
 
 In: a compressed model with its method and level, the dense model's files.  Out: config, weights, tokenizer; or the model again. What cannot
 be saved is refused before any work is done.
-Quantized layers are packed by compressed-tensors in the format that fits their level; pruned weights are stored as plain numbers with
-zeros, which is what compressed-tensors has for them since it gave up its sparse formats.
+Pruned weights are stored as plain numbers with zeros, which is what compressed-tensors has for them since it gave up its sparse formats.
 """
 
 import logging
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
 from pathlib import Path
@@ -16,18 +15,18 @@ from typing import Any
 
 from producer.engine.settings import Settings
 from producer.methods import Method
-from producer.methods.shared.linear_layers import kept_layers, target_layers
+from producer.methods.shared.linear_layers import target_layers
 from producer.methods.shared.make_linear import make_linear
-from producer.methods.shared.number_formats import format_of
-from producer.methods.shared.quantization import RoundInput, scheme
+from producer.methods.shared.quantization import RoundInput
 from producer.models.compressed_weights import round_expert_inputs, unpack_modules
 from producer.models.find import ModelFiles, find_model, weight_files
 from producer.models.load import load_config, load_model
 from producer.models.model_class import IMAGES_AND_TEXT
 from producer.models.stored_as import quantization
 from producer.request.planned import RunGroup
+from producer.saved.packing import Packing, packed_tensors, rounds_integers
 from schemas.errors import UsageError
-from schemas.levels import FULL_BITS, Level
+from schemas.levels import Level
 
 log = logging.getLogger(__name__)
 TOKENIZER_FILES = (
@@ -86,26 +85,24 @@ def unsavable(method: Method, config: Any, levels: Sequence[Level]) -> str:
     return ""
 
 
-def write_model(model: Any, level: Level, files: ModelFiles, tokenizer: Any, folder: Path) -> str:
-    """Write config, weights and tokenizer into a folder, and return the format of the weights, "" for plain ones.
+def write_model(model: Any, packing: Packing, files: ModelFiles, tokenizer: Any, folder: Path) -> None:
+    """Write config, weights and tokenizer into a folder.
 
     The dtype of everything that is not packed is that of the model. Raises OSError where there is no room.
     """
     from huggingface_hub import save_torch_state_dict
 
-    settings = _schemes(model, level) if level.kind == "quantization" or format_of(level) else None
     config = deepcopy(model.config)
     config.dtype = model.dtype
-    if settings:
-        config.quantization_config = settings.to_dict()
+    if packing.groups:
+        config.quantization_config = packing.settings()
     config.save_pretrained(folder)
-    save_torch_state_dict(_tensors(model, settings), folder, max_shard_size=SHARD)
+    save_torch_state_dict(packed_tensors(model, packing), folder, max_shard_size=SHARD)
     if files.gguf:
         tokenizer.save_pretrained(folder)
     for name in TOKENIZER_FILES:
         if not files.gguf and (files.folder / name).is_file():
             shutil.copyfile(files.folder / name, folder / name)
-    return str(settings.format) if settings else ""
 
 
 def restore(folder: Path, level: Level, dtype: str, device: str) -> Any:
@@ -128,11 +125,6 @@ def as_made(model: Any, level: Level) -> Any:
     return model
 
 
-def rounds_integers(level: Level) -> bool:
-    """Return whether activations are rounded to integers at a level."""
-    return level.kind == "quantization" and level.activation_bits < FULL_BITS and not format_of(level)
-
-
 def stored_weights(folder: Path, names: Iterable[str], dtype: Any) -> Iterator[tuple[str, Any]]:
     """Yield the name and the weight of each named layer as a checkpoint's files hold it, dequantized; one layer is in memory at a time."""
     from safetensors import safe_open
@@ -147,43 +139,9 @@ def stored_weights(folder: Path, names: Iterable[str], dtype: Any) -> Iterator[t
                 parts_of.setdefault(module, {})[part] = file
         for name in names:
             parts = {part: file.get_tensor(f"{name}.{part}") for part, file in parts_of[name].items()}
-            if stored.format:
+            if "weight_scale" in parts:
                 parts.pop("bias", None)
                 ((_, weight),) = unpack_modules({name: parts}, stored, dtype)
             else:
                 weight = parts["weight"].to(dtype)
             yield name, weight
-
-
-def _schemes(model: Any, level: Level) -> Any:
-    """Return the quantization config of a model at a level, as compressed-tensors writes it."""
-    import torch
-    from compressed_tensors.compressors.format import infer_module_format  # type: ignore[import-untyped]
-    from compressed_tensors.quantization import QuantizationArgs, QuantizationConfig  # type: ignore[import-untyped]
-
-    groups = scheme(model, level)["config_groups"]
-    for group in groups.values():
-        if rounds_integers(level):
-            group.input_activations = QuantizationArgs(num_bits=level.activation_bits, symmetric=True, strategy="token", dynamic=True)
-        group.format = infer_module_format(torch.nn.Linear, group).value
-    packing = next(iter(groups.values())).format
-    return QuantizationConfig(config_groups=groups, format=packing, quantization_status="compressed", ignore=kept_layers(model))
-
-
-def _tensors(model: Any, settings: Any) -> dict[str, Any]:
-    """Return what the weight files hold: the packed tensors of the quantized layers, and all other weights as they are."""
-    from compressed_tensors.compressors import BaseCompressor  # type: ignore[import-untyped]
-
-    layers = target_layers(model) if settings else {}
-    tensors: dict[str, Any] = {}
-    for name, layer in layers.items():
-        (group,) = settings.config_groups.values()
-        parts: Mapping[str, Any] = {**dict(layer.named_parameters()), **dict(layer.named_buffers())}
-        compressor = BaseCompressor.get_value_from_registry(group.format)
-        packed = compressor.compress({part: value.detach() for part, value in parts.items()}, group)
-        tensors |= {f"{name}.{part}": value.contiguous() for part, value in packed.items()}
-    inside = tuple(f"{name}." for name in layers)
-    tensors |= {name: value.contiguous() for name, value in model.state_dict().items() if not name.startswith(inside or ("\0",))}
-    if model.config.tie_word_embeddings:
-        tensors.pop("lm_head.weight", None)
-    return tensors

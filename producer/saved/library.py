@@ -26,7 +26,8 @@ from producer.models.find import find_model
 from producer.models.weights_hash import weights_hash
 from producer.request.planned import PromptedTask, RunGroup
 from producer.saved.card import write_card
-from producer.saved.folder import as_made, load_checkpoint, restore, rounds_integers, stored_weights, write_model
+from producer.saved.folder import as_made, load_checkpoint, restore, stored_weights, write_model
+from producer.saved.packing import packing_of, rounds_integers
 from schemas.digest import json_digest
 from schemas.errors import HedgemarkError
 from schemas.levels import Level
@@ -118,7 +119,8 @@ def keep(made: Made, folder: Path) -> Any:
     partial = folder.parent / f".{folder.name[:32]}-{uuid4().hex[:8]}.partial"
     try:
         partial.mkdir(parents=True)
-        packing = write_model(model, level, group.model.files, group.model.tokenizer, partial)
+        packing = packing_of(model, level, made.applied.settings.get("recipe"))
+        write_model(model, packing, group.model.files, group.model.tokenizer, partial)
         loaded, compared = _load_again(made, partial)
         size = sum(path.stat().st_size for path in partial.glob("*.safetensors"))
         record = {
@@ -127,7 +129,9 @@ def keep(made: Made, folder: Path) -> Any:
             "model": group.model.files.name,
             "revision": group.model.files.revision,
             "runs": [run.key.name for run in group.runs if run.level == level and run.key],
-            "format": packing or "plain weights",
+            "format": packing.format or "plain weights",
+            "groups": [each.described() for each in packing.groups],
+            "left_as_they_are": list(packing.left_out),
             "files": weights_hash(find_model(str(partial))),
             "parameters": made.parameters,
             "bytes": size,

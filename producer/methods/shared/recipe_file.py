@@ -14,7 +14,7 @@
 In: a file.  Out: its content, which runs record among their settings, and the level of every kind of layer.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,6 +29,8 @@ from schemas.levels import Level, parse_level
 from schemas.toml_file import as_model, read_toml
 
 ATTENTION = ("self_attn", "attn", "attention", "self_attention", "linear_attn", "mixer")  # what decoder layers call it
+# Kinds whose tensors share one scale in NVFP4, since servers load them as one matrix.
+TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("q_a_proj", "kv_a_proj_with_mqa"), ("w1", "w3"))
 EXPERTS = ("experts", "shared_expert", "shared_experts")
 
 
@@ -113,6 +115,18 @@ def recipe_misfit(config: Any, level: Level, recipe: Mapping[str, Any]) -> str:
         group, columns = number_format.group if number_format else of_kind.group_size, shapes[kind].columns
         if group and columns % group:
             return f"groups of {group} do not divide the {columns} columns of {kind} at level {of_kind.text!r} of the recipe"
+    return _apart(shapes, levels_by_kind(recipe, shapes))
+
+
+def _apart(kinds: Collection[str], levels: Mapping[str, Level]) -> str:
+    """Return why kinds of layers that share a scale of NVFP4 cannot have levels that differ, or "" where they do not."""
+    for kind in kinds:
+        owner, _, name = kind.rpartition(".")
+        partners = next((each for each in TOGETHER if name in each), ())
+        if partners and (level := levels.get(kind)) and level.text.startswith("nvfp4"):
+            for partner in (f"{owner}.{other}" for other in partners):
+                if partner in kinds and levels.get(partner) != level:
+                    return f"{kind} at level {level.text!r} shares a scale with {partner}, so the recipe must give both the same level"
     return ""
 
 
