@@ -5,6 +5,7 @@ from typing import Any
 
 from producer.methods.shared.contract import NOTHING, Job, Method
 from producer.methods.shared.linear_layers import target_layers
+from producer.models.compressed_weights import rounds_inputs
 from producer.models.stored_as import not_simulated, quantization, stored_level
 from schemas.errors import PostConditionError
 from schemas.levels import FULL_BITS, NO_LEVEL, Level, parse_level
@@ -42,7 +43,7 @@ def describe(model: Any, job: Job) -> dict[str, Any]:
     sparsity = sum(int((weight == 0).sum()) for weight in plain) / total if total else 0.0
     if job.level.kind in ("sparsity", "pattern") and abs(sparsity - job.level.fraction) > SPARSITY_ROUNDING:
         raise PostConditionError(f"--level says {job.level.text}, but {sparsity:.2%} of the checkpoint's weights are zero")
-    if left_out := not_simulated(model.config):
+    if left_out := not_simulated(model.config, rounds_inputs=rounds_inputs(model)):
         log.warning("the stored weights are used without the %s that the checkpoint's own kernels apply", " and the ".join(left_out))
     stored = quantization(model.config)
     stored_as = stored.writer or stored.format or "plain weights"

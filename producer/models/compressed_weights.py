@@ -77,6 +77,11 @@ def round_inputs(model: Any, modules: Mapping[str, dict[str, Any]], stored: Quan
         args = _scheme_of(name, stored.settings).input_activations
         if args:
             inputs[name] = Inputs(args, {part: parts[part] for part in FIXED_INPUT if part in parts})
+    add_rounding(model, inputs)
+
+
+def add_rounding(model: Any, inputs: Mapping[str, Inputs]) -> None:
+    """Make layers round their inputs, by name; experts that lie in one tensor wait for `round_expert_inputs`."""
     module_names = {name for name, _ in model.named_modules()}
     _add_hooks(model, {name: each for name, each in inputs.items() if name in module_names})
     if waiting := {name: each for name, each in inputs.items() if name not in module_names}:
@@ -99,6 +104,19 @@ def round_expert_inputs(model: Any, make_linear: Callable[[Any], Any]) -> Any:
         raise HedgemarkError(f"{missing[0]} should round its inputs, and a model of type {kind!r} has no layer of this name here")
     _add_hooks(model, waiting)
     return model
+
+
+def float8_inputs(scale: Any) -> Inputs:
+    """Return how a layer rounds its inputs to eight-bit floats with one scale for all of them: float8(x / scale) * scale."""
+    from compressed_tensors.quantization import QuantizationArgs  # type: ignore[import-untyped]
+
+    return Inputs(QuantizationArgs(num_bits=8, type="float", strategy="tensor", symmetric=True, dynamic=False), {"input_scale": scale})
+
+
+def rounds_inputs(model: Any) -> bool:
+    """Return whether any layer of a model rounds its inputs."""
+    hooks = (hook for module in model.modules() for hook in module._forward_pre_hooks.values())
+    return bool(model.__dict__.get(WAITING)) or any(isinstance(hook, RoundInputTo) for hook in hooks)
 
 
 def _check_all_quantized(model: Any, modules: Mapping[str, Any], settings: Mapping[str, Any]) -> None:

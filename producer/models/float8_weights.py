@@ -5,16 +5,19 @@ weight, one per output, or one per block: `weight_scale_inv` for DeepSeek and Qw
 Despite its name, `weight_scale_inv` is a factor and not a divisor (DeepSeek-V3, inference/kernel.py, weight_dequant).
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from producer.models.stored_as import FP8, MODELOPT, Quantization
 from schemas.errors import HedgemarkError, UsageError
 
 SCALES = ("weight_scale", "weight_scale_inv")
-# Scales with which kernels round activations and the key/value cache. Not applied here; the run records that (stored_as.not_simulated).
+# Scales with which kernels round activations and the key/value cache. Those of the cache, and bounds of scales that are computed from the
+# inputs, are not applied here; the run records that (stored_as.not_simulated).
+INPUT_SCALES = ("input_scale", "activation_scale")  # one for all inputs of a layer; the second name is that of transformers
 CACHE_SCALES = (".k_scale", ".v_scale", ".kv_scale")
-ACTIVATION_SCALES = (".input_scale", ".activation_scale", ".output_scale", ".input_scale_ub", *CACHE_SCALES)
+INPUTS = tuple(f".{kind}" for kind in INPUT_SCALES)
+ACTIVATION_SCALES = (*INPUTS, ".output_scale", ".input_scale_ub", *CACHE_SCALES)
 STATIC = "static"
 ALGORITHMS = ("FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO")
 
@@ -28,6 +31,27 @@ def check_floats(stored: Quantization) -> None:
         raise UsageError(f"a modelopt checkpoint of algorithm {algorithm!r} cannot be dequantized here; those that can: {known}")
     if name == FP8 and (block := settings.get("weight_block_size")) is not None and not _is_block(block):
         raise UsageError(f"weight_block_size is {block!r}, not the rows and columns of a block")
+
+
+def fixed_inputs(tensors: Mapping[str, Any], stored: Quantization) -> dict[str, Any]:
+    """Return by layer the scale with which kernels round its inputs; {} where they compute one from the inputs.
+
+    {} also where no layer has one: then nothing is rounded, which the run records.
+    Raises HedgemarkError for a layer that lacks such a scale, or has one that is no single positive number.
+    """
+    settings = stored.settings
+    fixed = stored.format == MODELOPT and str(settings.get("quant_algo")).upper() == ALGORITHMS[0]
+    if not (fixed or (stored.format == FP8 and settings.get("activation_scheme") == STATIC)):
+        return {}
+    layers = [name.removesuffix(".weight") for name, tensor in tensors.items() if name.endswith(".weight") and _is_float8(tensor)]
+    stored_for = {layer: [tensors[f"{layer}.{kind}"] for kind in INPUT_SCALES if f"{layer}.{kind}" in tensors] for layer in layers}
+    if not any(stored_for.values()):
+        return {}
+    for layer, found in stored_for.items():
+        if len(found) != 1 or not found[0].is_floating_point() or found[0].numel() != 1 or not 0 < float(found[0]) < float("inf"):
+            sizes = ", ".join(f"{tuple(each.shape)} {each.dtype}" for each in found) or "none"
+            raise HedgemarkError(f"layer {layer} should have one positive scale of its inputs, and the files hold {sizes}")
+    return {layer: found[0].float().reshape(1) for layer, found in stored_for.items()}
 
 
 def dequantize_floats(tensors: dict[str, Any], stored: Quantization) -> Iterator[tuple[str, Any]]:
@@ -56,7 +80,7 @@ def dequantize_floats(tensors: dict[str, Any], stored: Quantization) -> Iterator
 def unstated_rounding(tensors: Collection[str], stored: Quantization) -> dict[str, str]:
     """Return the settings that scales in the files imply and the config leaves out: rounding of activations, of the key/value cache."""
     settings = stored.settings
-    cache, inputs = (any(name.endswith(kinds) for name in tensors) for kinds in (CACHE_SCALES, ".input_scale"))
+    cache, inputs = (any(name.endswith(kinds) for name in tensors) for kinds in (CACHE_SCALES, INPUTS))
     cache = cache and not (settings.get("kv_cache_scheme") or settings.get("kv_cache_quant_algo"))
     inputs = inputs and stored.format == FP8 and not settings.get("activation_scheme")
     return {**({"kv_cache_scheme": STATIC} if cache else {}), **({"activation_scheme": STATIC} if inputs else {})}

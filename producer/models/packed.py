@@ -10,8 +10,8 @@ from typing import Any
 
 from producer.models import auto_round, modelopt_weights
 from producer.models.bitsandbytes_weights import check_bitsandbytes, dequantize_bitsandbytes
-from producer.models.compressed_weights import check_compressed, round_inputs, take_modules, unpack_modules
-from producer.models.float8_weights import check_floats, dequantize_floats, unstated_rounding
+from producer.models.compressed_weights import add_rounding, check_compressed, float8_inputs, round_inputs, take_modules, unpack_modules
+from producer.models.float8_weights import check_floats, dequantize_floats, fixed_inputs, unstated_rounding
 from producer.models.hqq_weights import check_hqq, dequantize_hqq
 from producer.models.integer_weights import check_integers, unpack_integers
 from producer.models.stored_as import (
@@ -60,17 +60,22 @@ def check_stored(config: Any) -> None:
 def load_packed(paths: list[Path], config: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
     """Return the model of some weight files, dequantized, and transformers' report; `options` are those of `from_pretrained`.
 
+    It rounds its inputs where the files hold the scales for that.
     Raises HedgemarkError for tensors that do not fit together.
     """
     stored, dtype = quantization(config), options["dtype"]
     tensors = read_tensors(paths)
     if unstated := unstated_rounding(tensors, stored):
         add_settings(config, unstated)
+        stored = quantization(config)
     if stored.writer == auto_round.NAME:
         auto_round.check_named_layers(tensors, stored.settings)
+    inputs = {name: float8_inputs(scale) for name, scale in fixed_inputs(tensors, stored).items()}
     for name, weight in UNPACK[stored.format](tensors, stored):
         tensors[name] = weight.to(config.dtype or weight.dtype) if dtype == "auto" else weight.to(dtype)
-    return load_tensors(tensors, config, **options)
+    model, report = load_tensors(tensors, config, **options)
+    add_rounding(model, inputs)
+    return model, report
 
 
 def load_compressed(paths: list[Path], config: Any, **options: Any) -> tuple[Any, dict[str, Any]]:

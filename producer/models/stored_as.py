@@ -135,17 +135,18 @@ def stored_level(config: Any) -> str:
     return str(levels.get(name, name))
 
 
-def not_simulated(config: Any) -> list[str]:
+def not_simulated(config: Any, *, rounds_inputs: bool) -> list[str]:
     """Return what kernels that serve this checkpoint do besides using its weights, and a run of the dequantized weights leaves out.
 
-    The inputs that compressed-tensors rounds are rounded here too.
+    rounds_inputs : whether the model that was loaded rounds the inputs of its layers, as it does where the files hold scales for them, and
+                    wherever compressed-tensors says so.
     """
     name, settings, _ = quantization(config)
     algorithm = str(settings.get("quant_algo")).upper()
     inputs = (name == FP8 and settings.get("activation_scheme")) or name == FBGEMM or (name == MODELOPT and not algorithm.endswith("_WO"))
     inputs = inputs or (name == BITSANDBYTES and settings.get("load_in_8bit"))
     cache = settings.get("kv_cache_scheme") or settings.get("kv_cache_quant_algo")
-    return ["rounding of activations"] * bool(inputs) + ["rounding of the key/value cache"] * bool(cache)
+    return ["rounding of activations"] * bool(inputs and not rounds_inputs) + ["rounding of the key/value cache"] * bool(cache)
 
 
 def _unlike(stated: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
