@@ -48,13 +48,13 @@ def gate_command(
     from analyzer.gate import ci_reports
     from analyzer.gate.gate import EXIT_CODES, gate, outcome
     from analyzer.gate.policy import read_policy
-    from analyzer.gate.trackers import open_tracker, tracked
     from analyzer.predictor import Predictor
     from analyzer.runs.loading import open_runs
     from analyzer.runs.pairs import Partners
     from analyzer.tables.columns import GATE
     from analyzer.tables.emit import emit
     from analyzer.tables.verdict_colors import in_color
+    from analyzer.tracking.trackers import open_tracker, tracked
     from store.exchange.whole_file import write_document
 
     tracker = open_tracker(track) if track else None

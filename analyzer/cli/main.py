@@ -40,7 +40,6 @@ def sets_command(average: bool, executor: str, p_values: bool, reference: Path |
     """
     begin(f"measuring the runs of {options['store_url']}")
     from analyzer.cli.request import parse_request
-    from analyzer.gate.trackers import open_tracker, tracked_sets
     from analyzer.runs.loading import open_runs
     from analyzer.studies.executors import Measurement, measure_models, model_sources
     from analyzer.studies.p_values import p_value_records
@@ -49,6 +48,7 @@ def sets_command(average: bool, executor: str, p_values: bool, reference: Path |
     from analyzer.studies.sets import sets
     from analyzer.tables.columns import P_VALUES, SETS, replayed
     from analyzer.tables.emit import emit
+    from analyzer.tracking.trackers import open_tracker, tracked_sets
 
     if p_values and reference:
         raise UsageError("--reference states figures, which --p-values does not print; leave one of them out")

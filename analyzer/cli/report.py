@@ -63,10 +63,10 @@ def report_command(form: str, out: Path | None, charts: Path | None, track: str 
     Example: analyze report --store demo-store --out report.html
     """
     begin(f"analyzing the runs of {options['store_url']} for the report")
-    from analyzer.gate.trackers import open_tracker, tracked
     from analyzer.report.data.study import open_study
     from analyzer.report.words.cards import cards
     from analyzer.report.write import write_charts, write_report
+    from analyzer.tracking.trackers import open_tracker, tracked
 
     tracker = open_tracker(track) if track else None
     study = open_study(options)

@@ -17,10 +17,10 @@ from report_stores import FEW, family, quiz, write
 from analyzer.cli.main import main
 from analyzer.gate.gate import NOT_JUDGED, gate
 from analyzer.gate.policy import read_policy
-from analyzer.gate.trackers import WRITERS, Tracked, Tracker, open_tracker, tracked, tracked_sets
 from analyzer.protocols.ask import ask
 from analyzer.runs.loading import Runs, select_runs
 from analyzer.studies.sets import sets
+from analyzer.tracking.trackers import WRITERS, Tracked, Tracker, open_tracker, tracked, tracked_sets
 from schemas.errors import HedgemarkError, UsageError
 
 
@@ -112,7 +112,7 @@ def test_what_a_tool_says_is_one_sentence(checks: list[dict[str, object]], monke
 
 SCRIPT = """
 import json, sys
-from analyzer.gate.trackers import open_tracker, tracked
+from analyzer.tracking.trackers import open_tracker, tracked
 print(open_tracker(sys.argv[1]).track("gate", tracked(json.load(sys.stdin))))
 """
 
