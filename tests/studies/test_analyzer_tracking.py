@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from click.testing import CliRunner
 from report_stores import FEW, family, quiz, write
 
 from analyzer.cli.main import main
-from analyzer.gate.gate import NOT_JUDGED, gate
+from analyzer.gate.gate import NOT_JUDGED, check_pairs, gate
 from analyzer.gate.policy import read_policy
 from analyzer.protocols.ask import ask
 from analyzer.runs.loading import Runs, select_runs
@@ -73,16 +74,19 @@ def test_a_measured_run_has_its_figures_at_every_alpha_and_scorer(runs: Runs) ->
 
 
 def test_sets_and_report_write_what_they_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`sets` writes every run and `report` the checks of its page; p-values are no figures of runs and are refused."""
+    """`sets` writes every run and `report` the checks of its page, judged once for both; p-values of runs are refused."""
     items = quiz("quiz", 60)
     url = write(str(tmp_path / "store"), [(items, family(items, "toy", 0, levels=FEW))])
     seen: dict[str, list[Tracked]] = {}
     monkeypatch.setitem(WRITERS, "mlflow", lambda library, target, command, runs: seen.update({command: list(runs)}))
     monkeypatch.setitem(sys.modules, "mlflow", sys)
+    judging = Mock(wraps=check_pairs)
+    monkeypatch.setattr("analyzer.report.data.study.check_pairs", judging)
     for command in (["sets"], ["report", "--out", str(tmp_path / "r.html")]):
         done = CliRunner().invoke(main, [*command, "--store", url, "--track", "mlflow:x"])
         assert done.exit_code == 0 and f"{2 if command == ['sets'] else 1} run" in done.stderr and "written to mlflow" in done.stderr
     assert {run.about["method"] for run in seen["sets"]} == {"dense", "wanda"}
+    assert judging.call_count == 1
     (judged,) = seen["report"]
     assert judged.about["method"] == "wanda" and judged.figures["accuracy_loss limit"] == 0.02
     refused = CliRunner().invoke(main, ["sets", "--store", url, "--track", "mlflow:x", "--p-values"])

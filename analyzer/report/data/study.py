@@ -3,12 +3,15 @@
 In: parsed command-line options.  Out: a `Study`, from which all panels take their figures.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import groupby
 from typing import Any
 
 from analyzer.compare.paired import Paired, paired
 from analyzer.compare.two_axis_verdict import Tolerances, tolerances
+from analyzer.gate.gate import CompressedModel, check_pairs, compressed_model
 from analyzer.gate.policy import Policy, read_policy
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record
@@ -78,6 +81,13 @@ class Study:
         """The cells over all splits that have a dense run beside them."""
         return [cell for cell in self.exact_cells if cell.before]
 
+    @cached_property
+    def checks(self) -> list[Record]:
+        """The release gate's records for every compressed model that has a dense run, computed once for the page and `--track`."""
+        question, policy = self.request.questions[0], self.request.policy
+        cells = [cell for model in _judged_models(self.cells[question.protocol]) for cell in model]
+        return check_pairs(cells, question, policy.limits, policy.looks)
+
 
 @dataclass(frozen=True)
 class KeptRuns(Runs):
@@ -132,6 +142,17 @@ def _cells(runs: Runs, question: Question, against: str | None) -> list[Paired]:
         return [Paired(cell) for cell in measure_runs(runs, question)]
     order = {row["name"]: number for number, row in enumerate(runs.rows)}
     return sorted(paired(runs, question, partners), key=lambda cell: order[cell.row["name"]])
+
+
+def _judged_models(cells: Sequence[Paired]) -> Iterator[list[Paired]]:
+    """Yield the cells of each compressed model that has a dense run, in reading order."""
+    order: dict[CompressedModel, int] = {}
+    for cell in cells:
+        order.setdefault(compressed_model(cell), len(order))
+    for _, group in groupby(sorted(cells, key=lambda cell: order[compressed_model(cell)]), key=compressed_model):
+        model = list(group)
+        if any(cell.before for cell in model):
+            yield model
 
 
 def _policy(options: Mapping[str, Any], allowed: Tolerances) -> Policy:

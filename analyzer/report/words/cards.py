@@ -4,14 +4,13 @@ In sentences and bars more is always worse: coverage, of which more is better, b
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
 
-from analyzer.compare.paired import Paired
 from analyzer.gate.ci_reports import next_look, sentence, title, would_decide
-from analyzer.gate.gate import FAIL, INCONCLUSIVE, PASS, SUPERSEDED, check_pairs, compressed_model, outcome
+from analyzer.gate.gate import FAIL, INCONCLUSIVE, PASS, SUPERSEDED, outcome
 from analyzer.gate.policy import LIMITABLE, Limit
 from analyzer.measure.records import Record
 from analyzer.report.data.study import Study
@@ -114,10 +113,8 @@ class Card:
 
 def cards(study: Study) -> list[Card]:
     """Return one card per compressed model that has a dense run, those that may ship first."""
-    question, policy = study.request.questions[0], study.request.policy
     judged_models = []
-    judged = [cell for cells in _models(study.cells[question.protocol]) for cell in cells]
-    for (model, method, level), group in groupby(check_pairs(judged, question, policy.limits, policy.looks), key=_of_model):
+    for (model, method, level), group in groupby(study.checks, key=_of_model):
         checks = [check for check in group if check["check"] != SUPERSEDED]
         result = outcome(checks)
         judged_models.append(Card(model, method, level, result, _why(result, checks), checks))
@@ -142,18 +139,6 @@ class Harm(NamedTuple):
     low: float
     high: float
     limit: float
-
-
-def _models(cells: Sequence[Paired]) -> Iterator[list[Paired]]:
-    """Yield the cells of each compressed model that has a dense run, in reading order."""
-
-    order: dict[tuple[str, str, str], int] = {}
-    for cell in cells:
-        order.setdefault(compressed_model(cell), len(order))
-    for _, group in groupby(sorted(cells, key=lambda cell: order[compressed_model(cell)]), key=compressed_model):
-        model = list(group)
-        if any(cell.before for cell in model):
-            yield model
 
 
 def _of_model(check: Record) -> tuple[str, str, str]:
