@@ -1,7 +1,7 @@
 """The release gate's result in other forms: JUnit XML and Markdown for CI, `.eval_results` YAML for the Hub."""
 
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from itertools import groupby
 
@@ -194,17 +194,27 @@ def together(records: Sequence[Record]) -> str:
     )
 
 
-def would_decide(records: Sequence[Record], what: str = "items") -> str:
-    """Return how many items would most cheaply decide a model: by one failing check, else by all checks passing; "" if unknown."""
+def title(record: Record) -> str:
+    """Return the name of a check, with its subject, scorer and alpha."""
+    subject = f" in {record['subject']}" if record["subject"] else ""
+    sets = f" ({record['scorer']}, alpha {record['alpha']:g})" if record["alpha"] is not None else ""
+    return f"{record['check']}{subject}{sets}"
+
+
+def would_decide(records: Sequence[Record], what: str = "items", name: Callable[[Record], str] = title) -> str:
+    """Return how many items would most cheaply decide a model: by one failing check, else by all checks passing; "" if unknown.
+
+    name : what a check is called.
+    """
     checks = [record for record in records if record["result"] == INCONCLUSIVE]
     failing = [check for check in checks if check["items_needed_to"] == FAIL]
     if failing:
         first = min(failing, key=lambda check: float(check["items_needed"]))
-        return f"{_needed(first, what)}, most likely that {title(first)} fails"
+        return f"{_needed(first, what)}, most likely that {name(first)} fails"
     if not checks or any(check["items_needed_to"] is None for check in checks):
         return ""
     last = max(checks, key=lambda check: float(check["items_needed"]))
-    return f"{_needed(last, what)}, most likely that {'all checks pass' if len(checks) > 1 else f'{title(last)} passes'}"
+    return f"{_needed(last, what)}, most likely that {'all checks pass' if len(checks) > 1 else f'{name(last)} passes'}"
 
 
 def _needed(record: Record, what: str = "items") -> str:
@@ -213,13 +223,6 @@ def _needed(record: Record, what: str = "items") -> str:
     between = f"{low:,} to {high:,}" if high else f"{low:,} or more"
     where = f"{what} of {record['subject']}" if record["subject"] else what
     return f"about {record['items_needed']:,} {where} would be enough to decide ({between})"
-
-
-def title(record: Record) -> str:
-    """Return the name of a check, with its subject, scorer and alpha."""
-    subject = f" in {record['subject']}" if record["subject"] else ""
-    sets = f" ({record['scorer']}, alpha {record['alpha']:g})" if record["alpha"] is not None else ""
-    return f"{record['check']}{subject}{sets}"
 
 
 def sentence(record: Record) -> str:

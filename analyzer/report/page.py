@@ -171,7 +171,13 @@ def template(name: str) -> Any:
 
     loader = jinja2.FunctionLoader(_read)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_shown)
+    environment.filters["unbroken"] = _unbroken
     return environment.get_template(name)
+
+
+def _unbroken(text: str) -> str:
+    """Return a sentence in which no number is parted from its % by the end of a line."""
+    return text.replace(" %", "\u00a0%")
 
 
 def _shown(value: Any) -> Any:

@@ -171,6 +171,7 @@ PANELS = (
         sentences.scale,
         {"scale": study_charts.scale},
         SAME_TASK,
+        empty="No run in this selection has a dense run of a model whose number of parameters is known.",
         more=("family",),
     ),
     Panel(

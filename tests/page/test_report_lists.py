@@ -105,3 +105,10 @@ def test_a_bar_beside_undecided_is_never_beyond_its_limit(path: Path, open_page:
     drawn = opened.page.eval_on_selector_all(".bar", sides)
     assert len(drawn) > 15 and all(result == side for result, side in drawn)
     assert opened.page.locator(".bar:not(:has(rect))").count() == opened.page.locator(".why").count() > 3
+
+
+def test_print_says_what_the_heat_map_shows(path: Path, open_page: Any) -> None:
+    """The choice of its figure is printed, the filters are not."""
+    opened = open_page(path).drawn()
+    opened.page.emulate_media(media="print")
+    assert opened.page.locator("#metric").is_visible() and not opened.page.locator(".filters").is_visible()

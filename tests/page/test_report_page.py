@@ -28,6 +28,7 @@ from analyzer.report.panels import panels_of
 from analyzer.report.papers import paper
 from analyzer.report.rows import pack
 from analyzer.report.vega import vega_bundle
+from analyzer.report.words import sentences
 from analyzer.report.words.cards import WORDINGS, cards
 from analyzer.runs.loading import select_runs
 from analyzer.tables.cautions import KL, ONE_PROMPT, RECALIBRATED
@@ -168,7 +169,7 @@ def test_planned_looks_stand_on_the_page(tmp_path: Path) -> None:
     policy.write_text("[limits]\naccuracy_loss = 0.1\n[looks]\nitems = [60, 120]\nspending = 'pocock'\n")
     html = page(study_of(url, policy=policy))
     assert "Looks are planned at 60 and 120 items, pocock." in html
-    assert "Look 1 of 2, at 60 items, may err with 1.6 %" in html
+    assert "Look 1 of 2, at 60 items, may err with 1.6\u00a0%" in html
     assert "Look next at 120 items" in html and "Look next at 120 questions" in html
     checks = [row for row in rows(embedded(html), "checks") if row["check"] == "accuracy_loss"]
     assert {(row["look"], row["n_looks"]) for row in checks} == {(1, 2)} and 120 in {row["next_look"] for row in checks}
@@ -228,8 +229,8 @@ def test_more_runs_than_a_page_holds_are_refused() -> None:
 def test_runs_alike_in_all_that_is_shown_stay_apart(tmp_path: Path) -> None:
     """Two runs of the same model, method, level, task and prompt are told apart by the end of their names, and never averaged."""
     items = quiz("quiz", 60)
-    twin = run_of(items, skilled_logits(np.random.default_rng(5), items.answer, 4), model="toy", method="wanda", level="0.4", seed=7)
-    whole = study_of(write(str(tmp_path / "twins"), [(items, [*family(items, "toy", 0, levels=FEW), twin])]))
+    twin = run_of(items, skilled_logits(np.random.default_rng(5), items.answer, 4), 10**9, model="toy", method="wanda", level="0.4", seed=7)
+    whole = study_of(write(str(tmp_path / "twins"), [(items, [*family(items, "toy", 0, 10**9, FEW), twin])]))
     packed = pack(whole, tables(whole) | {"checks": []})
     marked = [name for name in packed["runs"]["name"] if "#" in name]
     assert len(set(marked)) == 2 and all(name.startswith("wanda 0.4 #") for name in marked)
@@ -273,6 +274,29 @@ def test_colours_reach_the_contrast_of_aa() -> None:
             assert min(theme.contrast(text, ground) for text in texts) >= 4.5
             assert min(theme.contrast(mark, ground) for mark in theme.SERIES) >= 3
     assert min(theme.contrast("#1c2127", cell) for cell in theme.DIVERGING) >= 4.5
+
+
+def test_without_known_sizes_no_growth_is_drawn_against_them(tmp_path: Path) -> None:
+    """The panel says what is missing in place of an empty chart, and so does the sentence of a paper."""
+    items = quiz("quiz", 60)
+    study = study_of(write(str(tmp_path / "store"), [(items, family(items, "toy", 0, levels=FEW))]))
+    named = tables(study)
+    assert named["pairs"] and not named["scale"]
+    assert sentences.scale(named) == "No run here says how many parameters its model has."
+    assert "of a model whose number of parameters is known." in panel_html(page(study), "scale")
+
+
+def test_no_line_ends_between_a_number_and_its_percent_sign(html: str) -> None:
+    """What a reader sees has no ordinary space there; names in attributes stay as they are stored."""
+    seen = re.sub(r"<script.*?</script>|<style.*?</style>|<[^>]*>", "", html, flags=re.S)
+    assert "2.5\u00a0%" in seen and not re.search(r"\d %", seen)
+
+
+def test_a_check_that_would_decide_is_called_as_on_its_bar(store_url: str) -> None:
+    """The page has no names of fields in its sentences."""
+    said = [card.why for card in cards(study_of(store_url)) if "most likely that" in card.why]
+    assert said and any("most likely that the check of " in why for why in said)
+    assert not any("accuracy_loss" in why or "set_size_growth" in why for why in said)
 
 
 def test_a_policy_of_any_figure_is_said_and_drawn(store_url: str) -> None:

@@ -73,9 +73,10 @@ def cliff_table(study: Study) -> list[Record]:
 
 
 def scale_table(study: Study) -> list[Record]:
-    """Return one record per model, method, level, task, prompt and scorer, not means over prompts, so that filters can select prompts."""
+    """Return one record per model, method, level, task, prompt and scorer, each prompt apart for the filters. None if no size is known."""
     question = study.request.questions[0]
-    return [record for cells in _by_prompt(study.pairs(question.protocol)) for record in scale_records(cells, question)]
+    records = [record for cells in _by_prompt(study.pairs(question.protocol)) for record in scale_records(cells, question)]
+    return records if any(record["parameters"] is not None for record in records) else []
 
 
 def transfer_table(study: Study) -> list[Record]:

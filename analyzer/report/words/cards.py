@@ -198,8 +198,15 @@ def _beyond(check: Record) -> float:
 
 def _would_decide(checks: Sequence[Record]) -> str:
     """Return how many questions would be enough to decide, in which direction, and at how many the plan has its next look."""
-    words, following = would_decide(checks, "questions"), next_look(checks, "questions")
+    words, following = would_decide(checks, "questions", _check_name), next_look(checks, "questions")
     return (f" {words[0].upper()}{words[1:]}." if words else "") + (f" {following}" if following else "")
+
+
+def _check_name(check: Record) -> str:
+    """Return what a sentence calls a check, as its bar does."""
+    where = f" in {check['subject']}" if check["subject"] else ""
+    scorer = f" ({check['scorer']})" if check["scorer"] != "-" else ""
+    return f"the check of {WORDINGS[check['check']].short}{where}{scorer}"
 
 
 def _worst(checks: Sequence[Record]) -> str:

@@ -129,6 +129,8 @@ def flips(named_tables: Tables) -> str:
 
 def scale(named_tables: Tables) -> str:
     """Return whether the sets of larger models grow less."""
+    if named_tables["pairs"] and not named_tables["scale"]:
+        return "No run here says how many parameters its model has."
     slopes = [record for record in named_tables["scale"] if record["slope"] is not None and not record["unreliable"]]
     groups = [next(iter(group)) for _, group in groupby(slopes, key=lambda record: tuple(record[name] for name in SLOPE))]
     if not groups:
