@@ -11,8 +11,11 @@ from store.shown import printable
 PACKAGES = r"% needs \usepackage{booktabs} and \usepackage{longtable}"
 ROWS_OF_A_PAGE = 40  # a table with more is broken across pages
 SPECIAL = str.maketrans(
-    {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {char: f"\\{char}" for char in "&%$#_{}"}
+    {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}  # in LaTeX's first font encoding, OT1, these are other signs
+    | {char: f"\\{char}" for char in "&%$#_{}"}
 )
+MINUS = re.compile(r"(?<![\w.-])-(?=\d)")  # of a number, where a hyphen would be printed; not those of w4a16-g32 and 2026-11-28
 SYMBOLS = {
     "Δ": r"$\Delta$", "τ": r"$\tau$", "±": r"$\pm$", "·": r"$\cdot$", "∞": r"$\infty$", "≠": r"$\neq$",
 }  # fmt: skip
@@ -61,7 +64,7 @@ def in_words(common: Mapping[str, str]) -> str:
 
 def escaped(text: str) -> str:
     """Return text escaped so that LaTeX prints it literally."""
-    escaped = printable(text).translate(SPECIAL)
+    escaped = MINUS.sub("$-$", printable(text).translate(SPECIAL))
     for symbol, command in SYMBOLS.items():
         escaped = escaped.replace(symbol, command)
     return escaped

@@ -11,7 +11,7 @@ from analyzer_data import MemoryReader, item_set, make_run, skilled_logits
 from analyzer.measure.question import Question
 from analyzer.runs.loading import Runs, select_runs
 from analyzer.studies.published_figures import AGREES, DIFFERS, NO_INTERVAL, NO_RUN, OTHER_TASKS, Stated, beside_published, read_published
-from analyzer.tables.latex import in_words, latex
+from analyzer.tables.latex import escaped, in_words, latex
 from analyzer.tables.markup import markdown
 from analyzer.tables.terminal import Column, estimate, render, words
 from schemas.benchmark import BENCHMARK
@@ -37,9 +37,23 @@ def test_markdown_and_latex_say_the_same_golden() -> None:
         "!1 unreliable: broken_run",
     ]
     text = latex(ROWS, COLUMNS)
-    assert r"a\_b & 1.5 [1.0, 2.0] & 50 \% | more &  \\" in text
+    assert r"a\_b & 1.5 [1.0, 2.0] & 50 \% \textbar{} more &  \\" in text
     assert r"\caption{Task t.}\label{tab:hedgemark}" in text
     assert r"\begin{tabular}{lrrr}" in text and r"$\Delta$ x" in text and r"broken\_run" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "printed"),
+    [
+        ("-0.001 [-0.009, +0.007]", "$-$0.001 [$-$0.009, +0.007]"),
+        ("<0.001", r"\textless{}0.001"),
+        ("w4a16-g32 on 2026-11-28, 3-5 bits", "w4a16-g32 on 2026-11-28, 3-5 bits"),
+        ("-", "-"),
+    ],
+)
+def test_latex_prints_the_sign_that_is_meant(text: str, printed: str) -> None:
+    """A minus is no hyphen, and < stays < in the first font encoding; hyphens of names, dates and ranges stay hyphens."""
+    assert escaped(text) == printed
 
 
 def test_a_long_latex_table_goes_on_over_pages() -> None:
