@@ -24,6 +24,7 @@ from store.format.keys import FetchedKeys, Keys
 from store.format.runs import RunRecord, parse_run_record, read_run, run_bytes, run_keys
 from store.reading.catalog import catalog_row, read_catalog, run_names
 from store.repository.repository import open_repository
+from store.shown import counted
 
 ITEM_SETS_KEPT = 16
 BATCH, BATCH_BYTES = 16, 64 * 2**20  # runs fetched at once
@@ -100,8 +101,8 @@ class Reader:
 
     def __repr__(self) -> str:
         """Say which store and snapshot this is, and what is in it."""
-        counts = ", ".join(f"{self.catalog[field].n_unique()} {field}s" for field in ("model", "method", "task", "prompt"))
-        return f"<store.Reader of {self.url} at {self.snapshot}: {self.catalog.height} runs; {counts}>"
+        counts = ", ".join(counted(self.catalog[field].n_unique(), field) for field in ("model", "method", "task", "prompt"))
+        return f"<store.Reader of {self.url} at {self.snapshot}: {counted(self.catalog.height, 'run')}; {counts}>"
 
     @cached_property
     def catalog(self) -> pl.DataFrame:

@@ -130,7 +130,7 @@ def test_functions_that_are_no_scorers_are_refused() -> None:
 def test_objects_say_what_they_are(address: str) -> None:
     """Not a thousand lines of arrays in a notebook, and not an address in memory."""
     reader = open_reader(address)
-    assert repr(reader) == f"<store.Reader of {address} at {reader.snapshot}: 3 runs; 1 models, 2 methods, 1 tasks, 1 prompts>"
+    assert repr(reader) == f"<store.Reader of {address} at {reader.snapshot}: 3 runs; 1 model, 2 methods, 1 task, 1 prompt>"
     items = reader.items(reader.catalog["items_hash"][0])
     assert repr(items) == f"<ItemSet quiz: 80 items of 3 to 4 options, 3 subjects, {items.digest[:12]}>"
     run = reader.run(reader.catalog["name"][0])
