@@ -6,7 +6,7 @@ PIP     = pip install --quiet --disable-pip-version-check --no-compile --constra
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo setup test test-default test-base test-interpreters test-newest test-all test-vllm peers fuzz fuzz-base lint study docs bench device-wheels device-check readme clean
+.PHONY: demo setup test test-default test-base test-interpreters test-newest test-all test-vllm test-trackers peers fuzz fuzz-base lint study docs bench device-wheels device-check readme clean
 
 demo: setup ## no downloads: the embedded models through both stages; a second time everything is found in the store
 	$(BIN)/produce --store demo-store --model bayes --method bayes --task urn
@@ -52,6 +52,9 @@ peers: ## other conformal libraries and lm-evaluation-harness, in an environment
 
 test-vllm: setup ## backend vllm in an environment of its own, built the first time, with the real weights of SmolLM2-135M
 	sh .ci/test-vllm.sh $(PYTHON)
+
+test-trackers: ## --track against a real MLflow server, wandb and trackio, in an environment of their own
+	sh .ci/test-trackers.sh $(PYTHON)
 
 test-packers: setup ## reading GPTQ and AWQ against the packers of AutoGPTQ 0.7.1 and AutoAWQ 0.2.9
 	sh .ci/test-packers.sh $(VENV)

@@ -6,6 +6,7 @@ interval, and for the gate limits and outcome.
 Keys come from the environment variables of each library, as do modes such as WANDB_MODE=offline.
 """
 
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -18,9 +19,16 @@ from analyzer.gate.ci_reports import JUDGED, title, tool
 from analyzer.gate.gate import NOT_JUDGED, outcome
 from analyzer.measure.records import Record
 from schemas.errors import HedgemarkError, UsageError
-from store.shown import counted
+from schemas.private import shareable
+from store.shown import counted, silent
 
 MEASURED = ("accuracy", "coverage", "set_size", "empty_rate", "singleton_rate")  # what is tracked of a run that is only measured
+PATIENCE = {  # unless the user's environment says otherwise; by default MLflow asks an absent server for 270 s, wandb for 116 s
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "WANDB_INIT_TIMEOUT": "30",
+}
+MOST_SAID = 300  # characters of a library's message
 ENDS = {"amount": "", "amount_low": " low", "amount_high": " high", "limit": " limit"}  # field of a record -> end of a metric's name
 
 
@@ -32,6 +40,14 @@ class Tracked(NamedTuple):
     figures: dict[str, float]
 
 
+class Tool(NamedTuple):
+    """How runs are written by a tool's library, what to check when that fails, and how to ask beforehand whether its server answers."""
+
+    write: Callable[[Any, str, str, Sequence[Tracked]], None]
+    check: str
+    ask: Callable[[Any, str], None] | None = None
+
+
 class Tracker(NamedTuple):
     """A place to track runs: tool, address (of MLflow) or project, and the tool's library."""
 
@@ -39,28 +55,44 @@ class Tracker(NamedTuple):
     target: str
     library: Any
 
+    def ask(self) -> None:
+        """Ask the tool's server, where it has one, whether it answers. Raises HedgemarkError."""
+        if asked := TOOLS[self.tool].ask:
+            self._do(lambda: asked(self.library, self.target))
+
     def track(self, command: str, runs: Sequence[Tracked]) -> str:
         """Write one run of the tool for each run and return a sentence that says so. Raises HedgemarkError with what the tool says.
 
         command : name of the command that found the figures; MLflow's experiment is called after it.
         """
-        try:
-            with redirect_stdout(sys.stderr):  # what these libraries print is no result of ours
-                WRITERS[self.tool](self.library, self.target, command, runs)
-        except Exception as error:
-            raise HedgemarkError(f"{self.tool} could not be written to at {self.target}: {error}") from error
+        self._do(lambda: TOOLS[self.tool].write(self.library, self.target, command, runs))
         return f"{counted(len(runs), 'run')} written to {self.tool}"
+
+    def _do(self, work: Callable[[], None]) -> None:
+        try:
+            with redirect_stdout(sys.stderr), silent(1):  # what these libraries and wandb's own process print is no result of ours
+                work()
+        except Exception as error:
+            said, check = _reason(error), TOOLS[self.tool].check
+            raise HedgemarkError(f"{self.tool} cannot be written to at {shareable(self.target)}: {said}; check {check}") from error
 
 
 def open_tracker(text: str) -> Tracker:
-    """Return the tracker of a text TOOL:TARGET. Raises UsageError for another text, and where the tool's library is not installed."""
+    """Return the tracker of a text TOOL:TARGET, whose server answers.
+
+    Raises UsageError for another text, and where the tool's library is not installed; HedgemarkError where the server does not answer.
+    """
     name, _, target = text.partition(":")
-    if name not in WRITERS or not target:
+    if name not in TOOLS or not target:
         raise UsageError(f"--track {text[:80]!r} is not mlflow:URI, wandb:PROJECT or trackio:PROJECT")
+    for variable, value in PATIENCE.items():
+        os.environ.setdefault(variable, value)
     try:
-        return Tracker(name, target, import_module(name))
+        tracker = Tracker(name, target, import_module(name))
     except ImportError as error:
         raise UsageError(f"--track {name} needs its library: pip install 'hedgemark[{name}]'") from error
+    tracker.ask()
+    return tracker
 
 
 def tracked(checks: Sequence[Record]) -> list[Tracked]:
@@ -99,6 +131,21 @@ def _metric(text: str) -> str:
     return re.sub(r"[^\w. /-]", "", text)  # what MLflow allows in a name
 
 
+def _reason(error: BaseException) -> str:
+    """Return what the system says of a failed connection, such as "Connection refused", or else the first line of the library's message."""
+    said = ""
+    link: BaseException | None = error
+    while link:
+        said = str(link.strerror) if isinstance(link, OSError) and link.strerror else said
+        link = link.__cause__ or link.__context__
+    return said or next(iter(str(error).strip().splitlines()), type(error).__name__)[:MOST_SAID]
+
+
+def _ask_mlflow(mlflow: Any, uri: str) -> None:
+    mlflow.set_tracking_uri(uri)
+    mlflow.search_experiments(max_results=1)
+
+
 def _mlflow(mlflow: Any, uri: str, command: str, runs: Sequence[Tracked]) -> None:
     mlflow.set_tracking_uri(uri)
     mlflow.set_experiment(f"hedgemark {command}")
@@ -121,4 +168,8 @@ def _trackio(trackio: Any, project: str, command: str, runs: Sequence[Tracked]) 
         trackio.finish()
 
 
-WRITERS: dict[str, Callable[[Any, str, str, Sequence[Tracked]], None]] = {"mlflow": _mlflow, "wandb": _wandb, "trackio": _trackio}
+TOOLS = {
+    "mlflow": Tool(_mlflow, "that its server runs there and lets you in (MLFLOW_TRACKING_TOKEN, or _USERNAME and _PASSWORD)", _ask_mlflow),
+    "wandb": Tool(_wandb, "the network and the key (WANDB_API_KEY), or set WANDB_MODE=offline"),
+    "trackio": Tool(_trackio, "that its folder (TRACKIO_DIR) can be written"),
+}

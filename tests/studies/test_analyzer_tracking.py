@@ -5,7 +5,6 @@ import os
 import sqlite3
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from analyzer_data import MemoryReader, item_set, make_run, skilled_logits
 from click.testing import CliRunner
+from needed_trackers import need
 from report_stores import FEW, family, quiz, write
 
 from analyzer.cli.main import main
@@ -21,7 +21,7 @@ from analyzer.gate.policy import read_policy
 from analyzer.protocols.ask import ask
 from analyzer.runs.loading import Runs, select_runs
 from analyzer.studies.sets import sets
-from analyzer.tracking.trackers import WRITERS, Tracked, Tracker, open_tracker, tracked, tracked_sets
+from analyzer.tracking.trackers import TOOLS, Tool, Tracked, Tracker, open_tracker, tracked, tracked_sets
 from schemas.errors import HedgemarkError, UsageError
 
 
@@ -78,7 +78,7 @@ def test_sets_and_report_write_what_they_show(tmp_path: Path, monkeypatch: pytes
     items = quiz("quiz", 60)
     url = write(str(tmp_path / "store"), [(items, family(items, "toy", 0, levels=FEW))])
     seen: dict[str, list[Tracked]] = {}
-    monkeypatch.setitem(WRITERS, "mlflow", lambda library, target, command, runs: seen.update({command: list(runs)}))
+    monkeypatch.setitem(TOOLS, "mlflow", Tool(lambda library, target, command, runs: seen.update({command: list(runs)}), "nothing"))
     monkeypatch.setitem(sys.modules, "mlflow", sys)
     judging = Mock(wraps=check_pairs)
     monkeypatch.setattr("analyzer.report.data.study.check_pairs", judging)
@@ -94,7 +94,7 @@ def test_sets_and_report_write_what_they_show(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("command", [["gate", "--limit", "kl=1"], ["report"], ["sets"]], ids=lambda command: command[0])
-@pytest.mark.parametrize("tool", WRITERS)
+@pytest.mark.parametrize("tool", TOOLS)
 def test_an_absent_library_is_named_with_the_line_that_installs_it(tool: str, command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """One sentence, exit 2, and no run is read."""
     monkeypatch.setitem(sys.modules, tool, None)
@@ -103,15 +103,30 @@ def test_an_absent_library_is_named_with_the_line_that_installs_it(tool: str, co
 
 
 def test_what_a_tool_says_is_one_sentence(checks: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that refuses is an error at run time, not a failed gate."""
+    """A tool that refuses is an error at run time, not a failed gate; only the first line is said, and no password of the address."""
 
     def refused(*_: object) -> None:
-        raise ConnectionError("connection refused")
+        raise ValueError("no such project\nCall init again")
 
-    monkeypatch.setitem(WRITERS, "mlflow", refused)
-    with pytest.raises(HedgemarkError, match="mlflow could not be written to at http://x: connection refused") as error:
-        Tracker("mlflow", "http://x", None).track("gate", tracked(checks))
-    assert error.value.exit_code == 5
+    monkeypatch.setitem(TOOLS, "mlflow", Tool(refused, "the address"))
+    with pytest.raises(HedgemarkError) as error:
+        Tracker("mlflow", "http://me:secret@x", None).track("gate", tracked(checks))
+    assert str(error.value) == "mlflow cannot be written to at http://x: no such project; check the address" and error.value.exit_code == 5
+
+
+def test_what_the_system_says_of_a_connection_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libraries wrap it in long messages of their own."""
+
+    def refused(*_: object) -> None:
+        try:
+            raise ConnectionRefusedError(111, "Connection refused")
+        except OSError as error:
+            raise RuntimeError("Max retries exceeded with url: /api/2.0/mlflow/experiments/search") from error
+
+    monkeypatch.setitem(TOOLS, "mlflow", Tool(refused, "the address", ask=refused))
+    monkeypatch.setitem(sys.modules, "mlflow", sys)
+    with pytest.raises(HedgemarkError, match=r"^mlflow cannot be written to at http://x: Connection refused; check the address$"):
+        open_tracker("mlflow:http://x")
 
 
 SCRIPT = """
@@ -123,8 +138,7 @@ print(open_tracker(sys.argv[1]).track("gate", tracked(json.load(sys.stdin))))
 
 def written(tool: str, target: str, checks: object, folder: Path, **environment: str) -> str:
     """Write to a tool in a process of its own, since these libraries start threads and warn; return what is on stdout."""
-    if find_spec(tool) is None:
-        pytest.skip(f"{tool} is not installed (extra [{tool}])")
+    need(tool)
     asked = [sys.executable, "-c", SCRIPT, f"{tool}:{target}"]
     env = {**os.environ, **environment, "HOME": str(folder)}
     done = subprocess.run(asked, input=json.dumps(checks), cwd=folder, env=env, capture_output=True, text=True, check=False)
