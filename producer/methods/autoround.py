@@ -51,14 +51,15 @@ def learn_rounding(model: Any, job: Job) -> Any:
             with on_device(layer, working), _without_notes(layer):
                 learner = _learner(layer, set(target_layers(model).values()), job, model.dtype)
                 learner.alg_composer.compress_block = partial(learner.alg_composer.compress_block, input_ids=_with_target(ids))
-                precision = next(layer.parameters()).dtype  # float32 where the library finds that a processor has no 16 bits
+                first = next(layer.parameters())
+                precision = first.dtype  # float32 where the library finds that a processor has no 16 bits
                 exact, rounded = (moved(tuple(part), home, precision) for part in (states[: len(ids)], states[len(ids) :]))
                 calls = [
                     (((state, *moved(each[number].positional, home, precision)), moved(each[number].keywords, home, precision)),)
                     for state, each in zip(exact, arguments, strict=True)
                 ]
                 random.setstate(_as_state(order))  # the library starts its order of sequences anew in every constructor
-                behind = learner.quantize_block(layer, calls, list(rounded), str(working), auto_offload=False)
+                behind = learner.quantize_block(layer, calls, list(rounded), str(first.device), auto_offload=False)
                 order = finished.record["order"] = random.getstate()
                 _keep_grids(layer.to(working, model.dtype))
             states = [state.to(home) for part in reversed(behind) for state in part]
@@ -89,7 +90,7 @@ def _learner(layer: Any, targets: set[Any], job: Job, dtype: Any) -> Any:
         batch_size=SEQUENCES,
         scale_dtype=scale_type(dtype),
         amp=dtype != torch.float32,
-        device_map=str(job.device or next(layer.parameters()).device),
+        device_map=str(next(layer.parameters()).device),  # with its number, since "cuda" is always the first GPU there
         low_gpu_mem_usage=True,
         enable_torch_compile=False,
     )
