@@ -57,7 +57,7 @@ process.join()
 @needs_vllm
 @pytest.mark.slow
 def test_a_run_killed_at_twenty_random_moments_asks_little_twice(tmp_path: Path) -> None:
-    """Kill -9 at twenty random moments within one run: the store equals the undisturbed one, below 10 % is asked twice, no process stays."""
+    """Kill -9 at twenty random moments within one run: the store is the undisturbed one, below 10 % is asked twice, no process stays."""
     model = save_standin(tmp_path / "standin", hidden_size=128, intermediate_size=128)
     alone, counted, moments = tmp_path / "alone", tmp_path / "counted", random.Random(0)
     first = hooked(model, alone, tmp_path / "undisturbed")
