@@ -21,12 +21,11 @@ from analyzer.protocols import protocol_named
 from analyzer.runs.loading import Runs, reading_order
 from analyzer.runs.pairs import Pair, Partners, pair_views
 from analyzer.runs.view import RunView
-from analyzer.stats.arrays import BoolArray
+from analyzer.stats.arrays import BoolArray, sum_of_known
 from analyzer.stats.clusters import Clusters
 from analyzer.stats.combined import difference
 from analyzer.stats.estimate import NOTHING, Estimate, mean
 from schemas.errors import RunNotFoundError
-from schemas.options import option_mass
 from schemas.run import DENSE
 
 log = logging.getLogger(__name__)
@@ -165,13 +164,13 @@ def _share(happens: BoolArray, clusters: Clusters | None) -> Estimate:
 def _divergences(pair: Pair) -> dict[str, Estimate]:
     p, q = pair.dense.probs, pair.compressed.probs
     log_p, log_q = pair.dense.log_probs, pair.compressed.log_probs
-    with np.errstate(invalid="ignore"):  # an option that an item does not have is NaN, which numpy calls invalid
-        log_middle = np.logaddexp(log_p, log_q) - np.log(2)
-    per_item = {
-        "kl": np.nansum(p * (log_p - log_q), axis=1),
-        "kl_reverse": np.nansum(q * (log_q - log_p), axis=1),
-        "js": np.nansum(p * (log_p - log_middle) + q * (log_q - log_middle), axis=1) / 2,
-    }
+    with np.errstate(divide="ignore", invalid="ignore"):  # where both probs are 0, the divergence has no term; NaN is left out
+        log_middle = np.log(p + q) - math.log(2)
+        per_item = {
+            "kl": sum_of_known(p * (log_p - log_q)),
+            "kl_reverse": sum_of_known(q * (log_q - log_p)),
+            "js": sum_of_known(p * (log_p - log_middle) + q * (log_q - log_middle)) / 2,
+        }
     most = {"kl": math.inf, "kl_reverse": math.inf, "js": math.log(2)}
     clusters = pair.compressed.clusters
     means = {name: mean(np.maximum(values, 0.0), clusters, least=0.0, most=most[name]) for name, values in per_item.items()}
@@ -179,6 +178,6 @@ def _divergences(pair: Pair) -> dict[str, Estimate]:
 
 
 def _option_mass_change(pair: Pair) -> Estimate:
-    masses = [option_mass(view.logits, view.n_options, view.logsumexp) for view in pair]
+    masses = [view.option_mass for view in pair]
     known = all(np.isfinite(mass).all() for mass in masses)
     return mean(masses[1] - masses[0], pair.compressed.clusters, least=-1.0, most=1.0) if known else NOTHING

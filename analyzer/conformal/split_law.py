@@ -7,8 +7,8 @@ without replacement. Means and variances follow in closed form. Derivation and p
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import NamedTuple
+from functools import cache, cached_property, lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -165,7 +165,8 @@ def crossings(rows: IntArray, item_rank: IntArray) -> Crossings:
     """
     n_items = item_rank.size
     below = _count(np.maximum(rows, item_rank + 1))[:, : n_items + 1].cumsum(axis=1)
-    above = (_count(np.minimum(rows, item_rank))[:, : n_items + 1] - _count(item_rank[None])[:, : n_items + 1]).cumsum(axis=1)
+    above = _count(np.minimum(rows, item_rank))[:, : n_items + 1].cumsum(axis=1)
+    above -= np.minimum(np.arange(1, n_items + 2), n_items)  # one item has each rank
     return Crossings(rows, below, above, _count(rows))
 
 
@@ -174,8 +175,13 @@ def set_statistics(ranks: Ranks, *, sizes: bool = False) -> SetStatistics:
 
     sizes : also the rate of every set size, `size_<k>_rate`.
     """
-    n_options = ranks.option.shape[0]
     table = crossings(np.vstack([ranks.answer[None], np.sort(ranks.option, axis=0)]), ranks.item_rank)
+    return SetStatistics(table, *_of_sets(ranks.option.shape[0], sizes))
+
+
+@cache  # a few for each number of options
+def _of_sets(n_options: int, sizes: bool) -> tuple[Any, ...]:
+    """Return what `set_statistics` needs beside the hits."""
     count = np.arange(n_options + 1)
     by_size = {"set_size": count, "empty_rate": count == 0, "singleton_rate": count == 1}
     by_size |= {f"size_{size}_rate": count == size for size in count if sizes}
@@ -186,7 +192,7 @@ def set_statistics(ranks: Ranks, *, sizes: bool = False) -> SetStatistics:
     first, square = (np.vstack([covered, np.insert(np.diff(v, axis=1), 0, 0.0, axis=1)]) for v in (values, values**2))
     start, square_start = (np.append(0.0, v[:, 0]) for v in (values, values**2))
     share = tuple(name != "set_size" for name in names)
-    return SetStatistics(table, names, share, start, first, square_start, square, float(n_options))
+    return names, share, start, first, square_start, square, float(n_options)
 
 
 def moments(law: RankLaw, statistics: SetStatistics) -> Moments:

@@ -7,6 +7,7 @@ runs over the same items get the same splits.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,7 @@ def parse_split(text: str) -> Split:
     return Split(text, range(number))
 
 
+@cache  # in exact arithmetic, which is slow
 def calibration_size(n_items: int, fraction: Fraction) -> int:
     """Return the number of calibration items, floor(fraction * N). Raises UsageError if either side would be empty."""
     n = int(n_items * fraction)

@@ -55,7 +55,7 @@ def label_reasons(view: RunView) -> list[str]:
         return []
     beaten = _beaten(view.logits.astype(np.float64))
     link = _link(beaten, view.probs, view, everything)
-    figures = f"accuracy {float(view.correct.mean()):.3f}, mean top prob {float(np.nanmax(view.probs, axis=1).mean()):.3f}"
+    figures = f"accuracy {float(view.correct.mean()):.3f}, mean top prob {float(view.top_prob.mean()):.3f}"
     if _too_sure(view, everything, SURE) and link.absent:
         return [f"choices say nothing about answers ({figures}): labels may be misaligned"]
     first = np.arange(view.n_items) < view.n_items // 2
@@ -71,7 +71,7 @@ def label_reasons(view: RunView) -> list[str]:
 
 def _too_sure(view: RunView, which: BoolArray, by: float) -> bool:
     """Whether the mean top prob of some items exceeds their accuracy by more than `by`, beyond noise."""
-    right, top = float(view.correct[which].mean()), float(np.nanmax(view.probs[which], axis=1).mean())
+    right, top = float(view.correct[which].mean()), float(view.top_prob[which].mean())
     return top > right + by + SIGMAS * math.sqrt(max(right * (1 - right), 0.0) / int(which.sum()))
 
 

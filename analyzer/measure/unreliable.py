@@ -7,6 +7,7 @@ model.
 """
 
 import math
+from functools import cache
 
 import numpy as np
 from scipy.special import bdtr, bdtrc
@@ -15,7 +16,7 @@ from analyzer.measure.cell import Cell
 from analyzer.measure.misaligned_labels import NOISE, SIGMAS, label_reasons
 from analyzer.runs.answer_metrics import answer_metrics
 from analyzer.runs.view import RunView, once_per_view
-from analyzer.stats.arrays import FloatArray, IntArray
+from analyzer.stats.arrays import FloatArray, IntArray, over_options
 from schemas.fields import CHAT
 from schemas.run import CHECKPOINT
 
@@ -130,7 +131,7 @@ def _logit_reasons(view: RunView) -> list[str]:
 
 
 def _constant(view: RunView) -> list[str]:
-    rising = np.sort(view.logits.astype(np.float64), axis=1)
+    rising = view.rising_logits.astype(np.float64)
     alike = int(np.unique(_row_number(rising - rising[:, :1]), return_counts=True)[1].max())
     if alike <= MANY * view.n_items:
         return []
@@ -153,9 +154,10 @@ def _repeated(view: RunView) -> list[str]:
 def _clipped(view: RunView) -> list[str]:
     """Detect many items whose extreme logit equals that of the whole run. As log probabilities, one option per item may be at 0."""
     reasons = []
-    for name, extreme in (("highest", np.nanmax), ("lowest", np.nanmin)):
-        bound = float(extreme(view.logits))
-        at_bound = int((extreme(view.logits, axis=1) == bound).sum())
+    for name, extreme in (("highest", np.fmax), ("lowest", np.fmin)):
+        of_item = over_options(extreme, view.logits)
+        bound = float(extreme.reduce(of_item))
+        at_bound = int((of_item == bound).sum())
         one_sure = name == "highest" and bound == 0 and ((view.logits == 0).sum(axis=1) <= 1).all()
         if at_bound > SOME * view.n_items and not one_sure:
             reasons.append(f"{at_bound} of {view.n_items} items have a logit of {bound:g}, the {name} of the run: logits may be clipped")
@@ -170,8 +172,12 @@ def _repeats(row: FloatArray, content: IntArray) -> int:
 
 def _row_number(rows: FloatArray) -> FloatArray:
     """One number per row, equal for equal rows and, except with a probability of 1e-9, different for different rows."""
-    weights = np.random.default_rng(0).random(rows.shape[1]) + 0.5
-    return np.asarray(np.nan_to_num(rows) @ weights)
+    return np.asarray(np.where(np.isnan(rows), 0.0, rows) @ _weights(rows.shape[1]))
+
+
+@cache
+def _weights(width: int) -> FloatArray:
+    return np.random.default_rng(0).random(width) + 0.5
 
 
 def _content(view: RunView) -> IntArray:

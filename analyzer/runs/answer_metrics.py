@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from analyzer.runs.view import RunView, once_per_view
-from analyzer.stats.arrays import BoolArray, FloatArray
+from analyzer.stats.arrays import BoolArray, FloatArray, over_options, sum_of_known
 from analyzer.stats.clusters import design_effect
 from analyzer.stats.estimate import NOTHING, Estimate, mean
+from analyzer.stats.probs import rising_order
 from schemas.items import IDK, NONE_OF_THE_ABOVE
-from schemas.options import option_mass
 
 METRICS = ("accuracy", "nll", "brier", "ece", "aurc", "option_mass", "idk_rate", "none_of_above_rate", "tie_rate")
 BINS = 15
@@ -50,7 +50,7 @@ def dependence(view: RunView) -> dict[str, Any]:
     design_effect : variance of accuracy with these clusters, divided by the variance for independent items; None if every item is a
                     cluster of its own, or if nothing varies.
     """
-    n_questions = np.unique(view.items.question[view.position]).size
+    n_questions = int(np.count_nonzero(np.bincount(view.items.question[view.position])))
     clusters = view.clusters
     if clusters is None:
         return {"n_questions": n_questions, "n_clusters": view.n_items, "design_effect": None}
@@ -74,14 +74,14 @@ def letter_rate(view: RunView, text: str) -> Estimate:
 
 def ties(view: RunView) -> BoolArray:
     """Return (item,) whether any two of an item's options have the same logit."""
-    ordered = np.sort(view.logits, axis=1)  # NaN last, and NaN equals nothing
-    return np.asarray((np.diff(ordered, axis=1) == 0).any(axis=1))
+    rising = view.rising_logits  # NaN last, and NaN equals nothing
+    return over_options(np.logical_or, rising[:, 1:] == rising[:, :-1])
 
 
 def _brier(view: RunView) -> FloatArray:
     """Sum over options of (prob - 1{answer})^2, in [0, 2]."""
     of_answer = view.probs[np.arange(view.n_items), view.answer]
-    return np.asarray(np.nansum(view.probs**2, axis=1) - 2 * of_answer + 1)
+    return np.asarray(sum_of_known(view.probs**2) - 2 * of_answer + 1)
 
 
 def _ece(view: RunView) -> Estimate:
@@ -89,9 +89,8 @@ def _ece(view: RunView) -> Estimate:
 
     Its influence treats the sign of each bin's gap as known, which is right for gaps that are larger than their noise.
     """
-    top = np.nanmax(view.probs, axis=1)
-    gap = top - view.correct
-    bins = np.minimum((top * BINS).astype(np.int64), BINS - 1)
+    gap = view.top_prob - view.correct
+    bins = np.minimum((view.top_prob * BINS).astype(np.int64), BINS - 1)
     sign = np.sign(np.bincount(bins, gap, BINS))[bins]
     return mean(sign * gap, view.clusters, least=0.0, most=1.0)
 
@@ -101,7 +100,7 @@ def _aurc(view: RunView) -> Estimate:
 
     Source : Geifman & El-Yaniv 2017, arXiv:1705.08500.
     """
-    order = np.argsort(-np.nanmax(view.probs, axis=1), kind="stable")
+    order = rising_order(-view.top_prob)
     wrong = (~view.correct[order]).astype(np.float64)
     k = np.arange(1, view.n_items + 1)
     risk = wrong.cumsum() / k
@@ -120,4 +119,4 @@ def _option_mass(view: RunView) -> Estimate:
     """
     if np.isnan(view.logsumexp).any():
         return NOTHING
-    return mean(np.minimum(option_mass(view.logits, view.n_options, view.logsumexp), 1.0), view.clusters, share=True)
+    return mean(np.minimum(view.option_mass, 1.0), view.clusters, share=True)

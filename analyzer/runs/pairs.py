@@ -91,6 +91,8 @@ def _check_keys(dense: RunKey, compressed: RunKey) -> None:
 
 
 def _at_positions(view: RunView, positions: IntArray) -> RunView:
+    if np.array_equal(view.position, positions):
+        return view
     chosen = np.isin(view.position, positions)
     return view if chosen.all() else view.keep(chosen)
 

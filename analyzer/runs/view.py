@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
+from analyzer.stats.arrays import BoolArray, FloatArray, IntArray, over_options
 from analyzer.stats.clusters import Clusters, clusters_of
 from analyzer.stats.probs import log_softmax, softmax, top_option
 from schemas.itemset import ItemSet
-from schemas.options import own_options
+from schemas.options import option_mass, own_options
 from schemas.run import Environment, Run, RunKey
 from schemas.run import FloatArray as Float32Array
 from store.format.runs import check_fit
@@ -68,13 +68,12 @@ class RunView:
     def clusters(self) -> Clusters | None:
         """The clusters of the viewed items; None if every item is a cluster of its own."""
         code = self.cluster_of_set[self.position]
-        return None if np.unique(code).size == code.size else clusters_of(code, int(self.cluster_of_set.max()) + 1)
+        return None if (np.bincount(code) < 2).all() else clusters_of(code, int(self.cluster_of_set.max()) + 1)
 
     @property
     def set_has_clusters(self) -> bool:
         """Whether questions of the whole item set, demonstrations aside, depend on each other, even if the viewed ones do not."""
-        questions = self.cluster_of_set[~self.items.demonstration]
-        return np.unique(questions).size < questions.size
+        return bool((np.bincount(self.cluster_of_set[~self.items.demonstration]) > 1).any())
 
     @cached_property
     def answer(self) -> IntArray:
@@ -100,6 +99,21 @@ class RunView:
     def log_probs(self) -> FloatArray:
         """Logarithm of each option's probability, (item, option); NaN for options that an item does not have."""
         return log_softmax(self.logits, self.n_options)
+
+    @cached_property
+    def rising_logits(self) -> Float32Array:
+        """Logits of each item in rising order, (item, option); NaN last."""
+        return np.sort(self.logits, axis=1)
+
+    @cached_property
+    def option_mass(self) -> FloatArray:
+        """Sum of the options' probabilities in the full vocabulary, (item,); NaN where the run does not record it."""
+        return option_mass(self.logits, self.n_options, self.logsumexp)
+
+    @cached_property
+    def top_prob(self) -> FloatArray:
+        """Probability of the most likely option, (item,)."""
+        return over_options(np.fmax, self.probs)
 
     @cached_property
     def chosen(self) -> IntArray:

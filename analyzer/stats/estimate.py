@@ -142,7 +142,8 @@ class Estimate:
         spread = math.sqrt(float(units @ units) / units.size)
         if spread == 0:
             return t, t
-        bend = float(np.mean((units / spread) ** 3)) / (3 * math.sqrt(units.size))
+        scaled = units / spread
+        bend = float(np.mean(scaled * scaled * scaled)) / (3 * math.sqrt(units.size))  # a power of 3 takes 50 times as long
         if abs(bend) < SYMMETRIC:
             return t, t
         down, up = (math.cbrt(1 + 3 * bend * (end - bend / 2)) / bend - 1 / bend for end in (t, -t))

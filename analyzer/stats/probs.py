@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from analyzer.stats.arrays import AnyArray, FloatArray, IntArray
+from analyzer.stats.arrays import AnyArray, FloatArray, IntArray, over_options
 from schemas.options import own_options
 
 
@@ -20,7 +20,18 @@ def softmax(logits: AnyArray, n_options: IntArray) -> FloatArray:
 def log_softmax(logits: AnyArray, n_options: IntArray) -> FloatArray:
     """Return the logarithm of `softmax`, exact where a prob underflows to 0."""
     raw, option_mask = _shifted(logits, n_options)
-    return np.where(option_mask, raw - np.log(np.exp(raw).sum(axis=1, keepdims=True)), np.nan)
+    return np.where(option_mask, raw - np.log(over_options(np.add, np.exp(raw)))[:, None], np.nan)
+
+
+def rising_order(values: AnyArray) -> IntArray:
+    """Return the order in which (item,) values rise, equal ones by ascending index; no value may be NaN.
+
+    It is `np.argsort(values, kind="stable")`, in less than its time: a sort that is not stable, then one of the indices of equal values.
+    """
+    order = np.argsort(values)
+    rising = values[order]
+    first = np.concatenate([[0], (rising[1:] != rising[:-1]).cumsum()]) * values.size  # the same number for equal values, rising
+    return np.asarray(np.sort(first + order) - first)
 
 
 def likely_first(probs: FloatArray) -> IntArray:
@@ -36,4 +47,4 @@ def top_option(probs: FloatArray) -> IntArray:
 def _shifted(logits: AnyArray, n_options: IntArray) -> tuple[FloatArray, AnyArray]:
     option_mask = own_options(n_options, logits.shape[1])
     raw = np.where(option_mask, logits, -np.inf).astype(np.float64)
-    return raw - raw.max(axis=1, keepdims=True), option_mask
+    return raw - over_options(np.maximum, raw)[:, None], option_mask
