@@ -32,12 +32,14 @@ class Ranks:
     item_rank : (item,) rank of the item's calibration score among all N, a permutation; ties in item order.
     option : (option, item) first rank whose score is >= the option's score; N above all of them; N + 1 where there is no option.
     answer : (item,) the same for the answer's score.
+    rising : (rank,) the calibration scores in rising order.
     first  : (rank,) first rank whose calibration score equals the one at this rank; at rank N, which stands for +inf, it is N.
     """
 
     item_rank: IntArray
     option: IntArray
     answer: IntArray
+    rising: FloatArray
     first: IntArray
 
     @property
@@ -76,7 +78,7 @@ def rank_scores(
     option[np.isnan(probs.T)] = n_items + 1
     if empty == "top1":
         option[top_option(probs), items] = 0
-    return Ranks(item_rank, option, option[answer, items], np.append(np.searchsorted(rising, rising), n_items))
+    return Ranks(item_rank, option, option[answer, items], rising, np.append(np.searchsorted(rising, rising), n_items))
 
 
 def _number_below(rising: FloatArray, values: FloatArray) -> IntArray:

@@ -33,6 +33,13 @@ class Stratum(NamedTuple):
     spread: FloatArray
 
 
+class WeightedSpread(NamedTuple):
+    """The spread of the items ranked below and above each rank, (p,), times the rank's probability."""
+
+    below: FloatArray
+    above: FloatArray
+
+
 @dataclass(frozen=True, eq=False)
 class RankLaw:
     """Law of the threshold's rank p: `weights[j]` is the probability of p = first + j."""
@@ -67,6 +74,11 @@ class RankLaw:
     def above(self) -> Stratum:
         """The items ranked above p."""
         return self._stratum(self.tested_above, self.n_items - 1 - self.ranks)
+
+    @cached_property
+    def weighted_spread(self) -> WeightedSpread:
+        """The spread of both strata times the probability of each rank."""
+        return WeightedSpread(self.below.spread * self.weights, self.above.spread * self.weights)
 
     def _stratum(self, tested: FloatArray, size: FloatArray) -> Stratum:
         share = tested / (self.n_items - self.n_calibration)
@@ -210,11 +222,13 @@ def all_moments(laws: Sequence[RankLaw], statistics: SetStatistics) -> Moments:
     means, variances = np.empty((2, len(laws), len(statistics.names)))
     for number, law in enumerate(laws):
         window = slice(law.first - start, law.first - start + law.weights.size)
-        at_rank = below.mean[:, window] * law.below.share + above.mean[:, window] * law.above.share
+        at_rank = below.mean[:, window] * law.below.share
+        at_rank += above.mean[:, window] * law.above.share
         means[number] = at_rank @ law.weights
         at_rank -= means[number, :, None]
-        within = below.variance[:, window] * law.below.spread + above.variance[:, window] * law.above.spread
-        variances[number] = (within + at_rank**2) @ law.weights
+        at_rank *= at_rank
+        within = below.variance[:, window] @ law.weighted_spread.below + above.variance[:, window] @ law.weighted_spread.above
+        variances[number] = within + at_rank @ law.weights
     return Moments(means, np.sqrt(variances))
 
 

@@ -150,7 +150,7 @@ def _label(view: RunView, scores: FloatArray, option: int, fraction: Fraction, a
     ranks = rank_scores(scores[:, column], np.zeros(view.n_items, dtype=np.int64), scores[:, column], calibration=scores[member, option])
     law = rank_law(n_members, n, threshold_rank(n, alpha))
     rank = ranks.option[0]
-    among = set_statistics(Ranks(ranks.item_rank, rank[member][None], rank[member], ranks.first))
+    among = set_statistics(Ranks(ranks.item_rank, rank[member][None], rank[member], ranks.rising, ranks.first))
     return Label(member, n, law.at_least()[rank], rank, ranks.item_rank, law, moments(law, among))
 
 

@@ -12,10 +12,11 @@ def aps(probs: FloatArray, u: FloatArray | None = None) -> FloatArray:
     It is computed as 1 minus the probs of all less likely options, so that the least likely option scores exactly 1. Summed from the top,
     its score was 1 - 4e-16 or 1, and if the threshold was that high, rounding decided which sets are full.
     """
-    order = likely_first(probs)
-    rising = np.nan_to_num(np.take_along_axis(probs, order, axis=1))[:, ::-1].cumsum(axis=1)
-    less_likely = np.zeros_like(probs)
-    less_likely[:, :-1] = rising[:, -2::-1]
-    scores = np.empty_like(probs)
-    np.put_along_axis(scores, order, 1.0 - less_likely, axis=1)
-    return np.where(np.isnan(probs), np.nan, scores)
+    absent = np.isnan(probs)
+    known, scores = np.where(absent, 0.0, probs).ravel(), np.empty(probs.size)
+    cells = likely_first(probs) + probs.shape[1] * np.arange(len(probs))[:, None]
+    less_likely = np.zeros(len(probs))
+    for of_rank in cells.T[::-1]:
+        scores[of_rank] = 1.0 - less_likely
+        less_likely = less_likely + known[of_rank]
+    return np.where(absent, np.nan, scores.reshape(probs.shape))

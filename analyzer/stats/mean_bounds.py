@@ -15,12 +15,13 @@ import math
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import betaincinv, ndtr
+from scipy.special import betaincinv, ndtr, ndtri
 
 from analyzer.stats.arrays import AnyArray, FloatArray
 from analyzer.stats.estimate import Interval
 
 FARTHEST = 60.0  # place of the saddlepoint at which every probability is below 1e-20
+LEAST, MOST = 1e-300, 1 - 1e-15  # a probability outside has no finite normal quantile
 
 
 def mean_interval(values: AnyArray, least: float, most: float, tail: float) -> Interval:
@@ -42,19 +43,36 @@ def mean_upper_bound(values: AnyArray, most: float, tail: float) -> float:
         return float(most)
     if support.size == 2:
         return float(support[0] + scale * betaincinv(counts[1], counts[0], 1 - tail))
+    weights = counts.astype(np.float64)
     short = (most - support) / scale  # by how much each value falls short of the largest, in [0, 1]
-    x = brentq(lambda x: _tilted(short, counts, x)[0] - tail, 0.0, FARTHEST, xtol=1e-14)
-    return float(most - scale * _tilted(short, counts, x)[1])
+    return float(most - scale * _tilted(short, weights, _saddlepoint(short, weights, tail))[1])
 
 
-def _tilted(short: FloatArray, counts: AnyArray, x: float) -> tuple[float, float]:
+def _saddlepoint(short: FloatArray, counts: FloatArray, tail: float) -> float:
+    """Return the place of the saddlepoint at which the probability of `_tilted` is `tail`.
+
+    The normal quantile of that probability is nearly a straight line in it, so that few steps find where it is that of `tail`.
+    """
+    sought = float(ndtri(tail))
+
+    def too_likely(x: float) -> float:
+        return float(ndtri(min(max(_tilted(short, counts, x)[0], LEAST), MOST))) - sought
+
+    n, mean = float(counts.sum()), float(counts @ short) / float(counts.sum())
+    low, high = 0.0, min(-sought / math.sqrt(max(float(counts @ short**2) - n * mean**2, 1e-6)), FARTHEST)  # right for a normal mean
+    while high < FARTHEST and too_likely(high) > 0:
+        low, high = high, min(2 * high, FARTHEST)
+    return float(brentq(too_likely, low, high, xtol=1e-14))
+
+
+def _tilted(short: FloatArray, counts: FloatArray, x: float) -> tuple[float, float]:
     """Return P(the mean under Dirichlet weights falls short by less than q), and q, for the q whose saddlepoint is at x.
 
     The mean is above m = 1 - q if a sum of d = q - short times exponential variables is positive. Its saddlepoint t solves sum of
     d / (1 - t d) = 0. With s = t / (1 + t m) this is linear in q, so that q follows from s = 1 - exp(-x) without a search.
     """
     e, s = math.exp(-x), -math.expm1(-x)
-    left = short + e * (1 - short)  # 1 - s * value, without cancellation
+    left = e + s * short  # 1 - s * value, without cancellation
     weight = counts / left
     q = float(weight @ short) / float(weight.sum())
     d, left_at_q = q - short, e + s * q
@@ -62,6 +80,6 @@ def _tilted(short: FloatArray, counts: AnyArray, x: float) -> tuple[float, float
     if r < 1e-4:  # at the mean itself the formula is 0 / 0; its limit, with the third cumulant
         variance, third = float(counts @ d**2), float(counts @ d**3)
         return float(0.5 + third / (3 * math.sqrt(2 * math.pi) * variance**1.5)), q
-    u = s * math.sqrt(float(counts @ (d / left) ** 2))
+    u = s * math.sqrt(float(weight @ (d * d / left)))
     density = math.exp(-r * r / 2) / math.sqrt(2 * math.pi)
     return float(min(max(ndtr(-r) + density * (1 / u - 1 / r), 0.0), 1.0)), q

@@ -18,7 +18,7 @@ from analyzer.conformal.tilted_items import Threshold
 from analyzer.measure.cell import Cell
 from analyzer.measure.groups import member_hits
 from analyzer.measure.question import Question
-from analyzer.measure.scored import scores_of
+from analyzer.measure.scored import ranks_of, scores_of
 from analyzer.runs.view import RunView
 from analyzer.stats.arrays import BoolArray, FloatArray
 from analyzer.stats.clusters import Clusters, clusters_of
@@ -121,7 +121,8 @@ def split_law(n_items: int, alpha: Fraction, question: Question) -> RankLaw:
 
 def carried_ranks(source: RunView, target: RunView, scorer: str, question: Question) -> Ranks:
     """Return the ranks of the target's scores, (option, item), among the scores of the source's answers."""
-    calibration = scores_of(source, source.probs, scorer, question)[np.arange(source.n_items), source.answer]
+    of_source = ranks_of(source, scorer, question)
+    calibration = of_source.rising[of_source.item_rank]
     scores = scores_of(target, target.probs, scorer, question)
     return rank_scores(scores, target.answer, target.probs, question.empty, calibration)
 
