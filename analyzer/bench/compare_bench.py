@@ -27,6 +27,7 @@ from schemas.itemset import ItemSet, build_item_set
 from schemas.run import DENSE, Run, RunKey
 
 N_ITEMS, N_OPTIONS = 2_000, 6
+ALL = 54_000  # comparisons of 150 models under two scorers
 METHODS = (DENSE, *(f"method{number}" for number in range(12)))
 TASKS, PROMPTS = tuple(f"task{number}" for number in range(5)), ("base", "shared", "task")
 
@@ -86,6 +87,7 @@ def comparisons(models: int = 4, executor: str = "plain") -> None:
     pairs = sum(record["compared_with"] is not None for record in records)
     n_runs = models * len(METHODS) * len(TASKS) * len(PROMPTS)
     click.echo(f"{n_runs:,} runs, {pairs:,} comparisons in {seconds:.1f} s ({spent:.1f} s of CPU, {1e3 * spent / pairs:.2f} ms each)")
+    click.echo(f"{ALL:,} comparisons, the costs of all models being alike: {spent / pairs * ALL:.0f} s of CPU   (limit 40)")
     click.echo(f"peak memory {memory[0]:.2f} GB here, {memory[1]:.2f} GB in the largest child")
 
 

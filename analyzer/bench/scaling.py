@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analyzer.bench.timing import ALPHAS, N_ITEMS, REPEATS, Seconds, best, busy_seconds, exact_law, simulated
+from analyzer.bench.timing import ALPHAS, N_ITEMS, REPEATS, Seconds, W, best, busy_seconds, exact_law, simulated
 from analyzer.measure.question import Question
 from analyzer.runs.loading import open_runs
 from analyzer.scorers import SCORERS
@@ -42,18 +42,19 @@ def scaling() -> None:
 
 
 def published(folder: Path) -> None:
-    """Print time and memory of the 54 published runs x 99 alphas x 7 scorers, records with intervals, from a store, a process per core."""
+    """Print what the 54 published runs x 99 alphas take, records with intervals, from a store: 2 scorers here, 7 in a process per core."""
     from store.exchange.import_runs import Words, import_runs
     from store.importers.ye2024 import read_ye2024
 
-    question = replace(Question(), alphas=ALPHAS, scorers=tuple(SCORERS))
     with tempfile.TemporaryDirectory() as scratch:
         url = f"{scratch}/store"
         import_runs(url, read_ye2024(folder / "data", folder / "outputs_base"), Words("bench"))
         runs = open_runs(url, None, {})
-        before, start = busy_seconds(), time.perf_counter()
-        records = measure_models(model_sources(runs, url), Measurement(question), "processes")
-        seconds = Seconds(time.perf_counter() - start, busy_seconds() - before)
+        for scorers, executor, limit in ((tuple(SCORERS), "processes", "limit 30 s on two cores"), (W, "plain", "limit 3 s on one")):
+            before, start = busy_seconds(), time.perf_counter()
+            question = replace(Question(), alphas=ALPHAS, scorers=scorers)
+            records = measure_models(model_sources(runs, url), Measurement(question), executor)
+            seconds = Seconds(time.perf_counter() - start, busy_seconds() - before)
+            print(f"{len(runs.rows)} published runs, {len(scorers)} scorers, {len(records):,} records with intervals {seconds}   ({limit})")
     largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    print(f"{len(runs.rows)} published runs, {len(records):,} records with intervals {seconds}   (limit 30 s on two cores)")
     print(f"  largest process {largest:.2f} GB, one per core (limit 1 GB for all)")

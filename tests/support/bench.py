@@ -88,7 +88,12 @@ PARTS: dict[str, Part] = {
     "published": Part(
         module("analyzer.bench", "--part", "published", *(("--ye2024", str(PUBLISHED)) if PUBLISHED.is_dir() else ())),
         300,
-        (busy("54 runs x 99 alphas x 7 scorers", "published runs"),) if PUBLISHED.is_dir() else (),
+        (
+            busy("54 runs x 99 alphas x 7 scorers", "published runs, 7 scorers"),
+            busy("54 runs x 99 alphas x 2 scorers", "published runs, 2 scorers"),
+        )
+        if PUBLISHED.is_dir()
+        else (),
     ),
     "gate": Part(
         module("analyzer.bench", "--part", "gate"),
@@ -116,7 +121,11 @@ PARTS: dict[str, Part] = {
             Figure("page of 500 runs", "MB", "report of 500 runs .*page of "),
         ),
     ),
-    "compare": Part(module("analyzer.bench", "--part", "compare"), 120, (Figure("a comparison", "ms", "s of CPU, "),)),
+    "compare": Part(
+        module("analyzer.bench", "--part", "compare"),
+        120,
+        (Figure("a comparison", "ms", "s of CPU, "), Figure("54,000 comparisons", "CPU s", "being alike: ")),
+    ),
     "dry run": Part(
         module("producer", "--model", "ref-m", "--method", "wanda", "--task", "urn", "--limit", "40", "--device", "cpu", "--dry-run"), 180
     ),
