@@ -19,7 +19,7 @@ from analyzer.report.data.study import Study
 from analyzer.report.data.tables import Tables, first_question_tables, tables
 from analyzer.report.panel import FILTERS, Panel
 from analyzer.report.panels import panels_of
-from analyzer.report.rows import in_script, pack
+from analyzer.report.rows import deflated, pack
 from analyzer.report.vega import vega_bundle
 from analyzer.report.words import sentences
 from analyzer.report.words.cards import MEANINGS, WORDS, Card, cards, policy_words
@@ -46,7 +46,7 @@ def page(study: Study, *, live: str = "") -> str:
         "scripts": _scripts(study, live),
         "style": f":root {{ {css_colours(False)} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {css_colours(True)} }} }}\n"
         f"@media print {{ :root {{ {css_colours(False)} }} }}\n{_read('page.css')}",
-        "data": in_script(_data(study, named_tables)),
+        "data": deflated(_data(study, named_tables)),
     }
     policy = _content_policy(document["scripts"], live)
     first_tables = first_question_tables(named_tables, study.request.questions[0])

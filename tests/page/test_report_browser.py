@@ -225,6 +225,15 @@ def test_nothing_is_wider_than_the_screen(path: Path, open_page: Any, width: int
     assert opened.drawn().page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_a_browser_that_cannot_unpack_the_data_says_so(path: Path, chromium: Any) -> None:
+    """A browser from before 2023 shows a sentence in place of the charts."""
+    page = chromium.new_page()
+    page.add_init_script("delete window.DecompressionStream")
+    page.goto(path.as_uri())
+    page.wait_for_selector("text=This browser cannot unpack the figures of this page; one of 2023 or later can.")
+    page.close()
+
+
 def test_one_run(tmp_path: Path, open_page: Any) -> None:
     """A single dense run has no verdict, and says what one needs; its sets are shown."""
     items = quiz("quiz", 60)

@@ -1,7 +1,6 @@
 """The panel of live questions: what the monitor knows, on the page, in a paper's tables, and served anew when a log was read."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from analyzer_data import skilled_logits
 from click.testing import CliRunner
 from first_line import after_first_line
-from report_stores import FEW, MARKUP, OPTIONS, family, quiz, study_of, write
+from report_stores import FEW, MARKUP, OPTIONS, embedded, family, quiz, study_of, write
 from shipping import made
 
 from analyzer.api import monitor
@@ -104,7 +103,7 @@ def test_the_panel_says_what_the_monitor_says(tmp_path: Path) -> None:
     assert f"mean set size {size['live']:.2f} ({size['calibrated']:.2f} promised)" in said and "cost per 1,000 questions" in said
     html = page(study)
     assert MARKUP not in html and 'id="panel-watch"' in html
-    packed = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.S)[1])["tables"]["watch"]
+    packed = embedded(html)["tables"]["watch"]
     assert packed["n"] == [len(expected)] and "run" not in packed
     assert packed["live"] == [pytest.approx(record["live"], rel=1e-5) for record in expected]
     text = paper(study, "md")

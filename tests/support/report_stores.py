@@ -1,7 +1,9 @@
 """Stores for the report's tests: hostile names among ordinary ones, two tasks and prompts, runs of NaN, with notes, without partner."""
 
+import base64
 import json
 import re
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +90,7 @@ def study_of(url: str, **options: Any) -> Study:
 
 
 def embedded(html: str) -> dict[str, Any]:
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.S)[1])
+    return json.loads(zlib.decompress(base64.b64decode(re.search(r'<script type="text/plain" id="data">(.*?)</script>', html, re.S)[1])))
 
 
 def rows(data: dict[str, Any], table: str) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ from analyzer.studies.sets import measure_runs
 from schemas.errors import UsageError
 from schemas.fields import FIELDS
 
-MAX_RUNS = 600  # about 20 MB of page, and more than a person can read
+MAX_RUNS = 600  # about 4 MB of page, and more than a person can read
 EXAMPLE_PRICES = Prices(answer=0.001, ask_again=0.004, review=0.5, abstain=0.2, wrong=2.0)
 
 

@@ -4,7 +4,7 @@ const pick = (selector) => [...document.querySelectorAll(selector)];
 const ROWS = 10; // of a list, until all are asked for
 const unfolded = new Set(["table-watch"]); // lists that show all their rows; no row of the monitor is ever hidden
 const initial = () => ({ alpha: DATA.alpha, metric: "set_size_change", scorer: DATA.scorer, protocol: DATA.protocol, run: null, prices: { ...DATA.prices, saving: null } });
-let state = initial();
+let state;
 const views = {};
 
 function readFragment() {
@@ -251,29 +251,34 @@ function download(panel) {
   URL.revokeObjectURL(link.href);
 }
 
-document.addEventListener("input", ({ target }) => {
-  const { filter, price } = target.dataset;
-  if (filter) state[filter] = target.value || undefined;
-  else if (price) state.prices[price] = target.value === "" ? (price === "saving" ? null : DATA.prices[price]) : Number(target.value);
-  else if (target.id === "alpha") state.alpha = Number(target.value);
-  else if (target.id === "find") state.find = target.value.trim() || undefined;
-  else if (target.id === "metric") state.metric = target.value;
-  else if (target.id === "chosen") choose(Number(target.value));
-  changed();
-});
-document.addEventListener("click", ({ target }) => {
-  if (target.matches(".chip")) showModel(target.dataset);
-  if (target.dataset.csv) download(DATA.panels.find((panel) => panel.id === target.dataset.csv));
-  if (target.id === "reset") { state = initial(); changed(); }
-  if (target.matches(".unfold")) { target.closest(".column").classList.remove("folded"); showSummary(); }
-  if (target.dataset.more) { unfolded.add(target.dataset.more); update(); }
-  if (target.id === "unfold") { byId("cards").classList.remove("folded"); showCards(); }
-});
-document.addEventListener("toggle", () => { DATA.panels.forEach(fillTable); fillFlipped(); cueBoxes(); }, true);
-document.addEventListener("scroll", ({ target }) => { if (target.matches?.(".scroll")) cueBoxes(); }, true);
-addEventListener("resize", cueBoxes);
-document.querySelector(".filters").addEventListener("submit", (event) => event.preventDefault());
-addEventListener("hashchange", () => { if (location.hash && !location.hash.includes("=")) return; readFragment(); state.picked = state.run !== null; update(); });
-readFragment();
-state.picked = state.run !== null;
-update();
+function start() {
+  document.addEventListener("input", ({ target }) => {
+    const { filter, price } = target.dataset;
+    if (filter) state[filter] = target.value || undefined;
+    else if (price) state.prices[price] = target.value === "" ? (price === "saving" ? null : DATA.prices[price]) : Number(target.value);
+    else if (target.id === "alpha") state.alpha = Number(target.value);
+    else if (target.id === "find") state.find = target.value.trim() || undefined;
+    else if (target.id === "metric") state.metric = target.value;
+    else if (target.id === "chosen") choose(Number(target.value));
+    changed();
+  });
+  document.addEventListener("click", ({ target }) => {
+    if (target.matches(".chip")) showModel(target.dataset);
+    if (target.dataset.csv) download(DATA.panels.find((panel) => panel.id === target.dataset.csv));
+    if (target.id === "reset") { state = initial(); changed(); }
+    if (target.matches(".unfold")) { target.closest(".column").classList.remove("folded"); showSummary(); }
+    if (target.dataset.more) { unfolded.add(target.dataset.more); update(); }
+    if (target.id === "unfold") { byId("cards").classList.remove("folded"); showCards(); }
+  });
+  document.addEventListener("toggle", () => { DATA.panels.forEach(fillTable); fillFlipped(); cueBoxes(); }, true);
+  document.addEventListener("scroll", ({ target }) => { if (target.matches?.(".scroll")) cueBoxes(); }, true);
+  addEventListener("resize", cueBoxes);
+  document.querySelector(".filters").addEventListener("submit", (event) => event.preventDefault());
+  addEventListener("hashchange", () => { if (location.hash && !location.hash.includes("=")) return; readFragment(); state.picked = state.run !== null; update(); });
+  readFragment();
+  state.picked = state.run !== null;
+  update();
+}
+
+document.body.dataset.drawing = "";
+readData().then(start, (error) => byId("main").prepend(element("p", `This browser cannot unpack the figures of this page; one of 2023 or later can. (${error.message})`)));
