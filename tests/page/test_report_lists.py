@@ -107,8 +107,11 @@ def test_a_bar_beside_undecided_is_never_beyond_its_limit(path: Path, open_page:
     assert opened.page.locator(".bar:not(:has(rect))").count() == opened.page.locator(".why").count() > 3
 
 
-def test_print_says_what_the_heat_map_shows(path: Path, open_page: Any) -> None:
-    """The choice of its figure is printed, the filters are not."""
+def test_print_shows_the_whole_heat_map_and_says_what_it_shows(path: Path, open_page: Any) -> None:
+    """The choice of its figure is printed, the filters are not; a chart that is wider than the paper becomes smaller."""
     opened = open_page(path).drawn()
+    opened.page.set_viewport_size({"width": 500, "height": 900})
+    opened.page.wait_for_function("document.querySelector('#chart-heat').scrollWidth > 500")
     opened.page.emulate_media(media="print")
+    assert opened.page.evaluate("document.querySelector('#chart-heat svg').getBoundingClientRect().right") <= 500
     assert opened.page.locator("#metric").is_visible() and not opened.page.locator(".filters").is_visible()

@@ -13,6 +13,7 @@ from analyzer.measure.records import Record
 from analyzer.report.data.tables import Tables
 from analyzer.report.words.cards import Card
 from analyzer.studies.cliffs import GRADUAL, NO_GROWTH, THRESHOLD, TOO_FEW, UNCLEAR, sweep_kind
+from analyzer.tables.numbers import fixed
 from analyzer.tables.terminal import estimate
 from schemas.levels import method_and_level
 
@@ -112,7 +113,8 @@ def set_sizes(named_tables: Tables) -> str:
     if not losses:
         return NO_PAIRS
     _, before_rate, pair = min(losses, key=lambda loss: loss[0])
-    return f"Sets of a single option change most with {_run(pair)}: from {before_rate:.0%} to {pair['singleton_rate']:.0%} of questions."
+    was, now = (fixed(100 * rate, 0) for rate in (before_rate, pair["singleton_rate"]))
+    return f"Sets of a single option change most with {_run(pair)}: from {was} % to {now} % of questions."
 
 
 def flips(named_tables: Tables) -> str:
@@ -121,10 +123,9 @@ def flips(named_tables: Tables) -> str:
     if not pairs:
         return NO_PAIRS
     most = max(pairs, key=lambda pair: pair["flips"])
-    return (
-        f"Most answers flip with {_run(most)}: {most['flips']:.1%} of items, {most['flips_to_wrong']:.1%} from right to wrong and "
-        f"{most['flips_to_right']:.1%} from wrong to right."
-    )
+    flipped, to_wrong, to_right = (fixed(100 * most[name], 1) for name in ("flips", "flips_to_wrong", "flips_to_right"))
+    parts = f"{to_wrong} % from right to wrong and {to_right} % from wrong to right"
+    return f"Most answers flip with {_run(most)}: {flipped} % of items, {parts}."
 
 
 def scale(named_tables: Tables) -> str:
