@@ -46,7 +46,7 @@ def gate_command(
     from analyzer.cli.request import parse_request
     from analyzer.compare.compare import compare
     from analyzer.gate import ci_reports
-    from analyzer.gate.gate import EXIT_CODES, gate, outcome
+    from analyzer.gate.gate import EXIT_CODES, gate, limits_without_runs, outcome
     from analyzer.gate.policy import read_policy
     from analyzer.predictor import Predictor
     from analyzer.runs.loading import open_runs
@@ -77,6 +77,8 @@ def gate_command(
     sentences = (ci_reports.correction, ci_reports.together, ci_reports.again, ci_reports.not_judged)
     for line in filter(None, [say(checks) for say in sentences]):
         click.echo(line, err=True)
+    if not_selected := limits_without_runs(read.limits, runs):
+        click.echo(f"limits on {', '.join(not_selected)} are not judged: no selected run is of them", err=True)
     judged = outcome(checks)
     last = message(ci_reports.last_line(checks))
     if colored(err=True):

@@ -55,6 +55,7 @@ class Limitable:
     by_sets    : whether it depends on scorer and alpha; a figure that does not is checked once per run.
     at_least   : True if larger values are better, so that the limit is the smallest value that passes.
     unbounded  : True if an item has no largest value unless the policy states one.
+    most       : the largest value that it can have. A limit above it is a percentage written as a whole number.
     """
 
     amount: Amount
@@ -62,6 +63,7 @@ class Limitable:
     by_sets: bool = False
     at_least: bool = False
     unbounded: bool = False
+    most: float = math.inf
 
 
 def _mean(name: str, least: float, most: float, *, sign: int = 1) -> Limitable:
@@ -76,13 +78,15 @@ def _mean(name: str, least: float, most: float, *, sign: int = 1) -> Limitable:
     def of_subject(cell: Paired, question: Question, chosen: BoolArray) -> Bounded:
         return of_items(estimate(cell).among(chosen), least, most)
 
-    return Limitable(amount, of_subject, unbounded=most == math.inf)
+    return Limitable(amount, of_subject, unbounded=most == math.inf, most=most)
 
 
 LIMITABLE: dict[str, Limitable] = {
     "accuracy_loss": _mean("accuracy_change", -1.0, 1.0, sign=-1),
     "set_size_growth": Limitable(set_size_growth, by_sets=True),
-    "coverage_after_transfer": Limitable(coverage_after_transfer, coverage_after_transfer, by_sets=True, at_least=True),
+    "coverage_after_transfer": Limitable(
+        coverage_after_transfer, coverage_after_transfer, by_sets=True, at_least=True, most=1.0
+    ),
     "flips": _mean("flips", 0.0, 1.0),
     "flips_to_wrong": _mean("flips_to_wrong", 0.0, 1.0),
     "answers_changed": _mean("answers_changed", 0.0, 1.0),
@@ -96,7 +100,8 @@ def _of_a_predictor(cell: Paired, question: Question) -> Bounded:
     raise ValueError("coverage under a predictor is measured by the limit itself, which knows the predictor")
 
 
-FIGURES = {**LIMITABLE, PREDICTOR_COVERAGE: Limitable(_of_a_predictor, at_least=True)}  # plus the figure that needs more than the runs
+# plus the figure that needs more than the runs
+FIGURES = {**LIMITABLE, PREDICTOR_COVERAGE: Limitable(_of_a_predictor, at_least=True, most=1.0)}
 
 
 @dataclass(frozen=True)
@@ -206,6 +211,15 @@ def _figure(name: str) -> str:
     return name
 
 
+def _possible(limits: Mapping[str, float]) -> Mapping[str, float]:
+    """Return limits. Raises ValueError for one above everything that its figure can be."""
+    for name, value in limits.items():
+        if value > (most := FIGURES[name].most):
+            hint = f"; write {value / 100:g} for {value:g} %" if most == 1 and value <= 100 else ""
+            raise ValueError(f"{name} is at most {most:.3g}, so a limit of {value:g} says nothing{hint}")
+    return limits
+
+
 def _subject_figure(name: str) -> str:
     if name not in _by_subject():
         raise ValueError(f"figure {name!r} cannot be limited by subject; those that can: {', '.join(_by_subject())}")
@@ -232,7 +246,7 @@ def _listed(known: Iterable[str]) -> WithJsonSchema:
 
 
 _Number = Annotated[float, BeforeValidator(finite_number)]
-_Limits = Mapping[Annotated[str, AfterValidator(_figure), _listed(FIGURES)], _Number]
+_Limits = Annotated[Mapping[Annotated[str, AfterValidator(_figure), _listed(FIGURES)], _Number], AfterValidator(_possible)]
 
 
 class PolicyFile(BaseModel):
@@ -242,6 +256,8 @@ class PolicyFile(BaseModel):
 
     limits: _Limits = {}
     task: Mapping[str, _Limits] = {}
-    worst_subject: Mapping[Annotated[str, AfterValidator(_subject_figure), _listed(_by_subject())], _Number] = {}
+    worst_subject: Annotated[
+        Mapping[Annotated[str, AfterValidator(_subject_figure), _listed(_by_subject())], _Number], AfterValidator(_possible)
+    ] = {}
     worst_value: Mapping[Annotated[str, AfterValidator(_unbounded_figure), _listed(_unbounded())], _Number] = {}
     looks: Looks | None = None

@@ -17,7 +17,7 @@ from analyzer.compare.compare import compare
 from analyzer.gate.bounds import of_items
 from analyzer.gate.ci_reports import correction, eval_results, hub_data_set, junit, last_line, markdown, not_judged, together, would_decide
 from analyzer.gate.ci_reports import sentence as ci_sentence
-from analyzer.gate.gate import EXIT_CODES, FAIL, INCONCLUSIVE, NOT_JUDGED, PASS, gate, outcome
+from analyzer.gate.gate import EXIT_CODES, FAIL, INCONCLUSIVE, NOT_JUDGED, PASS, gate, limits_without_runs, outcome
 from analyzer.gate.items_needed import items_needed
 from analyzer.gate.policy import LIMITABLE, Limit, limits_for, read_policy
 from analyzer.measure.question import Question
@@ -460,3 +460,59 @@ def test_the_command_leaves_with_the_outcome(monkeypatch: pytest.MonkeyPatch, li
     assert result.exit_code == code
     assert result.stderr.splitlines()[-1].startswith(f"gate: {next(name for name, exit_code in EXIT_CODES.items() if exit_code == code)}")
     assert limit.partition("=")[0] in result.stdout
+
+
+@pytest.mark.parametrize("limits", [[Limit("flips", 0.02, "urrn")], [Limit("flips", 0.3), Limit("flips", 0.01, "urrn")]])
+def test_a_limit_on_a_task_that_no_run_has_is_refused(limits: list[Limit]) -> None:
+    """A misspelt task would lose its limit, or let every model pass."""
+    with pytest.raises(UsageError, match=r"limits on task 'urrn', and no run is of it; tasks of the runs: "):
+        gate(pair_of_runs(), LAC, limits)
+
+
+def test_limits_on_other_tasks_alone_judge_nothing() -> None:
+    """A policy for a task that the store has and the selection has not says nothing of the selected runs."""
+    of_two = two_tasks()
+    urn = replace(of_two, rows=[row for row in of_two.rows if row["task"] == "urn"])
+    with pytest.raises(UsageError, match=r"limits on facts only, and the selected runs are of urn: nothing would be judged"):
+        gate(urn, LAC, [Limit("accuracy_loss", 0.3, "facts")])
+    limits = [Limit("accuracy_loss", 0.3), Limit("accuracy_loss", 0.3, "facts")]
+    assert limits_without_runs(limits, urn) == ["facts"] and limits_without_runs(limits, of_two) == []
+
+
+def two_tasks() -> Runs:
+    rng, answers = np.random.default_rng(0), np.arange(80) % 4
+    items, logits = item_set(answers), skilled_logits(np.random.default_rng(0), np.arange(80) % 4, 4)
+    runs = [
+        make_run(items, logits + noise * rng.normal(size=logits.shape), task=task, **named)
+        for task in ("urn", "facts")
+        for noise, named in ((0.0, {}), (0.5, {"method": "rtn", "level": "w4a16"}))
+    ]
+    return select_runs(MemoryReader([items], runs), {})
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("accuracy_loss=2", "accuracy_loss is at most 1, so a limit of 2 says nothing; write 0.02 for 2 %"),
+        ("coverage_after_transfer=88", "coverage_after_transfer is at most 1, so a limit of 88 says nothing; write 0.88 for 88 %"),
+        ("worst_subject.flips=5", "flips is at most 1, so a limit of 5 says nothing; write 0.05 for 5 %"),
+        ("task.urn.js=1", "js is at most 0.693, so a limit of 1 says nothing"),
+    ],
+)
+def test_a_limit_above_everything_possible_is_refused(text: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        read_policy(None, [text])
+
+
+def test_a_larger_draw_supersedes_one_with_repeated_questions() -> None:
+    """Ids number a repeated question in the order of the draw, so that the larger draw has the same questions under other ids."""
+    few = [Item(id=str(n), question=f"question {n % 40}", choices={"A": "yes", "B": "no"}, answer="AB"[n % 2]) for n in range(60)]
+    more = [Item(id=str(n), question=f"question {n}", choices={"A": "yes", "B": "no"}, answer="AB"[n % 2]) for n in range(40, 80)]
+    rng, runs, sets = np.random.default_rng(0), [], []
+    for items in (few, [*more, *few[::-1]]):
+        sets.append(build_item_set("quiz", items, n_options=[2] * len(items)))
+        logits = skilled_logits(rng, np.array([item.answer_index for item in items]), 2)
+        for method in ({}, {"method": "rtn", "level": "w4a16"}):
+            runs.append(make_run(sets[-1], logits + bool(method) * rng.normal(size=logits.shape), **method))
+    checks = gate(select_runs(MemoryReader(sets, runs), {}), LAC, [Limit("accuracy_loss", 0.3)])
+    assert {check["check"]: check["n_items"] for check in checks} == {"superseded": 60, "reliable": 100, "accuracy_loss": 100}
