@@ -40,8 +40,8 @@ PANELS = (
     Panel(
         "heat",
         "What each method changed",
-        "Orange is worse than the dense run, blue is better. Bold numbers are changes that chance does not explain (95 % confidence). "
-        "A run marked ! cannot be trusted, and the last panel says why.",
+        "Orange is worse than the dense run, blue is better. Bold numbers are changes that chance does not explain (95 % confidence, each "
+        "by itself: of many unchanged ones, one in 20 is bold). A run marked ! cannot be trusted, and the last panel says why.",
         "pairs",
         PAIR,
         sentences.heat_map,

@@ -1,5 +1,6 @@
 """What the page claims: bars, counts, levels and provenance follow from the figures, and signs are of one kind."""
 
+import json
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -64,7 +65,7 @@ def test_one_minus_sign(store_url: str) -> None:
     """Every negative number has the hyphen that tables have, none the mathematical sign."""
     html = page(study_of(store_url))
     ours = html[: html.index("<script>")] + "".join(read_script(name) for name in ("rows.js", "cost.js", "page.js"))
-    assert "\N{MINUS SIGN}" not in ours and '"minus":"-"' in html.replace(" ", "")
+    assert "\N{MINUS SIGN}" not in ours and '"minus": "-"' in json.dumps(embedded(html))
 
 
 def read_script(name: str) -> str:
@@ -83,3 +84,15 @@ def test_bars_are_the_intervals_that_decided(store_url: str) -> None:
         end = bar["low"] + bar["width"]
         side = "pass" if end <= bar["limit"] + 0.01 else "fail" if bar["low"] > bar["limit"] - 0.01 else "inconclusive"
         assert side == bar["result"], bar
+
+
+def test_a_model_says_on_which_tasks_it_was_not_run(tmp_path: Path) -> None:
+    """Amid a sweep, a model that may ship by the tasks so far names the tasks that its dense model has and it has not."""
+    both = [(items, family(items, "toy", 0, levels=FEW)) for items in (quiz("first", 400), quiz("second", 400))]
+    whole = cards(study_of(write(str(tmp_path / "whole"), both)))
+    half = cards(study_of(write(str(tmp_path / "half"), [both[0], (both[1][0], both[1][1][:1])])))
+    assert both[1][1][0].key.method == "dense"
+    assert [(card.tasks, list(card.not_run)) for card in whole] == [(["first", "second"], [])] * len(whole)
+    assert [(card.tasks, list(card.not_run)) for card in half] == [(["first"], ["second"])] * len(half) and half
+    assert all(card.short.endswith("not run on second") and card.why.endswith(" It was not run on second.") for card in half)
+    assert not any("not run" in card.short + card.why for card in whole)

@@ -47,7 +47,7 @@ def scale(methods: list[str], facts: dict[str, Any]) -> Spec:
                 "parameters:Q",
                 title="parameters",
                 scale=alt.Scale(type="log", nice=False, padding=40),
-                axis=alt.Axis(format="~s", grid=False),
+                axis=alt.Axis(format="~s", grid=False, labelFlush=True),
             ),
             color=coloured(methods),
             detail=["level:N", "family:N"],
@@ -77,7 +77,12 @@ def frontier(name: str, title: str, times: int = 1) -> Any:
             .transform_filter(f"datum.bytes != null && datum.{name} != null")
             .transform_calculate(y=f"{times} * datum.{name}", low=f"{times} * datum.{name}_low", high=f"{times} * datum.{name}_high")
             .encode(
-                x=alt.X("bytes:Q", title="bytes of the weights", scale=alt.Scale(zero=False, padding=20), axis=alt.Axis(format="~s")),
+                x=alt.X(
+                    "bytes:Q",
+                    title="bytes of the weights",
+                    scale=alt.Scale(zero=False, padding=20),
+                    axis=alt.Axis(format="~s", labelFlush=True),
+                ),
                 color=alt.condition("datum.method == 'dense'", alt.value("@ink"), coloured(methods)) if methods else alt.value("@ink"),
                 tooltip=[*tooltip("y", ".2f"), "finding:N"],
             )
@@ -97,7 +102,8 @@ def transfer(methods: list[str], facts: dict[str, Any]) -> Spec:
     """Draw coverage with the dense threshold, with its interval, beside that after recalibrating."""
     goal, floor = 1 - facts["alpha"], 1 - facts["alpha"] - facts["coverage_tolerance"]
     base = alt.Chart(ROWS).encode(y=alt.Y("label:N", sort=None, title=None), tooltip=tooltip("coverage", ".3f"))
-    ends = alt.X("coverage_low:Q", title="coverage", scale=alt.Scale(zero=False, padding=12), axis=alt.Axis(format=".1%", orient="top"))
+    axis = alt.Axis(format=".1%", orient="top", tickCount=6, labelSeparation=8)
+    ends = alt.X("coverage_low:Q", title="coverage", scale=alt.Scale(zero=False, padding=12), axis=axis)
     whiskers = base.mark_rule(strokeWidth=2, color=SERIES[1]).encode(x=ends, x2="coverage_high:Q")
     from_dense = base.mark_point(filled=True, size=64, opacity=1, color=SERIES[1]).encode(x="coverage:Q")
     again = base.mark_point(size=64, opacity=1, color="@ink", strokeWidth=1.5).encode(x="recalibrated_coverage:Q")

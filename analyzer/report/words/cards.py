@@ -16,12 +16,13 @@ from analyzer.measure.records import Record
 from analyzer.report.data.study import Study
 from analyzer.tables.numbers import fixed
 from schemas.levels import method_and_level
+from schemas.run import DENSE
 
 RANK = {PASS: 0, INCONCLUSIVE: 1, FAIL: 2}
 WORDS = {PASS: "may ship", INCONCLUSIVE: "undecided", FAIL: "must not ship"}
 MEANINGS = {
     PASS: "All limits are kept. A model that exceeds one passes with a probability of at most 2.5 %.",
-    INCONCLUSIVE: "There are too few questions to decide.",
+    INCONCLUSIVE: "No limit is exceeded for sure, and not all are kept for sure: too few questions, or a figure that allows no conclusion.",
     FAIL: "A limit is exceeded. A model that keeps all limits fails with a probability of at most 2.5 %.",
 }
 BAR_LIMIT, BAR_LOW, BAR_HIGH = 25.0, -40.0, 80.0  # position of a bar's limit, and the ends of the scale; no change is at 0
@@ -72,7 +73,10 @@ WORDINGS = {
 
 @dataclass(frozen=True)
 class Card:
-    """One compressed model. `checks` are the gate's records over all its runs; `why` explains the result in a sentence or two."""
+    """One compressed model. `checks` are the gate's records over all its runs; `why` explains the result in a sentence or two.
+
+    not_run : the tasks that the dense model was run on and this one was not.
+    """
 
     model: str
     method: str
@@ -80,6 +84,7 @@ class Card:
     result: str
     why: str
     checks: Sequence[Record]
+    not_run: Sequence[str] = ()
 
     @property
     def name(self) -> str:
@@ -98,11 +103,12 @@ class Card:
 
     @property
     def short(self) -> str:
-        """By how much limits are exceeded, in a few words: the largest amount of each figure; "" if no limit is exceeded."""
+        """In a few words by how much limits are exceeded, the largest amount of each figure, and what it was not run on; "" if neither."""
         failed = {name: [check for check in self.checks if check["check"] == name and check["result"] == FAIL] for name in WORDINGS}
         parts = [f"{WORDINGS[name].short} {WORDINGS[name].change(_largest_amount(checks))}" for name, checks in failed.items() if checks]
         untrusted = any(check["limit"] is None and check["result"] == FAIL for check in self.checks)
-        return ", ".join([*(["cannot be trusted"] if untrusted else []), *parts])
+        missing = [f"not run on {', '.join(self.not_run)}"] if self.not_run else []
+        return ", ".join([*(["cannot be trusted"] if untrusted else []), *parts, *missing])
 
     @property
     def bars(self) -> list[Record]:
@@ -116,9 +122,17 @@ def cards(study: Study) -> list[Card]:
     judged_models = []
     for (model, method, level), group in groupby(study.checks, key=_of_model):
         checks = [check for check in group if check["check"] != SUPERSEDED]
-        result = outcome(checks)
-        judged_models.append(Card(model, method, level, result, _why(result, checks), checks))
+        result, judged = outcome(checks), {check["task"] for check in checks}
+        not_run = [task for task in _dense_tasks(study, model) if task not in judged]
+        why = " ".join([_why(result, checks), *([f"It was not run on {', '.join(not_run)}."] if not_run else [])])
+        judged_models.append(Card(model, method, level, result, why, checks, not_run))
     return sorted(judged_models, key=lambda card: RANK[card.result])
+
+
+def _dense_tasks(study: Study, model: str) -> list[str]:
+    """Return the tasks of the dense runs that a model's runs are compared with."""
+    dense = study.request.against or model
+    return sorted({row["task"] for row in study.runs.rows if row["method"] == DENSE and row["model"] == dense})
 
 
 def policy_words(limits: Sequence[Limit]) -> str:
