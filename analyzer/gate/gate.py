@@ -74,10 +74,10 @@ def gate(
     Raises RunNotFoundError if no selected run has a dense run to be compared with, or if none is of the task that a predictor is for;
     UsageError for a limit on a task that no run of the store is of, and if no limit is for a task of the selected runs.
     """
-    limits_without_runs(limits, runs)
     for limit in limits:
         if limit.measure and all(row["task"] != limit.task for row in runs.rows):
             raise RunNotFoundError(f"no selected run is of task {limit.task}, which the predictor is for; select one")
+    limits_without_runs(limits, runs)
     return check_pairs(paired(runs, question, partners), question, limits, looks)
 
 
