@@ -1,11 +1,13 @@
 """What is said below a table without being asked: repeated questions, KL, prompts, recalibrated figures, missing intervals."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from report_stores import embedded
 from store_tiny import tiny_items, tiny_run, write_runs
 
 from analyzer.cli.main import main
@@ -90,8 +92,8 @@ def test_what_was_noted_when_a_run_was_made_is_said_wherever_it_is_shown(tmp_pat
     said("gate", "--limit", "accuracy_loss=0.9", "--junit", str(tmp_path / "g.xml"), "--markdown", str(tmp_path / "g.md"))
     assert note in (tmp_path / "g.xml").read_text() and note in (tmp_path / "g.md").read_text()
     said("report", "--out", str(tmp_path / "r.html"))
-    assert note in (tmp_path / "r.html").read_text()
-    assert "1 of 2 runs has notes." in (tmp_path / "r.html").read_text()
+    html = (tmp_path / "r.html").read_text()
+    assert note in json.dumps(embedded(html)) and "1 of 2 runs has notes." in html
 
 
 def test_many_notes_do_not_bury_a_table() -> None:
