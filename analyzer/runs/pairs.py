@@ -4,8 +4,8 @@ The partner is the dense run of the same model, task and prompt, or with `agains
 questions in the same way are refused; the error says what differs.
 """
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -69,7 +69,7 @@ class Partners:
 def pair_views(dense: RunView, compressed: RunView, *, common_items: bool = False) -> Pair:
     """Return both runs on the items for which both have finite logits; the same views if no item has to be left out.
 
-    common_items : compare runs over different item sets on the items with equal ids and equal content.
+    common_items : compare runs over different item sets on the items with equal content.
     Raises ComparisonError that says what differs.
     """
     if dense.key.model == compressed.key.model:
@@ -98,17 +98,34 @@ def _at_positions(view: RunView, positions: IntArray) -> RunView:
 
 
 def _intersection(dense: RunView, compressed: RunView, common_items: bool) -> Pair:
-    _, first, second = np.intersect1d(
-        dense.items.item_id[dense.position], compressed.items.item_id[compressed.position], return_indices=True
-    )
-    alike = np.all(dense.items.content[dense.position[first]] == compressed.items.content[compressed.position[second]], axis=1)
-    order = np.argsort(second[alike])
-    first, second = first[alike][order], second[alike][order]
+    first, second = _equal_items(dense, compressed)
     if not common_items or not first.size:
+        shared = np.intersect1d(dense.items.item_id[dense.position], compressed.items.item_id[compressed.position]).size
         raise ComparisonError(
             f"{compressed.row['name']} ({compressed.n_items} items) cannot be compared with {dense.row['name']} ({dense.n_items} items): "
-            f"they share {alike.size} questions, {int((~alike).sum())} of them with other options, order or answer; "
+            f"they share {max(shared, first.size)} questions, {max(shared - first.size, 0)} of them with other options, order or answer; "
             + (f"--common-items compares on the {first.size} equal ones" if first.size else "no item is the same in both")
         )
-    shared = compressed.keep(second)
-    return Pair(replace(dense.keep(first), items=shared.items, position=shared.position, grouping=shared.grouping), shared)
+    chosen = compressed.keep(second)
+    return Pair(replace(dense.keep(first), items=chosen.items, position=chosen.position, grouping=chosen.grouping), chosen)
+
+
+def _equal_items(dense: RunView, compressed: RunView) -> tuple[IntArray, IntArray]:
+    """Return where the items of equal content stand in both runs, in the compressed run's order.
+
+    Of a question that stands several times in both, the first is paired with the first, the second with the second. Their ids number it in
+    the order of a draw, which is another one in another draw.
+    """
+    where = {item: number for number, item in enumerate(_numbered(dense))}
+    found = [(where[item], number) for number, item in enumerate(_numbered(compressed)) if item in where]
+    first, second = np.array(found, np.intp).reshape(-1, 2).T
+    return first, second
+
+
+def _numbered(view: RunView) -> Iterator[tuple[bytes, int]]:
+    """Yield the content of every item, and how many items of this content stand before it."""
+    seen = Counter[bytes]()
+    for digest in view.items.content[view.position]:
+        content = digest.tobytes()
+        yield content, seen[content]
+        seen[content] += 1
