@@ -322,6 +322,7 @@ def test_repeated_questions_of_two_draws_are_paired_with_each_other() -> None:
     few, more = build_item_set("quiz", items[:40], n_options=[2] * 40), build_item_set("quiz", items[::-1], n_options=[2] * 60)
     question = np.array([[n % 30, n % 2] for n in range(60)], np.float64)
     runs = [make_run(few, question[:40]), make_run(more, question[::-1], method="rtn", level="w4a16")]
-    pair = pair_views(*(view_run(run, of, {"name": run.key.name}, "S") for run, of in zip(runs, (few, more), strict=True)), common_items=True)
+    views = [view_run(run, of, {"name": run.key.name}, "S") for run, of in zip(runs, (few, more), strict=True)]
+    pair = pair_views(*views, common_items=True)
     assert len(pair.dense.logits) == 40 and np.array_equal(pair.dense.logits, pair.compressed.logits)
     assert np.array_equal(pair.dense.answer, pair.compressed.answer)
