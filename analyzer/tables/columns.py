@@ -5,7 +5,7 @@ from string import ascii_uppercase
 
 from analyzer.measure.records import Record
 from analyzer.tables.numbers import fixed_interval
-from analyzer.tables.terminal import Column, estimate, interval, number, p_value, span, words
+from analyzer.tables.terminal import Column, estimate, interval, number, p_value, span, stated, words
 
 MAIN = ("accuracy", "coverage", "set_size")  # the figures that no table leaves out
 
@@ -220,7 +220,7 @@ GATE = (
     Column("check", words("check")),
     Column("subject", words("subject")),
     Column("amount", estimate("amount")),
-    Column("limit", number("limit")),
+    Column("limit", stated("limit")),
     Column("result", words("result"), judges=True),
     Column("look", look),
     Column("next look", count("next_look")),

@@ -122,6 +122,16 @@ def number(name: str, digits: int = 3, sd: str = "") -> Callable[[Record], str]:
     return text
 
 
+def stated(name: str, digits: int = 3) -> Callable[[Record], str]:
+    """Return the cell maker of a number that the user gave, with as many decimals as it takes to show it."""
+
+    def text(record: Record) -> str:
+        value = record.get(name)
+        return "" if value is None else fixed(value, digits_that_show(value, digits))
+
+    return text
+
+
 def p_value(name: str) -> Callable[[Record], str]:
     """Return the cell maker of a p-value, such as `0.032`, or `<0.001` where more digits would mean nothing."""
 

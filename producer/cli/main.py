@@ -131,6 +131,8 @@ def _produce(request: "Request", store_url: str) -> Iterator[str]:
         models = counted(len(decisions), "compressed model")
         click.echo(f"asked {models} {asked:,} items of each task in all, where a single look asks {planned:,}", err=True)
     click.echo(f"{counted(len(outcome.written), 'run')} written, {len(outcome.already_stored)} already stored in {store_url}", err=True)
+    if (saved := request.settings.save) and saved.is_dir() and not failed:
+        click.echo(f"{saved} holds the compressed model; it was loaded again and compared, see its README.md", err=True)
     yield from outcome.written
     if failed:
         raise failed

@@ -44,6 +44,7 @@ def check_round_trip(model: str, method: str, level: str, folder: Path) -> None:
     """Save a model, and run the saved checkpoint as somebody else's."""
     made = run(folder / "made", "--method", method, "--level", level, "--save", str(folder / "saved"), model=model)
     assert made.exit_code == 0, made.output
+    assert f"{folder / 'saved'} holds the compressed model" in made.stderr
     record = json.loads((folder / "saved" / "hedgemark.json").read_text())
     assert record["loaded_again"]["largest_logit_change"] <= record["loaded_again"]["allowed"]
     assert record["loaded_again"]["largest_weight_change_in_roundings"] <= 1
@@ -160,14 +161,14 @@ def test_a_model_that_comes_back_different_is_not_saved(tmp_path: Path, monkeypa
     """The check is one that can fail: weights that lose a bit on the way are refused, and nothing is left."""
     from producer.saved import folder as written
 
-    honest = written._tensors
+    honest = written.packed_tensors
 
     def damaged(model: Any, settings: Any) -> dict[str, Any]:
         tensors: dict[str, Any] = honest(model, settings)
         name = next(name for name in tensors if name.endswith("weight_scale"))
         return tensors | {name: tensors[name] * 1.01}
 
-    monkeypatch.setattr(written, "_tensors", damaged)
+    monkeypatch.setattr(written, "packed_tensors", damaged)
     result = run(tmp_path / "s", "--method", "rtn", "--level", "w4a16-g32", "--save", str(tmp_path / "saved"))
     assert result.exit_code == 5 and "cannot be saved faithfully" in result.stderr
     assert not (tmp_path / "saved").exists()

@@ -23,6 +23,7 @@ from analyzer.gate.policy import LIMITABLE, Limit, limits_for, read_policy
 from analyzer.measure.question import Question
 from analyzer.runs.loading import Runs, select_runs
 from analyzer.stats.estimate import mean
+from analyzer.tables.columns import GATE
 from schemas.errors import UsageError
 from schemas.items import Item
 from schemas.itemset import ItemSet, build_item_set
@@ -488,6 +489,12 @@ def two_tasks() -> Runs:
         for noise, named in ((0.0, {}), (0.5, {"method": "rtn", "level": "w4a16"}))
     ]
     return select_runs(MemoryReader([items], runs), {})
+
+
+def test_a_small_limit_is_shown_as_it_is() -> None:
+    """A limit of 0.0001 is no limit of 0."""
+    shown = {column.title: column.text for column in GATE}["limit"]
+    assert [shown({"limit": limit}) for limit in (0.0001, 0.02, 0.0, None)] == ["0.0001", "0.020", "0.000", ""]
 
 
 @pytest.mark.parametrize(
