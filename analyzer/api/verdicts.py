@@ -229,7 +229,8 @@ def gate(  # noqa: PLR0913  # one argument per option of the command
     Raises
     ------
     UsageError
-        For an unknown figure or a policy without limits; the message names every problem.
+        For an unknown figure or a policy without limits; the message names every problem. For a limit on a task that no run is of,
+        unless tasks are selected by name, and where no limit is for a task of the selected runs.
     RunNotFoundError
         If no selected run has a dense run.
 
@@ -240,10 +241,12 @@ def gate(  # noqa: PLR0913  # one argument per option of the command
     [('reliable', 'pass'), ('accuracy_loss', 'fail')]
     """
     from analyzer.gate.gate import gate as gate_of
+    from analyzer.gate.gate import tasks_not_judged
     from analyzer.gate.policy import read_policy
 
     loaded = Predictor.load(predictor) if isinstance(predictor, str | Path) else predictor
     texts = [f"{name}={value}" for name, value in (limits or {}).items()]
     read = read_policy(None if policy is None else Path(policy), texts, loaded)
     asked = open_asked(source, at, options, with_dense=True, against=against)
+    tasks_not_judged(read.limits, asked.runs, options.get("task", ()))
     return frame(gate_of(asked.runs, asked.question, read.limits, Partners(asked.runs.rows, against), read.looks))

@@ -46,7 +46,7 @@ def gate_command(
     from analyzer.cli.request import parse_request
     from analyzer.compare.compare import compare
     from analyzer.gate import ci_reports
-    from analyzer.gate.gate import EXIT_CODES, gate, limits_without_runs, outcome
+    from analyzer.gate.gate import EXIT_CODES, gate, outcome, tasks_not_judged
     from analyzer.gate.policy import read_policy
     from analyzer.predictor import Predictor
     from analyzer.runs.loading import open_runs
@@ -62,7 +62,7 @@ def gate_command(
     request, read = parse_request(options), read_policy(policy, limits, loaded)
     _check_apart([options[name] for name in ("junit", "markdown", "eval_results") if options[name]])
     runs = open_runs(request.store_url, request.at, request.selection, with_dense=True, against=against)
-    partners = Partners(runs.rows, against)
+    partners, not_judged = Partners(runs.rows, against), tasks_not_judged(read.limits, runs, options["task"])
     checks = gate(runs, request.question, read.limits, partners, read.looks)
     reports = {options["junit"]: ci_reports.junit(checks), options["markdown"]: ci_reports.markdown(checks)}
     if options["eval_results"]:
@@ -77,8 +77,8 @@ def gate_command(
     sentences = (ci_reports.correction, ci_reports.together, ci_reports.again, ci_reports.not_judged)
     for line in filter(None, [say(checks) for say in sentences]):
         click.echo(line, err=True)
-    if not_selected := limits_without_runs(read.limits, runs):
-        click.echo(f"limits on {', '.join(not_selected)} are not judged: no selected run is of them", err=True)
+    if not_judged:
+        click.echo(f"limits on {', '.join(not_judged)} are not judged: no selected run is of them", err=True)
     judged = outcome(checks)
     last = message(ci_reports.last_line(checks))
     if colored(err=True):

@@ -72,30 +72,31 @@ def gate(
 
     looks : the planned looks of the policy; None means that the gate is asked once.
     Raises RunNotFoundError if no selected run has a dense run to be compared with, or if none is of the task that a predictor is for;
-    UsageError for a limit on a task that no run of the store is of, and if no limit is for a task of the selected runs.
+    UsageError if no limit is for a task of the selected runs.
     """
     for limit in limits:
         if limit.measure and all(row["task"] != limit.task for row in runs.rows):
             raise RunNotFoundError(f"no selected run is of task {limit.task}, which the predictor is for; select one")
-    limits_without_runs(limits, runs)
+    selected = {row["task"] for row in runs.rows}
+    if selected and not any(limits_for(task, limits) for task in selected):
+        theirs = ", ".join(sorted({limit.task for limit in limits})) or "no task"
+        ours = ", ".join(sorted(selected))
+        raise UsageError(f"the policy limits {theirs} only, and the selected runs are of {ours}: nothing would be judged")
     return check_pairs(paired(runs, question, partners), question, limits, looks)
 
 
-def limits_without_runs(limits: Sequence[Limit], runs: Runs) -> list[str]:
-    """Return the tasks of the store for which there are limits and no selected run, so that these limits are not judged.
+def tasks_not_judged(limits: Sequence[Limit], runs: Runs, tasks: Sequence[str] = ()) -> list[str]:
+    """Return the tasks that have limits of their own and no selected run, so that these limits are not judged.
 
-    Raises UsageError for a limit on a task that no run of the store is of, and if no limit is for a task of the selected runs: otherwise a
-    misspelt name would let every model pass.
+    tasks : the tasks that were selected by name; without any, limits are meant for tasks of the store.
+    Raises UsageError where no task was selected by name and a limit is for one that no run of the store is of, such as a misspelt one.
     """
     selected, stored = {row["task"] for row in runs.rows}, set(runs.reader.catalog["task"])
-    named = {limit.task for limit in limits if limit.task and not limit.measure}
-    if unknown := sorted(named - selected - stored):
+    missing = sorted({limit.task for limit in limits if limit.task and not limit.measure} - selected)
+    if not tasks and (unknown := [task for task in missing if task not in stored]):
         known = ", ".join(sorted(stored))
         raise UsageError(f"the policy has limits on task {unknown[0]!r}, and no run is of it; tasks of the runs: {known}")
-    if selected and not any(limits_for(task, limits) for task in selected):
-        theirs = f"limits on {', '.join(sorted(named))} only" if named else "no limit"
-        raise UsageError(f"the policy has {theirs}, and the selected runs are of {', '.join(sorted(selected))}: nothing would be judged")
-    return sorted(named - selected)
+    return missing
 
 
 def check_pairs(cells: Iterable[Paired], question: Question, limits: Sequence[Limit], looks: Looks | None = None) -> list[Record]:

@@ -167,15 +167,16 @@ def decide(policy: Path, looks: tuple[int, ...], look: int, answered: Sequence[A
         with open_writer(str(store)) as writer:
             for each in answered:
                 writer.write(each.items, each.run, allow_nonfinite=True)
-        asked = _gate(policy, store)
+        asked = _gate(policy, store, sorted({each.run.key.task for each in answered}))
     if asked.returncode not in (*DECIDED, UNDECIDED):
         raise HedgemarkError(f"analyze gate could not decide at {looks[look - 1]:,} items: {_last_line(asked)}")
     result = DECIDED.get(asked.returncode, "inconclusive")
     return Decision(result, "; ".join(_why(json.loads(asked.stdout), result)), look, looks)
 
 
-def _gate(policy: Path, store: Path) -> "subprocess.CompletedProcess[str]":
+def _gate(policy: Path, store: Path, tasks: Sequence[str] = ()) -> "subprocess.CompletedProcess[str]":
     argv = [sys.executable, "-m", "analyzer", "gate", "--policy", str(policy), "--store", str(store), "--format", "json"]
+    argv += [word for task in tasks for word in ("--task", task)]
     return subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
 
 

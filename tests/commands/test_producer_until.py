@@ -2,6 +2,7 @@
 
 import subprocess
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -79,9 +80,10 @@ def produce(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Produce:
     return command
 
 
-def gate_in_this_process(policy: Path, store: Path) -> "subprocess.CompletedProcess[str]":
+def gate_in_this_process(policy: Path, store: Path, tasks: Sequence[str] = ()) -> "subprocess.CompletedProcess[str]":
     """Ask `analyze gate` as `produce` does, without the start of a process, which takes seconds."""
     argv = ["gate", "--policy", str(policy), "--store", str(store), "--format", "json"]
+    argv += [word for task in tasks for word in ("--task", task)]
     asked = CliRunner().invoke(analyzer.cli.main.main, argv)
     return subprocess.CompletedProcess(argv, asked.exit_code, asked.stdout, asked.stderr)
 
@@ -251,10 +253,16 @@ def test_a_gate_that_breaks_is_no_decision(produce: Produce, monkeypatch: pytest
     """Any other exit code than pass, fail and undecided ends the command; nothing of the model is stored."""
     real = until._gate
 
-    def broken(policy: Path, store: Path) -> Any:
-        return until.subprocess.CompletedProcess([], 5, "", "Error: no memory\n") if store.name == "store" else real(policy, store)
+    def broken(policy: Path, store: Path, tasks: Sequence[str] = ()) -> Any:
+        return until.subprocess.CompletedProcess([], 5, "", "Error: no memory\n") if store.name == "store" else real(policy, store, tasks)
 
     monkeypatch.setattr(until, "_gate", broken)
     result = produce()
     assert result.exit_code == 5 and "analyze gate could not decide at 20 items: Error: no memory" in result.stderr
     assert {method for method, _ in produce.runs()} == {"dense"}
+
+
+def test_limits_on_other_tasks_do_not_keep_the_gate_from_deciding(produce: Produce) -> None:
+    """A policy for all tasks of a release is asked about the one that is run."""
+    result = produce(limit=0.9, policy=POLICY + "[task.another]\nflips = 0.01\n")
+    assert result.exit_code == 0 and "asked 1 compressed model 20 items of each task in all" in result.stderr

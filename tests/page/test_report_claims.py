@@ -86,13 +86,14 @@ def test_bars_are_the_intervals_that_decided(store_url: str) -> None:
         assert side == bar["result"], bar
 
 
-def test_a_model_says_on_which_tasks_it_was_not_run(tmp_path: Path) -> None:
+def test_a_model_says_on_which_tasks_it_is_not_judged(tmp_path: Path) -> None:
     """Amid a sweep, a model that may ship by the tasks so far names the tasks that its dense model has and it has not."""
     both = [(items, family(items, "toy", 0, levels=FEW)) for items in (quiz("first", 400), quiz("second", 400))]
     whole = cards(study_of(write(str(tmp_path / "whole"), both)))
     half = cards(study_of(write(str(tmp_path / "half"), [both[0], (both[1][0], both[1][1][:1])])))
     assert both[1][1][0].key.method == "dense"
-    assert [(card.tasks, list(card.not_run)) for card in whole] == [(["first", "second"], [])] * len(whole)
-    assert [(card.tasks, list(card.not_run)) for card in half] == [(["first"], ["second"])] * len(half) and half
-    assert all(card.short.endswith("not run on second") and card.why.endswith(" It was not run on second.") for card in half)
-    assert not any("not run" in card.short + card.why for card in whole)
+    assert [(card.tasks, list(card.not_judged)) for card in whole] == [(["first", "second"], [])] * len(whole)
+    assert [(card.tasks, list(card.not_judged)) for card in half] == [(["first"], ["second"])] * len(half) and half
+    said = " It is not judged on second, without a run there."
+    assert all(card.short.endswith("not judged on second") and card.why.endswith(said) for card in half)
+    assert not any("not judged" in card.short + card.why for card in whole)

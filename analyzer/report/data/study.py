@@ -11,7 +11,7 @@ from typing import Any
 
 from analyzer.compare.paired import Paired, paired
 from analyzer.compare.two_axis_verdict import Tolerances, tolerances
-from analyzer.gate.gate import CompressedModel, check_pairs, compressed_model
+from analyzer.gate.gate import CompressedModel, check_pairs, compressed_model, tasks_not_judged
 from analyzer.gate.policy import Policy, read_policy
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record
@@ -102,7 +102,10 @@ class KeptRuns(Runs):
 
 def open_study(options: Mapping[str, Any]) -> Study:
     """Return the study for parsed options. Raises UsageError that quotes the invalid value."""
-    return measure_study(open_selected(options), report_request(options))
+    runs, request = open_selected(options), report_request(options)
+    if runs.rows:
+        tasks_not_judged(request.policy.limits, runs, options["task"])
+    return measure_study(runs, request)
 
 
 def open_selected(options: Mapping[str, Any]) -> Runs:

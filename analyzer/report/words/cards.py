@@ -75,7 +75,7 @@ WORDINGS = {
 class Card:
     """One compressed model. `checks` are the gate's records over all its runs; `why` explains the result in a sentence or two.
 
-    not_run : the tasks that the dense model was run on and this one was not.
+    not_judged : tasks of its dense runs, and tasks that the policy limits, on which it has no run among those of the report.
     """
 
     model: str
@@ -84,7 +84,7 @@ class Card:
     result: str
     why: str
     checks: Sequence[Record]
-    not_run: Sequence[str] = ()
+    not_judged: Sequence[str] = ()
 
     @property
     def name(self) -> str:
@@ -103,11 +103,11 @@ class Card:
 
     @property
     def short(self) -> str:
-        """In a few words by how much limits are exceeded, the largest amount of each figure, and what it was not run on; "" if neither."""
+        """By how much limits are exceeded, in a few words: the largest of each figure; and what it is not judged on. "" if neither."""
         failed = {name: [check for check in self.checks if check["check"] == name and check["result"] == FAIL] for name in WORDINGS}
         parts = [f"{WORDINGS[name].short} {WORDINGS[name].change(_largest_amount(checks))}" for name, checks in failed.items() if checks]
         untrusted = any(check["limit"] is None and check["result"] == FAIL for check in self.checks)
-        missing = [f"not run on {', '.join(self.not_run)}"] if self.not_run else []
+        missing = [f"not judged on {', '.join(self.not_judged)}"] if self.not_judged else []
         return ", ".join([*(["cannot be trusted"] if untrusted else []), *parts, *missing])
 
     @property
@@ -123,16 +123,17 @@ def cards(study: Study) -> list[Card]:
     for (model, method, level), group in groupby(study.checks, key=_of_model):
         checks = [check for check in group if check["check"] != SUPERSEDED]
         result, judged = outcome(checks), {check["task"] for check in checks}
-        not_run = [task for task in _dense_tasks(study, model) if task not in judged]
-        why = " ".join([_why(result, checks), *([f"It was not run on {', '.join(not_run)}."] if not_run else [])])
-        judged_models.append(Card(model, method, level, result, why, checks, not_run))
+        missing = sorted(_expected_tasks(study, model) - judged)
+        why = " ".join([_why(result, checks), *([f"It is not judged on {', '.join(missing)}, without a run there."] if missing else [])])
+        judged_models.append(Card(model, method, level, result, why, checks, missing))
     return sorted(judged_models, key=lambda card: RANK[card.result])
 
 
-def _dense_tasks(study: Study, model: str) -> list[str]:
-    """Return the tasks of the dense runs that a model's runs are compared with."""
+def _expected_tasks(study: Study, model: str) -> set[str]:
+    """Return the tasks of the dense runs that a model's runs are compared with, and those that the policy limits by name."""
     dense = study.request.against or model
-    return sorted({row["task"] for row in study.runs.rows if row["method"] == DENSE and row["model"] == dense})
+    of_dense = {row["task"] for row in study.runs.rows if row["method"] == DENSE and row["model"] == dense}
+    return of_dense | {limit.task for limit in study.request.policy.limits if limit.task}
 
 
 def policy_words(limits: Sequence[Limit]) -> str:
