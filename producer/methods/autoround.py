@@ -25,7 +25,7 @@ from producer.methods.shared.grid import verify_grid
 from producer.methods.shared.layerwise import first_inputs, moved, on_device
 from producer.methods.shared.linear_layers import decoder_layers, target_layers
 from producer.methods.shared.llm_compressor import quiet
-from producer.methods.shared.method_options import Option, whole_number
+from producer.methods.shared.method_options import Option, number
 from producer.methods.shared.quantization import UNQUANTIZED, WEIGHT_ONLY, fits_scaling
 from schemas.errors import PostConditionError
 from schemas.levels import FULL_BITS, Level
@@ -222,7 +222,7 @@ METHOD = WEIGHT_ONLY(
         "steps": Option(
             meaning=f"how many steps of gradient descent each decoder layer is learned for [{STEPS}]",
             values="a whole number from 1 to 10000",
-            read=whole_number(1, 10000),
+            read=number(1, 10000, int),
             default=lambda *_: STEPS,
         )
     },

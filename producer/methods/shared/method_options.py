@@ -64,23 +64,11 @@ def words(**values: Any) -> Callable[[str], Any]:
     return read
 
 
-def number(low: float, high: float) -> Callable[[str], float]:
-    """Return what reads a number from low to high, both included."""
+def number(low: float, high: float, kind: Callable[[str], float] = float) -> Callable[[str], float]:
+    """Return what reads a number from low to high, both included. kind : float, or int for whole numbers."""
 
     def read(text: str) -> float:
-        value = float(text)
-        if not low <= value <= high:
-            raise ValueError
-        return value
-
-    return read
-
-
-def whole_number(low: int, high: int) -> Callable[[str], int]:
-    """Return what reads a whole number from low to high, both included."""
-
-    def read(text: str) -> int:
-        value = int(text)
+        value = kind(text)
         if not low <= value <= high:
             raise ValueError
         return value
