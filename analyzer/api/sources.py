@@ -12,7 +12,7 @@ import xarray as xr
 from analyzer.measure.question import Question
 from analyzer.protocols.ask import ASKED, ask
 from analyzer.runs.loading import Runs, open_runs, select_runs
-from analyzer.runs.memory import MADE_WITH, MemoryReader, made_with, read_data_set
+from analyzer.runs.memory import MADE_WITH, MemoryReader, made_with, read_data_set, snapshot_of
 from analyzer.runs.view import RunView, view_run
 from schemas.errors import UsageError
 from schemas.fields import FIELDS
@@ -33,7 +33,8 @@ def logits(store: str, *, at: str | None = None, **names: str | Sequence[str]) -
     Data set with `logits` (run, item, option) float32, NaN beyond an item's own options; `logsumexp` and `top_token` (run, item);
     `answer` (index of the correct option), `n_options`, `subject`, `demonstration` and `question` (item,), a number that is
     equal for items that ask the same question; coordinates `item_id`, and for `run` its name, model, method, level, task, prompt, and
-    `made_with`, all that is stored of how it was made, as JSON.
+    `made_with`, all that is stored of how it was made, as JSON. Figures of a data set that was changed cite no snapshot but
+    "(in memory)"; a choice of runs is no change.
 
     Raises
     ------
@@ -56,7 +57,7 @@ def logits(store: str, *, at: str | None = None, **names: str | Sequence[str]) -
         raise UsageError(f"the {len(read)} selected runs answered different items (tasks {', '.join(tasks)}); select one task")
     items = runs.reader.items(read[0].key.items_hash)
     of_item = {field: ("item", getattr(items, field)) for field in ("answer", "n_options", "demonstration")}
-    return xr.Dataset(
+    data = xr.Dataset(
         {
             "logits": (("run", "item", "option"), np.stack([run.logits for run in read])),
             **{field: (("run", "item"), np.stack([getattr(run, field) for run in read])) for field in ("logsumexp", "top_token")},
@@ -68,10 +69,10 @@ def logits(store: str, *, at: str | None = None, **names: str | Sequence[str]) -
             "item_id": ("item", items.item_id),
             "run": [row["name"] for row in runs.rows],
             **{field: ("run", [row[field] for row in runs.rows]) for field in FIELDS},
-            MADE_WITH: ("run", [made_with(run) for run in read]),
         },
         attrs={"store": store, "snapshot": runs.reader.snapshot},
     )
+    return data.assign_coords({MADE_WITH: ("run", [made_with(run, data.isel(run=number)) for number, run in enumerate(read)])})
 
 
 def view_of(data: xr.Dataset) -> RunView:
@@ -131,7 +132,7 @@ def _in_memory(data: Sequence[xr.Dataset]) -> MemoryReader:
     names = [run.key.name for _, run in read]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(f"two data sets are the run {doubled[0]}; tell them apart by the attributes {', '.join(FIELDS)}")
-    snapshots = {str(one.attrs.get("snapshot", "")) for one in data}
+    snapshots = {snapshot_of(one) for one in data}
     snapshot = snapshots.pop() if len(snapshots) == 1 else ""
     return MemoryReader([items for items, _ in read], [run for _, run in read], *([snapshot] if snapshot else []))
 

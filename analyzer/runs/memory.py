@@ -15,6 +15,7 @@ from schemas.items import MAX_OPTIONS
 from schemas.itemset import ItemSet
 from schemas.levels import NO_LEVEL, parse_level
 from schemas.run import DENSE, UNKNOWN_TOKEN, Environment, Run, RunKey
+from store.reading.dataset import ARRAYS_DIGEST, arrays_digest
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -56,9 +57,19 @@ class DataSet(NamedTuple):
     run: Run
 
 
-def made_with(run: Run) -> str:
-    """Return how a run was made as JSON, for the coordinate `made_with` of a data set: without it no flag could tell of a cut prompt."""
-    return json.dumps({"key": run.key.model_dump(mode="json"), "env": run.env.model_dump(mode="json")})
+def made_with(run: Run, data: "xr.Dataset") -> str:
+    """Return how a run was made as JSON, for the coordinate `made_with` of a data set: without it no flag could tell of a cut prompt.
+
+    data : the run's data set, whose digest tells later whether it was changed.
+    """
+    stored = {"key": run.key.model_dump(mode="json"), "env": run.env.model_dump(mode="json")}
+    return json.dumps(stored | {ARRAYS_DIGEST: arrays_digest(data)})
+
+
+def snapshot_of(data: "xr.Dataset") -> str:
+    """Return the snapshot that a data set of one run came out of; "" for one of another origin, or that was changed since."""
+    made = json.loads(str(data[MADE_WITH].item())) if MADE_WITH in data.coords else data.attrs
+    return str(data.attrs.get("snapshot", "")) if made.get(ARRAYS_DIGEST) == arrays_digest(data) else ""
 
 
 def read_data_set(data: "xr.Dataset") -> DataSet:
@@ -96,10 +107,11 @@ def _item_set(data: "xr.Dataset", logits: AnyArray) -> ItemSet:
     if width > MAX_OPTIONS or (answer >= n_options).any():
         raise UsageError(f"every answer must be the index of one of its item's 2 to {MAX_OPTIONS} options")
     content = np.zeros((n_items, 32), dtype=np.uint8)
-    # Without texts, items are told apart by their ids, and those that ask the same question by the id of the first of them.
+    # Without texts, items are told apart by their ids and answers; those that ask the same question begin with the id of the first of them.
     asked = _whole_numbers(data, "question") if "question" in data else np.arange(n_items)
     _, first, question = np.unique(asked, return_index=True, return_inverse=True)
-    content[:, :8] = item_id[first[question]].astype("<u8").view(np.uint8).reshape(n_items, 8)
+    for place, part in enumerate((item_id[first[question]], item_id, answer)):
+        content[:, 8 * place : 8 * place + 8] = part.astype("<u8").view(np.uint8).reshape(n_items, 8)
     demonstration = data["demonstration"].to_numpy().astype(np.bool_) if "demonstration" in data else np.zeros(n_items, dtype=np.bool_)
     items = ItemSet(
         task=str(data.attrs.get("task", "task")),
@@ -112,8 +124,7 @@ def _item_set(data: "xr.Dataset", logits: AnyArray) -> ItemSet:
         demonstration=demonstration,
         subjects=tuple(map(str, subjects)),
     )
-    if "question" in data:
-        vars(items)["question"] = question  # in the order of the store's numbers, by which clusters are drawn
+    vars(items)["question"] = question  # in the order of the store's numbers, by which clusters are drawn
     return items
 
 

@@ -1,5 +1,7 @@
 """Open a stored run as an xarray data set. `xarray.open_zarr` can open it too, but without verifying any digest."""
 
+import hashlib
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +13,13 @@ from store.reading.reader import open_reader
 
 if TYPE_CHECKING:
     import xarray as xr
+
+ARRAYS_DIGEST = "arrays_digest"  # attribute of a data set, or part of its coordinate `made_with`
+# What figures are computed from, with the type in which each is compared: a file format may have given it another one.
+DIGESTED = {
+    **{"logits": "<f4", "logsumexp": "<f4", "top_token": "<i8", "answer": "<i8", "n_options": "<i8"},
+    **{"demonstration": "<i8", "question": "<i8", "item_id": "<u8", "subject": "str"},
+}
 
 
 def open_dataset(url: str, name: str, at: str | None = None) -> "xr.Dataset":
@@ -28,7 +37,8 @@ def open_dataset(url: str, name: str, at: str | None = None) -> "xr.Dataset":
     -------
     Data set with `logits` (item, option) float32, NaN beyond an item's own options; `logsumexp`, `top_token`, `answer` (index of the
     correct option), `n_options`, `subject` and `demonstration` (item,), and the coordinate `item_id`. Its attributes are the fields that
-    name the run (model, method, level, task, prompt), `name`, `snapshot`, `digest`, and all that was recorded as `key` and `env`.
+    name the run (model, method, level, task, prompt), `name`, `snapshot`, `digest`, all that was recorded as `key` and `env`, and
+    `arrays_digest`, by which a data set that was changed afterwards is told from what the snapshot holds.
 
     Raises
     ------
@@ -73,4 +83,16 @@ def open_dataset(url: str, name: str, at: str | None = None) -> "xr.Dataset":
         **{"name": name, "snapshot": reader.snapshot, "digest": run.digest},
         **{"key": run.key.model_dump(mode="json"), "env": run.env.model_dump(mode="json")},
     }
-    return xr.Dataset(variables, coords={"item_id": ("item", items.item_id)}, attrs=attributes)
+    data = xr.Dataset(variables, coords={"item_id": ("item", items.item_id)}, attrs=attributes)
+    return data.assign_attrs({ARRAYS_DIGEST: arrays_digest(data)})
+
+
+def arrays_digest(data: "xr.Dataset") -> str:
+    """Return the SHA-256 (64 hex digits) of the arrays of a run in a data set, its answers and logits among them."""
+    total = hashlib.sha256()
+    for name, dtype in DIGESTED.items():
+        if name in data:
+            values = data[name].to_numpy()
+            content = json.dumps(values.astype(str).tolist()).encode() if dtype == "str" else values.astype(dtype).tobytes()
+            total.update(f"{name} {values.shape} ".encode() + content)
+    return total.hexdigest()

@@ -17,7 +17,7 @@ from analyzer.stats.arrays import FloatArray
 from schemas.errors import RunNotFoundError, UsageError
 from schemas.items import Item
 from schemas.itemset import build_item_set
-from store import init_store, open_reader
+from store import init_store, open_dataset, open_reader
 
 
 @pytest.fixture(scope="module")
@@ -137,8 +137,20 @@ def test_objects_say_what_they_are(address: str) -> None:
     assert repr(run) == f"<Run {run.key.name}: logits of 80 items, 4 options>"
     assert isinstance(logits(address), xr.Dataset)
     data = example_runs()[0]
-    name = "example-7b~dense~quiz~base.cec010f9"
+    name = "example-7b~dense~quiz~base.d11081bd"
     assert repr(calibrate(data, alpha=0.2)) == f"<Predictor of options ABCD, scorer lac, alpha 1/5: made on {name}>"
     assert repr(view_of(data)) == f"<RunView {name}: 200 of 200 items, 4 options>"
     data["logits"][3] = np.nan
     assert repr(view_of(data)).endswith(": 199 of 200 items, 1 left out for non-finite logits, 4 options>")
+
+
+def test_a_changed_data_set_cites_no_snapshot(address: str, tmp_path: Path) -> None:
+    """Other logits, or some of the items, are not what the snapshot holds; a choice of runs is, also after a round through a file."""
+    data, snapshot = logits(address), open_reader(address).snapshot
+    data.to_zarr(tmp_path / "data.zarr", zarr_format=2)
+    one = open_dataset(address, str(data.run.values[1]))
+    for same in (data, data.isel(run=[2, 0]), xr.open_zarr(tmp_path / "data.zarr"), one):
+        assert set(sets(same, scorers="lac")["snapshot"]) == {snapshot}
+    changed = [data.assign(logits=0.3 * data.logits), data.isel(item=slice(40)), data.assign(answer=(data.answer + 1) % 3)]
+    for other in [*changed, one.assign(logits=0.3 * one.logits), one.assign(answer=(one.answer + 1) % 3)]:
+        assert set(sets(other, scorers="lac")["snapshot"]) == {"(in memory)"}
