@@ -185,7 +185,8 @@ class _Messages(logging.Formatter):
 def _noted_interrupts() -> Iterator[list[int]]:
     """Yield a list that gets an entry for each Ctrl-C, which raises KeyboardInterrupt as well; always empty outside the main thread.
 
-    The error is raised again every few seconds until the command ends, since it is lost where it meets a library's callback or import.
+    The error is raised again every few seconds until the command ends, since Python drops it where it meets a library's callback or import;
+    what Python prints of a dropped one would be a traceback beside the sentence.
     """
     interrupts: list[int] = []
     again = hasattr(signal, "setitimer")  # not on Windows
@@ -200,11 +201,17 @@ def _noted_interrupts() -> Iterator[list[int]]:
     if not ours:
         yield interrupts
         return
+    def print_dropped(dropped: "sys.UnraisableHookArgs") -> None:
+        if not (again and isinstance(dropped.exc_value, KeyboardInterrupt)):
+            print_any(dropped)
+
     numbers = (signal.SIGINT, signal.SIGALRM) if again else (signal.SIGINT,)
     before = [signal.signal(number, note) for number in numbers]
+    print_any, sys.unraisablehook = sys.unraisablehook, print_dropped
     try:
         yield interrupts
     finally:
+        sys.unraisablehook = print_any
         if again:
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in zip(numbers, before, strict=True):
