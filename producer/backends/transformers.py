@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from producer.backends.base import MODEL_HASH, Failed, Ready
+from producer.backends.loaded_models import HOST, LOADED
 from producer.engine.admission import GENERIC, route_of
 from producer.engine.answer import answer
 from producer.engine.checkpoints import NOTHING_KEPT, Keep
@@ -73,6 +74,14 @@ def fits(model: Model, n_levels: int, settings: Settings) -> bool:
     return min(n_levels, 2) * model.weight_bytes < budget(model, settings)
 
 
+def _make_resident(model: Model, n_levels: int, settings: Settings) -> bool:
+    """Return whether the weights fit on the model's device, if need be without what was loaded before and is kept on the host."""
+    LOADED.keep_only(model)
+    if not fits(model, n_levels, settings) and model.device == HOST:
+        LOADED.drop()
+    return fits(model, n_levels, settings)
+
+
 def _attempt(level: Level, make: Callable[[], Ready]) -> Ready | Failed:
     """Return the model at a level, or why it cannot be made. What the failed attempt had in memory is freed."""
     try:
@@ -86,12 +95,12 @@ def _attempt(level: Level, make: Callable[[], Ready]) -> Ready | Failed:
 
 def _made(group: RunGroup, levels: Sequence[Level], settings: Settings) -> Iterator[Ready | Failed]:
     """Yield the group's model compressed to each level; where it is saved, that is the model as it was loaded again."""
-    resident = fits(group.model, len(levels), settings)
-    device = group.model.device if resident else "cpu"
-    mapped = group.is_dense and not resident and route_of(group.model.config, loaded=resident).path != GENERIC
-    with memory_for("the weights", device):
-        model = load_model(group.model.files, AS_STORED if mapped else group.model.dtype, device)
-    model = round_expert_inputs(model, make_linear)
+    resident = _make_resident(group.model, len(levels), settings)
+    device = group.model.device if resident else HOST
+    if group.is_dense and not resident and route_of(group.model.config, loaded=resident).path != GENERIC:
+        model = round_expert_inputs(load_model(group.model.files, AS_STORED, HOST), make_linear)
+    else:
+        model = LOADED.load(group.model, device, again=group.again)
     parameters = model.num_parameters()
     dense = {planned.text.windows.digest: _read_dense(group, resident, model, planned.text) for planned in group.texts}
     if group.is_dense:
@@ -155,8 +164,8 @@ def _loaded(saved: Saved, group: RunGroup, level: Level, settings: Settings) -> 
     if settings.save is not None:
         copy_saved(saved.folder, settings.save)
     log.warning("%s %s %s is loaded from %s", group.model.files.name, group.method.name, level.text, saved.folder)
-    resident = fits(group.model, 1, settings)
-    with memory_for("the weights", device := group.model.device if resident else "cpu"):
+    resident = _make_resident(group.model, 1, settings)
+    with memory_for("the weights", device := group.model.device if resident else HOST):
         model = load_saved(saved, group, level, device)
     measured = {**cache_size(model), **saved.conditions, MODEL_HASH: tensors_hash(model)}
     return Ready(level, measured, saved.parameters, partial(_answer, group, settings, resident, model))

@@ -194,7 +194,10 @@ class PlannedText:
 
 @dataclass(frozen=True)
 class RunGroup:
-    """All runs of one model, method and compression data; the weights are loaded once for all of them."""
+    """All runs of one model, method and compression data; the weights are loaded once for all of them.
+
+    again : whether another group of the same model follows in the plan, for which the weights are kept as they were loaded.
+    """
 
     model: Model
     method: Method
@@ -202,6 +205,7 @@ class RunGroup:
     seed: int
     runs: Sequence[PlannedRun] = ()
     texts: Sequence[PlannedText] = ()
+    again: bool = False
 
     @property
     def levels(self) -> list[Level]:

@@ -1,6 +1,6 @@
 """Plan all runs of a request, with their keys, before any weights are loaded.
 
-In: a `Request`.  Out: `RunGroup`s of `PlannedRun`s; each group loads its model once. Whatever can be wrong with a request (names, levels,
+In: a `Request`.  Out: `RunGroup`s of `PlannedRun`s, those of one model together. Whatever can be wrong with a request (names, levels,
 items, option tokens, a method that does not support a model) raises here, before anything is written.
 """
 
@@ -73,7 +73,8 @@ def make_plan(request: Request, *, download: bool = True) -> list[RunGroup]:
     ]
     for note in dict.fromkeys(note for _, tasks_of_model in prompted for each in tasks_of_model for note in each.notes):
         log.warning("%s", note)
-    return [group for model, tasks_of_model in prompted for group in _groups(model, tasks_of_model, chosen, request, download)]
+    groups = [[*_groups(model, tasks_of_model, chosen, request, download)] for model, tasks_of_model in prompted]
+    return [replace(group, again=group is not of_model[-1]) for of_model in groups for group in of_model]
 
 
 def check_request(request: Request) -> None:

@@ -2,12 +2,11 @@
 
 In: requests.  Out: `Command`s with readable names; executors return the outcome of each as `Finished`.
 
-Levels of a method are not joined into one cell: in one process all but the last are made of copies, so that a model that fits on a device
-once would no longer fit. The processes of a machine share what is slow otherwise: the files of the weights, which the system keeps in free
-memory, and the statistics of slicegpt and llm-pruner (`producer.methods.shared.kept_statistics`).
+An executor may send the cells of one model to one process, which loads it once where memory allows. What the processes of a machine share
+beside: the files of the weights, which the system keeps in free memory, and the statistics of slicegpt and llm-pruner
+(`producer.methods.shared.kept_statistics`).
 """
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -30,16 +29,12 @@ FLAGS = ("allow_nonfinite", "private", "replace", "fresh", "chat", "chat_turns")
 
 @dataclass(frozen=True)
 class Command:
-    """One cell: its name, the arguments of its `produce` command, and the number of devices it needs."""
+    """One cell: its name, the arguments of its `produce` command, the number of devices it needs, and the model that it loads."""
 
     name: str
     arguments: tuple[str, ...]
     devices: int = 1
-
-    @property
-    def argv(self) -> list[str]:
-        """The whole command line, run by this Python interpreter."""
-        return [sys.executable, "-m", "producer", *self.arguments]
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,13 +57,14 @@ def _commands(request: Request, store_url: str) -> Iterator[Command]:
     shared = tuple(_shared(request, store_url))
     for model in request.models:
         if model == BAYES:
-            yield Command(BAYES, ("--model", BAYES, "--method", BAYES, *shared))
+            yield Command(BAYES, ("--model", BAYES, "--method", BAYES, *shared), model=BAYES)
             continue
         if request.until:  # whose compressed models are all compared with one dense model
             methods = (text for name in request.methods for text in ("--method", name))
             levels_given = (text for level in request.levels for text in ("--level", level))
             settings_given = (text for setting in request.chosen for text in ("--set", setting))
-            yield Command(model, ("--model", model, *methods, *levels_given, *settings_given, *shared), request.settings.tensor_parallel)
+            arguments = ("--model", model, *methods, *levels_given, *settings_given, *shared)
+            yield Command(model, arguments, request.settings.tensor_parallel, model)
             continue
         for method, levels in choose_levels(request.methods, request.levels, request.caches).items():
             caches = ("",) if method == KV else request.caches or ("",)
@@ -77,7 +73,8 @@ def _commands(request: Request, store_url: str) -> Iterator[Command]:
                 settings = (word for text in method_options for word in ("--set", text))
                 chosen = (*(("--level", level) if level else ()), *(("--kv", cache) if cache else ()), *settings)
                 name = " ".join(filter(None, (model, method, level, cache and f"kv-{cache}", *method_options)))
-                yield Command(name, ("--model", model, "--method", method, *chosen, *shared), request.settings.tensor_parallel)
+                arguments = ("--model", model, "--method", method, *chosen, *shared)
+                yield Command(name, arguments, request.settings.tensor_parallel, model)
 
 
 def _shared(request: Request, store_url: str) -> Iterator[str]:

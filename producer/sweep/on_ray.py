@@ -5,25 +5,28 @@ one cell only. When a worker dies, its cell is tried again, and the runs it had 
 dies, run the same command again to continue. Every node must reach the store under the same address.
 """
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from subprocess import Popen
 from typing import Any
 
 from producer.machine.interrupt import Stop, stop_on_signal
 from producer.sweep.cells import FAILED_TO_START, Command, Finished
-from producer.sweep.process import start, wait
+from producer.sweep.process import CellProcess
 from schemas.errors import UsageError
 
 RETRIES = 3
 POLL_S = 1.0
 
 
-def run_ray(commands: Sequence[Command], report: Callable[[Finished], None], workers: int = 0) -> list[Finished]:
+def run_ray(
+    commands: Sequence[Command], report: Callable[[Finished], None], workers: int = 0, began: Callable[[Command], None] = lambda _: None
+) -> list[Finished]:
     """Run every cell on the cluster and return the outcome of each, in order.
 
     report  : called with each cell's outcome when it ends.
+    began   : not called: only the cluster knows when a cell begins.
     workers : number of cells that run at the same time on a local cluster that is started here.
     Raises UsageError if ray is not installed, or if `workers` is given for a running cluster, whose size it cannot change.
     Raises Interrupted after Ctrl-C, SIGTERM or SIGHUP, once the running cells have finished their batch and committed.
@@ -64,17 +67,20 @@ def run_cell(command: Command, halt: Any) -> Finished:
     if _called(halt):
         return Finished(command, 1, reason="not started")
     try:
-        process = start(command, {})
+        process = CellProcess({})
     except OSError as error:
         return Finished(command, FAILED_TO_START, reason=f"could not be started: {error}")
     threading.Thread(target=_watch, args=(halt, process), daemon=True).start()
-    return wait(command, process)
+    try:
+        return process.run(command)
+    finally:
+        process.close()
 
 
-def _watch(halt: Any, process: "Popen[str]") -> None:
-    while process.poll() is None:
+def _watch(halt: Any, process: CellProcess) -> None:
+    while process.is_alive:
         if _called(halt):
-            process.terminate()  # SIGTERM, because SIGINT is blocked in all processes that Ray starts
+            process.send_signal(signal.SIGTERM)  # since SIGINT is blocked in all processes that Ray starts
             return
         time.sleep(POLL_S)
 

@@ -1,8 +1,11 @@
 """Run a sweep: check all requests, pass their cells to an executor, and report which cells failed and why."""
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
+
+import click
 
 from producer.machine.interrupt import Interrupted
 from producer.machine.progress import progress_bar
@@ -13,9 +16,11 @@ from producer.sweep.local import run_local
 from producer.sweep.on_ray import run_ray
 from schemas.errors import HedgemarkError
 from store.command import SIGNALLED
+from store.shown import counted, message, printable
 
 log = logging.getLogger(__name__)
-EXECUTORS: dict[str, Callable[[Sequence[Command], Callable[[Finished], None], int], list[Finished]]] = {"local": run_local, "ray": run_ray}
+Executor = Callable[[Sequence[Command], Callable[[Finished], None], int, Callable[[Command], None]], list[Finished]]
+EXECUTORS: dict[str, Executor] = {"local": run_local, "ray": run_ray}
 
 
 class SweepError(HedgemarkError):
@@ -33,7 +38,8 @@ def run_sweep(requests: Sequence[Request], store_url: str, executor: str, worker
     commands = split(requests, store_url)
     try:
         with progress_bar(len(commands), "sweep", "cell") as bar:
-            finished = EXECUTORS[executor](commands, lambda cell: _report(cell, bar), workers)
+            progress = Progress(bar)
+            finished = EXECUTORS[executor](commands, progress.ended, workers, progress.began)
     except Interrupted as interrupted:
         message = f"{interrupted}; finished runs are in the store; run the same command again to continue"
         raise Interrupted(message, interrupted.signal_number) from None
@@ -43,11 +49,33 @@ def run_sweep(requests: Sequence[Request], store_url: str, executor: str, worker
     return [name for cell in finished for name in cell.runs]
 
 
-def _report(cell: Finished, bar: Any) -> None:
-    bar.update()
-    if cell.exit_code > SIGNALLED:  # it was stopped together with the sweep, which says so itself
-        log.info("%s: %s", cell.command.name, cell.reason)
-    elif cell.exit_code:
-        log.error("%s failed: %s", cell.command.name, cell.reason)
-    else:
-        log.info("%s: %d runs written", cell.command.name, len(cell.runs))
+class Progress:
+    """Shows the cells that run beside the bar; where stderr is no terminal and has no bar, a line for each cell that has ended."""
+
+    def __init__(self, bar: Any) -> None:
+        self._bar, self._began_at, self._n_ended = bar, dict[str, float](), 0
+
+    def began(self, command: Command) -> None:
+        """Show a cell that has begun."""
+        self._began_at[command.name] = time.monotonic()
+        self._show_running()
+
+    def ended(self, cell: Finished) -> None:
+        """Show that a cell has ended, and say why it failed; one that was stopped together with the sweep is none that failed."""
+        name, self._n_ended = cell.command.name, self._n_ended + 1
+        began_at = self._began_at.pop(name, None)
+        self._bar.update()
+        self._show_running()
+        if cell.exit_code > SIGNALLED:
+            log.info("%s: %s", name, cell.reason)
+        elif cell.exit_code:
+            log.error("%s failed: %s", name, cell.reason)
+        elif self._bar.disable:
+            took = f" in {time.monotonic() - began_at:.0f} s" if began_at else ""
+            done = f"{counted(len(cell.runs), 'run')} written{took}"
+            click.echo(message(f"cell {self._n_ended} of {self._bar.total}, {name}: {done}"), err=True)
+        else:
+            log.info("%s: %d runs written", name, len(cell.runs))
+
+    def _show_running(self) -> None:
+        self._bar.set_postfix_str(printable(", ".join(tuple(self._began_at))))

@@ -90,12 +90,13 @@ def test_a_cell_that_was_stopped_is_no_error(caplog: pytest.LogCaptureFixture) -
     """The sweep says in one sentence that it was stopped; a cell that failed is an error."""
     from producer.machine.progress import progress_bar
     from producer.sweep.cells import Command, Finished
-    from producer.sweep.run import _report
+    from producer.sweep.run import Progress
 
     with caplog.at_level(logging.WARNING), progress_bar(3, "sweep", "cell") as bar:
-        _report(Finished(Command("a", ()), 130, reason="Interrupted."), bar)
+        progress = Progress(bar)
+        progress.ended(Finished(Command("a", ()), 130, reason="Interrupted."))
         assert not caplog.records
-        _report(Finished(Command("b", ()), 5, reason="no such model"), bar)
+        progress.ended(Finished(Command("b", ()), 5, reason="no such model"))
     assert [record.getMessage() for record in caplog.records] == ["b failed: no such model"]
 
 

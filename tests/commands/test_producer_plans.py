@@ -184,7 +184,7 @@ def test_a_part_is_rehearsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     The cells run in this process: that each has one of its own is the concern of test_producer_sweep.
     """
-    monkeypatch.setitem(EXECUTORS, "local", lambda commands, report, workers: [in_this_process(command, report) for command in commands])
+    monkeypatch.setitem(EXECUTORS, "local", lambda commands, report, *_: [in_this_process(command, report) for command in commands])
     store = str(tmp_path / "store")
     only = [word for name in ("ref-s", "dense", "magnitude") for word in ("--only", name)]
     part = ["--plan", "tong2026", *STAND_INS, "--store", store, "--prompt", "base", *only]
@@ -197,7 +197,7 @@ def test_a_part_is_rehearsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def in_this_process(command: Command, report: Callable[[Finished], None]) -> Finished:
-    """Run a cell's command as `python -m producer` would."""
+    """Run a cell's command as its own process would."""
     result = CliRunner().invoke(main, command.arguments)
     finished = Finished(command, result.exit_code, tuple(result.stdout.split()), result.stderr)
     report(finished)

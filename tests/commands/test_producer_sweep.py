@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,11 +18,11 @@ from producer.cli.main import main
 from producer.engine.settings import Settings
 from producer.machine.interrupt import Interrupted
 from producer.request.request import Request, request_of
+from producer.sweep import process
 from producer.sweep.cells import FLAGS, SCALARS, Command, split
 from producer.sweep.emit import FORMS, emit
 from producer.sweep.local import run_local
 from producer.sweep.on_ray import run_ray
-from producer.sweep.process import start
 from producer.sweep.sweep_file import Block, read_sweep
 from schemas.errors import UsageError
 
@@ -44,17 +43,17 @@ task = "urn"
 """
 
 
-@dataclass(frozen=True)
-class Script(Command):
-    """A cell that runs some Python instead of `produce`."""
-
-    @property
-    def argv(self) -> list[str]:
-        return [sys.executable, "-c", self.arguments[0]]
+WORKER = "from producer.cli.cell_worker import serve; serve(lambda arguments: exec(arguments[0], {}))"
 
 
 def scripts(*texts: str) -> list[Command]:
-    return [Script(f"cell {number}", (text,)) for number, text in enumerate(texts)]
+    """Cells that run some Python instead of `produce`, in a process started as `WORKER` says."""
+    return [Command(f"cell {number}", (text,)) for number, text in enumerate(texts)]
+
+
+@pytest.fixture(autouse=True)
+def _python_in_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "WORKER", (sys.executable, "-c", WORKER))
 
 
 def write_sweep(tmp_path: Path, text: str = SWEEP) -> Path:
@@ -226,7 +225,7 @@ def test_cells_share_out_the_devices_seen_here(visible: str, each: int, expected
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     show = "import os, time; time.sleep(0.3); print(os.environ['CUDA_VISIBLE_DEVICES'])"
-    finished = run_local([Script("cell", (show,), each) for _ in range(4)], lambda _: None)
+    finished = run_local([Command("cell", (show,), each) for _ in range(4)], lambda _: None)
     assert {run for cell in finished for run in cell.runs} == expected
 
 
@@ -234,7 +233,42 @@ def test_a_cell_that_takes_more_devices_than_there_are_is_refused(monkeypatch: p
     """Nothing is started where not even one cell finds its devices."""
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     with pytest.raises(UsageError, match="--tensor-parallel 4 needs 4 devices for each cell, but there are only 2"):
-        run_local([Script("cell", ("",), 4)], lambda _: None)
+        run_local([Command("cell", ("",), 4)], lambda _: None)
+
+
+def test_cells_of_a_model_run_in_one_process() -> None:
+    """One device runs a model's cells in one process, in order; a killed process costs its own cell alone."""
+    show = "import os; print(os.getpid())"
+    texts = [
+        ("a", show),
+        ("b", show),
+        ("a", show),
+        ("b", "import os; os.kill(os.getpid(), 9)"),
+        ("b", show),
+        ("a", "raise SystemExit(3)"),
+        ("a", show),
+    ]
+    finished = run_local([Command("cell", (text,), model=model) for model, text in texts], lambda _: None)
+    assert [cell.exit_code for cell in finished] == [0, 0, 0, -9, 0, 3, 0]
+    (a, b, again, _, after, _, last) = (cell.runs for cell in finished)
+    assert a == again == last != b != after
+
+
+def test_each_device_begins_with_a_model_of_its_own(tmp_path: Path) -> None:
+    """Of two devices the second one begins with the second model, although more cells of the first come before."""
+    again = tmp_path / "again"
+    show = "import os; print(os.getpid())"
+    touch = f"import os, pathlib; print(os.getpid()); pathlib.Path({str(again)!r}).touch()"
+    wait = f"import os, pathlib, time\nwhile not pathlib.Path({str(again)!r}).exists(): time.sleep(0.02)\nprint(os.getpid())"
+    cells = [Command(model, (text,), model=model) for model, text in (("a", show), ("a", touch), ("b", wait))]
+    first, second, other = (cell.runs for cell in run_local(cells, lambda _: None, workers=2))
+    assert first == second != other
+
+
+def test_a_process_that_ends_without_an_answer_is_a_failure() -> None:
+    """A library that ends the process as if all were well has not run the cell."""
+    ended, after = run_local(scripts("import os; os._exit(0)", "print('run')"), lambda _: None)
+    assert (ended.exit_code, ended.reason, after.runs) == (process.NO_ANSWER, "exit 5", ("run",))
 
 
 def test_a_signal_reaches_the_cells_and_starts_no_more(tmp_path: Path) -> None:
@@ -255,12 +289,11 @@ def test_a_signal_reaches_the_cells_and_starts_no_more(tmp_path: Path) -> None:
 
 def test_a_cell_is_out_of_reach_of_the_terminal() -> None:
     """A cell has a process group of its own: Ctrl-C comes to it once, handed on by the sweep, and once means to finish the batch."""
-    process = start(*scripts("import time; time.sleep(60)"), {})
+    cell_process = process.CellProcess({})
     try:
-        assert os.getpgid(process.pid) == process.pid
+        assert os.getpgid(cell_process.pid) == cell_process.pid
     finally:
-        process.kill()
-        process.communicate()
+        cell_process.close()
 
 
 def test_a_sweep_reports_what_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,6 +305,17 @@ def test_a_sweep_reports_what_failed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert result.exit_code == 5
     assert "1 of 2 cells failed" in result.stderr
     assert "cell 1: broken weights" in result.stderr
+
+
+def test_a_sweep_in_a_log_says_each_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where stderr is a file there is no bar but a line for each cell that has ended, with how many there are."""
+    import producer.sweep.run as sweep
+
+    monkeypatch.setattr(sweep, "split", lambda *_: scripts("print('run-a')", "print('run-b run-c')"))
+    result = CliRunner().invoke(main, ["--plan", str(write_sweep(tmp_path)), "--store", str(tmp_path / "store")])
+    assert result.exit_code == 0, result.output
+    lines = [line.rpartition(" in ")[0] for line in result.stderr.splitlines() if line.startswith("cell ")]
+    assert lines == ["cell 1 of 2, cell 0: 1 run written", "cell 2 of 2, cell 1: 2 runs written"]
 
 
 def test_an_unknown_executor_is_refused(tmp_path: Path) -> None:
@@ -316,6 +360,8 @@ def test_the_size_of_a_running_cluster_is_its_own(monkeypatch: pytest.MonkeyPatc
 def test_a_signal_reaches_the_cells_of_a_cluster(tmp_path: Path) -> None:
     """SIGTERM comes to the cell under way on a Ray worker, which ends in its own time; cells that wait are not started."""
     ray = pytest.importorskip("ray")
+    at_start = f"import sys; from producer.sweep import process; process.WORKER = (sys.executable, '-c', {WORKER!r})"
+    (tmp_path / "sitecustomize.py").write_text(at_start)  # Python runs it in each process of the cluster
     first = f"""
 import pathlib, signal, sys, time
 def stop(*_):
@@ -333,7 +379,7 @@ time.sleep(60)
             time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    ray.init(num_cpus=1, include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}})
+    ray.init(num_cpus=1, include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": str(tmp_path)}})
     threading.Thread(target=send, daemon=True).start()
     try:
         with pytest.raises(Interrupted):
