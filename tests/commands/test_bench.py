@@ -15,6 +15,7 @@ PRINTED = {
     "published": "54 published runs, 2 scorers, 10,692 records with intervals   13.100 s (12.900 s busy)   (limit 3 s on one)",
     "compare": """780 runs, 1,440 comparisons in 9.1 s (9.0 s of CPU, 6.25 ms each)
 54,000 comparisons, the costs of all models being alike: 337 s of CPU   (limit 40)""",
+    "journal": "ref-l urn, 700 items, in memory, kept every 0.5 s: 1.04 (1.03 to 1.06) times the time of keeping none",
     "layers": "    1.17 (1.13 to 1.26) times the time in memory (target: at most 1.3)",
 }
 
@@ -28,6 +29,7 @@ PRINTED = {
         ("rates", "smollm2-135m mmlu few-shot, engine", 2.41),
         ("rates", "smollm2-135m mmlu few-shot, lm-evaluation-harness", 4.9),
         ("layers", "layer by layer", 1.17),
+        ("journal", "answers kept twice a second, in memory", 1.04),
         ("published", "54 runs x 99 alphas x 2 scorers", 12.9),
         ("published", "54 runs x 99 alphas x 7 scorers", None),
         ("compare", "a comparison", 6.25),

@@ -154,6 +154,11 @@ PARTS: dict[str, Part] = {
         300,
         (Figure("six levels one by one", "times", "per level takes ", more_is_better=True),),
     ),
+    "journal": Part(
+        module("producer.bench", "--part", "journal", "--items", "700", "--clock", "cpu"),
+        300,
+        (Figure("answers kept twice a second, in memory", "times", r"in memory, kept .*: "),),
+    ),
     "saved": Part(module("producer.bench", "--part", "saved", "--model", "ref-l"), 600),
     "server": Part(
         (sys.executable, "tests/support/bench_server.py"),
