@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from store.cli.share import conflict, restore_option, say_left_out
 from store.command import friendly_errors, note_option, store_option
 from store.shown import counted
 
@@ -66,22 +67,23 @@ def import_command(name: str, importer: "Importer") -> click.Command:
 @import_.command("zip")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @store_option
+@restore_option
 @note_option
 @friendly_errors
-def import_zip_command(file: Path, store_url: str, note: str) -> None:
-    """Import a .zip file written by `store export`. Runs that differ from stored ones are listed, not overwritten.
+def import_zip_command(file: Path, store_url: str, restore: tuple[str, ...], note: str) -> None:
+    """Import a .zip file written by `store export`.
+
+    Runs that differ from stored ones, and runs that were removed from the store, are listed and not copied.
 
     Example: store import zip logits.zip
     """
-    from schemas.errors import RunConflictError
     from store.exchange.zip_file import import_zip
 
-    done = import_zip(file, store_url, note=note)
+    done = import_zip(file, store_url, note=note, restore=restore)
     click.echo(f"imported {counted(len(done.copied), 'run')} into {store_url} at {done.snapshot}; {done.present} already there", err=True)
+    say_left_out(done, file.name, store_url)
     if done.conflicts:
-        names = ", ".join(done.conflicts[:5])
-        runs = "1 run differs" if len(done.conflicts) == 1 else f"{len(done.conflicts)} runs differ"
-        raise RunConflictError(f"{runs} from what is in {store_url}, nothing was overwritten: {names}")
+        raise conflict(done, file.name, store_url)
 
 
 def _first_name(options: Mapping[str, Any]) -> str:

@@ -1,12 +1,24 @@
 """The `store` commands that copy runs between stores and files: push, pull and export."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from store.command import FILE, begin, friendly_errors, note_option, store_option
 from store.shown import counted, message
 
+if TYPE_CHECKING:
+    from schemas.errors import RunConflictError
+    from store.exchange.push_pull import Transfer
+
+restore_option = click.option(
+    "--restore",
+    multiple=True,
+    metavar="NAME",
+    help="Also copy removed runs with this name or beginning of a name, such as my-model~gptq (repeatable).",
+)
 tags_option = click.option("--tags", is_flag=True, help="Also copy the tags (with --at TAG, that one), with the runs that they name.")
 
 
@@ -15,14 +27,17 @@ tags_option = click.option("--tags", is_flag=True, help="Also copy the tags (wit
 @store_option
 @click.option("--at", metavar="SNAPSHOT|TAG", help="Push this snapshot or tag, such as v1, instead of the newest snapshot.")
 @tags_option
+@restore_option
 @note_option
 @friendly_errors
-def push(target: str, store_url: str, at: str | None, tags: bool, note: str) -> None:
-    """Copy runs to another store that lacks them. Runs that differ are listed, not overwritten.
+def push(target: str, store_url: str, at: str | None, *, tags: bool, restore: tuple[str, ...], note: str) -> None:
+    """Copy runs to another store that lacks them.
+
+    Runs that differ, and runs that were removed there, are listed and not copied. Runs that were removed here stay there.
 
     Example: store push s3://bucket/logits
     """
-    _copy(store_url, target, at, note, tags=tags)
+    _copy(store_url, target, at, tags=tags, restore=restore, note=note)
 
 
 @click.command()
@@ -30,14 +45,22 @@ def push(target: str, store_url: str, at: str | None, tags: bool, note: str) -> 
 @store_option
 @click.option("--at", metavar="SNAPSHOT|TAG", help="Pull this snapshot or tag of the source, such as v1, instead of its newest.")
 @tags_option
+@restore_option
 @note_option
 @friendly_errors
-def pull(source: str, store_url: str, at: str | None, tags: bool, note: str) -> None:
-    """Copy runs that this store lacks from another store. Runs that differ are listed, not overwritten.
+def pull(source: str, store_url: str, at: str | None, *, tags: bool, restore: tuple[str, ...], note: str) -> None:
+    """Copy runs that this store lacks from another store.
+
+    Runs that differ, and runs that were removed here, are listed and not copied. Runs that were removed there stay here.
 
     Example: store pull s3://bucket/logits --at paper-v1
     """
-    _copy(source, store_url, at, note, tags=tags)
+    from schemas.errors import StoreNotFoundError
+
+    try:
+        _copy(source, store_url, at, tags=tags, restore=restore, note=note)
+    except StoreNotFoundError as error:
+        raise StoreNotFoundError(f"there is no store at {source} to pull from; check the address") from error
 
 
 @click.command()
@@ -64,20 +87,42 @@ def export(file: Path, store_url: str, at: str | None) -> None:
     click.echo(f"wrote {counted(count, 'run')} of {store_url} at {reader.snapshot} to {file}", err=True)
 
 
-def _copy(source: str, target: str, at: str | None, note: str, *, tags: bool) -> None:
-    begin(f"copying runs from {source} to {target}")
-    from schemas.errors import RunConflictError
-    from store.exchange.push_pull import copy_runs
+def say_left_out(done: "Transfer", source: str, target: str) -> None:
+    """Say which runs were not copied, and why, and which the target keeps although the source removed them."""
+    from store.repository.commits import removed_sentences
 
-    done = copy_runs(source, target, at, note=note)
-    click.echo(f"copied {counted(len(done.copied), 'run')} to {target} at {done.snapshot}; {done.present} already there", err=True)
+    for sentence in removed_sentences(done.removed, target):
+        click.echo(message(f"not copied: {sentence}"), err=True)
+    if done.removed:
+        click.echo("the same command with --restore NAME copies a removed run all the same", err=True)
+    for sentence in removed_sentences(done.kept, source):
+        click.echo(message(f"kept in {target}: {sentence} (`store rm --store {target}` removes them there too)"), err=True)
     for name in done.conflicts:
         click.echo(message(f"conflict: {name}"))
+
+
+def conflict(done: "Transfer", source: str, target: str) -> "RunConflictError":
+    """Return the error about runs that differ, with what to do about it."""
+    from schemas.errors import RunConflictError
+
+    runs = "1 run differs" if len(done.conflicts) == 1 else f"{len(done.conflicts)} runs differ"
+    return RunConflictError(
+        f"{runs} between {source} and {target}; nothing was overwritten, and the rest was copied. To have the one of {source} in {target}, "
+        f"remove the other first (store rm --store {target} {done.conflicts[0]} --message WHY) and copy again; else leave them as they are"
+    )
+
+
+def _copy(source: str, target: str, at: str | None, *, tags: bool, restore: Sequence[str], note: str) -> None:
+    begin(f"copying runs from {source} to {target}")
+    from store.exchange.push_pull import copy_runs
+
+    done = copy_runs(source, target, at, note=note, restore=restore)
+    click.echo(f"copied {counted(len(done.copied), 'run')} to {target} at {done.snapshot}; {done.present} already there", err=True)
+    say_left_out(done, source, target)
     if tags:
         _copy_tags(source, target, at, note)
     if done.conflicts:
-        runs = "1 run differs" if len(done.conflicts) == 1 else f"{len(done.conflicts)} runs differ"
-        raise RunConflictError(f"{runs} between {source} and {target}; nothing was overwritten, see store show")
+        raise conflict(done, source, target)
 
 
 def _copy_tags(source: str, target: str, at: str | None, note: str) -> None:
@@ -91,7 +136,10 @@ def _copy_tags(source: str, target: str, at: str | None, note: str) -> None:
     for tag in done.conflicts:
         click.echo(message(f"conflict: tag {tag}"))
     if done.conflicts:
-        raise RunConflictError(f"tag {done.conflicts[0]!r} names other contents in {target}; tags do not move")
+        raise RunConflictError(
+            f"tag {done.conflicts[0]!r} names other contents in {target}; tags do not move. Give the snapshot another name as well: "
+            f"store tag NAME --at {done.conflicts[0]} --store {source}, and copy the tags again"
+        )
 
 
 SHARE_COMMANDS = {"push": push, "pull": pull, "export": export}

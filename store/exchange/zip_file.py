@@ -37,14 +37,14 @@ def write_zip(keys: Keys, path: Path) -> int:
     return len(records)
 
 
-def import_zip(path: Path, target: str, note: str = "") -> Transfer:
-    """Copy the runs that a store lacks from an exported file, in one commit.
+def import_zip(path: Path, target: str, note: str = "", restore: Sequence[str] = ()) -> Transfer:
+    """Copy the runs that a store lacks from an exported file, in one commit; those removed from the store only if `restore` names them.
 
     Raises StoreInvalidError if the file is damaged or not an export; nothing is written then.
     """
     keys = ZipKeys(path)
     try:
-        return copy_keys(keys, target, whole=True, note=note)
+        return copy_keys(keys, target, whole=True, note=note, restore=restore)
     finally:
         keys.close()
 

@@ -8,6 +8,7 @@ cached is fast.
 
 import io
 import os
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -79,9 +80,9 @@ def build_catalog(keys: Keys) -> pl.DataFrame:
     return pl.DataFrame([catalog_row(name, record) for name, record in read_records(keys).items()], schema=SCHEMA, orient="row")
 
 
-def read_records(keys: Keys) -> dict[str, RunRecord]:
-    """Return the record of every run by name."""
-    names = run_names(keys)
+def read_records(keys: Keys, names: Sequence[str] | None = None) -> dict[str, RunRecord]:
+    """Return the record of every run, or of some, by name. Raises StoreInvalidError for a damaged one and for a name that is not there."""
+    names = run_names(keys) if names is None else names
     stored = keys.get_many([f"{RUNS}/{name}/zarr.json" for name in names])
     return {name: parse_run_record(value, name, keys.where) for name, value in zip(names, stored, strict=True)}
 

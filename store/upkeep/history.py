@@ -12,8 +12,8 @@ import polars as pl
 from schemas.run import Run
 from store.backend.failures import readable
 from store.reading.reader import open_reader
+from store.repository.commits import commits
 from store.repository.repository import Repository, open_repository
-from store.upkeep.signed_names import commits
 
 LOG_SCHEMA = dict.fromkeys(("snapshot", "written", "runs", "tags", "author", "message", "note"), pl.String) | {"runs": pl.Int64}
 DIFF_SCHEMA = {"change": pl.String, "name": pl.String, "items_changed": pl.Int64, "largest_logit_change": pl.Float64}

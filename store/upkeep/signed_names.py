@@ -4,14 +4,13 @@ In: a repository.  Out: a record for the root of a signed snapshot, and what dif
 cover itself, so such commits at the end of a history are left out; their messages are fixed.
 """
 
-from collections.abc import Iterator
 from itertools import dropwhile
 from typing import Any
 
 from schemas.digest import json_digest
-from schemas.errors import StoreInvalidError
 from store.backend.failures import readable
 from store.format.root import TAG, contents_digest, read_root
+from store.repository.commits import commits
 from store.repository.repository import Repository
 
 SIGN_MESSAGE = "sign the manifest"
@@ -43,16 +42,6 @@ def differences(repository: Repository, snapshot: str, signed: dict[str, Any], a
         elif tag not in now or _named(repository, now[tag]) != signed["tags"][tag]:
             problems.append(f"{store_name}: tag {tag!r} does not name what it named when the store was signed")
     return problems, notes
-
-
-def commits(repository: Repository, snapshot: str) -> Iterator[Any]:
-    """Yield the commits that lead to a snapshot, newest first. Raises StoreInvalidError if the history is a circle."""
-    seen = set()
-    for info in repository.ice.ancestry(snapshot_id=snapshot):
-        if info.id in seen:
-            raise StoreInvalidError(f"store {repository.address}: its history is a circle from snapshot {info.id}; a file was exchanged")
-        seen.add(info.id)
-        yield info
 
 
 def history_digest(repository: Repository, snapshot: str) -> str:

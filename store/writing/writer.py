@@ -8,6 +8,7 @@ import logging
 import random
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import icechunk
@@ -22,6 +23,7 @@ from store.backend.session_keys import SessionKeys
 from store.format.packed_run import PackedRun, pack_run
 from store.format.root import check_root, check_untagged
 from store.format.runs import RunRecord, parse_run_record
+from store.repository.commits import Removals, removal_of, removals
 from store.repository.repository import BRANCH, Repository, open_repository
 from store.writing.batching import INTERVAL_S, Batch
 from store.writing.commit_note import commit_metadata
@@ -98,6 +100,7 @@ class Writer:
         self._repository, self._noted = repository, noted
         self._pending: dict[str, PackedRun] = {}
         self._conflicts: list[RunConflictError] = []
+        self._said: set[str] = set()
         self._start_session()
         check_root(self._keys, SCHEMA_VERSION)
         check_untagged(self._keys, BRANCH)
@@ -167,11 +170,32 @@ class Writer:
             return
         if record is not None and not (packed.replace and record.key == packed.key):
             raise RunConflictError(f"store {self._keys.where} holds run {name} with other content; --replace puts this one in its place")
+        if record is None:
+            self._say_if_removed(packed)
         nodes = packed.nodes if self._holds_items(packed.key.items_hash) else [*packed.items(), *packed.nodes]
         self._incomplete = True  # until every key is written, since what a failed upload leaves must never be committed
         self._keys.set_many(nodes)
         self._incomplete = False
         self._pending[name] = packed
+
+    def _say_if_removed(self, packed: PackedRun) -> None:
+        """Warn once that a run which was removed from this store is written to it again."""
+        name = packed.key.name
+        if name in self._said or not (found := self._removals.get(name)):
+            return
+        self._said.add(name)
+        same = removal_of(self._removals, name, packed.digest)
+        other = "" if same else " with other content"
+        log.warning("run %s is written again%s; it was removed from %s %s", name, other, self._keys.where, same or found[0])
+
+    @cached_property
+    def _removals(self) -> Removals:
+        """Which runs were removed before this writer began. A damaged history is no reason to lose a run that has just been made."""
+        try:
+            return removals(self._repository, str(self._session.snapshot_id))
+        except HedgemarkError as error:
+            log.warning("whether a run was removed from the store before cannot be read from its history (%s)", error)
+            return {}
 
     def _land(self, message: str) -> str:
         """Commit the session, rebased on what other writers have committed meanwhile."""

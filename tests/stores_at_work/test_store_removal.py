@@ -97,15 +97,6 @@ def test_other_writers_lose_nothing(filled: tuple[str, list[str]], monkeypatch: 
     monkeypatch.undo()
 
 
-def test_what_was_removed_can_be_written_and_pulled_again(filled: tuple[str, list[str]], tmp_path: Path) -> None:
-    """A removed run is not remembered as removed."""
-    url, names = filled
-    run = open_reader(url).run(names[0])
-    remove_runs(url, [names[0]], {}, "x")
-    write_runs(url, tiny_items(), [run])
-    assert names[0] in set(open_reader(url).catalog["name"]) and verify_store(url).problems == []
-
-
 def test_author_and_note_stand_in_the_log(filled: tuple[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """HEDGEMARK_AUTHOR and --message go with every commit of push, import and rm; without them nothing is recorded."""
     url, names = filled
@@ -116,7 +107,8 @@ def test_author_and_note_stand_in_the_log(filled: tuple[str, list[str]], tmp_pat
     assert run(main, ["export", str(tmp_path / "x.zip"), "--store", url]).exit_code == 0
     done = run(main, ["rm", names[0], "--store", other, "--message", "double"])
     assert done.exit_code == 0 and done.stdout == f"{names[0]}\n" and f"removed 1 run from {other}" in done.stderr
-    assert run(main, ["import", "zip", str(tmp_path / "x.zip"), "--store", other, "--message", "again"]).exit_code == 0
+    back = ["import", "zip", str(tmp_path / "x.zip"), "--store", other, "--message", "again", "--restore", names[0]]
+    assert run(main, back).exit_code == 0
     rows = json.loads(run(main, ["log", "--store", other, "--format", "json"]).stdout)
     assert [row["note"] for row in rows[:3]] == ["again", "double", "for the paper"]
     assert {row["author"] for row in rows[:3]} == {"Ada L. <ada@example.org>"}
