@@ -4,6 +4,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP     = pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
+READY   = Ready. Type 'make demo' next, or '. $(VENV)/bin/activate' to type produce, store and analyze yourself.
+
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: demo setup test test-default test-base test-interpreters test-newest test-all test-vllm test-trackers peers fuzz fuzz-base lint study docs bench device-wheels device-check readme clean
@@ -20,11 +22,13 @@ demo: setup ## no downloads: the embedded models through both stages; a second t
 	$(BIN)/analyze report --store demo-store --cluster item --out demo-report.html # open it in any browser; the last line is its path
 
 setup: $(VENV)/.ready
+	@$(if $(filter setup,$(MAKECMDGOALS)),echo "$(READY)",:)
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/$(PIP) torch==2.13.0 # first and pinned: with a range pip would bring a newer build and gigabytes of CUDA
 	$(BIN)/$(PIP) --editable '.[producer,dev]'
-	-$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib # by every core, where pip would use one
+	@# by every core, where pip would use one; torch has a file for Python 3.12 and newer, which an older one cannot compile
+	$(BIN)/python -m compileall -q -j 0 -x py312_intrinsics $(VENV)/lib || echo "The files above are not compiled; everything else is ready."
 	touch $@
 
 test: setup ## every test that takes seconds, on the default and the newest interpreter found, side by side since tests often wait

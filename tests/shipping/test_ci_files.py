@@ -70,3 +70,14 @@ def test_both_files_set_what_their_commands_use_and_keep_the_reports() -> None:
     assert set(uploaded) == kept == {"gate.xml", "gate.md", "report.html"}
     lines = ["\n".join([*until, *always]) for until, always in (github(), gitlab())]
     assert len({tuple(sorted(word for word in line.split() if "=" in word)) for line in lines}) == 1
+
+
+def test_the_report_is_written_whatever_happened_before(tmp_path: Path) -> None:
+    """Its step runs after failed items, a failed gate and a job that ran out of time; the summary is not the reason why it stops."""
+    steps = read("github.yml")["jobs"]["gate"]["steps"]
+    assert [step["if"] for step in steps if step.get("name") == "Report" or "upload-artifact" in step.get("uses", "")] == ["always()"] * 2
+    [report] = [step["run"] for step in steps if step.get("name") == "Report"]
+    summary, command = report.strip().splitlines()
+    assert command.startswith("analyze report ") and shell(summary, tmp_path) == 0 and not (tmp_path / "summary.md").exists()
+    (tmp_path / "gate.md").write_text("gate: **fail**\n", encoding="utf-8")
+    assert shell(summary, tmp_path) == 0 and (tmp_path / "summary.md").read_text(encoding="utf-8") == "gate: **fail**\n"
