@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from schemas.errors import UsageError
 from schemas.json_text import read_text
+from schemas.numbers import is_number
 
 ModelType = TypeVar("ModelType", bound=BaseModel)
 
@@ -37,9 +38,11 @@ def as_model(model: type[ModelType], table: Mapping[str, Any], where: str = "") 
 
 
 def finite_number(value: Any) -> float:
-    """Return a number, which may be written as text. Raises ValueError for true, false, infinity, NaN and anything else."""
+    """Return a number. Raises ValueError for a text, also one with a number in it, for true, false, infinity, NaN and anything else."""
+    if isinstance(value, str) and is_number(value) and "/" not in value:
+        raise ValueError(f"{value!r:.60} is text; write the number without quotes")
     try:
-        number = math.nan if isinstance(value, bool) else float(value)
+        number = math.nan if isinstance(value, (bool, str)) else float(value)
     except (TypeError, ValueError, OverflowError):  # the last for a whole number of 400 digits
         number = math.nan
     if not math.isfinite(number):
@@ -49,7 +52,7 @@ def finite_number(value: Any) -> float:
 
 def number_from_zero(value: Any) -> float:
     """Return a number of 0 or more. Raises ValueError for anything else, text and infinity included."""
-    if isinstance(value, str) or finite_number(value) < 0:
+    if finite_number(value) < 0:
         raise ValueError(f"{value!r} is not a number of 0 or more")
     return float(value)
 

@@ -36,6 +36,7 @@ from analyzer.predictor.stored_run import covered
 from analyzer.stats.arrays import BoolArray
 from analyzer.stats.estimate import Estimate, mean
 from schemas.errors import UsageError
+from schemas.numbers import exact_number
 from schemas.toml_file import as_model, finite_number, read_toml
 
 EVERYWHERE = "limits"
@@ -202,7 +203,10 @@ def _add(table: dict[str, Any], text: str) -> None:
         if not isinstance(inner, dict):
             return  # pydantic reports what is wrong with the file
         table = inner
-    table[figure] = value
+    try:
+        table[figure] = float(exact_number(value))
+    except ValueError:  # pydantic reports it beside all else that is wrong
+        table[figure] = value
 
 
 def _figure(name: str) -> str:
