@@ -74,8 +74,7 @@ def gate_command(
     emit(checks, request.form, GATE)
     if tracker:
         click.echo(tracker.track("gate", tracked(checks)), err=True)
-    sentences = (ci_reports.correction, ci_reports.together, ci_reports.again, ci_reports.not_judged)
-    for line in filter(None, [say(checks) for say in sentences]):
+    for line in [*ci_reports.sentences(checks), *filter(None, [ci_reports.not_judged(checks)])]:
         click.echo(line, err=True)
     if not_judged:
         click.echo(f"limits on {', '.join(not_judged)} are not judged: no selected run is of them", err=True)

@@ -59,7 +59,7 @@ def markdown(records: Sequence[Record]) -> str:
     ordered = sorted(records, key=lambda record: bool(record["result"] == PASS))
     rows = [(*(check[name] for name in JUDGED), title(check), MARKS[check["result"]], sentence(check)) for check in ordered]
     runs = [f"- `{name}`, {n_items:,} items" for name, n_items in _judged(records)]
-    words = [text for text in (correction(records), together(records), again(records)) if text] + dependent(records) + noted(records)
+    words = sentences(records) + dependent(records) + noted(records)
     lines += ["", *piped((*JUDGED, "check", "result", "why"), rows), "", *words, "", "Runs judged:", "", *runs, ""]
     lines += [f"Snapshot `{records[0]['snapshot']}`, {tool()}.", ""]
     return "\n".join(lines)
@@ -132,6 +132,12 @@ def last_line(records: Sequence[Record]) -> str:
     return f"gate: {outcome(records)} ({', '.join(f'{count} {result}' for result, count in counts.items())}){more}"
 
 
+def sentences(records: Sequence[Record]) -> list[str]:
+    """Return what is to be read with the checks: their errors, their intervals, and what it means to ask again."""
+    said = (correction(records), intervals(records), needed(records), together(records), again(records))
+    return [text for text in said if text]
+
+
 def correction(records: Sequence[Record]) -> str:
     """Return a sentence about the error probabilities of the two ends of the printed intervals, which decide the checks."""
     counts = sorted({record["n_checks"] for record in records if record["limit"] is not None})
@@ -142,6 +148,28 @@ def correction(records: Sequence[Record]) -> str:
     failing = failing if counts[-1] > 1 else "it fails wrongly with at most as much"
     over = " over all looks" if any(record["looks"] for record in records) else ""
     return f"A check passes wrongly with a probability of at most {100 * TAIL:g} %{over}; {failing}."
+
+
+def intervals(records: Sequence[Record]) -> str:
+    """Return a sentence about why the intervals are others than those of `compare` for the same figures; "" where there are none."""
+    if all(record["amount_low"] is None and record["amount_high"] is None for record in records):
+        return ""
+    shared = max(record["n_checks"] for record in records) > 1
+    more = ", and one end shares its error with the other checks" if shared else ""
+    return (
+        "The intervals are those that decide, and mostly wider than the 95 % intervals of `analyze compare`: they also hold for few items "
+        f"and for damage so rare that no item has shown it{more}."
+    )
+
+
+def needed(records: Sequence[Record]) -> str:
+    """Return a sentence about how sure the numbers of items that would decide are; "" where there are none."""
+    if not any(record["items_needed"] for record in records):
+        return ""
+    return (
+        "How many items are needed is an estimate: so many decide in 80 % of cases if the figure stays as it is now; "
+        "the range is for a figure one standard error away."
+    )
 
 
 def again(records: Sequence[Record]) -> str:
@@ -222,7 +250,7 @@ def _needed(record: Record, what: str = "items") -> str:
     low, high = record["items_needed_low"], record["items_needed_high"]
     between = f"{low:,} to {high:,}" if high else f"{low:,} or more"
     where = f"{what} of {record['subject']}" if record["subject"] else what
-    return f"about {record['items_needed']:,} {where} would be enough to decide ({between})"
+    return f"about {record['items_needed']:,} {where} would probably be enough to decide ({between})"
 
 
 def sentence(record: Record) -> str:

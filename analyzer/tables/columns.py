@@ -32,12 +32,12 @@ def look(record: Record) -> str:
 
 
 def items_needed(record: Record) -> str:
-    """Return the cell of the items that would decide, with their range and the likely result: `900 [600, 2,000] to pass`."""
+    """Return the cell of the items that would decide, with their range and the likely result: `about 900 [600, 2,000] to pass`."""
     low, high = record["items_needed_low"], record["items_needed_high"]
     if record["items_needed"] is None:
         return ""
     between = f"[{low:,}, {high:,}]" if high else f"[{low:,}, ∞)"
-    return f"{record['items_needed']:,} {between} to {record['items_needed_to']}"
+    return f"about {record['items_needed']:,} {between} to {record['items_needed_to']}"
 
 
 SETS = (
@@ -224,8 +224,8 @@ GATE = (
     Column("result", words("result"), judges=True),
     Column("look", look),
     Column("next look", count("next_look")),
-    Column("items needed", items_needed, dispensable=1),
-    Column("reason", words("reason"), dispensable=2),
+    Column("items needed", items_needed, dispensable=1, below=True),
+    Column("reason", words("reason"), dispensable=2, below=True),
 )
 SENSITIVITY = (
     Column("set size", span("set_size")),

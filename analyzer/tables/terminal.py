@@ -22,12 +22,17 @@ WORDS = {"n_items": "items", "n_calibration": "calibration items"}
 
 @dataclass(frozen=True)
 class Column:
-    """One column: `text` makes a cell. Where the table is too wide, columns are left out, those of the highest `dispensable` first."""
+    """One column: `text` makes a cell. Where the table is too wide, columns are left out, those of the highest `dispensable` first.
+
+    judges : its cells are verdicts, which have colours on a terminal.
+    below  : where it is left out, each of its cells stands on a line of its own below its row.
+    """
 
     title: str
     text: Callable[[Record], str]
     dispensable: int = 0
-    judges: bool = False  # its cells are verdicts, which have colours on a terminal
+    judges: bool = False
+    below: bool = False
 
 
 class Sheet(NamedTuple):
@@ -165,8 +170,8 @@ def span(name: str, *, sign: bool = False) -> Callable[[Record], str]:
 def _fit(columns: Sequence[Column], records: Sequence[Record], width: int, n_keys: int, *, colored: bool) -> list[str]:
     """Return header and rows in lines of at most `width` characters.
 
-    Verdicts go on below where they are too long. Where that is not enough, dispensable columns are left out, and then the first names stand
-    above the rows that share them.
+    Verdicts go on below where they are too long. Where that is not enough, dispensable columns are left out or go below their rows, and
+    then the first names stand above the rows that share them.
     """
     cells = {id(column): [column.text(record) for record in records] for column in columns}
     shown = _fitting(columns, cells, width)
@@ -180,11 +185,22 @@ def _fit(columns: Sequence[Column], records: Sequence[Record], width: int, n_key
     right = [number for number in range(n_keys - n_above, len(beside)) if not any("[" in row[number] for row in rows)]
     painted = {number: in_color for number, column in enumerate(beside) if colored and column.judges}
     judging = [number for number, column in enumerate(beside) if column.judges]
-    table = fitted([[column.title for column in beside], *rows], right, width - len(GAP) * bool(above), painted, judging)
+    inside = width - len(GAP) * bool(above)
+    header, *table = fitted([[column.title for column in beside], *rows], right, inside, painted, judging)
+    moved = [(column.title, cells[id(column)]) for column in columns if column.below and column not in shown]
+    texts = [[f"{title}: {said[index]}" for title, said in moved if said[index]] for index in range(len(records))]
+    table = [header, *([*lines, *_below(text, inside)] for lines, text in zip(table, texts, strict=True))]
     if not above:
         return [line for lines in table for line in lines]
     names = [" · ".join(filter(None, (cells[id(column)][index] for column in above))) for index in range(len(records))]
     return list(_under_names(names, table, width))
+
+
+def _below(texts: Sequence[str], width: int) -> Iterator[str]:
+    """Yield the lines of what stands below a row, indented; figures stay whole."""
+    for text in texts:
+        _, lines = fitted([[""], [text]], width=width - 2 * len(GAP))
+        yield from (2 * GAP + line for line in lines)
 
 
 def _fitting(columns: Sequence[Column], cells: dict[int, list[str]], width: int) -> list[Column]:

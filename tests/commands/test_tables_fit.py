@@ -53,7 +53,7 @@ def test_every_table_fits_its_terminal(command: str, url: str, tmp_path: Path, m
         assert result.exit_code in (0, 1, 3), result.output
         table = result.stdout.split("\n\n")[1].splitlines()
         assert len(table) > 2 and max(map(len, table)) <= width, (width, max(table, key=len))
-        assert not any(re.search(r"\[[^\]]*$", line) for line in table)
+        assert not any(re.search(r"\[[^\])]*$", line) for line in table)
 
 
 @pytest.mark.parametrize("command", ["ls", "log", "show", "diff"])

@@ -1,5 +1,6 @@
 """The release gate: policies, exit codes, reports, and its error rates where the truth is known."""
 
+import math
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from fractions import Fraction
@@ -15,7 +16,18 @@ from click.testing import CliRunner
 from analyzer.cli.main import main
 from analyzer.compare.compare import compare
 from analyzer.gate.bounds import of_items
-from analyzer.gate.ci_reports import correction, eval_results, hub_data_set, junit, last_line, markdown, not_judged, together, would_decide
+from analyzer.gate.ci_reports import (
+    correction,
+    eval_results,
+    hub_data_set,
+    intervals,
+    junit,
+    last_line,
+    markdown,
+    not_judged,
+    together,
+    would_decide,
+)
 from analyzer.gate.ci_reports import sentence as ci_sentence
 from analyzer.gate.gate import EXIT_CODES, FAIL, INCONCLUSIVE, NOT_JUDGED, PASS, gate, outcome, tasks_not_judged
 from analyzer.gate.items_needed import items_needed
@@ -24,6 +36,7 @@ from analyzer.measure.question import Question
 from analyzer.runs.loading import Runs, select_runs
 from analyzer.stats.estimate import mean
 from analyzer.tables.columns import GATE
+from analyzer.tables.terminal import render
 from schemas.errors import UsageError
 from schemas.items import Item
 from schemas.itemset import ItemSet, build_item_set
@@ -69,7 +82,7 @@ def test_checks_pass_fail_or_say_how_many_items_would_decide() -> None:
     undecided = records[-1]
     assert undecided["items_needed"] > 600
     assert outcome([*records[:2], undecided]) == INCONCLUSIVE
-    assert f"{undecided['items_needed']:,} items would be enough to decide" in last_line([*records[:2], undecided])
+    assert f"{undecided['items_needed']:,} items would probably be enough to decide" in last_line([*records[:2], undecided])
 
 
 def test_a_figure_next_to_its_limit_names_no_number_of_items() -> None:
@@ -94,7 +107,7 @@ def test_items_needed_are_two_digits_a_range_and_a_route() -> None:
         assert (f"items of {record['subject']}" in ci_sentence(record)) == (record["subject"] is not None)
     failing = {"items_needed_to": FAIL, "result": INCONCLUSIVE, "items_needed_low": 900, "items_needed_high": None, "subject": None}
     cheap = open_checks[0] | failing | {"items_needed": 1_200}
-    assert "about 1,200 items would be enough to decide (900 or more), most likely that" in would_decide([*open_checks, cheap])
+    assert "about 1,200 items would probably be enough to decide (900 or more), most likely that" in would_decide([*open_checks, cheap])
     assert would_decide([open_checks[0] | {"items_needed_to": None}]) == ""
 
 
@@ -529,3 +542,34 @@ def test_a_larger_draw_supersedes_one_with_repeated_questions() -> None:
             runs.append(make_run(sets[-1], logits + bool(method) * rng.normal(size=logits.shape), **method))
     checks = gate(select_runs(MemoryReader(sets, runs), {}), LAC, [Limit("accuracy_loss", 0.3)])
     assert {check["check"]: check["n_items"] for check in checks} == {"superseded": 60, "reliable": 100, "accuracy_loss": 100}
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_what_an_undecided_check_needs_is_shown_at_any_width(width: int) -> None:
+    """Where the table is too narrow for a column, items needed and the reason stand below their row, and no line is too long."""
+    runs = pair_of_runs()
+    change = next(record for record in compare(runs, LAC) if record["method"] == "rtn")
+    records = gate(runs, LAC, [Limit("accuracy_loss", -change["accuracy_change"] + 0.015), Limit("kl", 0.5, worst_value=math.inf)])
+    records = [record | {"reason": "for a reason of its own"} if record["check"] == "kl" else record for record in records]
+    needed = next(record for record in records if record["items_needed"])
+    table = render(records, GATE, width=width)
+    shown = " ".join(table.split())
+    assert f"about {needed['items_needed']:,} [{needed['items_needed_low']:,}, " in shown and "for a reason of its own" in shown
+    rows = table.split("\n", 2)[2].splitlines()
+    assert max(map(len, rows)) <= width
+    assert ("items needed: about" in shown) == (width < 200) == ("reason: for a reason" in shown)
+
+
+def test_the_gate_says_why_its_intervals_are_not_those_of_compare() -> None:
+    """Its ends also hold for rare damage, so they are wider than those of the 95 % interval; the number of items is called an estimate."""
+    runs = pair_of_runs()
+    change = next(record for record in compare(runs, LAC) if record["method"] == "rtn")
+    records = gate(runs, LAC, [Limit("accuracy_loss", -change["accuracy_change"] + 0.015), Limit("flips", 0.9)])
+    loss = next(record for record in records if record["check"] == "accuracy_loss")
+    assert loss["amount"] == pytest.approx(-change["accuracy_change"])
+    assert loss["amount_low"] < -change["accuracy_change_high"] and loss["amount_high"] > -change["accuracy_change_low"]
+    words = markdown(records)
+    assert "mostly wider than the 95 % intervals of `analyze compare`" in words and "shares its error with the other checks" in words
+    assert "How many items are needed is an estimate: so many decide in 80 % of cases" in words
+    one = gate(runs, LAC, [Limit("flips", 0.9)])
+    assert "estimate" not in markdown(one) and intervals([record | {"amount_low": None, "amount_high": None} for record in one]) == ""
