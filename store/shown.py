@@ -110,7 +110,7 @@ def fitted(
     rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     if width is not None:
-        widths = _narrowed(rows, widths, width, breaking)
+        widths = narrowed(rows, widths, width, breaking)
     return [_lines_of(row, widths, right, painted or {}) for row in rows]
 
 
@@ -144,16 +144,16 @@ def narrowest_broken(title: str, cells: Sequence[str]) -> int:
 
 
 def _lines_of(row: Sequence[str], widths: Sequence[int], right: Collection[int], painted: "Mapping[int, Painter]") -> list[str]:
-    pieces = zip_longest(*(_pieces(cell, width) for cell, width in zip(row, widths, strict=True)), fillvalue="")
+    cells = zip_longest(*(pieces(cell, width) for cell, width in zip(row, widths, strict=True)), fillvalue="")
 
     def aligned_cell(number: int, piece: str) -> str:
         shown = piece.rjust(widths[number]) if number in right else piece.ljust(widths[number])
         return shown.replace(piece, painted[number](row[number], piece), 1) if piece and number in painted else shown
 
-    return [GAP.join(aligned_cell(number, piece) for number, piece in enumerate(line)).rstrip() for line in pieces]
+    return [GAP.join(aligned_cell(number, piece) for number, piece in enumerate(line)).rstrip() for line in cells]
 
 
-def _narrowed(rows: Sequence[Sequence[str]], widths: list[int], width: int, breaking: Collection[int]) -> list[int]:
+def narrowed(rows: Sequence[Sequence[str]], widths: list[int], width: int, breaking: Collection[int]) -> list[int]:
     """Return the widths of columns that fit, the widest made narrower first, as far as each of four floors allows."""
     columns = list(zip(*rows, strict=True))
     floors = (
@@ -176,12 +176,12 @@ def _longest_word(text: str, *, figures: bool = False) -> int:
     return max((len(word) for word in _unbroken(text).split(" ") if not (figures and _LETTER.search(word))), default=0)
 
 
-def _pieces(cell: str, width: int) -> list[str]:
+def pieces(cell: str, width: int) -> list[str]:
     """Return a cell in lines of at most so many characters."""
     if len(cell) <= width:
         return [cell]
-    pieces = textwrap.wrap(_unbroken(cell), max(width, 1), break_on_hyphens=False)  # 0 where a column holds nothing but spaces
-    return [piece.replace("\xa0", " ") for piece in pieces] or [""]
+    parts = textwrap.wrap(_unbroken(cell), max(width, 1), break_on_hyphens=False)  # 0 where a column holds nothing but spaces
+    return [part.replace("\xa0", " ") for part in parts] or [""]
 
 
 def _unbroken(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Every table fits a terminal of 80, 120 and 180 columns, and no two of its columns have one name."""
+"""Every table fits a terminal of 80, 120 and 180 columns, and in LaTeX a page; no two of its columns have one name."""
 
 import json
 import os
@@ -14,12 +14,14 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from latex_pages import complaints
 from report_stores import mixed_store
 
 from analyzer.cli.main import main
 from analyzer.compare.two_axis_verdict import VERDICTS
 from analyzer.gate.gate import FAIL, INCONCLUSIVE, NOT_JUDGED, PASS
 from analyzer.tables import columns
+from analyzer.tables.latex import PACKAGES
 from analyzer.tables.terminal import render
 from analyzer.tables.verdict_colors import COLORS
 from producer.cli.main import main as produce_main
@@ -54,6 +56,16 @@ def test_every_table_fits_its_terminal(command: str, url: str, tmp_path: Path, m
         table = result.stdout.split("\n\n")[1].splitlines()
         assert len(table) > 2 and max(map(len, table)) <= width, (width, max(table, key=len))
         assert not any(re.search(r"\[[^\])]*$", line) for line in table)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_latex_table_fits_a_page(command: str, url: str, tmp_path: Path) -> None:
+    """It compiles with the packages that a report names, and nothing on its pages is cut or missing."""
+    prices = tmp_path / "prices.toml"
+    prices.write_text(PRICES)
+    result = CliRunner().invoke(main, [*command.format(prices=prices).split(), "--store", url, "--format", "latex"])
+    assert result.exit_code in (0, 1, 3), result.output
+    assert complaints(f"{PACKAGES}\n{result.stdout}", tmp_path) == []
 
 
 @pytest.mark.parametrize("command", ["ls", "log", "show", "diff"])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import vl_convert
 from click.testing import CliRunner
+from latex_pages import complaints
 from report_stores import FEW, family, mixed_store, quiz, study_of, write
 
 from analyzer.cli.main import main
@@ -34,8 +35,8 @@ def test_markdown_has_every_table_that_the_store_fills(store_url: str) -> None:
     assert study_of(store_url).runs.reader.snapshot in text
 
 
-def test_latex_is_booktabs_and_escapes_names(store_url: str) -> None:
-    """Each table opens and closes, and no name can act as a command."""
+def test_latex_is_booktabs_and_escapes_names(store_url: str, tmp_path: Path) -> None:
+    """Each table opens and closes, no name can act as a command, and where there is pdflatex every table fits its page."""
     text = paper(study_of(store_url), "latex")
     opened = [text.count(rf"\begin{{{kind}}}") for kind in ("table", "longtable")]
     assert opened == [text.count(rf"\end{{{kind}}}") for kind in ("table", "longtable")] and sum(opened) == 5
@@ -43,6 +44,7 @@ def test_latex_is_booktabs_and_escapes_names(store_url: str) -> None:
     assert labels == ["tab:all-runs", "tab:pruning", "tab:quantization", "tab:frontier", "tab:sweeps"]
     assert r"\caption{\textbf{Pruning.} " in text
     assert not [line for line in text.splitlines() if "%" in line.replace(r"\%", "") and not line.startswith("%")]
+    assert complaints(text, tmp_path) == []
 
 
 def test_files_are_the_charts_of_the_page(store_url: str, tmp_path: Path) -> None:

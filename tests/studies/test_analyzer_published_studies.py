@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from analyzer_data import make_run, skilled_logits
 from click.testing import CliRunner
+from latex_pages import complaints
 from store_tiny import write_runs
 
 from analyzer.cli.main import main
@@ -121,7 +122,10 @@ def test_every_form_has_every_part(form: str, store: str, tmp_path: Path) -> Non
     assert {path.name for path in figures.iterdir()} == {f"{name}.{end}" for name in ("precision", "progressive", "scatter")
                                                         for end in ("svg", "pdf")}  # fmt: skip
     assert form != "html" or (MARKUP not in text and "&lt;img" in text and "<script" not in text and text.count("data:image/svg") == 3)
-    assert form != "latex" or (text.count(r"\begin{table}") == text.count(r"\end{table}") > 5 and r"\includegraphics" in text)
+    if form == "latex":
+        assert text.count(r"\begin{table}") == text.count(r"\end{table}") > 2
+        assert r"\begin{longtable}" in text and r"\includegraphics" in text
+        assert complaints(text, tmp_path) == []
 
 
 def test_a_study_of_dense_models_needs_no_pairs(tmp_path: Path) -> None:

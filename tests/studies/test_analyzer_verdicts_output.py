@@ -39,7 +39,7 @@ def test_markdown_and_latex_say_the_same_golden() -> None:
     text = latex(ROWS, COLUMNS)
     assert r"a\_b & 1.5 [1.0, 2.0] & 50 \% \textbar{} more &  \\" in text
     assert r"\caption{Task t.}\label{tab:hedgemark}" in text
-    assert r"\begin{tabular}{lrrr}" in text and r"$\Delta$ x" in text and r"broken\_run" in text
+    assert r"\begin{tabular}{lrlr}" in text and r"$\Delta$ x" in text and r"broken\_run" in text
 
 
 @pytest.mark.parametrize(
@@ -49,21 +49,42 @@ def test_markdown_and_latex_say_the_same_golden() -> None:
         ("<0.001", r"\textless{}0.001"),
         ("w4a16-g32 on 2026-11-28, 3-5 bits", "w4a16-g32 on 2026-11-28, 3-5 bits"),
         ("-", "-"),
+        ("see `--prompt`", r"see \texttt{-{}-prompt}"),
+        ('a ` and "b"', r"a \textasciigrave{} and ``b''"),
     ],
 )
 def test_latex_prints_the_sign_that_is_meant(text: str, printed: str) -> None:
-    """A minus is no hyphen, and < stays < in the first font encoding; hyphens of names, dates and ranges stay hyphens."""
+    """A minus is no hyphen, two hyphens are no dash, and < stays < in the first font encoding; hyphens of names and dates stay hyphens."""
     assert escaped(text) == printed
 
 
 def test_a_long_latex_table_goes_on_over_pages() -> None:
     """With its titles on every page, one label, and as many rows as there are records."""
-    rows: list[dict[str, Any]] = [{**ROWS[0], "model": f"m{number}"} for number in range(41)]
+    rows: list[dict[str, Any]] = [{**ROWS[0], "model": f"m{number}"} for number in range(46)]
     text = latex(rows, COLUMNS, "All runs")
-    assert text.count(r"\begin{longtable}{lrr}") == text.count(r"\end{longtable}") == 1 and r"\begin{table}" not in text
+    assert text.count(r"\begin{longtable}{lrl}") == text.count(r"\end{longtable}") == 1 and r"\begin{table}" not in text
     assert text.count(r"model & $\Delta$ x & why \\") == 2 and r"\label{tab:all-runs}" in text
-    assert text.count("1.5 [1.0, 2.0]") == 41
-    assert r"\begin{table}" in latex(rows[:40], COLUMNS)
+    assert text.count("1.5 [1.0, 2.0]") == 46
+    assert r"\begin{table}" in latex(rows[:44], COLUMNS)
+
+
+def test_a_wide_latex_table_lies_sideways_and_says_what_it_leaves_out() -> None:
+    """Long texts go on below in their cells; the column that is wanted least goes first, and no other, and its caution goes with it."""
+    record = {"model": "m", "why": "word " * 40, "figure": "0.1234567890" * 3, "more": "0.5" * 20, "kl": 0.1, "unreliable": None}
+    wide = [Column(f"figure {number}", words("figure")) for number in range(3)]
+    least = [Column("more", words("more"), dispensable=1), Column("KL", words("more"), dispensable=2)]
+    text = latex([record], [*wide[:2], Column("why", words("why"))])
+    assert text.startswith(r"\begin{landscape}") and text.endswith(r"\end{landscape}") and "left out" not in text
+    assert r"\begin{tabular}[t]{@{}l@{}}word word" in text
+    assert "KL measures" in latex([record], least) and "Columns left out" not in latex([record], least[:1])
+    text = latex([record], [wide[0], *least])
+    assert "Columns left out, for which the page is too narrow: KL.\\par" in text and "KL measures" not in text and "0.50.5" in text
+
+
+def test_a_bracket_at_the_start_of_a_row_is_no_option_of_the_line_before() -> None:
+    """LaTeX reads a bracket behind the end of a row as a height, and a star as a command not to break the page."""
+    text = latex([{"x": "[1.0, 2.0]"}, {"x": "*"}], [Column("x", words("x"))])
+    assert "\n{[}1.0, 2.0] \\\\\n{*} \\\\\n" in text
 
 
 @pytest.mark.parametrize(
