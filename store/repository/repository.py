@@ -19,7 +19,7 @@ from store.backend.address import Address, parse_address
 from store.backend.failures import first_line, readable
 from store.backend.session_keys import SessionKeys
 from store.backend.storage import storage
-from store.format.root import check_root, check_tag, check_untagged, root_nodes
+from store.format.root import TAG, check_root, check_tag, check_untagged, root_nodes
 from store.safety.check_folder import check_folder
 from store.safety.conditional_writes import ensure_conditional_writes, has_passed
 from store.safety.screen import ensure_screened
@@ -54,7 +54,10 @@ class Repository:
         return self._session(self._find(at))
 
     def keys(self, at: str | None = None) -> tuple[str, SessionKeys]:
-        """Return the snapshot id and the keys at a tag or snapshot, after checking the root and what it records about the tag."""
+        """Return the snapshot id and the keys at a tag or snapshot, after checking the root and what it records about the tag.
+
+        A tag has a commit of its own, which records it; the id is that of the snapshot which was tagged, as `store log` shows it.
+        """
         named = self._find(at)
         session = self._session(named)
         keys = self.keys_of(session)
@@ -63,7 +66,14 @@ class Repository:
             check_tag(keys, named.tag)
         elif at is None:
             check_untagged(keys, BRANCH)
-        return str(session.snapshot_id), keys
+        return self.tagged(str(session.snapshot_id)), keys
+
+    def tagged(self, snapshot: str) -> str:
+        """Return the snapshot that was tagged for the id of a tag's own commit, and any other id as it is."""
+        with readable(self.address):
+            info = next(iter(self.ice.ancestry(snapshot_id=snapshot)))
+        is_of_tag = TAG in info.metadata and info.message == f"tag {info.metadata[TAG]}"
+        return str(info.parent_id) if is_of_tag and info.parent_id else snapshot
 
     def _find(self, at: str | None) -> "NamedSnapshot":
         with readable(self.address):

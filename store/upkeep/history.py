@@ -4,6 +4,8 @@ In: a store's address, tags or snapshot ids.  Out: tables.
 """
 
 from collections.abc import Mapping
+from datetime import datetime
+from heapq import merge
 from typing import Any
 
 import numpy as np
@@ -20,12 +22,18 @@ DIFF_SCHEMA = {"change": pl.String, "name": pl.String, "items_changed": pl.Int64
 
 
 def history(url: str, at: str | None = None) -> pl.DataFrame:
-    """Return the commits that lead to a snapshot, newest first; `runs` is the number of runs that a commit wrote."""
+    """Return the commits that lead to a snapshot, newest first; `runs` is the number of runs that a commit wrote.
+
+    Without `at`, snapshots that only a tag leads to, such as those of copied tags, are listed too.
+    """
     repository = open_repository(url)
     snapshot, _ = repository.keys(at)
     with readable(repository.address):
         tags = _tags_by_snapshot(repository)
-        rows = [_row(info, tags) for info in commits(repository, snapshot)]
+        listed = list(commits(repository, snapshot))
+        beside = sorted(set(tags) - {info.id for info in listed}) if at is None else []
+        others = sorted((next(commits(repository, tagged)) for tagged in beside), key=_written, reverse=True)
+        rows = [_row(info, tags) for info in merge(listed, others, key=_written, reverse=True)]
     return pl.DataFrame(rows, schema=LOG_SCHEMA, orient="row")
 
 
@@ -54,6 +62,11 @@ def _change(old: Run, new: Run) -> tuple[int, float | None]:
     return int(np.any(~same, axis=1).sum()), float(finite.max()) if finite.size else None
 
 
+def _written(info: Any) -> datetime:
+    moment: datetime = info.written_at
+    return moment
+
+
 def _row(info: Any, tags: Mapping[str, list[str]]) -> tuple[Any, ...]:
     written = info.written_at.isoformat(timespec="seconds")
     author, note = (str(info.metadata.get(name, "")) for name in ("author", "note"))
@@ -61,10 +74,8 @@ def _row(info: Any, tags: Mapping[str, list[str]]) -> tuple[Any, ...]:
 
 
 def _tags_by_snapshot(repository: Repository) -> dict[str, list[str]]:
-    """Return the tags of each snapshot, both of the tag's own commit and of its parent, the snapshot that was tagged."""
+    """Return the tags of each snapshot that was tagged."""
     tags: dict[str, list[str]] = {}
     for tag, snapshot in repository.tags().items():
-        info = next(iter(repository.ice.ancestry(snapshot_id=snapshot)))
-        for each in (snapshot, info.parent_id) if info.metadata.get("tag") == tag else (snapshot,):
-            tags.setdefault(str(each), []).append(tag)
+        tags.setdefault(repository.tagged(snapshot), []).append(tag)
     return tags

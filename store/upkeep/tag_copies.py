@@ -1,11 +1,12 @@
 """Copy tags to another store: under each tag the target then has exactly the runs and item sets that the source has under it.
 
 In: the addresses of two stores.  Out: `TagCopies`. Snapshots have other ids in every store, so a tag's contents are put together on a side
-branch of the target, from its own runs where they are the same bytes, and compared with the source's by digest before the tag is given.
+branch of the target, from its own runs where they are the same bytes, and compared with the source's by digest before the tag is given. The
+commit there has the author and the note of the snapshot that was tagged.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from schemas.errors import StoreInvalidError, UsageError
@@ -14,8 +15,9 @@ from schemas.private import shareable
 from store.backend.failures import readable
 from store.backend.session_keys import SessionKeys
 from store.format.packed_run import pack_stored_run
-from store.format.root import contents_digest, stored_schema
+from store.format.root import MANIFEST, contents_digest, read_root, root_document, stored_schema
 from store.reading.catalog import read_records
+from store.repository.commits import commits
 from store.repository.repository import BRANCH, Repository, open_repository
 from store.upkeep.tags import check_new_tag, write_tag
 from store.writing.commit_note import commit_metadata
@@ -41,19 +43,27 @@ def copy_tags(source: str, target: str, at: str | None = None, note: str = "") -
         raise UsageError(f"{at!r} is no tag of {source}, so there is none to copy; its tags: {', '.join(there.tags()) or 'none'}")
     done = TagCopies([], [], [], [])
     for tag in tags:
-        keys = there.keys(tag)[1]
+        tagged, keys = there.keys(tag)
         if stored_schema(keys) < SCHEMA_VERSION:
             done.older.append(tag)
         elif tag in here.tags():
             same = contents_digest(here.keys(tag)[1]) == contents_digest(keys)
             (done.present if same else done.conflicts).append(tag)
         else:
-            _copy(keys, here, tag, note)
+            _copy(keys, here, tag, _noted(there, tagged, note))
             done.copied.append(tag)
     return done
 
 
-def _copy(keys: SessionKeys, target: Repository, tag: str, note: str) -> None:
+def _noted(source: Repository, tagged: str, note: str) -> dict[str, Any]:
+    """Return the metadata of a copy: author and note of the snapshot that was tagged, else those of who copies."""
+    source.session(tagged)  # which screens it, where the store is remote and not this user's
+    with readable(source.address):
+        original = {name: str(value) for name, value in next(commits(source, tagged)).metadata.items() if name in ("author", "note")}
+    return {**commit_metadata({"runs": 0}, note), **original}
+
+
+def _copy(keys: SessionKeys, target: Repository, tag: str, noted: Mapping[str, Any]) -> None:
     target.writable()  # raises if the store is read-only or its server unsafe
     branch = f"copy-{uuid4().hex[:12]}"
     with target.lock(), readable(target.address):
@@ -62,13 +72,14 @@ def _copy(keys: SessionKeys, target: Repository, tag: str, note: str) -> None:
         target.ice.create_branch(branch, start)
         try:
             session = target.ice.writable_session(branch)
-            _make_equal(target.keys_of(session), keys)
-            if contents_digest(target.keys_of(session)) != contents_digest(keys):
+            copied = target.keys_of(session)
+            _make_equal(copied, keys)
+            if contents_digest(copied) != contents_digest(keys):
                 raise StoreInvalidError(f"store {target.address}: the contents of tag {tag!r} do not come out as in {keys.where}")
             message = f"contents of tag {tag} of {shareable(keys.where)}"
-            changed = session.has_uncommitted_changes
-            snapshot = str(session.commit(message, metadata=commit_metadata({"runs": 0}, note))) if changed else start
-            write_tag(target, tag, snapshot)
+            # the digest makes a commit of its own, which author and note stand with, also where main has the same contents
+            copied.set_many([("zarr.json", root_document({**read_root(copied), MANIFEST: contents_digest(copied)}))])
+            write_tag(target, tag, str(session.commit(message, metadata=dict(noted))))
         finally:
             target.ice.delete_branch(branch)
 

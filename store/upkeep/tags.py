@@ -1,6 +1,6 @@
 """Tags: names of snapshots that never move, recorded in the snapshot itself so that a replaced tag file is noticed.
 
-In: a store's address, a tag and a snapshot.  Out: the snapshot id that the tag names. Icechunk stores a tag as a small file with a snapshot
+In: a store's address, a tag and a snapshot.  Out: the id of the snapshot. Icechunk stores a tag as a small file with a snapshot
 id, and such a file can be replaced by another's. So each tag gets a commit of its own on a side branch, whose root records the tag and a
 digest of all contents: opening a store at a tag checks the tag, `store verify` checks both.
 """
@@ -17,13 +17,14 @@ TAG_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def tag_snapshot(url: str, tag: str, at: str | None = None) -> str:
-    """Name a snapshot, the newest by default, and return the id that the tag names. A tag never moves: an existing one is a UsageError."""
+    """Name a snapshot, the newest by default, and return its id. A tag never moves: an existing one is a UsageError."""
     repository = open_repository(url)
     repository.writable()  # raises if the store is read-only
     snapshot, _ = repository.keys(at)
     with repository.lock(), readable(repository.address):
         check_new_tag(repository, tag)
-        return write_tag(repository, tag, snapshot)
+        write_tag(repository, tag, snapshot)
+    return snapshot
 
 
 def check_new_tag(repository: Repository, tag: str) -> None:
@@ -31,11 +32,11 @@ def check_new_tag(repository: Repository, tag: str) -> None:
     if TAG_NAME.fullmatch(tag) is None:
         raise UsageError(f"tag {tag[:80]!r} is not a name: letters, digits, dot, dash and underscore, at most 64")
     if tag in (tags := repository.tags()):
-        raise UsageError(f"tag {tag!r} already names snapshot {tags[tag]} of {repository.address}; tags do not move")
+        raise UsageError(f"tag {tag!r} already names snapshot {repository.tagged(tags[tag])} of {repository.address}; tags do not move")
 
 
-def write_tag(repository: Repository, tag: str, snapshot: str) -> str:
-    """Commit a tag's record on a side branch, create the tag for that commit, and return its id. The caller holds the lock."""
+def write_tag(repository: Repository, tag: str, snapshot: str) -> None:
+    """Commit a tag's record on a side branch and create the tag for that commit. The caller holds the lock."""
     branch = f"tag-{uuid4().hex[:12]}"
     repository.ice.create_branch(branch, snapshot)
     try:
@@ -46,4 +47,3 @@ def write_tag(repository: Repository, tag: str, snapshot: str) -> str:
         repository.ice.create_tag(tag, tagged)
     finally:
         repository.ice.delete_branch(branch)
-    return tagged

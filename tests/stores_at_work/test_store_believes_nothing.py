@@ -125,11 +125,10 @@ def test_swapped_item_sets_are_refused(store_url: str) -> None:
 def test_a_snapshot_copied_over_another_is_refused(store_url: str) -> None:
     """A file that holds another snapshot than its name says is no snapshot: reading the tag, and verify, end with exit code 4."""
     two_runs(store_url)
-    tagged = tag_snapshot(store_url, "v1")
+    tag_snapshot(store_url, "v1")
     items = tiny_items(n_items=60)
     write_runs(store_url, items, [tiny_run(items, seed=9)])
-    old, new = open_reader(store_url, "v1").snapshot, open_reader(store_url).snapshot
-    assert tagged != new
+    old, new = open_repository(store_url).tags()["v1"], open_reader(store_url).snapshot
     folder = Path(store_url) / "snapshots"
     shutil.copy(folder / new, folder / old)
     for command in (["ls", "--at", "v1"], ["verify"]):
@@ -178,7 +177,7 @@ def test_a_tag_says_what_it_names(store_url: str) -> None:
     tag_snapshot(store_url, "v1")
     assert open_reader(store_url).snapshot == before
     assert [row["tags"] for row in history(store_url).to_dicts()] == ["v1", "", ""]
-    assert history(store_url, "v1").to_dicts()[0]["message"] == "tag v1"
+    assert history(store_url, "v1").to_dicts()[0]["snapshot"] == before == open_reader(store_url, "v1").snapshot
     assert open_repository(store_url).ice.list_branches() == {"main"}
     repository, items = open_repository(store_url), tiny_items(n_items=60)
     forged = tiny_run(items, logit_seed=5)
