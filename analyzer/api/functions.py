@@ -8,18 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import xarray as xr
 
-from analyzer.api.sources import Source, open_asked, view_of
+from analyzer.api.checked import checked, unknown_argument
+from analyzer.api.sources import Source, ask, open_asked, single_runs, view_of
 from analyzer.compare.two_axis_verdict import Tolerances
-from analyzer.conformal.splits import given_split, parse_split
+from analyzer.conformal.splits import Split, given_split
 from analyzer.measure.question import Question
 from analyzer.measure.records import frame
+from analyzer.runs.memory import MADE_WITH
 from analyzer.runs.pairs import Partners
-from analyzer.scorers import check_scorers
+from analyzer.scorers import Scorer, scorer_parameters
 
 
+@checked
 def sets(
     source: Source, *, at: str | None = None, average: bool = False, reference: str | Path | None = None, **options: Any
 ) -> pl.DataFrame:
@@ -60,6 +64,7 @@ def sets(
     return frame(beside_reference(records, stated) if stated else records)
 
 
+@checked
 def compare(  # noqa: PLR0913  # one argument per option of the command line
     source: Source,
     *,
@@ -110,6 +115,7 @@ def compare(  # noqa: PLR0913  # one argument per option of the command line
     return frame(compare_runs(asked.runs, asked.question, partners=partners, tolerances=tolerances, average=average))
 
 
+@checked
 def beside_published(source: Source, figures: str | Path, *, at: str | None = None, **options: Any) -> pl.DataFrame:
     """Return published figures beside those measured on the runs: the command `analyze compare --reference`.
 
@@ -136,6 +142,7 @@ def beside_published(source: Source, figures: str | Path, *, at: str | None = No
     return frame(beside(asked.runs, asked.question, stated))
 
 
+@checked
 def sensitivity(source: Source, *, at: str | None = None, against: str | None = None, **options: Any) -> pl.DataFrame:
     """Return how every conclusion depends on alpha, scorer, prompt, calibration fraction, items and split: `analyze sensitivity`.
 
@@ -169,18 +176,22 @@ def sensitivity(source: Source, *, at: str | None = None, against: str | None = 
     return frame(sensitivity_of(asked.runs, asked.question, Partners(asked.runs.rows, against)))
 
 
-def p_values(data: xr.Dataset, scorer: str = "lac", *, calibration_ids: Sequence[int] = (), **parameters: float) -> xr.DataArray:
+@checked
+def p_values(
+    data: xr.Dataset, scorer: str | Scorer = "lac", *, calibration_ids: Sequence[int | str] = (), **parameters: float
+) -> xr.DataArray:
     """Return conformal p-values of every item's options; an option is in the set at alpha if and only if its p-value exceeds alpha.
 
     Parameters
     ----------
     data : a data set as `analyzer.api` describes it.
-    scorer, parameters : name of the nonconformity score, such as "raps", and its parameters, such as penalty=0.1.
-    calibration_ids : ids of the calibration items, which get no p-value; if empty, each item is calibrated on all other items.
+    scorer, parameters : nonconformity score, by name or as a function as in `ask`, and its parameters, such as penalty=0.1.
+    calibration_ids : ids of the calibration items, which get no p-value; if none are given, each item is calibrated on all other items.
 
     Returns
     -------
-    (item, option) p-values in (0, 1]; NaN for options that an item does not have, and for calibration items.
+    (item, option) p-values in (0, 1], with a dimension `run` in front where the data set has one; NaN for options that an item does not
+    have, for calibration items and demonstrations, and for items with non-finite logits.
 
     Raises
     ------
@@ -196,11 +207,30 @@ def p_values(data: xr.Dataset, scorer: str = "lac", *, calibration_ids: Sequence
     >>> p_values(xr.Dataset({"logits": (("item", "option"), logits), "answer": ("item", [0, 0, 1, 1])})).values.tolist()
     [[0.75, 0.25], [0.5, 0.25], [0.25, 1.0], [0.25, 0.25]]
     """
+    question = ask(scorers=scorer)
+    named = question.scorers[0]
+    known = (*("data", "scorer", "calibration_ids"), *scorer_parameters(named, {}, question.functions.get(named)))
+    if unknown := [name for name in parameters if name not in known]:
+        raise unknown_argument(unknown[0], known)
+    question = replace(question, parameters={named: scorer_parameters(named, parameters, question.functions.get(named))})
+    if "run" not in data.dims:
+        return _p_values(data, named, question, calibration_ids)
+    runs = [_p_values(one, named, question, calibration_ids) for one in single_runs(data)]
+    of_runs = {name: one for name, one in data.coords.items() if one.dims == ("run",) and name != MADE_WITH}
+    return xr.concat(runs, "run").assign_coords(of_runs)
+
+
+def _p_values(data: xr.Dataset, scorer: str, question: Question, calibration_ids: Sequence[int | str]) -> xr.DataArray:
+    """The p-values of one run, for all items of the data set."""
     from analyzer.studies.p_values import p_values as p_values_of
 
     view = view_of(data)
-    question = Question(parameters={check_scorers([scorer])[0]: parameters})
-    item_id = view.items.item_id[view.position]
-    split = replace(parse_split("all"), text="given", calibration_ids=frozenset(str(i) for i in calibration_ids))
-    values = p_values_of(view, scorer, question, given_split(item_id, split)[0] if calibration_ids else None)
-    return xr.DataArray(values, dims=("item", "option"), coords={"item_id": ("item", item_id)}, name="p_value")
+    items, calibrates = view.items, None
+    if calibration_ids:
+        asked = ~items.demonstration
+        given = Split("calibration_ids", calibration_ids=frozenset(map(str, calibration_ids)))
+        calibrates = np.zeros(len(items), dtype=np.bool_)
+        calibrates[asked] = given_split(items.item_id[asked], given)[0]
+    values = np.full((len(items), data.sizes["option"]), np.nan)
+    values[view.position] = p_values_of(view, scorer, question, None if calibrates is None else calibrates[view.position])
+    return xr.DataArray(values, dims=("item", "option"), coords={"item_id": ("item", items.item_id)}, name="p_value")

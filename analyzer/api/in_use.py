@@ -6,6 +6,8 @@ from typing import Any
 
 import polars as pl
 
+from analyzer.api.arguments import mix_of, prices_of
+from analyzer.api.checked import checked
 from analyzer.api.sources import Source, open_asked
 from analyzer.measure.records import frame
 from analyzer.runs.pairs import Partners
@@ -14,6 +16,7 @@ from analyzer.studies.guarantee import DELTA, N_NEXT, RISK
 from analyzer.studies.threshold_transfer import COVERAGE_TOLERANCE
 
 
+@checked
 def transfer(
     source: Source,
     kept_from: str = "dense",
@@ -59,6 +62,7 @@ def transfer(
     return frame(transfer_of(asked.runs, asked.question, kept_from, coverage_tolerance, Partners(asked.runs.rows, against)))
 
 
+@checked
 def weighted(
     source: Source,
     subject_mix: Mapping[str, float] | str | Path,
@@ -92,14 +96,14 @@ def weighted(
     >>> weighted(example_runs()[0], {"law": 0.9, "history": 0.1}, scorers="lac")["coverage"].round(2).item()
     0.91
     """
-    from analyzer.studies.weighted_conformal import read_mix
     from analyzer.studies.weighted_conformal import weighted as weighted_of
 
-    mix = subject_mix if isinstance(subject_mix, Mapping) else read_mix(Path(subject_mix))
+    mix = mix_of(subject_mix)
     asked = open_asked(source, at, options)
     return frame(weighted_of(asked.runs, asked.question, mix, coverage_tolerance))
 
 
+@checked
 def guarantee(
     source: Source, *, at: str | None = None, delta: float = DELTA, n_next: int = N_NEXT, risk: float = RISK, **options: Any
 ) -> pl.DataFrame:
@@ -139,13 +143,16 @@ def guarantee(
     return frame(guarantee_of(asked.runs, asked.question, delta=delta, n_next=n_next, risk=risk))
 
 
-def cost(source: Source, prices: Prices | str | Path, *, at: str | None = None, against: str | None = None, **options: Any) -> pl.DataFrame:
+@checked
+def cost(
+    source: Source, prices: Prices | Mapping[str, Any] | str | Path, *, at: str | None = None, against: str | None = None, **options: Any
+) -> pl.DataFrame:
     """Return the cost of acting on the sets, per 1,000 questions at given prices: the command `analyze cost`.
 
     Parameters
     ----------
     source, at, options : see `analyzer.api`; only split "all".
-    prices : `analyzer.studies.cost.Prices`, or a TOML file with the tables [prices], [rules] and [hardware].
+    prices : `analyzer.studies.cost.Prices` or a mapping of its fields, or a TOML file with the tables [prices], [rules] and [hardware].
     against : as in `compare`.
 
     Returns
@@ -163,13 +170,11 @@ def cost(source: Source, prices: Prices | str | Path, *, at: str | None = None, 
     Examples
     --------
     >>> from analyzer.api import cost, example_runs
-    >>> from analyzer.studies.cost import Prices
-    >>> cost(example_runs(), Prices(review=2.0), scorers="lac")["cost"].round(0).to_list()
+    >>> cost(example_runs(), {"review": 2.0}, scorers="lac")["cost"].round(0).to_list()
     [20.0, 34.0, 1145.0]
     """
     from analyzer.studies.cost import cost as cost_of
-    from analyzer.studies.cost import read_prices
 
-    read = prices if isinstance(prices, Prices) else read_prices(Path(prices))
+    read = prices_of(prices)
     asked = open_asked(source, at, options, with_dense=True, against=against)
     return frame(cost_of(asked.runs, asked.question, read, Partners(asked.runs.rows, against)))

@@ -7,6 +7,8 @@ from typing import Any
 
 import polars as pl
 
+from analyzer.api.arguments import mix_of, predictor_of, prices_of
+from analyzer.api.checked import checked
 from analyzer.api.sources import Source, open_asked
 from analyzer.measure.records import frame
 from analyzer.predictor import Predictor
@@ -16,6 +18,7 @@ from schemas.errors import UsageError
 from schemas.numbers import exact_number
 
 
+@checked
 def calibrate(  # noqa: PLR0913  # one argument per option of the command
     source: Source,
     *,
@@ -29,11 +32,11 @@ def calibrate(  # noqa: PLR0913  # one argument per option of the command
     cluster: str | Mapping[str, str] | None = None,
     guarantee: str = "average",
     max_wrong: Number | None = None,
-    prices: Prices | str | Path | None = None,
+    prices: Prices | Mapping[str, Any] | str | Path | None = None,
     subject_mix: Mapping[str, float] | str | Path | None = None,
     expect: Mapping[str, str] | Sequence[str] = (),
     allow_unreliable: bool = False,
-    **selection: Any,
+    **selection: str | Sequence[str],
 ) -> Predictor:
     """Return a predictor calibrated on all items of one run: the command `analyze calibrate`.
 
@@ -70,8 +73,6 @@ def calibrate(  # noqa: PLR0913  # one argument per option of the command
     """
     from analyzer.ship.calibrate import calibrate as calibrate_run
     from analyzer.ship.settings import PredictorSettings
-    from analyzer.studies.cost import read_prices
-    from analyzer.studies.weighted_conformal import read_mix
 
     question = ask(alphas=str(alpha), scorers=scorer, parameters=parameters, empty=empty, by=by, reliability=reliability, cluster=cluster)
     if len(question.alphas) != 1 or by not in ("none", "subject"):
@@ -85,15 +86,16 @@ def calibrate(  # noqa: PLR0913  # one argument per option of the command
         reliability == "temperature",
         _confidence(guarantee),
         None if max_wrong is None else _share(str(max_wrong), "max_wrong"),
-        prices if prices is None or isinstance(prices, Prices) else read_prices(Path(prices)),
+        None if prices is None else prices_of(prices),
         one_each=cluster is not None,
-        mix=subject_mix if subject_mix is None or isinstance(subject_mix, Mapping) else read_mix(Path(subject_mix)),
+        mix=None if subject_mix is None else mix_of(subject_mix),
     )
     runs = open_asked(source, at, selection).runs.clustered(question.clustering)
     dense = open_asked(source, at, selection, with_dense=True).runs
     return calibrate_run(runs, settings, dense=dense, expect=_expected(expect), allow_unreliable=allow_unreliable)
 
 
+@checked
 def predict(predictor: Predictor | str | Path, logits: str | Path) -> pl.DataFrame:
     """Return the prediction set of every question of a table, and what to do with it: the command `analyze predict`.
 
@@ -125,10 +127,11 @@ def predict(predictor: Predictor | str | Path, logits: str | Path) -> pl.DataFra
     from analyzer.watch.live_log import read_log
     from analyzer.watch.predict import predict as predict_rows
 
-    loaded = predictor if isinstance(predictor, Predictor) else Predictor.load(predictor)
+    loaded = predictor_of(predictor)
     return frame(predict_rows(loaded, read_log(Path(logits), loaded)))
 
 
+@checked
 def monitor(  # noqa: PLR0913  # one argument per option of the command
     predictor: Predictor | str | Path,
     log: str | Path,
@@ -174,9 +177,11 @@ def monitor(  # noqa: PLR0913  # one argument per option of the command
     from analyzer.watch.mix_change import write_mix
     from analyzer.watch.monitor import follow
     from analyzer.watch.report import explanation, report
+    from store.exchange.whole_file import check_writable
 
-    loaded = predictor if isinstance(predictor, Predictor) else Predictor.load(predictor)
-    watch = follow(loaded, Path(log), delta=delta, state=None if state is None else Path(state))
+    if mix_out is not None:
+        check_writable(Path(mix_out))
+    watch = follow(predictor_of(predictor), Path(log), delta=delta, state=None if state is None else Path(state))
     records = report(watch, coverage_tolerance)
     if mix_out is not None:
         write_mix(explanation(watch, records, coverage_tolerance), Path(mix_out))

@@ -4,29 +4,35 @@
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 
+from analyzer.api.checked import checked
 from analyzer.measure.question import Question
-from analyzer.protocols.ask import ASKED, ask
+from analyzer.protocols.ask import ASKED
+from analyzer.protocols.ask import ask as ask_of
 from analyzer.runs.loading import Runs, open_runs, select_runs
 from analyzer.runs.memory import MADE_WITH, MemoryReader, made_with, read_data_set, snapshot_of
 from analyzer.runs.view import RunView, view_run
 from schemas.errors import UsageError
 from schemas.fields import FIELDS
 
-Source = str | xr.Dataset | Sequence[xr.Dataset]
+Source = str | Path | xr.Dataset | Sequence[xr.Dataset]
+
+ask = checked(ask_of)
 
 
-def logits(store: str, *, at: str | None = None, **names: str | Sequence[str]) -> xr.Dataset:
+@checked
+def logits(store: str | Path, *, at: str | None = None, **selection: str | Sequence[str]) -> xr.Dataset:
     """Return the selected runs of a store as one data set, which every function of this API takes back.
 
     Parameters
     ----------
     store : address of a store.  at : tag or snapshot id; None is the newest snapshot.
-    names : which runs: model, method, level, task, prompt, one name or several. All must have answered the same items.
+    selection : which runs: model, method, level, task, prompt, one name or several. All must have answered the same items.
 
     Returns
     -------
@@ -48,9 +54,7 @@ def logits(store: str, *, at: str | None = None, **names: str | Sequence[str]) -
         data.logits.sel(run=data.method == "dense")
         sets(data, alphas=0.1, scorers="lac")
     """
-    if unknown := sorted(set(names) - set(FIELDS)):
-        raise UsageError(f"unknown argument {unknown[0]!r}; runs are selected by {', '.join(FIELDS)}")
-    runs = open_runs(store, at, {field: _listed(names.get(field, ())) for field in FIELDS})
+    runs = open_runs(str(store), at, {field: selection.get(field, ()) for field in FIELDS})
     read = [runs.reader.run(row["name"]) for row in runs.rows]
     if len({run.key.items_hash for run in read}) > 1:
         tasks = sorted({row["task"] for row in runs.rows})
@@ -70,22 +74,23 @@ def logits(store: str, *, at: str | None = None, **names: str | Sequence[str]) -
             "run": [row["name"] for row in runs.rows],
             **{field: ("run", [row[field] for row in runs.rows]) for field in FIELDS},
         },
-        attrs={"store": store, "snapshot": runs.reader.snapshot},
+        attrs={"store": str(store), "snapshot": runs.reader.snapshot},
     )
     return data.assign_coords({MADE_WITH: ("run", [made_with(run, data.isel(run=number)) for number, run in enumerate(read)])})
 
 
+@checked
 def view_of(data: xr.Dataset) -> RunView:
     """Return a data set as analyses see a run: probs and answers, without the items with non-finite logits, which are counted.
 
     Parameters
     ----------
-    data : a data set as `analyzer.api` describes it.
+    data : a data set of one run, as `analyzer.api` describes it.
 
     Raises
     ------
     UsageError
-        If the data set lacks something; the message says what.
+        If the data set lacks something, or holds several runs; the message says what.
 
     Examples
     --------
@@ -94,7 +99,7 @@ def view_of(data: xr.Dataset) -> RunView:
     >>> view.probs.shape, view.n_nonfinite
     ((200, 4), 0)
     """
-    items, run = read_data_set(data)
+    items, run = read_data_set(one_run(data))
     return view_run(run, items, {"name": run.key.name} | run.key.model_dump(), "(in memory)")
 
 
@@ -111,20 +116,37 @@ def open_asked(
     """Return the selected runs and the question that keyword arguments describe.
 
     with_dense : also select the dense runs of the same models, tasks and prompts.  against : also select this model's dense runs.
-    Raises UsageError for an argument that is neither a field of runs nor an argument of `ask`, and for two data sets with the same names.
+    Raises UsageError for two data sets with the same names, and for a snapshot of data sets, which have none.
     """
-    if unknown := sorted(set(options) - {*FIELDS, *ASKED}):
-        raise UsageError(f"unknown argument {unknown[0]!r}; known: {', '.join([*FIELDS, *ASKED])}")
-    question = ask(**{name: value for name, value in options.items() if name in ASKED})
-    selection = {field: _listed(options.get(field, ())) for field in FIELDS}
-    if isinstance(source, str):
-        return RunsAndQuestion(open_runs(source, at, selection, with_dense=with_dense, against=against), question)
-    reader = _in_memory([one for each in ([source] if isinstance(source, xr.Dataset) else source) for one in _single_runs(each)])
+    question = ask_of(**{name: value for name, value in options.items() if name in ASKED})
+    selection = {field: options.get(field, ()) for field in FIELDS}
+    if isinstance(source, str | Path):
+        return RunsAndQuestion(open_runs(str(source), at, selection, with_dense=with_dense, against=against), question)
+    if at is not None:
+        raise UsageError(f"at is {at!r}, and only a store has snapshots; leave it out for data sets")
+    reader = _in_memory([one for each in ([source] if isinstance(source, xr.Dataset) else source) for one in single_runs(each)])
     return RunsAndQuestion(select_runs(reader, selection, with_dense=with_dense, against=against), question)
 
 
-def _listed(names: str | Sequence[str]) -> Sequence[str]:
-    return [names] if isinstance(names, str) else names
+def single_runs(data: xr.Dataset) -> list[xr.Dataset]:
+    """Return one data set per run, named by its coordinates where it has them, as those of `logits` do.
+
+    Raises UsageError for a data set without runs, or with several names for one.
+    """
+    runs = [data.isel(run=number) for number in range(data.sizes["run"])] if "run" in data.dims else [data]
+    if not runs:
+        raise UsageError("the data set holds no run; its dimension `run` has size 0")
+    if wrong := [field for field in FIELDS if field in runs[0].coords and runs[0][field].ndim]:
+        raise UsageError(f"the coordinate {wrong[0]} has the dimension {runs[0][wrong[0]].dims[0]}; a run has one {wrong[0]}")
+    return [one.assign_attrs({field: str(one[field].item()) for field in FIELDS if field in one.coords}) for one in runs]
+
+
+def one_run(data: xr.Dataset) -> xr.Dataset:
+    """Return the one run of a data set. Raises UsageError if it holds several or none."""
+    runs = single_runs(data)
+    if len(runs) != 1:
+        raise UsageError(f"the data set holds {len(runs)} runs, and one is expected; choose it, as in data.isel(run=0)")
+    return runs[0]
 
 
 def _in_memory(data: Sequence[xr.Dataset]) -> MemoryReader:
@@ -135,9 +157,3 @@ def _in_memory(data: Sequence[xr.Dataset]) -> MemoryReader:
     snapshots = {snapshot_of(one) for one in data}
     snapshot = snapshots.pop() if len(snapshots) == 1 else ""
     return MemoryReader([items for items, _ in read], [run for _, run in read], *([snapshot] if snapshot else []))
-
-
-def _single_runs(data: xr.Dataset) -> list[xr.Dataset]:
-    """Return one data set per run, named by its coordinates where it has them, as those of `logits` do."""
-    runs = [data.isel(run=number) for number in range(data.sizes["run"])] if "run" in data.dims else [data]
-    return [one.assign_attrs({field: str(one[field].item()) for field in FIELDS if field in one.coords}) for one in runs]

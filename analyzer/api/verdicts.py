@@ -6,15 +6,17 @@ from typing import Any
 
 import polars as pl
 
+from analyzer.api.arguments import predictor_of
+from analyzer.api.checked import checked
 from analyzer.api.sources import Source, open_asked
 from analyzer.compare.two_axis_verdict import Tolerances
 from analyzer.measure.records import frame
 from analyzer.predictor import Predictor
 from analyzer.runs.pairs import Partners
-from schemas.errors import UsageError
 from schemas.fields import FIELDS
 
 
+@checked
 def decoupling(
     source: Source,
     *,
@@ -52,6 +54,7 @@ def decoupling(
     return frame(decoupling_of(compare(asked.runs, asked.question, tolerances=Tolerances(accuracy_tolerance, set_size_tolerance))))
 
 
+@checked
 def position(source: Source, *, prompt: str | Sequence[str] = (), at: str | None = None, **options: Any) -> pl.DataFrame:
     """Return whether the place at which an option stands changes the answers: the command `analyze position`.
 
@@ -75,9 +78,10 @@ def position(source: Source, *, prompt: str | Sequence[str] = (), at: str | None
     from analyzer.studies.position import position as position_of
 
     asked = open_asked(source, at, options)
-    return frame(position_of(asked.runs, asked.question, [prompt] if isinstance(prompt, str) else prompt))
+    return frame(position_of(asked.runs, asked.question, prompt))
 
 
+@checked
 def frontier(source: Source, *, at: str | None = None, against: str | None = None, **options: Any) -> pl.DataFrame:
     """Return accuracy and set size against the bytes of the weights: the command `analyze frontier`.
 
@@ -103,12 +107,13 @@ def frontier(source: Source, *, at: str | None = None, against: str | None = Non
     return frame(frontier_of(asked.runs, asked.question, Partners(asked.runs.rows, against)))
 
 
-def text(source: str, *, at: str | None = None, **selection: str | Sequence[str]) -> pl.DataFrame:
+@checked
+def text(store: str | Path, *, at: str | None = None, **selection: str | Sequence[str]) -> pl.DataFrame:
     """Return how far compressed models are from their dense models on running text: the command `analyze text`.
 
     Parameters
     ----------
-    source : address of a store.
+    store : address of a store.
     at : as in all functions.
     selection : which runs over texts: model, method, level, task, prompt.
 
@@ -124,12 +129,10 @@ def text(source: str, *, at: str | None = None, **selection: str | Sequence[str]
     from analyzer.runs.loading import open_texts
     from analyzer.studies.text_fidelity import text_fidelity
 
-    chosen = {field: [names] if isinstance(names, str) else names for field, names in selection.items()}
-    if unknown := sorted(set(chosen) - {*FIELDS}):
-        raise UsageError(f"unknown argument {unknown[0]!r}; known: {', '.join(FIELDS)}")
-    return frame(text_fidelity(open_texts(source, at, {field: chosen.get(field, ()) for field in FIELDS})))
+    return frame(text_fidelity(open_texts(str(store), at, {field: selection.get(field, ()) for field in FIELDS})))
 
 
+@checked
 def scale(source: Source, *, at: str | None = None, **options: Any) -> pl.DataFrame:
     """Return the growth of the sets by number of parameters: the command `analyze scale`.
 
@@ -159,6 +162,7 @@ def scale(source: Source, *, at: str | None = None, **options: Any) -> pl.DataFr
     return frame(scale_of(asked.runs, asked.question))
 
 
+@checked
 def cliffs(
     source: Source,
     *,
@@ -198,6 +202,7 @@ def cliffs(
     return frame(cliffs_of(asked.runs, asked.question, tolerances=tolerances, partners=partners))
 
 
+@checked
 def gate(  # noqa: PLR0913  # one argument per option of the command
     source: Source,
     limits: Mapping[str, float] | None = None,
@@ -244,7 +249,7 @@ def gate(  # noqa: PLR0913  # one argument per option of the command
     from analyzer.gate.gate import tasks_not_judged
     from analyzer.gate.policy import read_policy
 
-    loaded = Predictor.load(predictor) if isinstance(predictor, str | Path) else predictor
+    loaded = None if predictor is None else predictor_of(predictor)
     texts = [f"{name}={value}" for name, value in (limits or {}).items()]
     read = read_policy(None if policy is None else Path(policy), texts, loaded)
     asked = open_asked(source, at, options, with_dense=True, against=against)

@@ -1,5 +1,6 @@
 """The commands of `analyze` for predictors: make one, apply it, and monitor it on live questions."""
 
+from inspect import unwrap
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def calibrate_command(store_url: str, out: Path, **options: Any) -> None:
     begin(f"calibrating on a run of {store_url}")
     from analyzer.api import calibrate
 
-    predictor = calibrate(store_url, **options)
+    predictor = unwrap(calibrate)(store_url, **options)  # the function itself, whose errors speak of options
     predictor.save(out)
     click.echo(out)
     click.echo(predictor.document.value["guarantee"], err=True)

@@ -68,6 +68,8 @@ def scorer_name(scorer: Scorer) -> str:
         raise UsageError(f"a scorer called {name!r} exists; give your function another name")
     if not name.isidentifier():
         raise UsageError("a scorer that is given as a function needs a name, which every result shows; define it with def")
+    if problem := _problem(name, scorer):
+        raise UsageError(f"{name} is no scorer: {problem}")
     return name
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from schemas.arguments import AN_ADDRESS, read_argument
 from schemas.errors import UsageError
 
 OPTIONS: Mapping[str, tuple[str, ...]] = {
@@ -44,8 +45,9 @@ class Address:
         return self.text
 
 
-def parse_address(url: str) -> Address:
+def parse_address(named: str | Path) -> Address:
     """Return the address that a URL names. Raises UsageError, which lists known schemes or options and never quotes a possible secret."""
+    url: str = read_argument("url", named, AN_ADDRESS)
     if not url.strip():
         raise UsageError("store address is empty; expected a path such as ./hedgemark-store, or a URL such as s3://bucket/prefix")
     if "://" not in url:

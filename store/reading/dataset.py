@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,7 @@ DIGESTED = {
 }
 
 
-def open_dataset(url: str, name: str, at: str | None = None) -> "xr.Dataset":
+def open_dataset(url: str | Path, name: str, at: str | None = None) -> "xr.Dataset":
     """Return a run and its items as one xarray data set in memory, after verifying every digest.
 
     xarray alone would show a chunk that was replaced by another run's without an error; here it is an error.

@@ -10,10 +10,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from schemas.arguments import A_TEXT, read_argument
 from schemas.errors import RunNotFoundError, StoreInvalidError
 from schemas.itemset import ItemSet
 from schemas.layout import RUNS
@@ -32,7 +34,7 @@ BATCH, BATCH_BYTES = 16, 64 * 2**20  # runs fetched at once
 Named = tuple[str, RunRecord]
 
 
-def open_reader(url: str, at: str | None = None) -> "Reader":
+def open_reader(url: str | Path, at: str | None = None) -> "Reader":
     """Open one snapshot of a store for reading.
 
     Parameters
@@ -56,7 +58,7 @@ def open_reader(url: str, at: str | None = None) -> "Reader":
     See `Reader`.
     """
     snapshot, keys = open_repository(url).keys(at)
-    return Reader(url, snapshot, keys)
+    return Reader(str(url), snapshot, keys)
 
 
 class Reader:
@@ -111,6 +113,7 @@ class Reader:
 
     def run(self, name: str) -> Run:
         """Return a run by name, after verifying its digest. Raises RunNotFoundError, or StoreInvalidError if it is damaged."""
+        name = read_argument("name", name, A_TEXT)
         return read_run(self.keys, name, self._records([name])[name])
 
     def runs(self, names: Iterable[str]) -> Iterator[Run]:

@@ -14,6 +14,7 @@ from uuid import uuid4
 import icechunk
 from filelock import FileLock
 
+from schemas.arguments import A_SNAPSHOT, read_argument
 from schemas.errors import StoreInvalidError, StoreNotFoundError, UsageError
 from store.backend.address import Address, parse_address
 from store.backend.failures import first_line, readable
@@ -58,7 +59,7 @@ class Repository:
 
         A tag has a commit of its own, which records it; the id is that of the snapshot which was tagged, as `store log` shows it.
         """
-        named = self._find(at)
+        named = self._find(None if at is None else read_argument("at", at, A_SNAPSHOT))
         session = self._session(named)
         keys = self.keys_of(session)
         check_root(keys)
@@ -127,7 +128,7 @@ class Repository:
             yield
 
 
-def open_repository(url: str, *, screened: bool = False) -> Repository:
+def open_repository(url: str | Path, *, screened: bool = False) -> Repository:
     """Open an existing store. Raises StoreNotFoundError, StoreInvalidError or StoreUnreachableError.
 
     screened : the store has been screened already, or this process is the one that screens it.
@@ -148,7 +149,7 @@ def open_repository(url: str, *, screened: bool = False) -> Repository:
         return Repository(address, icechunk.Repository.open(where), trusted)
 
 
-def init_store(url: str) -> None:
+def init_store(url: str | Path) -> None:
     """Create an empty store; an existing store is not changed.
 
     Parameters

@@ -9,10 +9,12 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import icechunk
 
+from schemas.arguments import A_NUMBER, A_TEXT, read_argument
 from schemas.errors import HedgemarkError, RunConflictError
 from schemas.itemset import ItemSet
 from schemas.layout import ITEMS, RUNS, SCHEMA_VERSION
@@ -34,7 +36,7 @@ TRIES = 200  # attempts to commit; one fails only if another writer has committe
 PAUSE_S = 0.05
 
 
-def open_writer(url: str, *, interval_s: float = INTERVAL_S, note: str = "", author: str | None = None) -> "Writer":
+def open_writer(url: str | Path, *, interval_s: float = INTERVAL_S, note: str = "", author: str | None = None) -> "Writer":
     """Open an existing store for writing. Use the writer in a `with` block, which commits at its end.
 
     Parameters
@@ -59,6 +61,8 @@ def open_writer(url: str, *, interval_s: float = INTERVAL_S, note: str = "", aut
     --------
     See `Writer`.
     """
+    interval_s, note = read_argument("interval_s", interval_s, A_NUMBER), read_argument("note", note, A_TEXT)
+    author = None if author is None else read_argument("author", author, A_TEXT)
     return Writer(open_repository(url), interval_s, commit_metadata({}, note, author))
 
 

@@ -76,7 +76,7 @@ def test_no_flag_is_lost_on_the_way_through_a_data_set(address: str, tmp_path: P
 
 def test_runs_of_other_items_or_none_are_refused(address: str, tmp_path: Path) -> None:
     """One data set has one set of items; a field that runs do not have is named."""
-    with pytest.raises(UsageError, match="unknown argument 'alphas'; runs are selected by model"):
+    with pytest.raises(UsageError, match="unknown argument 'alphas'; known: store, at, model"):
         logits(address, alphas="0.1")
     with pytest.raises(RunNotFoundError, match="no run with model 'x'"):
         logits(address, model="x")
