@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from schemas.digest import arrays_digest, json_digest
 from schemas.errors import HedgemarkError, NonFiniteError
 from schemas.levels import NO_LEVEL
-from schemas.options import own_options
+from schemas.options import by_option, own_options
 
 FloatArray = NDArray[np.float32]
 LARGEST = 2**63  # whole numbers are smaller than this, so that they fit in a 64-bit column
@@ -226,10 +226,11 @@ class Run:
         A 16-bit logit has a relative error of 2^-8, and the logits of options and of the vocabulary may come from separate products; larger
         differences are not rounding. Such a run is neither produced nor imported; if it is already stored, it is read and flagged.
         """
-        logits = np.where(own_options(n_options, self.logits.shape[1]) & np.isfinite(self.logits), self.logits, -np.inf)
-        highest = np.maximum(logits.max(axis=1), np.finfo(np.float32).min)
+        has_logit = own_options(n_options, self.logits.shape[1]) & np.isfinite(self.logits)
+        logits = by_option(np.where(has_logit, self.logits, np.float32(-np.inf)))
+        highest = np.maximum(logits.max(axis=0), np.finfo(np.float32).min)
         with np.errstate(invalid="ignore", divide="ignore"):  # an item without any finite logit has no mass
-            option_logsumexp = highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1, dtype=np.float64))
+            option_logsumexp = highest + np.log(np.exp(logits - highest).sum(axis=0, dtype=np.float64))
         relative = 2.0**-20 if self.key.dtype == "float32" else 2.0**-7
         excess = option_logsumexp - self.logsumexp - relative * (1 + np.abs(highest)) - MASS_ROUNDING
         if not np.any(excess > 0):
@@ -242,7 +243,8 @@ class Run:
 
 def nonfinite_items(logits: FloatArray, n_options: NDArray[np.integer[Any]]) -> int:
     """Return the number of items with a NaN or infinite logit among their own options."""
-    return int(np.any(own_options(n_options, logits.shape[1]) & ~np.isfinite(logits), axis=1).sum())
+    broken = own_options(n_options, logits.shape[1]) & ~np.isfinite(logits)
+    return int(broken.any(axis=1).sum()) if broken.any() else 0
 
 
 def _slug(text: str) -> str:

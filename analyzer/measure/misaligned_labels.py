@@ -13,7 +13,6 @@ from string import ascii_uppercase
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 from scipy.special import ndtri
 
 from analyzer.runs.view import RunView
@@ -113,10 +112,13 @@ def _swapped_columns(view: RunView) -> str | None:
     The comparison corrects for the frequencies of letters, and the noise band for the search over all orders of the columns.
     """
     width, n_items = view.logits.shape[1], view.n_items
-    table = np.zeros((width, width))
-    np.add.at(table, (view.answer, view.chosen), 1.0)
-    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / n_items
-    _, order = linear_sum_assignment(table - expected, maximize=True)
+    table = np.bincount(view.answer * width + view.chosen, minlength=width * width).reshape(width, width).astype(np.float64)
+    more = table - np.outer(table.sum(axis=1), table.sum(axis=0)) / n_items  # than expected
+    if (more.argmax(axis=1) == np.arange(width)).all():  # no other order agrees better, and the import below takes its time
+        return None
+    from scipy.optimize import linear_sum_assignment
+
+    _, order = linear_sum_assignment(more, maximize=True)
     moved = order != np.arange(width)
     concerned = moved[view.answer]
     if not concerned.any():

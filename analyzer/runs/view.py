@@ -143,7 +143,7 @@ def view_run(run: Run, items: ItemSet, row: Mapping[str, Any], snapshot: str) ->
     """
     check_fit(run, items, f"snapshot {snapshot}", row.get("nonfinite"))
     has_option = own_options(items.n_options, run.logits.shape[1])
-    finite = np.all(np.isfinite(run.logits) | ~has_option, axis=1)
+    finite = over_options(np.logical_and, np.isfinite(run.logits) | ~has_option)
     is_question = ~items.demonstration
     n_nonfinite = int((is_question & ~finite).sum())
     disagreement = run.too_much_mass(items.n_options) or ""
