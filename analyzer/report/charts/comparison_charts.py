@@ -1,6 +1,7 @@
 """The charts of the comparison, one Vega-Lite specification each. They read the data set `rows`, which the page fills and filters.
 
 Rows come with `name` (method and level), `where` (task, and prompt where there are several) and `role` (dense, compressed, other).
+Channels are written out, `alt.Y2("high:Q")` and not "high:Q": Altair goes through its whole schema to find the class of a bare text.
 """
 
 from typing import Any
@@ -47,8 +48,8 @@ def heat_map(methods: list[str], facts: dict[str, Any]) -> Spec:
     cells = base.mark_rect(cornerRadius=3, stroke="@page", strokeWidth=2).encode(
         color=alt.Color("shade:Q", scale=alt.Scale(domain=[-1, 0, 1], range=list(DIVERGING), interpolate="rgb"), legend=None)
     )
-    words = base.mark_text(color="#1c2127", fontSize=12).encode(text="shown:N")
-    bold = base.transform_filter("datum.sure").mark_text(color="#1c2127", fontSize=12, fontWeight=700).encode(text="shown:N")
+    words = base.mark_text(color="#1c2127", fontSize=12).encode(text=alt.Text("shown:N"))
+    bold = base.transform_filter("datum.sure").mark_text(color="#1c2127", fontSize=12, fontWeight=700).encode(text=alt.Text("shown:N"))
     return spec_of(alt.layer(cells, words.transform_filter("!datum.sure"), bold).add_params(metric), step=30)
 
 
@@ -59,8 +60,8 @@ def decoupling(methods: list[str], facts: dict[str, Any]) -> Spec:
         x=alt.X("x:Q", title="change in accuracy, points", axis=alt.Axis(tickCount=10)),
         y=alt.Y("set_size_change:Q", title="change in set size, options"),
     )
-    across = points.mark_rule(opacity=0.35).encode(x="x_low:Q", x2="x_high:Q")
-    along = points.mark_rule(opacity=0.35).encode(y="set_size_change_low:Q", y2="set_size_change_high:Q")
+    across = points.mark_rule(opacity=0.35).encode(x=alt.X("x_low:Q"), x2=alt.X2("x_high:Q"))
+    along = points.mark_rule(opacity=0.35).encode(y=alt.Y("set_size_change_low:Q"), y2=alt.Y2("set_size_change_high:Q"))
     dots = points.mark_point(filled=True, size=80, opacity=1).encode(shape=shaped(methods))
     lines = [upright(falls, strokeDash=[4, 4]), level(grows, strokeDash=[4, 4])]
     return spec_of(alt.layer(*lines, across, along, dots, *_quadrants()), height=420)
@@ -85,7 +86,7 @@ def set_sizes(methods: list[str], facts: dict[str, Any]) -> Spec:
         tooltip=tooltip("rate", ".1%"),
     )
     bars = base.mark_bar(cornerRadiusEnd=2).encode(y=alt.Y("rate:Q", title="share of questions", axis=alt.Axis(format=".0%")))
-    whiskers = base.mark_rule(strokeWidth=1.5).encode(y="rate_low:Q", y2="rate_high:Q", color=alt.value("@soft"))
+    whiskers = base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("rate_low:Q"), y2=alt.Y2("rate_high:Q"), color=alt.ColorValue("@soft"))
     return spec_of(alt.layer(bars, whiskers), height=280)
 
 
@@ -107,7 +108,7 @@ def flips(methods: list[str], facts: dict[str, Any]) -> Spec:
     )
     x = alt.X("amount:Q", title="percent of the subject's items", axis=alt.Axis(labelExpr="abs(datum.value)", orient="top", tickCount=10))
     bars = base.mark_bar(height={"band": 0.7}).encode(x=x)
-    whiskers = base.mark_rule(strokeWidth=1.5).encode(x="low:Q", x2="high:Q", color=alt.value("@ink"))
+    whiskers = base.mark_rule(strokeWidth=1.5).encode(x=alt.X("low:Q"), x2=alt.X2("high:Q"), color=alt.ColorValue("@ink"))
     return spec_of(alt.layer(bars, whiskers), step=24)
 
 
@@ -121,16 +122,16 @@ def _by_alpha(name: str, title: str, form: str | None) -> Spec:
         .encode(
             x=alt.X("alpha:Q", title="alpha, the share of misses allowed", scale=alt.Scale(domain=[0, 1], nice=False)),
             color=alt.Color("role:N", scale=DENSE_AND_COMPRESSED),
-            detail=["run:N"],
+            detail=[alt.Detail("run:N")],
         )
     )
     y = alt.Y(f"{name}:Q", title=title, axis=alt.Axis(format=form) if form else alt.Axis())
     others = base.transform_filter("datum.role == 'other'").mark_line(strokeWidth=1, opacity=0.35).encode(y=y)
     pair = base.transform_filter("datum.role != 'other'")
-    band = pair.mark_area(opacity=0.25).encode(y=alt.Y("low:Q"), y2="high:Q")
+    band = pair.mark_area(opacity=0.25).encode(y=alt.Y("low:Q"), y2=alt.Y2("high:Q"))
     lines = pair.mark_line(strokeWidth=2).encode(y=y)
     here = pair.transform_filter("abs(datum.alpha - alpha) < 0.005")
-    rule = here.mark_rule(strokeDash=[2, 2]).encode(x="alpha:Q", color=alt.value("@soft"))
+    rule = here.mark_rule(strokeDash=[2, 2]).encode(x=alt.X("alpha:Q"), color=alt.ColorValue("@soft"))
     dots = here.mark_point(filled=True, size=70, opacity=1).encode(y=y, tooltip=tooltip(name, ".3f"))
     return spec_of(alt.layer(others, band, lines, rule, dots).add_params(alpha), height=260)
 
@@ -142,7 +143,10 @@ def _points(methods: list[str]) -> alt.Chart:
         .transform_calculate(
             x="100 * datum.accuracy_change", x_low="100 * datum.accuracy_change_low", x_high="100 * datum.accuracy_change_high"
         )
-        .encode(color=coloured(methods), tooltip=[*tooltip("x", "+.1f"), alt.Tooltip("set_size_change:Q", format="+.3f"), "verdict:N"])
+        .encode(
+            color=coloured(methods),
+            tooltip=[*tooltip("x", "+.1f"), alt.Tooltip("set_size_change:Q", format="+.3f"), alt.Tooltip("verdict:N")],
+        )
     )
 
 
@@ -152,12 +156,12 @@ def coloured(methods: list[str]) -> Any:
     methods : the compressed methods; if there are none, all rows have the same colour. Rows of another method, such as dense runs, are not
     drawn; a chart that shows them too is coloured by `role`, as `set_sizes` is.
     """
-    return alt.value(SERIES[0]) if not methods else alt.Color("method:N", scale=alt.Scale(**series(methods)))
+    return alt.ColorValue(SERIES[0]) if not methods else alt.Color("method:N", scale=alt.Scale(**series(methods)))
 
 
 def shaped(methods: list[str]) -> Any:
     """Return the shapes that distinguish methods for readers who cannot see the colours; `methods` as in `coloured`."""
-    return alt.value(SHAPES[0]) if not methods else alt.Shape("method:N", scale=alt.Scale(**shapes(methods)))
+    return alt.ShapeValue(SHAPES[0]) if not methods else alt.Shape("method:N", scale=alt.Scale(**shapes(methods)))
 
 
 def _quadrants() -> list[Any]:
@@ -171,7 +175,7 @@ def _quadrants() -> list[Any]:
     one = alt.Chart(ONE)
     return [
         one.mark_text(align=align, dx=-6 if align == "right" else 6, dy=down, color="@soft", lineHeight=15).encode(
-            x=alt.value(x), y=alt.value(y), text=alt.value(list(words))
+            x=alt.value(x), y=alt.value(y), text=alt.TextValue(list(words))
         )
         for words, (x, y, align, down) in corners.items()
     ]

@@ -29,9 +29,9 @@ def cliff(name: str, title: str, least: tuple[float, float], times: int = 1) -> 
         y = alt.Y("y:Q", title=title)
         ends_of_axis = [level(value, opacity=0) for value in (*least, *_tolerance(name, facts))]
         tolerance = [level(value, strokeDash=[4, 4]) for value in _tolerance(name, facts)]
-        ends = base.mark_rule(strokeWidth=1.5, opacity=0.6).encode(y="low:Q", y2="high:Q")
+        ends = base.mark_rule(strokeWidth=1.5, opacity=0.6).encode(y=alt.Y("low:Q"), y2=alt.Y2("high:Q"))
         lines = base.mark_line(strokeWidth=1, strokeDash=[2, 3]).encode(y=y)
-        dots = base.mark_point(filled=True, size=70, opacity=1).encode(y="y:Q", shape=shaped(methods))
+        dots = base.mark_point(filled=True, size=70, opacity=1).encode(y=alt.Y("y:Q"), shape=shaped(methods))
         return spec_of(alt.layer(*ends_of_axis, *tolerance, ends, lines, dots), height=230)
 
     return chart
@@ -50,21 +50,21 @@ def scale(methods: list[str], facts: dict[str, Any]) -> Spec:
                 axis=alt.Axis(format="~s", grid=False, labelFlush=True),
             ),
             color=coloured(methods),
-            detail=["level:N", "family:N"],
+            detail=[alt.Detail("level:N"), alt.Detail("family:N")],
             tooltip=tooltip("inflation", "+.1%"),
         )
     )
     y = alt.Y("inflation:Q", title="growth of the mean set", axis=alt.Axis(format="+.0%"))
     lines = base.mark_line(strokeWidth=1.2, opacity=0.8).encode(y=y)
-    whiskers = base.mark_rule(strokeWidth=1.2, opacity=0.6).encode(y="inflation_low:Q", y2="inflation_high:Q")
+    whiskers = base.mark_rule(strokeWidth=1.2, opacity=0.6).encode(y=alt.Y("inflation_low:Q"), y2=alt.Y2("inflation_high:Q"))
     dots = base.mark_point(filled=True, size=70, opacity=1).encode(y=y, shape=shaped(methods))
     sizes = base.transform_aggregate(groupby=["model", "parameters"])
     models = sizes.mark_text(angle=270, align="right", baseline="bottom", dx=-4, dy=-4, color="@soft").encode(
-        y=alt.value(0), text="model:N", color=alt.value("@soft"), detail=alt.Undefined, tooltip=alt.Undefined
+        y=alt.value(0), text=alt.Text("model:N"), color=alt.ColorValue("@soft"), detail=alt.Undefined, tooltip=alt.Undefined
     )
     largest = base.transform_joinaggregate(most="max(parameters)", groupby=["method", "level", "family"])
     last = largest.transform_filter("datum.parameters == datum.most && (datum.inflation_low > 0 || datum.inflation_high < 0)")
-    levels = last.mark_text(align="left", dx=8, fontSize=11).encode(y=y, text="name:N", color=alt.value("@soft"))
+    levels = last.mark_text(align="left", dx=8, fontSize=11).encode(y=y, text=alt.Text("name:N"), color=alt.ColorValue("@soft"))
     return spec_of(alt.layer(level(0), lines, whiskers, dots, models, levels), height=360)
 
 
@@ -84,10 +84,10 @@ def frontier(name: str, title: str, times: int = 1) -> Any:
                     axis=alt.Axis(format="~s", labelFlush=True),
                 ),
                 color=alt.condition("datum.method == 'dense'", alt.value("@ink"), coloured(methods)) if methods else alt.value("@ink"),
-                tooltip=[*tooltip("y", ".2f"), "finding:N"],
+                tooltip=[*tooltip("y", ".2f"), alt.Tooltip("finding:N")],
             )
         )
-        whiskers = base.mark_rule(strokeWidth=1.2, opacity=0.6).encode(y="low:Q", y2="high:Q")
+        whiskers = base.mark_rule(strokeWidth=1.2, opacity=0.6).encode(y=alt.Y("low:Q"), y2=alt.Y2("high:Q"))
         y = alt.Y("y:Q", title=title, scale=alt.Scale(zero=False))
         on = base.transform_filter("datum.finding == 'frontier'").mark_point(filled=True, size=90, opacity=1).encode(y=y)
         off = base.transform_filter("datum.finding == 'dominated'").mark_point(shape="cross", size=80, strokeWidth=1.5).encode(y=y)
@@ -104,9 +104,9 @@ def transfer(methods: list[str], facts: dict[str, Any]) -> Spec:
     base = alt.Chart(ROWS).encode(y=alt.Y("label:N", sort=None, title=None), tooltip=tooltip("coverage", ".3f"))
     axis = alt.Axis(format=".1%", orient="top", tickCount=6, labelSeparation=8)
     ends = alt.X("coverage_low:Q", title="coverage", scale=alt.Scale(zero=False, padding=12), axis=axis)
-    whiskers = base.mark_rule(strokeWidth=2, color=SERIES[1]).encode(x=ends, x2="coverage_high:Q")
-    from_dense = base.mark_point(filled=True, size=64, opacity=1, color=SERIES[1]).encode(x="coverage:Q")
-    again = base.mark_point(size=64, opacity=1, color="@ink", strokeWidth=1.5).encode(x="recalibrated_coverage:Q")
+    whiskers = base.mark_rule(strokeWidth=2, color=SERIES[1]).encode(x=ends, x2=alt.X2("coverage_high:Q"))
+    from_dense = base.mark_point(filled=True, size=64, opacity=1, color=SERIES[1]).encode(x=alt.X("coverage:Q"))
+    again = base.mark_point(size=64, opacity=1, color="@ink", strokeWidth=1.5).encode(x=alt.X("recalibrated_coverage:Q"))
     lines = [upright(goal), upright(floor, strokeDash=[4, 4])]
     return spec_of(alt.layer(*lines, whiskers, again, from_dense), step=LISTED)
 
@@ -116,8 +116,8 @@ def cost(methods: list[str], facts: dict[str, Any]) -> Spec:
     base = alt.Chart(ROWS).encode(y=alt.Y("label:N", sort=None, title=None), tooltip=tooltip("cost", ",.2f"))
     x = alt.X("cost:Q", title="cost per 1,000 questions", axis=alt.Axis(orient="top"))
     bars = base.mark_bar(color=SERIES[5], height={"band": 0.65}).encode(x=x)
-    whiskers = base.mark_rule(strokeWidth=1.5, color="@ink").encode(x="cost_low:Q", x2="cost_high:Q")
-    dense = base.mark_tick(color="@ink", thickness=2.5, height={"band": 0.95}).encode(x="dense_cost:Q")
+    whiskers = base.mark_rule(strokeWidth=1.5, color="@ink").encode(x=alt.X("cost_low:Q"), x2=alt.X2("cost_high:Q"))
+    dense = base.mark_tick(color="@ink", thickness=2.5, height={"band": 0.95}).encode(x=alt.X("dense_cost:Q"))
     return spec_of(alt.layer(bars, whiskers, dense), step=LISTED)
 
 

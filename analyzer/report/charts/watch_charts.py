@@ -19,8 +19,12 @@ def evidence(methods: list[str], facts: dict[str, Any]) -> Spec:
         .encode(
             x=alt.X("questions:Q", title="live questions seen by the test"),
             color=alt.Color("statistic:N", scale=alt.Scale(range=list(SERIES)), legend=alt.Legend(columns=2)),
-            detail=["test:N"],
-            tooltip=["test:N", alt.Tooltip("questions:Q", format=","), alt.Tooltip("evidence:Q", title="of the alarm level", format=".2g")],
+            detail=[alt.Detail("test:N")],
+            tooltip=[
+                alt.Tooltip("test:N"),
+                alt.Tooltip("questions:Q", format=","),
+                alt.Tooltip("evidence:Q", title="of the alarm level", format=".2g"),
+            ],
         )
     )
     scale = alt.Scale(type="log", domainMax=MOST_DRAWN, clamp=True)
@@ -36,12 +40,12 @@ def shares(methods: list[str], facts: dict[str, Any]) -> Spec:
         .transform_filter("datum.share")
         .encode(
             y=alt.Y("test:N", sort=None, title=None),
-            tooltip=["test:N", *[alt.Tooltip(f"{name}:Q", format=".1%") for name in ("calibrated", "live")]],
+            tooltip=[alt.Tooltip("test:N"), *[alt.Tooltip(f"{name}:Q", format=".1%") for name in ("calibrated", "live")]],
         )
     )
     x = alt.X("live:Q", title="share of questions", axis=alt.Axis(format=".0%", orient="top"))
-    whiskers = base.mark_rule(strokeWidth=2, color=SERIES[1]).encode(x="live_low:Q", x2="live_high:Q")
-    moved = base.mark_rule(color="@soft").encode(x="calibrated:Q", x2="live:Q")
+    whiskers = base.mark_rule(strokeWidth=2, color=SERIES[1]).encode(x=alt.X("live_low:Q"), x2=alt.X2("live_high:Q"))
+    moved = base.mark_rule(color="@soft").encode(x=alt.X("calibrated:Q"), x2=alt.X2("live:Q"))
     live_points = base.mark_point(filled=True, size=64, opacity=1, color=SERIES[1]).encode(x=x)
-    promised = base.mark_point(size=64, opacity=1, color="@ink", strokeWidth=1.5).encode(x="calibrated:Q")
+    promised = base.mark_point(size=64, opacity=1, color="@ink", strokeWidth=1.5).encode(x=alt.X("calibrated:Q"))
     return spec_of(alt.layer(moved, whiskers, promised, live_points), step=26)
