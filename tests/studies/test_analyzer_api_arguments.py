@@ -217,7 +217,7 @@ def test_a_function_that_cannot_be_a_scorer_is_refused_before_it_is_asked() -> N
 
 def test_prices_and_mixes_may_be_mappings() -> None:
     """A mapping is checked like a file: an unknown price, and no price at all, are refused."""
-    for prices, said in (({"reviews": 2.0}, "unknown key 'reviews'"), ({"review": "x"}, "not a number"), ({}, "nothing has a price")):
+    for prices, said in (({"reviews": 2.0}, "unknown key 'reviews'"), ({"review": "x"}, "not a finite"), ({}, "nothing has a price")):
         with pytest.raises(UsageError, match=said):
             cost(example_runs(), prices)
     with pytest.raises(UsageError, match="no subject has a share above 0"):
