@@ -27,6 +27,15 @@ EXAMPLE = {
 }
 
 
+EXAMPLE_ROW = {  # the same as a row of a table
+    "id": "q1",
+    "question": "Which planet is the largest?",
+    **{"A": "Mars", "B": "Jupiter", "C": "Venus"},
+    "answer": "B",
+    "subject": "astronomy",
+}
+
+
 class Finding(NamedTuple):
     """An error or doubt (`how`) about the item that begins on a line; line 0 stands for the whole file."""
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from store.cli.share import conflict, restore_option, say_left_out
-from store.command import friendly_errors, note_option, store_option
+from store.cli.share import conflict, restore_option, say_left_out, tell
+from store.command import begin, friendly_errors, note_option, store_option
 from store.shown import counted
 
 if TYPE_CHECKING:
@@ -45,11 +45,12 @@ def import_command(name: str, importer: "Importer") -> click.Command:
     from store.importers.importer import Description, description_options
 
     def run(store_url: str, allow_nonfinite: bool, replace: bool, note: str, **options: Any) -> None:
+        begin(f"importing into {store_url}")
         from store.exchange.import_runs import Words, import_runs
 
         if importer.described:
             options["described"] = Description(**{field: options.pop(field) for field in vars(Description())})
-        words = Words(f"import {name} {_first_name(options)}".strip(), note)
+        words = Words(f"import {name} {_first_name(options)}".strip(), note, tell)
         imported = import_runs(store_url, importer.read(**options), words, allow_nonfinite=allow_nonfinite, replace=replace)
         click.echo(f"imported {counted(len(imported.names), 'run')} into {store_url} at {imported.snapshot}", err=True)
 
@@ -77,9 +78,11 @@ def import_zip_command(file: Path, store_url: str, restore: tuple[str, ...], not
 
     Example: store import zip logits.zip
     """
+    begin(f"importing {file.name} into {store_url}")
+    from store.exchange.push_pull import Wish
     from store.exchange.zip_file import import_zip
 
-    done = import_zip(file, store_url, note=note, restore=restore)
+    done = import_zip(file, store_url, Wish(note, restore, tell))
     click.echo(f"imported {counted(len(done.copied), 'run')} into {store_url} at {done.snapshot}; {done.present} already there", err=True)
     say_left_out(done, file.name, store_url)
     if done.conflicts:

@@ -1,6 +1,5 @@
 """The `store items` commands, which check item files before a model is run on them."""
 
-import json
 from pathlib import Path
 
 import click
@@ -39,8 +38,8 @@ def check(file: Path, columns: str, format_: str) -> None:
     import polars as pl
 
     from schemas.errors import ItemError
-    from schemas.item_check import DOUBTFUL, EXAMPLE, WRONG, Finding
-    from store.format.item_file import check_item_file
+    from schemas.item_check import DOUBTFUL, WRONG, Finding
+    from store.format.item_file import check_item_file, example_of
 
     n_items, findings = check_item_file(file, columns)
     if findings or format_ == "json":
@@ -48,4 +47,4 @@ def check(file: Path, columns: str, format_: str) -> None:
     count = {how: len({(finding.line, finding.id) for finding in findings if finding.how == how}) for how in (WRONG, DOUBTFUL)}
     click.echo(f"read {counted(n_items, 'item')}; wrong: {count[WRONG]}, doubtful: {count[DOUBTFUL]}", err=True)
     if count[WRONG]:
-        raise ItemError(f"{file.name} has items that cannot be used; a valid item is {json.dumps(EXAMPLE)}")
+        raise ItemError(f"{file.name} has items that cannot be used; {example_of(file)}")

@@ -146,7 +146,7 @@ def tag(name: str, store_url: str, at: str | None, sign: Path | None) -> None:
 @click.option("--level", multiple=True, help="Only this level, such as 0.5.")
 @click.option("--task", multiple=True, help="Only this task, such as urn.")
 @click.option("--prompt", multiple=True, help="Only this prompt, such as base.")
-@click.option("--message", "reason", required=True, metavar="TEXT", help="Why, such as 'wrong tokenizer'; it stays in the history.")
+@click.option("--message", "reason", default="", metavar="TEXT", help="Why, such as 'wrong tokenizer'; required, and kept in the history.")
 @click.option("--dry-run", is_flag=True, help="Print what would be removed; remove nothing.")
 @friendly_errors
 def rm(names: tuple[str, ...], store_url: str, reason: str, dry_run: bool, **filters: tuple[str, ...]) -> None:

@@ -87,6 +87,11 @@ def export(file: Path, store_url: str, at: str | None) -> None:
     click.echo(f"wrote {counted(count, 'run')} of {store_url} at {reader.snapshot} to {file}", err=True)
 
 
+def tell(line: str) -> None:
+    """Say on stderr how far a command is."""
+    click.echo(message(line), err=True)
+
+
 def say_left_out(done: "Transfer", source: str, target: str) -> None:
     """Say which runs were not copied, and why, and which the target keeps although the source removed them."""
     from store.repository.commits import removed_sentences
@@ -114,9 +119,9 @@ def conflict(done: "Transfer", source: str, target: str) -> "RunConflictError":
 
 def _copy(source: str, target: str, at: str | None, *, tags: bool, restore: Sequence[str], note: str) -> None:
     begin(f"copying runs from {source} to {target}")
-    from store.exchange.push_pull import copy_runs
+    from store.exchange.push_pull import Wish, copy_runs
 
-    done = copy_runs(source, target, at, note=note, restore=restore)
+    done = copy_runs(source, target, at, Wish(note, restore, tell))
     click.echo(f"copied {counted(len(done.copied), 'run')} to {target} at {done.snapshot}; {done.present} already there", err=True)
     say_left_out(done, source, target)
     if tags:

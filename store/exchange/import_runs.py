@@ -11,15 +11,17 @@ from typing import NamedTuple
 from schemas.errors import HedgemarkError, UsageError
 from schemas.itemset import ItemSet
 from schemas.run import Run
+from store.exchange.progress import Tell, silent, told
 from store.repository.repository import init_store
 from store.writing.writer import open_writer
 
 
 class Words(NamedTuple):
-    """What the commit of an import says: what was imported, and a note by the user."""
+    """What an import says: its commit what was imported, with a note by the user, and `tell` now and then how far it is."""
 
     message: str
     note: str = ""
+    tell: Tell = silent
 
 
 class Imported(NamedTuple):
@@ -37,7 +39,7 @@ def import_runs(
     words : what was imported, and why, for the commit.
     Raises UsageError if two pairs are one run, and what reading or writing a pair raises; the store is then unchanged.
     """
-    read = list(pairs)
+    read = list(told(pairs, "read", words.tell))
     counts = Counter(run.key.name for _, run in read)
     if repeated := [name for name, count in counts.items() if count > 1]:
         raise UsageError(
@@ -51,7 +53,8 @@ def import_runs(
     init_store(url)
     with open_writer(url, interval_s=math.inf, note=words.note) as writer:
         try:
-            names = [writer.write(items, run, allow_nonfinite=allow_nonfinite, replace=replace) for items, run in read]
+            to_write = told(read, "wrote", words.tell, len(read))
+            names = [writer.write(items, run, allow_nonfinite=allow_nonfinite, replace=replace) for items, run in to_write]
         except HedgemarkError:
             writer.discard()
             raise

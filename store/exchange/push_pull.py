@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from schemas.errors import RunNotFoundError
 from schemas.private import shareable
+from store.exchange.progress import Tell, silent, told
 from store.format.keys import Keys
 from store.format.packed_run import pack_stored_run
 from store.format.runs import RunRecord
@@ -18,6 +19,22 @@ from store.repository.commits import Removed, removal_of, removals
 from store.repository.repository import Repository, init_store, open_repository
 from store.writing.batching import INTERVAL_S
 from store.writing.writer import open_writer
+
+
+class Wish(NamedTuple):
+    """How runs are to be copied.
+
+    note    : why, recorded with the commits.
+    restore : beginnings of names; runs with such a name are copied even if they were removed from the target.
+    tell    : is told now and then how many runs were copied.
+    """
+
+    note: str = ""
+    restore: Sequence[str] = ()
+    tell: Tell = silent
+
+
+NO_WISH = Wish()
 
 
 class Transfer(NamedTuple):
@@ -38,27 +55,26 @@ class Transfer(NamedTuple):
     snapshot: str
 
 
-def copy_runs(source: str, target: str, at: str | None = None, *, note: str = "", restore: Sequence[str] = ()) -> Transfer:
+def copy_runs(source: str, target: str, at: str | None = None, wish: Wish = NO_WISH) -> Transfer:
     """Copy every run that the target lacks from one store to another; an absent target is created.
 
-    at      : tag or snapshot id of the source; None is its newest snapshot.  note : why, recorded with the commits.
-    restore : beginnings of names; runs with such a name are copied even if they were removed from the target.
+    at : tag or snapshot id of the source; None is its newest snapshot.
     Raises StoreInvalidError if a run to be copied is damaged; runs committed before it stay. RunNotFoundError if no run begins with
     a name to be restored.
     """
     repository = open_repository(source)
     snapshot, keys = repository.keys(at)
-    done = copy_keys(keys, target, note=note, restore=restore)
+    done = copy_keys(keys, target, wish)
     return done._replace(kept=_kept(repository, snapshot, read_records(keys), target))
 
 
-def copy_keys(keys: Keys, target: str, *, whole: bool = False, note: str = "", restore: Sequence[str] = ()) -> Transfer:
+def copy_keys(keys: Keys, target: str, wish: Wish = NO_WISH, *, whole: bool = False) -> Transfer:
     """Copy every run that the target lacks from some keys. Conflicting runs are listed and stay unchanged on both sides.
 
     whole : copy all runs in one commit; if one of them is damaged, copy none and create no store. Every run is then read twice.
     """
     records = read_records(keys)
-    _check_restored(restore, records, keys.where)
+    _check_restored(wish.restore, records, keys.where)
     if whole:
         _verify(keys, records)
     init_store(target)
@@ -68,11 +84,11 @@ def copy_keys(keys: Keys, target: str, *, whole: bool = False, note: str = "", r
     conflicts = [name for name, record in records.items() if name in present and present[name].digest != record.digest]
     missing = [name for name in records if name not in present]
     found = removals(repository, before) if missing else {}
-    was_there = {name: removal_of(found, name, records[name].digest) for name in missing if not name.startswith(tuple(restore))}
+    was_there = {name: removal_of(found, name, records[name].digest) for name in missing if not name.startswith(tuple(wish.restore))}
     removed = {name: removal for name, removal in was_there.items() if removal}
     missing = [name for name in missing if name not in removed]
-    with open_writer(target, interval_s=math.inf if whole else INTERVAL_S, note=note) as writer:
-        for name in missing:
+    with open_writer(target, interval_s=math.inf if whole else INTERVAL_S, note=wish.note) as writer:
+        for name in told(missing, "copied", wish.tell, len(missing)):
             writer.add(pack_stored_run(keys, name, records[name]))
         snapshot = writer.commit(f"copy runs from {shareable(keys.where)}")
     same = len(records) - len(missing) - len(conflicts) - len(removed)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from schemas.errors import StoreInvalidError
 from schemas.layout import ITEMS, RUNS
-from store.exchange.push_pull import Transfer, copy_keys
+from store.exchange.push_pull import NO_WISH, Transfer, Wish, copy_keys
 from store.exchange.whole_file import whole_file
 from store.format.keys import MAX_STORED_CHUNK, Keys
 from store.format.packed_run import pack_stored_run
@@ -37,14 +37,14 @@ def write_zip(keys: Keys, path: Path) -> int:
     return len(records)
 
 
-def import_zip(path: Path, target: str, note: str = "", restore: Sequence[str] = ()) -> Transfer:
-    """Copy the runs that a store lacks from an exported file, in one commit; those removed from the store only if `restore` names them.
+def import_zip(path: Path, target: str, wish: Wish = NO_WISH) -> Transfer:
+    """Copy the runs that a store lacks from an exported file, in one commit; those removed from the store only if the wish names them.
 
     Raises StoreInvalidError if the file is damaged or not an export; nothing is written then.
     """
     keys = ZipKeys(path)
     try:
-        return copy_keys(keys, target, whole=True, note=note, restore=restore)
+        return copy_keys(keys, target, wish, whole=True)
     finally:
         keys.close()
 

@@ -3,11 +3,12 @@
 In: a path, and which columns have question, choices and answer if they are called otherwise.  Out: items, or findings by line.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from schemas.errors import ItemError
-from schemas.item_check import WRONG, Finding, check_rows, doubts
+from schemas.item_check import EXAMPLE, EXAMPLE_ROW, WRONG, Finding, check_rows, doubts
 from schemas.item_rows import TEXT_FORMS, Row
 from schemas.items import MAX_REPORTED, Item
 from schemas.json_text import read_text
@@ -34,6 +35,16 @@ def check_item_file(path: Path, columns: str = "") -> tuple[int, list[Finding]]:
     rows = _rows(path)
     checked = check_rows(rows, columns)
     return len(rows), sorted([*checked.wrong, *doubts(rows, columns, checked)], key=lambda finding: (finding.line, finding.how != WRONG))
+
+
+def example_of(path: Path) -> str:
+    """Return a sentence that shows a valid item as a file of this kind holds it."""
+    if path.suffix == PARQUET:
+        return f"a valid row, by its columns, is {json.dumps(EXAMPLE_ROW)}"
+    if path.suffix == ".csv":
+        return f"a valid file has a line of titles and a line for each item:\n{','.join(EXAMPLE_ROW)}\n{','.join(EXAMPLE_ROW.values())}"
+    item = json.dumps(EXAMPLE)
+    return f"a valid file with one item is [{item}]" if path.suffix == ".json" else f"a valid line is {item}"
 
 
 def _rows(path: Path) -> Sequence[Row]:

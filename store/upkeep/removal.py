@@ -30,9 +30,9 @@ def remove_runs(url: str, names: Sequence[str], selection: Mapping[str, Sequence
     names     : names, or beginnings that only one run has.
     selection : field (model, method, level, task, prompt) -> accepted values; runs must have both a name and the values if both are given.
     reason    : recorded with the commit, and shown by `store log`.
-    Raises UsageError without a reason or without a selection, RunNotFoundError if nothing matches.
+    Raises UsageError without a reason (not with `dry_run`) or without a selection, RunNotFoundError if nothing matches.
     """
-    if not reason.strip():
+    if not reason.strip() and not dry_run:
         raise UsageError("a removal needs a reason, which stays in the history: --message TEXT")
     if not names and not any(selection.values()):
         raise UsageError("name the runs to remove, or select them with --model, --method, --level, --task or --prompt")

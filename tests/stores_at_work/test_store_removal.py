@@ -133,6 +133,8 @@ def test_a_dry_run_removes_nothing(filled: tuple[str, list[str]]) -> None:
     """It prints the names that would go."""
     url, names = filled
     before = open_reader(url).snapshot
-    done = CliRunner().invoke(main, ["rm", "--model", "b", "--message", "x", "--dry-run", "--store", url])
+    done = CliRunner().invoke(main, ["rm", "--model", "b", "--dry-run", "--store", url])
     assert done.stdout.split() == sorted(names[3:]) and "would remove 3 runs" in done.stderr
+    refused = CliRunner().invoke(main, ["rm", "--model", "b", "--store", url])
+    assert refused.exit_code == 2 and "a removal needs a reason" in refused.stderr
     assert open_reader(url).snapshot == before

@@ -12,7 +12,7 @@ from schemas.run import Run
 from store import open_reader, open_writer
 from store.cli.main import main
 from store.exchange.import_runs import Words, import_runs
-from store.exchange.push_pull import copy_runs
+from store.exchange.push_pull import Wish, copy_runs
 from store.exchange.zip_file import import_zip, write_zip
 from store.repository import commits
 from store.repository.repository import Repository, open_repository
@@ -86,10 +86,10 @@ def test_several_removals_each_get_a_sentence(two: tuple[str, str]) -> None:
     assert sorted(line.rpartition(": ")[2] for line in said) == ["double", "wrong seed"]
     both = next(line for line in said if "wrong seed" in line)
     assert both.startswith("not copied: 2 runs (") and all(name in both for name in NAMES[:2])
-    copied = copy_runs(ours, other, restore=[NAMES[2], NAMES[0]])
+    copied = copy_runs(ours, other, wish=Wish(restore=[NAMES[2], NAMES[0]]))
     assert set(copied.copied) == {NAMES[0], NAMES[2]} and set(copied.removed) == {NAMES[1]}
     with pytest.raises(RunNotFoundError, match="begins with 'nothing'"):
-        copy_runs(ours, other, restore=["nothing"])
+        copy_runs(ours, other, wish=Wish(restore=["nothing"]))
 
 
 def test_only_the_content_that_was_removed_stays_away(two: tuple[str, str], caplog: pytest.LogCaptureFixture) -> None:
@@ -114,7 +114,7 @@ def test_a_removal_that_was_undone_and_done_again(two: tuple[str, str]) -> None:
     """What counts is what the store holds now; the newest removal is the one that is named."""
     ours, other = two
     remove_runs(other, [NAMES[0]], {}, "first")
-    copy_runs(ours, other, restore=[NAMES[0]])
+    copy_runs(ours, other, wish=Wish(restore=[NAMES[0]]))
     assert copy_runs(ours, other).removed == {}
     remove_runs(other, [NAMES[0]], {}, "second")
     assert {name: removed.reason for name, removed in copy_runs(ours, other).removed.items()} == {NAMES[0]: "second"}

@@ -67,6 +67,7 @@ def test_conflicts_are_listed_and_left(store_url, tmp_path):
     write_runs(other, items, [theirs])
     result = CliRunner().invoke(main, ["push", other, "--store", store_url])
     assert result.exit_code == 5 and f"conflict: {ours.key.name}" in result.stdout
+    assert f"store rm --store {other} {ours.key.name} --message WHY" in " ".join(result.stderr.split())
     assert open_reader(other).run(ours.key.name).digest == theirs.digest
     assert open_reader(store_url).run(ours.key.name).digest == ours.digest
     assert open_reader(other).run(more.key.name).digest == more.digest
@@ -89,6 +90,24 @@ def test_zip_roundtrip_is_bit_exact_and_xarray_opens_it(store_url, tmp_path):
         warnings.simplefilter("error")
         logits = xarray.open_zarr(opened, group=f"runs/{run.key.name}", consolidated=False)["logits"].values
     np.testing.assert_array_equal(logits, run.logits)
+
+
+def test_a_conflict_is_solved_as_the_message_says(store_url, tmp_path):
+    """Removed there and pushed again, the other content arrives."""
+    items, other = tiny_items(), str(tmp_path / "other")
+    init_store(other)
+    write_runs(store_url, items, [ours := tiny_run(items)])
+    write_runs(other, items, [tiny_run(items, logit_seed=1)])
+    assert CliRunner().invoke(main, ["push", other, "--store", store_url]).exit_code == 5
+    assert CliRunner().invoke(main, ["rm", ours.key.name, "--store", other, "--message", "ours is right"]).exit_code == 0
+    assert CliRunner().invoke(main, ["push", other, "--store", store_url]).exit_code == 0
+    assert open_reader(other).run(ours.key.name).digest == ours.digest
+
+
+def test_pulling_from_nowhere_advises_to_check_the_address(store_url, tmp_path):
+    """It is no use to create an empty store there."""
+    result = CliRunner().invoke(main, ["pull", str(tmp_path / "nowhere"), "--store", store_url])
+    assert result.exit_code == 5 and "to pull from; check the address" in result.stderr and "store init" not in result.stderr
 
 
 @pytest.mark.parametrize("damage", ["flip", "deflate", "twice", "text", "truncate", "empty"])

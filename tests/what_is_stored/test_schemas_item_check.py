@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from schemas.errors import ItemError
 from schemas.item_check import EXAMPLE
 from schemas.items import parse_items
-from store.format.item_file import check_item_file
+from store.format.item_file import check_item_file, example_of, read_item_file
 
 OPTIONS = {"A": "x", "B": "y", "C": "z"}
 
@@ -104,6 +105,20 @@ def test_keys_that_are_not_read_are_named_once(tmp_path: Path) -> None:
 def test_the_example_is_a_right_item(tmp_path: Path) -> None:
     """What is shown as right is right."""
     assert parse_items([EXAMPLE], "example") and findings(tmp_path / "task.jsonl", json.dumps(EXAMPLE)) == []
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".ndjson", ".csv", ".parquet"])
+def test_the_example_is_of_the_file_s_own_kind(tmp_path: Path, suffix: str) -> None:
+    """What stands behind the colon, or below it, can be copied into the file, and is right there."""
+    path = tmp_path / f"task{suffix}"
+    said = example_of(path)
+    if suffix == ".parquet":
+        pl.DataFrame([json.loads(said[said.index("{") :])]).write_parquet(path)
+        assert check_item_file(path) == (1, [])
+    else:
+        text = said.split("\n", 1)[1] if suffix == ".csv" else said[said.index("[{" if suffix == ".json" else "{") :]
+        assert findings(path, text) == []
+    assert [item.id for item in read_item_file(path)] == ["q1"]
 
 
 def test_a_file_that_is_no_text_is_one_error(tmp_path: Path) -> None:
