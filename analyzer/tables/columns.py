@@ -40,6 +40,11 @@ def items_needed(record: Record) -> str:
     return f"about {record['items_needed']:,} {between} to {record['items_needed_to']}"
 
 
+def growth(record: Record) -> str:
+    """Return the cell of how the sets grow over a sweep: none, gradual, or a cliff, which the record calls `threshold`."""
+    return record["note"] or ("cliff" if record["growth"] == "threshold" else record["growth"] or "")
+
+
 SETS = (
     Column("accuracy", estimate("accuracy")),
     Column("coverage", number("coverage", sd="coverage_sd")),
@@ -202,7 +207,7 @@ CLIFFS = (
     Column("Δ set size", estimate("set_size_change", 2, sign=True)),
     Column("flips", number("flips"), dispensable=2),
     Column("safe level", words("safe_level")),
-    Column("growth", lambda record: record["note"] or record["growth"]),
+    Column("growth", growth),
     Column("break at", estimate("break_strength", 2), dispensable=1),
 )
 COST = (

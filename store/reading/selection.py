@@ -6,6 +6,7 @@ In: catalog rows, and accepted values by field (model, method, level, task, prom
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from schemas.errors import RunNotFoundError, UsageError
@@ -41,7 +42,8 @@ def matching_rows(rows: Iterable[Row], selection: Selection, where: str, fields:
         known = sorted({row[field] for row in chosen})
         for value in sorted(accepted.difference(known)):
             more = f" and {len(known) - SHOWN} more" if len(known) > SHOWN else ""
-            raise RunNotFoundError(f"no run with {field} {value!r} at {where}; known: {', '.join(known[:SHOWN]) or 'none'}{more}")
+            named = _named_by_its_folder(field, value, known)
+            raise RunNotFoundError(f"no run with {field} {value!r} at {where}{named}; known: {', '.join(known[:SHOWN]) or 'none'}{more}")
         chosen = [row for row in chosen if not accepted or row[field] in accepted]
     return chosen
 
@@ -74,6 +76,15 @@ def name_models_apart(rows: Iterable[Row], selection: Selection) -> NamedRows:
     models = [each for model in selection.get("model", ()) for each in (model, *apart.get(model, {}).values())]
     known = {row["model"] for row in named}
     return NamedRows(named, {**selection, "model": [model for model in models if model in known or model not in apart]})
+
+
+def _named_by_its_folder(field: str, value: str, known: Sequence[str]) -> str:
+    """Return what to ask for where the path of a model was given, and its runs have the name of the folder or GGUF file; else ""."""
+    if field != "model" or not value:
+        return ""
+    path = Path(value).expanduser()
+    name = path.stem if path.suffix == ".gguf" else path.resolve().name
+    return f"; runs of a folder or file are stored under its name, so give {name!r}" if name in known else ""
 
 
 def _canonical_level(level: str) -> str:

@@ -54,6 +54,9 @@ def test_runs_are_named_by_a_unique_beginning(filled: tuple[str, list[str]]) -> 
         remove_runs(url, ["c~"], {}, "x")
     with pytest.raises(RunNotFoundError, match="no run with model 'c'"):
         remove_runs(url, [], {"model": ["c"]}, "x")
+    for path in ("./a", "some/where/a/", "~/a.gguf"):
+        with pytest.raises(RunNotFoundError, match=r"; runs of a folder or file are stored under its name, so give 'a'; known: a, b$"):
+            remove_runs(url, [], {"model": [path]}, "x")
     assert remove_runs(url, [beginning, names[0]], {}, "x").names == [names[0]]
     assert history(url)["message"][0] == f"remove {names[0]}"
 

@@ -195,3 +195,11 @@ def test_two_checkpoints_at_one_level_are_two_rows_that_are_told_apart() -> None
     lines = render(records, CLIFFS).splitlines()
     assert [sum(f"#{digest}" in line for line in lines) for digest in (first, second)] == [1, 1]
     assert "run" not in render(records[:1], CLIFFS).split()
+
+
+def test_sudden_growth_is_called_a_cliff_in_the_table() -> None:
+    """The glossary explains cliff; `threshold`, which the record has, is the word for another thing there."""
+    cell = {column.title: column.text for column in CLIFFS}["growth"]
+    records = [{"note": None, "growth": kind} for kind in (THRESHOLD, GRADUAL, NO_GROWTH)]
+    shown = [cell(record) for record in [*records, {"note": "why", "growth": THRESHOLD}]]
+    assert shown == ["cliff", "gradual", "none", "why"]
