@@ -23,6 +23,7 @@ from analyzer.report.rows import deflated, pack
 from analyzer.report.vega import vega_bundle
 from analyzer.report.words import sentences
 from analyzer.report.words.cards import MEANINGS, WORDS, Card, cards, policy_words
+from analyzer.studies.collector import collector_rests
 from analyzer.studies.threshold_transfer import COVERAGE_TOLERANCE
 from analyzer.tables.cautions import dependent, of_columns, of_prompts, without_interval
 from schemas.run import DENSE
@@ -33,6 +34,7 @@ ICONS = {PASS: "✓", INCONCLUSIVE: "?", FAIL: "✕"}
 SHOWN_BARS = 4
 
 
+@collector_rests()
 def page(study: Study, *, live: str = "") -> str:
     """Return the page of a study as HTML.
 

@@ -17,6 +17,7 @@ from analyzer.measure.question import Question
 from analyzer.measure.records import Record, same_fields
 from analyzer.runs.loading import Runs, open_runs
 from analyzer.runs.pairs import Partners
+from analyzer.studies.collector import collector_rests
 from analyzer.studies.sets import sets
 from schemas.errors import RunNotFoundError, UsageError
 from schemas.fields import FIELDS
@@ -35,6 +36,7 @@ class Comparison:
     common_items: bool = False
     average: bool = False
 
+    @collector_rests()
     def __call__(self, source: Source) -> list[Record]:
         """Return the records of one model, none if it has no pair; it is an error only if no model has a pair."""
         runs = source()
@@ -52,6 +54,7 @@ class Measurement:
     question: Question
     average: bool = False
 
+    @collector_rests()
     def __call__(self, source: Source) -> list[Record]:
         """Return the records of one model."""
         return sets(source(), self.question, average=self.average)

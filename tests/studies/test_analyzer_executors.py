@@ -1,5 +1,6 @@
 """Comparing models apart, in this process, in several, or on Ray, gives what comparing them together gives."""
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,6 +16,7 @@ from analyzer.compare.compare import compare
 from analyzer.compare.two_axis_verdict import Tolerances
 from analyzer.measure.question import Question
 from analyzer.runs.loading import Runs, open_runs, select_runs
+from analyzer.studies.collector import collector_rests
 from analyzer.studies.executors import EXECUTORS, Comparison, Measurement, compare_models, measure_models, model_sources
 from analyzer.studies.sets import sets
 from schemas.errors import RunNotFoundError
@@ -85,3 +87,21 @@ def test_a_model_without_a_pair_is_skipped_but_not_all_of_them() -> None:
 def test_every_executor_is_offered() -> None:
     """The names on the command line are those of the registry."""
     assert tuple(EXECUTORS) == EXECUTOR_NAMES
+
+
+def test_collector_of_cycles_rests_while_runs_are_measured_and_is_as_before_afterwards() -> None:
+    """Also where measuring ends in an error, and where it was off before."""
+
+    @collector_rests()
+    def measure(fails: bool) -> bool:
+        if fails:
+            raise ValueError
+        return gc.isenabled()
+
+    assert gc.isenabled() and not measure(False) and gc.isenabled()
+    with pytest.raises(ValueError):
+        measure(True)
+    assert gc.isenabled()
+    with collector_rests():
+        assert not measure(False) and not gc.isenabled()
+    assert gc.isenabled()

@@ -20,6 +20,7 @@ from analyzer.report.data.watched import read_watched
 from analyzer.runs.loading import Runs, select_runs
 from analyzer.runs.pairs import Partners
 from analyzer.runs.view import RunView
+from analyzer.studies.collector import collector_rests
 from analyzer.studies.cost import Prices, read_prices
 from analyzer.studies.sets import measure_runs
 from schemas.errors import UsageError
@@ -125,6 +126,7 @@ def report_request(options: Mapping[str, Any]) -> ReportRequest:
     return ReportRequest(questions, _policy(options, allowed), allowed, prices, read_watched(options), options["against"])
 
 
+@collector_rests()
 def measure_study(runs: Runs, request: ReportRequest) -> Study:
     """Return every selected run measured under every protocol.
 
