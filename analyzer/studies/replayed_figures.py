@@ -39,7 +39,8 @@ def summary(compared: Sequence[Record], reference: Reference, records: Sequence[
     sentences = [f"{n_agreeing:,} of {len(compared):,} rows of {reference.path} agree to the last stated digit."]
     for agreement, words in UNLIKE.items():
         if rows := [_in_words(record) for record in compared if record["agreement"] == agreement]:
-            sentences.append(f"{words} ({len(rows):,}): {_listed(rows, '; ')}.")
+            every = " (--format csv prints every row)" if len(rows) > MOST_NAMED else ""
+            sentences.append(f"{words} ({len(rows):,}): {_listed(rows, '; ')}{every}.")
     stated = {id(record) for meant in _meant(reference.rows, records) for record in meant}
     if len(stated) < len(records):
         sentences.append(f"{len(records) - len(stated):,} of {len(records):,} measured results are not in the file.")

@@ -1,6 +1,6 @@
 """The columns of each command's table; a column that its records leave empty is not shown."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from string import ascii_uppercase
 
 from analyzer.measure.records import Record
@@ -56,25 +56,40 @@ SETS = (
 
 
 def replayed(records: Sequence[Record]) -> list[Column]:
-    """Return the columns of stated figures beside measured ones, such as `0.4586 = 0.4586`, or `2.85 ≠ 2.84`; left is what is stated."""
+    """Return the columns of stated figures beside measured ones, such as `2.62 = 2.62`, or `2.85 ≠ 2.84`; left is what is stated.
+
+    All have the decimals of the stated ones, at most 6; a measured figure has more only where it would look like the other case.
+    """
     names = [name.removesuffix("_stated") for name in records[0] if name.endswith("_stated")]
     differing = {name for record in records for name in (record["differs_in"] or "").split(", ")}
     columns = [
-        Column(name.replace("_", " "), _beside(name), dispensable=0 if name in (*MAIN, *differing) else len(names) - number)
+        Column(
+            name.replace("_", " "),
+            _beside(name, _decimals(record[f"{name}_stated"] for record in records)),
+            dispensable=0 if name in (*MAIN, *differing) else len(names) - number,
+        )
         for number, name in enumerate(names)
     ]
     return [*columns, Column("agreement", words("agreement"))]
 
 
-def _beside(name: str) -> Callable[[Record], str]:
+def _decimals(stated: Iterable[float | None]) -> int:
+    """The most decimals of stated figures, up to 6: a per cent is a share here, so that 45.86 % is 0.45860000000000006."""
+    return max((len(f"{value:.6f}".rstrip("0").partition(".")[2]) for value in stated if value is not None), default=0)
+
+
+def _beside(name: str, decimals: int) -> Callable[[Record], str]:
     def text(record: Record) -> str:
         stated, measured = record.get(f"{name}_stated"), record.get(name)
         if stated is None:
             return ""
+        shown, sign = f"{stated:.{decimals}f}", "≠" if name in (record["differs_in"] or "").split(", ") else "="
         if measured is None:
-            return f"{stated:.4f}"
-        sign = "≠" if name in (record["differs_in"] or "").split(", ") else "="
-        return f"{stated:.4f} {sign} {measured:.4f}"
+            return shown
+        digits = next(
+            (n for n in range(decimals, decimals + 4) if (f"{measured:.{n}f}" != f"{stated:.{n}f}") == (sign == "≠")), decimals + 1
+        )
+        return f"{shown} {sign} {measured:.{digits}f}"
 
     return text
 

@@ -72,6 +72,8 @@ def test_digits_are_those_of_the_column(address: str, tmp_path: Path) -> None:
     one, path = round(accuracy, 1), tmp_path / "digits.csv"
     assert accuracy != one
     assert agreements(address, path, f"{head}{one}\n") == ["agrees"]
+    assert f"{one} = {one} " in asked(address, path, f"{head}{one}\n").stdout
+    assert f"{one + 0.1:.1f} ≠ {one} " in asked(address, path, f"{head}{one + 0.1:.1f}\n").stdout
     assert agreements(address, path, f"{head}{one}\nToy-1b,quiz,base,lac,0.1,{accuracy:.4f}\n") == ["differs", "agrees"]
     assert agreements(address, path, f"{head.replace('accuracy', 'accuracy_pct')}{100 * accuracy:.2f}\n") == ["agrees"]
 
