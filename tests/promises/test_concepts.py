@@ -1,6 +1,7 @@
 """docs/concepts: every picture is drawn by the script beside it, and the numbers in the text are those in the pictures."""
 
 import importlib.util
+import inspect
 import re
 from pathlib import Path
 from types import ModuleType
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from analyzer.api import example_runs, gate, sets
+from analyzer.scorers import SCORERS
 
 FOLDER = Path(__file__).parents[2] / "docs" / "concepts"
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.md")}
@@ -64,3 +66,15 @@ def test_the_gate_decides_as_the_page_says(pictures: ModuleType) -> None:
         results[n] = dict(table.select("level", "result").iter_rows())
     assert [results[n]["0.3"] for n in results] == ["inconclusive"] * 3 + ["pass"]
     assert [results[n]["0.5"] for n in results] == ["inconclusive"] + ["fail"] * 3
+
+
+def test_every_scorer_is_defined_with_the_source_that_its_module_names() -> None:
+    """The table has one row per scorer, with its paper and the defaults of its parameters."""
+    rows = {row[0]: row[1] for row in re.findall(r"^\| `([a-z-]+)` \| (.+) \|$", PAGES["prediction_sets"], re.MULTILINE)}
+    assert set(rows) == set(SCORERS)
+    for name, scorer in SCORERS.items():
+        papers = re.findall(r"arXiv:[0-9.]+[0-9]", inspect.getmodule(scorer).__doc__)
+        assert all(paper in rows[name] for paper in papers if name != "aps-rand"), name
+        for parameter in inspect.signature(scorer).parameters.values():
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                assert f"`{parameter.name}`" in rows[name] and f"{parameter.default:g}" in rows[name]
