@@ -89,7 +89,9 @@ def test_zip_roundtrip_is_bit_exact_and_xarray_opens_it(store_url, tmp_path):
     with warnings.catch_warnings(), zarr.storage.ZipStore(first, mode="r") as opened:
         warnings.simplefilter("error")
         logits = xarray.open_zarr(opened, group=f"runs/{run.key.name}", consolidated=False)["logits"].values
+        answered = xarray.open_zarr(opened, group=f"items/{run.key.items_hash}", consolidated=False)["answer"].values
     np.testing.assert_array_equal(logits, run.logits)
+    np.testing.assert_array_equal(answered, items.answer)
 
 
 def test_a_conflict_is_solved_as_the_message_says(store_url, tmp_path):
