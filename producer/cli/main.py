@@ -58,7 +58,8 @@ def main(*, store_url: str, listed: str | None, verbose: int, **options: Any) ->
 
     Finished runs are skipped, so after an interruption the same command goes on where it stopped.
     """
-    log_to_stderr(max(logging.DEBUG, logging.WARNING - 10 * verbose), "%(levelname)s %(name)s: %(message)s")
+    form = "%(levelname)s %(name)s: %(message)s" if verbose else "%(message)s"  # news of a run is no warning to be frightened of
+    log_to_stderr(max(logging.DEBUG, logging.WARNING - 10 * verbose), form)
     try:
         if listed:
             from producer.cli.listing import list_names

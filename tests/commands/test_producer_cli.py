@@ -57,7 +57,7 @@ def test_a_run_is_written_once_and_found_again(produce: Produce, store: Path, mo
     first = produce("--task", "urn", "--limit", "12")
     assert first.exit_code == 0, first.output
     assert "1 run written, 0 already stored" in first.stderr
-    monkeypatch.setattr("producer.backends.transformers.load_model", lambda *_: pytest.fail("weights were loaded"))
+    monkeypatch.setattr("producer.backends.loaded_models.load_model", lambda *_: pytest.fail("weights were loaded"))
     second = produce("--task", "urn", "--limit", "12")
     assert second.exit_code == 0, second.output
     assert second.stdout == ""
@@ -216,7 +216,7 @@ def test_changed_weights_or_config_are_another_run(produce: Produce, store: Path
 
 
 @pytest.mark.parametrize(
-    "place", ["backends.transformers.load_model", "methods.shared.post_conditions.dense_logits", "engine.prefill.run_layer"]
+    "place", ["backends.loaded_models.load_model", "methods.shared.post_conditions.dense_logits", "engine.prefill.run_layer"]
 )
 def test_no_memory_is_one_sentence(place: str, produce: Produce, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether loading, compressing or answering found no memory, the message says for what and what to do; nothing is written."""
@@ -304,7 +304,7 @@ def test_a_store_that_cannot_be_created_is_known_before_a_model_is_run(
     produce: Produce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file in the way is named at once, not after hours of work."""
-    monkeypatch.setattr("producer.backends.transformers.load_model", lambda *_: pytest.fail("weights were loaded"))
+    monkeypatch.setattr("producer.backends.loaded_models.load_model", lambda *_: pytest.fail("weights were loaded"))
     (tmp_path / "file").write_text("")
     result = produce("--task", "urn", "--limit", "3", "--store", str(tmp_path / "file" / "below"))
     assert result.exit_code == 4 and "file is a file" in result.stderr

@@ -83,7 +83,7 @@ def test_levels_after_one_that_fails_are_made(
 
 def test_other_methods_and_models_are_made(produce: Produce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model whose weights cannot be loaded and a method that fails at every level leave the rest as it is."""
-    import producer.backends.transformers as backend
+    import producer.backends.loaded_models as backend
 
     real = backend.load_model
     broken = save_standin(tmp_path / "broken", seed=1)

@@ -247,7 +247,7 @@ def test_what_cannot_be_saved_is_refused_before_any_work(
     words: tuple[str, ...], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The reason comes before a weight is loaded, and no store is left."""
-    monkeypatch.setattr("producer.backends.transformers.load_model", None)
+    monkeypatch.setattr("producer.backends.loaded_models.load_model", None)
     result = run(tmp_path / "s", *words, "--save", str(tmp_path / "saved"))
     assert result.exit_code == 2 and sentence in result.stderr
     assert not (tmp_path / "s").exists() and not (tmp_path / "saved").exists()
