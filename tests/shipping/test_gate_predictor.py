@@ -34,7 +34,7 @@ def test_a_limit_of_its_own_is_kept() -> None:
     runs = [data_set(2000), noisy(0.05)]
     [check] = gate(runs, {"predictor_coverage": 0.95}, predictor=calibrate(data_set(2000))).filter(check="predictor_coverage").to_dicts()
     assert (check["limit"], check["result"]) == (0.95, "fail")
-    with pytest.raises(UsageError, match="name its file with --predictor"):
+    with pytest.raises(UsageError, match="name its file with `predictor`"):
         gate(runs, {"predictor_coverage": 0.95})
 
 
