@@ -201,6 +201,7 @@ def _noted_interrupts() -> Iterator[list[int]]:
     if not ours:
         yield interrupts
         return
+
     def print_dropped(dropped: "sys.UnraisableHookArgs") -> None:
         if not (again and isinstance(dropped.exc_value, KeyboardInterrupt)):
             print_any(dropped)

@@ -67,6 +67,11 @@ class LoadedModels:
         """Free the model that is kept."""
         self._kept = None
 
+    def end_command(self) -> None:
+        """Free the model that is kept, unless the next cell of a sweep may ask for it."""
+        if not self._always:
+            self.drop()
+
 
 def _identity(model: Model) -> tuple[str, str]:
     return weights_hash(model.files), model.dtype

@@ -98,7 +98,8 @@ def _made(group: RunGroup, levels: Sequence[Level], settings: Settings) -> Itera
     resident = _make_resident(group.model, len(levels), settings)
     device = group.model.device if resident else HOST
     if group.is_dense and not resident and route_of(group.model.config, loaded=resident).path != GENERIC:
-        model = round_expert_inputs(load_model(group.model.files, AS_STORED, HOST), make_linear)
+        with memory_for("the weights", HOST):
+            model = round_expert_inputs(load_model(group.model.files, AS_STORED, HOST), make_linear)
     else:
         model = LOADED.load(group.model, device, again=group.again)
     parameters = model.num_parameters()

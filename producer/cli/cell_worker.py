@@ -7,8 +7,9 @@ share, allows it.
 
 import gc
 import json
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from producer.sweep.process import ENDED, end_with_sweep
 from store.command import INTERRUPTED, SIGNALLED
@@ -16,13 +17,20 @@ from store.command import INTERRUPTED, SIGNALLED
 
 def serve(run: Callable[[list[str]], None]) -> None:
     """Call `run` with the arguments of each cell, until there are no more or a signal has stopped one."""
-    for line in sys.stdin:
+    for line in _lines_of_stdin():
         code = _exit_code(run, json.loads(line))
         _free_memory()
         sys.stdout.flush()
         print(f"\n{ENDED} {code}", flush=True)
         if code > SIGNALLED:
             break
+
+
+def _lines_of_stdin() -> Iterator[str]:
+    """Yield the lines of stdin, which is empty for everybody else: a library that reads it would take the next cell."""
+    with os.fdopen(os.dup(sys.stdin.fileno()), encoding="utf-8") as lines, open(os.devnull, encoding="utf-8") as nothing:
+        os.dup2(nothing.fileno(), sys.stdin.fileno())
+        yield from lines
 
 
 def _exit_code(run: Callable[[list[str]], None], arguments: list[str]) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 
 from producer.backends import BACKENDS
 from producer.backends.base import Failed, Ready
+from producer.backends.loaded_models import LOADED
 from producer.machine.failures import Failures
 from producer.machine.interrupt import Interrupted, Stop, stop_on_signal
 from producer.request.bayes import bayes_runs
@@ -80,6 +81,8 @@ def produce(request: Request, store_url: str, *, show_progress: bool = False, ou
         except Interrupted as interrupted:
             worker.failures.log_new()
             raise _with_advice(interrupted, len(outcome.written)) from interrupted
+        finally:
+            LOADED.end_command()
     for forget in maker.forget:
         forget()
     worker.failures.raise_any(alone=not (outcome.written or outcome.already_stored))

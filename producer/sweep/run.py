@@ -1,6 +1,7 @@
 """Run a sweep: check all requests, pass their cells to an executor, and report which cells failed and why."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -54,28 +55,32 @@ class Progress:
 
     def __init__(self, bar: Any) -> None:
         self._bar, self._began_at, self._n_ended = bar, dict[str, float](), 0
+        self._lock = threading.Lock()  # cells begin and end in threads of their devices
 
     def began(self, command: Command) -> None:
         """Show a cell that has begun."""
-        self._began_at[command.name] = time.monotonic()
-        self._show_running()
+        with self._lock:
+            self._began_at[command.name] = time.monotonic()
+            self._show_running()
 
     def ended(self, cell: Finished) -> None:
         """Show that a cell has ended, and say why it failed; one that was stopped together with the sweep is none that failed."""
-        name, self._n_ended = cell.command.name, self._n_ended + 1
-        began_at = self._began_at.pop(name, None)
-        self._bar.update()
-        self._show_running()
+        name = cell.command.name
+        with self._lock:
+            self._n_ended = number = self._n_ended + 1
+            began_at = self._began_at.pop(name, None)
+            self._bar.update()
+            self._show_running()
         if cell.exit_code > SIGNALLED:
             log.info("%s: %s", name, cell.reason)
         elif cell.exit_code:
             log.error("%s failed: %s", name, cell.reason)
         elif self._bar.disable:
-            took = f" in {time.monotonic() - began_at:.0f} s" if began_at else ""
+            took = f" in {time.monotonic() - began_at:.0f} s" if began_at is not None else ""
             done = f"{counted(len(cell.runs), 'run')} written{took}"
-            click.echo(message(f"cell {self._n_ended} of {self._bar.total}, {name}: {done}"), err=True)
+            click.echo(message(f"cell {number} of {self._bar.total}, {name}: {done}"), err=True)
         else:
             log.info("%s: %d runs written", name, len(cell.runs))
 
     def _show_running(self) -> None:
-        self._bar.set_postfix_str(printable(", ".join(tuple(self._began_at))))
+        self._bar.set_postfix_str(printable(", ".join(self._began_at)))

@@ -70,6 +70,13 @@ def test_methods_of_a_command_share_one_load(model: str, tmp_path: Path) -> None
     assert_equal_runs(tmp_path / "together", tmp_path / "apart", len(methods))
 
 
+def test_nothing_is_kept_for_a_method_that_is_stored(tmp_path: Path) -> None:
+    """The plan has another method of the same model, which then needs no model since its run is stored."""
+    produced(tmp_path / "store", ("ref-s",), ("magnitude",))
+    assert produced(tmp_path / "store", ("ref-s",), ("rtn", "magnitude")) == 1
+    assert LOADED._kept is None
+
+
 def test_each_model_is_loaded_once(tmp_path: Path) -> None:
     """The second model takes the place of the first."""
     assert produced(tmp_path / "store", ("ref-s", "ref-moe"), ("rtn", "magnitude")) == 2

@@ -265,6 +265,13 @@ def test_each_device_begins_with_a_model_of_its_own(tmp_path: Path) -> None:
     assert first == second != other
 
 
+def test_a_cell_that_reads_takes_no_other_cell() -> None:
+    """The standard input of a cell is empty, for Python and for what it calls."""
+    read = "import os, sys; print(len(os.read(0, 9)), len(sys.stdin.read()))"
+    first, second = run_local(scripts(read, "print('run')"), lambda _: None)
+    assert (first.runs, second.runs) == (("0", "0"), ("run",))
+
+
 def test_a_process_that_ends_without_an_answer_is_a_failure() -> None:
     """A library that ends the process as if all were well has not run the cell."""
     ended, after = run_local(scripts("import os; os._exit(0)", "print('run')"), lambda _: None)
