@@ -8,6 +8,7 @@ from hypothesis import settings
 from report_browser import chromium, open_page  # noqa: F401  # fixtures of tests that look at the report in a browser
 from store_servers import s3_credentials, seaweedfs, seaweedfs_servers  # noqa: F401  # fixtures of tests against real servers
 from store_tiny import own_cache, store_url  # noqa: F401  # fixtures of every test that writes a store
+from swaps_once import swaps_drawn_once  # noqa: F401  # a fixture of tests that ask for one store's tables again and again
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # matrices of tests are small, and as many processes run them as there are cores
 os.environ.pop("COLUMNS", None)  # pytest-xdist sets it, and tables in a pipe would follow it

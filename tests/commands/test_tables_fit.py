@@ -28,6 +28,7 @@ from producer.cli.main import main as produce_main
 from store.cli.main import main as store_main
 from store.shown import aligned, fitted
 
+pytestmark = pytest.mark.usefixtures("swaps_drawn_once")
 ROOT = Path(__file__).parents[2]
 PRICES = "[prices]\nanswer = 1\nask_again = 2\nreview = 3\nabstain = 4\nwrong = 5\n"
 COMMANDS = (

@@ -14,11 +14,12 @@ from report_stores import CLOSING, FORMULA, MARKUP, family, mixed_store, quiz, r
 
 from analyzer.api import sets
 from analyzer.cli.main import main
+from analyzer.conformal import swap_test
 from analyzer.report.page import page
 from analyzer.report.panels import panels_of
 from analyzer.tables.cautions import KL, RECALIBRATED
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("swaps_drawn_once")]
 PRICES = {"answer": 0.01, "ask_again": 0.07, "review": 1.5, "abstain": 0.3, "wrong": 3.0}
 SAVING = 40.0
 
@@ -260,8 +261,9 @@ def test_unreliable_runs_alone(tmp_path: Path, open_page: Any) -> None:
     assert opened.page.locator("#panel-alpha .empty").is_visible()
 
 
-def test_150_runs(tmp_path: Path, open_page: Any) -> None:
-    """150 runs x 99 alphas x 2 scorers, with the texts of flipped items: below 5 MB, and every chart is drawn."""
+def test_150_runs(tmp_path: Path, open_page: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """150 runs x 99 alphas x 2 scorers, with the texts of flipped items: below 5 MB, every chart is drawn; no p-value is looked at."""
+    monkeypatch.setattr(swap_test, "N_DRAWS", 199)
     parts = []
     for length in range(5):
         items = quiz("task" + "x" * length, 60)

@@ -17,6 +17,8 @@ from analyzer.report.words import sentences
 from analyzer.report.words.cards import cards
 from schemas.run import Environment
 
+pytestmark = pytest.mark.usefixtures("swaps_drawn_once")
+
 
 @pytest.fixture(scope="module")
 def store_url(tmp_path_factory: pytest.TempPathFactory) -> str:

@@ -11,7 +11,7 @@ from report_stores import family, mixed_store, quiz, study_of, write
 from analyzer.report.page import page
 from analyzer.report.words.cards import cards
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("swaps_drawn_once")]
 
 
 @pytest.fixture(scope="module")

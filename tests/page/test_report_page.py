@@ -35,6 +35,7 @@ from analyzer.runs.loading import select_runs
 from analyzer.tables.cautions import KL, ONE_PROMPT, RECALIBRATED
 from schemas.errors import HedgemarkError, UsageError
 
+pytestmark = pytest.mark.usefixtures("swaps_drawn_once")
 PANELS = panels_of(False)
 CLOSE = 2e-6  # the page keeps six digits
 

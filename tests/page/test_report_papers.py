@@ -16,6 +16,8 @@ from analyzer.report.panels import panels_of
 from analyzer.report.papers import paper
 from analyzer.report.write import chart_specs, write_charts
 
+pytestmark = pytest.mark.usefixtures("swaps_drawn_once")
+
 
 @pytest.fixture(scope="module")
 def store_url(tmp_path_factory: pytest.TempPathFactory) -> str:
