@@ -87,6 +87,17 @@ def address(value: Any) -> str:
     return str(file_path(value)) if isinstance(value, os.PathLike) else text(value)
 
 
+def instance_of(kind: type) -> Reader:
+    """Return what reads an object of this class, and nothing else."""
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, kind):
+            raise TypeError
+        return value
+
+    return read
+
+
 def refuse() -> NoReturn:
     """Say that a value is not of the kind that is read."""
     raise ValueError

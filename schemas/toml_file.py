@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from schemas.errors import UsageError
 from schemas.json_text import read_text
+from schemas.known_names import known
 from schemas.numbers import is_number
 
 ModelType = TypeVar("ModelType", bound=BaseModel)
@@ -61,7 +62,7 @@ def _problem(model: type[BaseModel], error: Any) -> str:
     key = ".".join(str(part) for part in error["loc"] if part != "[key]")
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        return f"unknown key {key!r}; known: {', '.join(_known(model, error['loc']))}"
+        return f"unknown key {key!r}; {known(str(error['loc'][-1]), _known(model, error['loc']))}"
     if error["type"] in ("dict_type", "mapping_type", "model_type"):
         return f"{key!r} is {error['input']!r}; it should be a table, headed [{key}]"
     if message.startswith("Input should"):

@@ -13,6 +13,7 @@ from typing import ParamSpec, TypeVar
 from analyzer.api.arguments import ACCEPTED, ARGUMENTS
 from schemas.arguments import A_NUMBER, read_argument
 from schemas.errors import HedgemarkError, UsageError
+from schemas.known_names import known
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,10 +63,9 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-def unknown_argument(name: str, known: Collection[str]) -> UsageError:
+def unknown_argument(name: str, accepted: Collection[str]) -> UsageError:
     """Return the error about an argument that a function does not have, with the name that was probably meant."""
-    close = get_close_matches(name, known, n=1)
-    return UsageError(f"unknown argument {name!r}; {f'did you mean {close[0]}? ' if close else ''}known: {', '.join(known)}")
+    return UsageError(f"unknown argument {name!r}; {known(name, accepted)}")
 
 
 def in_arguments(message: str, known: Collection[str]) -> str:

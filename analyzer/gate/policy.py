@@ -36,6 +36,7 @@ from analyzer.predictor.stored_run import covered
 from analyzer.stats.arrays import BoolArray
 from analyzer.stats.estimate import Estimate, mean
 from schemas.errors import UsageError
+from schemas.known_names import known
 from schemas.numbers import exact_number
 from schemas.toml_file import as_model, finite_number, read_toml
 
@@ -85,9 +86,7 @@ def _mean(name: str, least: float, most: float, *, sign: int = 1) -> Limitable:
 LIMITABLE: dict[str, Limitable] = {
     "accuracy_loss": _mean("accuracy_change", -1.0, 1.0, sign=-1),
     "set_size_growth": Limitable(set_size_growth, by_sets=True),
-    "coverage_after_transfer": Limitable(
-        coverage_after_transfer, coverage_after_transfer, by_sets=True, at_least=True, most=1.0
-    ),
+    "coverage_after_transfer": Limitable(coverage_after_transfer, coverage_after_transfer, by_sets=True, at_least=True, most=1.0),
     "flips": _mean("flips", 0.0, 1.0),
     "flips_to_wrong": _mean("flips_to_wrong", 0.0, 1.0),
     "answers_changed": _mean("answers_changed", 0.0, 1.0),
@@ -211,7 +210,7 @@ def _add(table: dict[str, Any], text: str) -> None:
 
 def _figure(name: str) -> str:
     if name not in FIGURES:
-        raise ValueError(f"unknown figure {name!r}; known: {', '.join(LIMITABLE)}")
+        raise ValueError(f"unknown figure {name!r}; {known(name, LIMITABLE)}")
     return name
 
 

@@ -9,6 +9,7 @@ from analyzer.measure.question import Question
 from analyzer.protocols import tong2026, ye2024
 from analyzer.runs.view import RunView
 from schemas.errors import UsageError
+from schemas.known_names import known
 
 
 @dataclass(frozen=True)
@@ -56,5 +57,5 @@ PROTOCOLS: dict[str, Protocol] = {
 def protocol_named(name: str) -> Protocol:
     """Return the protocol with this name. Raises UsageError that lists the known names."""
     if name not in PROTOCOLS:
-        raise UsageError(f"unknown protocol {name!r}; known: {', '.join(PROTOCOLS)}")
+        raise UsageError(f"unknown protocol {name!r}; {known(name, PROTOCOLS)}")
     return PROTOCOLS[name]

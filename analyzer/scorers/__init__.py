@@ -21,6 +21,7 @@ from analyzer.scorers.saps import saps
 from analyzer.scorers.topk import topk
 from analyzer.stats.arrays import FloatArray
 from schemas.errors import UsageError
+from schemas.known_names import known
 
 Scorer = Callable[..., FloatArray]
 
@@ -57,7 +58,7 @@ def check_scorers(names: Iterable[str], functions: Iterable[str] = ()) -> tuple[
     distinct = tuple(dict.fromkeys(names))
     for name in distinct:
         if name not in SCORERS and name not in functions:
-            raise UsageError(f"unknown scorer {name!r}; known: {', '.join(SCORERS)}")
+            raise UsageError(f"unknown scorer {name!r}; {known(name, SCORERS)}")
     return distinct
 
 

@@ -13,6 +13,7 @@ from analyzer.runs.view import RunView
 from analyzer.stats.random_words import item_uniform
 from schemas.errors import UsageError
 from schemas.fields import FIELDS
+from schemas.known_names import known
 
 KEY_FIELDS = (
     "model", "revision", "weights_hash", "method", "level", "method_settings", "compression_data_hash", "task", "items_hash", "prompt",
@@ -45,7 +46,7 @@ def check_expected(view: RunView, expect: Mapping[str, str]) -> None:
     key = view.key.model_dump(mode="json")
     for field, expected in expect.items():
         if field not in KEY_FIELDS:
-            raise UsageError(f"there is no field {field!r} to expect; known: {', '.join(KEY_FIELDS)}")
+            raise UsageError(f"there is no field {field!r} to expect; {known(field, KEY_FIELDS)}")
         actual = ",".join(map(str, key[field])) if isinstance(key[field], list) else str(key[field])
         shortened = field.endswith("_hash") and len(expected) >= 8 and actual.startswith(expected)
         if actual != expected and not shortened:

@@ -23,6 +23,7 @@ from analyzer.stats.estimate import student
 from analyzer.studies.sets import measure_runs
 from schemas.benchmark import BENCHMARK
 from schemas.errors import UsageError
+from schemas.known_names import known
 from schemas.levels import NO_LEVEL, Level, parse_level
 from schemas.run import DENSE
 
@@ -82,7 +83,7 @@ def _stated(row: Mapping[str, str | None], where: str) -> Stated:
         raise UsageError(f"{where}: no column {missing[0]!r}; expected {', '.join(COLUMNS)}")
     text = {name: value or "" for name, value in row.items() if isinstance(name, str)}
     if text["metric"] not in METRICS:
-        raise UsageError(f"{where}: unknown metric {text['metric']!r}; known: {', '.join(METRICS)}")
+        raise UsageError(f"{where}: unknown metric {text['metric']!r}; {known(text['metric'], METRICS)}")
     try:
         value = float(text["value"])
     except ValueError:

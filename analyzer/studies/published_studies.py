@@ -24,6 +24,7 @@ from analyzer.studies.scale import scale
 from analyzer.studies.sets import measure_runs
 from schemas.errors import UsageError
 from schemas.fields import KEY_COLUMNS
+from schemas.known_names import known
 from schemas.run import DENSE
 
 Kind = Literal["mean over tasks", "by task", "along levels", "scale", "published"]
@@ -236,7 +237,7 @@ def mean_over_tasks(tasks: Sequence[TaskFigures]) -> Record:
 def study_named(name: str) -> PublishedStudy:
     """Return the study with this name. Raises UsageError that lists the known names."""
     if name not in STUDIES:
-        raise UsageError(f"unknown study {name!r}; known: {', '.join(STUDIES)}")
+        raise UsageError(f"unknown study {name!r}; {known(name, STUDIES)}")
     return STUDIES[name]
 
 

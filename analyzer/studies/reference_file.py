@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from analyzer.measure.cell import ESTIMATED, MORE
 from analyzer.scorers import SCORERS
 from schemas.errors import UsageError
+from schemas.known_names import known
 from schemas.numbers import exact_number
 
 NAMES = ("model", "method", "level", "task", "prompt", "scorer", "alpha", "group")
@@ -100,7 +101,7 @@ def _figure_texts(row: Mapping[str, str], where: str) -> dict[str, Decimal]:
     written = {name: text for name, text in row.items() if text and _result(name)}
     if row.get("metric") and "value" in row:
         if not _result(row["metric"]):
-            raise UsageError(f"{where}: unknown metric {row['metric'][:80]!r}; known: {', '.join((*ESTIMATED, *MORE))}")
+            raise UsageError(f"{where}: unknown metric {row['metric'][:80]!r}; {known(row['metric'], (*ESTIMATED, *MORE))}")
         written[row["metric"]] = row["value"]
     if not written:
         raise UsageError(f"{where} states no figure; expected columns such as accuracy and set_size, or metric and value")

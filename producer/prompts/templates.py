@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.errors import UsageError
 from schemas.items import Item
+from schemas.known_names import known
 from schemas.toml_file import as_model, read_toml
 
 PROMPTS = ("base", "shared", "task")
@@ -44,7 +45,7 @@ def instruction_for(task: str, prompt: str, prompt_file: Path | None = None) -> 
     Raises UsageError for an unknown prompt, a file of another form, or a task that has no instruction.
     """
     if prompt not in PROMPTS:
-        raise UsageError(f"unknown prompt {prompt!r}; known: {', '.join(PROMPTS)}")
+        raise UsageError(f"unknown prompt {prompt!r}; {known(prompt, PROMPTS)}")
     wording = _read(prompt_file) if prompt_file else Wording(shared=SHARED, task=BY_TASK)
     if prompt == "base":
         return ""

@@ -12,6 +12,7 @@ from typing import Any
 
 from producer.engine.settings import Settings
 from schemas.errors import UsageError
+from schemas.known_names import known
 from schemas.run import CHECKPOINT
 from store.format.item_file import SUFFIXES
 
@@ -126,7 +127,7 @@ def check_names(kind: str, names: Sequence[str], valid_names: Sequence[str]) -> 
     """Raise UsageError naming the first unknown name and all known ones."""
     for name in names:
         if name not in valid_names:
-            raise UsageError(f"unknown {kind} {name!r}; known: {', '.join(valid_names)}")
+            raise UsageError(f"unknown {kind} {name!r}; {known(name, valid_names)}")
 
 
 def _check_no_empty_name(options: Mapping[str, Any]) -> None:

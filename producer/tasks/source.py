@@ -16,6 +16,7 @@ from schemas.benchmark import BENCHMARK, ODD
 from schemas.errors import HedgemarkError, ItemError, UsageError
 from schemas.item_quirks import describe_quirks, says_none_of_the_above
 from schemas.items import Item
+from schemas.known_names import known
 from store.format.item_file import SUFFIXES, read_item_file
 
 GENERATED = "producer.tasks."  # the revision of an embedded task is this followed by its name
@@ -83,7 +84,7 @@ def load_task(name: str, data: Path | None = None, columns: str = "", *, native:
     path = Path(name)
     if path.suffix not in SUFFIXES:
         others = f"also any {', '.join(SUFFIXES)} file of items, {PREFIX}NAME, and {HUB}DATASET#SPLIT"
-        raise UsageError(f"unknown task {name!r}; known: {', '.join(TASKS)}; {others}")
+        raise UsageError(f"unknown task {name!r}; {known(name, TASKS)}; {others}")
     return TaskItems(path.stem, read_item_file(path, columns), (), _file_revision(path))
 
 

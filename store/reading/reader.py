@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from difflib import get_close_matches
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 
 from schemas.arguments import A_TEXT, read_argument
-from schemas.errors import RunNotFoundError, StoreInvalidError
+from schemas.errors import RunNotFoundError, StoreInvalidError, UsageError
 from schemas.itemset import ItemSet
 from schemas.layout import RUNS
 from schemas.run import Run
@@ -99,7 +99,7 @@ class Reader:
 
     def __init__(self, url: str, snapshot: str, keys: Keys) -> None:
         self.url, self.snapshot, self.keys = url, snapshot, keys
-        self.items = lru_cache(maxsize=ITEM_SETS_KEPT)(self._items)
+        self._items = lru_cache(maxsize=ITEM_SETS_KEPT)(partial(read_items, keys))
 
     def __repr__(self) -> str:
         """Say which store and snapshot this is, and what is in it."""
@@ -167,9 +167,15 @@ class Reader:
     def _rows(self) -> dict[str, tuple[Any, ...]]:
         return {row[0]: row for row in self.catalog.iter_rows()}
 
-    def _items(self, items_hash: str) -> ItemSet:
-        """Return an item set, after verifying its digest. Raises StoreInvalidError if it is missing or damaged."""
-        return read_items(self.keys, items_hash)
+    def items(self, items_hash: str) -> ItemSet:
+        """Return the item set with this digest, verified. Raises UsageError if no run has it, StoreInvalidError if it is damaged."""
+        items_hash = read_argument("items_hash", items_hash, A_TEXT)
+        try:
+            return self._items(items_hash)
+        except StoreInvalidError:
+            if items_hash in self.catalog["items_hash"]:
+                raise
+            raise UsageError(f"no run in {self.url} has the item set {items_hash!r}; that of a run is run.key.items_hash") from None
 
     def hint(self, name: str) -> str:
         """Return the end of the message about a run that does not exist: similar names, or that the store is empty."""

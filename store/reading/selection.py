@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from schemas.errors import RunNotFoundError, UsageError
 from schemas.fields import FIELDS
+from schemas.known_names import known
 from schemas.levels import NO_LEVEL, parse_level
 from schemas.run import CHECKPOINT
 
@@ -39,11 +40,10 @@ def matching_rows(rows: Iterable[Row], selection: Selection, where: str, fields:
     chosen = list(rows)
     for field in fields:
         accepted = {_canonical_level(value) if field == "level" else value for value in selection.get(field, ())}
-        known = sorted({row[field] for row in chosen})
-        for value in sorted(accepted.difference(known)):
-            more = f" and {len(known) - SHOWN} more" if len(known) > SHOWN else ""
-            named = _named_by_its_folder(field, value, known)
-            raise RunNotFoundError(f"no run with {field} {value!r} at {where}{named}; known: {', '.join(known[:SHOWN]) or 'none'}{more}")
+        stored = sorted({row[field] for row in chosen})
+        for value in sorted(accepted.difference(stored)):
+            named = _named_by_its_folder(field, value, stored)
+            raise RunNotFoundError(f"no run with {field} {value!r} at {where}{named}; {known(value, stored, SHOWN)}")
         chosen = [row for row in chosen if not accepted or row[field] in accepted]
     return chosen
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import icechunk
 
-from schemas.arguments import A_NUMBER, A_TEXT, read_argument
+from schemas.arguments import A_NUMBER, A_TEXT, Kind, instance_of, read_argument
 from schemas.errors import HedgemarkError, RunConflictError
 from schemas.itemset import ItemSet
 from schemas.layout import ITEMS, RUNS, SCHEMA_VERSION
@@ -32,6 +32,8 @@ from store.writing.commit_note import commit_metadata
 
 log = logging.getLogger(__name__)
 
+AN_ITEM_SET = Kind(instance_of(ItemSet), "an item set, as schemas.itemset.build_item_set makes it")
+A_RUN = Kind(instance_of(Run), "a schemas.run.Run")
 TRIES = 200  # attempts to commit; one fails only if another writer has committed in the meantime
 PAUSE_S = 0.05
 
@@ -139,6 +141,8 @@ class Writer:
 
         Raises
         ------
+        UsageError
+            For objects of other classes.
         HedgemarkError
             If the shapes of run and items do not fit, or the run answered other items.
         NonFiniteError
@@ -146,6 +150,7 @@ class Writer:
         RunConflictError
             If the store has this run with other content, without `replace`.
         """
+        items, run = read_argument("items", items, AN_ITEM_SET), read_argument("run", run, A_RUN)
         run.check(items.n_options, allow_nonfinite=allow_nonfinite)
         if run.key.items_hash != items.digest:
             raise HedgemarkError(f"run {run.key.name} answers items {run.key.items_hash[:12]}, not the given items {items.digest[:12]}")

@@ -17,7 +17,7 @@ import store
 from analyzer.api import calibrate, compare, cost, example_runs, gate, logits, monitor, p_values, sets, text, view_of
 from analyzer.api.arguments import ACCEPTED, ARGUMENTS
 from analyzer.stats.arrays import FloatArray
-from schemas.errors import HedgemarkError, UsageError
+from schemas.errors import HedgemarkError, RunNotFoundError, UsageError
 
 FUNCTIONS = [getattr(analyzer.api, name) for name in analyzer.api.__all__ if name not in ("Source", "example_runs")]
 WRONG: list[Any] = [object(), 1j, b"x", int, np.zeros((2, 2)), pl.DataFrame({"a": [1]}), [None], [[object()]], xr.Dataset(), {1: object()}]
@@ -116,12 +116,38 @@ def test_a_store_is_opened_by_text_or_path_only(value: Any, address: str) -> Non
         (sets, {"banana": 1}, "unknown argument 'banana'; known: source, at, average"),
         (sets, {"at": "v1"}, "only a store has snapshots"),
         (sets, {"model": []}, r"model is \[\]"),
+        (sets, {"scorers": "lacc"}, r"unknown scorer 'lacc'; did you mean lac\? known: lac, aps"),
+        (sets, {"protocol": "ye20"}, r"did you mean ye2024\?"),
     ],
 )
 def test_a_misspelt_argument_is_told_its_name(function: Any, arguments: dict[str, Any], said: str) -> None:
     """What a function cannot use is never left out without a word."""
     with pytest.raises(UsageError, match=said):
         function(example_runs()[0], **arguments)
+
+
+def test_names_of_a_store_are_told_by_their_likes(tmp_path: Path) -> None:
+    """A task that no run has, and an item set that no run answers; what is written must be items and a run."""
+    url, items = str(tmp_path / "store"), tiny_items()
+    run = tiny_run(items)
+    store.init_store(url)
+    write_runs(url, items, [run])
+    with pytest.raises(
+        RunNotFoundError, match=rf"no run with task '{run.key.task[:-1]}' .*; did you mean {run.key.task}\? known: {run.key.task}"
+    ):
+        sets(url, task=run.key.task[:-1])
+    reader = store.open_reader(url)
+    assert reader.items(items.digest).digest == items.digest
+    with pytest.raises(UsageError, match=r"has the item set 'nope'; that of a run is run.key.items_hash"):
+        reader.items("nope")
+    for value in (None, 3, ["a"]):
+        with pytest.raises(UsageError, match=r"^items_hash is .*; expected a text"):
+            reader.items(value)  # type: ignore[arg-type]
+    with store.open_writer(url) as writer:
+        with pytest.raises(UsageError, match=r"^items is 'x'; expected an item set"):
+            writer.write("x", run)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match=r"^run is None; expected a schemas.run.Run"):
+            writer.write(items, None)  # type: ignore[arg-type]
 
 
 def test_errors_speak_of_arguments(tmp_path: Path) -> None:
