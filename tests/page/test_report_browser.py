@@ -214,8 +214,29 @@ def test_dark_mode_and_print_follow_the_system(path: Path, open_page: Any) -> No
     assert opened.page.evaluate(label) != dark
     assert opened.page.evaluate("getComputedStyle(document.querySelector('.chart svg')).maxWidth") == "100%"
     torn = "heads => heads.filter(head => getComputedStyle(head).breakAfter !== 'avoid').length"
-    assert opened.page.eval_on_selector_all("h2, .reading, .about", torn) == 0
+    assert opened.page.eval_on_selector_all("h2, .means, .reading, .about", torn) == 0
+    counts = [int(text) for text in opened.page.locator(".column .count").all_inner_texts()]
+    assert counts == opened.page.eval_on_selector_all(".column", "all => all.map(column => column.querySelectorAll('.one').length)")
     assert opened.page.eval_on_selector_all(".card, .one", "all => all.filter(one => !one.offsetHeight).length") == 0
+
+
+def test_charts_are_drawn_again_for_paper(path: Path, open_page: Any) -> None:
+    """Their words keep their size there, and come back to the screen's width; the three lists of the verdict stand below each other."""
+    opened = open_page(path, screen={"width": 1400, "height": 900})
+    page = opened.page
+    page.set_viewport_size({"width": 1400, "height": 900})
+    opened.drawn()
+    width = "document.querySelector('#chart-scatter svg').getBoundingClientRect().width"
+    wide = page.evaluate(width)
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.wait_for_function(f"{width} <= 700")
+    page.emulate_media(media="print")
+    places = "all => all.map(column => [column.offsetLeft, column.offsetTop])"
+    lefts, tops = zip(*page.eval_on_selector_all(".column", places), strict=True)
+    assert len(set(lefts)) == 1 and len(set(tops)) == 3
+    page.emulate_media(media="screen")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    page.wait_for_function(f"{width} == {wide}")
 
 
 @pytest.mark.parametrize("width", [420, 1280])

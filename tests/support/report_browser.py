@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-PATIENCE_MS = 120_000  # a busy machine is no error
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 PATIENCE_MS = 180_000  # a busy machine was seen to need more than Playwright's half a minute to open a page
 

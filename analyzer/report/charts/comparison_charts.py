@@ -8,7 +8,7 @@ from typing import Any
 
 import altair as alt
 
-from analyzer.report.charts.theme import DIVERGING, SERIES, SHAPES, Spec, series, shapes
+from analyzer.report.charts.theme import SERIES, SHAPES, Spec, series, shapes
 
 ROWS = alt.NamedData("rows")
 ONE = alt.InlineData([{}])
@@ -35,6 +35,7 @@ def heat_map(methods: list[str], facts: dict[str, Any]) -> Spec:
         .transform_calculate(
             amount=f"datum[metric] == null ? null : datum[metric] * ({times} : 1)",
             shade=f"clamp(datum.amount / ({full} : 1), -1, 1)",
+            strength="abs(datum.shade)",
             sure="datum[metric + '_low'] > 0 || datum[metric + '_high'] < 0",
             said=f"datum.amount == null ? '-' : format(datum.amount, {form} : '.2f')",
             shown="(test(/^.0[.]0+$/, datum.said) ? slice(datum.said, 1) : datum.said) + (datum.unreliable ? ' !' : '')",
@@ -45,12 +46,14 @@ def heat_map(methods: list[str], facts: dict[str, Any]) -> Spec:
             tooltip=tooltip("amount", ".3f"),
         )
     )
-    cells = base.mark_rect(cornerRadius=3, stroke="@page", strokeWidth=2).encode(
-        color=alt.Color("shade:Q", scale=alt.Scale(domain=[-1, 0, 1], range=list(DIVERGING), interpolate="rgb"), legend=None)
+    cells = base.mark_rect(cornerRadius=3, fill="@card", stroke="@page", strokeWidth=2)
+    shades = base.mark_rect(cornerRadius=3, stroke="@page", strokeWidth=2).encode(
+        fill=alt.condition("datum.shade < 0", alt.value("@better"), alt.value("@worse")),
+        fillOpacity=alt.FillOpacity("strength:Q", scale=alt.Scale(domain=[0, 1], range=[0, 1]), legend=None),
     )
-    words = base.mark_text(color="#1c2127", fontSize=12).encode(text=alt.Text("shown:N"))
-    bold = base.transform_filter("datum.sure").mark_text(color="#1c2127", fontSize=12, fontWeight=700).encode(text=alt.Text("shown:N"))
-    return spec_of(alt.layer(cells, words.transform_filter("!datum.sure"), bold).add_params(metric), step=30)
+    words = base.mark_text(fontSize=12).encode(text=alt.Text("shown:N"))
+    bold = base.transform_filter("datum.sure").mark_text(fontSize=12, fontWeight=700).encode(text=alt.Text("shown:N"))
+    return spec_of(alt.layer(cells, shades, words.transform_filter("!datum.sure"), bold).add_params(metric), step=30)
 
 
 def decoupling(methods: list[str], facts: dict[str, Any]) -> Spec:

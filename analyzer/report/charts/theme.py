@@ -10,9 +10,24 @@ from typing import Any
 # After Okabe & Ito 2008, darkened or lightened until each has a contrast of 3 to 1 on the light and on the dark page.
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#b8669a", "#a8780a", "#3b8fc2", "#8f6bd1", "#7d7d7d")
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
-DIVERGING = ("#3b8fc2", "#eceff1", "#e07b39")  # falls, no change, grows; dark text has a contrast of 4.5 to 1 on all three
-LIGHT = {"ink": "#1c2127", "soft": "#59636e", "line": "#d4d9de", "page": "#ffffff", "card": "#f6f7f9"}
-DARK = {"ink": "#e8eaed", "soft": "#a5afb9", "line": "#3a4149", "page": "#14171a", "card": "#1e2226"}
+LIGHT = {
+    "ink": "#1c2127",
+    "soft": "#59636e",
+    "line": "#d4d9de",
+    "page": "#ffffff",
+    "card": "#f6f7f9",
+    "better": "#3b8fc2",
+    "worse": "#e07b39",
+}
+DARK = {
+    "ink": "#e8eaed",
+    "soft": "#a5afb9",
+    "line": "#3a4149",
+    "page": "#14171a",
+    "card": "#1e2226",
+    "better": "#2b6d97",
+    "worse": "#a84c14",
+}
 STATUS = {"pass": ("#0a6b4b", "#5fd3a6"), "inconclusive": ("#7a5200", "#f0c05a"), "fail": ("#b3340a", "#ff9a6c")}
 FONT = "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 

@@ -1,6 +1,7 @@
 // State in the URL fragment, controls, tables and charts.
 const byId = (id) => document.getElementById(id);
 const pick = (selector) => [...document.querySelectorAll(selector)];
+const PAPER = "700px"; // width of A4 or letter within its margins
 const ROWS = 10; // of a list, until all are asked for
 const unfolded = new Set(["table-watch"]); // lists that show all their rows; no row of the monitor is ever hidden
 const initial = () => ({ alpha: DATA.alpha, metric: "set_size_change", scorer: DATA.scorer, protocol: DATA.protocol, run: null, prices: { ...DATA.prices, saving: null } });
@@ -59,15 +60,19 @@ function table(heads, rows) {
   return element("table", null, element("thead", null, head), element("tbody", null, ...body));
 }
 
+/** Fill a table; a text that all rows share is said once above them. */
 function fillTable(panel) {
   const box = byId(`table-${panel.id}`);
   if (!box?.open) return;
   const rows = tableRows(panel, state);
-  const names = namedBy(rows);
+  const columns = [...namedBy(rows).map((name) => ({ field: name, title: name })), ...panel.columns];
+  const isShared = ({ field, digits }) => rows.length > 1 && (digits ?? null) === null && new Set(rows.map((row) => row[field] ?? "")).size === 1;
+  const shared = columns.filter((column) => isShared(column) && shown(column, rows[0]));
+  const own = columns.filter((column) => !isShared(column));
   const few = unfolded.has(box.id) ? rows : rows.slice(0, ROWS);
   offerMore(box.querySelector(".more"), box.id, few.length, rows.length);
-  const cells = few.map((row) => [...names.map((name) => row[name] ?? ""), ...panel.columns.map((column) => shown(column, row))]);
-  box.querySelector("div").replaceChildren(table([...names, ...panel.columns.map((column) => column.title)], cells));
+  box.querySelector(".shared").textContent = shared.length ? `All rows: ${shared.map((column) => `${column.title} ${shown(column, rows[0])}`).join(" · ")}` : "";
+  box.querySelector("div").replaceChildren(table(own.map((column) => column.title), few.map((row) => own.map((column) => shown(column, row)))));
 }
 
 /** Say how many rows of a list are shown, with a button for all. */
@@ -273,6 +278,12 @@ function start() {
   document.addEventListener("toggle", () => { DATA.panels.forEach(fillTable); fillFlipped(); cueBoxes(); }, true);
   document.addEventListener("scroll", ({ target }) => { if (target.matches?.(".scroll")) cueBoxes(); }, true);
   addEventListener("resize", cueBoxes);
+  for (const [event, width] of [["beforeprint", PAPER], ["afterprint", ""]]) {
+    addEventListener(event, () => { // charts are drawn again for the width of paper, so that their words keep their size
+      document.body.style.width = width;
+      dispatchEvent(new Event("resize"));
+    });
+  }
   document.querySelector(".filters").addEventListener("submit", (event) => event.preventDefault());
   addEventListener("hashchange", () => { if (location.hash && !location.hash.includes("=")) return; readFragment(); state.picked = state.run !== null; update(); });
   readFragment();

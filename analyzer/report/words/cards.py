@@ -238,7 +238,7 @@ def _bar(check: Record) -> Record | None:
     """Return the data of a check's bar: start, width, position of the limit, and words; None if the check has no figure.
 
     An interval from which nothing may be concluded has no bar (`width` None), so that no bar contradicts its result. One that is too short
-    to be seen becomes longer away from its limit, or on both sides if the check is undecided.
+    to be seen becomes longer away from its limit, or on both sides if the check is undecided. `goes_on`: it ends beyond the scale.
     """
     harm = _harm(check)
     if harm is None:
@@ -249,7 +249,8 @@ def _bar(check: Record) -> Record | None:
     start = low - missing * {PASS: 1.0, FAIL: 0.0}.get(check["result"], 0.5)
     words = WORDINGS[check["check"]]
     width = None if check["result"] == INCONCLUSIVE and check["reason"] else round(high - low + missing, 2)
-    drawn = {"low": round(start, 2), "width": width, "limit": BAR_LIMIT}
+    goes_on = width is not None and scale * harm.high > BAR_HIGH
+    drawn = {"low": round(start, 2), "width": width, "limit": BAR_LIMIT, "goes_on": goes_on}
     texts = {"words": words.short, "amount": words.change(harm.amount)}
     return check | drawn | texts | {"nearness": harm.high / max(harm.limit, 1e-9), "allowed": words.amount(harm.limit)}
 
