@@ -24,6 +24,7 @@ from analyzer.conformal.split_law import RankLaw, rank_law
 from analyzer.conformal.tilted_items import Threshold, threshold_design_effect
 from analyzer.measure.question import Question
 from analyzer.measure.scored import ranks_of
+from analyzer.runs.clustering import QUESTION
 from analyzer.runs.view import RunView
 from analyzer.stats.arrays import BoolArray, FloatArray
 from analyzer.stats.clusters import cluster_influence, effective_items, unseen_size
@@ -33,7 +34,7 @@ from analyzer.studies.carry_threshold import carried_ranks
 from analyzer.studies.threshold_transfer import carried_coverage
 
 FEW_ITEMS = 10  # smallest number of effective items, and of calibration items expected above the threshold
-AT_AN_ATOM = "the threshold lies at an atom or a gap of the scores, where a few items move it far"
+AT_AN_ATOM = "the threshold lies where many questions have the same score or none has one near it, so a few questions would move it far"
 GROUPS, EXTREMES = 384, 128
 SMALLEST_TAIL = 1e-9  # below it nothing is excluded; an early look may have a tail of 1e-23, where the bounds' formulas lose their digits
 DIGITS = 12  # decimals of a contribution; equal ones differ beyond them by rounding
@@ -138,7 +139,7 @@ def set_size_growth(cell: Paired, question: Question) -> Bounded:
     undecided = cell.after.note or _too_few_above(dense.at.law, cell.after.alpha, alike)
     if not undecided and (jumps_at_threshold(dense.at, alike) or jumps_at_threshold(compressed.at, alike)):
         undecided = AT_AN_ATOM
-    return Bounded(change, least, most, undecided, _few_effective(change), _fewest(undecided, cell, question))
+    return Bounded(change, least, most, undecided, _few_effective(change, question), _fewest(undecided, cell, question))
 
 
 def coverage_after_transfer(cell: Paired, question: Question, chosen: BoolArray | None = None) -> Bounded:
@@ -154,7 +155,7 @@ def coverage_after_transfer(cell: Paired, question: Question, chosen: BoolArray 
     undecided = cell.after.note or _too_few_above(source.at.law, cell.after.alpha, alike)
     if not undecided and jumps_at_threshold(Threshold(source.at.law, replace(source.at.ranks, option=source.at.ranks.answer[None])), alike):
         undecided = AT_AN_ATOM
-    return Bounded(estimate, least, most, undecided, _few_effective(estimate), _fewest(undecided, cell, question))
+    return Bounded(estimate, least, most, undecided, _few_effective(estimate, question), _fewest(undecided, cell, question))
 
 
 class _Pulled(NamedTuple):
@@ -199,7 +200,10 @@ def _fewest(undecided: str | None, cell: Paired, question: Question) -> float:
     return float(math.ceil(FEW_ITEMS / cell.after.alpha / question.calibration_fraction))
 
 
-def _few_effective(estimate: Estimate) -> str | None:
+def _few_effective(estimate: Estimate, question: Question) -> str | None:
     effective = effective_items(estimate.clusters.sums(estimate.influence) if estimate.clusters else estimate.influence)
-    units = "clusters" if estimate.clusters else "items"
-    return f"the change rests on about {effective:.0f} {units}" if 0 < effective < FEW_ITEMS else None
+    if not 0 < effective < FEW_ITEMS:
+        return None
+    of_questions = question.clustering.text == QUESTION or not estimate.clusters
+    unit = f"{'different question' if of_questions else 'cluster'}{'s' if effective >= 1.5 else ''}"
+    return f"nearly all of the change comes from about {effective:.0f} {unit}; at least {FEW_ITEMS} are needed"

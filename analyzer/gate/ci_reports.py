@@ -19,6 +19,7 @@ UNPLANNED = (
     "Asking again with more items makes a wrong answer more likely: 20 such looks pass up to 12 % of the models at a limit instead of "
     f"{100 * TAIL:g} %. Plan further looks under [looks] in the policy, for new items."
 )
+NARROW = 0.1  # of a number of items: a range as narrow says nothing that "about" does not
 JUDGED = ("model", "method", "level", "task", "prompt")  # what a run is called by in a report
 HUB_DATA_SET = "ErikYip/LLM-Uncertainty-Bench"  # contains the published tasks
 
@@ -208,12 +209,14 @@ def _percent(share: float) -> str:
 
 
 def together(records: Sequence[Record]) -> str:
-    """Return a sentence about the error probability over several compressed models together; "" for a single model."""
+    """Return a sentence about the error probability over several compressed models together; "" for a single model or if none passes."""
     by_model = _by_model(records)
     n_models = len(by_model)
     if n_models < 2:
         return ""
     passed = [model for model, checks in by_model.items() if outcome(checks) == PASS]
+    if not passed:
+        return ""
     sure = sum(outcome(by_model[model], "result_together") == PASS for model in passed)
     every = min(TAIL * n_models, 1.0)
     return (
@@ -248,9 +251,10 @@ def would_decide(records: Sequence[Record], what: str = "items", name: Callable[
 def _needed(record: Record, what: str = "items") -> str:
     """Return how many items a check needs, with the range of that number; for a check by subject, items of that subject."""
     low, high = record["items_needed_low"], record["items_needed_high"]
-    between = f"{low:,} to {high:,}" if high else f"{low:,} or more"
+    between = f" ({low:,} to {high:,})" if high else f" ({low:,} or more)"
+    between = "" if high and high - low <= NARROW * record["items_needed"] else between
     where = f"{what} of {record['subject']}" if record["subject"] else what
-    return f"about {record['items_needed']:,} {where} would probably be enough to decide ({between})"
+    return f"about {record['items_needed']:,} {where} would probably be enough to decide{between}"
 
 
 def sentence(record: Record) -> str:

@@ -149,7 +149,7 @@ def _checks(cells: list[Paired], question: Question, limits: Sequence[Limit], lo
         yield Check(first, SUPERSEDED, look, reason=f"{larger} answers the same questions and more", left_out=True)
         return
     if first.before is None:
-        yield Check(first, "dense run", look, reason="there is no matching dense run; name one with --against")
+        yield Check(first, "dense run", look, reason="there is no matching dense run")
         return
     yield Check(first, "reliable", look, reason=pair_unreliable(cells), broken=_broken(cells))
     for limit in limits_for(first.row["task"], limits):

@@ -11,6 +11,10 @@ KL = "KL measures how much the answers changed; whether for the worse, the chang
 RECALIBRATED = "Figures called recalibrated have a threshold made again on the target itself; the others keep the other run's threshold."
 TEMPERED = "The sets are made of recalibrated probs; nll, brier and ece beside them are those of the raw probs."
 HOLM = "p-values are made stricter for the number of comparisons in the table (Holm)."
+FRONTIER = (
+    "Inconclusive: too few items to tell whether a run with no more bytes is as good. "
+    "To be on the frontier is no release decision: `analyze gate` says whether limits are kept."
+)
 ONE_PROMPT = "All figures are of one prompt; another may move them more than compression does. Compare several with `--prompt`."
 MOST_NOTED = 5  # different notes that a table tells
 
@@ -43,6 +47,8 @@ def of_columns(records: Sequence[Record], titles: Sequence[str]) -> list[str]:
         sentences.append(KL)
     if any(title.startswith("p ") for title in titles) and any(record.get("accuracy_p_holm") is not None for record in records):
         sentences.append(HOLM)
+    if "dominated by" in titles and any(record["finding"] == "inconclusive" for record in records):
+        sentences.append(FRONTIER)
     if records and any("recalibrated" in title for title in titles):
         sentences.append(RECALIBRATED)
     if any(record.get("reliability", "none") != "none" for record in records):
@@ -79,7 +85,9 @@ def _clusters(record: Record, effects: Sequence[float]) -> str:
     asked = f"ask {n_clusters:,} different questions" if cluster == "question" else f"form {n_clusters:,} clusters (--cluster {cluster})"
     low, high = (fixed(end(effects), 2) if effects else "" for end in (min, max))
     times = f": the variance of accuracy is {low if low == high else f'{low} to {high}'} times that of independent items" if effects else ""
-    return f"{record['n_items']:,} items of {record['task']} {asked}, which intervals and tests count as one unit each{times}."
+    said = f"{record['n_items']:,} items of {record['task']} {asked}, which intervals and tests count as one unit each{times}."
+    drawn = " If each item was drawn independently of the others, `--cluster item` counts every one." if cluster == "question" else ""
+    return said + drawn
 
 
 def of_prompts(records: Sequence[Record]) -> list[str]:

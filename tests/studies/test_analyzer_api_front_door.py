@@ -1,5 +1,6 @@
 """The API as a notebook uses it: scorers that are functions, runs of a store as a data set and back, objects that say what they are."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from schemas.errors import RunNotFoundError, UsageError
 from schemas.items import Item
 from schemas.itemset import build_item_set
 from store import init_store, open_dataset, open_reader
+
+README = Path(__file__).parents[2] / "README.md"
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +107,15 @@ def test_a_scorer_may_be_a_function() -> None:
     assert plain["set_size"][0] != other["set_size"][0] and other["parameters"].to_list() == ["weight=2"]
     assert compare(example_runs(), scorers=entropy)["verdict"].to_list()[2] == "both degrade"
     assert "entropy" in " ".join(sensitivity(example_runs(), scorers=entropy)["variants"])
+
+
+def test_the_scorer_of_the_readme_orders_options_as_lac_does(address: str) -> None:
+    """-log(prob) falls where 1 - prob falls, so that both make the same sets; the lines are run as they stand there."""
+    (lines,) = [block for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if "def surprise" in block]
+    tables: dict[str, Any] = {}
+    exec(lines.replace("compare(", "table = compare(").replace("hedgemark-store", address).replace("mmlu", "quiz"), tables)
+    own, of_lac = (tables["table"].filter(scorer=name)["set_size"] for name in ("surprise", "lac"))
+    assert len(own) == 3 and own.to_list() == of_lac.to_list()
 
 
 def test_functions_that_are_no_scorers_are_refused() -> None:
