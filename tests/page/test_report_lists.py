@@ -115,3 +115,13 @@ def test_print_shows_the_whole_heat_map_and_says_what_it_shows(path: Path, open_
     opened.page.emulate_media(media="print")
     assert opened.page.evaluate("document.querySelector('#chart-heat svg').getBoundingClientRect().right") <= 500
     assert opened.page.locator("#metric").is_visible() and not opened.page.locator(".filters").is_visible()
+
+
+def test_a_text_that_all_rows_share_is_said_once(path: Path, open_page: Any) -> None:
+    """Above the table, with its column's name; numbers stay in their columns, and the CSV keeps every column."""
+    opened = open_page(path).drawn()
+    rows, saved = table(opened, "made"), download(opened, "made")
+    heads = opened.page.locator("#table-made th").all_inner_texts()
+    assert {"dtype", "versions"}.isdisjoint(heads) and {"model", "method"} <= set(heads)
+    assert {row["dtype"] for row in rows} == {row["dtype"] for row in saved} and len({row["dtype"] for row in saved}) == 1
+    assert "All rows: " in opened.page.locator("#table-made .shared").inner_text()

@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,12 +70,14 @@ def open_page(chromium: Any) -> Iterator[Any]:
 
 
 def table(opened: Opened, panel: str) -> list[dict[str, str]]:
-    """Open a panel's table view and return its rows by title."""
+    """Open a panel's table view and return its rows by title, with what is said above for all of them; "" where a column has no text."""
     opened.page.eval_on_selector(f"#table-{panel}", "details => { details.open = true; }")
     opened.page.wait_for_selector(f"#table-{panel} table", state="attached")
     opened.page.eval_on_selector_all(f"[data-more=table-{panel}]", "buttons => buttons.forEach(button => button.click())")
     cells = opened.page.eval_on_selector_all(f"#table-{panel} tr", "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))")
-    return [dict(zip(cells[0], row, strict=True)) for row in cells[1:]]
+    read = "all => all.map(({ firstChild, lastChild }) => [firstChild.textContent.trim(), lastChild.textContent])"
+    shared = opened.page.eval_on_selector_all(f"#table-{panel} .shared span", read)
+    return [defaultdict(str, shared) | dict(zip(cells[0], row, strict=True)) for row in cells[1:]]
 
 
 def download(opened: Opened, panel: str) -> list[dict[str, str]]:

@@ -71,7 +71,8 @@ function fillTable(panel) {
   const own = columns.filter((column) => !isShared(column));
   const few = unfolded.has(box.id) ? rows : rows.slice(0, ROWS);
   offerMore(box.querySelector(".more"), box.id, few.length, rows.length);
-  box.querySelector(".shared").textContent = shared.length ? `All rows: ${shared.map((column) => `${column.title} ${shown(column, rows[0])}`).join(" · ")}` : "";
+  const said = shared.map((column) => element("span", null, `${column.title} `, element("b", shown(column, rows[0]))));
+  box.querySelector(".shared").replaceChildren(...(shared.length ? ["All rows: ", ...said] : []));
   box.querySelector("div").replaceChildren(table(own.map((column) => column.title), few.map((row) => own.map((column) => shown(column, row)))));
 }
 
