@@ -35,7 +35,8 @@ class Made(NamedTuple):
 
 MADE = (
     Made(DENSE),
-    Made("rtn", ("w8a16-g32", "w4a16-g32", "w3a16-g32", "w2a16-g32", "w8a8-fp8", "mxfp8", "w4afp8", "nvfp4", "mxfp4")),
+    Made("rtn", ("w8a16-g32", "w4a16-g32", "w3a16-g32", "w2a16-g32", "w8a8-fp8", "mxfp8", "nvfp4", "mxfp4")),
+    Made("rtn", ("w4afp8",)),  # by itself, since it needs groups of 128 columns, which not every model has
     Made("gptq", ("w4a16-g32", "w3a16-g32", "w2a16-g32", "nvfp4", "mxfp4")),
     Made("awq", ("w4a16-g32", "w3a16-g32")),
     Made("awq", ("w3a16-g32",), ("--set", "clip=none")),
