@@ -86,7 +86,7 @@ def test_a_block_says_how_it_is_run(tmp_path: Path) -> None:
     [
         ("model = ", "cannot read sweep file"),
         ("model = " + "[" * 100_000, "it is nested too deeply"),
-        ("[[sweep]]\nmodel = 'a'\nlevle = '0.5'", "block 1: unknown key 'levle'; known: model, method"),
+        ("[[sweep]]\nmodel = 'a'\nlevle = '0.5'", "block 1: unknown key 'levle'; did you mean level\\? known: model, method"),
         ("[[sweep]]\nmodel = 'a'\n[[sweep]]\nmethod = 'rtn'", "block 2: no model"),
         ("model = 'a'\nlimit = 'ten'", "'limit': must be a whole number, not 'ten'"),
         ("model = 'a'\nlimit = true", "'limit': must be a whole number, not True"),
@@ -112,7 +112,7 @@ def test_a_broken_sweep_file_is_refused(tmp_path: Path, text: str, message: str)
 def test_all_problems_of_a_sweep_file_are_named_at_once(tmp_path: Path) -> None:
     """Two broken blocks, one of them with two mistakes, make one message with three sentences."""
     text = "[[sweep]]\nmodel = 'a'\nlevle = '0.5'\nlimit = -5\n[[sweep]]\nmethod = 'rtn'"
-    with pytest.raises(UsageError, match=r"block 1: 'limit': -5 is not .*; unknown key 'levle'; known: .*; block 2: no model"):
+    with pytest.raises(UsageError, match=r"block 1: 'limit': -5 is not .*; unknown key 'levle'; did you mean level\? known: .*; block 2: no model"):
         read_sweep(write_sweep(tmp_path, text), {})
 
 

@@ -171,7 +171,7 @@ def test_kv_options_become_levels() -> None:
     assert names[:2] == ["ref-s kv int8", "ref-s kv fp8"]
     assert names[2:] == [f"ref-s rtn {level} kv-{cache}" for level in ("w4a16", "w8a16") for cache in ("int8", "fp8")]
     for options, sentence in (
-        ({"caches": ("int3",)}, "unknown --kv format 'int3'; known: fp8, int8, int4, nvfp4"),
+        ({"caches": ("int3",)}, "unknown --kv format 'int3'; did you mean int8\\? known: fp8, int8, int4, nvfp4"),
         ({"caches": ("int8",), "levels": ("w4a16",)}, "level 'w4a16' is no format of cached keys and values"),
     ):
         with pytest.raises(UsageError, match=sentence):

@@ -176,7 +176,7 @@ def test_the_command_and_the_function_agree(monkeypatch: pytest.MonkeyPatch, tmp
         ("items = ['500']\n", "looks.items.0"),
         ("items = 500\n", "looks.items"),
         ("items = [500]\nspending = 'all'\n", "'looks.spending' is 'all'.*'obrien-fleming' or 'pocock'"),
-        ("items = [500]\nspendings = 'pocock'\n", "unknown key 'looks.spendings'; known: items, spending"),
+        ("items = [500]\nspendings = 'pocock'\n", "unknown key 'looks.spendings'; did you mean spending\\? known: items, spending"),
     ],
 )
 def test_looks_that_cannot_be_meant_are_refused(tmp_path: Path, text: str, words: str) -> None:

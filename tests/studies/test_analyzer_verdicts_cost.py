@@ -103,10 +103,10 @@ def test_a_predictor_file_records_every_price() -> None:
     ("text", "words"),
     [
         ("", "nothing has a price"),
-        ("[prices]\nreveiw = 1\n", "unknown key 'prices.reveiw'; known: answer, ask_again, review, abstain, wrong"),
+        ("[prices]\nreveiw = 1\n", "unknown key 'prices.reveiw'; did you mean review\\? known: answer, ask_again, review, abstain, wrong"),
         ("[prices]\nreview = -1\n", "-1 is not a number of 0 or more"),
         ("[prices]\nreview = inf\n", "inf is not a finite number"),
-        ("[price]\nreview = 1\n", "unknown key 'price'; known: prices, rules, hardware"),
+        ("[price]\nreview = 1\n", "unknown key 'price'; did you mean prices\\? known: prices, rules, hardware"),
         ("[prices]\nreview = 1\n[hardware]\nrtn = 1\n", "no 'dense'"),
         ("[prices]\nreview = 1\n[rules]\nask_again_up_to = 0\n", "'rules.ask_again_up_to' is 0; it should be greater"),
         ("[prices", "cannot read prices"),
