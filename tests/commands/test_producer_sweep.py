@@ -112,7 +112,7 @@ def test_a_broken_sweep_file_is_refused(tmp_path: Path, text: str, message: str)
 def test_all_problems_of_a_sweep_file_are_named_at_once(tmp_path: Path) -> None:
     """Two broken blocks, one of them with two mistakes, make one message with three sentences."""
     text = "[[sweep]]\nmodel = 'a'\nlevle = '0.5'\nlimit = -5\n[[sweep]]\nmethod = 'rtn'"
-    with pytest.raises(UsageError, match=r"block 1: 'limit': -5 is not .*; unknown key 'levle'; did you mean level\? known: .*; block 2: no model"):
+    with pytest.raises(UsageError, match=r"block 1: 'limit': -5 is not .*; .*'levle'; did you mean level\? .*; block 2: no model"):
         read_sweep(write_sweep(tmp_path, text), {})
 
 
