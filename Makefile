@@ -35,7 +35,7 @@ test: setup ## every test that takes seconds, on the default and the newest inte
 	$(MAKE) --jobs 2 test-default test-base
 
 test-default: setup
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
 
 test-base: ## schemas, store and analyzer without torch, on the newest other interpreter; the large ones are left to test-interpreters
 	sh .ci/other-interpreters.sh $(PYTHON) | tail -n 1 | while read -r python; do LEFT_OUT=large sh .ci/test-base.sh "$$python" </dev/null || exit 1; done

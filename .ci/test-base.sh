@@ -16,5 +16,5 @@ export PATH HEDGEMARK_PEER_PYTHON
 shift
 [ $# = 0 ] || exec "$venv/bin/python" "$@"
 marks='not slow and not producer and not browser and not simulation'"${LEFT_OUT:+ and not $LEFT_OUT}"
-"$venv/bin/python" -m pytest -n 2 --dist loadgroup -m "$marks" --ignore-glob='*test_producer_*' \
+"$venv/bin/python" -m pytest -n 2 --dist loadfile -m "$marks" --ignore-glob='*test_producer_*' \
   --ignore=tests/promises/test_contributing.py # the recipes say nothing of the interpreter

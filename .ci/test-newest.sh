@@ -8,4 +8,4 @@ grep '^torch==' constraints.txt > "$venv/torch.txt"
 "$venv/bin/pip" install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager --constraint "$venv/torch.txt" \
   --editable '.[producer,dev]'
 "$venv/bin/pip" list --disable-pip-version-check
-PATH=$PWD/$venv/bin:$PATH "$venv/bin/python" -m pytest -n 2 --dist loadgroup -m 'not slow'
+PATH=$PWD/$venv/bin:$PATH "$venv/bin/python" -m pytest -n 2 --dist loadfile -m 'not slow'

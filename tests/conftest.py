@@ -26,10 +26,7 @@ def shared_data() -> Path:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip producer tests where torch is not installed, unless every dependency is required; let one worker make a file's fixtures."""
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in filter(_shares_fixtures, items):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    """Skip producer tests where torch is not installed, unless every dependency is required."""
     try:
         import torch  # noqa: F401
     except ImportError:
@@ -38,10 +35,3 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if "producer" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="torch is not installed (base install)"))
-
-
-def _shares_fixtures(item: pytest.Item) -> bool:
-    """Return whether a test uses a fixture that other tests of its file use too: with --dist loadgroup one worker then runs them all."""
-    made_by = getattr(item, "_fixtureinfo", None)
-    fixtures = [fixture for each in made_by.name2fixturedefs.values() for fixture in each] if made_by else []
-    return any(fixture.scope == "module" or (fixture.scope == "session" and fixture.baseid.endswith(".py")) for fixture in fixtures)

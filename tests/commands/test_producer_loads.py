@@ -92,9 +92,8 @@ def test_cells_of_a_sweep_share_one_load(tmp_path: Path, monkeypatch: pytest.Mon
     """Four cells of a model load it once, two of another load that; all runs equal those of a command each."""
     monkeypatch.setattr(process, "WORKER", (sys.executable, "-c", COUNTING))
     asked = {"ref-s": (DENSE, *METHODS_OF_CELLS), "ref-moe": (DENSE, METHODS_OF_CELLS[0])}
-    requests = [
-        Request(models=(model,), methods=methods, tasks=("urn",), limit=12, settings=Settings(fresh=True)) for model, methods in asked.items()
-    ]
+    fresh = Settings(fresh=True)
+    requests = [Request(models=(model,), methods=methods, tasks=("urn",), limit=12, settings=fresh) for model, methods in asked.items()]
     finished = run_local(split(requests, str(tmp_path / "sweep")), lambda _: None)
     assert [cell.reason for cell in finished] == [""] * 6
     assert [cell.runs[-1] for cell in finished] == ["1"] * 6  # one process, and one load, for each model
