@@ -5,8 +5,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -341,7 +339,7 @@ HOSTILE = "from pathlib import Path\nPath({mark!r}).touch()\nclass Any:\n    pas
 
 @pytest.mark.parametrize("what", ["config", "tokenizer"])
 @pytest.mark.parametrize("model_type", ["llama", "own"])
-def test_python_code_of_a_model_is_never_run(what: str, model_type: str, tmp_path: Path) -> None:
+def test_python_code_of_a_model_is_never_run(what: str, model_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that brings Python code is refused in one sentence, or run as the class that transformers has, whatever stdin answers."""
     folder, mark = save_standin(tmp_path / "standin"), tmp_path / "ran"
     (folder / "hostile.py").write_text(HOSTILE.format(mark=str(mark)))
@@ -353,12 +351,12 @@ def test_python_code_of_a_model_is_never_run(what: str, model_type: str, tmp_pat
         tokenizer_class = "Any" if model_type == "own" else "LlamaTokenizer"
         changed |= {"tokenizer_class": tokenizer_class, "auto_map": {"AutoTokenizer": ["hostile.Any", None]}}
     (folder / name).write_text(json.dumps(changed))
-    asked = [sys.executable, "-m", "producer", "--model", "standin", "--task", "urn", "--limit", "2", "--store", "store"]
-    done = subprocess.run(asked, cwd=tmp_path, input="y\ny\ny\n", capture_output=True, text=True, check=False, env={**os.environ})
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, ["--model", "standin", "--task", "urn", "--limit", "2", "--store", "store"], input="y\ny\ny\n")
     assert not mark.exists()
-    assert "custom code" not in done.stdout + done.stderr
+    assert "custom code" not in done.output
     if model_type == "own" and what == "config":
-        assert done.returncode == 2
+        assert done.exit_code == 2
         assert "it needs Python code that comes with it, and such code is never run" in done.stderr
         assert len(after_first_line(done.stderr)) == 1
 
