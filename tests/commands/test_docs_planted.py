@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from store_tiny import tiny_run, write_runs
 
 from analyzer.api import compare
@@ -18,6 +19,7 @@ SCRIPT = Path(__file__).parents[2] / "docs" / "planted.py"
 N_ITEMS = 1_500
 
 
+@pytest.mark.large
 def test_a_planted_fault_changes_no_answer_and_makes_sets_grow(tmp_path: Path) -> None:
     """A model whose margin says how often it is right loses that: no flip, and the sets of LAC and APS grow beyond the tolerance."""
     items = build_item_set("quiz", [Item(id=str(i), answer="ABCD"[i % 4], source="quiz") for i in range(N_ITEMS)], n_options=[4] * N_ITEMS)

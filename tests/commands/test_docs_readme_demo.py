@@ -17,6 +17,7 @@ SCRIPT = Path(__file__).parents[2] / "docs" / "readme_demo.py"
 
 
 @pytest.mark.browser
+@pytest.mark.usefixtures("swaps_drawn_once")
 def test_the_rows_and_the_picture_are_those_of_the_store(tmp_path: Path, chromium: Any) -> None:
     """The rows of ref-l on facts, corrected beside all others, and a picture that ends below the three lists of the verdict."""
     items = quiz("facts", 120)
@@ -31,6 +32,7 @@ def test_the_rows_and_the_picture_are_those_of_the_store(tmp_path: Path, chromiu
     assert header[:8] == b"\x89PNG\r\n\x1a\n" and width == 1180 and 400 < height < 1400
 
 
+@pytest.mark.large
 def test_what_is_missing_is_a_sentence(tmp_path: Path) -> None:
     """Wrong arguments, and a store that is not there."""
     for arguments, code, said in (

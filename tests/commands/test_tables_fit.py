@@ -45,6 +45,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> str:
     return mixed_store(tmp_path_factory.mktemp("wide"))
 
 
+@pytest.mark.large
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_table_fits_its_terminal(command: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No line of a table is longer than the terminal, and a figure's two ends stay on one line; prose around the table may be longer."""
@@ -59,6 +60,7 @@ def test_every_table_fits_its_terminal(command: str, url: str, tmp_path: Path, m
         assert not any(re.search(r"\[[^\])]*$", line) for line in table)
 
 
+@pytest.mark.large
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_latex_table_fits_a_page(command: str, url: str, tmp_path: Path) -> None:
     """It compiles with the packages that a report names, and nothing on its pages is cut or missing."""

@@ -17,7 +17,7 @@ from analyzer.report.words import sentences
 from analyzer.report.words.cards import cards
 from schemas.run import Environment
 
-pytestmark = pytest.mark.usefixtures("swaps_drawn_once")
+pytestmark = [pytest.mark.large, pytest.mark.usefixtures("swaps_drawn_once")]  # no interpreter changes the text of a page
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ from analyzer.runs.loading import select_runs
 from analyzer.tables.cautions import KL, ONE_PROMPT, RECALIBRATED
 from schemas.errors import HedgemarkError, UsageError
 
-pytestmark = pytest.mark.usefixtures("swaps_drawn_once")
+pytestmark = [pytest.mark.large, pytest.mark.usefixtures("swaps_drawn_once")]  # no interpreter changes the text of a page
 PANELS = panels_of(False)
 CLOSE = 2e-6  # the page keeps six digits
 

@@ -16,7 +16,7 @@ from analyzer.report.panels import panels_of
 from analyzer.report.papers import paper
 from analyzer.report.write import chart_specs, write_charts
 
-pytestmark = pytest.mark.usefixtures("swaps_drawn_once")
+pytestmark = [pytest.mark.large, pytest.mark.usefixtures("swaps_drawn_once")]  # no interpreter changes the text of a page
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,7 @@ def test_every_page_shows_a_picture_of_the_script(pictures: ModuleType) -> None:
     assert len(shown) == len(PAGES) == 4
 
 
+@pytest.mark.large
 def test_the_script_draws_charts(pictures: ModuleType, tmp_path: Path) -> None:
     """All pictures are drawn again, with the same words and numbers on them as those that stand there."""
     pictures.main(tmp_path)

@@ -87,6 +87,7 @@ def test_javascript_gives_every_test_vector(tmp_path: Path) -> None:
     assert found == [[True] * len(KINDS), [False] * len(KINDS)]
 
 
+@pytest.mark.large
 def test_javascript_agrees_on_fresh_questions(tmp_path: Path) -> None:
     """1,000 random questions of 2 to 4 options get the runtime's sets and decisions."""
     rng = np.random.default_rng(0)
