@@ -60,7 +60,7 @@ def assert_equal_runs(one: Path, other: Path, n_runs: int) -> None:
         np.testing.assert_array_equal(first.logits, second.logits)
 
 
-@pytest.mark.parametrize("model", ["ref-s", "ref-moe"])
+@pytest.mark.parametrize("model", ["ref-moe", pytest.param("ref-s", marks=pytest.mark.slow)])  # a sweep below takes ref-s
 def test_methods_of_a_command_share_one_load(model: str, tmp_path: Path) -> None:
     """Three methods and the dense model come of one load, and equal those that were loaded apart; nothing is kept afterwards."""
     methods = (DENSE, "rtn", "magnitude", "wanda")
