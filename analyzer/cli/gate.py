@@ -38,7 +38,9 @@ from store.shown import message
 def gate_command(
     policy: Path | None, limits: tuple[str, ...], predictor: Path | None, against: str | None, track: str | None, **options: Any
 ) -> None:
-    """Check compressed models against release limits. Exits with 0 if all limits are kept, 1 if one is exceeded, 3 if undecided.
+    """Check compressed models against release limits.
+
+    Exits with 0 if all limits are kept, 1 if one is exceeded or a compressed run cannot be trusted, 3 if undecided.
 
     Example: analyze gate --method gptq --limit accuracy_loss=0.02 --limit set_size_growth=0.1
     """

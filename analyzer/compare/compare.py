@@ -90,8 +90,9 @@ def mean_change(cells: Sequence[Paired], name: str) -> Estimate:
 
 def pair_unreliable(cells: Sequence[Paired]) -> str | None:
     """Return every reason not to trust a comparison: those of the compressed runs and those of their dense runs."""
-    before = unreliable(cell.before for cell in cells if cell.before)
-    reasons = [unreliable(cell.after for cell in cells), before and f"compared with an unreliable run: {before}"]
+    before, after = unreliable(cell.before for cell in cells if cell.before), unreliable(cell.after for cell in cells)
+    of_dense = "the same holds for the run it is compared with" if before == after else f"compared with an unreliable run: {before}"
+    reasons = [after, before and of_dense]
     return "; ".join(filter(None, reasons)) or None
 
 

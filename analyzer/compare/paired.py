@@ -154,7 +154,15 @@ def _measuring_order(row: Row) -> tuple[Any, ...]:
 def _why_not(runs: Runs, partners: Partners) -> str:
     if partners.against:
         return f"none of {len(runs.rows)} selected runs shares task and prompt with a dense run of model {partners.against!r}"
-    return f"none of {len(runs.rows)} selected runs is compressed and has a dense run of its model, task and prompt"
+    rows = [row for row in runs.rows if row["method"] != DENSE]
+    if not rows:
+        return f"none of {len(runs.rows)} selected runs is compressed"
+    lacking = f"none of {len(rows)} selected compressed runs has a dense run of its model, task and prompt"
+    tasks = {row["task"] for row in rows}
+    dense = sorted({row["model"] for row in runs.reader.catalog.to_dicts() if row["method"] == DENSE and row["task"] in tasks})
+    if dense:
+        return f"{lacking}; name the dense model that they were made from with --against, such as --against {dense[0]}"
+    return f"{lacking}; make one with: produce --model {rows[0]['model']} --method dense --task {rows[0]['task']}"
 
 
 def _share(happens: BoolArray, clusters: Clusters | None) -> Estimate:

@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from itertools import groupby
 
-from analyzer.gate.gate import FAIL, INCONCLUSIVE, NOT_JUDGED, PASS, SUPERSEDED, TAIL, outcome
+import numpy as np
+
+from analyzer.gate.gate import FAIL, INCONCLUSIVE, NOT_JUDGED, PASS, SUPERSEDED, TAIL, outcome, questions_repeat
 from analyzer.measure.records import Record
 from analyzer.tables.cautions import dependent, noted
 from analyzer.tables.markup import piped
@@ -18,6 +20,10 @@ ELEMENTS = {FAIL: "failure", INCONCLUSIVE: "error", NOT_JUDGED: "skipped"}  # of
 UNPLANNED = (
     "Asking again with more items makes a wrong answer more likely: 20 such looks pass up to 12 % of the models at a limit instead of "
     f"{100 * TAIL:g} %. Plan further looks under [looks] in the policy, for new items."
+)
+REPEAT = (
+    "How many items would decide is not said where many repeat a question: more of the same source may add few new questions. "
+    "If each item was drawn independently, `--cluster item` counts every one."
 )
 NARROW = 0.1  # of a number of items: a range as narrow says nothing that "about" does not
 JUDGED = ("model", "method", "level", "task", "prompt")  # what a run is called by in a report
@@ -36,7 +42,7 @@ def junit(records: Sequence[Record]) -> str:
         numbers = {name: str(sum(check["result"] == result for check in checks)) for name, result in counts.items()}
         suite = ET.SubElement(root, "testsuite", {"name": run, "tests": str(len(checks)), **numbers})
         properties = ET.SubElement(suite, "properties")
-        about = {name: checks[0][name] for name in (*JUDGED, "n_items", "snapshot")} | {"version": tool()}
+        about = {name: checks[0][name] for name in (*JUDGED, "compared_with", "n_items", "snapshot")} | {"version": tool()}
         for name, value in about.items():
             ET.SubElement(properties, "property", name=name, value=str(value))
         for check in checks:
@@ -59,15 +65,17 @@ def markdown(records: Sequence[Record]) -> str:
     lines += [f"{not_judged(records)}"] if not_judged(records) else []
     ordered = sorted(records, key=lambda record: bool(record["result"] == PASS))
     rows = [(*(check[name] for name in JUDGED), title(check), MARKS[check["result"]], sentence(check)) for check in ordered]
-    runs = [f"- `{name}`, {n_items:,} items" for name, n_items in _judged(records)]
+    runs = [f"- `{name}`, compared with `{dense}`, {n_items:,} items" for name, dense, n_items in _judged(records)]
     words = sentences(records) + dependent(records) + noted(records)
     lines += ["", *piped((*JUDGED, "check", "result", "why"), rows), "", *words, "", "Runs judged:", "", *runs, ""]
     lines += [f"Snapshot `{records[0]['snapshot']}`, {tool()}.", ""]
     return "\n".join(lines)
 
 
-def _judged(records: Sequence[Record]) -> Iterable[tuple[str, int]]:
-    return dict.fromkeys((check["run"], check["n_items"]) for check in records if check["result"] != NOT_JUDGED)
+def _judged(records: Sequence[Record]) -> Iterable[tuple[str, str, int]]:
+    """Return each run that was judged, the dense run it was compared with, and its number of items."""
+    judged = [check for check in records if check["result"] != NOT_JUDGED]
+    return dict.fromkeys((check["run"], check["compared_with"] or "no dense run", check["n_items"]) for check in judged)
 
 
 def tool() -> str:
@@ -125,10 +133,20 @@ def not_judged(records: Sequence[Record]) -> str:
     return " ".join(alone + smaller)
 
 
+def _plain(value: float) -> str:
+    """Return a number with four digits and no exponent; what is next to 0 is 0, without a sign."""
+    return np.format_float_positional(round(value, 6) + 0.0, precision=4, fractional=False, trim="-")
+
+
+def _first_reason(records: Sequence[Record]) -> str:
+    """Return why the first check of which nothing may be concluded is undecided, whatever the number of items; "" without one."""
+    return next((f"{title(record)}: {record['reason']}" for record in records if record["result"] == INCONCLUSIVE and record["reason"]), "")
+
+
 def last_line(records: Sequence[Record]) -> str:
     """Return the outcome in one line; if it is inconclusive, also how many items would decide it."""
     counts = {result: sum(record["result"] == result for record in records) for result in (PASS, FAIL, INCONCLUSIVE)}
-    cheapest = would_decide(records) if outcome(records) == INCONCLUSIVE else ""
+    cheapest = would_decide(records) or _first_reason(records) if outcome(records) == INCONCLUSIVE else ""
     more = f"; {cheapest}" if cheapest else ""
     return f"gate: {outcome(records)} ({', '.join(f'{count} {result}' for result, count in counts.items())}){more}"
 
@@ -166,7 +184,8 @@ def intervals(records: Sequence[Record]) -> str:
 def needed(records: Sequence[Record]) -> str:
     """Return a sentence about how sure the numbers of items that would decide are; "" where there are none."""
     if not any(record["items_needed"] for record in records):
-        return ""
+        undecided = [record for record in records if record["result"] == INCONCLUSIVE and record["limit"] is not None]
+        return REPEAT if any(map(questions_repeat, undecided)) else ""
     return (
         "How many items are needed is an estimate: so many decide in 80 % of cases if the figure stays as it is now; "
         "the range is for a figure one standard error away."
@@ -264,12 +283,13 @@ def sentence(record: Record) -> str:
     if record["amount"] is None:
         return f"there is no value to compare with the limit {record['limit']:g}"
     low, high = record["amount_low"], record["amount_high"]
-    interval = "" if low is None else f" [{low:.4g}, ∞)" if high is None else f" [{low:.4g}, {high:.4g}]"
+    interval = "" if low is None else f" [{_plain(low)}, ∞)" if high is None else f" [{_plain(low)}, {_plain(high)}]"
     worst = "" if record["worst_value"] is None else f", no item taken to exceed {record['worst_value']:g}"
     reason = f"; {record['reason']}" if record["reason"] else ""
     needed = f"; {_needed(record)}" if record["items_needed"] else ""
     if record["result"] == INCONCLUSIVE and not record["items_needed"] and not record["reason"]:
-        needed = "; too near its limit to say how many items would decide"
+        why = "questions repeat too often" if questions_repeat(record) else "too near its limit"
+        needed = f"; {why} to say how many items would decide"
     look = f", look {record['look']} of {record['n_looks']}" if record["look"] else ""
     following = f"; next look at {record['next_look']:,} items" if record["next_look"] else ""
-    return f"{record['amount']:.4g}{interval}, limit {record['limit']:g}{worst}{look}{reason}{needed}{following}"
+    return f"{_plain(record['amount'])}{interval}, limit {record['limit']:g}{worst}{look}{reason}{needed}{following}"

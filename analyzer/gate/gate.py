@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from analyzer.compare.compare import pair_unreliable
 from analyzer.compare.paired import Paired, paired
@@ -23,11 +24,13 @@ from analyzer.measure.question import Question
 from analyzer.measure.records import Record, identity, provenance
 from analyzer.measure.unreliable import cell_faults, run_reasons
 from analyzer.runs.answer_metrics import dependence
+from analyzer.runs.clustering import QUESTION
 from analyzer.runs.loading import Runs
 from analyzer.runs.pairs import Partners
 from analyzer.runs.superseded import superseded
 from analyzer.stats.estimate import Interval
 from schemas.errors import RunNotFoundError, UsageError
+from schemas.known_names import known
 from schemas.run import DENSE
 
 PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
@@ -36,6 +39,9 @@ NOT_JUDGED = "not judged"  # a compressed model none of whose runs has a dense r
 EXIT_CODES = {PASS: 0, FAIL: 1, INCONCLUSIVE: 3}
 TAIL = 0.025  # the chance that a model at a limit passes, and that one fails
 EVERY = "-"
+NEARLY = 0.8  # how alike two names are of which one is taken to be misspelt
+NO_DIGITS = str.maketrans("", "", "0123456789")
+REPEATED = 0.9  # share of independent units among items below which new items may mostly repeat questions
 
 CompressedModel = tuple[str, str, str]
 
@@ -88,15 +94,22 @@ def gate(
 def tasks_not_judged(limits: Sequence[Limit], runs: Runs, tasks: Sequence[str] = ()) -> list[str]:
     """Return the tasks that have limits of their own and no selected run, so that these limits are not judged.
 
-    tasks : the tasks that were selected by name; without any, limits are meant for tasks of the store.
-    Raises UsageError where no task was selected by name and a limit is for one that no run of the store is of, such as a misspelt one.
+    tasks : the tasks that were selected by name, whose policy may also be that of other stores; without any, limits are meant for tasks
+            of this store.
+    Raises UsageError where a limit is for a task that no run of the store is of, unless tasks were selected and none has a name like it.
     """
-    selected, stored = {row["task"] for row in runs.rows}, set(runs.reader.catalog["task"])
+    selected, stored = {row["task"] for row in runs.rows}, sorted(set(runs.reader.catalog["task"]))
     missing = sorted({limit.task for limit in limits if limit.task and not limit.measure} - selected)
-    if not tasks and (unknown := [task for task in missing if task not in stored]):
-        known = ", ".join(sorted(stored))
-        raise UsageError(f"the policy has limits on task {unknown[0]!r}, and no run is of it; tasks of the runs: {known}")
+    unknown = [task for task in missing if task not in stored and (not tasks or _misspelt(task, stored))]
+    if unknown:
+        raise UsageError(f"the policy has limits on task {unknown[0]!r}, and no run is of it; {known(unknown[0], stored)}")
     return missing
+
+
+def _misspelt(task: str, stored: Sequence[str]) -> bool:
+    """Whether a name is nearly that of a stored task; names that differ in digits alone, such as quiz1 and quiz2, are different tasks."""
+    letters = task.translate(NO_DIGITS)
+    return any(name.translate(NO_DIGITS) != letters for name in get_close_matches(task, stored, cutoff=NEARLY))
 
 
 def check_pairs(cells: Iterable[Paired], question: Question, limits: Sequence[Limit], looks: Looks | None = None) -> list[Record]:
@@ -116,6 +129,11 @@ def _stray(check: Check, judged: set[CompressedModel]) -> Record:
     """
     not_judged = check.left_out or (judged and check.model not in judged)
     return {"result": NOT_JUDGED, "result_together": NOT_JUDGED} if not_judged else {}
+
+
+def questions_repeat(record: Record) -> bool:
+    """Whether so many items repeat a question, and count as one unit with it, that nobody knows how many units more items would add."""
+    return bool(record["cluster"] == QUESTION and record["n_clusters"] < REPEATED * record["n_items"])
 
 
 def compressed_model(cell: Paired) -> CompressedModel:
@@ -186,7 +204,7 @@ def _record(check: Check, question: Question, n_checks: int, n_models: int) -> R
     by_sets = check.limit is not None and FIGURES[check.limit.figure].by_sets
     record = identity([check.cell.after]) | ({} if by_sets else {"scorer": EVERY, "alpha": None})
     ends = _ends(check, n_checks)
-    result = _result(check, ends)
+    result, units = _result(check, ends), dependence(check.cell.after.view) | {"cluster": question.clustering.text}
     return (
         record
         | {"check": check.name, "subject": check.subject, "limit": check.limit.value if check.limit else None}
@@ -195,17 +213,20 @@ def _record(check: Check, question: Question, n_checks: int, n_models: int) -> R
         | {"amount_low": _finite(ends.low), "amount_high": _finite(ends.high), "n_checks": n_checks, "n_models": n_models}
         | {"result": result, "result_together": _together(check, result, n_checks, n_models)}
         | check.look.fields
-        | _needed(check, result, n_checks)
-        | {"reason": _reason(check, result)}
-        | dependence(check.cell.after.view)
+        | _needed(check, result, n_checks, questions_repeat(record | units))
+        | {"reason": _reason(check, result), "compared_with": check.cell.before.view.row["name"] if check.cell.before else None}
+        | units
         | {"unreliable": pair_unreliable([check.cell])}
         | provenance([check.cell.after], question)
     )
 
 
 def _ends(check: Check, n_checks: int) -> Interval:
-    """Return the deciding ends: a pass has its own error, a failure a share of the error that all checks of the model divide."""
-    if check.limit is None or check.amount is None or check.look.problem:
+    """Return the deciding ends: a pass has its own error, a failure a share of the error that all checks of the model divide.
+
+    There are none where nothing may be concluded from them, such as at a threshold that a few questions would move far.
+    """
+    if check.limit is None or check.amount is None or check.reason:
         return Interval(math.nan, math.nan)
     tail = check.look.tail
     low_tail, high_tail = (tail, tail / n_checks) if FIGURES[check.limit.figure].at_least else (tail / n_checks, tail)
@@ -241,13 +262,15 @@ def _reason(check: Check, result: str) -> str | None:
     return check.amount.open_end
 
 
-def _needed(check: Check, result: str, n_checks: int) -> Record:
+def _needed(check: Check, result: str, n_checks: int, repeats: bool) -> Record:
     """Return how many items would decide an inconclusive check, the range of that number, the result they would give, and the next look.
+
+    repeats : whether many items repeat a question. Then there is no number: more items of the same source mostly enlarge the clusters.
 
     With planned looks, the number is that of the first later look that has enough items for its own error, or else of the last look.
     """
     look, needed = check.look, None
-    if result == INCONCLUSIVE and not check.look.problem:
+    if result == INCONCLUSIVE and not check.look.problem and not repeats:
         for later in look.later if look.looks else (LaterLook(MOST, look.tail),):
             needed = _enough(check, later.tail, n_checks)
             if needed and needed.items <= later.items * _share(check):

@@ -105,13 +105,14 @@ def interval_fields(name: str, estimate: Estimate) -> Record:
 
 def unreliable(cells: Iterable[Cell]) -> str | None:
     """Return all reasons not to trust a record, or None; for a mean, they name the runs that should not be part of it."""
-    judged = [(cell, "; ".join([*run_reasons(cell.view), *cell_reasons(cell)])) for cell in cells]
-    broken = [(cell, reason) for cell, reason in judged if reason]
-    if not broken:
-        return None
-    if len(judged) == 1:
-        return broken[0][1]
-    return "; ".join(f"includes {cell.view.row['prompt']}/{cell.scorer}: {reason}" for cell, reason in broken)
+    named: dict[str, list[str]] = {}
+    for cell in cells:
+        reason = "; ".join([*run_reasons(cell.view), *cell_reasons(cell)])
+        named.setdefault(reason, []).append(f"{cell.view.row['prompt']}/{cell.scorer}")
+    broken = {reason: names for reason, names in named.items() if reason}
+    if len(named) == 1:  # all have the same, which is said once
+        return next(iter(broken), None)
+    return "; ".join(f"includes {', '.join(names)}: {reason}" for reason, names in broken.items()) or None
 
 
 def average_groups(cells: Iterable[Cell]) -> list[list[Cell]]:

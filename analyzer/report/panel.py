@@ -61,8 +61,8 @@ FILTERS = ("model", "method", "task", "prompt", "scorer", "protocol")
 FILTERED = Selection(FILTERS)
 UNFILTERED = Selection(())  # rows about no run of the store
 PAIR_ONLY = Selection(("scorer", "protocol"), pair=True)
-NEIGHBOURS = Selection(("scorer", "protocol"), same=("model", "task", "prompt"))
-SWEEP = Selection(("scorer", "protocol"), same=("model", "task", "prompt", "kind"))
+NEIGHBOURS = Selection(("scorer", "protocol"), same=("base", "task", "prompt"))
+SWEEP = Selection(("scorer", "protocol"), same=("base", "task", "prompt", "kind"))
 SAME_TASK = Selection(("model", "method", "scorer", "protocol"), same=("task", "prompt"))
 
 

@@ -51,7 +51,7 @@ PANELS = (
         "decoupling",
         "Does accuracy tell the whole story?",
         "Each point is a compressed run: above the horizontal dashed line its sets grew, left of the vertical one its accuracy fell. Runs "
-        "in the upper right corner look fine by accuracy alone, although they have become less sure.",
+        "in the upper right corner look fine by accuracy alone, although they have become less sure. A run marked ! cannot be trusted.",
         "pairs",
         PAIR,
         sentences.decoupling,
@@ -179,7 +179,7 @@ PANELS = (
         "Ship without recalibrating?",
         "Filled points: coverage with the dense model's threshold. Open points: after recalibrating. Solid line: the target coverage, "
         "1 - alpha; dashed line: the lowest coverage that is tolerated. The lowest "
-        "coverage comes first.",
+        "coverage comes first. A run marked ! cannot be trusted.",
         "transfer",
         (
             PanelColumn("coverage", "coverage, dense threshold", 4, interval=True),
@@ -197,7 +197,7 @@ PANELS = (
         "cost",
         "What do the sets cost?",
         "A question whose set has one option is answered, one with a few options is asked again, one with more goes to a person. Type your "
-        "own prices; dark ticks mark the dense run. The cheapest comes first, whether or not it may ship.",
+        "own prices; dark ticks mark the dense run. The cheapest comes first, whether or not it may ship; one marked ! cannot be trusted.",
         COSTS,
         (
             PanelColumn("cost", "cost per 1,000", 3, interval=True),

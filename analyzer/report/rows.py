@@ -34,6 +34,7 @@ def run_facts(study: Study) -> list[Record]:
     """Return for each run, in reading order, its names and groups.
 
     run, dense : numbers of the run and of its dense run in this list; `dense` is None if it has none.
+    base       : the model of its dense run; its own model if it has none.
     name       : method and level; for runs that would look the same, also the beginning of their digests.
     where      : task, and prompt if the runs have several prompts.
     column     : its column in the heat map.  label : its name in charts that list runs.
@@ -53,6 +54,7 @@ def run_facts(study: Study) -> list[Record]:
         facts.append(
             {field: row[field] for field in FIELDS}
             | {"run": number[row["name"]], "dense": number[partner["name"]] if partner else None}
+            | {"base": (partner or row)["model"]}
             | {"name": name, "where": where, "column": f"{row['model']} · {where}", "label": f"{row['model']} · {name} · {where}"}
             | {"kind": KINDS.get(sweep_kind(row["level"]) or "", "bits"), "strength": strength if math.isfinite(strength) else None}
         )

@@ -87,6 +87,8 @@ def select_runs(
     if not rows:
         raise RunNotFoundError(f"the store has no runs at snapshot {reader.snapshot}; make some with produce, or use store import")
     dense = [row for row in rows if with_dense and row["method"] == DENSE]
+    if against is not None and with_dense and not dense:
+        raise RunNotFoundError(f"no dense run is stored at {where}; make one with: produce --model {against} --method dense")
     if against is not None:
         matching_rows(dense, {"model": [against]}, f"{where} among the dense runs")
     rows = matching_rows(rows, selection, where)

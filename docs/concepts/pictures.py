@@ -111,12 +111,12 @@ def simulated(n_items: int, rng: np.random.Generator) -> list[xr.Dataset]:
 
 
 def gate_decides() -> alt.Chart:
-    """Draw what the gate knows of two compressed models from 100, 400, 1,600 and 6,400 questions."""
+    """Draw what the gate knows of two compressed models from 100, 400, 1,600 and 6,400 questions; with 100 there is no interval."""
     rng = np.random.default_rng(5)
     tables = [gate(simulated(n, rng), scorers="lac", limits={"set_size_growth": LIMIT}) for n in (100, 400, 1600, 6400)]
     names = {"0.3": "slightly changed model", "0.5": "damaged model"}
     columns = ["level", "n_items", "amount", "amount_low", "amount_high", "result"]
-    rows = pl.concat(tables).filter(check="set_size_growth").select(columns).to_dicts()
+    rows = [row for table in tables for row in table.filter(check="set_size_growth").select(columns).to_dicts()]
     y = alt.Y("n_items:O", title="questions", sort="ascending")
     colour = alt.Color("result:N", scale=alt.Scale(domain=list(RESULTS), range=list(RESULTS.values())))
     x = alt.X("amount_low:Q", title="growth of the mean set, in options", scale=alt.Scale(domain=[-0.4, 0.8]))
@@ -124,7 +124,8 @@ def gate_decides() -> alt.Chart:
     charts = []
     for level, name in names.items():
         data = alt.Data(values=[row for row in rows if row["level"] == level])
-        bar = alt.Chart().mark_rule(strokeWidth=5).encode(x, alt.X2("amount_high:Q"), y, colour)
+        known = alt.Chart().transform_filter("datum.amount_low != null")
+        bar = known.mark_rule(strokeWidth=5).encode(x, alt.X2("amount_high:Q"), y, colour)
         dot = alt.Chart().mark_point(filled=True, size=90, opacity=1).encode(alt.X("amount:Q"), y, colour)
         charts.append(alt.layer(bar, dot, limit, data=data).properties(width=440, height=120, title=name))
     return alt.vconcat(*charts)

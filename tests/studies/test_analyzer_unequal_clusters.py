@@ -14,7 +14,9 @@ from scipy.special import betaincinv
 
 from analyzer.compare.compare import compare
 from analyzer.gate.bounds import of_items
-from analyzer.gate.gate import TAIL
+from analyzer.gate.ci_reports import needed, sentence
+from analyzer.gate.gate import INCONCLUSIVE, TAIL, gate
+from analyzer.gate.policy import Limit
 from analyzer.protocols.ask import ask
 from analyzer.runs.loading import select_runs
 from analyzer.stats.clusters import clusters_of, unseen_size
@@ -145,6 +147,24 @@ def test_cluster_item_counts_every_item_and_says_so() -> None:
     assert "80 items of t ask 20 different questions; every item counts as an independent draw (--cluster item)" in sentence
     reasons = ([row["unreliable"] or "" for row in guarantee(runs, question)] for question in (item, ask()))
     assert ["different questions" in " ".join(each) for each in reasons] == [False, True]
+
+
+@pytest.mark.parametrize("n_questions", [200, 495])
+def test_no_number_of_items_is_said_to_decide_where_most_repeat_a_question(n_questions: int) -> None:
+    """More draws of few questions enlarge the clusters and add few: with 200 among 500 items there is no number, with 495 there is."""
+    rng, choices = np.random.default_rng(1), dict(zip("ABCD", "wxyz", strict=True))
+    asked = np.arange(500) % n_questions
+    stored = build_item_set("t", [Item(id=f"{i:04}", question=f"q{q}", choices=choices, answer="ABCD"[q % 4]) for i, q in enumerate(asked)])
+    of_question = np.arange(n_questions) % 4
+    logits = skilled_logits(rng, of_question, 4)
+    damaged = logits + 0.4 * rng.normal(size=logits.shape)
+    runs = select_runs(MemoryReader([stored], [make_run(stored, logits[asked]), make_run(stored, damaged[asked], method="rtn")]), {})
+    limits = [Limit("accuracy_loss", 0.05)]
+    repeated, apart = ([one for one in gate(runs, how, limits) if one["limit"]] for how in (ask(), ask(cluster="item")))
+    assert {one["result"] for one in (*repeated, *apart)} == {INCONCLUSIVE}
+    assert apart[0]["items_needed"] and (repeated[0]["items_needed"] is None) == (n_questions == 200)
+    assert ("questions repeat too often" in sentence(repeated[0])) == (n_questions == 200)
+    assert ("`--cluster item`" in needed(repeated)) == (n_questions == 200)
 
 
 if __name__ == "__main__":

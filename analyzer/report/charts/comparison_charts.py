@@ -66,8 +66,9 @@ def decoupling(methods: list[str], facts: dict[str, Any]) -> Spec:
     across = points.mark_rule(opacity=0.35).encode(x=alt.X("x_low:Q"), x2=alt.X2("x_high:Q"))
     along = points.mark_rule(opacity=0.35).encode(y=alt.Y("set_size_change_low:Q"), y2=alt.Y2("set_size_change_high:Q"))
     dots = points.mark_point(filled=True, size=80, opacity=1).encode(shape=shaped(methods))
+    untrusted = points.transform_filter("datum.unreliable").mark_text(text="!", dx=9, fontWeight=700).encode(color=alt.ColorValue("@ink"))
     lines = [upright(falls, strokeDash=[4, 4]), level(grows, strokeDash=[4, 4])]
-    return spec_of(alt.layer(*lines, across, along, dots, *_quadrants()), height=420)
+    return spec_of(alt.layer(*lines, across, along, dots, untrusted, *_quadrants()), height=420)
 
 
 def set_size_by_alpha(methods: list[str], facts: dict[str, Any]) -> Spec:

@@ -21,7 +21,7 @@ def cliff(name: str, title: str, least: tuple[float, float], times: int = 1) -> 
             alt.Chart(ROWS)
             .transform_calculate(y=f"{times} * datum.{name}", low=f"{times} * datum.{name}_low", high=f"{times} * datum.{name}_high")
             .encode(
-                x=alt.X("strength:Q", title="how much is removed", axis=alt.Axis(tickCount=6)),
+                x=alt.X("strength:Q", title="bits removed of 16, or share of weights", axis=alt.Axis(tickCount=6)),
                 color=coloured(methods),
                 tooltip=tooltip("y", "+.2f"),
             )
@@ -47,7 +47,7 @@ def scale(methods: list[str], facts: dict[str, Any]) -> Spec:
                 "parameters:Q",
                 title="parameters",
                 scale=alt.Scale(type="log", nice=False, padding=40),
-                axis=alt.Axis(format="~s", grid=False, labelFlush=True),
+                axis=alt.Axis(format=".3~s", grid=False, labelFlush=True),
             ),
             color=coloured(methods),
             detail=[alt.Detail("level:N"), alt.Detail("family:N")],
@@ -58,9 +58,12 @@ def scale(methods: list[str], facts: dict[str, Any]) -> Spec:
     lines = base.mark_line(strokeWidth=1.2, opacity=0.8).encode(y=y)
     whiskers = base.mark_rule(strokeWidth=1.2, opacity=0.6).encode(y=alt.Y("inflation_low:Q"), y2=alt.Y2("inflation_high:Q"))
     dots = base.mark_point(filled=True, size=70, opacity=1).encode(y=y, shape=shaped(methods))
-    sizes = base.transform_aggregate(groupby=["model", "parameters"])
-    models = sizes.mark_text(angle=270, align="right", baseline="bottom", dx=-4, dy=-4, color="@soft").encode(
-        y=alt.value(0), text=alt.Text("model:N"), color=alt.ColorValue("@soft"), detail=alt.Undefined, tooltip=alt.Undefined
+    sizes = base.transform_aggregate(groupby=["model", "parameters"]).transform_joinaggregate(alike="count()", groupby=["parameters"])
+    numbered = sizes.transform_window(place="row_number()", sort=[alt.SortField("model")], groupby=["parameters"])
+    named = numbered.transform_calculate(named="datum.alike > 1 ? datum.model + ' and ' + (datum.alike - 1) + ' more' : datum.model")
+    first = named.transform_filter("datum.place == 1")
+    models = first.mark_text(angle=270, align="right", baseline="bottom", dx=-4, dy=-4, color="@soft").encode(
+        y=alt.value(0), text=alt.Text("named:N"), color=alt.ColorValue("@soft"), detail=alt.Undefined, tooltip=alt.Undefined
     )
     largest = base.transform_joinaggregate(most="max(parameters)", groupby=["method", "level", "family"])
     last = largest.transform_filter("datum.parameters == datum.most && (datum.inflation_low > 0 || datum.inflation_high < 0)")
@@ -81,7 +84,7 @@ def frontier(name: str, title: str, times: int = 1) -> Any:
                     "bytes:Q",
                     title="bytes of the weights",
                     scale=alt.Scale(zero=False, padding=20),
-                    axis=alt.Axis(format="~s", labelFlush=True),
+                    axis=alt.Axis(format=".3~s", labelFlush=True),
                 ),
                 color=alt.condition("datum.method == 'dense'", alt.value("@ink"), coloured(methods)) if methods else alt.value("@ink"),
                 tooltip=[*tooltip("y", ".2f"), alt.Tooltip("finding:N")],
@@ -101,7 +104,7 @@ def frontier(name: str, title: str, times: int = 1) -> Any:
 def transfer(methods: list[str], facts: dict[str, Any]) -> Spec:
     """Draw coverage with the dense threshold, with its interval, beside that after recalibrating."""
     goal, floor = 1 - facts["alpha"], 1 - facts["alpha"] - facts["coverage_tolerance"]
-    base = alt.Chart(ROWS).encode(y=alt.Y("label:N", sort=None, title=None), tooltip=tooltip("coverage", ".3f"))
+    base = _listed().encode(tooltip=tooltip("coverage", ".3f"))
     axis = alt.Axis(format=".1%", orient="top", tickCount=6, labelSeparation=8)
     ends = alt.X("coverage_low:Q", title="coverage", scale=alt.Scale(zero=False, padding=12), axis=axis)
     whiskers = base.mark_rule(strokeWidth=2, color=SERIES[1]).encode(x=ends, x2=alt.X2("coverage_high:Q"))
@@ -113,12 +116,18 @@ def transfer(methods: list[str], facts: dict[str, Any]) -> Spec:
 
 def cost(methods: list[str], facts: dict[str, Any]) -> Spec:
     """Draw the cost per 1,000 questions at the given prices, with its interval; a tick marks the dense run's."""
-    base = alt.Chart(ROWS).encode(y=alt.Y("label:N", sort=None, title=None), tooltip=tooltip("cost", ",.2f"))
+    base = _listed().encode(tooltip=tooltip("cost", ",.2f"))
     x = alt.X("cost:Q", title="cost per 1,000 questions", axis=alt.Axis(orient="top"))
     bars = base.mark_bar(color=SERIES[5], height={"band": 0.65}).encode(x=x)
     whiskers = base.mark_rule(strokeWidth=1.5, color="@ink").encode(x=alt.X("cost_low:Q"), x2=alt.X2("cost_high:Q"))
     dense = base.mark_tick(color="@ink", thickness=2.5, height={"band": 0.95}).encode(x=alt.X("dense_cost:Q"))
     return spec_of(alt.layer(bars, whiskers, dense), step=LISTED)
+
+
+def _listed() -> alt.Chart:
+    """Return rows below each other by their names, an untrusted one marked."""
+    marked = alt.Chart(ROWS).transform_calculate(marked="datum.label + (datum.unreliable ? ' !' : '')")
+    return marked.encode(y=alt.Y("marked:N", sort=None, title=None))
 
 
 def _tolerance(name: str, facts: dict[str, Any]) -> list[float]:

@@ -144,8 +144,9 @@ def made_table(study: Study) -> list[Record]:
         view = study.runs.view(row)
         libraries = ", ".join(f"{name} {version}" for name, version in sorted(view.env.libraries.items()))
         records.append(
-            {"run": row["name"], "weights": view.key.weights_hash[:HASH_DIGITS], "revision": view.key.revision, "dtype": view.key.dtype}
-            | {"backend": view.key.backend, "device": view.env.device, "date": view.env.created[:10], "libraries": libraries}
+            {"run": row["name"], "method": row["method"], "weights": view.key.weights_hash[:HASH_DIGITS], "revision": view.key.revision}
+            | {"dtype": view.key.dtype, "backend": view.key.backend, "device": view.env.device}
+            | {"date": view.env.created[:10], "libraries": libraries}
         )
     return records
 

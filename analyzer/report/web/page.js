@@ -282,6 +282,8 @@ function start() {
   for (const [event, width] of [["beforeprint", PAPER], ["afterprint", ""]]) {
     addEventListener(event, () => { // charts are drawn again for the width of paper, so that their words keep their size
       document.body.style.width = width;
+      pick(".panel details.on-paper").forEach((box) => { box.open = true; unfolded.add(box.id); });
+      DATA.panels.forEach(fillTable);
       dispatchEvent(new Event("resize"));
     });
   }

@@ -23,7 +23,7 @@ WORDS = {PASS: "may ship", INCONCLUSIVE: "undecided", FAIL: "must not ship"}
 MEANINGS = {
     PASS: "All limits are kept. A model that exceeds one passes with a probability of at most 2.5 %.",
     INCONCLUSIVE: "No limit is exceeded for sure, and not all are kept for sure: too few questions, or a figure that allows no conclusion.",
-    FAIL: "A limit is exceeded. A model that keeps all limits fails with a probability of at most 2.5 %.",
+    FAIL: "A limit is exceeded, or a run cannot be trusted. A model that keeps all limits fails with a probability of at most 2.5 %.",
 }
 BAR_LIMIT, BAR_LOW, BAR_HIGH = 25.0, -40.0, 80.0  # position of a bar's limit, and the ends of the scale; no change is at 0
 SHORTEST_BAR = 1.5
@@ -182,13 +182,16 @@ def _in_words(check: Record) -> str:
     """Return a check in words, with its interval, without a final period."""
     harm = _harm(check)
     if harm is None and check["unreliable"]:
-        return f"Cannot be trusted on {check['task']}: {check['unreliable']}"
+        first, *others = check["unreliable"].split("; ")
+        more = f", and {len(others)} more reason{'s' if len(others) > 1 else ''} in the last panel" if others else ""
+        return f"Cannot be trusted on {check['task']}: {first}{more}"
     if harm is None:
         return f"{title(check)} on {check['task']}: {sentence(check)}"
     words = WORDINGS[check["check"]]
     low, high = (fixed(words.times * end, words.digits) for end in (harm.low, harm.high))
     where = f" on {check['task']}" + (f", {check['subject']}" if check["subject"] else "")
-    return f"{words.sentence} {words.amount(harm.amount)} [{low} to {high}]{where}"
+    interval = "" if math.isnan(harm.low) else f" [{low} to {high}]"
+    return f"{words.sentence} {words.amount(harm.amount)}{interval}{where}"
 
 
 def _limit_words(check: Record) -> str:
@@ -197,12 +200,14 @@ def _limit_words(check: Record) -> str:
 
 
 def _harm(check: Record) -> Harm | None:
-    """Return a check as harm; None if it has no figure or no interval."""
-    if check["limit"] is None or check["amount"] is None or check["amount_low"] is None or check["amount_high"] is None:
+    """Return a check as harm, with ends NaN where nothing may be concluded; None if it has no figure, or an interval without end."""
+    low, high = check["amount_low"], check["amount_high"]
+    if check["limit"] is None or check["amount"] is None or (low is None) != (high is None):
         return None
+    low, high = (math.nan, math.nan) if low is None else (low, high)
     if LIMITABLE[check["check"]].at_least:
-        return Harm(1 - check["amount"], 1 - check["amount_high"], 1 - check["amount_low"], 1 - check["limit"])
-    return Harm(check["amount"], check["amount_low"], check["amount_high"], check["limit"])
+        return Harm(1 - check["amount"], 1 - high, 1 - low, 1 - check["limit"])
+    return Harm(check["amount"], low, high, check["limit"])
 
 
 def _beyond(check: Record) -> float:
@@ -243,16 +248,16 @@ def _bar(check: Record) -> Record | None:
     harm = _harm(check)
     if harm is None:
         return None
-    scale = BAR_LIMIT / max(harm.limit, 1e-9)
+    words, limit = WORDINGS[check["check"]], max(harm.limit, 1e-9)
+    bar = {"words": words.short, "amount": words.change(harm.amount), "allowed": words.amount(harm.limit), "limit": BAR_LIMIT}
+    if math.isnan(harm.high):
+        return check | bar | {"width": None, "goes_on": False, "nearness": harm.amount / limit}
+    scale = BAR_LIMIT / limit
     low, high = (min(max(scale * end, BAR_LOW), BAR_HIGH) for end in (harm.low, harm.high))
     missing = max(SHORTEST_BAR - (high - low), 0.0)
     start = low - missing * {PASS: 1.0, FAIL: 0.0}.get(check["result"], 0.5)
-    words = WORDINGS[check["check"]]
-    width = None if check["result"] == INCONCLUSIVE and check["reason"] else round(high - low + missing, 2)
-    goes_on = width is not None and scale * harm.high > BAR_HIGH
-    drawn = {"low": round(start, 2), "width": width, "limit": BAR_LIMIT, "goes_on": goes_on}
-    texts = {"words": words.short, "amount": words.change(harm.amount)}
-    return check | drawn | texts | {"nearness": harm.high / max(harm.limit, 1e-9), "allowed": words.amount(harm.limit)}
+    drawn = {"low": round(start, 2), "width": round(high - low + missing, 2), "goes_on": scale * harm.high > BAR_HIGH}
+    return check | bar | drawn | {"nearness": harm.high / limit}
 
 
 def _largest_amount(checks: Sequence[Record]) -> float:

@@ -16,6 +16,8 @@ from analyzer.studies.cliffs import GRADUAL, NO_GROWTH, THRESHOLD, TOO_FEW, UNCL
 from analyzer.tables.numbers import fixed
 from analyzer.tables.terminal import estimate
 from schemas.levels import method_and_level
+from schemas.run import CHECKPOINT
+from store.shown import counted
 
 GROWTHS = {
     NO_GROWTH: "{} stay{} within the tolerance",
@@ -191,9 +193,12 @@ def noted(named_tables: Tables) -> str:
 def made(named_tables: Tables) -> str:
     """Return how many runs there are, of how many weights, and when they were made."""
     records = named_tables["made"]
-    weights, dates = ({record[name] for record in records} - {""} for name in ("weights", "date"))
-    models = f"{len(weights) or 'unknown'} dense {'model' if len(weights) == 1 else 'models'}"
-    runs = f"{len(records)} {'run' if len(records) == 1 else 'runs'} of {models}"
+    dates = {record["date"] for record in records} - {""}
+    checkpoints = {record["weights"] for record in records if record["method"] == CHECKPOINT} - {""}
+    dense = {record["weights"] for record in records} - {""} - checkpoints
+    of = [f"{len(dense) or 'unknown'} dense {'model' if len(dense) == 1 else 'models'}"]
+    of += [counted(len(checkpoints), "checkpoint")] if checkpoints else []
+    runs = f"{counted(len(records), 'run')} of {' and '.join(of)}"
     if not dates:
         return f"{runs}; none says when it was made."
     return f"{runs}, made " + (f"on {min(dates)}." if len(dates) == 1 else f"from {min(dates)} to {max(dates)}.")
