@@ -11,7 +11,8 @@ import xarray as xr
 
 from analyzer.api import view_of
 from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
-from analyzer.conformal.split_law import all_moments, rank_law, set_statistics
+from analyzer.conformal.split_law import rank_law, set_statistics
+from analyzer.conformal.split_moments import all_moments
 from analyzer.measure.question import Question
 from analyzer.measure.scored import scores_of
 from analyzer.runs.view import RunView

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from analyzer.conformal.hits import BLOCK, LANES, SortedHits
-from analyzer.conformal.split_law import Moments, SetStatistics
+from analyzer.conformal.split_law import SetStatistics
+from analyzer.conformal.split_moments import Moments
 from analyzer.stats.arrays import BoolArray, FloatArray, IntArray
 
 SHORT = 2**16  # smaller ranks are sorted as 16-bit integers, for which numpy uses a radix sort

@@ -7,7 +7,7 @@ without replacement. Means and variances follow in closed form. Derivation and p
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,24 +20,6 @@ from analyzer.stats.estimate import Estimate
 NEGLIGIBLE = 1e-20  # weights below this share of the largest are left out; their sum cannot reach the last digit
 RECENT = 128  # laws kept: runs of equally many items share theirs
 REACH_SD = 40  # ranks further than this from the mean have probability below 1e-17, even for the exponential tail of k = 1
-
-
-class Stratum(NamedTuple):
-    """Items of which some are tested, given the threshold's rank p; both arrays are (p,).
-
-    share  : of the test items, those from this stratum: what the mean of the stratum's values counts in the mean over test items.
-    spread : what the variance of the stratum's values is multiplied by in the variance of that mean.
-    """
-
-    share: FloatArray
-    spread: FloatArray
-
-
-class WeightedSpread(NamedTuple):
-    """The spread of the items ranked below and above each rank, (p,), times the rank's probability."""
-
-    below: FloatArray
-    above: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,25 +46,6 @@ class RankLaw:
     def tested_above(self) -> FloatArray:
         """Number of tested items among those ranked above p; the item at p calibrates."""
         return self.n_items - 1 - self.ranks - self.n_calibration + self.k
-
-    @cached_property
-    def below(self) -> Stratum:
-        """The items ranked below p."""
-        return self._stratum(self.tested_below, self.ranks)
-
-    @cached_property
-    def above(self) -> Stratum:
-        """The items ranked above p."""
-        return self._stratum(self.tested_above, self.n_items - 1 - self.ranks)
-
-    @cached_property
-    def weighted_spread(self) -> WeightedSpread:
-        """The spread of both strata times the probability of each rank."""
-        return WeightedSpread(self.below.spread * self.weights, self.above.spread * self.weights)
-
-    def _stratum(self, tested: FloatArray, size: FloatArray) -> Stratum:
-        share = tested / (self.n_items - self.n_calibration)
-        return Stratum(share, share * (1 - tested / np.maximum(size, 1)) / (self.n_items - self.n_calibration))
 
     def at_least(self) -> FloatArray:
         """Return (rank,) for ranks 0 to N + 1 the probability that the threshold's rank is at least that; 0 beyond N."""
@@ -133,20 +96,6 @@ class SetStatistics(NamedTuple):
             name: Estimate(float(means[i]), influence[i], self.share[i], least=0.0, most=ends[i], clusters=clusters)
             for i, name in enumerate(self.names)
         }
-
-
-class StratumMoments(NamedTuple):
-    """Mean and variance of the values of the items below, or above, every threshold rank, (statistic, p)."""
-
-    mean: FloatArray
-    variance: FloatArray
-
-
-class Moments(NamedTuple):
-    """Mean and standard deviation over splits of each statistic, (statistic,)."""
-
-    mean: FloatArray
-    sd: FloatArray
 
 
 @lru_cache(maxsize=RECENT)
@@ -207,41 +156,7 @@ def _of_sets(n_options: int, sizes: bool) -> tuple[Any, ...]:
     return names, share, start, first, square_start, square, float(n_options)
 
 
-def moments(law: RankLaw, statistics: SetStatistics) -> Moments:
-    """Return mean and sd over all splits of every statistic."""
-    mean, sd = all_moments([law], statistics)
-    return Moments(mean[0], sd[0])
-
-
-def all_moments(laws: Sequence[RankLaw], statistics: SetStatistics) -> Moments:
-    """Return (law, statistic) mean and sd over all splits. The laws are of equally many items; none depends on the others."""
-    start, end = min(law.first for law in laws), max(law.first + law.weights.size for law in laws)
-    ranks, table = np.arange(start, end, dtype=np.float64), statistics.table
-    below = _stratum_moments(statistics, table.below[:, start:end], ranks)
-    above = _stratum_moments(statistics, table.above[:, start:end], np.maximum(laws[0].n_items - 1 - ranks, 0))
-    means, variances = np.empty((2, len(laws), len(statistics.names)))
-    for number, law in enumerate(laws):
-        window = slice(law.first - start, law.first - start + law.weights.size)
-        at_rank = below.mean[:, window] * law.below.share
-        at_rank += above.mean[:, window] * law.above.share
-        means[number] = at_rank @ law.weights
-        at_rank -= means[number, :, None]
-        at_rank *= at_rank
-        within = below.variance[:, window] @ law.weighted_spread.below + above.variance[:, window] @ law.weighted_spread.above
-        variances[number] = within + at_rank @ law.weights
-    return Moments(means, np.sqrt(variances))
-
-
 def _count(rows: IntArray) -> IntArray:
     width = rows.shape[1] + 2
     offset = np.arange(rows.shape[0])[:, None] * width
     return np.bincount((rows + offset).ravel(), minlength=rows.shape[0] * width).reshape(-1, width)
-
-
-def _stratum_moments(statistics: SetStatistics, hits: IntArray, size: FloatArray) -> StratumMoments:
-    """Return the moments of the values of a stratum of (p,) `size` items, from its hits (row, p)."""
-    reached, at_least_one = hits.astype(np.float64), np.maximum(size, 1)
-    total = statistics.start[:, None] * size + statistics.steps @ reached
-    squares = statistics.square_start[:, None] * size + statistics.square_steps @ reached
-    variance = np.maximum((squares - total**2 / at_least_one) / np.maximum(size - 1, 1), 0.0)
-    return StratumMoments(total / at_least_one, np.asarray(variance))

@@ -14,7 +14,8 @@ import numpy as np
 
 from analyzer.conformal.ranks import threshold_rank
 from analyzer.conformal.set_size_interval import inverted_where_bent
-from analyzer.conformal.split_law import SetStatistics, crossings, moments, rank_law
+from analyzer.conformal.split_law import SetStatistics, crossings, rank_law
+from analyzer.conformal.split_moments import moments
 from analyzer.conformal.tilted_items import Threshold
 from analyzer.measure.cell import ESTIMATED, FACTS, MORE, Cell
 from analyzer.measure.scored import ScoredRun, drawn_over, influence_of

@@ -18,7 +18,8 @@ import numpy as np
 
 from analyzer.conformal.influence import threshold_pull
 from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
-from analyzer.conformal.split_law import Moments, RankLaw, moments, rank_law, set_statistics
+from analyzer.conformal.split_law import RankLaw, rank_law, set_statistics
+from analyzer.conformal.split_moments import Moments, moments
 from analyzer.conformal.splits import ALL
 from analyzer.measure.cell import ESTIMATED, MORE, Cell, too_few, with_uacc
 from analyzer.measure.groups import group_facts, memberships, on_members, worst_group

@@ -12,7 +12,8 @@ from analyzer.conformal.drawn_splits import drawn_values, over_splits
 from analyzer.conformal.influence import drawn_law, split_influence
 from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
 from analyzer.conformal.set_size_interval import inverted_where_bent, no_interval
-from analyzer.conformal.split_law import Moments, RankLaw, SetStatistics, all_moments, rank_law, set_statistics
+from analyzer.conformal.split_law import RankLaw, SetStatistics, rank_law, set_statistics
+from analyzer.conformal.split_moments import Moments, all_moments
 from analyzer.conformal.splits import calibration_size, draw_splits, draw_stratified, given_split
 from analyzer.conformal.tilted_items import Threshold, threshold_design_effect
 from analyzer.measure.cell import Cell, too_few, with_uacc

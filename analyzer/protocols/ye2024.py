@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from analyzer.conformal.influence import drawn_law, split_influence
 from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
 from analyzer.conformal.set_size_interval import inverted_where_bent, no_interval
-from analyzer.conformal.split_law import SetStatistics, moments, rank_law, set_statistics
+from analyzer.conformal.split_law import SetStatistics, rank_law, set_statistics
+from analyzer.conformal.split_moments import moments
 from analyzer.conformal.splits import Split, calibration_size
 from analyzer.conformal.tilted_items import Threshold
 from analyzer.measure.cell import FACTS, Cell, too_few, unmeasured, with_uacc

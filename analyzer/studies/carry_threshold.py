@@ -12,7 +12,8 @@ import numpy as np
 from analyzer.conformal.influence import split_influence, threshold_pull
 from analyzer.conformal.ranks import Ranks, rank_scores, threshold_rank
 from analyzer.conformal.set_size_interval import inverted_where_bent
-from analyzer.conformal.split_law import RankLaw, SetStatistics, crossings, moments, rank_law, set_statistics
+from analyzer.conformal.split_law import RankLaw, SetStatistics, crossings, rank_law, set_statistics
+from analyzer.conformal.split_moments import moments
 from analyzer.conformal.splits import calibration_size
 from analyzer.conformal.tilted_items import Threshold
 from analyzer.measure.cell import Cell

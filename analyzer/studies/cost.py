@@ -34,7 +34,8 @@ from analyzer.compare.paired import Paired, paired
 from analyzer.compare.two_axis_verdict import Side, limit_side
 from analyzer.conformal.influence import split_influence
 from analyzer.conformal.ranks import Ranks
-from analyzer.conformal.split_law import SetStatistics, crossings, moments
+from analyzer.conformal.split_law import SetStatistics, crossings
+from analyzer.conformal.split_moments import moments
 from analyzer.measure.question import Question
 from analyzer.measure.records import Record, identity, interval_fields, provenance
 from analyzer.measure.scored import ranks_of

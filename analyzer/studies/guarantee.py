@@ -17,7 +17,8 @@ from analyzer.conformal.guarantees import answered_alone, least_abstention, leas
 from analyzer.conformal.influence import split_influence
 from analyzer.conformal.ranks import threshold_rank
 from analyzer.conformal.set_size_interval import inverted_where_bent
-from analyzer.conformal.split_law import moments, rank_law, set_statistics
+from analyzer.conformal.split_law import rank_law, set_statistics
+from analyzer.conformal.split_moments import moments
 from analyzer.conformal.splits import calibration_size
 from analyzer.conformal.tilted_items import Threshold
 from analyzer.measure.cell import Cell

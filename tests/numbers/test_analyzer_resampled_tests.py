@@ -8,7 +8,8 @@ import pytest
 
 from analyzer.conformal.influence import split_influence
 from analyzer.conformal.ranks import rank_scores, threshold_rank
-from analyzer.conformal.split_law import moments, rank_law, set_statistics
+from analyzer.conformal.split_law import rank_law, set_statistics
+from analyzer.conformal.split_moments import moments
 from analyzer.conformal.swap_test import swap_p
 from analyzer.scorers.lac import lac
 from analyzer.stats.clusters import cluster_influence, design_effect, effective_items, kish_items

@@ -11,7 +11,8 @@ from scipy.special import betainc, betaincc, betaincinv
 from analyzer.conformal.influence import split_influence
 from analyzer.conformal.ranks import rank_scores, threshold_rank
 from analyzer.conformal.set_size_interval import SetInversion, bends_at_threshold, no_interval
-from analyzer.conformal.split_law import SetStatistics, moments, rank_law, set_statistics
+from analyzer.conformal.split_law import SetStatistics, rank_law, set_statistics
+from analyzer.conformal.split_moments import moments
 from analyzer.conformal.tilted_items import Populations, Threshold, level_chances
 from analyzer.scorers import SCORERS
 from analyzer.stats.combined import average, difference

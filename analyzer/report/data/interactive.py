@@ -15,7 +15,8 @@ import numpy as np
 from analyzer.compare.compare import pair_unreliable
 from analyzer.compare.paired import Paired
 from analyzer.conformal.ranks import threshold_rank
-from analyzer.conformal.split_law import SetStatistics, all_moments, rank_law, set_statistics
+from analyzer.conformal.split_law import SetStatistics, rank_law, set_statistics
+from analyzer.conformal.split_moments import all_moments
 from analyzer.conformal.splits import calibration_size
 from analyzer.measure.cell import Cell
 from analyzer.measure.question import Question
