@@ -13,8 +13,9 @@ from typing import Any
 from analyzer.gate.ci_reports import again, correction, together, tool
 from analyzer.gate.gate import FAIL, INCONCLUSIVE, PASS
 from analyzer.predictor.document import PRICES
-from analyzer.report.charts import comparison_charts
-from analyzer.report.charts.theme import css_colours, for_page
+from analyzer.report.charts.kept import kept_charts
+from analyzer.report.charts.metrics import METRICS
+from analyzer.report.charts.theme import Spec, css_colours, for_page
 from analyzer.report.data.study import Study
 from analyzer.report.data.tables import Tables, first_question_tables, tables
 from analyzer.report.panel import FILTERS, Panel
@@ -88,7 +89,8 @@ def method_names(study: Study) -> list[str]:
 
 
 def _data(study: Study, named_tables: Tables) -> dict[str, Any]:
-    facts, methods, prices = chart_facts(study), method_names(study), study.request.prices
+    facts, prices = chart_facts(study), study.request.prices
+    specs = kept_charts(method_names(study), facts)
     first = study.request.questions[0]
     return pack(study, named_tables) | {
         "snapshot": study.runs.reader.snapshot,
@@ -97,7 +99,7 @@ def _data(study: Study, named_tables: Tables) -> dict[str, Any]:
         "protocol": first.protocol,
         "prices": {name: getattr(prices, name) for name in (*PRICES, "ask_again_up_to")},
         "filters": FILTERS,
-        "panels": [_panel(panel, methods, facts) for panel in _panels(study)],
+        "panels": [_panel(panel, specs) for panel in _panels(study)],
     }
 
 
@@ -105,8 +107,8 @@ def _panels(study: Study) -> tuple[Panel, ...]:
     return panels_of(study.request.watch is not None)
 
 
-def _panel(panel: Panel, methods: list[str], facts: dict[str, Any]) -> dict[str, Any]:
-    drawn = {name: for_page(make(methods, facts)) for name, make in (panel.charts or {}).items()}
+def _panel(panel: Panel, specs: Mapping[str, Spec]) -> dict[str, Any]:
+    drawn = {name: for_page(specs[name]) for name in panel.charts}
     columns = [{name: value for name, value in vars(column).items() if value} | {"digits": column.digits} for column in panel.columns]
     listed = vars(panel.listed) if panel.listed else None
     return {"id": panel.id, "table": panel.table, "shows": vars(panel.shows), "columns": columns, "charts": drawn, "listed": listed}
@@ -125,7 +127,7 @@ def _facts(study: Study, all_cards: Sequence[Card]) -> dict[str, Any]:
         "meanings": MEANINGS,
         "icons": ICONS,
         "options": options,
-        "metrics": {name: words for name, (words, *_) in comparison_charts.METRICS.items()},
+        "metrics": {name: words for name, (words, *_) in METRICS.items()},
         "panels": _panels(study),
         "prices": {name: getattr(study.request.prices, name) for name in PRICES},
         "up_to": study.request.prices.ask_again_up_to,

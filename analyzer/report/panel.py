@@ -1,15 +1,12 @@
 """What a panel of the page is: a table, which of its rows are shown, charts of it, and a sentence about it."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from analyzer.measure.records import Record
-from analyzer.report.charts.theme import Spec
 from analyzer.report.data.tables import Tables
 
-Chart = Callable[[list[str], dict[str, Any]], Spec]
 NO_PAIRS = "There is nothing to compare in this selection: a compressed run needs a dense run of the same model, task and prompt."
 RUN = ("run", "scorer", "protocol")
 COSTS, WATCH = "costs", "watch"
@@ -88,7 +85,7 @@ class Panel:
     columns : columns of its table view and of its CSV, after those that name the run.
     shows   : which rows of the table.
     reading : writes the sentence about the panel from the tables.
-    charts  : by name, functions that return the specification of a chart.
+    charts  : names of its charts, which `analyzer.report.charts.drawn` has.
     empty   : what the panel shows instead of a chart if it has no rows.
     more    : further fields that the charts or the page need.
     listed  : what its chart lists; None for a chart that is no list.
@@ -100,7 +97,7 @@ class Panel:
     table: str
     columns: tuple[PanelColumn, ...]
     reading: Callable[[Tables], str] | None = None
-    charts: Mapping[str, Chart] | None = None
+    charts: tuple[str, ...] = ()
     shows: Selection = FILTERED
     empty: str = NO_PAIRS
     more: tuple[str, ...] = ()

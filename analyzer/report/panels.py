@@ -1,6 +1,5 @@
 """The panels of the page, in order."""
 
-from analyzer.report.charts import comparison_charts, study_charts, watch_charts
 from analyzer.report.panel import COSTS, NEIGHBOURS, PAIR_ONLY, SAME_TASK, SWEEP, UNFILTERED, WATCH, Listed, Panel, PanelColumn
 from analyzer.report.words import sentences
 
@@ -45,7 +44,7 @@ PANELS = (
         "pairs",
         PAIR,
         sentences.heat_map,
-        {"heat": comparison_charts.heat_map},
+        ("heat",),
     ),
     Panel(
         "decoupling",
@@ -55,7 +54,7 @@ PANELS = (
         "pairs",
         PAIR,
         sentences.decoupling,
-        {"scatter": comparison_charts.decoupling},
+        ("scatter",),
     ),
     Panel(
         "alpha",
@@ -70,7 +69,7 @@ PANELS = (
             PanelColumn("coverage_sd", "coverage ± over splits", 4),
         ),
         sentences.alphas,
-        {"alpha-size": comparison_charts.set_size_by_alpha, "alpha-coverage": comparison_charts.coverage_by_alpha},
+        ("alpha-size", "alpha-coverage"),
         NEIGHBOURS,
         "No run here is measured over all splits.",
     ),
@@ -93,12 +92,7 @@ PANELS = (
             REASON,
         ),
         sentences.cliffs,
-        {
-            "cliff-size": study_charts.cliff("set_size_change", "change in set size", (-0.1, 0.2)),
-            "cliff-accuracy": study_charts.cliff("accuracy_change", "change in accuracy, points", (-4, 1), 100),
-            "cliff-coverage": study_charts.cliff("coverage_change", "change in coverage, points", (-1, 1), 100),
-            "cliff-flips": study_charts.cliff("flips", "flips, percent", (0, 5), 100),
-        },
+        ("cliff-size", "cliff-accuracy", "cliff-coverage", "cliff-flips"),
         SWEEP,
         "No run in this selection has a compression level.",
     ),
@@ -109,7 +103,7 @@ PANELS = (
         "sizes",
         (PanelColumn("size", "options", 0), PanelColumn("rate", "questions, %", 2, interval=True, times=100)),
         sentences.set_sizes,
-        {"sizes": comparison_charts.set_sizes},
+        ("sizes",),
         PAIR_ONLY,
         "No run is chosen.",
     ),
@@ -126,7 +120,7 @@ PANELS = (
             PanelColumn("n_items", "items", 0),
         ),
         sentences.flips,
-        {"flips": comparison_charts.flips},
+        ("flips",),
         PAIR_ONLY,
         listed=Listed("subject", "share", falls=True),
     ),
@@ -148,10 +142,7 @@ PANELS = (
             REASON,
         ),
         sentences.frontier,
-        {
-            "frontier-size": study_charts.frontier("set_size", "mean set size"),
-            "frontier-accuracy": study_charts.frontier("accuracy", "accuracy, %", 100),
-        },
+        ("frontier-size", "frontier-accuracy"),
         NEIGHBOURS,
         "No run in this selection says how many bytes its weights take.",
     ),
@@ -169,7 +160,7 @@ PANELS = (
             REASON,
         ),
         sentences.scale,
-        {"scale": study_charts.scale},
+        ("scale",),
         SAME_TASK,
         empty="No run in this selection has a dense run of a model whose number of parameters is known.",
         more=("family",),
@@ -190,7 +181,7 @@ PANELS = (
             REASON,
         ),
         sentences.transfer,
-        {"transfer": study_charts.transfer},
+        ("transfer",),
         listed=Listed("label", "coverage"),
     ),
     Panel(
@@ -208,7 +199,7 @@ PANELS = (
             REASON,
         ),
         None,
-        {"cost": study_charts.cost},
+        ("cost",),
         empty="No run here is measured over all splits.",
         more=("n_items", "t", "rates", "covariance", "change", "change_covariance", "saving", "unreliable"),
         listed=Listed("label", "cost"),
@@ -231,7 +222,7 @@ PANELS = (
             PanelColumn("began", "since"),
         ),
         sentences.watch,
-        {"watch-evidence": watch_charts.evidence, "watch-shares": watch_charts.shares},
+        ("watch-evidence", "watch-shares"),
         UNFILTERED,
         "The monitor has seen no question yet.",
         more=("test", "questions", "evidence", "share", "outcome"),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from analyzer.report.charts.kept import kept_charts
 from analyzer.report.charts.theme import Spec, for_paper
 from analyzer.report.data.study import Study
 from analyzer.report.data.tables import first_question_tables, tables
@@ -52,13 +53,13 @@ def chart_specs(study: Study) -> Mapping[str, Spec]:
     facts = run_facts(study)
     pairs = numbered(study, [pair for pair in first_tables["pairs"] if not pair["unreliable"]])
     chosen = facts[max(pairs, key=lambda pair: pair["set_size_change"])["run"]] if pairs else next(iter(facts), {})
-    methods, lines = method_names(study), chart_facts(study)
+    specs = kept_charts(method_names(study), chart_facts(study))
     drawn = {}
     for panel in panels_of(study.request.watch is not None):
         records = numbered(study, first_tables.get(panel.table, []))
         rows = opening_rows(panel, records, facts, chosen) if not panel.calculated else []
-        for name, make in (panel.charts or {}).items() if rows else ():
-            spec = for_paper(make(methods, lines))
+        for name in panel.charts if rows else ():
+            spec = for_paper(specs[name])
             width = {"step": CELL} if panel.id == "heat" else WIDTH
             drawn[name] = spec | {"width": width, "datasets": spec.get("datasets", {}) | {"rows": rows}}
     return drawn

@@ -6,13 +6,14 @@ commands keep their caches in it. If it cannot be written, one warning says so a
 
 import atexit
 import functools
+import hashlib
 import logging
 import math
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -81,6 +82,34 @@ def is_remembered(fact: Path) -> bool:
         return fact.is_file()
     except OSError:
         return False
+
+
+def kept_text(path: Path, make: Callable[[], str]) -> str:
+    """Return the text of a cached file; if it is absent, or was damaged or changed, the text is made and kept.
+
+    The file begins with the digest of the rest.
+    """
+    try:
+        digest, _, text = path.read_bytes().decode().partition("\n")
+        if digest == _digest(text):
+            return text
+    except (OSError, ValueError):  # not cached yet, or no text
+        pass
+    made = make()
+    scratch = path.with_suffix(f".{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_bytes(f"{_digest(made)}\n{made}".encode())
+        scratch.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            scratch.unlink()
+        warn_once(error)
+    return made
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def delete_unused(cached: Iterable[Path], most_bytes: float = math.inf) -> list[Path]:

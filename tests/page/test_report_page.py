@@ -21,6 +21,8 @@ from analyzer.cli.main import main
 from analyzer.gate.gate import gate
 from analyzer.gate.policy import LIMITABLE, Policy
 from analyzer.report.charts import theme
+from analyzer.report.charts.drawn import CHARTS
+from analyzer.report.charts.kept import kept_charts
 from analyzer.report.data.study import MAX_RUNS, ReportRequest, measure_study
 from analyzer.report.data.tables import first_question_tables, tables
 from analyzer.report.page import page
@@ -330,6 +332,19 @@ def test_the_page_compares_with_the_model_that_is_named(tmp_path: Path) -> None:
     assert "Not judged" not in page(study) and [card.model for card in cards(study)] == ["ships"]
     with pytest.raises(HedgemarkError, match="stranger"):
         study_of(url, **wanted | {"against": "stranger"})
+
+
+def test_charts_are_drawn_once_for_the_same_methods_and_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Later pages take their specifications from the cache, without Altair; other methods or limits get charts of their own."""
+    monkeypatch.setenv("HEDGEMARK_CACHE", str(tmp_path))
+    limits = {"accuracy_tolerance": 0.02, "set_size_tolerance": 0.1, "coverage_tolerance": 0.01, "alpha": 0.1}
+    first = kept_charts(["wanda"], limits)
+    assert set(first) == {name for panel in panels_of(True) for name in panel.charts} == set(CHARTS)
+    assert first == json.loads(json.dumps({name: draw(["wanda"], limits) for name, draw in CHARTS.items()}))
+    assert kept_charts(["gptq", "wanda"], limits) != first != kept_charts(["wanda"], limits | {"alpha": 0.2})
+    assert len(list((tmp_path / "charts").iterdir())) == 3
+    monkeypatch.setattr("analyzer.report.charts.kept._drawn", None)
+    assert kept_charts(["wanda"], limits) == first
 
 
 def test_the_charts_scripts_are_bundled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,18 +8,11 @@ from typing import Any
 
 import altair as alt
 
+from analyzer.report.charts.metrics import METRICS, WORSE_BELOW
 from analyzer.report.charts.theme import SERIES, SHAPES, Spec, series, shapes
 
 ROWS = alt.NamedData("rows")
 ONE = alt.InlineData([{}])
-METRICS = {
-    "accuracy_change": ("change in accuracy", 100, "+.1f", 5.0),
-    "set_size_change": ("change in set size", 1, "+.2f", 0.3),
-    "coverage_change": ("change in coverage", 100, "+.1f", 2.0),
-    "flips": ("flips", 100, ".1f", 15.0),
-    "kl": ("KL", 1, ".3f", 0.15),
-}
-WORSE_BELOW = ("accuracy_change", "coverage_change")
 BARE: dict[str, Any] = {"domain": False, "ticks": False, "labelPadding": 8}
 DENSE_AND_COMPRESSED = alt.Scale(domain=["dense", "compressed", "other"], range=["@ink", SERIES[1], "@soft"])
 
