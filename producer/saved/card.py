@@ -15,7 +15,7 @@ library_name: transformers
 Made by Hedgemark from `{model}`{revision}: method `{method}`, level `{level}`, seed {seed}, dtype {dtype}.
 Weights: {format}, {bytes:,} bytes.{groups}
 
-Loaded again, it gave the option logits of the model in memory to {change:.3g} on {items} items (allowed: {allowed:.3g}).{served}
+Loaded again, it gave the option logits of the model in memory {change} on {items} items (allowed: {allowed:.3g}).{served}
 
 - Run it: `vllm serve FOLDER`, or `AutoModelForCausalLM.from_pretrained("FOLDER")`.
 - Judge it: `produce --model FOLDER --method checkpoint --task T`, then `analyze compare --against DENSE`.
@@ -43,7 +43,7 @@ GROUPS = """
 def write_card(record: Mapping[str, Any], path: Path) -> None:
     """Write a saved model's card from its record."""
     made, again = record["identity"], record["loaded_again"]
-    loaded = again["largest_logit_change_as_loaded"]
+    change, loaded = again["largest_logit_change"], again["largest_logit_change_as_loaded"]
     text = CARD.format(
         tags=", ".join(("hedgemark", made["method"], *(["compressed-tensors"] if record["format"] != "plain weights" else []))),
         model=record["model"],
@@ -55,10 +55,10 @@ def write_card(record: Mapping[str, Any], path: Path) -> None:
         format=record["format"],
         bytes=record["bytes"],
         groups=_groups(record["groups"], record["left_as_they_are"]),
-        change=again["largest_logit_change"],
+        change=f"to {change:.3g}" if change else "exactly",
         items=again["items"],
         allowed=again["allowed"],
-        served=SERVED.format(change=loaded) if loaded > again["largest_logit_change"] else "",
+        served=SERVED.format(change=loaded) if loaded > change else "",
         settings=json.dumps(made["method_settings"], indent=1, default=str),
     )
     path.write_text(text, encoding="utf-8")

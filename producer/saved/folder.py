@@ -98,6 +98,8 @@ def write_model(model: Any, packing: Packing, files: ModelFiles, tokenizer: Any,
         config.quantization_config = packing.settings()
     config.save_pretrained(folder)
     save_torch_state_dict(packed_tensors(model, packing), folder, max_shard_size=SHARD)
+    for weights in folder.glob("*.safetensors"):  # safetensors makes files that their owner alone can read, whatever the umask
+        shutil.copymode(folder / "config.json", weights)
     if files.gguf:
         tokenizer.save_pretrained(folder)
     for name in TOKENIZER_FILES:

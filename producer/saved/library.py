@@ -86,7 +86,7 @@ def copy_saved(source: Path, folder: Path) -> None:
     """Copy a saved model to a folder that is empty or does not exist, whole or not at all. Raises HedgemarkError where there is no room."""
     partial = folder.parent / f".{folder.name[:32]}-{uuid4().hex[:8]}.partial"
     try:
-        shutil.copytree(source, partial)
+        shutil.copytree(source, partial, copy_function=shutil.copyfile)  # its files get the modes that the umask gives
         partial.rename(folder)
     except OSError as error:
         whys = [why for *_, why in error.args[0]] if isinstance(error, shutil.Error) else [error.strerror or str(error)]

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,19 @@ def test_transformers_loads_a_saved_model(tmp_path: Path) -> None:
     ours = load_model(find_model(str(tmp_path / "saved")), "float32", "cpu")
     with torch.no_grad():
         assert float((theirs(input_ids=ids).logits - ours(input_ids=ids).logits).abs().max()) < 1e-4
+
+
+def test_every_file_of_a_saved_model_can_be_read_by_another_user(tmp_path: Path) -> None:
+    """Files that `--save` writes, or copies from a folder of `--models`, have the mode that the umask gives, the weights too."""
+    words, before = ("--method", "rtn", "--level", "w4a16-g32"), os.umask(0o022)
+    try:
+        for out in ("made", "copied"):
+            made = run(tmp_path / f"{out}-store", *words, "--models", str(tmp_path / "kept"), "--save", str(tmp_path / out))
+            assert made.exit_code == 0 and (tmp_path / out / "model.safetensors").is_file(), made.output
+    finally:
+        os.umask(before)
+    assert [str(path) for path in tmp_path.rglob("*") if path.stat().st_mode & 0o777 != (0o755 if path.is_dir() else 0o644)] == []
+    assert "gave the option logits of the model in memory exactly on 8 items" in (tmp_path / "made" / "README.md").read_text()
 
 
 def test_a_kept_model_is_not_compressed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

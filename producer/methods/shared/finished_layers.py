@@ -198,7 +198,10 @@ def _write_tensors(path: Path, tensors: Mapping[str, Any]) -> str:
 def _replace(path: Path, write: Any) -> str:
     scratch = path.with_suffix(".partial")
     try:
+        scratch.touch()
+        mode = scratch.stat().st_mode
         write(scratch)
+        scratch.chmod(mode)  # safetensors makes a file that its owner alone can read, whatever the umask
         with scratch.open("rb") as stream:
             os.fsync(stream.fileno())
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
