@@ -11,8 +11,8 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from schemas.errors import UsageError
-from schemas.item_forms import Columns, columns_of, read_forms
-from schemas.item_quirks import find_quirks
+from schemas.item_forms import Columns, as_meant, columns_of, read_forms
+from schemas.item_quirks import Quirk, find_quirks
 from schemas.item_rows import Row
 from schemas.items import Item, item_problems
 
@@ -72,25 +72,40 @@ def check_rows(rows: Sequence[Row], columns: str = "") -> Checked:
     return Checked(items, line_of, sorted(wrong))
 
 
-def doubts(rows: Sequence[Row], columns: str, checked: Checked) -> list[Finding]:
-    """Return what is doubtful in the valid items and in the file as a whole, sorted by line."""
-    doubtful = [Finding(checked.line_of[name], name, DOUBTFUL, quirk.what) for quirk in find_quirks(checked.items) for name in quirk.ids]
-    return sorted([*doubtful, *_unread([row for row in rows if isinstance(row.value, dict)], columns), *_same_place(checked.items)])
+def doubts(rows: Sequence[Row], columns: str, checked: Checked, field: str) -> list[Finding]:
+    """Return what is doubtful in the valid items and in the file as a whole, sorted by line.
+
+    field : what a value's name is called in this kind of file, key or column.
+    """
+    doubtful = [
+        Finding(checked.line_of[name], name, DOUBTFUL, f"{quirk.what}{_on_line(quirk, name, checked.line_of)}")
+        for quirk in find_quirks(checked.items)
+        for name in quirk.ids
+    ]
+    return sorted([*doubtful, *_unread([row for row in rows if isinstance(row.value, dict)], columns, field), *_same_place(checked.items)])
+
+
+def _on_line(quirk: Quirk, name: str, line_of: Mapping[str, int]) -> str:
+    return f", on line {line_of[quirk.other[name]]}" if name in quirk.other else ""
 
 
 def _check_forms(rows: Sequence[Row], columns: Columns, items: list[Item], line_of: dict[str, int]) -> Iterator[Finding]:
     """Yield what is wrong; add the item of every other row to `items`. Rows are numbered if none has an id."""
     forms = read_forms([row.value for row in rows], columns)
     id_column = next(iter(columns.parts.get("id", [])), "id")
+    names = ["" if (value := as_meant(row.value.get(id_column))) is None else str(value) for row in rows]
+    is_named = any(names)
     if forms.of_all:
         yield Finding(0, "", WRONG, forms.of_all)
     for number, (row, document) in enumerate(zip(rows, forms.documents, strict=True)):
-        name = str(row.value.get(id_column, "") if "id" in columns.parts else number + 1)
+        name = names[number] if is_named else str(number + 1)
         if number in forms.problems:
             yield Finding(row.line, name, WRONG, forms.problems[number])
         if document is None:
             continue
-        problems, item = _item({"id": name} | document)
+        problems, item = _item({"id": name} | document if is_named else document | {"id": name})
+        if not name:
+            problems.append("has no id, and other rows have one; give every row an id, or none")
         if item and item.id in line_of:
             problems.append(f"has the same id as an earlier item, on line {line_of[item.id]}")
         yield from (Finding(row.line, name, WRONG, problem) for problem in problems)
@@ -112,15 +127,15 @@ def _keys(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(str(key) for row in rows for key in row.value))
 
 
-def _unread(rows: Sequence[Row], columns: str) -> Iterator[Finding]:
-    """Yield one finding for each unknown key in the whole file, which may be a mistyped known key."""
+def _unread(rows: Sequence[Row], columns: str, field: str) -> Iterator[Finding]:
+    """Yield one finding for each unknown key or column in the whole file, which may be a mistyped known one."""
     try:
         read = {name for names in columns_of(columns, _keys(rows)).parts.values() for name in names}
     except UsageError:
         return
     count = Counter(str(key) for row in rows for key in row.value if str(key) not in read)
     for key, number in count.items():
-        yield Finding(0, "", DOUBTFUL, f"unknown key {key[:80]!r} is ignored (in {number} items)")
+        yield Finding(0, "", DOUBTFUL, f"unknown {field} {key[:80]!r} is ignored (in {number} items)")
 
 
 def _same_place(items: Sequence[Item]) -> Iterator[Finding]:

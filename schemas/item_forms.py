@@ -5,6 +5,7 @@ problems by row. How answers are written is found out from all rows together; wh
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from string import ascii_lowercase, ascii_uppercase
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ NEEDED, OPTIONAL = (QUESTION, CHOICES, ANSWER), ("context", "subject", "id", "so
 NUMBERED = ("numbers from 0", "numbers from 1")
 FEWEST, MOST = 2, len(ascii_uppercase)
 SHOWN = 60  # characters of a value that a message quotes
+EXACT = 2**53  # below this a float holds every whole number
 
 
 class Columns(NamedTuple):
@@ -71,7 +73,7 @@ def columns_of(text: str, known: Sequence[str]) -> Columns:
 
 def read_forms(rows: Sequence[Mapping[str, Any]], columns: Columns) -> Forms:
     """Return the rows as documents. The answers of all rows must be written in one way, each naming one of its row's options."""
-    values = [{part: row.get(names[0]) for part, names in columns.parts.items() if part != CHOICES} for row in rows]
+    values = [{part: as_meant(row.get(names[0])) for part, names in columns.parts.items() if part != CHOICES} for row in rows]
     options = [_options([row.get(name) for name in columns.parts[CHOICES]]) for row in rows]
     problems = {number: each.problem for number, each in enumerate(options) if each.problem}
     problems |= {number: "has no answer" for number, value in enumerate(values) if value[ANSWER] in (None, "") and number not in problems}
@@ -88,6 +90,13 @@ def read_forms(rows: Sequence[Mapping[str, Any]], columns: Columns) -> Forms:
             choices = dict(zip(ascii_uppercase, options[number].texts, strict=False))
             documents[number] = fields | {CHOICES: choices, ANSWER: ascii_uppercase[index]}
     return Forms(documents, dict(sorted(problems.items())))
+
+
+def as_meant(value: Any) -> Any:
+    """Return a value of a file, a whole number that is stored as a float as an int: pandas makes floats of integers beside a blank."""
+    if isinstance(value, float | Decimal) and value % 1 == 0 and -EXACT < value < EXACT:
+        return int(value)
+    return value
 
 
 class _Answers(NamedTuple):
@@ -108,14 +117,14 @@ def _options(cells: Sequence[Any]) -> Options:
         except ValueError as error:
             return Options([], [], f"choices are not JSON: {error}")
     if isinstance(value, Mapping) and {"text", "label"} <= set(value):  # as ARC has them
-        labels, value = [str(label) for label in value["label"]], value["text"]
+        labels, value = [str(as_meant(label)) for label in value["label"]], value["text"]
     elif isinstance(value, Mapping):
         labels, value = [str(label) for label in value], list(value.values())
         if len(labels) <= MOST and labels not in _series(len(labels)):
             return Options([], [], f"has options {labels[:MOST]}; expected {list(ascii_uppercase[: len(labels)])} in order")
     elif value is not None and not isinstance(value, list | tuple):
         return Options([], [], f'choices are a {type(value).__name__}; expected a list such as ["Mars", "Jupiter"]')
-    texts = list(value or [])
+    texts = list(map(as_meant, value or []))
     while texts and texts[-1] is None:
         texts.pop()
     return Options(texts, labels, _options_problem(texts))
@@ -127,7 +136,7 @@ def _options_problem(texts: Sequence[Any]) -> str:
     if odd := [index for index, each in enumerate(texts) if each is None or isinstance(each, list | tuple | Mapping | bool)]:
         what = "empty, and there are options after it" if texts[odd[0]] is None else f"a {type(texts[odd[0]]).__name__}; expected a text"
         return f"option {odd[0] + 1} is {what}"
-    return "" if FEWEST <= len(texts) <= MOST else f"has {len(texts)} options; expected {FEWEST} to {MOST}"
+    return "" if FEWEST <= len(texts) <= MOST else f"has {len(texts)} option{'s' * (len(texts) != 1)}; expected {FEWEST} to {MOST}"
 
 
 def _series(number: int) -> list[list[str]]:

@@ -23,10 +23,14 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufffd]")  #
 
 
 class Quirk(NamedTuple):
-    """A kind of doubtful item, in words that follow a number ("3 with an empty option"), and the ids of these items."""
+    """A kind of doubtful item, in words that follow a number ("3 with an empty option"), and the ids of these items.
+
+    other : by id, the id of the item that one of them repeats or contradicts.
+    """
 
     what: str
     ids: tuple[str, ...]
+    other: Mapping[str, str] = {}
 
 
 def find_quirks(items: Sequence[Item]) -> list[Quirk]:
@@ -55,12 +59,20 @@ def _repeats(items: Sequence[Item]) -> list[Quirk]:
         if item.choices:
             alike[f"{as_seen(item.context)}\0{as_seen(item.question)}\0{sorted(map(as_seen, item.choices.values()))}"].append(item)
     repeated = [group for group in alike.values() if len(group) > 1]
-    again = {item.id for group in repeated for item in group[1:]}
-    disputed = {item.id for group in repeated if len({as_seen(each.choices[each.answer]) for each in group}) > 1 for item in group}
+    again = {item.id: group[0].id for group in repeated for item in group[1:]}
+    disputed: dict[str, str] = {}
+    for group in repeated:
+        answer = {item.id: as_seen(item.choices[item.answer]) for item in group}
+        if len(set(answer.values())) > 1:
+            disputed |= {name: next(other for other in answer if answer[other] != answer[name]) for name in answer}
     return [
-        Quirk("repeating the question and options of an earlier one", tuple(item.id for item in items if item.id in again)),
-        Quirk("repeating a question and its options with another answer", tuple(item.id for item in items if item.id in disputed)),
+        Quirk("repeating the question and options of an earlier one", _in_file_order(items, again), again),
+        Quirk("repeating a question and its options with another answer", _in_file_order(items, disputed), disputed),
     ]
+
+
+def _in_file_order(items: Sequence[Item], ids: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(item.id for item in items if item.id in ids)
 
 
 def _texts(item: Item) -> list[str]:

@@ -140,7 +140,7 @@ def item_problems(item: Item) -> list[str]:
     """Return what makes an item invalid; numbers as answers are reported for the whole file by `_numbered_answers`."""
     letters = list(ascii_uppercase[: len(item.choices)])
     if item.choices and not 2 <= len(item.choices) <= MAX_OPTIONS:
-        return [f"id {item.id!r} has {len(item.choices)} options; expected 2 to {MAX_OPTIONS}"]
+        return [f"id {item.id!r} has {len(item.choices)} option{'s' * (len(item.choices) != 1)}; expected 2 to {MAX_OPTIONS}"]
     if item.choices and list(item.choices) != letters:
         return [f"id {item.id!r} has options {list(item.choices)}; expected {letters} in order"]
     if item.answer not in (letters or list(ascii_uppercase)) and not item.answer.isdecimal():

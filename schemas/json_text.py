@@ -31,7 +31,8 @@ def read_text(path: "Path | str") -> str:
     except UnicodeDecodeError as error:
         if what_it_is := next((what for begins, what in BINARY.items() if error.object.startswith(begins)), ""):
             raise ValueError(what_it_is) from error
-        raise ValueError(f"it is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from error
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"it is not UTF-8 text: line {line} has byte {error.object[error.start]:#04x}; save it as UTF-8") from error
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from error
 

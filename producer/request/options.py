@@ -56,8 +56,8 @@ RUN_OPTIONS = (
     click.option(
         "--columns",
         metavar="PART=COLUMN,..",
-        help="Which columns of a file, or of a data set of the Hub, have question, choices and answer, "
-        "e.g. question=stem,choices=a+b+c+d,answer=key.",
+        help="Which columns of a file, or of a data set of the Hub, have question, choices, answer, context, subject and id, "
+        "e.g. question=stem,choices=a+b+c+d,answer=key,id=nr.",
     ),
     click.option(
         "--prompt",

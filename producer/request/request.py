@@ -45,7 +45,7 @@ class Request:
     text     : name or file of a text that every model reads as well, "" for none; with one, tasks are asked only where they are named.
     options_order : number of cyclic orders of each item's options to ask it in; 1 is the items' own only.
     until, looks : policy of the release gate that says when a model is asked no more, and its numbers of items, see `producer.run.until`.
-    columns  : which columns of a file, or of a data set of the Hub, have question, choices and answer, as in "question=stem,answer=key".
+    columns  : which columns of a file, or of a data set of the Hub, have question, choices, answer and so on: "question=stem,answer=key".
     limit    : number of items drawn from each task, 0 for all.
     device, dtype : "auto" means a GPU if there is one, with the checkpoint's own dtype; on a CPU float32.
     compression_data : "auto" means each task's default source.

@@ -1,5 +1,6 @@
 """The `store items` commands, which check item files before a model is run on them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -23,8 +24,8 @@ def items() -> None:
     "--columns",
     default="",
     metavar="PART=COLUMN,..",
-    help="Which keys or columns have question, choices and answer, e.g. question=stem,choices=a+b+c+d,answer=key:1. "
-    "[question, choices or A, B, ..., and answer]",
+    help="Which keys or columns have question, choices, answer, context, subject and id, e.g. "
+    "question=stem,choices=a+b+c+d,answer=key:1,id=nr. [those of these names; A, B, ... for choices]",
 )
 @format_option
 @friendly_errors
@@ -41,9 +42,18 @@ def check(file: Path, columns: str, format_: str) -> None:
     from schemas.item_check import DOUBTFUL, WRONG, Finding
     from store.format.item_file import check_item_file, example_of
 
-    n_items, findings = check_item_file(file, columns)
+    def show(findings: Sequence[Finding]) -> None:
+        rows = [(line or None, *others) for line, *others in findings]  # what holds for the whole file has no line
+        print_table(pl.DataFrame(rows, schema=dict.fromkeys(Finding._fields, pl.String) | {"line": pl.Int64}, orient="row"), format_)
+
+    try:
+        n_items, findings = check_item_file(file, columns)
+    except ItemError as error:
+        if format_ != "table":  # whoever reads stdout with a program finds there what stderr says
+            show([Finding(0, "", WRONG, str(error))])
+        raise
     if findings or format_ == "json":
-        print_table(pl.DataFrame(findings, schema=dict.fromkeys(Finding._fields, pl.String) | {"line": pl.Int64}, orient="row"), format_)
+        show(findings)
     count = {how: len({(finding.line, finding.id) for finding in findings if finding.how == how}) for how in (WRONG, DOUBTFUL)}
     click.echo(f"read {counted(n_items, 'item')}; wrong: {count[WRONG]}, doubtful: {count[DOUBTFUL]}", err=True)
     if count[WRONG]:

@@ -34,7 +34,8 @@ def check_item_file(path: Path, columns: str = "") -> tuple[int, list[Finding]]:
     """Return the number of rows of a file, and all that is wrong or doubtful, sorted by line. Raises ItemError if it cannot be read."""
     rows = _rows(path)
     checked = check_rows(rows, columns)
-    return len(rows), sorted([*checked.wrong, *doubts(rows, columns, checked)], key=lambda finding: (finding.line, finding.how != WRONG))
+    doubtful = doubts(rows, columns, checked, "column" if path.suffix in (".csv", PARQUET) else "key")
+    return len(rows), sorted([*checked.wrong, *doubtful], key=lambda finding: (finding.line, finding.how != WRONG))
 
 
 def example_of(path: Path) -> str:

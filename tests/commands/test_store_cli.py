@@ -154,6 +154,13 @@ def test_items_check_lists_lines_without_a_store_or_torch(tmp_path):
     result = _store("items", "check", str(path), "--format", "json")
     assert result.exit_code == 0 and "read 4 items; wrong: 0, doubtful: 1" in result.stderr
     assert [(row["line"], row["id"], row["how"]) for row in json.loads(result.stdout)] == [(4, "7", "doubtful")]
+    path.write_text("".join(json.dumps(row | {"nr": 1}) + "\n" for row in rows))
+    result = _store("items", "check", str(path), "--format", "json")
+    assert [(row["line"], row["what"]) for row in json.loads(result.stdout)] == [(None, "unknown key 'nr' is ignored (in 3 items)")]
+    path.write_bytes(b"\xa0\n")
+    result = _store("items", "check", str(path), "--format", "json")
+    assert result.exit_code == 2 and [row["how"] for row in json.loads(result.stdout)] == ["wrong"]
+    assert all("line 1 has byte 0xa0; save it as UTF-8" in stream for stream in (result.stdout, result.stderr))
     path.write_text("\n".join(json.dumps(row) for row in [*rows, rows[0] | {"id": 8, "answer": "C"}]))
     result = _store("items", "check", str(path))
     assert result.exit_code == 2 and "'C' is none of its options A, B" in result.stdout and '"answer": "B"' in result.stderr

@@ -83,6 +83,21 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
         read_item_file(path)
 
 
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_whole_numbers_that_are_stored_as_floats(tmp_path: Path, suffix: str) -> None:
+    """pandas makes floats of integers beside a blank: ids, answers and options are still those integers, and 2.5 is 2.5."""
+    written = [
+        {"id": float(i), "question": f"Which {i}?", "A": 1, "B": 2.5, "C": 3.0 if i % 2 else None, "answer": float(i % 2)} for i in range(4)
+    ]
+    path = write(tmp_path / f"quiz{suffix}", written)
+    items = read_item_file(path, "answer=answer:0")
+    assert [(item.id, item.answer) for item in items] == [("0", "A"), ("1", "B"), ("2", "A"), ("3", "B")]
+    assert list(items[1].choices.values()) == ["1", "2.5", "3"] and list(items[0].choices.values()) == ["1", "2.5"]
+    written[2]["answer"] = 7.0
+    with pytest.raises(ItemError, match=r"line 3, id '2': answer '7' is none of its 2 options"):
+        read_item_file(write(path, written), "answer=answer:0")
+
+
 WRONG = [
     ({"answer": "E"}, "answer 'E' is none of its options A, B, C, D"),
     ({"answer": 2}, "answer '2' is none of its options"),

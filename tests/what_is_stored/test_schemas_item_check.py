@@ -32,7 +32,7 @@ TRAPS = [
     ({"choices": "x, y"}, "wrong", "choices are a str; expected a list such as"),
     ({"choices": ["x", ["y"], "z"]}, "wrong", "option 2 is a list; expected a text"),
     ({"choices": {}}, "wrong", "has no options"),
-    ({"choices": {"A": "x"}, "answer": "A"}, "wrong", "has 1 options"),
+    ({"choices": {"A": "x"}, "answer": "A"}, "wrong", "has 1 option; expected 2"),
     ({"choices": {"A": "x", "C": "y"}, "answer": "A"}, "wrong", "in order"),
     ({"choices": {chr(65 + k): str(k) for k in range(27)}}, "wrong", "has 27 options; expected 2 to 26"),
     ({"question": ""}, "wrong", "neither question nor context"),
@@ -43,7 +43,7 @@ TRAPS = [
     ({"choices": {"A": "None of the above", "B": "none of the above.", "C": "z"}}, "doubtful", '"None of the above" twice'),
     ({"question": "R&amp;D?"}, "doubtful", "HTML entities"),
     ({"question": "a\x07b"}, "doubtful", "control"),
-    ({"question": "Which 0?", "answer": "A"}, "doubtful", "repeating the question and options of an earlier one"),
+    ({"question": "Which 0?", "answer": "A"}, "doubtful", "repeating the question and options of an earlier one, on line 1"),
 ]
 
 
@@ -102,6 +102,38 @@ def test_keys_that_are_not_read_are_named_once(tmp_path: Path) -> None:
     assert findings(tmp_path / "task.json", text) == [(0, "", "doubtful", "unknown key 'lable' is ignored (in 3 items)")]
 
 
+def test_a_column_of_a_table_is_called_a_column(tmp_path: Path) -> None:
+    """An unknown key of a CSV or a Parquet file is one of its columns."""
+    text = "question,A,B,answer,nr\nWhich 1?,x,y,A,7\nWhich 2?,x,y,B,8\n"
+    said = [(0, "", "doubtful", "unknown column 'nr' is ignored (in 2 items)")]
+    assert findings(tmp_path / "task.csv", text) == said
+    pl.read_csv(tmp_path / "task.csv").write_parquet(tmp_path / "task.parquet")
+    assert [tuple(each) for each in check_item_file(tmp_path / "task.parquet")[1]] == said
+
+
+def test_repeats_name_the_line_that_they_repeat(tmp_path: Path) -> None:
+    """The first of them for a repeat, and for other answers the first with another."""
+    rows = [row(number, question="Which?", answer=answer) for number, answer in enumerate("AABA")]
+    again, other = "repeating the question and options of an earlier one", "repeating a question and its options with another answer"
+    assert [(line, what) for line, *_, what in findings(tmp_path / "task.jsonl", "\n".join(map(json.dumps, rows)))] == [
+        (1, f"{other}, on line 3"),
+        (2, f"{other}, on line 3"), (2, f"{again}, on line 1"),
+        (3, f"{other}, on line 1"), (3, f"{again}, on line 1"),
+        (4, f"{other}, on line 3"), (4, f"{again}, on line 1"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("blank", ["", None])
+def test_an_id_that_is_blank_in_some_rows_is_refused(tmp_path: Path, blank: Any) -> None:
+    """Where other rows have an id, its absence is an error of that row; where no row has one, rows are numbered."""
+    rows = [row(0), row(1, id=blank), row(2, id=blank)]
+    said = "has no id, and other rows have one; give every row an id, or none"
+    text = "\n".join(map(json.dumps, rows))
+    assert findings(tmp_path / "task.jsonl", text) == [(2, "", "wrong", said), (3, "", "wrong", said)]
+    (tmp_path / "task.jsonl").write_text("\n".join(map(json.dumps, rows[1:])))
+    assert [item.id for item in read_item_file(tmp_path / "task.jsonl")] == ["1", "2"]
+
+
 def test_the_example_is_a_right_item(tmp_path: Path) -> None:
     """What is shown as right is right."""
     assert parse_items([EXAMPLE], "example") and findings(tmp_path / "task.jsonl", json.dumps(EXAMPLE)) == []
@@ -119,6 +151,13 @@ def test_the_example_is_of_the_file_s_own_kind(tmp_path: Path, suffix: str) -> N
         text = said.split("\n", 1)[1] if suffix == ".csv" else said[said.index("[{" if suffix == ".json" else "{") :]
         assert findings(path, text) == []
     assert [item.id for item in read_item_file(path)] == ["q1"]
+
+
+def test_a_byte_of_another_encoding_is_named_with_its_line(tmp_path: Path) -> None:
+    """A table that a spreadsheet saved as Windows-1252."""
+    (tmp_path / "task.csv").write_bytes("question,A,B,answer\nWhich \u2013 of two?,x,y,A\n".encode("cp1252"))
+    with pytest.raises(ItemError, match=r"it is not UTF-8 text: line 2 has byte 0x96; save it as UTF-8$"):
+        check_item_file(tmp_path / "task.csv")
 
 
 def test_a_file_that_is_no_text_is_one_error(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def row(**changes: Any) -> dict[str, Any]:
         ([row(answer="D")], "answer 'D'"),
         ([{"id": 1, "question": "q", "choices": {"A": "x", "B": "y"}}], "answer"),
         ([row(), row()], "'1' appears more than once"),
-        ([row(choices={"A": "x"}, answer="A")], "1 options"),
+        ([row(choices={"A": "x"}, answer="A")], "1 option;"),
         ([row(choices={"A": "x", "C": "y"}, answer="A")], "in order"),
         ([row(choices={"A": None, "B": "y"})], "choices.A"),
         ([row(question="")], "neither question nor context"),
