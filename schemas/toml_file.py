@@ -4,6 +4,7 @@ In: a path.  Out: a plain table, or a model. Errors are a UsageError with one se
 """
 
 import math
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +27,15 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
     except RecursionError as error:
         raise UsageError(f"cannot read {what} {path}: it is nested too deeply") from error
     except ValueError as error:
-        raise UsageError(f"cannot read {what} {path}: {error}") from error
+        raise UsageError(f"cannot read {what} {path}: {error}{_decimal_comma(path, error)}") from error
+
+
+def _decimal_comma(path: Path, error: ValueError) -> str:
+    """Return the end of a message about a line such as `accuracy_loss = 0,02`; "" for any other."""
+    if not (place := re.search(r"at line (\d+)", str(error))):
+        return ""
+    line = read_text(path).splitlines()[int(place[1]) - 1]
+    return "; write a decimal point, not a comma" if re.match(r"[^=#]+=\s*[+-]?\d+,\d", line) else ""
 
 
 def as_model(model: type[ModelType], table: Mapping[str, Any], where: str = "") -> ModelType:

@@ -78,6 +78,8 @@ def find_model(name: str) -> ModelFiles:
     if name not in HUB and (path.exists() or hub_id.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith(("@", ":"))):
         if gguf := gguf_inside(path):
             raise UsageError(f"{name} is a folder, and {gguf}")
+        if name.startswith((".", "/", "~")) and not path.exists():
+            raise UsageError(f"there is no folder or file {name}")
         raise UsageError(
             f"unknown model {name!r}; known: bayes, {', '.join([*REFERENCE, *HUB])}; "
             "also any Hub id (owner/name, owner/name@revision or, for a GGUF file, owner/name:Q4_K_M), a folder with a config.json, or a "

@@ -67,7 +67,7 @@ def ls(store_url: str, at: str | None, format_: str, **filters: tuple[str, ...])
 
         catalog = open_reader(store_url, at).catalog
     table = select_runs(catalog, filters, at or "the newest snapshot")
-    print_table(table if format_ != "table" else table.select(LS_COLUMNS), format_, LEFT_OUT)
+    print_table(table if format_ != "table" else table.select(LS_COLUMNS), format_, LEFT_OUT, empty="no runs")
 
 
 @main.command()
@@ -115,13 +115,13 @@ def diff(before: str, after: str | None, store_url: str, format_: str) -> None:
     """
     from store.upkeep.history import diff_snapshots
 
-    print_table(diff_snapshots(store_url, before, after), format_)
+    print_table(diff_snapshots(store_url, before, after), format_, empty="no difference")
 
 
 @main.command()
 @click.argument("name")
 @store_option
-@at_option
+@click.option("--at", metavar="SNAPSHOT|TAG", help="The snapshot to name, by its id or another tag. [newest snapshot]")
 @click.option("--sign", type=EXISTING_FILE, help="First sign the newest snapshot with this private key (PEM).")
 @friendly_errors
 def tag(name: str, store_url: str, at: str | None, sign: Path | None) -> None:

@@ -20,8 +20,8 @@ def format_option(command: Callable[P, R]) -> Callable[P, R]:
     return click.option("--format", "format_", type=formats, default="table", show_default=True, help="How to print.")(command)
 
 
-def print_table(table: "pl.DataFrame", format_: str, dispensable: Sequence[str] = ()) -> None:
-    """Print a table in a format.
+def print_table(table: "pl.DataFrame", format_: str, dispensable: Sequence[str] = (), empty: str = "nothing to list") -> None:
+    """Print a table in a format; of one without rows a reader gets the words of `empty` on stderr.
 
     As text it fits the terminal: columns without any text are left out, then the last of the `dispensable` ones, and what is still too long
     goes on below. In a pipe or a file every row is one line, so that awk can read it; `COLUMNS` gives that a width too.
@@ -30,6 +30,8 @@ def print_table(table: "pl.DataFrame", format_: str, dispensable: Sequence[str] 
         click.echo(json_text(table.to_dicts(), indent=1))
     elif format_ == "csv":
         click.echo(csv_text(table), nl=False)
+    elif table.is_empty():
+        click.echo(empty, err=True)
     else:
         click.echo(_text(table, dispensable))
 

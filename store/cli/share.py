@@ -101,7 +101,9 @@ def say_left_out(done: "Transfer", source: str, target: str) -> None:
     if done.removed:
         click.echo("the same command with --restore NAME copies a removed run all the same", err=True)
     for sentence in removed_sentences(done.kept, source):
-        click.echo(message(f"kept in {target}: {sentence} (`store rm --store {target}` removes them there too)"), err=True)
+        click.echo(message(f"kept in {target}: {sentence}"), err=True)
+    if done.kept:
+        click.echo(message(f"to remove one there too: store rm NAME --store {target} --message WHY"), err=True)
     for name in done.conflicts:
         click.echo(message(f"conflict: {name}"))
 

@@ -170,3 +170,15 @@ def test_items_check_lists_lines_without_a_store_or_torch(tmp_path):
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert check.stdout.endswith("False\n")
+
+
+def test_a_table_without_rows_is_said_in_words(tmp_path):
+    """On stderr, so that stdout stays empty for a program; a difference of two equal snapshots has none."""
+    url = str(tmp_path / "store")
+    assert _store("init", "--store", url).exit_code == 0
+    listed = _store("ls", "--store", url)
+    assert (listed.exit_code, listed.stdout, listed.stderr.strip()) == (0, "", "no runs")
+    snapshot = _store("log", "--store", url, "--format", "json")
+    first = json.loads(snapshot.stdout)[-1]["snapshot"]
+    same = _store("diff", first, "--store", url)
+    assert (same.exit_code, same.stdout, same.stderr.strip()) == (0, "", "no difference")

@@ -404,6 +404,13 @@ def test_a_hub_model_may_be_asked_for_at_a_revision(name: str, asked: str | None
     assert (files.name, files.hub_id, files.revision) == (name, "owner/m", "commit")
 
 
+@pytest.mark.parametrize("name", ["./nofolder", "../no/such", "/no/such/model.gguf", "~/no-such-model"])
+def test_a_path_that_does_not_exist_is_called_one(name: str) -> None:
+    """It is no misspelt name, so that no list of names is of use."""
+    with pytest.raises(UsageError, match=rf"^there is no folder or file {re.escape(name)}$"):
+        find_model(name)
+
+
 @pytest.mark.parametrize("name", ["owner/m@", "owner/m:", "owner/name/m@v1", "m@v1"])
 def test_a_name_that_is_not_owner_and_name_is_refused(name: str) -> None:
     """An empty revision would be the newest one, and an empty type no file, which were not asked for."""

@@ -424,6 +424,7 @@ def test_policy_file_and_texts(tmp_path: Path) -> None:
         ("flips = 1\n", [], "unknown key 'flips'"),
         ("[worst_subject]\nset_size_growth = 1\n", [], "'set_size_growth' cannot be limited by subject"),
         ("[limits", [], "cannot read policy"),
+        ("[limits]\nflips = 0.1\nkl = 0,02\n", [], "at line 3, column 7.; write a decimal point, not a comma$"),
         ("", ["kl=1", "worst_value.js=3"], "'js' has a largest value of its own; those that have none: kl, kl_reverse"),
         ("task = 3\n", [], "'task' is 3; it should be a table"),
         ('[limits]\nflip = 1\nkl = "x"\n', ["worst_subject.js=-"], "unknown figure 'flip'.*'x' is not a finite.*'-' is not a finite"),
