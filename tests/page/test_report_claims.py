@@ -10,6 +10,7 @@ from report_stores import FEW, embedded, family, mixed_store, panel_html, quiz, 
 
 from analyzer.compare.two_axis_verdict import BOTH_DEGRADE, BOTH_HOLD, FALLS_SILENT, HOLDS_GROW, INCONCLUSIVE
 from analyzer.gate.ci_reports import tool
+from analyzer.report.charts.drawn import CHARTS
 from analyzer.report.data.tables import first_question_tables, tables
 from analyzer.report.page import page
 from analyzer.report.panels import panels_of
@@ -44,7 +45,7 @@ def test_cliffs_draw_only_what_was_measured() -> None:
     """No band fills the room between two levels."""
     facts = {"accuracy_tolerance": 0.02, "set_size_tolerance": 0.1, "coverage_tolerance": 0.01, "alpha": 0.1}
     for panel in panels_of(False):
-        for make in (panel.charts or {}).values() if panel.id == "cliffs" else ():
+        for make in [CHARTS[name] for name in panel.charts] if panel.id == "cliffs" else ():
             marks = [layer["mark"]["type"] for layer in make(["wanda"], facts)["layer"]]
             assert "area" not in marks and {"point", "rule"} <= set(marks)
 
