@@ -27,6 +27,7 @@ REPEAT = (
 )
 NARROW = 0.1  # of a number of items: a range as narrow says nothing that "about" does not
 JUDGED = ("model", "method", "level", "task", "prompt")  # what a run is called by in a report
+MADE = ("compared_with", "n_items", "made", "libraries", "snapshot")  # what it was judged by and how it was made
 HUB_DATA_SET = "ErikYip/LLM-Uncertainty-Bench"  # contains the published tasks
 
 
@@ -42,7 +43,7 @@ def junit(records: Sequence[Record]) -> str:
         numbers = {name: str(sum(check["result"] == result for check in checks)) for name, result in counts.items()}
         suite = ET.SubElement(root, "testsuite", {"name": run, "tests": str(len(checks)), **numbers})
         properties = ET.SubElement(suite, "properties")
-        about = {name: checks[0][name] for name in (*JUDGED, "compared_with", "n_items", "snapshot")} | {"version": tool()}
+        about = {name: checks[0][name] for name in (*JUDGED, *MADE)} | {"version": tool()}
         for name, value in about.items():
             ET.SubElement(properties, "property", name=name, value=str(value))
         for check in checks:
@@ -65,17 +66,19 @@ def markdown(records: Sequence[Record]) -> str:
     lines += [f"{not_judged(records)}"] if not_judged(records) else []
     ordered = sorted(records, key=lambda record: bool(record["result"] == PASS))
     rows = [(*(check[name] for name in JUDGED), title(check), MARKS[check["result"]], sentence(check)) for check in ordered]
-    runs = [f"- `{name}`, compared with `{dense}`, {n_items:,} items" for name, dense, n_items in _judged(records)]
+    runs = [f"- {line}" for line in _judged(records)]
     words = sentences(records) + dependent(records) + noted(records)
     lines += ["", *piped((*JUDGED, "check", "result", "why"), rows), "", *words, "", "Runs judged:", "", *runs, ""]
     lines += [f"Snapshot `{records[0]['snapshot']}`, {tool()}.", ""]
     return "\n".join(lines)
 
 
-def _judged(records: Sequence[Record]) -> Iterable[tuple[str, str, int]]:
-    """Return each run that was judged, the dense run it was compared with, and its number of items."""
-    judged = [check for check in records if check["result"] != NOT_JUDGED]
-    return dict.fromkeys((check["run"], check["compared_with"] or "no dense run", check["n_items"]) for check in judged)
+def _judged(records: Sequence[Record]) -> Iterable[str]:
+    """Return for each run that was judged its name, the dense run it was compared with, its items, and when and with what it was made."""
+    for check in {check["run"]: check for check in records if check["result"] != NOT_JUDGED}.values():
+        made = f", made on {check['made']}" if check["made"] else ""
+        libraries = f" with {check['libraries']}" if check["libraries"] else ""
+        yield f"`{check['run']}`, compared with `{check['compared_with'] or 'no dense run'}`, {check['n_items']:,} items{made}{libraries}"
 
 
 def tool() -> str:

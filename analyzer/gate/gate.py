@@ -204,6 +204,7 @@ def _record(check: Check, question: Question, n_checks: int, n_models: int) -> R
     by_sets = check.limit is not None and FIGURES[check.limit.figure].by_sets
     record = identity([check.cell.after]) | ({} if by_sets else {"scorer": EVERY, "alpha": None})
     ends = _ends(check, n_checks)
+    env = check.cell.after.view.env
     result, units = _result(check, ends), dependence(check.cell.after.view) | {"cluster": question.clustering.text}
     return (
         record
@@ -215,6 +216,7 @@ def _record(check: Check, question: Question, n_checks: int, n_models: int) -> R
         | check.look.fields
         | _needed(check, result, n_checks, questions_repeat(record | units))
         | {"reason": _reason(check, result), "compared_with": check.cell.before.view.row["name"] if check.cell.before else None}
+        | {"made": env.created[:10] or None, "libraries": ", ".join(f"{name} {number}" for name, number in sorted(env.libraries.items()))}
         | units
         | {"unreliable": pair_unreliable([check.cell])}
         | provenance([check.cell.after], question)

@@ -1,6 +1,7 @@
 """docs/ci: the commands of the GitHub workflow and of the GitLab job, run as they stand there on the embedded models."""
 
 import os
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -58,6 +59,7 @@ def test_the_gate_in_ci_ends_as_it_should(commands: Any, compression: str, expec
     assert [shell(command, tmp_path) for command in always] == [0] * len(always)
     text = (tmp_path / "gate.md").read_text()
     assert word in text and ET.parse(tmp_path / "gate.xml").getroot().tag == "testsuites" and (tmp_path / "report.html").stat().st_size
+    assert re.search(r"compared with `ref-s~dense~urn~[^`]+`, [\d,]+ items, made on \d{4}-\d\d-\d\d with .*torch \d", text)
     assert commands is gitlab or (tmp_path / "summary.md").read_text() == text
 
 

@@ -447,9 +447,11 @@ def test_reports_say_the_same_as_the_records() -> None:
     assert [case.get("name") for case in suite.findall("testcase") if len(case)] == ["kl"]
     assert "**fail**" in markdown(records) and "2 of 3 checks pass" in markdown(records)
     about = {one.get("name"): one.get("value") for one in suite.findall("properties/property")}
-    named = ("model", "method", "level", "task", "prompt", "compared_with", "n_items", "snapshot")
+    named = ("model", "method", "level", "task", "prompt", "compared_with", "n_items", "made", "libraries", "snapshot")
     expected = {name: str(records[0][name]) for name in named}
     assert f"compared with `{expected['compared_with']}`" in markdown(records) and "~dense~" in expected["compared_with"]
+    dated = [record | {"made": "2026-03-04", "libraries": "torch 2.13.0, zarr 3.1"} for record in records]
+    assert "600 items, made on 2026-03-04 with torch 2.13.0, zarr 3.1" in markdown(dated)
     assert about == expected | {"version": f"hedgemark {version('hedgemark')}"}
     text = markdown(records)
     assert all(f"| {expected['model']} | rtn | w4a16 | quiz | base | {name} |" in text for name in ("reliable", "flips", "kl"))
