@@ -179,6 +179,6 @@ def test_a_table_without_rows_is_said_in_words(tmp_path):
     listed = _store("ls", "--store", url)
     assert (listed.exit_code, listed.stdout, listed.stderr.strip()) == (0, "", "no runs")
     snapshot = _store("log", "--store", url, "--format", "json")
-    first = json.loads(snapshot.stdout)[-1]["snapshot"]
+    first = json.loads(snapshot.stdout)[0]["snapshot"]
     same = _store("diff", first, "--store", url)
     assert (same.exit_code, same.stdout, same.stderr.strip()) == (0, "", "no difference")
