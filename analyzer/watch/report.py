@@ -50,7 +50,9 @@ def last_line(watch: Watch, records: Sequence[Record], change: MixChange | None)
     moved = [f"{_name(one)} ({one['calibrated']:.3g} to {one['live']:.3g}{_since(one)})" for one in alarmed]
     outcome = records[0]["outcome"] if records else UNDECIDED
     because = f"; {change}" if change else ""
-    return f"monitor: {outcome} after {counted}{'; moved: ' if moved else ''}{', '.join(moved)}{because}"
+    wanted = "; the answers so far do not show that coverage holds" if counts["answered"] else f"; {ENOUGH} without an alarm are enough"
+    more = wanted if outcome == UNDECIDED else ""
+    return f"monitor: {outcome} after {counted}{'; moved: ' if moved else ''}{', '.join(moved)}{because}{more}"
 
 
 def _name(record: Record) -> str:

@@ -157,6 +157,9 @@ def test_the_tolerance_says_what_still_holds(tmp_path: Path) -> None:
         records = {(one["check"], one["group"]): one["result"] for one in json.loads(done.stdout)}
         results[tolerance] = records["misses", "all"], done.exit_code
     assert results == {"0.2": ("holds", 0), "0": ("not enough yet", 3)}
+    assert "; the answers so far do not show that coverage holds" in done.stderr
+    pl.read_parquet(path).drop("answer").write_parquet(path)
+    assert "monitor: not enough yet after 400 questions, 0 with answers; 500 without an alarm are enough" in run(tmp_path, path).stderr
     for tolerance in ("nan", "-0.1", "inf", "2"):
         done = run(tmp_path, path, "--coverage-tolerance", tolerance)
         assert done.exit_code == 2 and "tolerance of coverage" in done.output
