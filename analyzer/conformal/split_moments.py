@@ -14,7 +14,7 @@ from analyzer.conformal.split_law import RankLaw, SetStatistics
 from analyzer.stats.arrays import FloatArray, IntArray
 
 WIDEST = 1.5  # laws are applied together if their ranks span at most this many times those of the first: the rest is multiplied by 0
-KEPT = 8  # grids of alphas whose products are kept: runs of equally many items share theirs
+KEPT = 128  # laws and grids of alphas whose products are kept: runs of equally many items share theirs
 
 
 class Moments(NamedTuple):
