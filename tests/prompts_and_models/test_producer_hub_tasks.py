@@ -100,7 +100,7 @@ def test_a_folder_that_the_library_saved_and_a_parquet_file(tmp_path: Path) -> N
         ({"answer": lambda i: i % 4 - 1}, "", "is none of its 4 options"),
         ({"answer": lambda i: None if i == 3 else "A"}, "", "row 3: has no answer"),
         ({"answer": "A", "choices": ["B", "A", "x", "y"]}, "", "can be letters or texts of choices"),
-        ({"answer": 0, "choices": ["only"]}, "", "has 1 options; expected 2 to 26"),
+        ({"answer": 0, "choices": ["only"]}, "", "has 1 option; expected 2 to 26"),
         ({"answer": 0, "choices": ["a", None, "b"]}, "", "row 0: option 2 is empty, and there are options after it"),
         ({"answer": 0, "choices": "a"}, "", "choices are a str"),
         ({"answer": 4}, "answer=answer:0", "is none of its 4 options"),
