@@ -117,7 +117,12 @@ def _by_alpha(name: str, title: str, form: str | None) -> Spec:
         .transform_flatten(["alpha", name, f"{name}_sd"])
         .transform_calculate(low=f"max(0, datum.{name} - 2 * datum.{name}_sd)", high=f"datum.{name} + 2 * datum.{name}_sd")
         .encode(
-            x=alt.X("alpha:Q", title="alpha, the share of misses allowed", scale=alt.Scale(domain=[0, 1], nice=False)),
+            x=alt.X(
+                "alpha:Q",
+                title="alpha, the share of misses allowed",
+                scale=alt.Scale(domain=[0, 1], nice=False),
+                axis=alt.Axis(tickCount=10),
+            ),
             color=alt.Color("role:N", scale=DENSE_AND_COMPRESSED),
             detail=[alt.Detail("run:N")],
         )
