@@ -160,9 +160,10 @@ def _why_not(runs: Runs, partners: Partners) -> str:
     lacking = f"none of {len(rows)} selected compressed runs has a dense run of its model, task and prompt"
     tasks = {row["task"] for row in rows}
     dense = sorted({row["model"] for row in runs.reader.catalog.to_dicts() if row["method"] == DENSE and row["task"] in tasks})
-    if dense:
-        return f"{lacking}; name the dense model that they were made from with --against, such as --against {dense[0]}"
-    return f"{lacking}; make one with: produce --model {rows[0]['model']} --method dense --task {rows[0]['task']}"
+    make = f"make one with: produce --model {rows[0]['model']} --method dense --task {rows[0]['task']}"
+    if not dense:
+        return f"{lacking}; {make}"
+    return f"{lacking}; name the model that they were made from, such as {dense[0]}, with --against, or {make}"
 
 
 def _share(happens: BoolArray, clusters: Clusters | None) -> Estimate:

@@ -21,6 +21,10 @@ UNPLANNED = (
     "Asking again with more items makes a wrong answer more likely: 20 such looks pass up to 12 % of the models at a limit instead of "
     f"{100 * TAIL:g} %. Plan further looks under [looks] in the policy, for new items."
 )
+ESTIMATED = (
+    "How many items are needed is an estimate: so many decide in 80 % of cases if the figure stays as it is now; "
+    "the range is for a figure one standard error away."
+)
 REPEAT = (
     "How many items would decide is not said where many repeat a question: more of the same source may add few new questions. "
     "If each item was drawn independently, `--cluster item` counts every one."
@@ -185,14 +189,10 @@ def intervals(records: Sequence[Record]) -> str:
 
 
 def needed(records: Sequence[Record]) -> str:
-    """Return a sentence about how sure the numbers of items that would decide are; "" where there are none."""
-    if not any(record["items_needed"] for record in records):
-        undecided = [record for record in records if record["result"] == INCONCLUSIVE and record["limit"] is not None]
-        return REPEAT if any(map(questions_repeat, undecided)) else ""
-    return (
-        "How many items are needed is an estimate: so many decide in 80 % of cases if the figure stays as it is now; "
-        "the range is for a figure one standard error away."
-    )
+    """Return how sure the numbers of items that would decide are, and where none is said although one is wanted; "" where neither is so."""
+    undecided = [record for record in records if record["result"] == INCONCLUSIVE and record["limit"] is not None]
+    said = [ESTIMATED] if any(record["items_needed"] for record in records) else []
+    return " ".join([*said, *([REPEAT] if any(map(questions_repeat, undecided)) else [])])
 
 
 def again(records: Sequence[Record]) -> str:

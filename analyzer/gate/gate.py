@@ -100,8 +100,7 @@ def tasks_not_judged(limits: Sequence[Limit], runs: Runs, tasks: Sequence[str] =
     """
     selected, stored = {row["task"] for row in runs.rows}, sorted(set(runs.reader.catalog["task"]))
     missing = sorted({limit.task for limit in limits if limit.task and not limit.measure} - selected)
-    unknown = [task for task in missing if task not in stored and (not tasks or _misspelt(task, stored))]
-    if unknown:
+    if unknown := [task for task in missing if task not in stored and (not tasks or _misspelt(task, stored))]:
         raise UsageError(f"the policy has limits on task {unknown[0]!r}, and no run is of it; {known(unknown[0], stored)}")
     return missing
 
@@ -268,7 +267,6 @@ def _needed(check: Check, result: str, n_checks: int, repeats: bool) -> Record:
     """Return how many items would decide an inconclusive check, the range of that number, the result they would give, and the next look.
 
     repeats : whether many items repeat a question. Then there is no number: more items of the same source mostly enlarge the clusters.
-
     With planned looks, the number is that of the first later look that has enough items for its own error, or else of the last look.
     """
     look, needed = check.look, None

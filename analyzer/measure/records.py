@@ -104,7 +104,7 @@ def interval_fields(name: str, estimate: Estimate) -> Record:
 
 
 def unreliable(cells: Iterable[Cell]) -> str | None:
-    """Return all reasons not to trust a record, or None; for a mean, they name the runs that should not be part of it."""
+    """Return all reasons not to trust a record, or None; for a mean over runs that differ in them, each with its runs."""
     named: dict[str, list[str]] = {}
     for cell in cells:
         reason = "; ".join([*run_reasons(cell.view), *cell_reasons(cell)])

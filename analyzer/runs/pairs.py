@@ -105,7 +105,7 @@ def _intersection(dense: RunView, compressed: RunView, common_items: bool) -> Pa
             f"{compressed.row['name']} ({compressed.n_items} items) cannot be compared with {dense.row['name']} ({dense.n_items} items): "
             f"they share {max(shared, first.size)} questions, {max(shared - first.size, 0)} of them with other options, order or answer; "
             + (f"--common-items compares on the {first.size} equal ones" if first.size else "no item is the same in both")
-            + "; ask both with the same --limit and --seed, or leave one out (--model, --method, --level, or store rm NAME)"
+            + "; ask both with the same --limit and --seed, or leave one out (--model, --method, --level, or store rm NAME --message WHY)"
         )
     chosen = compressed.keep(second)
     return Pair(replace(dense.keep(first), items=chosen.items, position=chosen.position, grouping=chosen.grouping), chosen)

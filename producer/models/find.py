@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from schemas.errors import HedgemarkError, UsageError
+from schemas.known_names import known
 
 REFERENCE_MODELS = Path(__file__).parents[1] / "reference" / "models"
 REFERENCE = ("ref-s", "ref-m", "ref-l", "ref-moe")
@@ -81,7 +82,7 @@ def find_model(name: str) -> ModelFiles:
         if name.startswith((".", "/", "~")) and not path.exists():
             raise UsageError(f"there is no folder or file {name}")
         raise UsageError(
-            f"unknown model {name!r}; known: bayes, {', '.join([*REFERENCE, *HUB])}; "
+            f"unknown model {name!r}; {known(name, ['bayes', *REFERENCE, *HUB])}; "
             "also any Hub id (owner/name, owner/name@revision or, for a GGUF file, owner/name:Q4_K_M), a folder with a config.json, or a "
             ".gguf file"
         )

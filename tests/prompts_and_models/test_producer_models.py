@@ -404,6 +404,12 @@ def test_a_hub_model_may_be_asked_for_at_a_revision(name: str, asked: str | None
     assert (files.name, files.hub_id, files.revision) == (name, "owner/m", "commit")
 
 
+def test_a_misspelt_model_is_told_its_name() -> None:
+    """As every other name is."""
+    with pytest.raises(UsageError, match=r"unknown model 'ref-moo'; did you mean ref-moe\? known: bayes, ref-s"):
+        find_model("ref-moo")
+
+
 @pytest.mark.parametrize("name", ["./nofolder", "../no/such", "/no/such/model.gguf", "~/no-such-model"])
 def test_a_path_that_does_not_exist_is_called_one(name: str) -> None:
     """It is no misspelt name, so that no list of names is of use."""

@@ -165,6 +165,8 @@ def test_no_number_of_items_is_said_to_decide_where_most_repeat_a_question(n_que
     assert apart[0]["items_needed"] and (repeated[0]["items_needed"] is None) == (n_questions == 200)
     assert ("questions repeat too often" in sentence(repeated[0])) == (n_questions == 200)
     assert ("`--cluster item`" in needed(repeated)) == (n_questions == 200)
+    both = needed([*repeated, *apart])
+    assert "so many decide in 80 %" in both and ("`--cluster item`" in both) == (n_questions == 200)
 
 
 if __name__ == "__main__":
